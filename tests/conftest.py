@@ -1,0 +1,30 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share."""
+
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """Real data and small real encoders beside the checkout; they do not travel with the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("needs real data and models that do not travel with the repository (none beside the checkout)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared, tmp_path_factory) -> pathlib.Path:
+    """The real data sets, unpacked once."""
+    import subprocess
+
+    target = tmp_path_factory.mktemp("shared_data")
+    subprocess.run([str(shared / "data" / "unpack.sh"), str(target)], check=True, capture_output=True)
+    return target

@@ -1,0 +1,140 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Source strings: `NAME:PATH?languages=en,de&split=test&limit=100`, several joined with `+`.
+
+A source is one module of this folder. It has `TASKS`, the tasks it can serve, and
+`rows(spec, task, bad)`, which returns a sequence of rows; it knows a file format and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from xlkd.errors import UserError
+from xlkd.languages import normalise
+
+_JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """One source of a source string."""
+
+    name: str
+    path: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        options = "&".join(f"{k}={v}" for k, v in self.options)
+        return self.name + (f":{self.path}" if self.path else "") + (f"?{options}" if options else "")
+
+    def option(self, name: str, default: str = "") -> str:
+        return dict(self.options).get(name, default)
+
+    def number(self, name: str, default: int = 0) -> int:
+        """A whole number, 0 or more."""
+        given = self.option(name, str(default))
+        if not given.isdigit():
+            raise UserError(f"{name}={given} is not a whole number", str(self))
+        return int(given)
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """One of the choices; the first where nothing was said."""
+        given = self.option(name, choices[0])
+        if given not in choices:
+            raise UserError(f"{name}={given} is not possible", str(self), f"choose one of {', '.join(choices)}")
+        return given
+
+    def languages(self) -> tuple[str, ...]:
+        """The languages asked for, normalised; empty where all are meant."""
+        asked = self.option("languages")
+        return tuple(normalise(tag, str(self)) for tag in asked.split(",")) if asked else ()
+
+    def allow(self, *names: str) -> None:
+        """Refuse options that this source does not know."""
+        for name, _ in self.options:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                known = f"known here: {', '.join(names)}"
+                raise UserError(f"unknown option {name!r}", str(self), f"did you mean {near[0]!r}?" if near else known)
+
+
+class Bad:
+    """What happens to a bad row: the first one stops the run, or all are listed and left out."""
+
+    def __init__(self, policy: str = "stop") -> None:
+        if policy not in ("stop", "skip"):
+            raise UserError(f"on_bad_row={policy} is not possible", remedy="choose stop or skip")
+        self.policy = policy
+        self.seen: list[tuple[str, str]] = []
+
+    def __call__(self, reason: str, where: str) -> None:
+        if self.policy == "stop":
+            raise UserError(reason, where, "mend the row or set on_bad_row=skip")
+        self.seen.append((where, reason))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows(Sequence):
+    """The rows of a source string in order, and what was left out on the way."""
+
+    parts: tuple[Sequence[Any], ...]
+    dropped: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+    def __iter__(self) -> Iterator[Any]:
+        for part in self.parts:
+            yield from part
+
+
+def names() -> list[str]:
+    """Every source there is: the modules of this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def parse(text: str) -> list[Spec]:
+    """The sources of a source string."""
+    specs = []
+    for piece in _JOIN.split(text):
+        head, _, query = piece.partition("?")
+        name, _, path = head.partition(":")
+        if name not in names():
+            near = difflib.get_close_matches(name, names(), n=1)
+            known = f"known sources: {', '.join(names())}"
+            raise UserError(f"unknown source {name!r}", piece, f"did you mean {near[0]!r}?" if near else known)
+        options = tuple(tuple(item.partition("=")[::2]) for item in query.split("&") if item)
+        specs.append(Spec(name, path, options))
+    return specs
+
+
+def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
+    """All rows of a source string for a task: `qa`, `classify`, `parallel` or `masked`."""
+    bad, parts = Bad(on_bad_row), []
+    for spec in parse(text):
+        module = importlib.import_module(f"{__name__}.{spec.name}")
+        if task not in module.TASKS:
+            raise UserError(f"holds no data for the task {task!r}", str(spec), f"it serves {', '.join(module.TASKS)}")
+        parts.append(module.rows(spec, task, bad))
+    rows = Rows(tuple(parts), tuple(bad.seen))
+    if not len(rows):
+        raise UserError("no rows", text, "every row was left out" if rows.dropped else "look at the path and the options")
+    return rows

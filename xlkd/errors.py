@@ -1,0 +1,38 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a user did wrong, in one line; and the exit codes of every door."""
+
+from __future__ import annotations
+
+DONE = 0
+BUG = 1
+USER_INPUT = 2
+NOT_FINITE = 3
+STOPPED = 75  # a signal came and everything was saved: start the same command again
+INTERRUPTED = 130  # a second Ctrl-C: ended at once
+
+
+class UserError(Exception):
+    """Something the user can mend: what is wrong, where, and what to do about it."""
+
+    def __init__(self, what: str, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        line = f"{line}; {self.remedy}" if self.remedy else line
+        return " ".join(line.split())
+
+
+class NotFinite(Exception):
+    """A loss or a gradient that is not finite: the step, and the examples it was computed on."""
+
+    def __init__(self, step: int, keys: list[str]) -> None:
+        self.step, self.keys = step, keys
+        shown = ", ".join(keys[:64]) + (f" and {len(keys) - 64} more" if len(keys) > 64 else "")
+        super().__init__(f"loss or gradient not finite at step {step}; nothing was updated; examples: {shown}")
+
+
+class Stopped(Exception):
+    """A signal asked the run to end; its state is on disk."""

@@ -1,0 +1,62 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of languages: whatever a file calls a language becomes the tag used everywhere here."""
+
+from __future__ import annotations
+
+import difflib
+
+from xlkd.errors import UserError
+
+NAMES = {
+    "ace": "Acehnese", "af": "Afrikaans", "ar": "Arabic", "az": "Azerbaijani", "ban": "Balinese", "bbc": "Toba Batak",
+    "be": "Belarusian", "bg": "Bulgarian", "bjn": "Banjarese", "bn": "Bengali", "bug": "Buginese", "ca": "Catalan",
+    "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish", "et": "Estonian",
+    "eu": "Basque", "fa": "Persian", "fi": "Finnish", "fr": "French", "ga": "Irish", "gl": "Galician",
+    "gu": "Gujarati", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian", "hy": "Armenian",
+    "id": "Indonesian", "is": "Icelandic", "it": "Italian", "ja": "Japanese", "jv": "Javanese", "ka": "Georgian",
+    "kk": "Kazakh", "kn": "Kannada", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian", "mad": "Madurese",
+    "mk": "Macedonian", "ml": "Malayalam", "mn": "Mongolian", "mr": "Marathi", "ms": "Malay", "mt": "Maltese",
+    "min": "Minangkabau", "my": "Burmese", "ne": "Nepali", "nij": "Ngaju", "nl": "Dutch", "no": "Norwegian",
+    "pa": "Punjabi", "pl": "Polish", "ps": "Pashto", "pt": "Portuguese", "qu": "Quechua", "ro": "Romanian",
+    "ru": "Russian", "si": "Sinhala", "sk": "Slovak", "sl": "Slovenian", "so": "Somali", "sq": "Albanian",
+    "sr": "Serbian", "su": "Sundanese", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu",
+    "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "uz": "Uzbek",
+    "vi": "Vietnamese", "yo": "Yoruba", "zh": "Chinese",
+}  # fmt: skip
+
+# Other names that files use: ISO 639-3, macro-languages and their usual member, English words.
+ALIASES = {
+    "afr": "af", "ara": "ar", "arb": "ar", "aze": "az", "bel": "be", "ben": "bn", "bul": "bg", "cat": "ca",
+    "ces": "cs", "cmn": "zh", "dan": "da", "deu": "de", "ell": "el", "eng": "en", "est": "et", "eus": "eu",
+    "fas": "fa", "fil": "tl", "fin": "fi", "fra": "fr", "ger": "de", "gle": "ga", "glg": "gl", "guj": "gu",
+    "heb": "he", "hin": "hi", "hrv": "hr", "hun": "hu", "hye": "hy", "in": "id", "ind": "id", "isl": "is",
+    "ita": "it", "iw": "he", "jav": "jv", "jpn": "ja", "kan": "kn", "kat": "ka", "kaz": "kk", "kor": "ko",
+    "lav": "lv", "lit": "lt", "lvs": "lv", "mal": "ml", "mar": "mr", "mkd": "mk", "mlt": "mt", "mon": "mn",
+    "msa": "ms", "mya": "my", "nb": "no", "nep": "ne", "nld": "nl", "nn": "no", "nob": "no", "nor": "no",
+    "pan": "pa", "pes": "fa", "pol": "pl", "por": "pt", "pus": "ps", "que": "qu", "ron": "ro", "rus": "ru",
+    "sin": "si", "slk": "sk", "slv": "sl", "som": "so", "spa": "es", "sqi": "sq", "srp": "sr", "sun": "su",
+    "swa": "sw", "swe": "sv", "swh": "sw", "tam": "ta", "tel": "te", "tgl": "tl", "tha": "th", "tur": "tr",
+    "ukr": "uk", "urd": "ur", "uzb": "uz", "vie": "vi", "yor": "yo", "zho": "zh", "zsm": "ms",
+}  # fmt: skip
+
+RIGHT_TO_LEFT = frozenset({"ar", "fa", "he", "ps", "ur"})
+WITHOUT_SPACES = frozenset({"ja", "my", "th", "zh"})
+
+_WORDS = {name.casefold().replace(" ", "_"): tag for tag, name in NAMES.items()}
+
+
+def normalise(tag: str, where: str = "") -> str:
+    """The tag used here for a tag, a code or an English name: zho-CN, cmn, zh_Hans and Chinese are zh."""
+    given = tag.strip().casefold().replace("-", "_").replace(" ", "_")
+    base = given.split("_")[0]
+    for candidate in (given, base):
+        if candidate in NAMES:
+            return candidate
+        if candidate in ALIASES:
+            return ALIASES[candidate]
+        if candidate in _WORDS:
+            return _WORDS[candidate]
+    near = difflib.get_close_matches(base, [*NAMES, *ALIASES, *_WORDS], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "use a two-letter code such as 'en'"
+    raise UserError(f"unknown language {tag!r}", where, hint)
