@@ -1,0 +1,55 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a task is: rows to arrays, outputs to answers to scores, whoever trains it.
+
+A task is one file in this folder with `build(config, tokenizer) -> Task`, found by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Features = dict[str, np.ndarray]  # flat arrays of fixed dtype: saved, mapped and shared as they are
+
+
+class Draw(NamedTuple):
+    """Names the random draws that belong to the data: masks, whole words."""
+
+    seed: int
+    step: int
+    purpose: str = "train"
+
+
+class Scores(NamedTuple):
+    """`cells`: {cell: {metric: value}}; `main`: the metric that tables show first; `rows`: scores by row."""
+
+    cells: dict[str, dict[str, float]]
+    main: str
+    rows: dict[str, np.ndarray]
+
+    def mean(self, metric: str = "") -> float:
+        """Unweighted over cells."""
+        return float(np.mean([cell[metric or self.main] for cell in self.cells.values()]))
+
+
+class Task(Protocol):
+    name: str
+
+    def identity(self) -> str:
+        """What features depend on besides rows: settings and tokenizer."""
+
+    def features(self, rows: Sequence[Any]) -> Features: ...
+
+    def lengths(self, features: Features) -> dict[str, np.ndarray]:
+        """Tokens of each feature row by view, the dearest view first."""
+
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
+        """One batch in numpy; an index below 0 is a row that is not there."""
+
+    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Any]) -> Scores: ...
+
+    def report(self, features: Features, rows: Sequence[Any]) -> dict[str, Any]:
+        """What the data report says beyond counts of rows and tokens."""

@@ -1,0 +1,72 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pre-trains a small encoder on the embedded world: masked-LM, and translation-LM where rows are in two languages.
+
+python -m xlkd.main --config=configs/pretrain.py                    # small and short
+python -m xlkd.main --config=configs/pretrain.py:multilingual       # the encoders that the package ships
+python -m xlkd.main --config=configs/pretrain.py:multilingual-tlm
+python -m xlkd.main --config=configs/pretrain.py:english
+"""
+
+from ml_collections import ConfigDict
+from xlkd.configs.base import base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    c = base()
+    c.stages = ("pretrain",)
+    c.method.name = "pretrain"
+    c.task.name = "masked"
+    c.task.max_length = 128
+    c.task.share = 0.25  # of the words; more than the usual 0.15, since the texts are short
+
+    c.encoder.path = "new"
+    c.encoder.new = ConfigDict()
+    c.encoder.new.model_type = "xlm-roberta"
+    c.encoder.new.vocabulary = 5000
+    c.encoder.new.hidden_size, c.encoder.new.layers, c.encoder.new.heads = 128, 4, 4
+    c.encoder.new.positions = 258
+    c.encoder.new.embedding_scale = 0.1  # 0.02, as usual in large encoders, learns much later here
+    c.encoder.new.disk = "float16"
+    c.encoder.dropout = 0.0  # far from over-fitting: the world is dealt anew for every row
+
+    c.data.train = "atlas?split=train&kind=mixed&size=20000"
+    c.data.eval = "atlas?split=validation&kind=same&size=2000+atlas?split=validation&kind=translation&size=2000"
+    c.data.retrieval = "atlas?split=validation&size=1000"
+    c.data.batch, c.data.buckets = 16, 3
+    c.optim.lr, c.optim.warmup, c.optim.schedule = 2e-3, 500, "linear"
+    c.optim.b2 = 0.98
+    c.eval.start, c.eval.batch = True, 64
+    c.save.every, c.log.every = 500, 100
+    return VARIANTS[variant](c)
+
+
+def short(c: ConfigDict) -> ConfigDict:
+    c.budget.steps = 300
+    return c
+
+
+def multilingual(c: ConfigDict) -> ConfigDict:
+    """Masked-LM alone: each row in one language."""
+    c.data.train = "atlas?split=train&kind=same&size=400000"
+    c.eval.every = 5000
+    return c
+
+
+def multilingual_tlm(c: ConfigDict) -> ConfigDict:
+    c.data.train = "atlas?split=train&kind=mixed&size=400000"
+    c.eval.every = 5000
+    return c
+
+
+def english(c: ConfigDict) -> ConfigDict:
+    """Another architecture and another kind of tokenizer than the multilingual ones."""
+    c.encoder.new.model_type, c.encoder.new.vocabulary, c.encoder.new.positions = "bert", 2000, 256
+    c.data.train = "atlas?split=train&kind=same&languages=en&size=150000"
+    c.data.eval = "atlas?split=validation&kind=same&languages=en&size=2000"
+    c.data.retrieval = ""
+    c.eval.every = 5000
+    return c
+
+
+VARIANTS = {"": short, "multilingual": multilingual, "multilingual-tlm": multilingual_tlm, "english": english}

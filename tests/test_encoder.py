@@ -1,0 +1,233 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Hidden states and gradients against golden values, and what must not change them: padding, scan, remat, a cut."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xlkd.errors import UserError
+from xlkd.models import hf, layout
+from xlkd.models.encoder import (
+    Architecture,
+    Encoder,
+    attention_bias,
+    dropout,
+    embed,
+    init,
+    run_layers,
+)
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"]
+TINY = Architecture("bert", 40, 16, 3, 2, 24, 12, 2, 0, 0)
+
+
+def golden(kind):
+    checkpoint = hf.load(GOLDEN / kind)
+    values = dict(np.load(GOLDEN / kind / "golden.npz"))
+    inputs = (values["input_ids"], values["attention_mask"], values.get("token_type_ids"))
+    return checkpoint, values, inputs
+
+
+def apply(run, params, *inputs, **options):
+    """One compiled call."""
+    return jax.jit(lambda params, *inputs: run.apply({"params": params}, *inputs, **options))(params, *inputs)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Parameters of TINY, ids and mask; biases are not zero, so that each one shows."""
+    draw = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda key: init(TINY, key), jax.random.key(0))
+    params = jax.tree.map(lambda x: draw.normal(0, 0.4, x.shape).astype(np.float32), shapes)
+    mask = (np.arange(8) < np.array([[8], [5], [0]])).astype(np.int32)
+    return params, draw.integers(1, 40, (3, 8)), mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scan", [False, True])
+def test_hidden_states_are_golden(kind, scan):
+    checkpoint, values, inputs = golden(kind)
+    states = apply(Encoder(checkpoint.architecture, scan=scan), checkpoint.params["encoder"], *inputs)
+    valid = inputs[1].astype(bool)
+    assert len(states) == checkpoint.architecture.layers + 1
+    for ours, theirs in zip(states, values["hidden"], strict=True):
+        np.testing.assert_allclose(np.asarray(ours)[valid], theirs[valid], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_golden(kind):
+    checkpoint, values, inputs = golden(kind)
+
+    def loss(params):
+        last = Encoder(checkpoint.architecture).apply({"params": params}, *inputs)[-1]
+        return (last * inputs[1][..., None] * jnp.cos(jnp.arange(16.0))).sum()
+
+    ours = layout.to_tensors(
+        checkpoint.architecture, {"encoder": jax.jit(jax.grad(loss))(checkpoint.params["encoder"])}
+    )
+    theirs = {layout.canonical(k.removeprefix("gradient/")): v for k, v in values.items() if k.startswith("gradient/")}
+    assert set(ours) == set(theirs)
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])
+def test_real_encoders_are_golden(shared, name):
+    checkpoint = hf.load(shared / "models" / name)
+    values = np.load(shared / "models" / name / "golden.npz")
+    mask = values["attention_mask"]
+
+    def loss(params):
+        inputs = (values["input_ids"], mask, values["token_type_ids"])
+        states = jnp.stack(Encoder(checkpoint.architecture).apply({"params": params}, *inputs))
+        pooled = (states[-1] * mask[..., None]).sum(1) / mask.sum(1)[:, None]
+        return (pooled * jnp.cos(jnp.arange(384.0))).sum(), (states, pooled)
+
+    gradient, (states, pooled) = jax.jit(jax.grad(loss, has_aux=True))(checkpoint.params["encoder"])
+    difference = (states[:, :, :6, :24] - values["hidden_states"]) * mask[:, :6, None]
+    assert np.abs(difference).max() < 1e-4
+    np.testing.assert_allclose(pooled, values["pooled"], atol=1e-4)
+    ours = layout.to_tensors(checkpoint.architecture, {"encoder": gradient})
+    for theirs in (key.removeprefix("gradnorm/") for key in values.files if key.startswith("gradnorm/")):
+        norm = values[f"gradnorm/{theirs}"]
+        assert abs(np.linalg.norm(ours[theirs]) - norm) < 1e-3 * norm
+        rows = values["grad_rows"] if theirs == layout.WORDS else slice(6)
+        part = ours[theirs][rows, :24] if ours[theirs].ndim == 2 else ours[theirs][:24]
+        assert np.abs(part - values[f"grad/{theirs}"]).max() < 1e-3 * norm
+
+
+def test_scanned_and_unrolled_draw_the_same_dropout(tiny):
+    params, ids, mask = tiny
+    options = {"train": True, "key": jax.random.key(3)}
+    runs = [apply(Encoder(TINY, scan=scan), params, ids, mask, **options) for scan in (False, True)]
+    for unrolled, scanned in zip(*runs, strict=True):
+        np.testing.assert_allclose(unrolled, scanned, atol=1e-5)
+    silent = apply(Encoder(TINY), params, ids, mask)
+    other = apply(Encoder(TINY), params, ids, mask, train=True, key=jax.random.key(4))
+    for i in range(4):
+        assert np.abs(runs[0][i] - silent[i]).max() > 0.1
+        assert np.abs(runs[0][i] - other[i]).max() > 0.1
+
+
+def test_layers_differ_in_their_dropout(tiny):
+    params, ids, mask = tiny
+    one = jax.tree.map(lambda x: x[:1], params["layers"])
+    hidden = embed(TINY, params["embeddings"], ids)
+
+    @jax.jit
+    def run(first):
+        return run_layers(TINY, one, hidden, attention_bias(mask), first=first, key=jax.random.key(3))[0]
+
+    assert np.abs(run(0) - run(1)).max() > 0.1
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_trunk_and_its_upper_layers_are_the_whole(tiny, scan):
+    params, ids, mask = tiny
+    run, key = Encoder(TINY, scan=scan), jax.random.key(3)
+    whole = apply(run, params, ids, mask, train=True, key=key)
+    trunk = apply(run, params, ids, mask, train=True, key=key, layers=1)
+
+    @jax.jit
+    def above(layers, hidden):
+        return run_layers(TINY, layers, hidden, attention_bias(mask), first=1, scan=scan, key=key)
+
+    upper = above(jax.tree.map(lambda x: x[1:], params["layers"]), trunk[-1])
+    for one, other in zip(whole, (*trunk, *upper), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_padding_changes_nothing(tiny):
+    params, ids, mask = tiny
+    for architecture in (TINY, dataclasses.replace(TINY, model_type="roberta", position_offset=1)):
+        run = Encoder(architecture)
+        ids = np.where(mask == 1, ids, architecture.pad_id)
+        narrow = apply(run, params, ids, mask)
+        wide = apply(run, params, *(np.pad(x, ((0, 0), (0, 3))) for x in (ids, mask)))
+        for one, other in zip(wide, narrow, strict=True):
+            np.testing.assert_allclose(one[:2, :8][mask[:2] == 1], other[:2][mask[:2] == 1], atol=1e-5)
+
+
+def test_a_row_without_a_valid_key_is_finite_with_its_gradient(tiny):
+    params, ids, mask = tiny
+    assert mask[2].sum() == 0
+    for dtype in (jnp.float32, jnp.bfloat16):
+
+        def loss(params, dtype=dtype):
+            return Encoder(TINY, dtype=dtype).apply({"params": params}, ids, mask)[-1].astype(jnp.float32).sum()
+
+        value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+        assert np.isfinite(value)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+
+
+def test_bfloat16_is_close_to_float32(tiny):
+    params, ids, mask = tiny
+    full = apply(Encoder(TINY), params, ids, mask)
+    half = apply(Encoder(TINY, dtype=jnp.bfloat16), params, ids, mask)
+    for one, other in zip(full, half, strict=True):
+        assert other.dtype == jnp.bfloat16
+        assert 0 < np.abs(one - other.astype(jnp.float32)).mean() < 2e-2
+
+
+@pytest.mark.parametrize(("remat", "scan"), [("full", False), ("full", True), ("dots", False), ("dots_no_batch", True)])
+def test_remat_keeps_less_and_gives_the_same_gradients(tiny, remat, scan):
+    params, ids, mask = tiny
+
+    def loss(params, remat):
+        states = Encoder(TINY, scan=scan, remat=remat).apply(
+            {"params": params}, ids, mask, train=True, key=jax.random.key(3)
+        )
+        return jnp.square(states[-1]).sum()
+
+    def kept(remat):
+        pullback = jax.eval_shape(lambda params: jax.vjp(lambda p: loss(p, remat), params)[1], params)
+        return sum(x.size for x in jax.tree.leaves(pullback))
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    assert kept(remat) < 0.7 * kept("none")
+    close = functools.partial(np.testing.assert_allclose, atol=1e-3, rtol=1e-3)
+    jax.tree.map(close, gradient(params, "none"), gradient(params, remat))
+
+
+def test_an_unknown_remat_policy_names_the_known_ones(tiny):
+    params, ids, mask = tiny
+    with pytest.raises(UserError, match="none, full, dots"):
+        Encoder(TINY, remat="most").apply({"params": params}, ids, mask)
+
+
+def test_a_row_longer_than_the_positions_is_refused(tiny):
+    params, _, _ = tiny
+    ids = jnp.ones((1, 13), jnp.int32)
+    with pytest.raises(UserError, match=r"13 pieces .* 12 positions"):
+        Encoder(TINY).apply({"params": params}, ids, ids)
+
+
+def test_dropout_keeps_the_rate_and_the_mean():
+    x = np.asarray(dropout(jnp.ones((1000, 1000)), 0.1, jax.random.key(0)))
+    assert abs(float((x == 0).mean()) - 0.1) < 0.002
+    assert abs(float(x.mean()) - 1) < 0.002
+
+
+def test_training_needs_a_key(tiny):
+    params, ids, mask = tiny
+    with pytest.raises(ValueError, match="key"):
+        Encoder(TINY).apply({"params": params}, ids, mask, train=True)
+
+
+def test_init_is_the_tree_of_the_module_and_has_the_asked_scale():
+    ids = jnp.ones((1, 4), jnp.int32)
+    module = Encoder(TINY).init(jax.random.key(0), ids, ids)["params"]
+    plain = init(dataclasses.replace(TINY, vocab_size=4000), jax.random.key(0), embedding_scale=0.1)
+    assert jax.tree.structure(module) == jax.tree.structure(plain)
+    assert abs(float(plain["embeddings"]["words"].std()) - 0.1) < 0.005
+    assert abs(float(plain["layers"]["up"]["kernel"].std()) - 0.02) < 0.002
+    assert plain["layers"]["up"]["kernel"].shape == (3, 16, 24)

@@ -1,0 +1,86 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Logits of every head of every architecture against golden values; dropout and first values of heads."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xlkd.models import hf
+from xlkd.models.encoder import Architecture
+from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"]
+TINY = Architecture("bert", 300, 32, 1, 2, 24, 12, 2, 0, 0)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def case(request):
+    """A checkpoint with its golden values; `last` is the golden last hidden state."""
+    values = dict(np.load(GOLDEN / request.param / "golden.npz"))
+    return hf.load(GOLDEN / request.param), values, jnp.asarray(values["hidden"][-1])
+
+
+def test_span_logits_are_golden(case):
+    checkpoint, values, last = case
+    start, end = SpanHead(checkpoint.architecture).apply({"params": checkpoint.params["span"]}, last)
+    np.testing.assert_allclose(start, values["start"], atol=1e-5)
+    np.testing.assert_allclose(end, values["end"], atol=1e-5)
+
+
+def test_class_logits_are_golden(case):
+    checkpoint, values, last = case
+    logits = ClassifierHead(checkpoint.architecture, 3).apply({"params": checkpoint.params["classifier"]}, last)
+    np.testing.assert_allclose(logits, values["classes"], atol=1e-5)
+
+
+def test_word_logits_are_golden_at_all_or_at_gathered_positions(case):
+    checkpoint, values, last = case
+    head, params = MaskedLMHead(checkpoint.architecture), {"params": checkpoint.params["masked_lm"]}
+    words = checkpoint.params["encoder"]["embeddings"]["words"]
+    np.testing.assert_allclose(head.apply(params, last, words), values["words"], atol=1e-5)
+    np.testing.assert_allclose(head.apply(params, last[:, 1:3], words), values["words"][:, 1:3], atol=1e-5)
+
+
+def test_the_decoder_is_the_table_of_words(case):
+    checkpoint, _, last = case
+    words = checkpoint.params["encoder"]["embeddings"]["words"]
+
+    def loss(words):
+        head = MaskedLMHead(checkpoint.architecture)
+        return jnp.square(head.apply({"params": checkpoint.params["masked_lm"]}, last, words)).sum()
+
+    assert np.abs(jax.grad(loss)(words)).min() > 0
+
+
+def test_classifier_dropout_follows_the_key(case):
+    checkpoint, _, last = case
+    head, params = ClassifierHead(checkpoint.architecture, 3), {"params": checkpoint.params["classifier"]}
+    runs = [head.apply(params, last, train=True, key=jax.random.key(seed)) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert np.abs(runs[0] - runs[2]).max() > 1e-3
+    with pytest.raises(ValueError, match="key"):
+        head.apply(params, last, train=True)
+
+
+def test_logits_are_float32_in_bfloat16_compute():
+    hidden = jnp.ones((2, 3, 32), jnp.bfloat16)
+    span = SpanHead(TINY, dtype=jnp.bfloat16)
+    words = MaskedLMHead(TINY, dtype=jnp.bfloat16)
+    assert span.apply({"params": init_head(span, jax.random.key(0))}, hidden)[0].dtype == jnp.float32
+    variables = {"params": init_head(words, jax.random.key(0))}
+    assert words.apply(variables, hidden, jnp.ones((300, 32))).dtype == jnp.float32
+
+
+def test_fresh_heads_are_small_and_follow_their_key():
+    for head in (SpanHead(TINY), ClassifierHead(TINY, 3), MaskedLMHead(TINY)):
+        one, same, other = (jax.tree.leaves(init_head(head, jax.random.key(seed))) for seed in (0, 0, 1))
+        assert all(np.array_equal(x, y) for x, y in zip(one, same, strict=True))
+        assert not all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
+    kernel = init_head(ClassifierHead(TINY, 3), jax.random.key(0))["dense"]["kernel"]
+    assert abs(float(kernel.std()) - 0.02) < 0.002
+    assert init_head(MaskedLMHead(TINY), jax.random.key(0))["bias"].shape == (300,)

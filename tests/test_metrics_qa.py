@@ -1,0 +1,91 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The two official rules for answers: golden cases from the official scripts, and what is refused."""
+
+import hashlib
+import json
+import pathlib
+
+import pytest
+
+from xlkd.errors import UserError
+from xlkd.metrics import mlqa, squad
+from xlkd.rows import Answer, Question
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_metrics.json").read_text(encoding="utf-8"))
+CASES = [pytest.param(case, id=f"{n}-{case['lang']}") for n, case in enumerate(GOLDEN["cases"])]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_squad_golden(case):
+    prediction, golds = case["prediction"], case["golds"]
+    assert [squad.normalise(text) for text in [prediction, *golds]] == case["squad_norm"], case["why"]
+    assert squad.em(prediction, golds) == case["squad_em"], case["why"]
+    assert squad.f1(prediction, golds) == pytest.approx(case["squad_f1"], abs=1e-12), case["why"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mlqa_golden(case):
+    prediction, golds, language = case["prediction"], case["golds"], case["lang"]
+    if case["mlqa_em"] is None:
+        with pytest.raises(UserError, match="ar, de, en, es, hi, vi, zh"):
+            mlqa.em(prediction, golds, language)
+        name, fallback = "mlqa_fallback", True
+    else:
+        name, fallback = "mlqa", False
+    assert [mlqa.normalise(text, language, fallback) for text in [prediction, *golds]] == case[f"{name}_norm"]
+    assert mlqa.em(prediction, golds, language, fallback) == case[f"{name}_em"], case["why"]
+    assert mlqa.f1(prediction, golds, language, fallback) == pytest.approx(case[f"{name}_f1"], abs=1e-12), case["why"]
+
+
+def test_punctuation_table_golden():
+    points = mlqa.punctuation()
+    digest = hashlib.sha256(",".join(f"{point:04X}" for point in points).encode()).hexdigest()
+    assert (len(points), digest) == (GOLDEN["punctuation"]["count"], GOLDEN["punctuation"]["sha256"])
+
+
+def file_rows():
+    questions = [qa for part in GOLDEN["whole_file"]["data"][0]["paragraphs"] for qa in part["qas"]]
+    answers = [tuple(Answer(a["text"], a["answer_start"]) for a in qa["answers"]) for qa in questions]
+    return [
+        Question(qa["id"], str(n), "g", "squad", qa["question"], "", gold, "en", "en")
+        for n, (qa, gold) in enumerate(zip(questions, answers, strict=True))
+    ]
+
+
+def test_whole_file_golden():
+    predictions = GOLDEN["whole_file"]["predictions"]
+    for result, name in [
+        (squad.evaluate(predictions, file_rows()), "squad"),
+        (mlqa.evaluate(predictions, file_rows(), "en"), "mlqa_en"),
+    ]:
+        assert result.f1 == pytest.approx(GOLDEN["whole_file"][name]["f1"], abs=1e-9)
+        assert result.exact_match == pytest.approx(GOLDEN["whole_file"][name]["exact_match"], abs=1e-9)
+        assert (result.total, result.missing) == (6, 1)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["Paris"], {"text": "Paris"}])
+def test_a_prediction_that_is_no_string_is_refused_by_its_id(value):
+    with pytest.raises(UserError, match="'q1'"):
+        squad.evaluate({"q1": value}, file_rows(), "answers.json")
+
+
+def test_a_missing_prediction_is_not_an_empty_one():
+    the = Question("q4", "k", "g", "squad", "?", "the", (Answer("the", 0),), "en", "en")
+    assert squad.evaluate({"q4": ""}, [the]).exact_match == 100.0
+    assert squad.evaluate({}, [the]) == squad.Result(0.0, 0.0, 1, 1)
+
+
+def test_what_cannot_be_scored_is_refused():
+    blank = Question("q9", "k", "g", "squad", "?", "text", (), "en", "en")
+    with pytest.raises(UserError, match="q9"):
+        squad.evaluate({"q9": "text"}, [blank])
+    with pytest.raises(UserError, match="no questions"):
+        squad.evaluate({}, [], "empty.json")
+    with pytest.raises(UserError, match="not an object"):
+        squad.evaluate(["Paris"], file_rows(), "answers.json")
+
+
+def test_rules_go_by_the_context_language():
+    assert mlqa.em("la casa", ["casa"], "es") == 1.0
+    assert mlqa.em("la casa", ["casa"], "en") == 0.0

@@ -1,0 +1,118 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The draw of language pairs: totals of the table, and a draw that nothing elsewhere can change."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from xlkd.data import sampling
+from xlkd.errors import UserError
+from xlkd.rows import Question
+
+FOLDER = pathlib.Path(__file__).parent / "golden"
+GOLDEN = json.loads((FOLDER / "sampling.json").read_text())
+SEVEN = GOLDEN["xquad_seven_languages"]
+PARALLEL = {f"q{i}": SEVEN["languages"] for i in range(SEVEN["questions"])}
+
+
+@pytest.mark.parametrize("n", range(7))
+def test_golden_totals(n):
+    golden = SEVEN["by_ntl"][str(n)]
+    drawn = sampling.ntl(PARALLEL, n=n)
+    assert sampling.counts(drawn).items() >= {k: golden[k] for k in ("examples", "same_language", "cross_language", "pivot_on_a_side")}.items()
+    assert len({(a, b) for _, a, b in drawn.examples}) == golden["distinct_pairs_seen"]
+    assert set(Counter(question for question, _, _ in drawn.examples).values()) == {golden["per_question"]}
+    assert len(set(drawn.examples)) == len(drawn.examples)
+
+
+def test_golden_without_pivot_rule():
+    for n, examples in GOLDEN["without_pivot_rule"]["examples_by_ntl"].items():
+        assert len(sampling.ntl(PARALLEL, n=int(n), pivot="none").examples) == examples
+
+
+@pytest.mark.parametrize("name", list(GOLDEN["partially_parallel"]["results"]))
+def test_golden_partially_parallel(name):
+    golden = GOLDEN["partially_parallel"]["results"][name]
+    which, n = name.split(",ntl=")
+    available = {k: v.split() for k, v in GOLDEN["partially_parallel"]["available"].items() if k != "q5" or which == "with q5"}
+    drawn = sampling.ntl(available, n=int(n))
+    found = Counter(question for question, _, _ in drawn.examples)
+    if "error" in golden:  # the published sampler dies on the question without the pivot; ours gives it n languages
+        assert found == {"q1": 4, "q2": 4, "q3": 1, "q4": 4, "q5": 1}
+    else:
+        assert found == golden["per_question"]
+        assert len(drawn.examples) == golden["total"]
+    assert drawn.without_pivot == (which == "with q5")
+
+
+def test_the_pivot_is_in_every_draw_that_has_it():
+    by_question = {}
+    for question, a, _ in sampling.ntl(PARALLEL, n=1).examples:
+        by_question.setdefault(question, set()).add(a)
+    assert all("en" in languages and len(languages) == 2 for languages in by_question.values())
+    drawn = Counter(next(iter(languages - {"en"})) for languages in by_question.values())
+    assert min(drawn.values()) > 1190 / 6 * 0.75  # all languages are drawn about equally often
+
+
+def test_other_questions_and_the_order_change_nothing():
+    small = sampling.ntl({"q7": ["en", "de", "es", "ar"]}, n=1)
+    more = {"a": ["de", "en"], "q7": ["ar", "es", "de", "en"], "z": ["hi"]}
+    within = [e for e in sampling.ntl(more, n=1).examples if e[0] == "q7"]
+    assert list(small.examples) == within
+
+
+def test_seed_and_epoch_change_the_draw():
+    base = sampling.ntl(PARALLEL, n=1, seed=3)
+    assert base == sampling.ntl(PARALLEL, n=1, seed=3)
+    assert base != sampling.ntl(PARALLEL, n=1, seed=4)
+    assert base != sampling.ntl(PARALLEL, n=1, seed=3, epoch=1)
+
+
+def test_another_process_with_another_string_hash_draws_the_same():
+    program = "from xlkd.data.sampling import ntl; print(ntl({'q': {'en','de','es','ar','hi'}, 'r': {'zh','vi','en'}}, n=2).examples)"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    assert "'q'" in outputs.pop()
+
+
+def test_a_larger_n_keeps_what_a_smaller_one_drew():
+    for n in range(1, 6):
+        assert set(sampling.ntl(PARALLEL, n=n).examples) <= set(sampling.ntl(PARALLEL, n=n + 1).examples)
+
+
+def test_languages_come_from_rows_in_one_language():
+    def row(id_, question, context):
+        return Question(id_, "", "", "mlqa", "?", "", (), question, context)
+
+    rows = [row("a", "en", "en"), row("a", "de", "de"), row("a", "de", "en"), row("b", "es", "en")]
+    assert sampling.languages_of(rows) == {"a": {"en", "de"}}
+
+
+def test_a_negative_number_of_languages_is_refused():
+    with pytest.raises(UserError, match="ntl=-1"):
+        sampling.ntl(PARALLEL, n=-1)
+
+
+def test_golden_shares():
+    golden = dict(json.loads((FOLDER / "protocol.json").read_text())["language_exponent"])
+    rows = dict(zip("abc", golden.pop("rows"), strict=True))
+    for exponent, expected in golden.items():
+        assert list(sampling.shares(rows, float(exponent)).values()) == pytest.approx(expected, abs=1e-9)
+    assert sampling.shares({"de": 5, "fr": 0}, 0.0) == {"de": 1.0, "fr": 0.0}
+    with pytest.raises(UserError):
+        sampling.shares({"de": 0}, 1.0)

@@ -1,0 +1,278 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Intervals, p values and verdicts: golden numbers, and the invariants of the protocol."""
+
+import json
+import pathlib
+import time
+
+import numpy as np
+import pytest
+
+from xlkd.errors import UserError
+from xlkd.metrics import statistics as st
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "protocol.json").read_text())
+TOY, MACRO, SEEDS = GOLDEN["toy"], GOLDEN["macro_mean_over_languages"], GOLDEN["seeds"]
+NAMES = [f"q{i}" for i in range(12)]
+
+
+def cell(scores, groups=TOY["paragraph"]):
+    return st.Cell([f"q{i}" for i in range(len(scores))], groups, scores)
+
+
+def toy():
+    """A and B of two languages; only the differences of the second are known."""
+    second = MACRO["language_2"]
+    a = {"one": cell(TOY["f1_a"]), "two": cell(second["difference"], second["paragraph"])}
+    b = {"one": cell(TOY["f1_b"]), "two": cell([0.0] * 11, second["paragraph"])}
+    return a, b
+
+
+def only(cells, name="one"):
+    return {name: cells[name]}
+
+
+def random_cells(rng, groups=30, questions=60, cells=3, shift=0.0):
+    of = rng.integers(0, groups, questions)
+    return {
+        c: st.Cell([f"q{i}" for i in range(questions)], [f"g{g}" for g in of], rng.uniform(0, 60, questions) + shift)
+        for c in range(cells)
+    }
+
+
+def test_golden_toy():
+    a, b = toy()
+    result = st.compare([only(a)], [only(b)], seed=TOY["clustered"]["seed"]).cells["one"]
+    assert result.estimate == pytest.approx(TOY["estimate"], abs=1e-9)
+    assert (result.low, result.high) == pytest.approx(TOY["clustered"]["interval_95"], abs=1e-9)
+    assert result.p == pytest.approx(TOY["clustered"]["p"], abs=1e-9)
+    assert (result.questions, result.groups) == (12, 5)
+    assert result.verdict == st.TOO_FEW_GROUPS  # the golden verdict leaves the rule of 20 groups out
+    assert TOY["clustered"]["verdict"] == "cannot tell"
+
+
+def test_golden_resamples_of_the_toy():
+    rng = np.random.default_rng(TOY["clustered"]["seed"])
+    counts = np.concatenate(list(st.draws(rng, 5, 10_000, block=700)))
+    golden = TOY["clustered"]
+    assert counts[:3].tolist() == [np.bincount(row, minlength=5).tolist() for row in golden["first_resamples"]]
+    sums, sizes = (np.array(TOY[k])[:, None] for k in ("cluster_sum_of_differences", "cluster_size"))
+    theta = st.ratio(counts, sums, sizes)[:, 0]
+    np.testing.assert_allclose(theta[:3], golden["first_theta"], atol=1e-9)
+    assert theta.mean() == pytest.approx(golden["bootstrap_mean"], abs=1e-9)
+    assert (theta <= st.ZERO).sum() == golden["count_theta_le_0"]
+    assert (theta >= -st.ZERO).sum() == golden["count_theta_ge_0"]
+
+
+def counts_of(resamples):
+    return np.stack([np.bincount(row, minlength=5) for row in resamples]).astype(float)
+
+
+def test_golden_explicit_resamples():
+    sums, sizes = (np.array(TOY[k])[:, None] for k in ("cluster_sum_of_differences", "cluster_size"))
+    theta = st.ratio(counts_of(TOY["explicit"]["resamples"]), sums, sizes)
+    np.testing.assert_allclose(theta[:, 0], TOY["explicit"]["theta"], atol=1e-9)
+
+
+def test_golden_explicit_resamples_of_two_languages():
+    second = MACRO["language_2"]
+    groups = np.array([TOY["clusters"].index(p) for p in second["paragraph"]])
+    of_two = np.bincount(groups, second["difference"], 5), np.bincount(groups, minlength=5)
+    sums = np.stack([TOY["cluster_sum_of_differences"], of_two[0]], axis=1)
+    sizes = np.stack([TOY["cluster_size"], of_two[1]], axis=1)
+    theta = st.mean_over_cells(st.ratio(counts_of(MACRO["explicit"]["resamples"]), sums, sizes))
+    np.testing.assert_allclose(theta, MACRO["explicit"]["theta"], atol=1e-9)
+
+
+def test_golden_macro_mean():
+    a, b = toy()
+    found = st.compare([a], [b], averages={"macro": ["one", "two"]}, primary=["macro"], seed=MACRO["seed"])
+    assert found.cells["two"].estimate == pytest.approx(MACRO["estimate_language_2"], abs=1e-9)
+    macro = found.averages["macro"]
+    assert macro.estimate == pytest.approx(MACRO["estimate_macro"], abs=1e-9)
+    assert (macro.low, macro.high) == pytest.approx(MACRO["interval_95"], abs=1e-9)
+    assert macro.p == pytest.approx(MACRO["p"], abs=1e-9) == macro.adjusted
+
+
+def test_golden_by_question():
+    golden = TOY["by_question_unclustered_for_contrast"]
+    ids = [f"{i:02d}" for i in range(12)]
+    a, b = ({"one": st.Cell(ids, ids, TOY[k])} for k in ("f1_a", "f1_b"))
+    result = st.compare([a], [b], seed=golden["seed"]).cells["one"]
+    assert (result.low, result.high) == pytest.approx(golden["interval_95"], abs=1e-9)
+    assert result.p == pytest.approx(golden["p"], abs=1e-9)
+
+
+def seed_runs():
+    """Runs whose sums by group are the golden ones; one question carries its group's sum."""
+    groups = [g for g, n in zip(TOY["clusters"], SEEDS["cluster_size"], strict=True) for _ in range(int(n))]
+    first = {g: groups.index(g) for g in TOY["clusters"]}
+    runs = []
+    for sums in SEEDS["cluster_sum_of_differences_by_seed"]:
+        scores = np.zeros(len(groups))
+        scores[list(first.values())] = sums
+        runs.append({"one": st.Cell(NAMES, groups, scores)})
+    return runs, [{"one": st.Cell(NAMES, groups, np.zeros(12))}] * 3
+
+
+def test_golden_seeds():
+    found = st.compare(*seed_runs(), seed=SEEDS["seed"])
+    result = found.cells["one"]
+    assert result.by_seed == pytest.approx(SEEDS["estimate_by_seed"], abs=1e-9)
+    assert result.estimate == pytest.approx(SEEDS["estimate"], abs=1e-9)
+    assert np.std(result.by_seed, ddof=1) == pytest.approx(SEEDS["standard_deviation_over_seeds_ddof1"], abs=1e-9)
+    assert (result.low, result.high) == pytest.approx(SEEDS["interval_95"], abs=1e-9)
+    assert result.p == pytest.approx(SEEDS["p"], abs=1e-9)
+    assert "3 seeds" in found.caption
+
+
+def test_two_seeds_speak_of_questions_only():
+    a, b = seed_runs()
+    found = st.compare(a[:2], b[:2])
+    assert "questions only" in found.caption
+    mean = {"one": st.Cell(NAMES, a[0]["one"].groups, (a[0]["one"].scores + a[1]["one"].scores) / 2)}
+    one = st.compare([mean], b[:1])
+    assert found.cells["one"].low == pytest.approx(one.cells["one"].low, abs=1e-9)
+
+
+def test_unpaired_seeds():
+    a, b = seed_runs()
+    found = st.compare(a, b[:1], paired=False).cells["one"]
+    assert found.estimate == pytest.approx(SEEDS["estimate"], abs=1e-9)
+    with pytest.raises(UserError, match="3 runs against 1"):
+        st.compare(a, b[:1])
+
+
+@pytest.mark.parametrize("case", [GOLDEN["holm"], GOLDEN["holm"]["capped_example"]])
+def test_golden_holm(case):
+    adjusted = st.holm(case["p"])
+    assert adjusted == pytest.approx(case["adjusted"], abs=1e-12)
+    if "rejected_at_0.05" in case:
+        assert [p <= 0.05 for p in adjusted] == case["rejected_at_0.05"]
+
+
+def test_holm_equals_step_down_rejection():
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        p = rng.uniform(0, 0.2, 6).round(2)
+        adjusted = st.holm(p)
+        assert all(b >= a for a, b in zip(p, adjusted, strict=True))
+        for level in (0.01, 0.05, 0.1):
+            rejected = [False] * 6
+            for rank, i in enumerate(np.argsort(p, kind="stable")):
+                if p[i] > level / (6 - rank):
+                    break
+                rejected[i] = True
+            assert [x <= level + 1e-12 for x in adjusted] == rejected
+
+
+def test_swapping_mirrors():
+    rng = np.random.default_rng(2)
+    a, b = random_cells(rng), random_cells(np.random.default_rng(2), shift=3.0)
+    averages = {"all": [0, 1, 2]}
+    there, back = st.compare([a], [b], averages=averages), st.compare([b], [a], averages=averages)
+    for x, y in zip([*there.cells.values(), *there.averages.values()], [*back.cells.values(), *back.averages.values()], strict=True):
+        assert (x.estimate, x.low, x.high) == pytest.approx((-y.estimate, -y.high, -y.low), abs=1e-9)
+        assert x.p == y.p
+        assert {x.verdict, y.verdict} in ({"better", "worse"}, {"cannot tell"})
+
+
+def test_order_of_rows_does_not_matter():
+    a, b = toy()
+    order = np.random.default_rng(0).permutation(12)
+    turned = {"one": st.Cell([NAMES[i] for i in order], [TOY["paragraph"][i] for i in order], [TOY["f1_a"][i] for i in order])}
+    assert st.compare([turned], [only(b)]) == st.compare([only(a)], [only(b)])
+
+
+def test_blocks_change_nothing():
+    once = np.concatenate(list(st.draws(np.random.default_rng(7), 33, 501, block=501)))
+    for block in (1, 100, 333):
+        assert (np.concatenate(list(st.draws(np.random.default_rng(7), 33, 501, block=block))) == once).all()
+
+
+def test_a_system_against_itself_is_identical():
+    a, b = toy()
+    found = st.compare([a], [a], averages={"macro": ["one", "two"]})
+    for result in (*found.cells.values(), found.averages["macro"]):
+        assert (result.verdict, result.low, result.high, result.estimate) == ("identical", None, None, 0.0)
+
+
+def test_equal_means_are_not_identical_answers():
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0, 100, 40)
+    groups = [f"g{i // 2}" for i in range(40)]
+    a, b = ({0: cell(s, groups)} for s in (scores, scores.reshape(-1, 2)[:, ::-1].ravel()))
+    assert st.compare([a], [b]).cells[0].verdict == "cannot tell"
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(8.0, "better"), (-8.0, "worse"), (0.0, "cannot tell")])
+def test_verdicts(shift, expected):
+    rng = np.random.default_rng(3)
+    b = random_cells(rng, groups=40, questions=200)
+    a = {c: st.Cell(of.ids, of.groups, of.scores + shift + np.random.default_rng(c).normal(0, 20, 200)) for c, of in b.items()}
+    assert {r.verdict for r in st.compare([a], [b]).cells.values()} == {expected}
+
+
+def test_too_few_groups_whatever_p():
+    ids = [f"q{i}" for i in range(19)]
+    a, b = ({0: st.Cell(ids, ids, [value] * 19)} for value in (100.0, 0.0))
+    result = st.compare([a], [b]).cells[0]
+    assert result.verdict == st.TOO_FEW_GROUPS
+    assert result.p < 0.001
+
+
+def test_primary_averages_are_a_family_of_their_own():
+    rng = np.random.default_rng(4)
+    b = random_cells(rng, cells=6)
+    a = {c: st.Cell(of.ids, of.groups, of.scores + np.random.default_rng(c).normal(2, 12, 60)) for c, of in b.items()}
+    found = st.compare([a], [b], averages={"all": range(6), "x": [0, 1], "y": [2, 3]}, primary=["all"])
+    assert found.averages["all"].adjusted == found.averages["all"].p
+    assert found.averages["x"].adjusted == pytest.approx(st.holm([found.averages["x"].p, found.averages["y"].p])[0])
+    assert [r.adjusted for r in found.cells.values()] == st.holm([r.p for r in found.cells.values()])
+
+
+def test_own_scores():
+    a, _ = toy()
+    found = st.own_scores([only(a)], averages={"mean": ["one"]})
+    result = found.cells["one"]
+    assert result.estimate == TOY["mean_a"]
+    assert result.low < 71.75 < result.high
+    assert (result.p, result.verdict) == (None, "")
+    assert found.averages["mean"] == result
+
+
+def test_other_questions_are_refused_by_name():
+    a, b = toy()
+    fewer = {"one": st.Cell(NAMES[:11], TOY["paragraph"][:11], TOY["f1_b"][:11])}
+    with pytest.raises(UserError, match=r"one: 1 questions on one side only: q11"):
+        st.compare([only(a)], [fewer])
+    with pytest.raises(UserError, match="only one side has two"):
+        st.compare([a], [only(b)])
+    with pytest.raises(UserError, match="1 ids occur twice"):
+        st.own_scores([{"one": st.Cell(["a", "a"], ["g", "g"], [0.0, 1.0])}])
+    moved = {"one": st.Cell(NAMES, ["p9", *TOY["paragraph"][1:]], TOY["f1_b"])}
+    with pytest.raises(UserError, match="different groups: q0"):
+        st.compare([only(a)], [moved])
+
+
+def test_a_large_grid_takes_seconds():
+    rng = np.random.default_rng(0)
+    ids, groups = [f"q{i}" for i in range(1148)], [f"g{i * 933 // 1148}" for i in range(1148)]
+    a, b = ({c: st.Cell(ids, groups, rng.uniform(0, 100, 1148)) for c in range(49)} for _ in range(2))
+    start = time.process_time()
+    st.compare([a], [b], averages={"gxlt": range(49)}, primary=["gxlt"])
+    assert time.process_time() - start < 10
+
+
+def test_coverage_without_a_true_difference():
+    rng = np.random.default_rng(11)
+    groups = [f"g{i:02d}" for i in np.repeat(np.arange(60), 3)]
+    ids = [f"q{i}" for i in range(180)]
+    zero = dict.fromkeys(range(100), st.Cell(ids, groups, [0.0] * 180))
+    p = []
+    for seed in range(10):  # 1,000 trials, a hundred with one draw
+        scores = np.repeat(rng.normal(0, 10, (100, 60)), 3, axis=1) + rng.normal(0, 20, (100, 180))
+        a = {trial: st.Cell(ids, groups, row) for trial, row in enumerate(scores)}
+        p += [result.p for result in st.compare([a], [zero], seed=seed).cells.values()]
+    assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.085

@@ -1,0 +1,53 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Terms add up over parts of a step, and the division comes once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xlkd.losses.terms import Term, add, groups, mean, over, total
+
+
+def test_parts_of_a_step_equal_the_whole():
+    values = jnp.array([1.0, 2.0, 4.0, 9.0])
+    mask = jnp.array([1, 1, 0, 1])
+    whole = {"ce": over(values, mask, 0.5)}
+    parts = add({"ce": over(values[:3], mask[:3], 0.5)}, {"ce": over(values[3:], mask[3:], 0.5)})
+    assert total(parts) == total(whole) == 0.5 * 12 / 3
+
+
+def test_a_term_of_one_part_only_stays():
+    a, b = {"ce": Term(jnp.ones(()), jnp.ones(()))}, {"kl": Term(jnp.ones(()), jnp.ones(()), 2.0)}
+    assert total(add(a, b)) == 3
+
+
+def test_a_term_without_count_is_absent_and_has_no_gradient():
+    def loss(x):
+        return total({"a": over(x, jnp.array([1, 1])), "b": over(jnp.log(x - x), jnp.array([0, 0]))})
+
+    value, gradient = jax.value_and_grad(loss)(jnp.array([1.0, 3.0]))
+    assert value == 2
+    assert total({"b": Term(jnp.zeros(()), jnp.zeros(()))}) == 0
+    count_only = jax.grad(lambda s: total({"b": Term(s, jnp.zeros(()))}))(jnp.ones(()))
+    assert count_only == 0
+    assert gradient.shape == (2,)
+
+
+def test_masked_values_may_be_anything():
+    assert total({"a": over(jnp.array([1.0, jnp.nan, jnp.inf]), jnp.array([1, 0, 0]))}) == 1
+
+
+def test_each_weight_is_the_derivative_of_its_term():
+    term = over(jnp.array([1.0, 4.0]), jnp.array([1, 1]))
+    slope = jax.grad(lambda w: total({"a": term._replace(weight=w), "b": term}))(3.0)
+    assert slope == mean(term) == 2.5
+    assert total({"a": term._replace(weight=0.0)}) == 0
+
+
+@pytest.mark.parametrize("rows", [[1, 1, 1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 1, 0, 1]])
+def test_groups_count_real_rows_only(rows):
+    of = np.asarray(groups(jnp.array(rows), 2))
+    assert of[np.array(rows) == 1].tolist() == [0, 0, 1, 1, 2]
+    assert not np.asarray(groups(jnp.array(rows), 0)).any()

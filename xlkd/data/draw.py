@@ -1,0 +1,32 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Random numbers by name: a counter hash of (seed, purpose, step, row key, position), the same everywhere."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+_M1, _M2, _GOLD = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
+
+
+def uniform(seed: int, purpose: str, step: int, keys: np.ndarray, count: int) -> np.ndarray:
+    """[rows, count] numbers in [0, 1); `keys` are the rows' own 64 bits."""
+    with np.errstate(over="ignore"):
+        start = _mix(np.uint64(seed) * _GOLD + np.uint64(zlib.crc32(purpose.encode())))
+        start = _mix(start + np.uint64(step) * _GOLD)
+        rows = _mix(keys.astype(np.uint64) ^ start)
+        bits = _mix(rows[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLD)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def row_keys(keys: list[str]) -> np.ndarray:
+    """The first 64 bits of each row key."""
+    return np.array([int(key[:16], 16) for key in keys], np.uint64)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * _M1
+    x = (x ^ (x >> np.uint64(27))) * _M2
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,53 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Train: `python -m xlkd.main --config=configs/gxlt.py [--workdir=DIR] [--config.KEY=VALUE …]`.
+
+  --config=FILE[:VARIANT]  a config with get_config(variant), or the config.json of a former run
+  --workdir=DIR            where everything the run writes goes (default: runs/CONFIG-HASH)
+  --config.KEY=VALUE       any key of the config, typed as its default is
+
+The same command again goes on where the run stopped. Exit codes: 0 done, 2 bad input, 3 not finite,
+75 stopped by a signal after saving.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from xlkd import door, settings
+from xlkd.errors import UserError
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or set(arguments) & {"-h", "--help"}:
+        print(__doc__)
+        return
+    named, overrides = split(arguments, ("config", "workdir"))
+    if "config" not in named:
+        raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
+    config = settings.override(settings.read(named["config"]), overrides)
+    stem = pathlib.Path(named["config"].partition(":")[0]).stem
+    workdir = pathlib.Path(named.get("workdir") or f"runs/{stem}-{settings.digest(config)}")
+    from xlkd.train.run import run
+
+    run(config, workdir, ["python", "-m", "xlkd.main", *arguments])
+
+
+def split(arguments: list[str], names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """Flags with these names as `--name=value` or `--name value`, and the others."""
+    named, others, rest = {}, [], list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        name, equals, value = flag.removeprefix("--").partition("=")
+        if flag.startswith("--") and name in names:
+            if not equals and not rest:
+                raise UserError(f"--{name} needs a value", "command line")
+            named[name] = value if equals else rest.pop(0)
+        else:
+            others.append(flag)
+    return named, others
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))

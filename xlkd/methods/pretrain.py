@@ -1,0 +1,59 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pre-training by masked and translation language modelling: one loss, two texts in a row."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from xlkd.losses.terms import Term
+from xlkd.methods import Export, Loss, Method, Start, Variables
+from xlkd.models.encoder import Encoder
+from xlkd.models.heads import MaskedLMHead, init_head
+
+
+def build(stage, encoder: Encoder) -> Method:
+    """Batches come from `tasks/masked.py` (training) and `tasks/parallel.py` (sentence vectors)."""
+    architecture = encoder.architecture
+    head = MaskedLMHead(architecture, encoder.dtype)
+
+    def init(key: jax.Array, start: Start) -> Variables:
+        fresh = start.heads.get("masked_lm") or init_head(head, key)
+        return Variables({"encoder": start.encoder, "masked_lm": fresh})
+
+    def hidden(params, text, train=False, key=None):
+        states = encoder.apply(
+            {"params": params["encoder"]}, text["ids"], text["mask"], text["types"], train=train, key=key
+        )
+        return states[-1]
+
+    def predictions(params, batch, train=False, key=None):
+        states = hidden(params, batch["text"], train, key)
+        found = jnp.take_along_axis(states, batch["positions"][..., None], axis=1)
+        logits = head.apply({"params": params["masked_lm"]}, found, params["encoder"]["embeddings"]["words"])
+        return jax.nn.log_softmax(logits)
+
+    def right(log_probabilities, batch):
+        return (log_probabilities.argmax(-1) == batch["labels"]) * batch["weights"]
+
+    def loss(variables, batch, targets, key, step) -> Loss:
+        log_p = predictions(variables.params, batch, train=True, key=key)
+        nll = -jnp.take_along_axis(log_p, batch["labels"][..., None], axis=-1)[..., 0]
+        count = batch["weights"].sum()
+        term = Term((nll * batch["weights"]).sum(), count, 1.0)
+        return Loss({"masked_lm": term}, {"accuracy": Term(right(log_p, batch).sum(), count, 0.0)})
+
+    def outputs(variables, batch):
+        if "positions" in batch:
+            log_p = predictions(variables.params, batch)
+            return {"right": right(log_p, batch).sum(1), "count": batch["weights"].sum(1)}
+        mask = batch["text"]["mask"][..., None]
+        states = hidden(variables.params, batch["text"])
+        return {"vectors": (states * mask).sum(1) / mask.sum(1)}
+
+    def exports(variables) -> dict[str, Export]:
+        params = variables.params
+        return {"": Export(architecture, params["encoder"], {"masked_lm": params["masked_lm"]})}
+
+    return Method(init, loss, outputs, exports)

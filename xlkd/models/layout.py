@@ -1,0 +1,282 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How `transformers` names and lays out what we hold: tensors, and the keys of config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from xlkd.errors import UserError
+from xlkd.models import encoder, heads
+from xlkd.models.encoder import Architecture, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One model type's names of classes and modules; ours stand to the left."""
+
+    classes: str
+    prefix: str
+    layers: str
+    layer: dict[str, str]
+    heads: dict[str, dict[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of theirs: its name, where it stands in our tree, and whether it lies the other way round there."""
+
+    name: str
+    path: tuple[str, ...]
+    layer: int | None
+    transposed: bool
+
+
+EMBEDDINGS = {
+    "words": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "types": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+}
+WORDS = f"{EMBEDDINGS['words']}.weight"
+_BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "norm": "output.LayerNorm",
+}
+_DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "up": "ffn.lin1",
+    "down": "ffn.lin2",
+    "norm": "output_layer_norm",
+}
+_BERT_HEADS = {
+    "span": {"output": "qa_outputs"},
+    "classifier": {"dense": "pooler.dense", "output": "classifier"},
+    "masked_lm": {
+        "dense": "cls.predictions.transform.dense",
+        "norm": "cls.predictions.transform.LayerNorm",
+        "bias": "cls.predictions",
+    },
+}
+_ROBERTA_HEADS = {
+    "span": {"output": "qa_outputs"},
+    "classifier": {"dense": "classifier.dense", "output": "classifier.out_proj"},
+    "masked_lm": {"dense": "lm_head.dense", "norm": "lm_head.layer_norm", "bias": "lm_head"},
+}
+_DISTILBERT_HEADS = {
+    "span": {"output": "qa_outputs"},
+    "classifier": {"dense": "pre_classifier", "output": "classifier"},
+    "masked_lm": {"dense": "vocab_transform", "norm": "vocab_layer_norm", "bias": "vocab_projector"},
+}
+FAMILIES = {
+    "bert": Family("Bert", "bert.", "encoder.layer.{}.", _BERT_LAYER, _BERT_HEADS),
+    "roberta": Family("Roberta", "roberta.", "encoder.layer.{}.", _BERT_LAYER, _ROBERTA_HEADS),
+    "xlm-roberta": Family("XLMRoberta", "roberta.", "encoder.layer.{}.", _BERT_LAYER, _ROBERTA_HEADS),
+    "camembert": Family("Camembert", "roberta.", "encoder.layer.{}.", _BERT_LAYER, _ROBERTA_HEADS),
+    "distilbert": Family("DistilBert", "distilbert.", "transformer.layer.{}.", _DISTILBERT_LAYER, _DISTILBERT_HEADS),
+}
+CLASSES = {"span": "ForQuestionAnswering", "classifier": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
+DECODERS = ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight")
+_BODY = ("embeddings.", "encoder.", "transformer.", "pooler.")  # what stands under the prefix
+
+
+def canonical(name: str) -> str:
+    """A tensor's name without its model's prefix, and with today's words for scale and shift."""
+    prefixes = {family.prefix for family in FAMILIES.values()} | {"camembert."}
+    name = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def entries(architecture: Architecture, part: str, tree: Params) -> Iterator[Entry]:
+    """Every tensor of one part (`encoder` or a head) that has the structure of `tree`, under its canonical name."""
+    family = FAMILIES[architecture.model_type]
+    if part != "encoder":
+        yield from _modules(family.heads[part], tree)
+        return
+    for entry in _modules(EMBEDDINGS, tree["embeddings"]):
+        yield dataclasses.replace(entry, path=("embeddings", *entry.path))
+    for i in range(architecture.layers):
+        for entry in _modules(family.layer, tree["layers"]):
+            name = family.layers.format(i) + entry.name
+            yield dataclasses.replace(entry, name=name, path=("layers", *entry.path), layer=i)
+
+
+def _modules(names: dict[str, str], tree: Params) -> Iterator[Entry]:
+    for module, leaves in tree.items():
+        paths = [(module, leaf) for leaf in leaves] if isinstance(leaves, dict) else [(module,)]
+        for path in paths:
+            leaf = "bias" if path[-1] == "bias" else "weight"
+            yield Entry(f"{names[module]}.{leaf}", path, None, transposed=path[-1] == "kernel")
+
+
+def to_tensors(architecture: Architecture, params: Params) -> dict[str, np.ndarray]:
+    """Parameters (or gradients) under the names and in the layout of `transformers`; each array contiguous."""
+    # A bare encoder is saved without the prefix there too
+    prefix = FAMILIES[architecture.model_type].prefix if len(params) > 1 else ""
+    tensors = {}
+    for part, tree in params.items():
+        for entry in entries(architecture, part, tree):
+            leaf = tree
+            for step in entry.path:
+                leaf = leaf[step]
+            value = np.asarray(leaf if entry.layer is None else leaf[entry.layer])
+            name = prefix + entry.name if entry.name.startswith(_BODY) else entry.name
+            # safetensors writes the memory as it lies: a transposed view would be saved as garbage
+            tensors[name] = np.ascontiguousarray(value.T if entry.transposed else value)
+    return tensors
+
+
+def shapes(architecture: Architecture, labels: int) -> Params:
+    """Trees of shapes of the encoder and of every head."""
+    key = jax.ShapeDtypeStruct((2,), np.uint32)
+    modules = {
+        "span": heads.SpanHead(architecture),
+        "classifier": heads.ClassifierHead(architecture, labels),
+        "masked_lm": heads.MaskedLMHead(architecture),
+    }
+    trees = {"encoder": jax.eval_shape(lambda k: encoder.init(architecture, k), key)}
+    for part, module in modules.items():
+        trees[part] = jax.eval_shape(lambda k, module=module: heads.init_head(module, k), key)
+    return trees
+
+
+def read_architecture(config: dict[str, Any], where: str = "config.json") -> Architecture:
+    """What config.json says of shapes and arithmetic; what this code cannot compute is refused."""
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise UserError(f"model_type {kind!r} is not supported", where, f"supported: {', '.join(FAMILIES)}")
+    read = _read_distilbert if kind == "distilbert" else _read_bert
+    try:
+        values = read(config)
+        pad = config.get("pad_token_id")
+        pad = (0 if kind in heads.OLD else 1) if pad is None else pad
+        offset = 0 if kind in heads.OLD else pad + 1
+        architecture = Architecture(
+            model_type=kind,
+            vocab_size=config["vocab_size"],
+            positions=config["max_position_embeddings"],
+            pad_id=pad,
+            position_offset=offset,
+            **values,
+        )
+    except KeyError as error:
+        raise UserError(f"{error} is missing", where, "use the config.json that belongs to the weights") from error
+    _refuse(architecture, config, where)
+    return architecture
+
+
+def _read_bert(config: dict[str, Any]) -> dict[str, Any]:
+    dropout = config.get("hidden_dropout_prob", 0.1)
+    classifier = config.get("classifier_dropout")
+    return {
+        "hidden_size": config["hidden_size"],
+        "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "intermediate_size": config["intermediate_size"],
+        "types": config.get("type_vocab_size", 2),
+        "norm_eps": config.get("layer_norm_eps", 1e-12),
+        "dropout": dropout,
+        "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
+        "classifier_dropout": dropout if classifier is None else classifier,
+        "activation": config.get("hidden_act", "gelu"),
+    }
+
+
+def _read_distilbert(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hidden_size": config["dim"],
+        "layers": config["n_layers"],
+        "heads": config["n_heads"],
+        "intermediate_size": config["hidden_dim"],
+        "types": 0,
+        "norm_eps": 1e-12,
+        "dropout": config.get("dropout", 0.1),
+        "attention_dropout": config.get("attention_dropout", 0.1),
+        "classifier_dropout": config.get("seq_classif_dropout", 0.2),
+        "activation": config.get("activation", "gelu"),
+    }
+
+
+def _refuse(architecture: Architecture, config: dict[str, Any], where: str) -> None:
+    kind = config.get("position_embedding_type") or "absolute"
+    activation, D, heads_ = architecture.activation, architecture.hidden_size, architecture.heads
+    if activation not in encoder.ACTIVATIONS:
+        raise UserError(
+            f"activation {activation!r} is not supported", where, f"one of {', '.join(encoder.ACTIVATIONS)}"
+        )
+    if kind != "absolute":
+        raise UserError(
+            f"position_embedding_type {kind!r} is not supported", where, "use an encoder with absolute ones"
+        )
+    if config.get("is_decoder"):
+        raise UserError("is_decoder is set", where, "use an encoder")
+    if D % heads_:
+        raise UserError(f"{heads_} heads do not divide a size of {D}", where, "use the config.json of the weights")
+
+
+def write_config(architecture: Architecture, params: Params, labels: tuple[str, ...] | None) -> dict[str, Any]:
+    """The config.json of an export."""
+    kind = architecture.model_type
+    head = next((CLASSES[name] for name in CLASSES if name in params), "Model")
+    config = {
+        "architectures": [FAMILIES[kind].classes + head],
+        "model_type": kind,
+        "dtype": "float32",
+        "vocab_size": architecture.vocab_size,
+        "max_position_embeddings": architecture.positions,
+        "pad_token_id": architecture.pad_id,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": True,
+    }
+    config |= _write_distilbert(architecture) if kind == "distilbert" else _write_bert(architecture)
+    if "classifier" in params:
+        count = np.shape(params["classifier"]["output"]["bias"])[0]
+        labels = labels or tuple(f"LABEL_{i}" for i in range(count))
+        if len(labels) != count:
+            raise ValueError(f"{len(labels)} labels for a head of {count}")
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        config["label2id"] = {label: i for i, label in enumerate(labels)}
+    return config
+
+
+def _write_bert(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "hidden_size": architecture.hidden_size,
+        "num_hidden_layers": architecture.layers,
+        "num_attention_heads": architecture.heads,
+        "intermediate_size": architecture.intermediate_size,
+        "type_vocab_size": architecture.types,
+        "layer_norm_eps": architecture.norm_eps,
+        "hidden_dropout_prob": architecture.dropout,
+        "attention_probs_dropout_prob": architecture.attention_dropout,
+        "classifier_dropout": architecture.classifier_dropout,
+        "hidden_act": architecture.activation,
+    }
+
+
+def _write_distilbert(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "dim": architecture.hidden_size,
+        "n_layers": architecture.layers,
+        "n_heads": architecture.heads,
+        "hidden_dim": architecture.intermediate_size,
+        "dropout": architecture.dropout,
+        "attention_dropout": architecture.attention_dropout,
+        "seq_classif_dropout": architecture.classifier_dropout,
+        "activation": architecture.activation,
+    }

@@ -1,0 +1,73 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Small tokenizers from given texts: SentencePiece's manner for the RoBERTa family, WordPiece for BERT."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterable
+
+BERT_SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+ROBERTA_SPECIALS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+
+
+def train(folder: pathlib.Path, texts: Iterable[str], *, kind: str, size: int) -> None:
+    """Write tokenizer.json and tokenizer_config.json; the same texts give the same bytes."""
+    texts = list(texts)
+    tokenizer, specials = (_wordpiece if kind == "bert" else _pieces)(texts, size)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {f"{name}_token": token for name, token in specials.items()}
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+
+
+def _wordpiece(texts: list[str], size: int):
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    specials = list(BERT_SPECIALS.values())
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=specials, show_progress=False)
+    )
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
+    return tokenizer, BERT_SPECIALS
+
+
+def _pieces(texts: list[str], size: int):
+    """Byte-pair merges over ▁-marked text, cut at digits and punctuation, so that no piece straddles a sentence's joint.
+
+    A unigram model would give names that it saw one piece and all others five: two different tasks.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(),
+            pre_tokenizers.Split(Regex(r"\p{P}"), "isolated"),
+            pre_tokenizers.Digits(individual_digits=False),
+        ]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    specials = list(ROBERTA_SPECIALS.values())
+    letters = sorted({c for text in texts for c in text if not c.isspace()} | {"▁"})
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=size, special_tokens=specials, initial_alphabet=letters, limit_alphabet=size, show_progress=False
+        ),
+    )
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids
+    )
+    return tokenizer, ROBERTA_SPECIALS

@@ -1,0 +1,153 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Configs: a file with `get_config(variant)` or a saved config.json, overridden by typed flags."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib.util
+import inspect
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xlkd.errors import UserError
+
+NEUTRAL = ("mesh", "log")  # blocks that may differ between two starts of one run
+
+
+def read(name: str) -> ConfigDict:
+    """`configs/gxlt.py`, `configs/gxlt.py:paper` or a run's `config.json`; the packaged file where there is none."""
+    if name.endswith(".json"):
+        return _saved(pathlib.Path(name))
+    path, _, variant = name.partition(":")
+    module = _module(pathlib.Path(path))
+    try:
+        return module.get_config(variant)
+    except KeyError as error:
+        known = ", ".join(getattr(module, "VARIANTS", ()))
+        raise UserError(f"unknown variant {variant!r}", path, f"known: {known}") from error
+
+
+def override(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
+    """The config with `--config.KEY=VALUE` flags applied, each typed as the key's default is."""
+    keys = dict(_leaves(config))
+    for flag in flags:
+        name, value = _named(flag, keys)
+        *blocks, key = name.split(".")
+        block = functools.reduce(getattr, blocks, config)
+        block[key] = _typed(name, keys[name], value)
+    return config
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """Nothing but dicts, lists, strings, numbers and None, as config.json holds it."""
+    return json.loads(json.dumps(config.copy_and_resolve_references().to_dict()))
+
+
+def digest(config: ConfigDict) -> str:
+    """Eight characters that name a config: runs of different configs get different folders."""
+    kept = {key: value for key, value in plain(config).items() if key not in NEUTRAL}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """The keys in which two plain configs differ, blocks that may differ left out."""
+    flat_a, flat_b = (dict(_flat({k: v for k, v in c.items() if k not in NEUTRAL})) for c in (a, b))
+    return sorted(key for key in flat_a.keys() | flat_b.keys() if flat_a.get(key) != flat_b.get(key))
+
+
+def stage(config: ConfigDict, name: str) -> ConfigDict:
+    """The shared blocks with what the stage changes laid over them."""
+    merged = ConfigDict({key: value for key, value in plain(config).items() if key not in config.stages})
+    merged = _tuples(merged)
+    with merged.ignore_type():
+        merged.update(config.get(name, ConfigDict()))
+    merged.stage = name
+    return merged
+
+
+def _saved(path: pathlib.Path) -> ConfigDict:
+    try:
+        return _tuples(ConfigDict(json.loads(path.read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise UserError(
+            "no such config", str(path), "give the config.json that a run left in its work directory"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"is no JSON: {error}", str(path)) from error
+
+
+def _module(path: pathlib.Path):
+    if not path.exists():
+        packaged = importlib.util.find_spec("xlkd.configs")
+        folder = pathlib.Path(next(iter(packaged.submodule_search_locations)))
+        if not (folder / path.name).exists() or path.suffix != ".py":
+            known = ", ".join(f"configs/{p.name}" for p in sorted(folder.glob("[a-z]*.py")) if p.stem != "base")
+            raise UserError("no such config", str(path), f"packaged configs: {known}")
+        path = folder / path.name
+    spec = importlib.util.spec_from_file_location(f"xlkd_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not inspect.isfunction(getattr(module, "get_config", None)):
+        raise UserError("has no function get_config(variant)", str(path), "see configs/finetune.py for the form")
+    return module
+
+
+def _named(flag: str, keys: dict[str, Any]) -> tuple[str, str]:
+    name, equals, value = flag.removeprefix("--config.").partition("=")
+    if not flag.startswith("--config.") or not equals:
+        near = difflib.get_close_matches(flag.partition("=")[0], ("--config", "--workdir", "--help"), n=1)
+        hint = f"did you mean {near[0]}?" if near else "write --config.KEY=VALUE"
+        raise UserError(f"cannot read {flag!r}", "command line", hint)
+    if name not in keys:
+        near = difflib.get_close_matches(name, keys, n=1, cutoff=0.5) or [k for k in keys if k.endswith("." + name)][:1]
+        hint = f"did you mean config.{near[0]}?" if near else "config.json in a work directory lists all keys"
+        raise UserError(f"unknown key config.{name}", "command line", hint)
+    return name, value
+
+
+def _typed(name: str, default: Any, text: str) -> Any:
+    """The text as a value of the default's type."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
+        if isinstance(default, tuple):
+            kind = type(default[0]) if default else str
+            return tuple(kind(part.strip()) for part in text.strip("()").split(",") if part.strip())
+        return type(default)(text)
+    except (KeyError, ValueError):
+        kind = type(default).__name__
+        raise UserError(f"config.{name}={text} is not of type {kind}", "command line", f"for example {default}") from None
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield prefix + key, inner
+
+
+def _tuples(config: ConfigDict) -> ConfigDict:
+    """JSON knows no tuples, and a list could not be overridden by a flag."""
+    for key in config:
+        if isinstance(config[key], ConfigDict):
+            _tuples(config[key])
+        elif isinstance(config[key], list | tuple):
+            with config.ignore_type():
+                config[key] = tuple(config[key])
+    return config

@@ -1,0 +1,113 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Masked and translation language modelling: two texts in a row, some of their words to be found again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xlkd.data.draw import row_keys, uniform
+from xlkd.languages import WITHOUT_SPACES
+from xlkd.rows import Pair
+from xlkd.tasks import Draw, Features, Scores
+from xlkd.tasks.text import Template, ragged, take
+
+SEED_OF_EVALUATION = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked:
+    """Whole words are drawn; of their pieces 80% become the mask, 10% another piece, 10% stay."""
+
+    template: Template
+    max_length: int
+    share: float
+    name: str = "masked"
+
+    def identity(self) -> str:
+        return f"masked 1 {self.template.identity} {self.max_length}"
+
+    def features(self, rows: Sequence[Pair]) -> Features:
+        sides = [self.template.encode([getattr(row, side) for row in rows]) for side in ("source", "target")]
+        ids, words, types = [], [], []
+        for row, a, b in zip(rows, *sides, strict=True):
+            pair = self.template.pair(a.ids, b.ids, self.max_length)
+            ids.append(pair.ids)
+            types.append(pair.types)
+            words.append(_words(pair, (a, b), (row.source_language, row.target_language)))
+        languages = sorted({f"{row.source_language}-{row.target_language}" for row in rows})
+        cells = [languages.index(f"{row.source_language}-{row.target_language}") for row in rows]
+        return {
+            **ragged("ids", ids, np.int32),
+            **ragged("words", words, np.int16),
+            **ragged("types", types, np.int8),
+            "keys": row_keys([row.key for row in rows]),
+            "cell": np.array(cells, np.int32),
+            "cells": np.array(languages),
+        }
+
+    def lengths(self, features: Features) -> dict[str, np.ndarray]:
+        return {"text": np.diff(features["ids_at"]).astype(np.int32)}
+
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
+        length = lengths["text"]
+        ids = take(features, "ids", index, length, self.template.pad)
+        words = take(features, "words", index, length, 0)
+        budget = self.budget(length)
+        keys = np.where(index >= 0, features["keys"][np.maximum(index, 0)], 0).astype(np.uint64)
+        chosen = uniform(draw.seed, draw.purpose + " words", draw.step, keys, 1 + int(words.max(initial=0)))
+        wanted = (np.take_along_axis(chosen, words.astype(np.int64), 1) < self.share) & (words > 0)
+        wanted &= np.cumsum(wanted, 1) <= budget
+        positions = np.argsort(~wanted, axis=1, kind="stable")[:, :budget].astype(np.int32)
+        masked = np.take_along_axis(wanted, positions, 1)
+        labels = np.take_along_axis(ids, positions, 1)
+        fate = uniform(draw.seed, draw.purpose + " fate", draw.step, keys, 2 * length)
+        other = self.template.random_piece(fate[:, length:])
+        new = np.where(fate[:, :length] < 0.8, self.template.mask, np.where(fate[:, :length] < 0.9, other, ids))
+        text = {
+            "ids": np.where(wanted, new, ids).astype(np.int32),
+            "mask": (np.arange(length) < self._counts(features, index)[:, None]).astype(np.int32),
+            "types": take(features, "types", index, length, 0).astype(np.int32),
+        }
+        present = (index >= 0).astype(np.float32)
+        weights = masked.astype(np.float32) * present[:, None]
+        return {"text": text, "positions": positions, "labels": labels, "weights": weights, "mask": present}
+
+    def budget(self, length: int) -> int:
+        """Positions that are scored in a row: a fixed number, so that the head's shape is static."""
+        return max(1, int(np.ceil(1.6 * self.share * length / 4)) * 4)
+
+    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
+        right, count = outputs["right"], outputs["count"]
+        cells = {}
+        for i, name in enumerate(features["cells"]):
+            mine = features["cell"] == i
+            total = max(float(count[mine].sum()), 1.0)
+            cells[str(name)] = {"accuracy": 100 * float(right[mine].sum()) / total, "n": int(mine.sum())}
+        return Scores(cells, "accuracy", {"right": right, "count": count})
+
+    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
+        return {"cut": int((self.lengths(features)["text"] >= self.max_length).sum())}
+
+    def _counts(self, features: Features, index: np.ndarray) -> np.ndarray:
+        counts = self.lengths(features)["text"][np.maximum(index, 0)]
+        return np.where(index >= 0, counts, 1)
+
+
+def build(config, tokenizer) -> Masked:
+    return Masked(Template(tokenizer), config.max_length, config.share)
+
+
+def _words(pair, encodings, languages) -> np.ndarray:
+    """The number of the word that each token belongs to, from 1; 0 for specials. Without spaces a piece is a word."""
+    words, last = np.zeros(len(pair.ids), np.int16), 0
+    for (start, stop), encoding, language in zip(pair.spans, encodings, languages, strict=True):
+        n = stop - start
+        within = np.arange(n) if language in WITHOUT_SPACES else np.array(encoding.words[:n], np.int64)
+        words[start:stop] = within + 1 + last
+        last = int(words[start:stop].max(initial=last))
+    return words

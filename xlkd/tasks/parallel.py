@@ -1,0 +1,69 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Sentence pairs: vectors of both sides, and how often the nearest sentence of the other language is the translation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xlkd.data.draw import row_keys
+from xlkd.metrics.retrieval import accuracy
+from xlkd.rows import Pair
+from xlkd.tasks import Draw, Features, Scores
+from xlkd.tasks.text import Template, ragged, take
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """A feature row is one side of a pair: sources first, then targets, in the order of the pairs."""
+
+    template: Template
+    max_length: int
+    name: str = "parallel"
+
+    def identity(self) -> str:
+        return f"parallel 1 {self.template.identity} {self.max_length}"
+
+    def features(self, rows: Sequence[Pair]) -> Features:
+        texts = [row.source for row in rows] + [row.target for row in rows]
+        cut = [self.template.single(e.ids, self.max_length) for e in self.template.encode(texts)]
+        return {
+            **ragged("ids", [c.ids for c in cut], np.int32),
+            **ragged("types", [c.types for c in cut], np.int8),
+            "keys": row_keys([row.key for row in rows] * 2),
+        }
+
+    def lengths(self, features: Features) -> dict[str, np.ndarray]:
+        return {"text": np.diff(features["ids_at"]).astype(np.int32)}
+
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
+        length = lengths["text"]
+        counts = np.where(index >= 0, self.lengths(features)["text"][np.maximum(index, 0)], 1)
+        text = {
+            "ids": take(features, "ids", index, length, self.template.pad),
+            "mask": (np.arange(length) < counts[:, None]).astype(np.int32),
+            "types": take(features, "types", index, length, 0).astype(np.int32),
+        }
+        return {"text": text, "mask": (index >= 0).astype(np.float32)}
+
+    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
+        """Accuracy both ways for each pair of languages; `retrieval` is their mean."""
+        vectors = outputs["vectors"]
+        cells = {}
+        names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
+        for name in dict.fromkeys(names):
+            mine = np.flatnonzero(names == name)
+            forward, back = accuracy(vectors[mine], vectors[mine + len(rows)])
+            cells[str(name)] = {"retrieval": (forward + back) / 2, "forward": forward, "back": back, "n": len(mine)}
+        return Scores(cells, "retrieval", {})
+
+    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
+        return {"cut": int((self.lengths(features)["text"] >= self.max_length).sum())}
+
+
+def build(config, tokenizer) -> Parallel:
+    return Parallel(Template(tokenizer), config.max_length)

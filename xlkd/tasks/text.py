@@ -1,0 +1,125 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens as arrays: a tokenizer's template for one text and for two, ragged rows, padded views."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xlkd.errors import UserError
+
+
+class Encoding(NamedTuple):
+    """One text without specials: pieces, words they belong to, characters they cover."""
+
+    ids: list[int]
+    words: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class Sequenced(NamedTuple):
+    """A row as the model reads it; `spans` says where each text lies in it."""
+
+    ids: np.ndarray
+    types: np.ndarray
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """How a tokenizer frames one text and two, learned by asking it rather than by its class."""
+
+    tokenizer: Any  # a fast tokenizer of transformers
+
+    def __post_init__(self) -> None:
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        object.__setattr__(self, "_one", self._frame("a"))
+        object.__setattr__(self, "_two", self._frame("a", "a"))
+        spec = backend.to_str().encode()
+        object.__setattr__(self, "identity", hashlib.sha256(spec).hexdigest())
+        specials = set(self.tokenizer.all_special_ids)
+        pieces = [i for i in range(len(self.tokenizer)) if i not in specials]
+        object.__setattr__(self, "_pieces", np.array(pieces, np.int32))
+
+    @property
+    def pad(self) -> int:
+        return self.tokenizer.pad_token_id
+
+    @property
+    def mask(self) -> int:
+        if self.tokenizer.mask_token_id is None:
+            raise UserError("has no mask token", "tokenizer", "masked language modelling needs one")
+        return self.tokenizer.mask_token_id
+
+    def random_piece(self, uniform: np.ndarray) -> np.ndarray:
+        """A piece that is no special for each number in [0, 1)."""
+        return self._pieces[(uniform * len(self._pieces)).astype(np.int64)]
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Each text cut into pieces, without specials; each different text once."""
+        unique = list(dict.fromkeys(texts))
+        found = self.tokenizer.backend_tokenizer.encode_batch(unique, add_special_tokens=False)
+        known = {t: Encoding(e.ids, e.word_ids, e.offsets) for t, e in zip(unique, found, strict=True)}
+        return [known[text] for text in texts]
+
+    def single(self, ids: Sequence[int], max_length: int) -> Sequenced:
+        return _fill(self._one, (ids[: max_length - len(self._one) + 1],))
+
+    def pair(self, a: Sequence[int], b: Sequence[int], max_length: int) -> Sequenced:
+        """Two texts, the longer one cut first where they do not fit."""
+        room = max_length - (len(self._two) - 2)
+        keep_a = min(len(a), max(room - len(b), (room + 1) // 2))
+        keep_b = min(len(b), room - keep_a)
+        return _fill(self._two, (a[:keep_a], b[:keep_b]))
+
+    def specials(self, texts: int) -> int:
+        """How many tokens the frame of one or two texts adds."""
+        return len(self._one) - 1 if texts == 1 else len(self._two) - 2
+
+    def _frame(self, *texts: str) -> list[tuple[int, int, int]]:
+        """(piece or -1 - number of the text, token type) in order."""
+        found = self.tokenizer.backend_tokenizer.encode(*texts, add_special_tokens=True)
+        frame, last = [], None
+        for i, t, text in zip(found.ids, found.type_ids, found.sequence_ids, strict=True):
+            if text is None:
+                frame.append((i, t))
+            elif text != last:
+                frame.append((-1 - text, t))
+            last = text
+        return frame
+
+
+def _fill(frame, texts) -> Sequenced:
+    ids, types, spans = [], [], {}
+    for item, kind in frame:
+        piece = texts[-1 - item] if item < 0 else [item]
+        if item < 0:
+            spans[-1 - item] = (len(ids), len(ids) + len(piece))
+        ids.extend(piece)
+        types.extend([kind] * len(piece))
+    return Sequenced(np.array(ids, np.int32), np.array(types, np.int8), tuple(spans[i] for i in range(len(texts))))
+
+
+def ragged(name: str, rows: Sequence[Any], dtype) -> dict[str, np.ndarray]:
+    """Rows of unequal length as one flat array and where each begins."""
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=starts[1:])
+    flat = np.concatenate([np.asarray(row, dtype) for row in rows]) if len(rows) else np.zeros(0, dtype)
+    return {name: flat, f"{name}_at": starts}
+
+
+def take(features: dict[str, np.ndarray], name: str, index: np.ndarray, length: int, pad: int) -> np.ndarray:
+    """[rows, length] of a ragged array; rows that are not there and the ends of short ones are `pad`."""
+    flat, starts = features[name], features[f"{name}_at"]
+    at = np.maximum(index, 0)
+    counts = np.where(index >= 0, starts[at + 1] - starts[at], 0)[:, None]
+    columns = np.arange(length)[None]
+    where = np.minimum(starts[at][:, None] + columns, max(len(flat) - 1, 0))
+    return np.where(columns < counts, flat[where], pad).astype(flat.dtype)

@@ -1,0 +1,57 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a stage: saved beside the running loop, whole or absent, the best and the last two kept."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from xlkd.errors import UserError
+
+
+class Checkpoints:
+    """The checkpoints of one stage; `best` names the step to keep. Close it, or the save under way is lost."""
+
+    def __init__(self, folder: pathlib.Path, best: Callable[[], int | None]) -> None:
+        # Orbax takes no relative path and tells of every step at INFO.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        from orbax.checkpoint.experimental.v1 import training
+
+        class BestAndLast:
+            def should_preserve(self, checkpoints, *, context):
+                keep = {best(), *(c.step for c in checkpoints[-2:])}
+                return [c.step in keep for c in checkpoints]
+
+        self._checkpointer = training.Checkpointer(
+            folder.resolve(), preservation_policy=BestAndLast(), cleanup_tmp_directories=True
+        )
+
+    def steps(self) -> list[int]:
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
+
+    def save(self, step: int, state: Any, *, wait: bool = False) -> None:
+        """Start a save, or make it; a former one that still runs is waited for."""
+        # Without force=True orbax leaves the save out, silently, while the former one runs.
+        call = self._checkpointer.save_checkpointables if wait else self._checkpointer.save_checkpointables_async
+        call(step, {"state": state}, force=True)
+
+    def restore(self, step: int, abstract: Any) -> Any:
+        """The state of a step, placed as `abstract` says."""
+        try:
+            return self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+        except ValueError as error:
+            where = str(self._checkpointer.directory)
+            raise UserError("the checkpoint does not fit this model", where, "use another work directory") from error
+
+    def close(self) -> None:
+        self._checkpointer.close()
+
+
+def abstract(tree: Any, shardings: Any) -> Any:
+    """Shapes with the placement that a restore must give them: without it, the saved one is taken."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)

@@ -1,0 +1,62 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""AdamW with its schedule as a function of the state's step, and a mask that decides what decays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from xlkd.errors import UserError
+
+
+def schedule(config, steps: int) -> Callable[[jax.Array], jax.Array]:
+    """Learning rate by step: a linear warm-up, then constant, linear or cosine to 0 at the last step."""
+    warmup = config.warmup * steps if config.warmup < 1 else config.warmup
+
+    def rate(step):
+        s = jnp.asarray(step, jnp.float32)
+        rising = s / max(warmup, 1.0) if warmup else jnp.ones_like(s)
+        left = jnp.clip((steps - s) / max(steps - warmup, 1.0), 0.0, 1.0)
+        falling = SHAPES[config.schedule](left)
+        return config.lr * jnp.where(s < warmup, rising, falling)
+
+    if config.schedule not in SHAPES:
+        raise UserError(f"unknown schedule {config.schedule!r}", "config.optim.schedule", f"one of {', '.join(SHAPES)}")
+    return rate
+
+
+MATRICES = ("kernel", "words", "positions", "types")
+
+SHAPES = {
+    "constant": lambda left: jnp.ones_like(left),
+    "linear": lambda left: left,
+    "cosine": lambda left: 0.5 * (1 - jnp.cos(jnp.pi * left)),
+}
+
+
+def optimizer(config) -> optax.GradientTransformation:
+    """Adam's direction with decoupled decay; the loop multiplies it by the learning rate."""
+    return optax.chain(
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=DECAY_MASKS[config.decay_mask]),
+    )
+
+
+def decay_matrices(params):
+    """True for kernels and embeddings, false for biases and norms, whose stacked form has an axis more."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in MATRICES, params)
+
+
+DECAY_MASKS = {"matrices": decay_matrices, "all": None}
+
+
+def clip(gradients, norm: jax.Array, limit: float):
+    """Gradients scaled down to a global norm of `limit`; 0 leaves them alone."""
+    if not limit:
+        return gradients
+    scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
+    return jax.tree.map(lambda g: g * scale, gradients)

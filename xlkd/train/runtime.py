@@ -1,0 +1,62 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How jax is set up for a run: its compilation cache, and what the devices can do."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from xlkd.data import cache
+
+# Dense bf16 peak of one device, FLOP/s
+PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def prepare() -> None:
+    """The persistent compilation cache on, and quiet loggers; before the first device call."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def devices() -> str:
+    import jax
+
+    kind = jax.devices()[0].device_kind
+    return f"{jax.device_count()} × {kind}"
+
+
+def peak_flops() -> float:
+    """Of all devices together: from the table, on CPU measured by one matrix product."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return _measured()
+    known = [peak for name, peak in PEAKS.items() if device.device_kind.startswith(name)]
+    return known[0] * jax.device_count() if known else float("inf")
+
+
+def _measured(n: int = 1024) -> float:
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.ones((n, n))
+    multiply = jax.jit(jnp.matmul)
+    multiply(x, x).block_until_ready()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        multiply(x, x).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * n**3 / min(times)

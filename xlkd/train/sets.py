@@ -1,0 +1,55 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluation sets of a stage: rows and features held ready, scores in files named by step and set."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from xlkd.data import sources
+from xlkd.methods import Method, Variables
+from xlkd.tasks import Features, Scores, Task
+from xlkd.train.evaluation import Evaluator
+from xlkd.train.progress import Log, write_json
+
+
+class Ready(NamedTuple):
+    """A set that can be evaluated."""
+
+    task: Task
+    rows: sources.Rows
+    features: Features
+
+
+class Sets:
+    """Evaluates what of a step is not on disk yet; `best` goes by the set named `eval`."""
+
+    def __init__(self, folder: pathlib.Path, ready: dict[str, Ready], method: Method, mesh, config, log: Log) -> None:
+        self._folder, self._ready, self._log = folder / "evaluation", ready, log
+        self._evaluator = Evaluator(method, mesh, batch=config.eval.batch, buckets=config.data.buckets)
+
+    def evaluate(self, step: int, variables: Variables, stop: Callable[[], None]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name, (task, rows, features) in self._ready.items():
+            file = self._folder / f"{step}-{name}.json"
+            if not file.exists():
+                outputs = self._evaluator.outputs(variables, task, features, stop)
+                scores = task.score(outputs, features, rows)
+                write_json(file, {"step": step, "main": scores.main, "mean": scores.mean(), "cells": scores.cells})
+                self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
+
+    def best(self) -> int | None:
+        """The step with the highest mean on `eval`, the earlier of equals."""
+        found = [json.loads(file.read_text()) for file in self._folder.glob("[0-9]*-eval.json")]
+        return max(found, key=lambda e: (e["mean"], -e["step"]))["step"] if found else None
+
+    def of(self, step: int) -> dict[str, Any]:
+        """What was written for a step, by set."""
+        return {name: json.loads((self._folder / f"{step}-{name}.json").read_text()) for name in self._ready}
+
+
+def _by_cell(scores: Scores) -> str:
+    return "  ".join(f"{name} {cell[scores.main]:.1f}" for name, cell in scores.cells.items())

@@ -1,0 +1,150 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""One stage: weights, data, method and task put together for the loop, and what it leaves behind."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pathlib
+import pkgutil
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from xlkd.data import cache, sources
+from xlkd.data.batches import Plan
+from xlkd.data.buckets import edges, encoder_cost, saved
+from xlkd.errors import UserError
+from xlkd.models.encoder import Architecture, Encoder, scan_by_device
+from xlkd.tasks import Features, Task
+from xlkd.train import export, loop, mesh, runtime, start
+from xlkd.train.checkpoint import Checkpoints, abstract
+from xlkd.train.progress import Log, Metrics, write_json
+from xlkd.train.sets import Ready, Sets
+from xlkd.train.signals import Signals
+
+
+def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: Log, signals: Signals) -> None:
+    """Train a stage to its end, export it, and mark it done."""
+    rows = sources.read(config.data.train, config.task.name, config.data.on_bad_row)
+    weights = start.weights(config, earlier, folder / "tokenizer", rows)
+    task = named("tasks", config.task.name).build(config.task, weights.tokenizer)
+    features = features_of(task, rows, log)
+    plan = plan_of(config, task, features, weights.architecture)
+    report = data_report(task, features, rows, plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "data_report.json", report)
+    log(f"{len(rows)} rows ({len(rows.dropped)} left out), {report['windows']} windows, {report['tokens']} tokens")
+    log(
+        f"buckets {', '.join(report['buckets'])}: padding {report['padding']:.0%}, {report['padding_at_longest']:.0%} at one length"
+    )
+    method = named("methods", config.method.name).build(config, encoder_of(config, weights.architecture))
+    devices = mesh.build(config.mesh)
+    sets = Sets(folder, evaluation_sets(config, task, weights.tokenizer, log), method, devices, config, log)
+    checkpoints = Checkpoints(folder / "checkpoints", sets.best)
+    steps = config.budget.steps or round(config.budget.epochs * plan.steps_per_epoch)
+    job = loop.Job(
+        method=method,
+        start=functools.cache(lambda: weights.load(config.seed)),
+        task=task,
+        features=features,
+        plan=plan,
+        steps=steps,
+        seed=config.seed,
+        optim=config.optim,
+        save_every=config.save.every,
+        evaluate_every=config.eval.every or steps,
+        evaluate_start=config.eval.start,
+        log_every=config.log.every,
+        evaluate=sets.evaluate,
+        checkpoints=checkpoints,
+        metrics=lambda step: Metrics(folder, step),
+        log=log,
+        mesh=devices,
+        peak_flops=runtime.peak_flops(),
+    )
+    try:
+        state = loop.train(job, signals)
+        best = sets.best() if config.eval.keep == "best" else None
+        if best is not None:
+            log(f"keeping step {best}, the best on config.data.eval")
+            state = checkpoints.restore(best, abstract(state, jax.tree.map(lambda x: x.sharding, state)))
+    finally:
+        checkpoints.close()
+    results = sets.of(int(state.step))
+    for name, exported in method.exports(state.variables).items():
+        export.write(folder / "export" / name, exported, weights.tokenizer, config, results)
+    write_json(folder / "results.json", {"sets": results, "steps": steps, "rows": len(rows)})
+    (folder / "done").touch()
+
+
+def named(room: str, name: str):
+    """The module of a task or a method: adding one is adding a file."""
+    package = importlib.import_module(f"xlkd.{room}")
+    known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise UserError(f"no {room.rstrip('s')} {name!r}", f"config.{room.rstrip('s')}.name", hint)
+    return importlib.import_module(f"xlkd.{room}.{name}")
+
+
+def evaluation_sets(config, task: Task, tokenizer, log: Log) -> dict[str, Ready]:
+    """`config.data.eval` for the stage's own task, `config.data.retrieval` for sentence vectors."""
+    wanted = {"eval": (task, config.data.eval), "retrieval": (None, config.data.retrieval)}
+    ready = {}
+    for name, (of, source) in wanted.items():
+        if source:
+            of = of or named("tasks", "parallel").build(config.task, tokenizer)
+            rows = sources.read(source, of.name, config.data.on_bad_row)
+            ready[name] = Ready(of, rows, features_of(of, rows, log))
+    return ready
+
+
+def features_of(task: Task, rows: Sequence[Any], log: Log) -> Features:
+    """Features from the cache, built first where they are not there."""
+    name = cache.name_of(task.name, [task.identity(), *(row.key for row in rows)])
+    return cache.arrays(name, lambda: (log(f"tokenizing {len(rows)} rows"), task.features(rows))[1])
+
+
+def plan_of(config, task: Task, features: Features, architecture: Architecture) -> Plan:
+    """Buckets chosen from the lengths at hand under the budget of compiled shapes."""
+    lengths = task.lengths(features)
+    dearest = next(iter(lengths.values()))
+    if dearest.max() > architecture.max_length:
+        raise UserError(
+            f"rows of {dearest.max()} tokens do not fit an encoder of {architecture.max_length} positions",
+            "config.task.max_length",
+            "choose a shorter one",
+        )
+    chosen = edges(dearest, config.data.buckets, cost=encoder_cost(architecture.hidden_size))
+    chosen = tuple(min(edge, architecture.max_length) for edge in chosen)
+    return Plan(lengths, batch=config.data.batch, edges=chosen, seed=config.seed)
+
+
+def encoder_of(config, architecture: Architecture) -> Encoder:
+    scan = {"auto": scan_by_device(), "scanned": True, "unrolled": False}
+    if config.encoder.layers_as not in scan:
+        raise UserError(f"layers_as={config.encoder.layers_as}", "config.encoder", f"choose one of {', '.join(scan)}")
+    return Encoder(
+        architecture, dtype=config.encoder.dtype, scan=scan[config.encoder.layers_as], remat=config.encoder.remat
+    )
+
+
+def data_report(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
+    """What went in, what was left out, and what the buckets save."""
+    lengths = next(iter(plan.lengths.values()))
+    padding = saved(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
+    return {
+        "rows": len(rows),
+        "dropped": [{"where": where, "reason": reason} for where, reason in rows.dropped],
+        "windows": len(lengths),
+        "tokens": int(lengths.sum()),
+        "buckets": [str(shape) for shape in plan.shapes],
+        "padding": round(padding.padding, 4),
+        "padding_at_longest": round(padding.padding_at_longest, 4),
+        "task": task.report(features, rows),
+    }

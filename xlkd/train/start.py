@@ -1,0 +1,96 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where a stage's weights come from: a folder, a hub id, the package, an earlier stage, or nothing but a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from xlkd.errors import UserError
+from xlkd.methods import Start
+from xlkd.models import encoder as encoders
+from xlkd.models import hf
+
+PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """An encoder to start from; `load` reads the arrays, when they are needed."""
+
+    architecture: encoders.Architecture
+    tokenizer: Any
+    folder: pathlib.Path | None  # of Hugging Face's kind; None where the weights are new
+    revision: str | None
+    embedding_scale: float = 0.02
+
+    def load(self, seed: int) -> Start:
+        if self.folder is None:
+            key = jax.random.key(seed)
+            return Start(self.architecture, encoders.init(self.architecture, key, self.embedding_scale), {})
+        found = hf.load(self.folder)
+        heads = {name: tree for name, tree in found.params.items() if name != "encoder"}
+        return Start(self.architecture, found.params["encoder"], heads, found.labels or ())
+
+
+def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path, rows) -> Weights:
+    """What the config names; `earlier` are the exports of finished stages, `rows` train a new tokenizer."""
+    if stage.start in earlier:
+        folder, revision = earlier[stage.start], None
+    elif stage.start != "encoder":
+        known = ", ".join(["encoder", *earlier])
+        raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.stage}.start", f"known: {known}")
+    elif stage.encoder.path == "new":
+        return _new(stage.encoder.new, fresh, rows)
+    else:
+        folder, revision = locate(stage.encoder.path, stage.encoder.revision or None)
+    architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
+    return Weights(_dropout(architecture, stage.encoder.dropout), hf.tokenizer(folder), folder, revision)
+
+
+def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
+    """A folder of Hugging Face's kind for a path, a hub id or `package:NAME`."""
+    if not name.startswith("package:"):
+        return hf.resolve(name, revision)
+    folder = PACKAGED / name.removeprefix("package:")
+    if not folder.is_dir():
+        known = ", ".join(f"package:{p.name}" for p in sorted(PACKAGED.iterdir()) if p.is_dir())
+        raise UserError(f"no packaged encoder {name!r}", "config.encoder.path", f"known: {known}")
+    return folder, None
+
+
+def _dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:
+    """-1 leaves what the encoder's own config says."""
+    if rate < 0:
+        return architecture
+    return dataclasses.replace(architecture, dropout=rate, attention_dropout=rate, classifier_dropout=rate)
+
+
+def _new(new, folder: pathlib.Path, rows) -> Weights:
+    """A new encoder with a tokenizer trained on the rows' texts; the tokenizer is kept for restarts."""
+    from xlkd.models import tokenizers
+
+    if not (folder / "tokenizer.json").exists():
+        texts = (text for row in rows for text in (row.source, row.target))
+        tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
+    tokenizer = hf.tokenizer(folder)
+    architecture = encoders.Architecture(
+        model_type=new.model_type,
+        vocab_size=len(tokenizer),
+        hidden_size=new.hidden_size,
+        layers=new.layers,
+        heads=new.heads,
+        intermediate_size=4 * new.hidden_size,
+        positions=new.positions,
+        types=2 if new.model_type == "bert" else 1,
+        pad_id=tokenizer.pad_token_id,
+        position_offset=0 if new.model_type == "bert" else tokenizer.pad_token_id + 1,
+        norm_eps=1e-12 if new.model_type == "bert" else 1e-5,
+        dropout=0.1,
+        attention_dropout=0.1,
+    )
+    return Weights(architecture, tokenizer, None, None, new.embedding_scale)
