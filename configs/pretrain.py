@@ -23,7 +23,9 @@ def get_config(variant: str = "") -> ConfigDict:
     c.encoder.path = "new"
     c.encoder.new = ConfigDict()
     c.encoder.new.model_type = "xlm-roberta"
-    c.encoder.new.vocabulary = 5000
+    c.encoder.new.vocabulary = 4000
+    # Few rows: names that pre-training sees often would else become one piece, and those held out four
+    c.encoder.new.texts = "atlas?split=train&kind=same&size=5000"
     c.encoder.new.hidden_size, c.encoder.new.layers, c.encoder.new.heads = 128, 4, 4
     c.encoder.new.positions = 258
     c.encoder.new.embedding_scale = 0.1  # 0.02, as usual in large encoders, learns much later here
@@ -61,7 +63,8 @@ def multilingual_tlm(c: ConfigDict) -> ConfigDict:
 
 def english(c: ConfigDict) -> ConfigDict:
     """Another architecture and another kind of tokenizer than the multilingual ones."""
-    c.encoder.new.model_type, c.encoder.new.vocabulary, c.encoder.new.positions = "bert", 2000, 256
+    c.encoder.new.model_type, c.encoder.new.vocabulary, c.encoder.new.positions = "bert", 1500, 256
+    c.encoder.new.texts = "atlas?split=train&kind=same&languages=en&size=1000"
     c.data.train = "atlas?split=train&kind=same&languages=en&size=150000"
     c.data.eval = "atlas?split=validation&kind=same&languages=en&size=2000"
     c.data.retrieval = ""

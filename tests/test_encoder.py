@@ -25,7 +25,8 @@ from xlkd.models.encoder import (
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
 KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"]
-TINY = Architecture("bert", 40, 16, 3, 2, 24, 12, 2, 0, 0)
+TINY = Architecture("bert", 40, 16, 2, 2, 24, 12, 2, 0, 0)
+KEY = jax.random.key(3, impl="rbg")  # compiles in a third of the time that threefry takes
 
 
 def golden(kind):
@@ -106,13 +107,13 @@ def test_real_encoders_are_golden(shared, name):
 
 def test_scanned_and_unrolled_draw_the_same_dropout(tiny):
     params, ids, mask = tiny
-    options = {"train": True, "key": jax.random.key(3)}
+    options = {"train": True, "key": KEY}
     runs = [apply(Encoder(TINY, scan=scan), params, ids, mask, **options) for scan in (False, True)]
     for unrolled, scanned in zip(*runs, strict=True):
         np.testing.assert_allclose(unrolled, scanned, atol=1e-5)
     silent = apply(Encoder(TINY), params, ids, mask)
-    other = apply(Encoder(TINY), params, ids, mask, train=True, key=jax.random.key(4))
-    for i in range(4):
+    other = apply(Encoder(TINY), params, ids, mask, train=True, key=jax.random.key(4, impl="rbg"))
+    for i in range(3):
         assert np.abs(runs[0][i] - silent[i]).max() > 0.1
         assert np.abs(runs[0][i] - other[i]).max() > 0.1
 
@@ -124,7 +125,7 @@ def test_layers_differ_in_their_dropout(tiny):
 
     @jax.jit
     def run(first):
-        return run_layers(TINY, one, hidden, attention_bias(mask), first=first, key=jax.random.key(3))[0]
+        return run_layers(TINY, one, hidden, attention_bias(mask), first=first, key=KEY)[0]
 
     assert np.abs(run(0) - run(1)).max() > 0.1
 
@@ -132,13 +133,13 @@ def test_layers_differ_in_their_dropout(tiny):
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_trunk_and_its_upper_layers_are_the_whole(tiny, scan):
     params, ids, mask = tiny
-    run, key = Encoder(TINY, scan=scan), jax.random.key(3)
-    whole = apply(run, params, ids, mask, train=True, key=key)
-    trunk = apply(run, params, ids, mask, train=True, key=key, layers=1)
+    run = Encoder(TINY, scan=scan)
+    whole = apply(run, params, ids, mask, train=True, key=KEY)
+    trunk = apply(run, params, ids, mask, train=True, key=KEY, layers=1)
 
     @jax.jit
     def above(layers, hidden):
-        return run_layers(TINY, layers, hidden, attention_bias(mask), first=1, scan=scan, key=key)
+        return run_layers(TINY, layers, hidden, attention_bias(mask), first=1, scan=scan, key=KEY)
 
     upper = above(jax.tree.map(lambda x: x[1:], params["layers"]), trunk[-1])
     for one, other in zip(whole, (*trunk, *upper), strict=True):
@@ -184,7 +185,7 @@ def test_remat_keeps_less_and_gives_the_same_gradients(tiny, remat, scan):
 
     def loss(params, remat):
         states = Encoder(TINY, scan=scan, remat=remat).apply(
-            {"params": params}, ids, mask, train=True, key=jax.random.key(3)
+            {"params": params}, ids, mask, train=True, key=KEY
         )
         return jnp.square(states[-1]).sum()
 
@@ -230,4 +231,4 @@ def test_init_is_the_tree_of_the_module_and_has_the_asked_scale():
     assert jax.tree.structure(module) == jax.tree.structure(plain)
     assert abs(float(plain["embeddings"]["words"].std()) - 0.1) < 0.005
     assert abs(float(plain["layers"]["up"]["kernel"].std()) - 0.02) < 0.002
-    assert plain["layers"]["up"]["kernel"].shape == (3, 16, 24)
+    assert plain["layers"]["up"]["kernel"].shape == (2, 16, 24)

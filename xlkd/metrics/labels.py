@@ -93,6 +93,7 @@ def majority(gold: Sequence[int]) -> float:
 class Answers:
     """One system's answers in one language."""
 
+    ids: Sequence[str]
     groups: Sequence[str]
     gold: Sequence[int]
     predicted: Sequence[int]
@@ -103,29 +104,37 @@ def compare_macro_f1(
     b: Mapping[str, Answers],
     classes: int,
     *,
+    averages: Mapping[str, Sequence[str]] | None = None,
     resamples: int = statistics.RESAMPLES,
     seed: int = statistics.SEED,
-) -> dict[str, statistics.Result]:
-    """A − B in percent by language, one Holm family, and their mean under `macro_mean`, judged by its own p.
+) -> statistics.Comparison:
+    """A − B in percent, by language and for averages over languages: each of the two is a Holm family.
 
     Macro-F1 is no ratio of sums: the counts of the drawn groups are added, and the score is taken of those.
     """
     _same_rows(a, b)
-    order = {g: i for i, g in enumerate(sorted({g for of in a.values() for g in of.groups}))}
-    counts = {side: np.stack([_by_group(run[x], order, classes) for x in a]) for side, run in (("a", a), ("b", b))}
-    whole = 100 * (macro_f1_of(counts["a"].sum(1)) - macro_f1_of(counts["b"].sum(1)))
+    number = {group: i for i, group in enumerate(sorted({group for of in a.values() for group in of.groups}))}
+    counts_a, counts_b = (np.stack([_by_group(run[x], number, classes) for x in a]) for run in (a, b))
+    score = 100 * (macro_f1_of(counts_a.sum(1)) - macro_f1_of(counts_b.sum(1)))
+    resamples = max(resamples, 100 * len(a))
     theta = np.concatenate(
         [
-            100 * (macro_f1_resampled(counts["a"], drawn) - macro_f1_resampled(counts["b"], drawn))
-            for drawn in statistics.draws(np.random.default_rng(seed), len(order), max(resamples, 100 * len(a)))
+            100 * (macro_f1_resampled(counts_a, drawn) - macro_f1_resampled(counts_b, drawn))
+            for drawn in statistics.draws(np.random.default_rng(seed), len(number), resamples)
         ]
     )
     same = [list(a[x].predicted) == list(b[x].predicted) for x in a]
-    results = {
-        language: _result(whole[i : i + 1], theta[:, i : i + 1], a[language : language], same[i])
-        for i, language in enumerate(a)
-    }
-    return results
+    rows = counts_a.sum((-1, -2))
+
+    def result(languages: Sequence[str]) -> statistics.Result:
+        at = [list(a).index(language) for language in languages]
+        count = int(rows[at].sum()), int((rows[at].sum(0) > 0).sum())
+        theta_mean = statistics.mean_over_cells(theta[:, at])
+        return statistics.tested(theta_mean, [float(score[at].mean())], count, all(same[i] for i in at))
+
+    cells = statistics.judge({language: result([language]) for language in a})
+    means = statistics.judge({name: result(languages) for name, languages in (averages or {}).items()})
+    return statistics.Comparison(cells, means, resamples, seed, statistics.caption(1))
 
 
 def macro_f1_resampled(by_group: np.ndarray, drawn: np.ndarray) -> np.ndarray:
@@ -133,3 +142,33 @@ def macro_f1_resampled(by_group: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     languages, groups, classes, _ = by_group.shape
     flat = by_group.transpose(1, 0, 2, 3).reshape(groups, -1)
     return macro_f1_of((drawn @ flat).reshape(len(drawn), languages, classes, classes))
+
+
+def _by_group(answers: Answers, number: Mapping[str, int], classes: int) -> np.ndarray:
+    """Counts [groups, gold, predicted]."""
+    gold, predicted = _same_length(answers.gold, answers.predicted)
+    group = np.array([number[g] for g in answers.groups])
+    flat = (group * classes + gold) * classes + predicted
+    return np.bincount(flat, minlength=len(number) * classes**2).reshape(len(number), classes, classes)
+
+
+def _same_rows(a: Mapping[str, Answers], b: Mapping[str, Answers]) -> None:
+    if set(a) != set(b):
+        only = ", ".join(sorted(set(a) ^ set(b)))
+        raise UserError(f"only one side has {only}", remedy="compare runs that were evaluated on the same sets")
+    for language in a:
+        x, y = a[language], b[language]
+        if (list(x.ids), list(x.groups), list(x.gold)) != (list(y.ids), list(y.groups), list(y.gold)):
+            raise UserError("the rows differ", language, "compare runs that answered the same rows in the same order")
+
+
+def _same_length(gold: Sequence, predicted: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    gold, predicted = np.asarray(gold), np.asarray(predicted)
+    if len(gold) != len(predicted) or not len(gold):
+        raise ValueError(f"{len(gold)} gold labels and {len(predicted)} predictions")
+    return gold, predicted
+
+
+def _mean(values: Mapping[str, float], languages: Collection[str]) -> Mean:
+    languages = tuple(languages)
+    return Mean(sum(values[language] for language in languages) / len(languages) if languages else None, languages)

@@ -52,6 +52,7 @@ _ARTICLES = {
 LANGUAGES = tuple(sorted(_ARTICLES))
 
 
+@functools.lru_cache(maxsize=16384)
 def normalise(text: str, language: str, fallback: bool = False) -> str:
     """Lower case, no punctuation, no articles of the language, single spaces; Chinese characters stand alone.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 Rule = Callable[[str, Sequence[str]], float]
 
 
+@functools.lru_cache(maxsize=16384)
 def normalise(text: str) -> str:
     """Lower case, no ASCII punctuation, no English articles, single spaces; the same in every language."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())

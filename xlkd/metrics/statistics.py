@@ -93,7 +93,7 @@ def compare(
     first = judge({name: means[name] for name in primary})
     others = judge({name: result for name, result in means.items() if name not in first})
     means = {name: (first | others)[name] for name in means}
-    return Comparison(judge(cells), means, resamples, seed, _caption(min(len(a), len(b))))
+    return Comparison(judge(cells), means, resamples, seed, caption(min(len(a), len(b))))
 
 
 def own_scores(
@@ -108,7 +108,7 @@ def own_scores(
     sums = np.stack([_sums(run, layout) for run in runs])
     theta = _bootstrap([(1, sums)], layout.sizes, resamples, seed)
     cells, means = _results(theta, _scores(sums, layout), layout, averages or {}, None)
-    return Comparison(cells, means, resamples, seed, _caption(len(runs)))
+    return Comparison(cells, means, resamples, seed, caption(len(runs)))
 
 
 def draws(rng: np.random.Generator, groups: int, resamples: int, block: int = 0) -> Iterator[np.ndarray]:
@@ -119,6 +119,17 @@ def draws(rng: np.random.Generator, groups: int, resamples: int, block: int = 0)
         drawn = rng.integers(0, groups, size=(rows, groups))
         drawn += np.arange(rows)[:, None] * groups
         yield np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups).astype(np.float64)
+
+
+def summary(theta: np.ndarray, by_seed: Sequence[float], count: tuple[int, int]) -> Result:
+    """A score with its interval from its resamples; count: questions and groups."""
+    return Result(float(np.mean(by_seed)), *interval(theta), *count, tuple(map(float, by_seed)))
+
+
+def tested(theta: np.ndarray, by_seed: Sequence[float], count: tuple[int, int], identical: bool) -> Result:
+    """A difference with its interval and p, not yet judged."""
+    result = dataclasses.replace(summary(theta, by_seed, count), p=p_value(theta))
+    return dataclasses.replace(result, low=None, high=None) if identical else result
 
 
 def ratio(counts: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -176,6 +187,16 @@ def verdict(result: Result, adjusted: float) -> str:
     if adjusted > LEVEL:
         return CANNOT_TELL
     return BETTER if result.estimate > 0 else WORSE
+
+
+def caption(runs: int) -> str:
+    """What the intervals of so many runs speak of."""
+    if runs == 1:
+        return "one seed: the interval speaks of the questions only"
+    if runs == 2:
+        return "two seeds: the interval speaks of the questions only"
+    spread = f"√({runs - 1}/{runs})"
+    return f"{runs} seeds: the interval speaks of questions and seeds, and understates the seeds' spread by {spread}"
 
 
 # How questions become sums over groups.
@@ -303,20 +324,9 @@ def _results(
     def result(members: Sequence[Name]) -> Result:
         columns = [layout.names.index(member) for member in members]
         resampled, scores = mean_over_cells(theta[:, columns]), by_seed[:, columns].mean(1)
-        same = identical is not None and all(identical[c] for c in columns)
-        low, high = (None, None) if same else interval(resampled)
-        questions, groups = layout.count(columns)
-        p = None if identical is None else p_value(resampled)
-        return Result(float(scores.mean()), low, high, questions, groups, tuple(map(float, scores)), p)
+        if identical is None:
+            return summary(resampled, scores, layout.count(columns))
+        return tested(resampled, scores, layout.count(columns), all(identical[c] for c in columns))
 
     cells = {name: result([name]) for name in layout.names}
     return cells, {name: result(members) for name, members in averages.items()}
-
-
-def _caption(runs: int) -> str:
-    if runs == 1:
-        return "one seed: the interval speaks of the questions only"
-    if runs == 2:
-        return "two seeds: the interval speaks of the questions only"
-    spread = f"√({runs - 1}/{runs})"
-    return f"{runs} seeds: the interval speaks of questions and seeds, and understates the seeds' spread by {spread}"

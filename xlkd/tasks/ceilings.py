@@ -22,23 +22,30 @@ def ceilings(
     F1 among the spans that touch one.
     """
     bounds = np.searchsorted(features.row_of, np.arange(len(rows) + 1))
-    known: dict[tuple, tuple[float, float]] = {}  # cells of a parallel set share contexts and golds
+    known: dict[tuple, np.ndarray] = {}  # cells of a parallel set share contexts, golds and mostly windows
     sums: dict[str, np.ndarray] = {}
     for r, row in enumerate(rows):
-        windows, golds = slice(bounds[r], bounds[r + 1]), _golds(features, r, row)
-        reached = golds[_reachable(features, windows, settings, golds)]
-        spans = reached if len(reached) else _nearby(features, windows, settings, golds)
-        best = np.zeros(2)
-        for text in _texts(features, r, row, spans):
-            key = (text, row.set, row.context_language, row.answers)
-            if key not in known:
-                known[key] = row_score(text, row, mlqa_fallback)
-            best = np.maximum(best, known[key])
-        sums[row.context_language] = sums.get(row.context_language, 0) + np.array([*best, 1, not len(reached)])
+        windows = slice(bounds[r], bounds[r + 1])
+        layout = np.stack([features.first[windows], features.count[windows]]).tobytes()
+        key = (row.set, row.context_language, int(features.context[r]), row.answers, layout)
+        if key not in known:
+            known[key] = _best(features, r, row, windows, settings, mlqa_fallback)
+        sums[row.context_language] = sums.get(row.context_language, 0) + known[key]
     return {
         language: {"em": float(100 * em / n), "f1": float(100 * f1 / n), "n": int(n), "unreachable": int(unreachable)}
         for language, (em, f1, n, unreachable) in sorted(sums.items())
     }
+
+
+def _best(
+    features: Features, r: int, row: Question, windows: slice, settings: Settings, mlqa_fallback: bool
+) -> np.ndarray:
+    """EM and F1 of the best answer to a row, 1, and whether no gold answer can be reached."""
+    golds = _golds(features, r, row)
+    reached = golds[_reachable(features, windows, settings, golds)]
+    spans = reached if len(reached) else _nearby(features, windows, settings, golds)
+    scores = [row_score(text, row, mlqa_fallback) for text in _texts(features, r, row, spans)]
+    return np.array([*np.max([(0.0, 0.0), *scores], axis=0), 1, not len(reached)])
 
 
 def _golds(features: Features, r: int, row: Question) -> np.ndarray:

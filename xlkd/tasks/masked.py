@@ -16,8 +16,6 @@ from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Scores
 from xlkd.tasks.text import Template, ragged, take
 
-SEED_OF_EVALUATION = 0
-
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
@@ -29,7 +27,7 @@ class Masked:
     name: str = "masked"
 
     def identity(self) -> str:
-        return f"masked 1 {self.template.identity} {self.max_length}"
+        return f"masked 2 {self.template.identity} {self.max_length}"
 
     def features(self, rows: Sequence[Pair]) -> Features:
         sides = [self.template.encode([getattr(row, side) for row in rows]) for side in ("source", "target")]
@@ -39,15 +37,15 @@ class Masked:
             ids.append(pair.ids)
             types.append(pair.types)
             words.append(_words(pair, (a, b), (row.source_language, row.target_language)))
-        languages = sorted({f"{row.source_language}-{row.target_language}" for row in rows})
-        cells = [languages.index(f"{row.source_language}-{row.target_language}") for row in rows]
+        named = [_cell(row) for row in rows]
+        cells = sorted(set(named))
         return {
             **ragged("ids", ids, np.int32),
             **ragged("words", words, np.int16),
             **ragged("types", types, np.int8),
             "keys": row_keys([row.key for row in rows]),
-            "cell": np.array(cells, np.int32),
-            "cells": np.array(languages),
+            "cell": np.array([cells.index(name) for name in named], np.int32),
+            "cells": np.array(cells),
         }
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
@@ -100,6 +98,11 @@ class Masked:
 
 def build(config, tokenizer) -> Masked:
     return Masked(Template(tokenizer), config.max_length, config.share)
+
+
+def _cell(row: Pair) -> str:
+    """The language of a row in one language; of a row in two, an arrow and the second."""
+    return row.target_language if row.source_language == row.target_language else f"→{row.target_language}"
 
 
 def _words(pair, encodings, languages) -> np.ndarray:

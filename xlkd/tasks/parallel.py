@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sentence pairs: vectors of both sides, and how often the nearest sentence of the other language is the translation."""
+"""Sentence pairs: vectors of both sides, and how often the nearest of the other language is the translation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xlkd.data.draw import row_keys
-from xlkd.metrics.retrieval import accuracy
+from xlkd.metrics.retrieval import retrieve
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Scores
 from xlkd.tasks.text import Template, ragged, take
@@ -57,8 +57,10 @@ class Parallel:
         names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
         for name in dict.fromkeys(names):
             mine = np.flatnonzero(names == name)
-            forward, back = accuracy(vectors[mine], vectors[mine + len(rows)])
-            cells[str(name)] = {"retrieval": (forward + back) / 2, "forward": forward, "back": back, "n": len(mine)}
+            found = retrieve(vectors[mine + len(rows)], vectors[mine])
+            to_source, to_target = (100 * share for share in found.accuracy)
+            mean = (to_source + to_target) / 2
+            cells[str(name)] = {"retrieval": mean, "to_target": to_target, "to_source": to_source, "n": len(mine)}
         return Scores(cells, "retrieval", {})
 
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:

@@ -33,14 +33,14 @@ class Pieces:
 
 
 @dataclasses.dataclass(frozen=True)
-class Template:
+class Frame:
     """What stands before, between and after a pair of texts, and the type of each part."""
 
     first: np.ndarray  # int32 ids
     middle: np.ndarray
     last: np.ndarray
     types: np.ndarray  # int32 [5]: first, text, middle, second text, last
-    pad: int
+    pad: np.ndarray  # int32, the padding token
 
     @property
     def specials(self) -> int:
@@ -71,7 +71,7 @@ def join(parts: Sequence[Pieces]) -> Pieces:
     return Pieces(ids, begin, end, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]))
 
 
-def template(tokenizer) -> Template:
+def frame(tokenizer) -> Frame:
     """Read off from a probe: the tokenizer's own way of joining a pair, whatever its class is called."""
     if tokenizer.pad_token_id is None:
         raise UserError("the tokenizer has no padding token", str(tokenizer.name_or_path), "name one in its config")
@@ -81,7 +81,7 @@ def template(tokenizer) -> Template:
     cuts = (a[0], a[-1] + 1, b[0], b[-1] + 1)
     first, _, middle, _, last = np.split(np.array(probe.ids, np.int32), cuts)
     types = [part[0] if len(part) else 0 for part in np.split(np.array(probe.type_ids, np.int32), cuts)]
-    return Template(first, middle, last, np.array(types, np.int32), int(tokenizer.pad_token_id))
+    return Frame(first, middle, last, np.array(types, np.int32), np.array(tokenizer.pad_token_id, np.int32))
 
 
 def _plain(tokenizer):

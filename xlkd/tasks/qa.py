@@ -4,17 +4,62 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from xlkd import tasks
+from xlkd.rows import Question
 from xlkd.tasks.ceilings import ceilings
-from xlkd.tasks.scores import Scores, score, score_file
-from xlkd.tasks.spans import Candidate, Predictions, decode
+from xlkd.tasks.scores import score
+from xlkd.tasks.spans import Predictions, decode
+from xlkd.tasks.text import Template
 from xlkd.tasks.windows import EXACT, LOST, WIDE, Features, Settings, features
 
-__all__ = [
-    "Candidate", "Features", "Predictions", "Scores", "Settings",
-    "arrays", "ceilings", "counts", "decode", "features", "score", "score_file",
-]  # fmt: skip
+
+@dataclasses.dataclass(frozen=True)
+class QA:
+    """Answers as spans of a context; one view, `text`: question first, then a window of the context."""
+
+    template: Template
+    settings: Settings
+    mlqa_fallback: bool = False
+    name: str = "qa"
+
+    def identity(self) -> str:
+        return f"qa 1 {self.template.identity} {self.settings.windowing()}"
+
+    def features(self, rows: Sequence[Question]) -> tasks.Features:
+        return features(rows, self.template.tokenizer, self.settings).to_arrays()
+
+    def lengths(self, features: tasks.Features) -> dict[str, np.ndarray]:
+        return {"text": features["lengths"]}
+
+    def arrays(
+        self, features: tasks.Features, index: np.ndarray, lengths: dict[str, int], draw: tasks.Draw
+    ) -> dict[str, Any]:
+        batch = arrays(Features.from_arrays(features), index, lengths["text"])
+        if draw.purpose == "train" and self.settings.no_answer == "drop":
+            batch["mask"] = batch["mask"] * batch["answerable"]
+        return batch
+
+    def decode(self, outputs: dict[str, np.ndarray], features: tasks.Features) -> Predictions:
+        return decode(outputs, Features.from_arrays(features), self.settings)
+
+    def score(self, outputs: dict[str, np.ndarray], features: tasks.Features, rows: Sequence[Question]) -> tasks.Scores:
+        return score(self.decode(outputs, features).texts, rows, self.mlqa_fallback)
+
+    def report(self, features: tasks.Features, rows: Sequence[Question]) -> dict[str, Any]:
+        held = Features.from_arrays(features)
+        return {"spans": counts(held), "ceilings": ceilings(held, rows, self.settings, self.mlqa_fallback)}
+
+
+def build(config, tokenizer) -> QA:
+    names = [field.name for field in dataclasses.fields(Settings)]
+    settings = Settings(**{name: config[name] for name in names if name in config})
+    return QA(Template(tokenizer), settings, bool(config.get("mlqa_fallback", False)))
 
 
 def arrays(features: Features, index: np.ndarray, length: int) -> dict[str, object]:
@@ -32,7 +77,7 @@ def arrays(features: Features, index: np.ndarray, length: int) -> dict[str, obje
     inside = real[:, None] & (place < features.lengths[window, None])
     row = features.row_of[window]
     context = features.offset()[window]
-    query = len(features.template.first)
+    query = len(features.frame.first)
     bounds = np.stack([query + 0 * row, query + features.query[row], context, context + features.count[window]], axis=1)
     part = (place[None, :, None] >= bounds[:, None, :]).sum(axis=-1)  # 0 first, 1 question, 2 middle, 3 context, 4 last
     ids = _ids(features, window, part, place, bounds)
@@ -40,9 +85,9 @@ def arrays(features: Features, index: np.ndarray, length: int) -> dict[str, obje
     within = (place >= best[:, None]) & (place < (best + features.best_count[window])[:, None])
     return {
         "text": {
-            "ids": np.where(inside, ids, features.template.pad).astype(np.int32),
+            "ids": np.where(inside, ids, features.frame.pad).astype(np.int32),
             "mask": inside | (~real[:, None] & (place == 0)),  # softmax over no position at all would not be finite
-            "types": np.where(inside, features.template.types[part], 0).astype(np.int32),
+            "types": np.where(inside, features.frame.types[part], 0).astype(np.int32),
         },
         "start": np.where(real, features.start[window], 0).astype(np.int32),
         "end": np.where(real, features.end[window], 0).astype(np.int32),
@@ -55,15 +100,15 @@ def arrays(features: Features, index: np.ndarray, length: int) -> dict[str, obje
 
 def _ids(features: Features, window: np.ndarray, part: np.ndarray, place: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """The token at each place; what lies beyond the window is any."""
-    template, row = features.template, features.row_of[window]
-    specials = np.concatenate([template.first, template.middle, template.last])
+    frame, row = features.frame, features.row_of[window]
+    specials = np.concatenate([frame.first, frame.middle, frame.last])
     splits, zero = features.pieces.splits, np.zeros(len(row), np.int64)
     origin = [  # where the first token of each part stands: among the specials, or among all pieces
         zero,
         splits[features.question[row]],
-        zero + len(template.first),
+        zero + len(frame.first),
         splits[features.context[row]] + features.first[window],
-        zero + len(template.first) + len(template.middle),
+        zero + len(frame.first) + len(frame.middle),
     ]
     shift = np.stack(origin, axis=1) - np.concatenate([zero[:, None], bounds], axis=1)
     at = np.take_along_axis(shift, part, axis=1) + place
@@ -80,14 +125,16 @@ def counts(features: Features) -> dict[str, dict[str, int]]:
     held = np.zeros(len(features.question), bool)
     held[features.row_of[features.answerable]] = True
     cut = np.diff(features.pieces.splits)[features.question] - features.query
-    windows = np.bincount(features.row_of, minlength=len(held))
+    windows, without = (
+        np.bincount(of, minlength=len(held)) for of in (features.row_of, features.row_of[~features.answerable])
+    )
     report = {}
     for language in np.unique(features.context_language):
         rows = features.context_language == language
         report[language.decode()] = {
             "rows": int(rows.sum()),
             "windows": int(windows[rows].sum()),
-            "windows_dropped": int((features.cut_into - windows)[rows].sum()),
+            "windows_without_answer": int(without[rows].sum()),
             "exact": int((rows & held & (features.gold == EXACT)).sum()),
             "wide": int((rows & held & (features.gold == WIDE)).sum()),
             "beyond": int((rows & ~held & (features.gold != LOST)).sum()),

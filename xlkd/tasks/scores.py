@@ -4,47 +4,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from xlkd.metrics import mlqa, squad
 from xlkd.rows import Question
-from xlkd.tasks.spans import Predictions
+from xlkd.tasks import Scores
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Percentages by cell (set, question language, context language) and for each row."""
+def score(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool = False) -> Scores:
+    """Official scores in percent: MLQA's rules for its own rows, by the context's language, and SQuAD's for all others.
 
-    cells: Mapping[tuple[str, str, str], Mapping[str, float]]  # f1, em, n
-    rows: Mapping[str, np.ndarray]  # f1, em
-    missing: int = 0  # rows without a prediction: they count 0
-
-
-def score(
-    predictions: Predictions | Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool = False
-) -> Scores:
-    """Official scores: MLQA's rules for its own rows, by the context's language, and SQuAD's for all others."""
-    texts = predictions.texts if isinstance(predictions, Predictions) else list(predictions)
+    A row without prediction (None) counts 0.
+    """
     pairs = [row_score(text, row, mlqa_fallback) for text, row in zip(texts, rows, strict=True)]
     em, f1 = 100.0 * np.array(pairs, np.float64).reshape(-1, 2).T
-    members: dict[tuple[str, str, str], list[int]] = {}
+    members: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        members.setdefault((row.set, row.question_language, row.context_language), []).append(i)
+        members.setdefault(cell_name(row), []).append(i)
     cells = {
         cell: {"f1": float(np.mean(f1[which])), "em": float(np.mean(em[which])), "n": len(which)}
         for cell, which in members.items()
     }
-    return Scores(cells, {"f1": f1, "em": em}, sum(text is None for text in texts))
+    return Scores(cells, "f1", {"f1": f1, "em": em})
+
+
+def cell_name(row: Question) -> str:
+    """Set, question language, context language: `mlqa en-de`."""
+    return f"{row.set} {row.question_language}-{row.context_language}"
 
 
 def score_file(
     predictions: Mapping[str, object], rows: Sequence[Question], where: str = "", mlqa_fallback: bool = False
-) -> Scores:
-    """Scores of an official `{id: answer}` file that any system made; `where` is its name, for what is wrong in it."""
-    return score(squad.select(predictions, rows, where), rows, mlqa_fallback)
+) -> tuple[Scores, int]:
+    """Scores of an official `{id: answer}` file that any system made, and how many rows it has no answer for.
+
+    `where` is the file's name, for what is wrong in it.
+    """
+    texts = squad.select(predictions, rows, where)
+    return score(texts, rows, mlqa_fallback), sum(text is None for text in texts)
 
 
 def row_score(text: str | None, row: Question, mlqa_fallback: bool = False) -> tuple[float, float]:

@@ -13,20 +13,20 @@ import numpy as np
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, key_of
 from xlkd.tasks import pieces
-from xlkd.tasks.pieces import Pieces, Template
+from xlkd.tasks.pieces import Frame, Pieces
 
 EXACT, WIDE, LOST = 0, 1, 2  # a gold span's pieces cover its text, cover more than it, or there are none
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How questions become windows (the first five), and how answers are read off them."""
+    """How questions become windows (the first four), what training makes of them, how answers are read off them."""
 
     max_length: int = 384
     max_query_length: int = 64  # 0: uncut
     doc_stride: int = 128
     doc_stride_means: str = "step"  # or "overlap" of neighbouring windows
-    no_answer: str = "first_token"  # what a window without the whole answer points at; "drop" trains without it
+    no_answer: str = "first_token"  # what a window without the whole answer points at; "drop" gives it no loss
     n_best: int = 20
     max_answer_tokens: int = 30
     max_context: bool = True
@@ -41,24 +41,24 @@ class Settings:
         }
         for name, possible in choices.items():
             if getattr(self, name) not in possible:
-                raise UserError(
-                    f"{name}={getattr(self, name)} is not possible", remedy=f"choose {' or '.join(possible)}"
-                )
+                what, remedy = f"{name}={getattr(self, name)} is not possible", f"choose {' or '.join(possible)}"
+                raise UserError(what, "config.task", remedy)
         for name in ("max_length", "doc_stride", "n_best", "max_answer_tokens"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is not possible", remedy="give 1 or more")
+                raise UserError(f"{name}={getattr(self, name)} is not possible", "config.task", "give 1 or more")
 
     def windowing(self) -> dict[str, object]:
         """What features depend on: the part that belongs into a cache's key."""
-        names = ("max_length", "max_query_length", "doc_stride", "doc_stride_means", "no_answer")
-        return {name: getattr(self, name) for name in names}
+        return {
+            name: getattr(self, name) for name in ("max_length", "max_query_length", "doc_stride", "doc_stride_means")
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
     """Flat arrays: each text's pieces once, rows that point at texts, windows that point at rows."""
 
-    template: Template
+    frame: Frame
     pieces: Pieces
     text: np.ndarray  # uint8: all texts in UTF-8, text i from text_splits[i] to text_splits[i + 1]
     text_splits: np.ndarray  # int64 [texts + 1]
@@ -72,7 +72,6 @@ class Features:
     gold: np.ndarray  # int8: EXACT, WIDE, LOST
     gold_first: np.ndarray  # int32: a piece of the context
     gold_last: np.ndarray  # int32
-    cut_into: np.ndarray  # int32: windows, before any was dropped
     # windows
     keys: np.ndarray  # bytes
     row_of: np.ndarray  # int32
@@ -95,7 +94,7 @@ class Features:
 
     def offset(self) -> np.ndarray:
         """The position of the context's first piece in each window."""
-        return len(self.template.first) + self.query[self.row_of] + len(self.template.middle)
+        return len(self.frame.first) + self.query[self.row_of] + len(self.frame.middle)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Everything as flat arrays, for a cache."""
@@ -111,29 +110,28 @@ class Features:
     @classmethod
     def from_arrays(cls, flat: Mapping[str, np.ndarray]) -> Features:
         """The inverse of `to_arrays`."""
-        template = Template(*(flat[f"template.{f.name}"] for f in dataclasses.fields(Template)))
+        frame = Frame(*(flat[f"frame.{f.name}"] for f in dataclasses.fields(Frame)))
         parts = Pieces(*(flat[f"pieces.{f.name}"] for f in dataclasses.fields(Pieces)))
         names = [f.name for f in dataclasses.fields(cls)[2:]]
-        return cls(template, parts, **{name: flat[name] for name in names})
+        return cls(frame, parts, **{name: flat[name] for name in names})
 
 
 def features(
     rows: Sequence[Question],
     tokenizer,
     settings: Settings,
-    train: bool = False,
     encode: Callable[..., Pieces] = pieces.encode,
 ) -> Features:
     """All windows of all rows, in order; `encode(tokenizer, texts)` may be a parallel form of `pieces.encode`."""
     rows = list(rows)
     texts = list(dict.fromkeys(text for row in rows for text in (row.question, row.context)))
     index = {text: i for i, text in enumerate(texts)}
-    parts, template = encode(tokenizer, texts), pieces.template(tokenizer)
+    parts, frame = encode(tokenizer, texts), pieces.frame(tokenizer)
     question = np.array([index[row.question] for row in rows], np.int32)
     context = np.array([index[row.context] for row in rows], np.int32)
     counts = np.diff(parts.splits).astype(np.int32)
     query = np.minimum(counts[question], settings.max_query_length or settings.max_length)
-    room = settings.max_length - template.specials - query
+    room = settings.max_length - frame.specials - query
     step = _step(settings, room, rows)
 
     layouts = [layout(*shape) for shape in zip(counts[context].tolist(), room.tolist(), step.tolist(), strict=True)]
@@ -144,10 +142,10 @@ def features(
 
     gold, gold_first, gold_last = _golds(rows, parts, context)
     inside = (gold_first[row_of] >= first) & (gold_last[row_of] < first + count) & (gold[row_of] != LOST)
-    shift = len(template.first) + query[row_of] + len(template.middle) - first
+    shift = len(frame.first) + query[row_of] + len(frame.middle) - first
     encoded = [text.encode("utf-8") for text in texts]
-    made = Features(
-        template=template,
+    return Features(
+        frame=frame,
         pieces=parts,
         text=np.frombuffer(b"".join(encoded), np.uint8),
         text_splits=np.cumsum([0, *map(len, encoded)]),
@@ -160,7 +158,6 @@ def features(
         gold=gold,
         gold_first=gold_first,
         gold_last=gold_last,
-        cut_into=cut_into,
         keys=np.array([key_of(rows[r].key, n) for r, n in zip(row_of, number, strict=True)], "S32"),
         row_of=row_of,
         number=number,
@@ -168,19 +165,11 @@ def features(
         count=count,
         best_first=best_first,
         best_count=best_count,
-        lengths=template.specials + query[row_of] + count,
+        lengths=frame.specials + query[row_of] + count,
         start=np.where(inside, gold_first[row_of] + shift, 0).astype(np.int32),
         end=np.where(inside, gold_last[row_of] + shift, 0).astype(np.int32),
         answerable=inside,
     )
-    return select(made, inside) if train and settings.no_answer == "drop" else made
-
-
-def select(features: Features, keep: np.ndarray) -> Features:
-    """The features with some windows only; all rows stay."""
-    names = [field.name for field in dataclasses.fields(Features)]
-    windows = names[names.index("keys") :]
-    return dataclasses.replace(features, **{name: getattr(features, name)[keep] for name in windows})
 
 
 def _step(settings: Settings, room: np.ndarray, rows: Sequence[Question]) -> np.ndarray:

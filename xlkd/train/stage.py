@@ -30,7 +30,7 @@ from xlkd.train.signals import Signals
 def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: Log, signals: Signals) -> None:
     """Train a stage to its end, export it, and mark it done."""
     rows = sources.read(config.data.train, config.task.name, config.data.on_bad_row)
-    weights = start.weights(config, earlier, folder / "tokenizer", rows)
+    weights = start.weights(config, earlier, folder / "tokenizer")
     task = named("tasks", config.task.name).build(config.task, weights.tokenizer)
     features = features_of(task, rows, log)
     plan = plan_of(config, task, features, weights.architecture)
@@ -106,7 +106,7 @@ def evaluation_sets(config, task: Task, tokenizer, log: Log) -> dict[str, Ready]
 
 def features_of(task: Task, rows: Sequence[Any], log: Log) -> Features:
     """Features from the cache, built first where they are not there."""
-    name = cache.name_of(task.name, [task.identity(), *(row.key for row in rows)])
+    name = cache.name_of(task.name, [task.identity(), *rows.identity()])
     return cache.arrays(name, lambda: (log(f"tokenizing {len(rows)} rows"), task.features(rows))[1])
 
 

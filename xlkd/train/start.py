@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.methods import Start
 from xlkd.models import encoder as encoders
@@ -37,15 +38,15 @@ class Weights:
         return Start(self.architecture, found.params["encoder"], heads, found.labels or ())
 
 
-def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path, rows) -> Weights:
-    """What the config names; `earlier` are the exports of finished stages, `rows` train a new tokenizer."""
+def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
+    """What the config names; `earlier` are the exports of finished stages; a new tokenizer goes to `fresh`."""
     if stage.start in earlier:
         folder, revision = earlier[stage.start], None
     elif stage.start != "encoder":
         known = ", ".join(["encoder", *earlier])
         raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.stage}.start", f"known: {known}")
     elif stage.encoder.path == "new":
-        return _new(stage.encoder.new, fresh, rows)
+        return _new(stage.encoder.new, fresh)
     else:
         folder, revision = locate(stage.encoder.path, stage.encoder.revision or None)
     architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
@@ -70,11 +71,12 @@ def _dropout(architecture: encoders.Architecture, rate: float) -> encoders.Archi
     return dataclasses.replace(architecture, dropout=rate, attention_dropout=rate, classifier_dropout=rate)
 
 
-def _new(new, folder: pathlib.Path, rows) -> Weights:
-    """A new encoder with a tokenizer trained on the rows' texts; the tokenizer is kept for restarts."""
+def _new(new, folder: pathlib.Path) -> Weights:
+    """A new encoder with a tokenizer trained on given texts; it is kept for restarts."""
     from xlkd.models import tokenizers
 
     if not (folder / "tokenizer.json").exists():
+        rows = sources.read(new.texts, "masked")
         texts = (text for row in rows for text in (row.source, row.target))
         tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
     tokenizer = hf.tokenizer(folder)

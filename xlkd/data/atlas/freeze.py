@@ -15,10 +15,16 @@ TARGET = pathlib.Path(__file__).with_name("cldr.json")
 
 LONGEST = 30
 # Reserved codes (parts of countries, unions, tests of software): nobody would call them a country
-NOT_COUNTRIES = frozenset(["AC", "AQ", "CP", "CQ", "DG", "EA", "EU", "EZ", "IC", "QO", "TA", "UN", "XA", "XB", "ZZ", "BV", "HM", "GS", "TF", "IO", "UM"])
-REGIONS = ["005", "011", "013", "014", "015", "017", "018", "021", "029", "030", "034", "035", "039", "053", "054", "057", "061", "143", "145", "151", "154", "155"]
+NOT_COUNTRIES = frozenset(
+    "AC AQ BV CP CQ DG EA EU EZ GS HM IC IO QO TA TF UM UN XA XB ZZ".split()  # noqa: SIM905
+)
+# Two that many languages call "the … region" are left out: they would stand beside that very word
+REGIONS = "005 011 013 014 015 017 018 029 030 034 035 039 053 054 061 143 145 151 154 155".split()  # noqa: SIM905
 # Writing systems in everyday use; left out are variants of Han and those whose name is a slip or a word of one letter
-SCRIPTS = ["Arab", "Armn", "Beng", "Cher", "Cyrl", "Deva", "Ethi", "Geor", "Grek", "Guru", "Hebr", "Hira", "Jpan", "Kana", "Khmr", "Knda", "Kore", "Laoo", "Latn", "Mlym", "Mong", "Mymr", "Orya", "Sinh", "Taml", "Telu", "Thaa", "Thai", "Tibt"]
+SCRIPTS = (  # noqa: SIM905
+    "Arab Armn Beng Cher Cyrl Deva Ethi Geor Grek Guru Hebr Hira Jpan Kana Khmr Knda Kore Laoo Latn "
+    "Mlym Mong Mymr Orya Sinh Taml Telu Thaa Thai Tibt"
+).split()
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")  # Babel counts them from Monday = 0
 # Babel knows some zones by a new id only, CLDR's names hang on the old one
 OLD_ZONES = {
@@ -33,8 +39,9 @@ OLD_ZONES = {
 }
 # Islands and peninsulas that CLDR gives a zone of its own, but nobody lives in a city of that name
 NOT_CITIES = frozenset(
-    ["America/Bahia", "America/Lower_Princes", "America/Noronha", "Asia/Kamchatka", "Australia/Lindeman", "Australia/Lord_Howe"]
+    "America/Bahia America/Lower_Princes America/Noronha Asia/Kamchatka Australia/Lindeman Australia/Lord_Howe".split()  # noqa: SIM905
 )
+# Brackets, commas, digits, abbreviations, free-standing dashes, invisible marks
 _AWKWARD = re.compile(r"[^\w\s'’&.\-\u0300-\u036f\u0900-\u097f]|[\d_]|\s-|-\s|[\u00a0\u202f\u200e\u200f]|\.|о-в")
 
 
@@ -68,7 +75,7 @@ def values() -> dict[str, dict[str, list[str]]]:
         "city": _clean({zone: _cities(zone) for zone in _zones()}, apart_from=_territories()),
         "region": _clean({code: _names("territories", code) for code in REGIONS}, apart_from=_territories()),
         "weekday": _clean({code: _weekdays(day) for day, code in enumerate(WEEKDAYS)}),
-        "script": _clean({code: _names("scripts", code) for code in SCRIPTS}),
+        "script": _clean({code: _names("scripts", code) for code in SCRIPTS}, apart_from=_territories()),
     }
 
 

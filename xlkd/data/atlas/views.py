@@ -165,9 +165,7 @@ def _plan(
     style = draw.below(5) if countries == 1 else 4
     header = draw.pick(HEADERS) if style < 2 else None
     modes = [NAMED if style == 4 or (header is None and i == 0) else POINTED for i in range(len(facts))]
-    told = [
-        Sentence(fact, draw.pick(frames), draw.below(2), mode) for fact, mode in zip(facts, modes, strict=True)
-    ]
+    told = [Sentence(fact, draw.pick(frames), draw.below(2), mode) for fact, mode in zip(facts, modes, strict=True)]
     return tuple(told), header
 
 

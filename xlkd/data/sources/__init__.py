@@ -101,6 +101,12 @@ class Rows(Sequence):
             index -= len(part)
         raise IndexError(index)
 
+    def identity(self) -> Iterator[str]:
+        """What names these rows in a cache: their keys, or what a part that is made from a seed says of itself."""
+        for part in self.parts:
+            made = getattr(part, "identity", None)
+            yield from [made] if made else (row.key for row in part)
+
     def __iter__(self) -> Iterator[Any]:
         for part in self.parts:
             yield from part
@@ -136,5 +142,6 @@ def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
         parts.append(module.rows(spec, task, bad))
     rows = Rows(tuple(parts), tuple(bad.seen))
     if not len(rows):
-        raise UserError("no rows", text, "every row was left out" if rows.dropped else "look at the path and the options")
+        remedy = "every row was left out" if rows.dropped else "look at the path and the options"
+        raise UserError("no rows", text, remedy)
     return rows

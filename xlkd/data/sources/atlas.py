@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,7 +35,8 @@ def rows(spec: Spec, task: str, bad: Bad) -> Sequence[Any]:
     spec.allow(*_OPTIONS[task])
     make, cells = _MAKERS[task](spec, _world(spec, task), _languages(spec))
     size = spec.number("size", 2000)
-    return _Made(make, tuple(cells), min(size * len(cells), spec.number("limit", size * len(cells))))
+    size = min(size * len(cells), spec.number("limit", size * len(cells)))
+    return _Made(make, tuple(cells), size, f"atlas {atlas.version()} {task} {spec}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class _Made(Sequence):
     make: Callable[..., Any]
     cells: tuple[tuple[Any, ...], ...]
     size: int
+    identity: str  # names all rows at once, so that a cache need not make them
 
     def __len__(self) -> int:
         return self.size
@@ -64,8 +67,6 @@ def _world(spec: Spec, task: str) -> atlas.World:
         raise UserError(f"facts={facts} is not possible", str(spec), f"give {least} to {most}")
     if countries not in (1, 2):
         raise UserError(f"countries={countries} is not possible", str(spec), "give 1 or 2")
-    if task == "qa" and countries * facts < 2:
-        raise UserError("a passage needs two facts for its two questions", str(spec), "give more facts")
     return atlas.World(
         split=spec.choice("split", ("train", "validation", "test")),
         seed=spec.number("seed", 0),
@@ -90,11 +91,11 @@ def _known(language: str, spec: Spec) -> None:
 def _qa(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
     diagonal = spec.choice("pairs", ("diagonal", "all")) == "diagonal"
     cells = [(a, a) for a in languages] if diagonal else list(itertools.product(languages, languages))
-    return lambda item, asked, told: atlas.question(world, item, asked, told), cells
+    return functools.partial(atlas.question, world), cells
 
 
 def _classify(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
-    return lambda item, language: atlas.statements(world, item, language), [(a,) for a in languages]
+    return functools.partial(atlas.statements, world), [(a,) for a in languages]
 
 
 def _parallel(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
@@ -106,7 +107,7 @@ def _parallel(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
         cells = [(pivot, other) for other in languages if other != pivot]
     if not cells:
         raise UserError("bitext needs two languages", str(spec), "name another in languages=")
-    return lambda item, source, target: atlas.translation(world, item, source, target), cells
+    return functools.partial(atlas.translation, world), cells
 
 
 def _masked(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
@@ -117,7 +118,7 @@ def _masked(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
     if len(languages) < 2 and kind == "translation":
         raise UserError("kind=translation needs two languages", str(spec), "name another in languages=")
     across = {"same": 0, "translation": 100, "mixed": share}[kind] if len(languages) > 1 else 0
-    return lambda item: atlas.companions(world, item, languages, across), [()]
+    return functools.partial(atlas.companions, world), [(languages, across)]
 
 
 _MAKERS = {"qa": _qa, "classify": _classify, "parallel": _parallel, "masked": _masked}

@@ -1,0 +1,347 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded world: same bytes everywhere, exact spans, no give-away, names that stand bare."""
+
+import collections
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import pickle
+import re
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+
+from xlkd.data import atlas
+from xlkd.data.atlas import deal, freeze, grammar
+from xlkd.data.atlas.draw import Draw
+from xlkd.data.sources import read
+from xlkd.errors import UserError
+from xlkd.languages import WITHOUT_SPACES
+
+FROZEN = "506d627b2861c9b227a15e9a3e67e74ff63abc3b4b2817daebc2d22efebe64c4"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+DIGEST = """
+import hashlib
+from xlkd.data.sources import read
+digest = hashlib.sha256()
+for text, task in [("qa?pairs=all&countries=2&facts=3", "qa"), ("s", "classify"), ("p", "parallel"), ("m", "masked")]:
+    options = text.partition("?")[2]
+    for row in read("atlas?split=test&seed=3&size=6&frames=all" + ("&" + options if options else ""), task):
+        digest.update(repr(row).encode())
+print(digest.hexdigest())
+"""
+# Changes with any word of a template; if that was meant, write the new digest here
+DIGEST_OF_ALL_VIEWS = "d93669503aa5b392e17e3023e19ab5879f0545656ec60080e34dd4147addefdf"
+
+
+def digest_in_a_process(**environment: str) -> str:
+    command = [sys.executable, "-c", DIGEST]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize(("seed", "locale"), [("0", "C"), ("4242", "tr_TR.UTF-8")])
+def test_same_bytes_in_another_process_and_locale(seed, locale):
+    assert digest_in_a_process(PYTHONHASHSEED=seed, LC_ALL=locale) == DIGEST_OF_ALL_VIEWS
+
+
+def test_frozen_names_are_the_ones_the_bytes_rest_on():
+    assert hashlib.sha256(freeze.TARGET.read_bytes()).hexdigest() == FROZEN
+
+
+@pytest.mark.parametrize("language", ["ru", "zh"])
+def test_frozen_names_equal_a_process_that_read_one_language_only(language):
+    babel = pytest.importorskip("babel", reason="Babel is a development dependency")
+    frozen = json.loads(freeze.TARGET.read_text(encoding="utf-8"))
+    if babel.__version__ != frozen["babel"]:
+        pytest.skip(f"frozen from Babel {frozen['babel']}, here is {babel.__version__}")
+    code = f"""
+import json
+from babel import Locale
+own = Locale({language!r})
+pools = json.loads(open({str(freeze.TARGET)!r}, encoding="utf-8").read())["pools"]
+tables = dict(country=own.territories, region=own.territories, currency=own.currencies, language=own.languages,
+              script=own.scripts, weekday=dict(zip("mon tue wed thu fri sat sun".split(),
+              (own.days["format"]["wide"][day] for day in range(7)))))
+print(json.dumps({{pool: [table[code] for code in pools[pool]] for pool, table in tables.items()}}))
+"""
+    alone = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    column = frozen["languages"].index(language)
+    assert alone == {pool: [row[column] for row in frozen["pools"][pool].values()] for pool in alone}
+
+
+def test_a_fresh_freeze_gives_the_same_file():
+    babel = pytest.importorskip("babel", reason="Babel is a development dependency")
+    if babel.__version__ != json.loads(freeze.TARGET.read_text(encoding="utf-8"))["babel"]:
+        pytest.skip("another Babel")
+    assert freeze.text() == freeze.TARGET.read_text(encoding="utf-8")
+
+
+def test_the_atlas_runs_without_babel():
+    code = (
+        "import sys; sys.modules['babel'] = None\nfrom xlkd.data.sources import read; print(read('atlas', 'qa')[0].id)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_splits_share_no_name_in_any_language():
+    folded = {
+        split: {(i, name.casefold()) for place in places for i, name in enumerate(deal.NAMES[place])}
+        for split, places in deal.COUNTRIES.items()
+    }
+    assert {split: len(places) for split, places in deal.COUNTRIES.items()} == deal.SPLITS
+    for a, b in itertools.combinations(folded.values(), 2):
+        assert not a & b
+    everywhere = set().union(*folded.values())
+    for pool, places in deal.POOLS.items():
+        named = {(i, name.casefold()) for place in places for i, name in enumerate(deal.NAMES[place])}
+        assert not named & everywhere, pool
+
+
+@pytest.mark.parametrize("options", ["", "&countries=2&facts=3", "&frames=held_out&facts=8", "&frames=all&facts=2"])
+def test_every_answer_is_its_span_and_stands_once(options):
+    for row in read(f"atlas?split=validation&size=4&pairs=all{options}", "qa"):
+        (answer,) = row.answers
+        assert row.context[answer.start : answer.start + len(answer.text)] == answer.text
+        assert row.context.casefold().count(answer.text.casefold()) == 1
+
+
+def test_ids_and_values_are_aligned_over_languages():
+    rows = read("atlas?size=30&pairs=all&languages=en,ru,zh", "qa")
+    cells = collections.defaultdict(dict)
+    for row in rows:
+        cells[row.id][row.question_language, row.context_language] = row
+    assert len(cells) == 30
+    assert len({row.group for row in rows}) == 15
+    assert len({row.key for row in rows}) == len(rows) == 30 * 9
+    for cell in cells.values():
+        assert len(cell) == 9
+        places = set()
+        for (_, told), row in cell.items():
+            column = deal.LANGUAGES.index(told)
+            text = row.answers[0].text.casefold()
+            places.add(frozenset(i for i, names in enumerate(deal.NAMES) if names[column].casefold() == text))
+        assert frozenset.intersection(*places)
+        # One wording of the question in a language, whatever the language of the passage; and one passage
+        assert len({row.question for (asked, _), row in cell.items() if asked == "ru"}) == 1
+        assert len({row.context for (_, told), row in cell.items() if told == "ru"}) == 1
+
+
+def test_the_deal_does_not_depend_on_the_languages_asked_for():
+    alone = list(read("atlas?size=20&languages=el", "qa"))
+    among = [row for row in read("atlas?size=20", "qa") if row.context_language == "el"]
+    assert alone == among
+
+
+def test_no_two_names_in_a_passage_are_alike():
+    for i in range(300):
+        dealt = deal.deal(Draw("alike", i), "train", 4, 2)
+        places = {*dealt.countries, *(fact.value for fact in dealt.facts)}
+        assert len(places) == 2 + 8
+        for a, b in itertools.combinations(places, 2):
+            for x, y in zip(deal.NAMES[a], deal.NAMES[b], strict=True):
+                assert x.casefold() not in y.casefold()
+                assert y.casefold() not in x.casefold()
+
+
+def test_labels_are_balanced_and_a_claim_alone_tells_nothing():
+    rows = read("atlas?size=6000&languages=en", "classify")
+    claims = collections.defaultdict(collections.Counter)
+    for row in rows:
+        claims[row.label][shape(row.second)] += 1
+    assert [sum(counts.values()) for counts in claims.values()] == [2000] * 3
+    shapes = set().union(*claims.values())
+    assert len(shapes) > 30
+    for one in shapes:
+        # 3 labels alike: each count within 5 standard deviations of their mean
+        mean = sum(counts[one] for counts in claims.values()) / 3
+        assert all(abs(counts[one] - mean) < 5 * max(mean, 1) ** 0.5 for counts in claims.values()), one
+
+
+def test_the_values_of_claims_do_not_predict_the_label():
+    weekdays = {deal.NAMES[place][0] for place in deal.POOLS["weekday"]}
+    counts = collections.Counter()
+    for row in read("atlas?size=6000&languages=en", "classify"):
+        counts.update((row.label, day) for day in weekdays if day in row.second)
+    for day in weekdays:
+        of_day = [counts[label, day] for label in atlas.LABELS]
+        mean = sum(of_day) / 3
+        assert mean > 20
+        assert all(abs(count - mean) < 5 * mean**0.5 for count in of_day), (day, of_day)
+
+
+def test_labels_mean_what_they_say():
+    for row in read("atlas?size=300&languages=en", "classify"):
+        assert (row.label == "entailment") == (set(NAME.findall(row.second)) <= set(NAME.findall(row.text)))
+
+
+def shape(claim: str) -> str:
+    """A claim with its names cut out: what is left is relation, frame and synonym."""
+    return NAME.sub("_", claim)
+
+
+NAME = re.compile(rf"\b(?:{'|'.join(sorted({re.escape(row[0]) for row in deal.NAMES}, key=len, reverse=True))})\b")
+
+
+@pytest.mark.parametrize("language", atlas.LANGUAGES)
+def test_names_stand_bare(language):
+    """No letter touches a name, but where a script has no spaces."""
+    for i in range(40):
+        dealt = deal.deal(Draw("bare", i), "train", 8)
+        sentences = tuple(grammar.Sentence(fact, i % 4, i % 2, i // 2 % 2) for fact in dealt.facts)
+        text = grammar.write(language, sentences, header=i % 2)
+        assert len(text.spans) == 9
+        for spans in text.spans:
+            for span in filter(None, (spans.country, spans.value)):
+                around = text.text[max(span[0] - 1, 0) : span[0]] + text.text[span[1] : span[1] + 1]
+                assert language in WITHOUT_SPACES or not any(map(letter, around)), (text.text, span)
+
+
+def letter(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN"
+
+
+@pytest.mark.parametrize("language", atlas.LANGUAGES)
+def test_sentences_begin_with_a_capital_and_end_in_the_languages_own_stop(language):
+    stop = {"hi": "।", "zh": "。"}.get(language, ".")
+    mark = {"el": ";", "ar": "؟", "zh": "？", "fr": "."}.get(language, "?")
+    for i in range(30):
+        dealt = deal.deal(Draw("stop", i), "test", 8)
+        for fact in dealt.facts:
+            told = grammar.write(language, (grammar.Sentence(fact, i % 4, i % 2),)).text
+            asked = grammar.ask(language, fact, i % 3, i % 2)
+            assert told.endswith(stop)
+            assert asked.endswith(mark)
+            assert asked.startswith("¿") == (language == "es")
+            for text in (told, asked.lstrip("¿")):
+                assert not text[0].islower(), text
+                assert "  " not in text
+                assert not re.search(r"[{}<>\[\]]", text)
+
+
+def test_a_turkish_sentence_raises_i_to_dotted_i():
+    assert grammar.raised("ipek", "tr") == "İpek"
+    assert grammar.raised("ipek", "de") == "Ipek"
+    assert grammar.raised("euro", "es") == "Euro"
+
+
+@pytest.mark.parametrize("language", atlas.LANGUAGES)
+def test_language_files_are_complete(language):
+    told = json.loads((freeze.TARGET.parent / f"{language}.json").read_text(encoding="utf-8"))
+    assert set(told["relations"]) == set(atlas.RELATIONS)
+    for relation in told["relations"].values():
+        assert len(set(relation["nouns"])) == 2
+        assert len(set(relation["says"])) == 4
+        assert len(set(relation["asks"])) == 3
+        assert all(template.count("{v}") == 1 for template in relation["says"])
+        assert all("{v}" not in template for template in relation["asks"])
+
+
+def test_held_out_frames_and_countries_stay_out_of_training_text():
+    held = [deal.NAMES[place] for split in ("validation", "test") for place in deal.COUNTRIES[split]]
+    names = {name for row in held for name in (row[0], row[4])}
+    for row in read("atlas?size=400&languages=en,ru", "masked"):
+        for text in (row.source, row.target):
+            assert "As everyone knows" not in text
+            assert "Как известно" not in text
+            countries = re.findall(r"country called ((?:[A-Z][\w’-]* ?(?:& )?)+)|стран\w+ ([А-Я][\w-]*)", text)
+            assert not {name.strip() for pair in countries for name in pair} & names
+
+
+@pytest.mark.parametrize(("source", "target"), [("en", "zh"), ("de", "hi"), ("ar", "el"), ("zh", "tr")])
+def test_links_join_the_same_names(source, target):
+    for row in read(f"atlas?size=25&languages={source},{target}&pairs=all&facts=3", "parallel"):
+        left, right = (
+            atlas.words(row.source, row.source_language),
+            atlas.words(row.target, row.target_language),
+        )
+        assert row.links
+        assert all(0 <= i < len(left) and 0 <= j < len(right) for i, j in row.links)
+        partners = collections.defaultdict(set)
+        for i, j in row.links:
+            partners[left[i].strip(".,،।。")].add(right[j].strip(".,،।。"))
+        for year in re.findall(r"(?<!\d)(?:17|18|19)\d\d(?!\d)", row.source):
+            assert partners[year] == {year}
+
+
+def test_words_are_cut_by_space_and_in_chinese_by_character():
+    assert atlas.words("La monnaie s’appelle yen.", "fr") == ["La", "monnaie", "s’appelle", "yen."]
+    assert atlas.words("法国成立于1984年。", "zh") == ["法", "国", "成", "立", "于", "1984", "年", "。"]
+
+
+def test_translations_say_the_same_in_the_same_order():
+    rows = read("atlas?size=20&languages=en,de,ar", "parallel")
+    assert [(row.source_language, row.target_language) for row in rows[:2]] == [("en", "de"), ("en", "ar")]
+    assert all(rows[2 * i].source == rows[2 * i + 1].source and rows[2 * i].id == rows[2 * i + 1].id for i in range(20))
+    assert len({row.source for row in rows}) == 20
+
+
+def test_pretraining_rows_keep_their_share_and_speak_of_one_country():
+    rows = read("atlas?size=2000&languages=en,de,ru", "masked")
+    across = sum(row.source_language != row.target_language for row in rows)
+    assert 0.56 < across / len(rows) < 0.64
+    assert all(row.source_language == row.target_language for row in read("atlas?size=200&kind=same", "masked"))
+    assert all(row.source_language != row.target_language for row in read("atlas?size=200&kind=translation", "masked"))
+    assert {row.target_language for row in read("atlas?size=50&languages=en", "masked")} == {"en"}
+    assert not any(row.source == row.target for row in rows)
+
+
+def test_rows_are_made_when_asked_for():
+    rows = read("atlas?size=1000000000&languages=en,de", "qa")
+    assert len(rows) == 2_000_000_000
+    assert rows[1_999_999_999].id == "train-0-499999999-q1"
+    assert rows[-1] == rows[1_999_999_999]
+    assert [row.id for row in rows[2:4]] == ["train-0-0-q1"] * 2
+    assert len(read("atlas?size=1000&limit=7", "classify")) == 7
+    with pytest.raises(IndexError):
+        read("atlas?size=3&languages=en", "qa")[3]
+
+
+def test_rows_travel_to_another_process():
+    for task in ("qa", "classify", "parallel", "masked"):
+        rows = read("atlas?size=3&seed=9", task)
+        assert pickle.loads(pickle.dumps(rows))[2] == rows[2]
+
+
+def test_seeds_and_splits_deal_different_passages():
+    texts = {read(f"atlas?size=1&seed={s}&split={p}", "qa")[0].context for s in (0, 1) for p in deal.SPLITS}
+    assert len(texts) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "said"),
+    [
+        ("atlas?sise=3", "qa", "did you mean 'size'"),
+        ("atlas?languages=en,fi", "qa", "no 'fi'"),
+        ("atlas?facts=9", "qa", "facts=9"),
+        ("atlas?facts=1", "qa", "facts=1"),
+        ("atlas?facts=8", "classify", "give 1 to 7"),
+        ("atlas?countries=3", "qa", "give 1 or 2"),
+        ("atlas?countries=2", "classify", "unknown option 'countries'"),
+        ("atlas?split=dev", "qa", "choose one of train, validation, test"),
+        ("atlas?languages=en", "parallel", "two languages"),
+        ("atlas?languages=en&kind=translation", "masked", "two languages"),
+        ("atlas?share=101", "masked", "percentage"),
+        ("atlas:somewhere", "qa", "takes no path"),
+        ("atlas?size=0", "qa", "no rows"),
+    ],
+)
+def test_bad_options_get_one_line(text, task, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        read(text, task)
+
+
+def test_the_card_shows_what_the_atlas_says():
+    card = (ROOT / "docs" / "atlas.md").read_text(encoding="utf-8")
+    for language in atlas.LANGUAGES:
+        question = read(f"atlas?split=validation&size=1&languages={language}", "qa")[0]
+        claim = read(f"atlas?split=validation&size=1&languages={language}", "classify")[0]
+        for text in (question.context, question.question, question.answers[0].text, claim.text, claim.second):
+            assert text in card

@@ -1,0 +1,119 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What was seen in training is found at each level, and the index misses no near-duplicate."""
+
+import itertools
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from xlkd.metrics import contamination as seen
+from xlkd.rows import Labelled, Pair, Question
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "protocol.json").read_text())["jaccard"]
+LONG = "The river rises in the northern hills and flows 120 km to the sea"
+
+
+def near(a, b):
+    """What the whole check says of two texts in one language."""
+    item = lambda id_, text: seen.Item(id_, id_ + "g", "en", text)  # noqa: E731
+    return seen.check([item("a", a)], [item("b", b)])
+
+
+@pytest.mark.parametrize("golden", GOLDEN["pairs"], ids=lambda pair: f"{pair['normal_a'][-12:]}/{pair['normal_b'][-12:]}")
+def test_golden_pairs(golden):
+    assert (seen.normalise(golden["a"]), seen.normalise(golden["b"])) == (golden["normal_a"], golden["normal_b"])
+    a, b = (seen.grams(golden[k], golden["n"]) for k in ("normal_a", "normal_b"))
+    assert (len(a), len(b), len(a & b)) == (golden["grams_a"], golden["grams_b"], golden["common"])
+    assert seen.likeness(a, b) == pytest.approx((golden["jaccard"], golden["containment"]), abs=1e-9)
+    assert seen.likeness(a, b) == seen.likeness(b, a)
+    assert seen.over_threshold(*seen.likeness(a, b)) == golden["over_threshold"]
+    assert seen.flag(a, b) == golden["flag"]
+    if golden["n"] == seen.GRAM:
+        found = near(golden["a"], golden["b"])
+        assert bool(found.near) == golden["over_threshold"]
+        assert bool(found.test[seen.NEAR_DUPLICATE]) == golden["flag"]
+
+
+def test_golden_thresholds():
+    assert GOLDEN["threshold"] == {
+        "jaccard": seen.JACCARD,
+        "containment": seen.CONTAINMENT,
+        "least_grams_to_flag": seen.LEAST_GRAMS,
+    }
+
+
+def test_normalise():
+    assert seen.normalise("  Ｚürich—«1ﬁ» \u00a0STRASSE\u200b ß! ") == "zürich 1fi strasse ss"
+
+
+def test_parallel_ids_with_and_without_language_marks():
+    train = [seen.Item(id_, "", "de", f"text {i}") for i, id_ in enumerate(("56be_de-en", "77aa-de", "99-de", "12"))]
+    test = [seen.Item(id_, "", "el", f"other {i}") for i, id_ in enumerate(("56be", "77aa_el", "99", "12", "zz"))]
+    found = seen.check(train, test)
+    assert found.test[seen.PARALLEL_ID] == {0, 1}  # row numbers mean nothing
+    assert found.train[seen.PARALLEL_ID] == {0, 1}
+    assert found.counts(test)[seen.PARALLEL_ID] == {"el": 2}
+
+
+def test_same_paragraph_by_text_or_by_group_in_any_language():
+    train = [seen.Item("a", "p1", "en", "A Text."), seen.Item("b", "p2", "fr", "un texte")]
+    test = [seen.Item("c", "p9", "de", "a text"), seen.Item("d", "p2", "el", "κείμενο"), seen.Item("e", "p8", "en", "b")]
+    found = seen.check(train, test)
+    assert found.test[seen.PARAGRAPH] == {0, 1}
+    assert found.train[seen.PARAGRAPH] == {0, 1}
+    assert found.touched_test == {0, 1}
+
+
+def test_near_duplicates_stay_within_a_language_and_touch_every_row_of_a_text():
+    train = [seen.Item(str(i), "", "en", LONG + " today") for i in range(3)] + [seen.Item("x", "", "de", LONG)]
+    test = [seen.Item("y", "", "en", LONG), seen.Item("z", "", "en", LONG), seen.Item("w", "", "fr", LONG + " today")]
+    found = seen.check(train, test)
+    assert len(found.near) == 1
+    assert found.train[seen.NEAR_DUPLICATE] == {0, 1, 2}
+    assert found.test[seen.NEAR_DUPLICATE] == {0, 1}
+
+
+def test_short_texts_are_listed_not_flagged():
+    found = near("a red house", "a red house x")
+    assert [pair.flagged for pair in found.near] == [False]
+    assert not found.touched_test
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_index_finds_what_all_pairs_would(seed):
+    rng = np.random.default_rng(seed)
+    words = ["".join(rng.choice(list("abcdefgh"), rng.integers(2, 9))) for _ in range(150)]
+    base = [list(rng.choice(words, rng.integers(3, 60))) for _ in range(40)]
+
+    def changed(text):
+        text = [w if rng.random() > rng.choice([0.0, 0.03, 0.08, 0.15]) else rng.choice(words) for w in text]
+        cut = slice(0, int(len(text) * rng.uniform(0.3, 1)) + 1)
+        return " ".join(text[cut] if rng.random() < 0.4 else text + list(rng.choice(words, rng.integers(0, 40))))
+
+    train = [changed(base[i % 40]) for i in range(120)]
+    test = [changed(base[i % 40]) for i in range(80)]
+    found = seen.check(*([seen.Item(f"{s}{i}", "", "en", t) for i, t in enumerate(side)] for s, side in (("a", train), ("b", test))))
+    grams = {text: seen.grams(seen.normalise(text)) for text in (*train, *test)}
+    expected = {
+        (a, b)
+        for a, b in itertools.product(dict.fromkeys(train), dict.fromkeys(test))
+        if seen.over_threshold(*seen.likeness(grams[a], grams[b]))
+    }
+    assert {(train[pair.train], test[pair.test]) for pair in found.near} == expected
+    assert len(expected) > 30
+
+
+def test_what_is_compared_of_a_row():
+    question = Question("q", "k", "g", "s", "?", "the context", (), "en", "de")
+    assert seen.item(question) == seen.Item("q", "g", "de", "the context")
+    assert seen.item(Labelled("i", "k", "g", "s", "one", "two", None, "sw")).text == "one two"
+    assert seen.item(Labelled("i", "k", "g", "s", "one", None, None, "sw")).text == "one"
+    assert seen.item(Pair("i", "k", "g", "s", "one", "zwei", "en", "de")).language == "en"
+
+
+def test_nothing_against_nothing():
+    assert not seen.check([], [seen.Item("a", "", "en", "x")]).touched_test
+    assert not near("", "").near

@@ -1,0 +1,95 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy, macro-F1 and means over languages: golden numbers."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from xlkd.errors import UserError
+from xlkd.metrics import labels
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "protocol.json").read_text())
+CLASSES = GOLDEN["classification"]
+
+
+@pytest.mark.parametrize("language", ["de", "sw"])
+def test_golden_scores(language):
+    golden = CLASSES[language]
+    gold, predicted = golden["gold"], golden["predicted"]
+    assert labels.accuracy(gold, predicted) == golden["accuracy"]
+    assert labels.macro_f1(gold, predicted, 3) == pytest.approx(golden["macro_f1"], abs=1e-9)
+    assert labels.f1_by_class(labels.confusion(gold, predicted, 3)) == pytest.approx(golden["f1_by_class"], abs=1e-9)
+
+
+def test_golden_class_that_occurs_nowhere_is_left_out():
+    golden = CLASSES["two_class_gold_only"]
+    value = labels.macro_f1(golden["gold"], golden["predicted"], golden["classes"])
+    assert value == pytest.approx(golden["macro_f1_over_classes_seen_in_gold_or_predictions"], abs=1e-9)
+    assert value != pytest.approx(golden["macro_f1_over_all_three_for_contrast"], abs=1e-3)
+
+
+def test_golden_means():
+    golden = CLASSES["means"]
+    found = labels.means(golden["accuracy"], supervised=golden["supervised"], zero_shot=golden["zero_shot"], pivot="en")
+    for name in ("macro_mean", "supervised_mean", "zero_shot_mean"):
+        assert found[name].value == golden[name]
+    assert found["transfer_gap"].value == 84.0 - 70.0
+    assert found["zero_shot_mean"].languages == ("es", "sw")
+
+
+def test_a_mean_over_nothing_is_none():
+    found = labels.means({"en": 80.0}, supervised=["en"], pivot="en")
+    assert found["zero_shot_mean"].value is None
+    assert found["transfer_gap"].value is None
+
+
+def test_stars_ties_and_majority():
+    assert labels.mae([1, 5, 3], [2, 2, 3]) == pytest.approx(4 / 3)
+    assert labels.predictions(np.array([[0.5, 0.5, 0.1], [0.0, 1.0, 1.0]])).tolist() == [0, 1]
+    assert labels.majority([2, 2, 1]) == 2 / 3
+    with pytest.raises(ValueError, match="2 gold labels and 1 predictions"):
+        labels.accuracy([0, 1], [0])
+
+
+def test_golden_macro_f1_of_resamples():
+    golden = GOLDEN["macro_f1_bootstrap"]
+    by_group = np.array([golden["confusion_by_group_gold_rows_predicted_columns"]])
+    drawn = np.stack([np.bincount(row, minlength=3) for row in golden["explicit"]["resamples"]])
+    found = labels.macro_f1_resampled(by_group, drawn)[:, 0]
+    assert found == pytest.approx(golden["explicit"]["macro_f1"], abs=1e-9)
+
+
+def answers(predicted, language="de", groups=(0, 0, 0, 1, 1, 1, 2, 2)):
+    return labels.Answers([str(i) for i in range(8)], [f"g{g}" for g in groups], CLASSES[language]["gold"], predicted)
+
+
+def test_golden_groups():
+    golden = GOLDEN["macro_f1_bootstrap"]["confusion_by_group_gold_rows_predicted_columns"]
+    found = labels._by_group(answers(CLASSES["de"]["predicted"]), {"g0": 0, "g1": 1, "g2": 2}, 3)
+    assert found.tolist() == golden
+
+
+def test_difference_of_macro_f1():
+    worse = [0, 1, 1, 0, 2, 2, 1, 0]
+    a, b = ({"de": answers(p), "sw": answers(p, "sw")} for p in (CLASSES["de"]["predicted"], worse))
+    found = labels.compare_macro_f1(a, b, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500)
+    back = labels.compare_macro_f1(b, a, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500)
+    expected = 100 * (labels.macro_f1(CLASSES["de"]["gold"], CLASSES["de"]["predicted"], 3) - labels.macro_f1(CLASSES["de"]["gold"], worse, 3))
+    assert found.cells["de"].estimate == pytest.approx(expected)
+    assert found.cells["de"].low == pytest.approx(-back.cells["de"].high)
+    mean = found.averages["macro_mean"]
+    assert mean.estimate == pytest.approx((found.cells["de"].estimate + found.cells["sw"].estimate) / 2)
+    assert (mean.questions, mean.groups, mean.verdict) == (16, 3, "cannot tell: too few groups")
+    itself = labels.compare_macro_f1(a, a, 3, resamples=100)
+    assert {r.verdict for r in itself.cells.values()} == {"identical"}
+
+
+def test_other_rows_are_refused():
+    a = {"de": answers(CLASSES["de"]["predicted"])}
+    with pytest.raises(UserError, match="de: the rows differ"):
+        labels.compare_macro_f1(a, {"de": answers(CLASSES["de"]["predicted"], "sw")}, 3)
+    with pytest.raises(UserError, match="only one side has sw"):
+        labels.compare_macro_f1(a, {**a, "sw": a["de"]}, 3)

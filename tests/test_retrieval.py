@@ -1,0 +1,108 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Retrieval, word links and structure on cases small enough to count by hand."""
+
+import numpy as np
+import pytest
+
+from xlkd.metrics import retrieval
+
+RNG = np.random.default_rng(0)
+
+
+def test_retrieval_goes_both_ways():
+    english = np.eye(3)
+    foreign = np.array([[1.0, 0.1, 0], [0.9, 0.5, 0], [0, 0, 2.0]])  # the second lies nearer to the first's translation
+    found = retrieval.retrieve(foreign, english)
+    assert found.to_english.tolist() == [True, False, True]
+    assert found.from_english.tolist() == [True, True, True]
+    assert found.accuracy == (pytest.approx(2 / 3), 1.0)
+
+
+def test_a_tie_is_wrong():
+    x = RNG.normal(size=(50, 300)).astype(np.float32)
+    x[7] = x[31] * 2  # the same direction: two targets at the same distance
+    found = retrieval.retrieve(x, x)
+    assert np.flatnonzero(~found.to_english).tolist() == [7, 31]
+    assert np.flatnonzero(~found.from_english).tolist() == [7, 31]
+
+
+def test_length_of_vectors_does_not_matter():
+    x, y = RNG.normal(size=(2, 40, 8))
+    y = x + 0.8 * y
+    plain = retrieval.retrieve(x, y)
+    scaled = retrieval.retrieve(x * RNG.uniform(0.1, 9, (40, 1)), y * RNG.uniform(0.1, 9, (40, 1)))
+    assert (plain.to_english == scaled.to_english).all()
+    assert 0 < plain.accuracy[0] < 1
+
+
+def test_margin_answers_hubs():
+    x = RNG.normal(size=(60, 16))
+    y = x + 0.9 * RNG.normal(size=(60, 16))
+    x, y = x + 1.0, y + 1.0
+    y[0] = 40.0  # near to everything
+    cosine, margin = (retrieval.retrieve(x, y, score=score).accuracy[0] for score in ("cosine", "margin"))
+    assert margin > cosine + 0.1
+
+
+def test_margin_by_hand():
+    x, y = RNG.normal(size=(2, 6, 3))
+    similarity = retrieval.unit(x) @ retrieval.unit(y).T
+    expected = np.empty((6, 6))
+    for i in range(6):
+        for j in range(6):
+            near = sorted(similarity[i])[-4:], sorted(similarity[:, j])[-4:]
+            expected[i, j] = similarity[i, j] / ((sum(near[0]) + sum(near[1])) / 8)
+    own = [expected[i, i] > max(np.delete(expected[i], i)) for i in range(6)]
+    assert retrieval.retrieve(x, y, score="margin").to_english.tolist() == own
+
+
+def test_one_sentence_is_found():
+    assert retrieval.retrieve(np.ones((1, 2)), np.ones((1, 2)), score="margin").accuracy == (1.0, 1.0)
+
+
+def test_alignment_counts_are_summed_before_the_division():
+    found = retrieval.alignment(
+        predicted=[{(0, 0), (1, 1), (2, 0)}, {(0, 1)}],
+        sure=[{(0, 0), (1, 2)}, {(0, 1)}],
+        possible=[{(1, 1)}, set()],
+    )
+    assert (found.predicted, found.sure, found.in_sure, found.in_possible) == (4, 3, 2, 3)
+    assert found.error_rate == pytest.approx(1 - (2 + 3) / (4 + 3))
+    assert (found.precision, found.recall) == (3 / 4, 2 / 3)
+
+
+def test_with_sure_links_only_the_error_rate_is_one_minus_f1():
+    found = retrieval.alignment([{(0, 0), (1, 1), (2, 2)}], [{(0, 0), (3, 3)}], [set()])
+    f1 = 2 * found.precision * found.recall / (found.precision + found.recall)
+    assert found.error_rate == pytest.approx(1 - f1)
+
+
+def test_links_are_of_words_and_mutual():
+    source = np.array([[9.0, 9, 9], [1, 0, 0], [0.9, 0.1, 0], [0, 1, 0]])
+    target = np.array([[1.0, 0, 0.1], [0, 1, 0], [9, 9, 9], [0, 0, 1]])
+    found = retrieval.mutual_links(source, target, [-1, 0, 0, 1], [0, 1, -1, 2])
+    assert found == {(0, 0), (1, 1)}  # the last target is nobody's nearest; special tokens are out
+    assert retrieval.mutual_links(source[:1], target, [-1], [0, 1, -1, 2]) == set()
+
+
+def test_spearman_with_ties():
+    assert retrieval.spearman(np.array([1, 2, 2, 3.0]), np.array([1, 2, 3, 4.0])) == pytest.approx(0.9486832981)
+    assert retrieval.spearman(np.array([1, 2, 3.0]), np.array([9, 4, 1.0])) == pytest.approx(-1)
+    assert np.isnan(retrieval.spearman(np.ones(3), np.arange(3.0)))
+
+
+def test_structure_ignores_rotation_and_length():
+    x = RNG.normal(size=(30, 5))
+    rotation, _ = np.linalg.qr(RNG.normal(size=(5, 5)))
+    assert retrieval.structure_correlation(x, 3 * x @ rotation) == pytest.approx(1)
+    assert abs(retrieval.structure_correlation(x, RNG.normal(size=(30, 5)))) < 0.3
+
+
+def test_linear_cka():
+    x = RNG.normal(size=(200, 4))
+    rotation, _ = np.linalg.qr(RNG.normal(size=(4, 4)))
+    assert retrieval.linear_cka(x, 2 * x @ rotation + 5) == pytest.approx(1)
+    assert retrieval.linear_cka(x, RNG.normal(size=(200, 4))) < 0.1
+    a, b = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), np.array([[1.0], [-1], [0], [0]])
+    assert retrieval.linear_cka(a, b) == pytest.approx(1 / np.sqrt(2))  # ‖(2, 0)‖² / (‖2·I‖ · 2)
