@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token, word, sentence and structure losses against golden numbers, as published and as fixed."""
 
+import functools
 import json
 import pathlib
 
@@ -115,7 +116,10 @@ def test_words_past_the_end_do_not_matter():
     teacher, student, first_t, first_s, exists, flags = word_inputs()
     scored = align.scored_words(jnp.array(flags), first_s, exists, "token")
     other = np.where(exists, first_s, 7)
-    a, b = (align.word_rows(align.words(teacher, first_t), align.words(student, f), exists, scored)[0] for f in (first_s, other))
+    a, b = (
+        align.word_rows(align.words(teacher, first_t), align.words(student, f), exists, scored)[0]
+        for f in (first_s, other)
+    )
     assert (a == b).all()
 
 
@@ -208,7 +212,8 @@ def outputs(student, teacher, rows, group=0):
     return out
 
 
-def losses(student, teacher, rows, bn_group=0, structure_group=0):
+@functools.partial(jax.jit, static_argnames=("bn_group", "structure_group"))
+def losses(student, teacher, rows, *, bn_group=0, structure_group=0):
     out = outputs(student, teacher, rows, bn_group)
     sentence = mean(align.sentence_term(*out["sentence"], rows))
     return sentence, mean(align.structure_term(*out["structure"], rows, group=structure_group))
@@ -223,17 +228,17 @@ def test_golden_heads(name):
     golden = HEADS[name]
     student, teacher = cls(golden["rows"])
     rows = np.ones(len(student), bool)
-    for view, (q, k) in outputs(student, teacher, rows).items():
-        close(q, golden[f"student_{view}_out"], atol=2e-6)
-        close(k, golden[f"teacher_{view}_out"], atol=2e-6)
-    sentence, structure = losses(student, teacher, rows)
-    close([sentence, structure], [golden["sentence_loss"], golden["structure_loss"]])
 
     def loss(s, t):
         sentence, structure = losses(s, t, rows)
-        return sentence + 10 * structure
+        return sentence + 10 * structure, (sentence, structure, outputs(s, t, rows))
 
-    value, (to_student, to_teacher) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(student, teacher)
+    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    (value, (sentence, structure, out)), (to_student, to_teacher) = both(student, teacher)
+    for view, (q, k) in out.items():
+        close(q, golden[f"student_{view}_out"], atol=2e-6)
+        close(k, golden[f"teacher_{view}_out"], atol=2e-6)
+    close([sentence, structure], [golden["sentence_loss"], golden["structure_loss"]])
     close(value, golden["sentence_plus_10_structure"])
     close(to_student, golden["gradient_student_cls"])
     assert not to_teacher.any()
@@ -253,8 +258,8 @@ def test_padded_rows_change_no_head(group):
     rows = np.array([1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0], bool)
     student, teacher = np.full((11, 6), 30.0), np.full((11, 6), -7.0)
     student[rows], teacher[rows] = cls(slice(None))
-    with_padding = losses(student, teacher, rows, group, group)
-    close(with_padding, losses(*cls(slice(None)), np.ones(8, bool), group, group), atol=1e-12)
+    with_padding = losses(student, teacher, rows, bn_group=group, structure_group=group)
+    close(with_padding, losses(*cls(slice(None)), np.ones(8, bool), bn_group=group, structure_group=group), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["one_device_rows_0_to_3", "global_batch_8"])
@@ -273,7 +278,9 @@ def test_golden_running_statistics(name):
 
 def test_golden_tokens():
     golden = GOLDEN["token"]
-    logits, ids, attended, masked = (np.array(golden["inputs"][k]) for k in ("logits", "original_ids", "attention_mask", "masked"))
+    logits, ids, attended, masked = (
+        np.array(golden["inputs"][k]) for k in ("logits", "original_ids", "attention_mask", "masked")
+    )
     for labels, key in (("all", "all (published)"), ("attended", "attended"), ("masked", "masked (fixed)")):
         term = align.token_term(logits, ids, masked=masked, attended=attended, labels=labels)
         close(mean(term), golden[f"labels={key}"])

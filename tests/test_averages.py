@@ -69,6 +69,14 @@ def test_without_romanian_eleven_stay():
 
 def test_counts_of_cells():
     named = definitions(LANGUAGES["mlqa"], set="mlqa", seen=("en",))
-    sizes = {"gxlt": 49, "gxlt_off": 42, "xlt": 7, "gxlt_seen": 0, "gxlt_mixed": 12, "gxlt_unseen": 30, "pivot_context": 6}
+    sizes = {
+        "gxlt": 49,
+        "gxlt_off": 42,
+        "xlt": 7,
+        "gxlt_seen": 0,
+        "gxlt_mixed": 12,
+        "gxlt_unseen": 30,
+        "pivot_context": 6,
+    }
     assert {name: len(named[name]) for name in sizes} == sizes
     assert len(definitions(LANGUAGES["tydiqa"], set="tydiqa", grid=False)["tydiqa_zs"]) == 7

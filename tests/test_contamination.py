@@ -18,11 +18,12 @@ LONG = "The river rises in the northern hills and flows 120 km to the sea"
 
 def near(a, b):
     """What the whole check says of two texts in one language."""
-    item = lambda id_, text: seen.Item(id_, id_ + "g", "en", text)  # noqa: E731
-    return seen.check([item("a", a)], [item("b", b)])
+    return seen.check([seen.Item("a", "ag", "en", a)], [seen.Item("b", "bg", "en", b)])
 
 
-@pytest.mark.parametrize("golden", GOLDEN["pairs"], ids=lambda pair: f"{pair['normal_a'][-12:]}/{pair['normal_b'][-12:]}")
+@pytest.mark.parametrize(
+    "golden", GOLDEN["pairs"], ids=lambda pair: f"{pair['normal_a'][-12:]}/{pair['normal_b'][-12:]}"
+)
 def test_golden_pairs(golden):
     assert (seen.normalise(golden["a"]), seen.normalise(golden["b"])) == (golden["normal_a"], golden["normal_b"])
     a, b = (seen.grams(golden[k], golden["n"]) for k in ("normal_a", "normal_b"))
@@ -60,7 +61,11 @@ def test_parallel_ids_with_and_without_language_marks():
 
 def test_same_paragraph_by_text_or_by_group_in_any_language():
     train = [seen.Item("a", "p1", "en", "A Text."), seen.Item("b", "p2", "fr", "un texte")]
-    test = [seen.Item("c", "p9", "de", "a text"), seen.Item("d", "p2", "el", "κείμενο"), seen.Item("e", "p8", "en", "b")]
+    test = [
+        seen.Item("c", "p9", "de", "a text"),
+        seen.Item("d", "p2", "el", "κείμενο"),
+        seen.Item("e", "p8", "en", "b"),
+    ]
     found = seen.check(train, test)
     assert found.test[seen.PARAGRAPH] == {0, 1}
     assert found.train[seen.PARAGRAPH] == {0, 1}
@@ -95,7 +100,9 @@ def test_the_index_finds_what_all_pairs_would(seed):
 
     train = [changed(base[i % 40]) for i in range(120)]
     test = [changed(base[i % 40]) for i in range(80)]
-    found = seen.check(*([seen.Item(f"{s}{i}", "", "en", t) for i, t in enumerate(side)] for s, side in (("a", train), ("b", test))))
+    found = seen.check(
+        *([seen.Item(f"{s}{i}", "", "en", t) for i, t in enumerate(side)] for s, side in (("a", train), ("b", test)))
+    )
     grams = {text: seen.grams(seen.normalise(text)) for text in (*train, *test)}
     expected = {
         (a, b)
@@ -117,3 +124,23 @@ def test_what_is_compared_of_a_row():
 def test_nothing_against_nothing():
     assert not seen.check([], [seen.Item("a", "", "en", "x")]).touched_test
     assert not near("", "").near
+
+
+@pytest.mark.shared
+def test_squad_dev_holds_paragraphs_of_xquad(shared, shared_data):
+    def items(path, language):
+        paragraphs = [p for article in json.loads(path.read_text())["data"] for p in article["paragraphs"]]
+        return [
+            seen.Item(q["id"], f"{path}{i}", language, p["context"]) for i, p in enumerate(paragraphs) for q in p["qas"]
+        ]
+
+    english, greek = (items(shared_data / "xquad" / f"xquad.{x}.json", x) for x in ("en", "el"))
+    dev, train = (items(shared / "data" / "squad_en" / f"{part}.json", "en") for part in ("dev", "train"))
+    found = seen.check(dev, english)
+    assert len(found.test[seen.PARALLEL_ID]) == 213
+    assert len({english[i].text for i in found.test[seen.PARAGRAPH]}) == 35
+    assert found.test[seen.NEAR_DUPLICATE] >= found.test[seen.PARAGRAPH]
+    assert len(seen.check(dev, greek).test[seen.PARALLEL_ID]) == 213
+    assert len(seen.check(english, greek).test[seen.PARALLEL_ID]) == 1190
+    clean = seen.check(train, english)
+    assert not clean.test[seen.PARALLEL_ID] | clean.test[seen.PARAGRAPH]

@@ -184,7 +184,9 @@ def test_masked_positions_are_no_hits_and_not_relevant():
     mask[0, :3] = True
     teacher = jnp.zeros((1, 24)).at[0, 0].set(1.0)
     settings = {"k": 10, "window": (0, 23)}
-    close(distill.average_precision(teacher, jnp.array([1]), mask, reading="textbook", **settings), [(1 / 2 + 2 / 3) / 2])
+    close(
+        distill.average_precision(teacher, jnp.array([1]), mask, reading="textbook", **settings), [(1 / 2 + 2 / 3) / 2]
+    )
     none = distill.average_precision(teacher, jnp.array([1]), np.zeros((1, 24)), reading="authors", **settings)
     assert none[0] == 0
 
@@ -200,7 +202,9 @@ def test_equal_logits_take_the_lower_position():
 
 def test_too_short_for_k():
     with pytest.raises(ValueError, match="10 best of 4"):
-        distill.average_precision(jnp.zeros((1, 4)), jnp.array([0]), np.ones((1, 4)), reading="authors", k=10, window=(5, 4))
+        distill.average_precision(
+            jnp.zeros((1, 4)), jnp.array([0]), np.ones((1, 4)), reading="authors", k=10, window=(5, 4)
+        )
 
 
 def test_the_coefficient_is_the_teachers_and_has_no_gradient():
@@ -257,7 +261,9 @@ def test_the_gradient_keeps_its_size_over_temperatures():
 
 
 def test_more_padding_changes_nothing():
-    pad = lambda x: jnp.pad(x, ((0, 0), (0, 24)), constant_values=3.0)
+    def pad(x):
+        return jnp.pad(x, ((0, 0), (0, 24)), constant_values=3.0)
+
     mask = jnp.pad(MASK, ((0, 0), (0, 24)))
     teacher, student = ([pad(x) for x in logits(who)] for who in ("teacher", "student"))
     longer = distill.span_kl(teacher, student, mask, temperature=2.0)
@@ -328,7 +334,9 @@ def test_class_gradients():
     t, z, T = jnp.array(TEACHER), jnp.array(OWN), 2.0
     p, q = jax.nn.softmax(t / T), jax.nn.softmax(z / T)
     for form, expected in (("ce", (q - p) / T), ("kl", (q - p) / T), ("mse", 2 * (z - t) / (3 * T**2))):
-        close(jax.grad(lambda z, f=form: distill.class_loss(t, z, form=f, temperature=T).sum())(z), expected, atol=1e-12)
+        close(
+            jax.grad(lambda z, f=form: distill.class_loss(t, z, form=f, temperature=T).sum())(z), expected, atol=1e-12
+        )
 
 
 def test_mse_at_any_temperature_with_t_squared_is_mse_at_one():

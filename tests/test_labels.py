@@ -77,7 +77,10 @@ def test_difference_of_macro_f1():
     a, b = ({"de": answers(p), "sw": answers(p, "sw")} for p in (CLASSES["de"]["predicted"], worse))
     found = labels.compare_macro_f1(a, b, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500)
     back = labels.compare_macro_f1(b, a, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500)
-    expected = 100 * (labels.macro_f1(CLASSES["de"]["gold"], CLASSES["de"]["predicted"], 3) - labels.macro_f1(CLASSES["de"]["gold"], worse, 3))
+    expected = 100 * (
+        labels.macro_f1(CLASSES["de"]["gold"], CLASSES["de"]["predicted"], 3)
+        - labels.macro_f1(CLASSES["de"]["gold"], worse, 3)
+    )
     assert found.cells["de"].estimate == pytest.approx(expected)
     assert found.cells["de"].low == pytest.approx(-back.cells["de"].high)
     mean = found.averages["macro_mean"]

@@ -25,7 +25,10 @@ PARALLEL = {f"q{i}": SEVEN["languages"] for i in range(SEVEN["questions"])}
 def test_golden_totals(n):
     golden = SEVEN["by_ntl"][str(n)]
     drawn = sampling.ntl(PARALLEL, n=n)
-    assert sampling.counts(drawn).items() >= {k: golden[k] for k in ("examples", "same_language", "cross_language", "pivot_on_a_side")}.items()
+    assert (
+        sampling.counts(drawn).items()
+        >= {k: golden[k] for k in ("examples", "same_language", "cross_language", "pivot_on_a_side")}.items()
+    )
     assert len({(a, b) for _, a, b in drawn.examples}) == golden["distinct_pairs_seen"]
     assert set(Counter(question for question, _, _ in drawn.examples).values()) == {golden["per_question"]}
     assert len(set(drawn.examples)) == len(drawn.examples)
@@ -40,7 +43,9 @@ def test_golden_without_pivot_rule():
 def test_golden_partially_parallel(name):
     golden = GOLDEN["partially_parallel"]["results"][name]
     which, n = name.split(",ntl=")
-    available = {k: v.split() for k, v in GOLDEN["partially_parallel"]["available"].items() if k != "q5" or which == "with q5"}
+    available = {
+        k: v.split() for k, v in GOLDEN["partially_parallel"]["available"].items() if k != "q5" or which == "with q5"
+    }
     drawn = sampling.ntl(available, n=int(n))
     found = Counter(question for question, _, _ in drawn.examples)
     if "error" in golden:  # the published sampler dies on the question without the pivot; ours gives it n languages

@@ -87,7 +87,9 @@ def test_padded_rows_count_nowhere():
     twice = [jnp.concatenate([x, jnp.full((3, 24), 50.0)]) for x in logits()]
     labels = [jnp.concatenate([y, jnp.array([1, 2, 3])]) for y in gold()]
     rows = jnp.array([1, 1, 1, 1, 0, 0, 0])
-    np.testing.assert_allclose(mean(span.cross_entropy(twice, labels, everywhere(7), rows)), GOLDEN["ce"]["total"], atol=1e-6)
+    np.testing.assert_allclose(
+        mean(span.cross_entropy(twice, labels, everywhere(7), rows)), GOLDEN["ce"]["total"], atol=1e-6
+    )
 
 
 def test_kinds_of_positions():

@@ -172,7 +172,9 @@ def test_swapping_mirrors():
     a, b = random_cells(rng), random_cells(np.random.default_rng(2), shift=3.0)
     averages = {"all": [0, 1, 2]}
     there, back = st.compare([a], [b], averages=averages), st.compare([b], [a], averages=averages)
-    for x, y in zip([*there.cells.values(), *there.averages.values()], [*back.cells.values(), *back.averages.values()], strict=True):
+    for x, y in zip(
+        [*there.cells.values(), *there.averages.values()], [*back.cells.values(), *back.averages.values()], strict=True
+    ):
         assert (x.estimate, x.low, x.high) == pytest.approx((-y.estimate, -y.high, -y.low), abs=1e-9)
         assert x.p == y.p
         assert {x.verdict, y.verdict} in ({"better", "worse"}, {"cannot tell"})
@@ -181,7 +183,9 @@ def test_swapping_mirrors():
 def test_order_of_rows_does_not_matter():
     a, b = toy()
     order = np.random.default_rng(0).permutation(12)
-    turned = {"one": st.Cell([NAMES[i] for i in order], [TOY["paragraph"][i] for i in order], [TOY["f1_a"][i] for i in order])}
+    turned = {
+        "one": st.Cell([NAMES[i] for i in order], [TOY["paragraph"][i] for i in order], [TOY["f1_a"][i] for i in order])
+    }
     assert st.compare([turned], [only(b)]) == st.compare([only(a)], [only(b)])
 
 
@@ -192,7 +196,7 @@ def test_blocks_change_nothing():
 
 
 def test_a_system_against_itself_is_identical():
-    a, b = toy()
+    a, _ = toy()
     found = st.compare([a], [a], averages={"macro": ["one", "two"]})
     for result in (*found.cells.values(), found.averages["macro"]):
         assert (result.verdict, result.low, result.high, result.estimate) == ("identical", None, None, 0.0)
@@ -210,7 +214,10 @@ def test_equal_means_are_not_identical_answers():
 def test_verdicts(shift, expected):
     rng = np.random.default_rng(3)
     b = random_cells(rng, groups=40, questions=200)
-    a = {c: st.Cell(of.ids, of.groups, of.scores + shift + np.random.default_rng(c).normal(0, 20, 200)) for c, of in b.items()}
+    a = {
+        c: st.Cell(of.ids, of.groups, of.scores + shift + np.random.default_rng(c).normal(0, 20, 200))
+        for c, of in b.items()
+    }
     assert {r.verdict for r in st.compare([a], [b]).cells.values()} == {expected}
 
 

@@ -5,19 +5,28 @@
 from __future__ import annotations
 
 import ctypes
+import difflib
 import os
+import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from xlkd.errors import DONE, NOT_FINITE, STOPPED, USER_INPUT, NotFinite, Stopped, UserError
+from xlkd.errors import DONE, INTERRUPTED, NOT_FINITE, STOPPED, USER_INPUT, NotFinite, Stopped, UserError
 
 
 def run(function: Callable[[list[str]], int | None]) -> int:
-    """The exit code of `function(arguments)`."""
+    """The exit code of `function(arguments)`; where help is asked for, its module's docstring is printed instead."""
     keep_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    arguments = sys.argv[1:]
     try:
-        return function(sys.argv[1:]) or DONE
+        if set(arguments) & {"-h", "--help"}:
+            print(sys.modules[function.__module__].__doc__.strip())
+            code = DONE
+        else:
+            code = function(arguments) or DONE
+        sys.stdout.flush()
+        return code
     except UserError as error:
         return _say(f"error: {error}", USER_INPUT)
     except NotFinite as error:
@@ -27,6 +36,57 @@ def run(function: Callable[[list[str]], int | None]) -> int:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+
+
+def flags(arguments: Sequence[str], names: Sequence[str], switches: Sequence[str] = ()) -> dict[str, str]:
+    """`--name=value` or `--name value` for each of the names, `--name` alone for each of the switches; no others."""
+    found, others = split(arguments, names, switches)
+    if others:
+        near = difflib.get_close_matches(others[0].partition("=")[0].removeprefix("--"), (*names, *switches, "help"), 1)
+        hint = f"did you mean --{near[0]}?" if near else "--help lists the flags"
+        raise UserError(f"unknown flag {others[0]!r}", "command line", hint)
+    return found
+
+
+def split(
+    arguments: Sequence[str], names: Sequence[str], switches: Sequence[str] = ()
+) -> tuple[dict[str, str], list[str]]:
+    """The flags with these names, and what else was given."""
+    found, others, rest = {}, [], list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        name, equals, value = flag.removeprefix("--").partition("=")
+        if not flag.startswith("--") or name not in (*names, *switches) or (equals and name in switches):
+            others.append(flag)
+            continue
+        if not equals and name in names:
+            if not rest:
+                raise UserError(f"--{name} needs a value", "command line")
+            value = rest.pop(0)
+        found[name] = value
+    return found, others
+
+
+def whole(given: dict[str, str], name: str, default: int) -> int:
+    """A flag's value as a whole number, 1 or more."""
+    text = given.get(name, str(default))
+    if not text.isdecimal() or not int(text):
+        raise UserError(f"--{name}={text} is not a whole number above 0", "command line", f"for example {default}")
+    return int(text)
+
+
+def new_file(given: dict[str, str], name: str) -> pathlib.Path | None:
+    """Where a flag says that a file is to be written: known to be possible before the work is done."""
+    if not given.get(name):
+        return None
+    path = pathlib.Path(given[name]).expanduser()
+    if path.is_dir():
+        raise UserError("a folder, not a file", str(path), f"name the file that --{name} is to write")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError("cannot be written", str(path), "name a file in a folder that exists and is yours")
+    return path
 
 
 def keep_memory() -> None:

@@ -20,10 +20,7 @@ from xlkd.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    if not arguments or set(arguments) & {"-h", "--help"}:
-        print(__doc__)
-        return
-    named, overrides = split(arguments, ("config", "workdir"))
+    named, overrides = door.split(arguments, ("config", "workdir"))
     if "config" not in named:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     config = settings.override(settings.read(named["config"]), overrides)
@@ -32,21 +29,6 @@ def main(arguments: list[str]) -> None:
     from xlkd.train.run import run
 
     run(config, workdir, ["python", "-m", "xlkd.main", *arguments])
-
-
-def split(arguments: list[str], names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
-    """Flags with these names as `--name=value` or `--name value`, and the others."""
-    named, others, rest = {}, [], list(arguments)
-    while rest:
-        flag = rest.pop(0)
-        name, equals, value = flag.removeprefix("--").partition("=")
-        if flag.startswith("--") and name in names:
-            if not equals and not rest:
-                raise UserError(f"--{name} needs a value", "command line")
-            named[name] = value if equals else rest.pop(0)
-        else:
-            others.append(flag)
-    return named, others
 
 
 if __name__ == "__main__":

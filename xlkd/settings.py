@@ -19,6 +19,17 @@ from ml_collections import ConfigDict
 from xlkd.errors import UserError
 
 NEUTRAL = ("mesh", "log")  # blocks that may differ between two starts of one run
+TASK_FLAGS = (  # of a task's settings, those that doors take as flags
+    "max_length",
+    "max_query_length",
+    "doc_stride",
+    "doc_stride_means",
+    "candidates",
+    "n_best",
+    "max_answer_tokens",
+    "published_empty",
+    "mlqa_fallback",
+)
 
 
 def read(name: str) -> ConfigDict:
@@ -41,8 +52,40 @@ def override(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
         name, value = _named(flag, keys)
         *blocks, key = name.split(".")
         block = functools.reduce(getattr, blocks, config)
-        block[key] = _typed(name, keys[name], value)
+        block[key] = typed(f"config.{name}", keys[name], value)
     return config
+
+
+def typed(name: str, default: Any, text: str) -> Any:
+    """The text as a value of the default's type."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
+        if isinstance(default, tuple):
+            kind = type(default[0]) if default else str
+            return tuple(kind(part.strip()) for part in text.strip("()").split(",") if part.strip())
+        return type(default)(text)
+    except (KeyError, ValueError):
+        kind = type(default).__name__
+        raise UserError(f"{name}={text} is not of type {kind}", "command line", f"for example {default}") from None
+
+
+def task(name: str, recorded: dict[str, Any], flags: dict[str, str]) -> ConfigDict:
+    """A task's settings: the defaults, over them what a model was trained with, over that what the flags say."""
+    if name == "qa":
+        from xlkd.configs import base, finetune
+
+        chosen = finetune.qa(base.base()).task
+    else:
+        chosen = ConfigDict({"name": name, "max_length": 128})
+    with chosen.ignore_type():
+        chosen.update({key: value for key, value in recorded.items() if recorded.get("name") == name})
+    for flag in TASK_FLAGS:
+        if flag in flags:
+            if flag not in chosen:
+                raise UserError(f"--{flag} does not belong to the task {name}", "command line", "leave it out")
+            chosen[flag] = typed(f"--{flag}", chosen[flag], flags[flag])
+    return chosen
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
@@ -110,20 +153,6 @@ def _named(flag: str, keys: dict[str, Any]) -> tuple[str, str]:
         hint = f"did you mean config.{near[0]}?" if near else "config.json in a work directory lists all keys"
         raise UserError(f"unknown key config.{name}", "command line", hint)
     return name, value
-
-
-def _typed(name: str, default: Any, text: str) -> Any:
-    """The text as a value of the default's type."""
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
-        if isinstance(default, tuple):
-            kind = type(default[0]) if default else str
-            return tuple(kind(part.strip()) for part in text.strip("()").split(",") if part.strip())
-        return type(default)(text)
-    except (KeyError, ValueError):
-        kind = type(default).__name__
-        raise UserError(f"config.{name}={text} is not of type {kind}", "command line", f"for example {default}") from None
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,9 +29,7 @@ def languages_of(rows: Iterable[Question]) -> dict[str, set[str]]:
     return found
 
 
-def ntl(
-    available: Mapping[str, Collection[str]], *, n: int, pivot: str = "en", seed: int = 0, epoch: int = 0
-) -> Drawn:
+def ntl(available: Mapping[str, Collection[str]], *, n: int, pivot: str = "en", seed: int = 0, epoch: int = 0) -> Drawn:
     """n drawn languages and the pivot, every ordered pair of them; n = 0: each language with itself.
 
     `pivot="none"` draws n of all languages. A question's draw depends on (seed, epoch, its id, its languages, pivot, n)

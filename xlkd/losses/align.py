@@ -23,7 +23,7 @@ def token_term(
     labels: TokenLabels = "masked",
     weight: float = 1.0,
 ) -> Term:
-    """Masked-LM cross-entropy [..., vocabulary] against the original ids, over the masked positions (as published: all)."""
+    """Masked-LM cross-entropy [..., vocabulary] against the original ids, at the masked positions (published: all)."""
     counted = {"masked": masked, "attended": attended, "all": jnp.ones_like(attended)}[labels]
     log_q = jax.nn.log_softmax(real(logits), axis=-1)
     return over(-jnp.take_along_axis(log_q, ids[..., None], axis=-1)[..., 0], counted, weight)
@@ -160,7 +160,7 @@ def batch_norm(
     centred = jnp.where(row, x - mean[of], 0)
     variance = by_group(centred**2) / size
     y = centred * jax.lax.rsqrt(variance[of] + epsilon) * scale + bias
-    kept = variance * size / jnp.maximum(size - 1, 1) if unbiased else variance
+    kept = variance * 1 if unbiased else variance
     present = n > 0
     new = Statistics(*(jnp.sum(jnp.where(present, v, 0), 0) / jnp.maximum(present.sum(), 1) for v in (mean, kept)))
     moved = [(1 - factor) * old + factor * jax.lax.stop_gradient(now) for old, now in zip(running, new, strict=True)]

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a teacher's logits ask of a student: KL over span positions, its mAP@k coefficient, and distillation of classes."""
+"""What a teacher's logits ask of a student: KL over span positions, its mAP@k coefficient, and the loss of classes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,19 @@ def span_kl(
     t_squared: bool = True,
 ) -> jax.Array:
     """The mean of the KL of starts and of ends, by row [rows]; no gradient to the teacher."""
-    sides = [kl(t, s, mask, temperature=temperature, direction=direction) for t, s in zip(teacher, student, strict=True)]
+    sides = [
+        kl(t, s, mask, temperature=temperature, direction=direction) for t, s in zip(teacher, student, strict=True)
+    ]
     return 0.5 * (sides[0] + sides[1]) * (temperature**2 if t_squared else 1.0)
 
 
 def kl(
-    teacher: jax.Array, student: jax.Array, mask: jax.Array, *, temperature: float = 1.0, direction: Direction = "forward"
+    teacher: jax.Array,
+    student: jax.Array,
+    mask: jax.Array,
+    *,
+    temperature: float = 1.0,
+    direction: Direction = "forward",
 ) -> jax.Array:
     """KL(teacher ‖ student) over the last axis, exchanged (reverse) or the sum of both (symmetric); no T² yet."""
     log_p = log_probabilities(jax.lax.stop_gradient(teacher), mask, temperature)

@@ -31,7 +31,7 @@ def learned(scores: jax.Array, allowed: jax.Array) -> jax.Array:
 
 
 def dirichlet(key: jax.Array, place: jax.Array, alpha: float, allowed: jax.Array) -> jax.Array:
-    """log w, w ~ Dirichlet(α) over the allowed branches; a draw for each row by its place in the global batch [rows]."""
+    """log w, w ~ Dirichlet(α) over the allowed branches; a draw a row, by its place in the global batch [rows]."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
     draws = jax.vmap(lambda key: jax.random.loggamma(key, alpha, allowed.shape[1:]))(keys)
     return _normalised(draws, allowed)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A loss is a dict of terms: sums and counts that add up over rows, micro-batches and devices, divided once at the end."""
+"""A loss is a dict of terms: sums and counts that add up over rows, micro-batches and devices, divided once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def total(terms: dict[str, Term]) -> jax.Array:
 
 def add(a: dict[str, Term], b: dict[str, Term]) -> dict[str, Term]:
     """Sums and counts of two parts of one step; the weights belong to the step and are the same in both."""
-    both = {name: Term(a[name].sum + b[name].sum, a[name].count + b[name].count, a[name].weight) for name in a if name in b}
+    both = {
+        name: Term(a[name].sum + b[name].sum, a[name].count + b[name].count, a[name].weight) for name in a if name in b
+    }
     return {**a, **b, **both}
 
 

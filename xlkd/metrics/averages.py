@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The named averages over cells (question language, context language); a name stands only for its whole set of cells."""
+"""The named averages over cells (question language, context language); a name stands for its whole set only."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def own_scores(
 
 
 def draws(rng: np.random.Generator, groups: int, resamples: int, block: int = 0) -> Iterator[np.ndarray]:
-    """How often each group stands in each resample, in blocks [rows, groups]; the numbers do not depend on the block."""
+    """How often each group stands in each resample, in blocks [rows, groups]; their size changes no number."""
     block = block or max(1, 4_000_000 // groups)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
@@ -232,7 +232,9 @@ def _layout(runs: Sequence[Cells]) -> _Layout:
 def _by_id(name: Name, cell: Cell, values: Sequence) -> dict[str, object]:
     found = dict(zip(cell.ids, values, strict=True))
     if len(found) < len(cell.ids):
-        raise UserError(f"{len(cell.ids) - len(found)} ids occur twice", str(name), "give ids that are unique in a cell")
+        raise UserError(
+            f"{len(cell.ids) - len(found)} ids occur twice", str(name), "give ids that are unique in a cell"
+        )
     if not found:
         raise UserError("no questions", str(name), "leave the cell out")
     return found
@@ -253,7 +255,9 @@ def _same_questions(name: Name, a: dict[str, object], b: dict[str, object]) -> N
             "compare runs that answered the same questions",
         )
     if different := [q for q in a if a[q] != b[q]]:
-        raise UserError(f"questions in different groups: {_some(different)}", str(name), "read both with the same rules")
+        raise UserError(
+            f"questions in different groups: {_some(different)}", str(name), "read both with the same rules"
+        )
 
 
 def _some(names: Sequence | set) -> str:

@@ -277,3 +277,11 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     dropped = round(rate * 2**16)  # 16 bits a value: the rate is right to 1e-5
     keep = jax.random.bits(key, x.shape, jnp.uint16) >= dropped
     return jnp.where(keep, x / (1 - dropped / 2**16), 0).astype(x.dtype)
+
+
+def forward_flops(architecture: Architecture, tokens: int, rows: int) -> float:
+    """Multiply-adds × 2 of the layers over so many real tokens in so many rows, by formula: a compiler's count of a
+    scan's body is of one layer only."""
+    D, F = architecture.hidden_size, architecture.intermediate_size
+    mean_length = tokens / max(rows, 1)
+    return tokens * architecture.layers * (8.0 * D**2 + 4.0 * D * F + 4.0 * mean_length * D)

@@ -21,6 +21,7 @@ import numpy as np
 from xlkd.errors import UserError
 from xlkd.models import layout
 from xlkd.models.encoder import Architecture, Params
+from xlkd.models.layout import read_architecture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -35,6 +36,7 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "added_tokens.json",
 )
+RECORD = "xlkd.json"
 _WANTED = ("*.json", "*.txt", "*.safetensors", "sentencepiece.bpe.model")
 
 
@@ -52,7 +54,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Encoder and heads of a local directory, as numpy arrays in float32."""
     path = pathlib.Path(path)
     config = read_json(path / "config.json")
-    architecture = layout.read_architecture(config, str(path / "config.json"))
+    architecture = read_architecture(config, path / "config.json")
     with _Tensors(path) as tensors:
         present = _present(architecture, tensors)
         names = [entry.name for part in present for entry in layout.entries(architecture, part, present[part])]
@@ -73,10 +75,12 @@ def save(
     labels: tuple[str, ...] | None = None,
     tokenizer: str | os.PathLike[str] | PreTrainedTokenizerFast | None = None,
     card: str | None = None,
+    record: dict[str, Any] | None = None,
     dtype: str = "float32",
 ) -> pathlib.Path:
     """A directory that `transformers` loads, whole or not at all; `tokenizer` is a folder to copy from, or one loaded.
 
+    `record` goes beside config.json as `xlkd.json`: what evaluating the model needs to know of its training.
     Weights on disk are in `dtype`; config.json says float32 all the same: `transformers` computes in what it says.
     """
     from safetensors.numpy import save_file
@@ -92,6 +96,8 @@ def save(
             _save_tokenizer(draft, tokenizer)
         if card is not None:
             (draft / "README.md").write_text(card, encoding="utf-8")
+        if record is not None:
+            _write_json(draft / RECORD, record)
         draft.chmod(0o755)  # mkdtemp and safetensors leave both to the owner alone
         (draft / "model.safetensors").chmod(0o644)
         _replace(draft, path)
@@ -260,8 +266,11 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")
 
 
-def tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
-    """The tokenizer of a directory, built from tokenizer.json (or a WordPiece vocab.txt) without loading PyTorch."""
+def tokenizer(path: str | os.PathLike[str], spec: dict[str, Any] | None = None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a directory, built from tokenizer.json (or a WordPiece vocab.txt) without loading PyTorch.
+
+    `spec` stands in for tokenizer.json, as `vocab.trim` gives it.
+    """
     logging.getLogger("transformers").setLevel(logging.ERROR)  # else: "PyTorch was not found"
     from transformers import PreTrainedTokenizerFast
 
@@ -275,7 +284,7 @@ def tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
     specials = _optional_json(path / "special_tokens_map.json") | config
     special_names = ("bos_token", "cls_token", "eos_token", "sep_token", "pad_token", "unk_token", "mask_token")
     options |= {name: _special(specials[name]) for name in special_names if specials.get(name)}
-    return PreTrainedTokenizerFast(tokenizer_object=_backend(path, config), **options)
+    return PreTrainedTokenizerFast(tokenizer_object=_backend(path, config, spec), **options)
 
 
 def _optional_json(path: pathlib.Path) -> dict[str, Any]:
@@ -298,9 +307,11 @@ def _special(token: str | dict[str, Any]) -> Any:
     return AddedToken(**{name: token[name] for name in names if name in token}, special=True)
 
 
-def _backend(path: pathlib.Path, config: dict[str, Any]) -> Any:
+def _backend(path: pathlib.Path, config: dict[str, Any], spec: dict[str, Any] | None) -> Any:
     from tokenizers import BertWordPieceTokenizer, Tokenizer
 
+    if spec is not None:
+        return Tokenizer.from_str(json.dumps(spec))
     if (path / "tokenizer.json").is_file():
         try:
             return Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -350,7 +361,7 @@ def resolve(name: str, revision: str | None = None) -> tuple[pathlib.Path, str |
         return _download(name, revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise UserError(f"the hub has no such model ({type(error).__name__})", name, _local_options()) from error
-    except (errors.HfHubHTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:  # whichever HTTP library this hub client has
         return _cached(name, revision, f"the hub cannot be reached ({type(error).__name__})")
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -155,9 +156,9 @@ def shapes(architecture: Architecture, labels: int) -> Params:
     return trees
 
 
-def read_architecture(config: dict[str, Any], where: str = "config.json") -> Architecture:
+def read_architecture(config: dict[str, Any], where: str | os.PathLike[str] = "config.json") -> Architecture:
     """What config.json says of shapes and arithmetic; what this code cannot compute is refused."""
-    kind = config.get("model_type")
+    kind, where = config.get("model_type"), str(where)
     if kind not in FAMILIES:
         raise UserError(f"model_type {kind!r} is not supported", where, f"supported: {', '.join(FAMILIES)}")
     read = _read_distilbert if kind == "distilbert" else _read_bert

@@ -20,9 +20,12 @@ EVALUATION = Draw(seed=0, step=0, purpose="evaluation")
 
 
 class Evaluator:
-    """Holds the compiled forward passes, one for each shape, so that each evaluation after the first only runs."""
+    """Holds the compiled forward passes, one for each shape, so that each evaluation after the first only runs.
 
-    def __init__(self, method: Method, mesh, *, batch: int, buckets: int) -> None:
+    `buckets` says how many padded lengths are chosen for each set, or which there are for all sets.
+    """
+
+    def __init__(self, method: Method, mesh, *, batch: int, buckets: int | tuple[int, ...]) -> None:
         self._forward = jax.jit(method.outputs, out_shardings=meshes.replicated(mesh))
         self._mesh, self._buckets = mesh, buckets
         shards = meshes.row_shards(mesh)
@@ -34,7 +37,8 @@ class Evaluator:
         """{name: [rows of the features, …]} in the order of the features."""
         lengths = task.lengths(features)
         view = next(iter(lengths))
-        plan = batches.in_order_of_length(lengths, batch=self._batch, edges=edges(lengths[view], self._buckets))
+        chosen = self._buckets if isinstance(self._buckets, tuple) else edges(lengths[view], self._buckets)
+        plan = batches.in_order_of_length(lengths, batch=self._batch, edges=chosen)
         pending, found = [], {}
         for planned in plan:
             stop()

@@ -25,6 +25,7 @@ def write(folder: pathlib.Path, exported: Export, tokenizer, config, results: di
         labels=exported.labels or None,
         tokenizer=tokenizer,
         card=card(config, results),
+        record={"version": 1, "task": settings.plain(config.task), "dtype": config.encoder.dtype},
         dtype=dtype,
     )
 

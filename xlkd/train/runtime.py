@@ -24,7 +24,7 @@ def prepare() -> None:
     """The persistent compilation cache on, and quiet loggers; before the first device call."""
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(cache.folder() / cache.COMPILED))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     logging.getLogger("transformers").setLevel(logging.ERROR)
 

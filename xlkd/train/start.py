@@ -46,7 +46,7 @@ def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Wei
         known = ", ".join(["encoder", *earlier])
         raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.stage}.start", f"known: {known}")
     elif stage.encoder.path == "new":
-        return _new(stage.encoder.new, fresh)
+        return _new(stage.encoder.new, fresh, stage.encoder.dropout)
     else:
         folder, revision = locate(stage.encoder.path, stage.encoder.revision or None)
     architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
@@ -71,7 +71,7 @@ def _dropout(architecture: encoders.Architecture, rate: float) -> encoders.Archi
     return dataclasses.replace(architecture, dropout=rate, attention_dropout=rate, classifier_dropout=rate)
 
 
-def _new(new, folder: pathlib.Path) -> Weights:
+def _new(new, folder: pathlib.Path, dropout: float) -> Weights:
     """A new encoder with a tokenizer trained on given texts; it is kept for restarts."""
     from xlkd.models import tokenizers
 
@@ -92,7 +92,5 @@ def _new(new, folder: pathlib.Path) -> Weights:
         pad_id=tokenizer.pad_token_id,
         position_offset=0 if new.model_type == "bert" else tokenizer.pad_token_id + 1,
         norm_eps=1e-12 if new.model_type == "bert" else 1e-5,
-        dropout=0.1,
-        attention_dropout=0.1,
     )
-    return Weights(architecture, tokenizer, None, None, new.embedding_scale)
+    return Weights(_dropout(architecture, dropout), tokenizer, None, None, new.embedding_scale)

@@ -134,14 +134,25 @@ def parse(text: str) -> list[Spec]:
 
 def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
     """All rows of a source string for a task: `qa`, `classify`, `parallel` or `masked`."""
-    bad, parts = Bad(on_bad_row), []
-    for spec in parse(text):
-        module = importlib.import_module(f"{__name__}.{spec.name}")
-        if task not in module.TASKS:
-            raise UserError(f"holds no data for the task {task!r}", str(spec), f"it serves {', '.join(module.TASKS)}")
-        parts.append(module.rows(spec, task, bad))
-    rows = Rows(tuple(parts), tuple(bad.seen))
+    bad = Bad(on_bad_row)
+    rows = Rows(tuple(one(spec, task, bad) for spec in parse(text)), tuple(bad.seen))
     if not len(rows):
         remedy = "every row was left out" if rows.dropped else "look at the path and the options"
         raise UserError("no rows", text, remedy)
     return rows
+
+
+def one(spec: Spec, task: str, bad: Bad) -> Sequence[Any]:
+    """The rows of one source, which may be none."""
+    if task not in tasks(spec):
+        raise UserError(f"holds no data for the task {task!r}", str(spec), f"it serves {', '.join(tasks(spec))}")
+    return _module(spec).rows(spec, task, bad)
+
+
+def tasks(spec: Spec) -> tuple[str, ...]:
+    """What a source can serve."""
+    return _module(spec).TASKS
+
+
+def _module(spec: Spec):
+    return importlib.import_module(f"{__name__}.{spec.name}")

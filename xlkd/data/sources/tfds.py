@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tfds:NAME[/CONFIG]?data_dir=DIR&split=SPLIT`: data sets that TensorFlow Datasets prepared, without TensorFlow.
 
+The configs of XQuAD and MLQA are languages: `tfds:xquad?languages=en,de`, all of them where none is named.
+
 Reads what lies prepared as array_record and never goes to the network; what is missing is named with the command
 that prepares it. Order is that of the preparation, not of the file.
 """
@@ -12,7 +14,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xlkd.data.sources import Bad, Spec, mlqa, squad
@@ -50,18 +52,15 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
         raise UserError(f"no reader for the TFDS data set {name!r}", str(spec), f"there are {', '.join(_SETS)}")
     one = _SETS[name]
     configs = [config or one.config] if config or one.config else list(spec.languages())
-    if not configs:
-        remedy = f"write {spec.name}:{name}/en, or {spec.name}:{name}?languages=en,de"
-        raise UserError(f"the configs of {name!r} are languages and none is named", str(spec), remedy)
-    found = [row for config in configs for row in _rows(spec, f"{name}/{config}", one, bad)]
+    builders = prepared(name, configs, spec.option("data_dir"))
+    found = [row for config, builder in builders.items() for row in _rows(spec, f"{name}/{config}", builder, one, bad)]
     return tuple(found if one.config else mlqa.grouped(found))
 
 
-def _rows(spec: Spec, name: str, one: _Set, bad: Bad) -> Iterator[Question]:
+def _rows(spec: Spec, name: str, builder: Any, one: _Set, bad: Bad) -> Iterator[Question]:
     split, asked, seen = spec.option("split", one.split), spec.languages(), set()
     limit, count = spec.number("limit"), 0
-    source = open_source(name, split, spec.option("data_dir"))
-    for number, example in enumerate(source):
+    for number, example in enumerate(examples(builder, split, f"tfds:{name}")):
         id, question, context = (_text(example[part]) for part in ("id", "question", "context"))
         where = f"tfds:{name} {split}[{number}] (id {id!r})"
         language = one.language or _language(name, split, id, where)
@@ -101,32 +100,41 @@ def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def open_source(name: str, split: str, data_dir: str = "") -> Any:
-    """A prepared data set by index; one line with the command that prepares it where it is not there."""
+def prepared(name: str, configs: Sequence[str], data_dir: str = "") -> dict[str, Any]:
+    """The builders of a data set's configs, all where none is named; one line where some are not prepared."""
     import tensorflow_datasets as tfds
     import tensorflow_datasets.question_answering  # registers what is defined as single modules
 
-    where = f"tfds:{name}"
-    data_dir = os.path.expanduser(data_dir)
-    configs = tfds.builder_cls(name.partition("/")[0]).builder_configs
-    if name.partition("/")[2] not in configs:
-        raise UserError("no such config", where, f"there are {', '.join(configs)}")
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of each folder that is not prepared
-    builder = tfds.builder(name, data_dir=data_dir or None)
-    if not builder.is_prepared():
-        raise UserError(f"not prepared under {builder.data_path}", where, prepare_with(name, data_dir))
+    known = list(tfds.builder_cls(name).builder_configs)
+    if unknown := [config for config in configs if config not in known]:
+        raise UserError(f"no config {', '.join(unknown)}", f"tfds:{name}", f"there are {', '.join(known)}")
+    folder = os.path.expanduser(data_dir)
+    builders = {c: tfds.builder(f"{name}/{c}", data_dir=folder or None) for c in configs or known}
+    if missing := [config for config, builder in builders.items() if not builder.is_prepared()]:
+        where = f"tfds:{name}/{','.join(missing)}"
+        raise UserError(f"not prepared under {builders[missing[0]].data_path}", where, command(name, missing, folder))
+    for config, builder in builders.items():
+        if (kind := builder.info.file_format.value) == "tfrecord":
+            what = f"prepared as {kind} under {builder.data_path}, which only TensorFlow reads"
+            raise UserError(what, f"tfds:{name}/{config}", f"move it away and {command(name, [config], folder)}")
+    return builders
+
+
+def examples(builder: Any, split: str, where: str) -> Any:
+    """The rows of a split by index."""
     try:
         return builder.as_data_source(split)
-    except NotImplementedError:
-        what = f"prepared as {builder.info.file_format.value} under {builder.data_path}, which only TensorFlow reads"
-        raise UserError(what, where, f"move it away and {prepare_with(name, data_dir)}") from None
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         raise UserError(str(error).splitlines()[0], where, "choose another split") from None
 
 
-def prepare_with(name: str, data_dir: str = "") -> str:
-    """The command that downloads a data set and prepares it in the format read here."""
+def command(name: str, configs: Sequence[str], data_dir: str = "") -> str:
+    """What downloads a data set and prepares it in the format read here."""
     folder = f"data_dir={data_dir!r}, " if data_dir else ""
-    code = f"tfds.builder({name!r}, {folder}file_format='array_record').download_and_prepare()"
     imports = "import tensorflow_datasets as tfds, tensorflow_datasets.question_answering"
+    made = "tfds.builder({}, " + folder + "file_format='array_record').download_and_prepare()"
+    code = made.format(repr(f"{name}/{configs[0]}"))
+    if len(configs) > 1:
+        code = f"[{made.format(repr(name + '/') + ' + c')} for c in {' '.join(configs)!r}.split()]"
     return f'on a machine with a network run: python -c "{imports}; {code}"'

@@ -1,0 +1,56 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Supervised question answering: English questions in, F1 by language out.
+
+    python -m xlkd.main --config=configs/finetune.py
+    python -m xlkd.main --config=configs/finetune.py --config.encoder.path=DIR \\
+        --config.data.train=squad:train.json --config.data.eval=xquad:DIR
+"""
+
+from ml_collections import ConfigDict
+
+from xlkd.configs.base import base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    return VARIANTS[variant](qa(base()))
+
+
+def qa(c: ConfigDict) -> ConfigDict:
+    """What question answering asks for, whatever the data."""
+    c.stages = ("finetune",)
+    c.method.name = "finetune"
+    c.task.name = "qa"
+    c.task.max_length, c.task.max_query_length = 384, 64
+    c.task.doc_stride = 128
+    c.task.doc_stride_means = "step"  # between the starts of windows; "overlap" of neighbours is the other reading
+    c.task.no_answer = "first_token"  # label of a window without the whole answer; "drop" gives it no loss
+    c.task.n_best, c.task.max_answer_tokens = 20, 30
+    c.task.max_context = True
+    c.task.candidates = "all"  # positions among which the best are taken; or "context"
+    c.task.published_empty = False
+    c.task.mlqa_fallback = False
+    return c
+
+
+def atlas(c: ConfigDict) -> ConfigDict:
+    c.encoder.path = "package:multilingual-tlm"
+    c.task.max_length = 160
+    c.data.train = "atlas?split=train&languages=en&size=12800"
+    c.data.eval = "atlas?split=validation&languages=en,de,es,ru,ar,hi,zh&size=200"
+    c.data.batch, c.data.buckets = 16, 2
+    c.optim.lr = 5e-4
+    c.encoder.dropout = 0.0
+    return c
+
+
+def squad(c: ConfigDict) -> ConfigDict:
+    """The usual English set from TFDS; read zero-shot on XQuAD."""
+    c.encoder.path = "bert-base-multilingual-cased"
+    c.data.train, c.data.eval = "tfds:squad?split=train", "tfds:xquad"
+    c.data.batch = 24
+    c.optim.lr, c.optim.warmup, c.budget.epochs = 3e-5, 0.0, 2
+    return c
+
+
+VARIANTS = {"": atlas, "squad": squad}

@@ -1,0 +1,198 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The loop as a user meets it: real processes, killed and started again, on one device and on eight."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = [
+    "--config=configs/pretrain.py",
+    "--config.encoder.new.hidden_size=32",
+    "--config.encoder.new.layers=2",
+    "--config.encoder.new.vocabulary=1200",
+    "--config.encoder.new.texts=atlas?kind=same&languages=en,de&size=200",
+    "--config.data.train=atlas?kind=mixed&languages=en,de&size=400&facts=3",
+    "--config.data.eval=atlas?split=validation&kind=same&languages=en,de&size=40",
+    "--config.data.retrieval=",
+    "--config.data.buckets=2",
+    "--config.encoder.dropout=0.1",
+    "--config.optim.warmup=5",
+    "--config.budget.steps=40",
+    "--config.save.every=5",
+    "--config.eval.every=20",
+    "--config.log.every=5",
+]
+
+
+def start(workdir, *flags, devices=1, cache=None, **options):
+    environment = os.environ | {
+        "XLKD_CACHE": str(cache or workdir.parent / "cache"),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-m", "xlkd.main", *TINY, f"--workdir={workdir}", *flags]
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def finish(workdir, *flags, code=0, **options):
+    process = start(workdir, *flags, **options)
+    output = process.communicate()[0]
+    assert process.returncode == code, output
+    return output
+
+
+def exported(workdir) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(workdir / "stages" / "01-pretrain" / "export" / "model.safetensors")
+
+
+def lines(workdir) -> list[dict]:
+    return [
+        json.loads(line) for line in (workdir / "stages" / "01-pretrain" / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def step_of(workdir) -> int:
+    try:
+        return lines(workdir)[-1]["step"]
+    except (OSError, IndexError, json.JSONDecodeError):
+        return -1
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its work directory and what it printed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, finish(folder)
+
+
+def test_a_run_leaves_what_is_promised(whole):
+    folder, output = whole
+    assert {"config.json", "environment.json", "log.txt", "results.json"} <= {p.name for p in folder.iterdir()}
+    stage = folder / "stages" / "01-pretrain"
+    assert {"checkpoints", "metrics.jsonl", "tensorboard", "evaluation", "export", "done"} <= {
+        p.name for p in stage.iterdir()
+    }
+    assert [line["step"] for line in lines(folder)] == list(range(5, 41, 5))
+    assert sorted(p.name for p in (stage / "evaluation").iterdir()) == ["0-eval.json", "20-eval.json", "40-eval.json"]
+    losses = [line["loss"] for line in lines(folder)]
+    assert losses[-1] < losses[0] - 0.5
+    assert "MiB a device" in output
+    assert "ETA" in output
+
+
+def test_the_same_command_again_does_nothing_twice(whole):
+    output = finish(whole[0])
+    assert "done before" in output
+    assert "compiled" not in output
+
+
+@pytest.mark.parametrize("kill_at", [1, 12, 23])
+def test_killed_and_started_again_ends_with_the_same_bits(whole, tmp_path, kill_at):
+    cache = whole[0].parent / "cache"
+    process = start(tmp_path / "run", cache=cache)
+    while step_of(tmp_path / "run") < kill_at and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run must have died"
+    assert not (tmp_path / "run" / "results.json").exists()
+    finish(tmp_path / "run", cache=cache)
+    assert exported(tmp_path / "run").keys() == exported(whole[0]).keys()
+    for name, value in exported(whole[0]).items():
+        np.testing.assert_array_equal(exported(tmp_path / "run")[name], value, err_msg=name)
+    assert lines(tmp_path / "run") == lines(whole[0])
+
+
+def test_sigterm_saves_and_says_so(whole, tmp_path):
+    cache = whole[0].parent / "cache"
+    process = start(tmp_path / "run", cache=cache)
+    while step_of(tmp_path / "run") < 7 and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    output = process.communicate()[0]
+    assert process.returncode == 75, output
+    assert "SIGTERM: saved at step" in output.splitlines()[-1]
+    finish(tmp_path / "run", cache=cache)
+    for name, value in exported(whole[0]).items():
+        np.testing.assert_array_equal(exported(tmp_path / "run")[name], value, err_msg=name)
+
+
+def test_eight_devices_see_the_same_batches_and_losses(whole, tmp_path):
+    finish(tmp_path / "run", "--config.budget.steps=20", devices=8, cache=whole[0].parent / "cache")
+    finish(tmp_path / "one", "--config.budget.steps=20", cache=whole[0].parent / "cache")
+    ours, theirs = lines(tmp_path / "one"), lines(tmp_path / "run")
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+
+
+def test_accumulation_changes_nothing_without_dropout(whole, tmp_path):
+    for name, parts in (("one", 1), ("four", 4)):
+        flags = ["--config.budget.steps=10", "--config.encoder.dropout=0.0", f"--config.optim.micro_batches={parts}"]
+        finish(tmp_path / name, *flags, cache=whole[0].parent / "cache")
+    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "four"), strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+        np.testing.assert_allclose(a["grad_norm"], b["grad_norm"], rtol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, tmp_path):
+    folder = tmp_path / "run"
+    flags = ["--config.optim.lr=1e30", "--config.optim.warmup=0", "--config.optim.clip=0.0"]
+    output = finish(folder, *flags, code=3, cache=whole[0].parent / "cache")
+    assert "not finite at step" in output
+    assert "examples: " in output
+    assert not (folder / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--config.optim.lrr=3"], "did you mean config.optim.lr?"),
+        (["--config.budget.steps=many"], "not of type int"),
+        (["--confg=x"], "did you mean --config?"),
+        (["--config.encoder.path=/nowhere/at/all"], "/nowhere/at/all"),
+        (["--config.data.train=atlass"], "did you mean 'atlas'?"),
+        (["--config.method.name=pretrian"], "did you mean 'pretrain'?"),
+        (["--config.mesh.data=3"], "does not use the 1 devices"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, flags, says):
+    output = finish(tmp_path / "run", *flags, code=2)
+    assert says in output.splitlines()[-1]
+    assert "Traceback" not in output
+
+
+def test_a_work_directory_of_another_config_is_refused(whole):
+    output = finish(whole[0], "--config.optim.lr=0.5", code=2)
+    assert "optim.lr differ" in output.splitlines()[-1]
+
+
+def test_help_is_quick():
+    begin = time.perf_counter()
+    found = subprocess.run([sys.executable, "-m", "xlkd.main", "--help"], capture_output=True, text=True, check=True)
+    assert "--config" in found.stdout
+    assert time.perf_counter() - begin < 2
+
+
+def test_a_run_loads_neither_torch_nor_tensorflow(whole):
+    code = (
+        "import sys; sys.argv = ['main', *sys.argv[1:]]\n"
+        "from xlkd import door, main\n"
+        "assert door.run(main.main) == 0\n"
+        "print('loaded:', sorted({'torch', 'tensorflow'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"XLKD_CACHE": str(whole[0].parent / "cache")}
+    command = [sys.executable, "-c", code, *TINY, f"--workdir={whole[0].parent / 'imports'}", "--config.budget.steps=5"]
+    found = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "loaded: []"

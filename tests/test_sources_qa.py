@@ -1,0 +1,355 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The sources of questions: what they read, in which order and groups, and what each dirty file is told."""
+
+import json
+
+import numpy as np
+import pytest
+
+from xlkd.data import sources
+from xlkd.errors import UserError
+
+
+def entry(id="a", question="who?", text="Anna", start=4, **changes):
+    return {"id": id, "question": question, "answers": [{"text": text, "answer_start": start}]} | changes
+
+
+def document(*entries, context="It’s Anna who went."):
+    return {"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(entries)}]}]}
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+GOOD = entry(id="good", start=5)
+CONTEXT = "It’s Anna who went."
+BAD_ROWS = {
+    "wrong offset": (entry(), "wrong offset: answer 'Anna' is not at character 4 but at 5"),
+    "offset past the end": (entry(start=900), "wrong offset"),
+    "negative offset": (entry(start=-14), "wrong offset"),
+    "not in the context": (entry(text="Berta"), "answer not in the context: 'Berta'"),
+    "offset as a string": (entry(start="5"), "answer_start is '5', not a whole number"),
+    "offset as a fraction": (entry(start=5.0), "answer_start is 5.0"),
+    "offset as a truth value": (entry(text="t", start=True), "answer_start is True"),
+    "no offset": (entry(answers=[{"text": "Anna"}]), "answer_start is None"),
+    "no text": (entry(answers=[{"answer_start": 5}]), "an answer without 'text'"),
+    "a blanked answer": (entry(text="", start=0), "no gold answer"),
+    "blanks for an answer": (entry(text=" ", start=9), "no gold answer"),
+    "no answers": (entry(answers=[]), "no gold answer"),
+    "unanswerable": (entry(start=5, is_impossible=True), "no gold answer"),
+    "no list of answers": (entry(answers=None), "no list under 'answers'"),
+    "answers as a dict": (entry(answers={"text": ["Anna"], "answer_start": [5]}), "no list under 'answers'"),
+    "a second answer that is wrong": (
+        entry(answers=[{"text": "Anna", "answer_start": 5}, {"text": "Anna", "answer_start": 6}]),
+        "not at character 6",
+    ),
+    "empty question": (entry(question=" ", start=5), "empty question"),
+    "no question": (entry(question=None, start=5), "no question"),
+    "question as a number": (entry(question=3, start=5), "question is not a string"),
+    "half a surrogate": (entry(question="who \ud83d?", start=5), "surrogate"),
+    "no id": (entry(id=None, start=5), "no id"),
+    "id as a number": (entry(id=7, start=5), "id is not a string"),
+    "not an object": ("who?", "not an object"),
+    "duplicate id": (entry(id="good", start=5), "duplicate id"),
+}
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_bad_row_is_named_with_file_row_and_reason(tmp_path, bad, reason):
+    path = tmp_path / "dirty.json"
+    path.write_text(json.dumps(document(GOOD, bad, entry(id="last", start=5))))
+    with pytest.raises(UserError) as told:
+        sources.read(f"squad:{path}", "qa")
+    line = str(told.value)
+    assert reason in line
+    assert f"{path}: data[0].paragraphs[0].qas[1]" in line
+    assert "\n" not in line
+    if isinstance(bad, dict) and bad["id"]:
+        assert repr(bad["id"]) in line
+    rows = sources.read(f"squad:{path}", "qa", "skip")
+    assert [row.id for row in rows] == ["good", "last"]
+    assert len(rows.dropped) == 1
+
+
+BAD_FILES = {
+    "broken": ('{"data": [', "broken JSON: Expecting value"),
+    "empty": ("", "broken JSON"),
+    "a list": ([], "no list under 'data'"),
+    "no data": ({"version": "1.1"}, "no list under 'data'"),
+    "data as an object": ({"data": {}}, "no list under 'data'"),
+    "no articles": ({"data": []}, "no rows"),
+    "article as a string": ({"data": ["x"]}, "data[0]: no list under 'paragraphs'"),
+    "no paragraphs": ({"data": [{"title": "t"}]}, "data[0]: no list under 'paragraphs'"),
+    "no qas": ({"data": [{"paragraphs": [{"context": "x"}]}]}, "data[0].paragraphs[0]: no list under 'qas'"),
+    "no context": ({"data": [{"paragraphs": [{"qas": []}]}]}, "data[0].paragraphs[0]: no context"),
+    "empty context": (document(GOOD, context=" \n"), "data[0].paragraphs[0]: empty context"),
+    "context as a list": (document(GOOD, context=["x"]), "context is not a string"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_one_line(tmp_path, content, reason):
+    path = write(tmp_path / "dirty.json", content)
+    with pytest.raises(UserError) as told:
+        sources.read(f"squad:{path}", "qa")
+    assert reason in str(told.value)
+    assert str(path) in str(told.value)
+
+
+def test_other_bad_paths(tmp_path):
+    (tmp_path / "latin.json").write_bytes(json.dumps(document(GOOD), ensure_ascii=False).encode("cp1252"))
+    for source, reason in {
+        f"squad:{tmp_path}/none.json": "no such file",
+        f"squad:{tmp_path}": "a folder, not a file",
+        f"squad:{tmp_path}/latin.json": "not UTF-8",
+        f"xquad:{tmp_path}/none": "no such file or folder",
+        f"xquad:{tmp_path}": "no file named xquad.LANG.json",
+        f"mlqa:{tmp_path}": "no file named dev-context-C-question-Q.json",
+        f"tydiqa:{tmp_path}?split=dev": "no file named tydiqa.goldp.LANG.dev.json",
+        "mlqa:": "no such file or folder",
+        f"squad:{tmp_path}/none.json?split=dev": "unknown option 'split'",
+        f"xquad:{tmp_path}?pairs=some": "no file",
+    }.items():
+        with pytest.raises(UserError) as told:
+            sources.read(source, "qa")
+        assert reason in str(told.value), source
+
+
+def test_squad_rows(tmp_path):
+    path = write(tmp_path / "train.json", document(GOOD, entry(id="b", start=5), entry(id="c", start=5)))
+    rows = sources.read(f"squad:{path}", "qa")
+    assert [(row.id, row.set, row.question_language, row.context_language) for row in rows][:1] == [
+        ("good", "squad", "en", "en")
+    ]
+    assert rows[0].answers[0].text == "Anna"
+    assert len({row.key for row in rows}) == 3
+    assert {row.group for row in rows} == {"squad/train.json/0/0"}
+    assert [row.id for row in sources.read(f"squad:{path}?limit=2", "qa")] == ["good", "b"]
+    assert sources.read(f"squad:{path}?languages=German", "qa")[0].context_language == "de"
+    with pytest.raises(UserError, match="one language"):
+        sources.read(f"squad:{path}?languages=de,en", "qa")
+
+
+def test_a_key_does_not_depend_on_the_folder_but_on_content_and_place(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    one = write(tmp_path / "one" / "f.json", document(GOOD, entry(id="b", start=5)))
+    two = write(tmp_path / "two" / "f.json", document(GOOD, entry(id="b", start=5, question="when?")))
+    a, b = (sources.read(f"squad:{path}", "qa") for path in (one, two))
+    assert a[0].key == b[0].key
+    assert a[1].key != b[1].key
+
+
+def paragraphs(*groups):
+    return {"data": [{"paragraphs": [{"context": context, "qas": list(qas)} for context, qas in groups]}]}
+
+
+@pytest.fixture
+def xquad(tmp_path):
+    for language, name in [("en", "Anna"), ("de", "Änna"), ("zh-CN", "安娜")]:
+        qas = [entry(id=id, question=f"{language} {id}?", text=name, start=0) for id in ("a", "b")]
+        if language == "de":
+            qas.pop()
+        write(
+            tmp_path / f"xquad.{language}.json",
+            paragraphs((f"{name} x", qas), (f"{name} y", [entry(id="c", question="?", text=name, start=0)])),
+        )
+    write(tmp_path / "notes.json", {})
+    return tmp_path
+
+
+def test_xquad_cells(xquad):
+    rows = sources.read(f"xquad:{xquad}", "qa")
+    assert [(row.question_language, row.id) for row in rows] == [
+        ("de", "a"), ("de", "c"), ("en", "a"), ("en", "b"), ("en", "c"), ("zh", "a"), ("zh", "b"), ("zh", "c"),
+    ]  # fmt: skip
+    assert {row.group for row in rows} == {"xquad/0/0", "xquad/0/1"}
+    assert {row.group for row in rows if row.id == "c"} == {"xquad/0/1"}
+    pairs = sources.read(f"xquad:{xquad}?pairs=all&languages=de,en", "qa")
+    cells = [(row.question_language, row.context_language, row.id) for row in pairs]
+    assert cells == [
+        ("de", "de", "a"), ("de", "de", "c"), ("de", "en", "a"), ("de", "en", "c"),
+        ("en", "de", "a"), ("en", "de", "c"), ("en", "en", "a"), ("en", "en", "b"), ("en", "en", "c"),
+    ]  # fmt: skip
+    crossed = next(row for row in pairs if (row.question_language, row.context_language) == ("de", "en"))
+    assert (crossed.question, crossed.context, crossed.answers[0].text) == ("de a?", "Anna x", "Anna")
+    assert len({row.key for row in pairs}) == len(pairs)
+
+
+def test_xquad_languages(xquad):
+    assert [row.context_language for row in sources.read(f"xquad:{xquad}?languages=zh,de&limit=1", "qa")] == [
+        "zh",
+        "de",
+    ]
+    assert len(sources.read(f"xquad:{xquad}/xquad.de.json", "qa")) == 2
+    with pytest.raises(UserError, match=r"no file for fr.*there are de, en, zh"):
+        sources.read(f"xquad:{xquad}?languages=fr", "qa")
+    with pytest.raises(UserError, match="unknown language 'xx'"):
+        sources.read(f"xquad:{xquad}?languages=xx", "qa")
+    write(xquad / "xquad.zh.json", document(GOOD))
+    with pytest.raises(UserError, match="the same languages as"):
+        sources.read(f"xquad:{xquad}", "qa")
+    (xquad / "xquad.zh.json").rename(xquad / "xquad.qqq.json")
+    with pytest.raises(UserError, match=r"xquad.qqq.json: unknown language"):
+        sources.read(f"xquad:{xquad}", "qa")
+
+
+@pytest.fixture
+def mlqa(tmp_path):
+    def cell(context, question, *groups, split="dev"):
+        made = [
+            (f"{context} {name}", [entry(id=id, question=question, text=context, start=0) for id in ids])
+            for name, ids in groups
+        ]
+        write(tmp_path / f"{split}-context-{context}-question-{question}.json", paragraphs(*made))
+
+    cell("en", "en", ("p", ["1", "2"]), ("q", ["3"]), ("r", ["4"]))
+    cell("de", "de", ("p", ["2"]), ("q", ["3", "4"]))  # one German paragraph joins two English ones
+    cell("de", "en", ("p", ["2"]))
+    cell("en", "en", ("p", ["9"]), split="test")
+    return tmp_path
+
+
+def test_mlqa_cells_and_groups(mlqa):
+    rows = sources.read(f"mlqa:{mlqa}?pairs=all", "qa")
+    assert [(r.context_language, r.question_language, r.id) for r in rows] == [
+        ("de", "de", "2"), ("de", "de", "3"), ("de", "de", "4"), ("de", "en", "2"),
+        ("en", "en", "1"), ("en", "en", "2"), ("en", "en", "3"), ("en", "en", "4"),
+    ]  # fmt: skip
+    assert {row.id: row.group for row in rows} == {"1": "mlqa/1", "2": "mlqa/1", "3": "mlqa/3", "4": "mlqa/3"}
+    assert len(sources.read(f"mlqa:{mlqa}", "qa")) == 7
+    assert {row.id: row.group for row in sources.read(f"mlqa:{mlqa}?languages=en", "qa")}["4"] == "mlqa/4"
+    assert [row.id for row in sources.read(f"mlqa:{mlqa}?split=test", "qa")] == ["9"]
+
+
+def test_mlqa_one_file(mlqa):
+    (row,) = sources.read(f"mlqa:{mlqa}/dev-context-de-question-en.json", "qa")
+    assert (row.question_language, row.context_language) == ("en", "de")
+    assert len(sources.read(f"mlqa:{mlqa}/test-context-en-question-en.json", "qa")) == 1
+
+
+def test_mlqa_as_it_is_published(mlqa):
+    (mlqa / "dev").mkdir()
+    for path in mlqa.glob("dev-*.json"):
+        path.rename(mlqa / "dev" / path.name)
+    assert len(sources.read(f"mlqa:{mlqa}", "qa")) == 7
+
+
+def test_tydiqa_ids_repeat(tmp_path):
+    folder = tmp_path / "tydiqa-goldp-v1.1-train"
+    folder.mkdir()
+    one = ("Anna x", [entry(id="1", start=0)])
+    write(folder / "tydiqa.goldp.ko.train.json", paragraphs(one, ("Anna y", [entry(id="1", start=0)]), one))
+    rows = sources.read(f"tydiqa:{tmp_path}", "qa")
+    assert [row.id for row in rows] == ["1"] * 3
+    assert len({row.key for row in rows}) == 3
+    assert rows[0].group == rows[2].group != rows[1].group
+    assert {(row.set, row.context_language) for row in rows} == {("tydiqa", "ko")}
+    assert len(sources.read(f"tydiqa:{folder}/tydiqa.goldp.ko.train.json", "qa")) == 3
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """XQuAD de and en and SQuAD as TFDS prepares them, and Greek as TensorFlow would."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    folder = tmp_path_factory.mktemp("tfds")
+
+    def prepare(name, config, split, examples):
+        text = tfds.features.Text
+        answers = tfds.features.Sequence({"text": text(), "answer_start": np.int32})
+        shape = {"id": text(), "title": text(), "context": text(), "question": text(), "answers": answers}
+
+        class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+            VERSION = tfds.core.Version("3.0.0")
+            BUILDER_CONFIGS = (tfds.core.BuilderConfig(name=config),)
+
+            def _info(self):
+                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(shape))
+
+            def _split_generators(self, _):
+                return {split: iter(enumerate(examples))}
+
+            def _generate_examples(self):
+                raise NotImplementedError
+
+        Toy.name = name
+        Toy(config=config, data_dir=folder, file_format="array_record").download_and_prepare()
+
+    def example(id, context, text):
+        at = context.find(text)
+        return {
+            "id": id,
+            "title": "t",
+            "context": context,
+            "question": "was?",
+            "answers": [{"text": text, "answer_start": at}],
+        }
+
+    for language in ("de", "en"):
+        prepare("xquad", language, "test", [example(id, f"{language} Öl {id > 'b'}", "Öl") for id in "abc"])
+    bad = [example("x", "a b", "c"), example("y", "a b", "b") | {"answers": []}, example("z", "a b", "b")]
+    prepare("squad", "v1.1", "train", bad)
+    prepare("tydi_qa", "goldp", "validation", [example("korean-1-0", "a b", "b"), example("swahili-1-0", "a b", "b")])
+    info = folder / "xquad" / "de" / "3.0.0" / "dataset_info.json"
+    tfrecord = folder / "xquad" / "el" / "3.0.0"
+    tfrecord.mkdir(parents=True)
+    (tfrecord / "features.json").write_bytes((info.parent / "features.json").read_bytes())
+    (tfrecord / "dataset_info.json").write_text(
+        info.read_text().replace("array_record", "tfrecord").replace('"de"', '"el"')
+    )
+    return folder
+
+
+def test_tfds_rows(prepared):
+    import sys
+
+    rows = sources.read(f"tfds:xquad?languages=de,en&data_dir={prepared}", "qa")
+    assert [row.context_language for row in rows] == ["de"] * 3 + ["en"] * 3
+    assert {row.set for row in rows} == {"xquad"}
+    first = next(row for row in rows if row.id == "a")
+    assert (first.context, first.question, first.answers[0].text, first.answers[0].start) == (
+        "de Öl False",
+        "was?",
+        "Öl",
+        3,
+    )
+    assert {row.id: row.group for row in rows} == {"a": "xquad/a", "b": "xquad/a", "c": "xquad/c"}
+    assert len({row.key for row in rows}) == 6
+    assert len(sources.read(f"tfds:xquad/en?data_dir={prepared}&limit=2", "qa")) == 2
+    assert len(sources.read(f"tfds:xquad/en?data_dir={prepared}&split=test[:1]", "qa")) == 1
+    assert "tensorflow" not in sys.modules
+
+
+def test_tfds_bad_rows(prepared):
+    with pytest.raises(UserError, match=r"tfds:squad/v1.1 train\["):
+        sources.read(f"tfds:squad?data_dir={prepared}", "qa")
+    rows = sources.read(f"tfds:squad?data_dir={prepared}", "qa", "skip")
+    assert [row.id for row in rows] == ["z"]
+    assert sorted(reason.split(" ")[0] for _, reason in rows.dropped) == ["answer", "no"]
+
+
+def test_tfds_tydiqa_languages_come_from_ids(prepared):
+    rows = sources.read(f"tfds:tydi_qa?data_dir={prepared}&split=validation", "qa")
+    assert {row.context_language for row in rows} == {"ko", "sw"}
+    only = sources.read(f"tfds:tydi_qa?data_dir={prepared}&split=validation&languages=sw", "qa")
+    assert [row.set for row in only] == ["tydiqa"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("tfds:xquad/ru?data_dir={}", r"not prepared under .*xquad/ru.*tfds.builder\('xquad/ru', data_dir='{}', file_format='array_record'\)"),
+        ("tfds:xquad/el?data_dir={}", "prepared as tfrecord .*move it away"),
+        ("tfds:xquad/ro?data_dir={}", "no config ro; there are ar, de, el"),
+        ("tfds:xquad?data_dir={}", r"tfds:xquad/ar,es,.*tfds.builder\('xquad/' \+ c, .*for c in 'ar es hi .*'.split\(\)"),
+        ("tfds:xquad/de?data_dir={}&split=train", "Unknown split 'train'"),
+        ("tfds:natural_questions", "no reader for the TFDS data set 'natural_questions'"),
+    ],
+)  # fmt: skip
+def test_tfds_what_is_not_there_is_one_line(prepared, source, reason):
+    with pytest.raises(UserError, match=reason.replace("{}", str(prepared))) as told:
+        sources.read(source.format(prepared), "qa")
+    assert "\n" not in str(told.value)

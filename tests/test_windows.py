@@ -1,0 +1,168 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Windows and gold spans: what must hold for every length, and what becomes of an answer."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from qa_toys import pieces_tokenizer, question, words_tokenizer
+
+from xlkd.errors import UserError
+from xlkd.tasks.windows import EXACT, LOST, WIDE, Features, Settings, features, layout
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_decode.json").read_text(encoding="utf-8"))
+WORDS = [f"w{i}" for i in range(200)]
+TOKENIZER = words_tokenizer(["q1", "q2", "x", *WORDS])
+
+
+def made(*rows, **changes):
+    return features(rows, TOKENIZER, Settings(**({"max_length": 14, "doc_stride": 4} | changes)))
+
+
+def test_maximum_context_golden():
+    for (first, count, best, many), window in zip(layout(16, 9, 4).tolist(), GOLDEN["windows"], strict=True):
+        assert (first, count) == (window["first_word"], window["words"])
+        flags = [best <= piece < best + many for piece in range(first, first + count)]
+        assert flags == window["max_context"]
+
+
+@given(tokens=st.integers(0, 300), room=st.integers(1, 60), step=st.integers(1, 60))
+def test_windows_cover_every_piece_and_each_has_its_maximum_context_once(tokens, room, step):
+    step = min(step, room)
+    held, best = np.zeros(tokens, int), np.zeros(tokens, int)
+    windows = layout(tokens, room, step)
+    for first, count, best_first, best_count in windows.tolist():
+        assert 0 <= count <= room
+        assert first <= best_first or not best_count
+        assert best_first + best_count <= first + count or not best_count
+        held[first : first + count] += 1
+        best[best_first : best_first + best_count] += 1
+    assert (held >= 1).all()
+    assert (best == 1).all()
+    assert sum(first + count == tokens for first, count, *_ in windows) == 1  # none after the first that ends it
+
+
+@given(tokens=st.integers(1, 120), room=st.integers(2, 40), step=st.integers(1, 40))
+@example(tokens=520, room=300, step=160)  # the last window is 100 pieces shorter: what 0.01 a piece is there for
+def test_maximum_context_is_the_published_rule(tokens, room, step):
+    windows = layout(tokens, room, min(step, room)).tolist()
+    for piece in range(tokens):
+        scores = [
+            min(piece - first, first + count - 1 - piece) + 0.01 * count if first <= piece < first + count else -1
+            for first, count, *_ in windows
+        ]
+        _, _, best_first, best_count = windows[int(np.argmax(scores))]
+        assert best_first <= piece < best_first + best_count
+
+
+def test_golden_windows_as_the_model_reads_them():
+    f = made(question(GOLDEN["context"], "w7 w8"))
+    assert f.first.tolist() == [0, 4, 8]
+    assert f.count.tolist() == [9, 9, 8]
+    assert f.lengths.tolist() == [14, 14, 13]
+
+
+def test_a_window_without_the_whole_answer_points_at_the_first_token():
+    f = made(question(GOLDEN["context"], "w8 w9"))
+    assert f.answerable.tolist() == [False, True, True]
+    assert f.start.tolist() == [0, 4 + 4, 4]
+    assert f.end.tolist() == [0, 4 + 5, 5]
+
+
+def test_doc_stride_is_a_step_or_an_overlap():
+    assert made(question(GOLDEN["context"])).first.tolist() == [0, 4, 8]
+    assert made(question(GOLDEN["context"]), doc_stride_means="overlap").first.tolist() == [0, 5, 10]
+
+
+def test_a_step_wider_than_the_window_leaves_nothing_out():
+    f = made(question(GOLDEN["context"]), doc_stride=100)
+    assert f.first.tolist() == [0, 9]
+
+
+def test_the_question_is_cut_and_the_context_gets_the_room():
+    f = made(question(" ".join(WORDS[:20]), text="q1 q2 q1 q2"), max_query_length=1)
+    assert f.query.tolist() == [1]
+    assert f.count[0] == 14 - 3 - 1
+    assert made(question("w1", text="q1 q2 q1 q2"), max_query_length=0).query.tolist() == [4]
+
+
+def test_each_text_is_tokenized_once():
+    rows = [question("w1 w2", text=t, key=t) for t in ("q1", "q2", "q1")]
+    f = made(*rows)
+    assert len(f.pieces.splits) - 1 == 3
+    assert f.context.tolist() == [1, 1, 1]
+    assert len(set(f.keys)) == 2  # same row key, same window: the same name
+
+
+@pytest.mark.parametrize(
+    ("context", "answer", "gold", "text"),
+    [
+        ("北京市 ab", "北京", EXACT, "北京"),  # not the metaspace before it
+        ("ab 北京市", "市", EXACT, "市"),
+        ("ab c d", " c ", EXACT, "c"),  # blanks at the ends of an answer
+        ("ab\u200b c", "ab\u200b", EXACT, "ab\u200b"),
+        ("\ufeffab c", "ab", EXACT, "ab"),
+        ("ab c", "b", WIDE, "ab"),  # inside a piece
+        ("ab \u200b c", "\u200b", LOST, ""),  # no piece stands for it
+    ],
+)
+def test_gold_spans_go_by_characters(context, answer, gold, text):
+    tokenizer = pieces_tokenizer(["▁ab", "▁", "c", "▁d", "北京", "市", "▁q"])
+    f = features([question(context, answer, text="q")], tokenizer, Settings())
+    assert f.gold.tolist() == [gold]
+    if gold != LOST:
+        base = f.pieces.splits[f.context[0]]
+        low, high = f.pieces.begin[base + f.gold_first[0]], f.pieces.end[base + f.gold_last[0]]
+        assert context[low:high] == text
+        assert f.start[0] == f.offset()[0] + f.gold_first[0]
+
+
+def test_the_offset_says_which_occurrence_is_meant():
+    f = made(question("x w1 x", "x", start=5))
+    assert f.gold_first.tolist() == [2]
+
+
+def test_arrays_and_back():
+    f = made(question(GOLDEN["context"], "w7 w8"), question("w1 w2", "w2", key="k2"))
+    flat = f.to_arrays()
+    assert all(isinstance(value, np.ndarray) and value.dtype != object for value in flat.values())
+    again = Features.from_arrays(flat)
+    for name, value in again.to_arrays().items():
+        np.testing.assert_array_equal(value, flat[name])
+    assert again.words(int(again.context[0])) == GOLDEN["context"]
+
+
+def test_the_features_of_a_row_do_not_depend_on_the_others():
+    rows = [question(GOLDEN["context"], "w7 w8"), question("w1 w2", "w2", key="k2")]
+    both, second = made(*rows), made(rows[1])
+    of = both.row_of == 1
+    for name in ("keys", "number", "first", "count", "lengths", "start", "end", "answerable"):
+        np.testing.assert_array_equal(getattr(both, name)[of], getattr(second, name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"doc_stride_means": "both"}, "choose step or overlap"),
+        ({"no_answer": "zero"}, "choose first_token or drop"),
+        ({"max_length": 0}, "give 1 or more"),
+        ({"max_length": 5}, "leaves 0 tokens"),
+        ({"max_length": 9, "doc_stride_means": "overlap", "doc_stride": 8}, "raise max_length"),
+    ],
+)
+def test_settings_that_leave_no_window_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        made(question("w1 w2", id="row 7"), **changes)
+
+
+def test_windowing_names_what_features_depend_on():
+    rows = (question(GOLDEN["context"], "w7 w8"),)
+    for name, value in {"n_best": 3, "max_answer_tokens": 2, "max_context": False, "no_answer": "drop"}.items():
+        changed = made(*rows, **{name: value}).to_arrays()
+        for key, array in made(*rows).to_arrays().items():
+            np.testing.assert_array_equal(array, changed[key])
+        assert name not in Settings().windowing()

@@ -1,0 +1,68 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What runs keep to be faster the next time: `python -m xlkd.caches [--prune=SIZE | --delete_all]`.
+
+Without flags it lists each entry with its kind, size and last use, what was used longest ago first. Deleting an entry
+costs only the time to make it again; runs that are reading it go on.
+
+  --prune=SIZE   delete what was used longest ago until no more than SIZE is left: 500M, 5G, 1.5T
+  --delete_all   delete every entry
+
+The cache lies in $XLKD_CACHE, else in `xlkd/` of the user's cache folder. Half-written entries that a kill left more
+than a day ago count as entries; whatever else lies in that folder is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+
+from xlkd import door
+from xlkd.errors import UserError
+
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def main(arguments: list[str]) -> None:
+    given = door.flags(arguments, ("prune",), ("delete_all",))
+    if len(given) > 1:
+        raise UserError("--prune and --delete_all contradict each other", "command line", "give one of them")
+    from xlkd.data import cache
+
+    entries = cache.entries()
+    total = sum(entry.size_bytes for entry in entries)
+    if not given:
+        for entry in entries:
+            print(f"{entry.kind:<12}  {size(entry.size_bytes):>8}  {_day(entry.used)}  {entry.path.name}")
+        print(f"{len(entries)} entries, {size(total)} in {cache.folder()}")
+        return
+    allowed = size_bytes(given["prune"]) if "prune" in given else -1
+    deleted, left = 0, total
+    for entry in entries:
+        if left > allowed:
+            cache.delete(entry)
+            deleted, left = deleted + 1, left - entry.size_bytes
+    print(f"deleted {deleted} of {len(entries)} entries, {size(total - left)}; {size(left)} left in {cache.folder()}")
+
+
+def size_bytes(text: str) -> int:
+    """`5G` as a number."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise UserError(f"--prune={text} is not a size", "command line", "for example 500M or 5G")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def size(number: int) -> str:
+    """A number of bytes as people read it."""
+    unit = max((u for u in UNITS if UNITS[u] <= max(number, 1)), key=UNITS.__getitem__)
+    return f"{number / UNITS[unit]:.{1 if unit else 0}f} {unit}B"
+
+
+def _day(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))

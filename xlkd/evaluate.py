@@ -1,0 +1,204 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Official scores by language: `python -m xlkd.evaluate --model=DIR --data=xquad:DIR [--json=FILE]`.
+
+  --model=NAME           a folder (what a run exported, or any other of transformers' kind), a hub id, package:NAME
+  --predictions=PATH     instead of a model: answers that any system made, the official {id: answer} JSON. A folder, or
+                         several files joined by commas, holds one file for each cell, named as the data files are:
+                         xquad.de.json, dev-context-de-question-en.json; for other data context-de-question-en.json
+  --data=SOURCE          squad:FILE, xquad:DIR, mlqa:DIR?pairs=all, tydiqa:DIR, tfds:NAME, atlas; joined by +
+  --json=FILE            also write everything as JSON: cells, averages with what they lack, settings, near-ties
+  --on_bad_row=skip      leave bad rows out and list them, instead of stopping at the first
+  --task=qa              what is asked of the model
+  --batch=64             rows at a time; the scores do not depend on it
+  --revision=COMMIT      of a hub id
+
+Task settings, by default those that the model was trained with, where a run of ours recorded them:
+  --max_length=384 --max_query_length=64 --doc_stride=128 --doc_stride_means=step|overlap --candidates=all|context
+  --n_best=20 --max_answer_tokens=30 --published_empty=false --mlqa_fallback=false
+
+A cell is named by question language and context language: en-de asks in English about German text. MLQA is scored by
+its own rules, all else by SQuAD's. An average is official only where no cell of it is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xlkd import door
+from xlkd.errors import UserError
+from xlkd.settings import TASK_FLAGS
+
+FLAGS = ("model", "predictions", "data", "json", "on_bad_row", "task", "batch", "revision", *TASK_FLAGS)
+METRICS = ("f1", "em")
+_NAMES = (  # of a file of predictions; the groups are context and question language, or both in one
+    r"(?:.*-)?context-([\w-]+)-question-([\w-]+)\.json",
+    r"xquad\.([\w-]+)\.json",
+    r"tydiqa\.goldp\.([\w-]+)\.\w+\.json",
+)
+
+
+def main(arguments: list[str]) -> None:
+    given = door.flags(arguments, FLAGS)
+    if ("model" in given) == ("predictions" in given):
+        raise UserError("give --model or --predictions, one of them", "command line", "--help shows both")
+    if "data" not in given:
+        raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
+    if given.get("task", "qa") != "qa":
+        raise UserError(f"--task={given['task']} is not possible", "command line", "qa is")
+    batch, file = door.whole(given, "batch", 64), door.new_file(given, "json")
+    from xlkd.data import sources
+    from xlkd.train.progress import write_json
+
+    rows = sources.read(given["data"], "qa", given.get("on_bad_row", "stop"))
+    for where, reason in rows.dropped:
+        _note(f"left out: {where}: {reason}")
+    judged = _model(given, rows, batch) if "model" in given else _predictions(given, rows)
+    found = {"version": 1, "data": given["data"], "rows": len(rows), "dropped": list(rows.dropped)} | judged
+    if file:
+        write_json(file, found)
+    print("\n".join(table(found)))
+
+
+def _model(given: Mapping[str, str], rows, batch: int) -> dict[str, Any]:
+    """What a model answers."""
+    from xlkd import api, settings
+    from xlkd.data import cache
+    from xlkd.tasks.scores import cell_name, score
+
+    model = api.load(given["model"], given.get("revision", ""))
+    chosen = model.task("qa", given)
+    reader = api.Reader(model, chosen, batch=batch)
+    name = cache.name_of("qa", [reader.task.identity(), *rows.identity()])
+    features = cache.arrays(name, lambda: (_note(f"tokenizing {len(rows)} rows"), reader.task.features(rows))[1])
+    _note(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
+    predictions = reader.predictions(features)
+    scores = score(predictions.texts, rows, chosen.mlqa_fallback)
+    ties = [{"id": rows[i].id, "key": rows[i].key, "cell": cell_name(rows[i])} for i in predictions.near_ties()]
+    model_is = {"model": given["model"], "revision": model.revision, "task": settings.plain(chosen)}
+    return model_is | summary(scores.cells, rows) | {"near_ties": ties}
+
+
+def _predictions(given: Mapping[str, str], rows) -> dict[str, Any]:
+    """What the answers in files are worth; no model, no jax."""
+    from xlkd import settings
+    from xlkd.tasks.scores import cell_name, score_file
+
+    if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in given and name != "mlqa_fallback"]:
+        raise UserError(f"--{unused[0]} belongs to a model", "command line", "leave it out with --predictions")
+    fallback = settings.task("qa", {}, dict(given)).mlqa_fallback
+    members: dict[tuple[str, str, str], list[Any]] = {}
+    for row in rows:
+        members.setdefault((row.set, row.question_language, row.context_language), []).append(row)
+    files = _files(given["predictions"], list(members.values()))
+    cells = {}
+    for (_, question, context), those in members.items():
+        path = files.get((question, context)) or files.get(())
+        if not path:
+            named = f"context-{context}-question-{question}.json"
+            raise UserError(f"no file for {cell_name(those[0])}", given["predictions"], f"name it {named}, see --help")
+        scores, missing = score_file(_read(path), those, str(path), fallback)
+        cells |= {name: values | {"missing": missing} for name, values in scores.cells.items()}
+    return {"predictions": given["predictions"]} | summary(cells, rows)
+
+
+def summary(cells: Mapping[str, Mapping[str, float]], rows: Sequence[Any]) -> dict[str, Any]:
+    """Cells by set with their averages, and the plain mean over all cells."""
+    from xlkd.tasks.scores import cell_name
+
+    places = {cell_name(row): (row.set, (row.question_language, row.context_language)) for row in rows}
+    sets = {}
+    for name in dict.fromkeys(set for set, _ in places.values()):
+        mine = {cell: cells[key] for key, (set, cell) in places.items() if set == name}
+        sets[name] = {"cells": {"-".join(cell): dict(values) for cell, values in mine.items()}}
+        sets[name]["averages"] = _averages(name, mine)
+    mean = {metric: sum(cell[metric] for cell in cells.values()) / len(cells) for metric in METRICS}
+    return {"sets": sets, "mean": mean}
+
+
+def _averages(set: str, cells: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, Any]:
+    from xlkd.metrics import averages
+
+    languages = averages.LANGUAGES.get(set) or sorted({language for cell in cells for language in cell})
+    named: dict[str, Any] = {}
+    for metric in METRICS:
+        scores = {cell: values[metric] for cell, values in cells.items()}
+        for name, found in averages.averages(scores, languages, set=set).items():
+            entry = named.setdefault(name, {"title": found.title, "of": len(found.cells), "missing": len(found.missing)})
+            entry[metric] = found.value
+            if name == "worst" and found.cells:
+                entry[f"{metric}_cell"] = averages.cell_name(found.cells[0])
+    return named
+
+
+def table(found: Mapping[str, Any]) -> list[str]:
+    """The lines that a person reads."""
+    lines = []
+    for set, held in found["sets"].items():
+        lines.append(f"{set:<12} {'F1':>7} {'EM':>7} {'questions':>10}")
+        for name, cell in held["cells"].items():
+            absent = f"  {cell['missing']} without an answer" if cell.get("missing") else ""
+            lines.append(f"{name:<12} {cell['f1']:7.2f} {cell['em']:7.2f} {cell['n']:10d}{absent}")
+        lines += [
+            f"{name:<12} {average['f1']:7.2f} {average['em']:7.2f}{_remark(name, average)}"
+            for name, average in held["averages"].items()
+            if average["f1"] is not None and "[" not in name
+        ]
+    lines.append(f"{'all cells':<12} {found['mean']['f1']:7.2f} {found['mean']['em']:7.2f} {found['rows']:10d}")
+    if ties := found.get("near_ties"):
+        some = ", ".join(tie["id"] for tie in ties[:3]) + (", …" if len(ties) > 3 else "")
+        lines.append(f"{len(ties)} rows whose two best answers may change places on other devices: {some}")
+    return lines
+
+
+def _remark(name: str, average: Mapping[str, Any]) -> str:
+    if name == "worst":
+        return f"  F1 {average['f1_cell']}, EM {average['em_cell']}"
+    return f"  {average['of']} of {average['of'] + average['missing']} cells" if average["missing"] else ""
+
+
+def _files(given: str, cells: Sequence[Sequence[Any]]) -> dict[tuple[str, ...], pathlib.Path]:
+    """Files of predictions by (question, context) language; by () the one that serves all cells."""
+    from xlkd.languages import normalise
+
+    paths = [pathlib.Path(part).expanduser() for part in given.split(",")]
+    if len(paths) == 1 and not paths[0].is_dir():
+        ids = [{row.id for row in rows} for rows in cells]
+        if sum(map(len, ids)) > len(set().union(*ids)):
+            what = f"one file for {len(cells)} cells that share ids"
+            raise UserError(what, given, "give a folder with one file for each cell, or --data of one cell")
+        return {(): paths[0]}
+    found: dict[tuple[str, ...], pathlib.Path] = {}
+    for path in [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]:
+        match = next(filter(None, (re.fullmatch(name, path.name) for name in _NAMES)), None)
+        if not match:
+            raise UserError("the name does not say which cell", str(path), "name it as the data file is, see --help")
+        context, question = (normalise(tag, str(path)) for tag in (match[1], match[match.lastindex]))
+        if (question, context) in found:
+            raise UserError(f"the same cell as {found[question, context]}", str(path), "keep one of the two")
+        found[question, context] = path
+    return found
+
+
+def _read(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "look at the path") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"broken JSON: {error}", str(path), "write the file again") from None
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))

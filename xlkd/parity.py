@@ -1,0 +1,180 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Compare an encoder with transformers: `python -m xlkd.parity --model=DIR [--tolerance=1e-4]`.
+
+  --model=DIR          a directory of Hugging Face's kind, or the name of a model on the hub
+  --tolerance=NUMBER   largest difference of hidden states and logits (default 1e-4); gradients may differ by ten
+                       times as much, relative to the largest value of their tensor
+
+Both compute in float32, without dropout, on the same random rows of unequal lengths. Needs PyTorch.
+Exit codes: 0 within tolerance, 1 beyond it, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+from xlkd import door
+from xlkd.errors import BUG, DONE, UserError
+
+CLASSES = {
+    "span": "AutoModelForQuestionAnswering",
+    "classifier": "AutoModelForSequenceClassification",
+    "masked_lm": "AutoModelForMaskedLM",
+}
+ROWS, LENGTH = 3, 24
+
+
+def main(arguments: list[str]) -> int:
+    given = door.flags(arguments, ("model", "tolerance"))
+    if "model" not in given:
+        raise UserError("no --model given", "command line", "for example --model=runs/NAME/stages/01-english/export")
+    tolerance = _positive(given.get("tolerance", "1e-4"))
+    differences = compare(given["model"])
+    limits = {part: tolerance * (10 if part.startswith("gradient") else 1) for part in differences}
+    within = {part: difference <= limits[part] for part, difference in differences.items()}  # False for NaN too
+    width = max(map(len, differences))
+    print(f"{'part':{width}}  difference   limit")
+    for part, difference in differences.items():
+        print(f"{part:{width}}  {difference:10.2e}   {limits[part]:.0e}{'' if within[part] else '   beyond'}")
+    return DONE if all(within.values()) else BUG
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UserError(f"--tolerance={text} is not a positive number", "command line", "for example 1e-4")
+    return value
+
+
+def compare(name: str) -> dict[str, float]:
+    """The largest difference of each part: every layer, logits of every head there is, gradients."""
+    torch = _torch()
+    from xlkd.models import hf
+
+    path, _ = hf.resolve(name)
+    checkpoint = hf.load(path)
+    inputs = _inputs(checkpoint.architecture)
+    differences: dict[str, float] = {}
+    for head in [part for part in checkpoint.params if part != "encoder"] or [None]:
+        ours, our_gradient = _ours(checkpoint, head, inputs)
+        theirs, their_gradient = _theirs(torch, path, head, inputs)
+        for part in ours:
+            difference = _largest(ours[part], theirs[part], inputs["attention_mask"])
+            differences[part] = max(difference, differences.get(part, 0.0))
+        differences[f"gradient of {head or 'hidden states'}"] = _relative(our_gradient, their_gradient)
+    return differences
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("PyTorch is not installed", "parity", "pip install 'xlkd[parity]'") from error
+    return torch
+
+
+def _inputs(architecture: Any) -> dict[str, Any]:
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    length = min(LENGTH, architecture.max_length)
+    mask = (np.arange(length) < np.array([[length], [max(length // 2, 1)], [max(length - 3, 1)]])).astype(np.int32)
+    ids = draw.integers(0, architecture.vocab_size - 1, (ROWS, length))
+    ids += ids >= architecture.pad_id  # any piece but the padding
+    inputs = {"input_ids": np.where(mask == 1, ids, architecture.pad_id).astype(np.int32), "attention_mask": mask}
+    if architecture.types > 1:
+        inputs["token_type_ids"] = (np.arange(length) > length // 3).astype(np.int32) * mask
+    return inputs
+
+
+def _ours(checkpoint: Any, head: str | None, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Outputs by part, and the gradient of their weighted sum under the names of transformers."""
+    import jax
+    import jax.numpy as jnp
+
+    from xlkd.models import heads, layout
+    from xlkd.models.encoder import Encoder
+
+    architecture, params = checkpoint.architecture, checkpoint.params
+    params = {part: params[part] for part in ("encoder", head) if part}
+    encoder = Encoder(architecture, scan=True)
+
+    def loss(params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        states = encoder.apply({"params": params["encoder"]}, *inputs.values())
+        parts = {f"hidden {i}": state for i, state in enumerate(states)}
+        own = {"params": params.get(head)}
+        if head == "span":
+            parts["start"], parts["end"] = heads.SpanHead(architecture).apply(own, states[-1])
+        elif head == "classifier":
+            count = params[head]["output"]["bias"].shape[0]
+            parts["classes"] = heads.ClassifierHead(architecture, count).apply(own, states[-1])
+        elif head == "masked_lm":
+            words = params["encoder"]["embeddings"]["words"]
+            parts["words"] = heads.MaskedLMHead(architecture).apply(own, states[-1], words)
+        return _scalar(jnp, parts, inputs["attention_mask"]), parts
+
+    gradient, parts = jax.jit(jax.grad(loss, has_aux=True))(params)
+    tensors = layout.to_tensors(architecture, jax.device_get(gradient))
+    return jax.device_get(parts), {layout.canonical(name): value for name, value in tensors.items()}
+
+
+def _theirs(torch: Any, path: Any, head: str | None, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    import transformers
+
+    from xlkd.models import layout
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    kind = getattr(transformers, CLASSES.get(head, "AutoModel"))
+    model = kind.from_pretrained(path, dtype=torch.float32, local_files_only=True, use_safetensors=True).eval()
+    tensors = {name: torch.tensor(value).long() for name, value in inputs.items()}
+    outputs = model(**tensors, output_hidden_states=True)
+    parts = {f"hidden {i}": state for i, state in enumerate(outputs.hidden_states)}
+    if head == "span":
+        parts |= {"start": outputs.start_logits, "end": outputs.end_logits}
+    elif head is not None:
+        parts |= {"classes" if head == "classifier" else "words": outputs.logits}
+    _scalar(torch, parts, tensors["attention_mask"]).backward()
+    named = model.named_parameters(remove_duplicate=False)
+    gradient = {layout.canonical(name): value.grad.numpy() for name, value in named if value.grad is not None}
+    return {name: value.detach().numpy() for name, value in parts.items()}, gradient
+
+
+def _scalar(library: Any, parts: dict[str, Any], mask: Any) -> Any:
+    """A fixed scalar in which every value at a valid position has its own weight; `library` is jax.numpy or torch."""
+    total = 0.0
+    for value in parts.values():
+        weights = library.cos(library.arange(math.prod(value.shape), dtype=library.float32)).reshape(value.shape)
+        if value.shape[:2] == mask.shape:
+            weights = weights * mask.reshape(*mask.shape, *(1,) * (value.ndim - 2))
+        total = total + (value * weights).sum() / math.prod(value.shape)
+    return total
+
+
+def _largest(ours: Any, theirs: Any, mask: Any) -> float:
+    import numpy as np
+
+    difference = np.abs(ours - theirs)
+    return float((difference[mask == 1] if difference.shape[:2] == mask.shape else difference).max())
+
+
+def _relative(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+    """Largest difference of a tensor by its largest value; a tensor without a gradient (keys' biases) by the model's."""
+    import numpy as np
+
+    whole = max(np.abs(value).max() for value in theirs.values())
+    differences = []
+    for name, value in ours.items():
+        other = theirs.get(name, np.zeros_like(value))
+        differences.append(np.abs(value - other).max() / max(np.abs(other).max(), 1e-3 * whole))
+    return float(np.max(differences))
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))
