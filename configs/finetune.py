@@ -8,7 +8,6 @@
 """
 
 from ml_collections import ConfigDict
-
 from xlkd.configs.base import base
 
 

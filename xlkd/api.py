@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trained models in Python: `xlkd.load(DIR)` gives hidden states, logits and answers.
 
-    model = xlkd.load("runs/finetune-1a2b3c4d/stages/01-finetune/export")
-    model.answer("Who went?", "It was Anna who went.")["answer"]
-    states = model.apply(ids, mask)  # embeddings, layer 1, …, layer L: each [rows, length, D]
-    model.outputs(ids, mask)["span"]  # the logits of starts and of ends, each [rows, length]
+model = xlkd.load("runs/finetune-1a2b3c4d/stages/01-finetune/export")
+model.answer("Who went?", "It was Anna who went.")["answer"]
+states = model.apply(ids, mask)  # embeddings, layer 1, …, layer L: each [rows, length, D]
+model.outputs(ids, mask)["span"]  # the logits of starts and of ends, each [rows, length]
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def main(arguments: list[str]) -> None:
     for where, reason in rows.dropped:
         _note(f"left out: {where}: {reason}")
     judged = _model(given, rows, batch) if "model" in given else _predictions(given, rows)
-    found = {"version": 1, "data": given["data"], "rows": len(rows), "dropped": list(rows.dropped)} | judged
+    dropped = [{"where": where, "reason": reason} for where, reason in rows.dropped]
+    found = {"version": 1, "data": given["data"], "rows": len(rows), "dropped": dropped} | judged
     if file:
         write_json(file, found)
     print("\n".join(table(found)))
@@ -129,7 +130,9 @@ def _averages(set: str, cells: Mapping[tuple[str, str], Mapping[str, float]]) ->
     for metric in METRICS:
         scores = {cell: values[metric] for cell, values in cells.items()}
         for name, found in averages.averages(scores, languages, set=set).items():
-            entry = named.setdefault(name, {"title": found.title, "of": len(found.cells), "missing": len(found.missing)})
+            entry = named.setdefault(
+                name, {"title": found.title, "of": len(found.cells), "missing": len(found.missing)}
+            )
             entry[metric] = found.value
             if name == "worst" and found.cells:
                 entry[f"{metric}_cell"] = averages.cell_name(found.cells[0])

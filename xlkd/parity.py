@@ -64,7 +64,7 @@ def compare(name: str) -> dict[str, float]:
     for head in [part for part in checkpoint.params if part != "encoder"] or [None]:
         ours, our_gradient = _ours(checkpoint, head, inputs)
         theirs, their_gradient = _theirs(torch, path, head, inputs)
-        for part in ours:
+        for part in theirs:
             difference = _largest(ours[part], theirs[part], inputs["attention_mask"])
             differences[part] = max(difference, differences.get(part, 0.0))
         differences[f"gradient of {head or 'hidden states'}"] = _relative(our_gradient, their_gradient)
@@ -132,7 +132,10 @@ def _theirs(torch: Any, path: Any, head: str | None, inputs: dict[str, Any]) -> 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     kind = getattr(transformers, CLASSES.get(head, "AutoModel"))
-    model = kind.from_pretrained(path, dtype=torch.float32, local_files_only=True, use_safetensors=True).eval()
+    options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
+    if head == "span":
+        options["num_labels"] = 2  # else it takes the number from a classifier beside it
+    model = kind.from_pretrained(path, **options).eval()
     tensors = {name: torch.tensor(value).long() for name, value in inputs.items()}
     outputs = model(**tensors, output_hidden_states=True)
     parts = {f"hidden {i}": state for i, state in enumerate(outputs.hidden_states)}
@@ -165,7 +168,7 @@ def _largest(ours: Any, theirs: Any, mask: Any) -> float:
 
 
 def _relative(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """Largest difference of a tensor by its largest value; a tensor without a gradient (keys' biases) by the model's."""
+    """Largest difference of a tensor by its largest value, or by the model's where it has next to none (keys' biases)."""
     import numpy as np
 
     whole = max(np.abs(value).max() for value in theirs.values())

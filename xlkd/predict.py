@@ -37,7 +37,16 @@ from xlkd import door
 from xlkd.errors import UserError
 from xlkd.settings import TASK_FLAGS
 
-FLAGS = ("model", "question", "context", "batch", "on_bad_row", "revision", *TASK_FLAGS)
+SCORING = ("mlqa_fallback",)  # says nothing about an answer
+FLAGS = (
+    "model",
+    "question",
+    "context",
+    "batch",
+    "on_bad_row",
+    "revision",
+    *(flag for flag in TASK_FLAGS if flag not in SCORING),
+)
 
 
 class Asked(NamedTuple):

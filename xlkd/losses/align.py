@@ -160,7 +160,7 @@ def batch_norm(
     centred = jnp.where(row, x - mean[of], 0)
     variance = by_group(centred**2) / size
     y = centred * jax.lax.rsqrt(variance[of] + epsilon) * scale + bias
-    kept = variance * 1 if unbiased else variance
+    kept = variance * size / jnp.maximum(size - 1, 1) if unbiased else variance
     present = n > 0
     new = Statistics(*(jnp.sum(jnp.where(present, v, 0), 0) / jnp.maximum(present.sum(), 1) for v in (mean, kept)))
     moved = [(1 - factor) * old + factor * jax.lax.stop_gradient(now) for old, now in zip(running, new, strict=True)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -125,7 +126,7 @@ def _parts(piece: str, ranks: dict[tuple[str, str], int]) -> set[str]:
     now = list(piece)
     seen = set(now)
     while len(now) > 1:
-        rank, at = min((ranks.get(pair, len(ranks)), i) for i, pair in enumerate(zip(now, now[1:], strict=False)))
+        rank, at = min((ranks.get(pair, len(ranks)), i) for i, pair in enumerate(itertools.pairwise(now)))
         if rank == len(ranks):
             break
         now[at : at + 2] = [now[at] + now[at + 1]]
