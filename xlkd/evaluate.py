@@ -130,9 +130,8 @@ def _averages(set: str, cells: Mapping[tuple[str, str], Mapping[str, float]]) ->
     for metric in METRICS:
         scores = {cell: values[metric] for cell, values in cells.items()}
         for name, found in averages.averages(scores, languages, set=set).items():
-            entry = named.setdefault(
-                name, {"title": found.title, "of": len(found.cells), "missing": len(found.missing)}
-            )
+            counts = {"title": found.title, "of": len(found.cells), "missing": len(found.missing)}
+            entry = named.setdefault(name, counts)
             entry[metric] = found.value
             if name == "worst" and found.cells:
                 entry[f"{metric}_cell"] = averages.cell_name(found.cells[0])
@@ -177,7 +176,7 @@ def _files(given: str, cells: Sequence[Sequence[Any]]) -> dict[tuple[str, ...], 
             raise UserError(what, given, "give a folder with one file for each cell, or --data of one cell")
         return {(): paths[0]}
     found: dict[tuple[str, ...], pathlib.Path] = {}
-    for path in [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]:
+    for path in [file for one in paths for file in (sorted(one.glob("*.json")) if one.is_dir() else [one])]:
         match = next(filter(None, (re.fullmatch(name, path.name) for name in _NAMES)), None)
         if not match:
             raise UserError("the name does not say which cell", str(path), "name it as the data file is, see --help")

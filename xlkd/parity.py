@@ -168,7 +168,7 @@ def _largest(ours: Any, theirs: Any, mask: Any) -> float:
 
 
 def _relative(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """Largest difference of a tensor by its largest value, or by the model's where it has next to none (keys' biases)."""
+    """Largest difference of a tensor by its largest value; where that is next to none (keys' biases), by the model's."""
     import numpy as np
 
     whole = max(np.abs(value).max() for value in theirs.values())

@@ -37,16 +37,8 @@ from xlkd import door
 from xlkd.errors import UserError
 from xlkd.settings import TASK_FLAGS
 
-SCORING = ("mlqa_fallback",)  # says nothing about an answer
-FLAGS = (
-    "model",
-    "question",
-    "context",
-    "batch",
-    "on_bad_row",
-    "revision",
-    *(flag for flag in TASK_FLAGS if flag not in SCORING),
-)
+READING = tuple(flag for flag in TASK_FLAGS if flag != "mlqa_fallback")  # that one is about scores
+FLAGS = ("model", "question", "context", "batch", "on_bad_row", "revision", *READING)
 
 
 class Asked(NamedTuple):
@@ -65,10 +57,8 @@ def main(arguments: list[str]) -> None:
 
     n_best, batch = door.whole(given, "n_best", 5), door.whole(given, "batch", 64)
     bad = Bad(given.get("on_bad_row", "stop"))
-    if "question" in given:
-        asked = [_asked({"id": 1} | given, "command line")]
-    else:
-        asked = _lines(sys.stdin.buffer, bad)
+    once = "question" in given
+    asked = [_asked({"id": 1} | given, "command line")] if once else _lines(sys.stdin.buffer, bad)
     from xlkd import api
 
     model = api.load(given["model"], given.get("revision", ""))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from xlkd.losses.terms import Term
 from xlkd.methods import Export, Loss, Method, Start, Variables
-from xlkd.models.encoder import Encoder
+from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import MaskedLMHead, init_head
 
 
@@ -56,4 +56,9 @@ def build(stage, encoder: Encoder) -> Method:
         params = variables.params
         return {"": Export(architecture, params["encoder"], {"masked_lm": params["masked_lm"]})}
 
-    return Method(init, loss, outputs, exports)
+    def flops(tokens: int, rows: int) -> float:
+        scored = stage.task.share * tokens  # about: the head sees the masked positions alone
+        D, V = architecture.hidden_size, architecture.vocab_size
+        return forward_flops(architecture, tokens, rows) + scored * (2.0 * D**2 + 2.0 * D * V)
+
+    return Method(init, loss, outputs, exports, flops=flops)

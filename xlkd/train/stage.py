@@ -38,9 +38,8 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "data_report.json", report)
     log(f"{len(rows)} rows ({len(rows.dropped)} left out), {report['windows']} windows, {report['tokens']} tokens")
-    log(
-        f"buckets {', '.join(report['buckets'])}: padding {report['padding']:.0%}, {report['padding_at_longest']:.0%} at one length"
-    )
+    buckets, one = ", ".join(report["buckets"]), report["padding_at_longest"]
+    log(f"buckets {buckets}: {report['padding']:.0%} of the positions are padding, {one:.0%} at one length")
     method = named("methods", config.method.name).build(config, encoder_of(config, weights.architecture))
     devices = mesh.build(config.mesh)
     sets = Sets(folder, evaluation_sets(config, task, weights.tokenizer, log), method, devices, config, log)

@@ -59,8 +59,8 @@ def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | 
         return hf.resolve(name, revision)
     folder = PACKAGED / name.removeprefix("package:")
     if not folder.is_dir():
-        known = ", ".join(f"package:{p.name}" for p in sorted(PACKAGED.iterdir()) if p.is_dir())
-        raise UserError(f"no packaged encoder {name!r}", "config.encoder.path", f"known: {known}")
+        known = ", ".join(sorted(f"package:{file.parent.name}" for file in PACKAGED.glob("*/config.json")))
+        raise UserError("no such encoder in the package", name, f"known: {known or 'none'}")
     return folder, None
 
 

@@ -1,0 +1,88 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The door that compares with transformers: what it prints, and its exit codes."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from xlkd import parity
+from xlkd.errors import UserError
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_part_is_within_tolerance(kind, capsys):
+    pytest.importorskip("torch")
+    assert parity.main([f"--model={GOLDEN / kind}"]) == 0
+    parts = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    layers = ["hidden 0", "hidden 1", "hidden 2"]
+    heads = ["start", "end", "gradient of span", "classes", "gradient of classifier", "words", "gradient of masked_lm"]
+    assert parts == layers + heads
+
+
+@pytest.mark.torch
+def test_a_difference_beyond_tolerance_is_exit_code_1(capsys):
+    pytest.importorskip("torch")
+    assert parity.main([f"--model={GOLDEN / 'bert'}", "--tolerance=1e-12"]) == 1
+    assert "beyond" in capsys.readouterr().out
+
+
+@pytest.mark.torch
+def test_a_wrong_layer_shows_in_its_line_and_in_the_gradient(monkeypatch):
+    pytest.importorskip("torch")
+    from xlkd.models import encoder
+
+    monkeypatch.setitem(encoder.ACTIVATIONS, "gelu", encoder.ACTIVATIONS["gelu_new"])  # a common slip
+    differences = parity.compare(str(GOLDEN / "distilbert"))
+    assert differences["hidden 0"] < 1e-5
+    assert differences["hidden 1"] > 1e-4
+    assert differences["gradient of span"] > 1e-3
+
+
+@pytest.mark.torch
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])
+def test_real_encoders_are_within_tolerance(shared, name, capsys):
+    pytest.importorskip("torch")
+    assert parity.main([f"--model={shared / 'models' / name}"]) == 0
+    assert "gradient of hidden states" in capsys.readouterr().out
+
+
+def test_not_a_number_is_beyond_every_tolerance(monkeypatch, capsys):
+    monkeypatch.setattr(parity, "compare", lambda name: {"hidden 0": float("nan")})
+    assert parity.main(["--model=x"]) == 1
+
+
+def test_a_row_of_padding_does_not_count():
+    mask = np.array([[1, 0]])
+    assert parity._largest(np.array([[[1.0], [np.inf]]]), np.array([[[1.5], [0.0]]]), mask) == 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--model=x", "--tolerance=none"], ["--model=x", "--tolerance=-1"], ["--modle=x"]]
+)
+def test_bad_flags(arguments):
+    with pytest.raises(UserError):
+        parity.main(arguments)
+
+
+def test_the_door_says_in_one_line_what_is_wrong_and_helps_without_jax(tmp_path):
+    pytest.importorskip("torch")
+    run = [sys.executable, "-m", "xlkd.parity"]
+    done = subprocess.run([*run, f"--model={tmp_path / 'nowhere'}"], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
+    (tmp_path / "bert" / "model.safetensors").rename(tmp_path / "bert" / "pytorch_model.bin")
+    done = subprocess.run([*run, f"--model={tmp_path / 'bert'}"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pickle" in done.stderr
+    program = "import sys, xlkd.parity; print([m for m in ('jax', 'torch', 'transformers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,56 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny untrained model on disk, and doors as a user opens them: other processes."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+
+from xlkd.data import sources
+from xlkd.models import encoder as encoders
+from xlkd.models import hf, tokenizers
+from xlkd.models.heads import SpanHead, init_head
+
+ROOT = pathlib.Path(__file__).parents[1]
+DATA = "atlas?split=validation&size=20&languages=en,de"
+
+
+def span_model(folder: pathlib.Path, record: dict | None = None) -> pathlib.Path:
+    """2 layers, 16 wide; its logits are spread, so that the last bits do not decide between answers."""
+    texts = [text for row in sources.read(DATA, "qa") for text in (row.question, row.context)]
+    tokenizers.train(folder / "tokenizer", texts, kind="bert", size=600)
+    tokenizer = hf.tokenizer(folder / "tokenizer")
+    architecture = encoders.Architecture(
+        model_type="bert",
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        layers=2,
+        heads=2,
+        intermediate_size=32,
+        positions=128,
+        types=2,
+        pad_id=tokenizer.pad_token_id,
+        position_offset=0,
+    )
+    keys = jax.random.split(jax.random.key(0))
+    span = jax.tree.map(lambda x: 100 * x, init_head(SpanHead(architecture), keys[1]))
+    params = {"encoder": encoders.init(architecture, keys[0], embedding_scale=1.0), "span": span}
+    return hf.save(folder / "model", architecture, jax.device_get(params), tokenizer=tokenizer, record=record)
+
+
+RECORD = {"version": 1, "task": {"name": "qa", "max_length": 64, "doc_stride": 24}, "dtype": "float32"}
+
+
+def door(name: str, *flags: str, cache: pathlib.Path, devices: int = 1, **options) -> subprocess.CompletedProcess:
+    """A door's exit code and what it wrote."""
+    environment = os.environ | {
+        "XLKD_CACHE": str(cache),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", f"xlkd.{name}", *flags]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, **options)

@@ -1,0 +1,183 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The data report without training: `python -m xlkd.check --data=xquad:DIR [--model=DIR] [--json=FILE]`.
+
+  --data=SOURCE   any source string, several joined by +
+  --task=NAME     qa, classify or parallel, where the source leaves it open
+  --model=NAME    a folder, a hub id or package:NAME: with its tokenizer also windows, what is cut, which answers
+                  survive, the best score that is possible, and what buckets save; no weights are read
+  --json=FILE     also write the report as JSON
+  --batch=32 --buckets=4 --revision=COMMIT --max_length=384 --max_query_length=64 --doc_stride=128
+  --doc_stride_means=step --max_answer_tokens=30 and so on: what counts depend on, by default as the model was trained
+
+Every fault is one line on standard error with file, row and reason; with any the exit code is 2.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xlkd import door
+from xlkd.errors import DONE, USER_INPUT, UserError
+from xlkd.settings import TASK_FLAGS
+
+OF_A_MODEL = ("batch", "buckets", "revision", *TASK_FLAGS)
+FLAGS = ("data", "task", "model", "json", *OF_A_MODEL)
+
+
+def main(arguments: list[str]) -> int:
+    given = door.flags(arguments, FLAGS)
+    if "data" not in given:
+        raise UserError("no --data given", "command line", "for example --data=squad:FILE")
+    if "model" not in given and (unused := [name for name in OF_A_MODEL if name in given]):
+        raise UserError(f"--{unused[0]} needs a tokenizer", "command line", "add --model")
+    file = door.new_file(given, "json")
+    task, rows, faults = read(given["data"], given.get("task", ""))
+    report: dict[str, Any] = {"version": 1, "data": given["data"], "task": task, "rows": len(rows)}
+    report |= {"cells": cells(rows), "faults": faults}
+    if "model" in given and len(rows):
+        report["windows"] = _windows(given, task, rows)
+    if file:
+        from xlkd.train.progress import write_json
+
+        write_json(file, report)
+    print("\n".join(lines(report)))
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return USER_INPUT if faults else DONE
+
+
+def read(text: str, task: str) -> tuple[str, Any, list[str]]:
+    """The task, all sound rows, and all faults of all sources."""
+    from xlkd.data import sources
+
+    specs = sources.parse(text)
+    served = [name for name in sources.tasks(specs[0]) if all(name in sources.tasks(spec) for spec in specs)]
+    if not task and len(served) != 1:
+        what = f"serves {', '.join(served)}" if served else "the sources serve different tasks"
+        raise UserError(what, text, "say which with --task" if served else "check them one by one")
+    task = task or served[0]
+    parts, dropped, faults = [], [], []
+    for spec in specs:
+        bad = sources.Bad("skip")
+        try:
+            parts.append(sources.one(spec, task, bad))
+            faults += [f"{where}: {reason}" for where, reason in bad.seen]
+            if not len(parts[-1]) and not bad.seen:
+                faults.append(f"{spec}: no rows")
+        except UserError as error:
+            faults += [*(f"{where}: {reason}" for where, reason in bad.seen), str(error)]
+        dropped += bad.seen
+    return task, sources.Rows(tuple(parts), tuple(dropped)), faults
+
+
+def cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """By cell: rows, groups, labels where there are any, and lengths of the texts in characters."""
+    found: dict[str, _Cell] = collections.defaultdict(_Cell)
+    for row in rows:
+        name, texts, label = _parts(row)
+        cell = found[name]
+        cell.groups.add(row.group)
+        for part, text in texts.items():
+            cell.lengths[part].append(len(text))
+        if label is not None:
+            cell.labels[label] += 1
+        cell.rows += 1
+    return {name: cell.summary() for name, cell in found.items()}
+
+
+@dataclasses.dataclass
+class _Cell:
+    rows: int = 0
+    groups: set[str] = dataclasses.field(default_factory=set)
+    labels: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    lengths: dict[str, array.array] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(lambda: array.array("q"))
+    )
+
+    def summary(self) -> dict[str, Any]:
+        import numpy as np
+
+        lengths = {
+            part: [round(float(value), 1) for value in np.quantile(found, (0.5, 0.95, 1))]
+            for part, found in self.lengths.items()
+        }
+        labels = {"labels": dict(sorted(self.labels.items()))} if self.labels else {}
+        return {"rows": self.rows, "groups": len(self.groups)} | labels | {"characters": lengths}
+
+
+def _parts(row: Any) -> tuple[str, dict[str, str], str | None]:
+    """A row's cell, its texts, and its label."""
+    from xlkd.rows import Labelled, Question
+    from xlkd.tasks.scores import cell_name
+
+    if isinstance(row, Question):
+        answer = {"answer": row.answers[0].text} if row.answers else {}
+        return cell_name(row), {"context": row.context, "question": row.question} | answer, None
+    if isinstance(row, Labelled):
+        second = {} if row.second is None else {"second": row.second}
+        return f"{row.set} {row.language}", {"text": row.text} | second, row.label
+    cell = f"{row.set} {row.source_language}-{row.target_language}"
+    return cell, {"source": row.source, "target": row.target}, None
+
+
+def _windows(given: Mapping[str, str], task: str, rows) -> dict[str, Any]:
+    """What the model's tokenizer makes of the rows."""
+    from xlkd import api, settings
+    from xlkd.configs.base import base
+    from xlkd.models import hf
+    from xlkd.train import stage
+
+    folder, _ = api.locate(given["model"], given.get("revision", ""))
+    architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
+    config = base()
+    config.task = settings.task(task, api.recorded(folder).get("task", {}), dict(given))
+    config.data.batch, config.data.buckets = door.whole(given, "batch", 32), door.whole(given, "buckets", 4)
+    built = stage.named("tasks", task).build(config.task, hf.tokenizer(folder))
+    features = stage.features_of(built, rows, lambda line: print(line, file=sys.stderr))
+    report = stage.data_report(built, features, rows, stage.plan_of(config, built, features, architecture))
+    kept = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")
+    return {name: report[name] for name in kept} | {"settings": settings.plain(config.task)}
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """The report as a person reads it."""
+    found = [f"{report['task']}: {report['rows']} rows, {len(report['faults'])} faults"]
+    if report["cells"]:
+        found += ["", "lengths in characters: median / 95% / longest"]
+    for name, cell in report["cells"].items():
+        lengths = "  ".join(f"{part} {_three(values)}" for part, values in cell["characters"].items())
+        labels = "".join(f"  {label} {count}" for label, count in cell.get("labels", {}).items())
+        found.append(f"{name:<14} {cell['rows']:>8} rows {cell['groups']:>7} groups  {lengths}{labels}")
+    if windows := report.get("windows"):
+        found += ["", f"{windows['windows']} windows, {windows['tokens']} tokens"]
+        saved = f"padding {windows['padding']:.0%}, {windows['padding_at_longest']:.0%} at one length"
+        found.append(f"buckets {', '.join(windows['buckets'])}: {saved}")
+        for name, value in windows["task"].items():
+            found += ["", *_grid(name, value)] if isinstance(value, dict) else [f"{name}: {value}"]
+    return found
+
+
+def _three(values: Sequence[float]) -> str:
+    return " / ".join(f"{value:g}" for value in values)
+
+
+def _grid(name: str, by_language: Mapping[str, Mapping[str, float]]) -> list[str]:
+    columns = list(next(iter(by_language.values()), {}))
+    widths = [max(len(column), 7) for column in columns]
+    head = "  ".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))
+    found = [f"{name:<10}  {head}"]
+    for language, values in by_language.items():
+        cut = (f"{values[c]:.2f}" if isinstance(values[c], float) else str(values[c]) for c in columns)
+        row = "  ".join(f"{value:>{width}}" for value, width in zip(cut, widths, strict=True))
+        found.append(f"{language:<10}  {row}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))
