@@ -23,9 +23,8 @@ def test_every_part_is_within_tolerance(kind, capsys):
     pytest.importorskip("torch")
     assert parity.main([f"--model={GOLDEN / kind}"]) == 0
     parts = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:]]
-    layers = ["hidden 0", "hidden 1", "hidden 2"]
-    heads = ["start", "end", "gradient of span", "classes", "gradient of classifier", "words", "gradient of masked_lm"]
-    assert parts == layers + heads
+    outputs = ["hidden 0", "hidden 1", "hidden 2", "start", "end", "classes", "words"]
+    assert parts == [*outputs, "gradient of embeddings", "gradient of layers", "gradient of heads"]
 
 
 @pytest.mark.torch
@@ -40,11 +39,11 @@ def test_a_wrong_layer_shows_in_its_line_and_in_the_gradient(monkeypatch):
     pytest.importorskip("torch")
     from xlkd.models import encoder
 
-    monkeypatch.setitem(encoder.ACTIVATIONS, "gelu", encoder.ACTIVATIONS["gelu_new"])  # a common slip
+    monkeypatch.setitem(encoder.ACTIVATIONS, "gelu", encoder.ACTIVATIONS["relu"])
     differences = parity.compare(str(GOLDEN / "distilbert"))
     assert differences["hidden 0"] < 1e-5
-    assert differences["hidden 1"] > 1e-4
-    assert differences["gradient of span"] > 1e-3
+    assert differences["hidden 1"] > 1e-2
+    assert differences["gradient of layers"] > 1e-2
 
 
 @pytest.mark.torch
@@ -53,7 +52,7 @@ def test_a_wrong_layer_shows_in_its_line_and_in_the_gradient(monkeypatch):
 def test_real_encoders_are_within_tolerance(shared, name, capsys):
     pytest.importorskip("torch")
     assert parity.main([f"--model={shared / 'models' / name}"]) == 0
-    assert "gradient of hidden states" in capsys.readouterr().out
+    assert "gradient of layers" in capsys.readouterr().out
 
 
 def test_not_a_number_is_beyond_every_tolerance(monkeypatch, capsys):

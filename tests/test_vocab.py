@@ -111,7 +111,7 @@ def test_a_new_word_of_known_letters_is_still_spelled(case):
 
 
 def test_what_was_given_is_left_alone_and_trimming_again_changes_nothing(case):
-    checkpoint, spec, trimmed, new_spec, kept = case
+    checkpoint, _, trimmed, new_spec, kept = case
     assert checkpoint.params["encoder"]["embeddings"]["words"].shape[0] == checkpoint.architecture.vocab_size
     again, again_spec, all_kept = vocab.trim(trimmed, new_spec, TEXTS)
     assert again.architecture == trimmed.architecture

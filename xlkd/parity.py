@@ -60,15 +60,21 @@ def compare(name: str) -> dict[str, float]:
     path, _ = hf.resolve(name)
     checkpoint = hf.load(path)
     inputs = _inputs(checkpoint.architecture)
+    ours, our_gradient = _ours(checkpoint, inputs)
     differences: dict[str, float] = {}
-    for head in [part for part in checkpoint.params if part != "encoder"] or [None]:
-        ours, our_gradient = _ours(checkpoint, head, inputs)
-        theirs, their_gradient = _theirs(torch, path, head, inputs)
-        for part in theirs:
-            difference = _largest(ours[part], theirs[part], inputs["attention_mask"])
+    their_gradient: dict[str, Any] = {}
+    for head in _heads(checkpoint):  # one model of theirs for each; the gradient is of the sum over all
+        theirs, gradient = _theirs(torch, path, head, inputs)
+        for part, value in theirs.items():
+            difference = _largest(ours[part], value, inputs["attention_mask"])
             differences[part] = max(difference, differences.get(part, 0.0))
-        differences[f"gradient of {head or 'hidden states'}"] = _relative(our_gradient, their_gradient)
-    return differences
+        for tensor, value in gradient.items():
+            their_gradient[tensor] = value + their_gradient.get(tensor, 0.0)
+    return differences | _relative(our_gradient, their_gradient)
+
+
+def _heads(checkpoint: Any) -> list[str | None]:
+    return [part for part in checkpoint.params if part != "encoder"] or [None]
 
 
 def _torch() -> Any:
@@ -93,35 +99,42 @@ def _inputs(architecture: Any) -> dict[str, Any]:
     return inputs
 
 
-def _ours(checkpoint: Any, head: str | None, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _ours(checkpoint: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Outputs by part, and the gradient of their weighted sum under the names of transformers."""
     import jax
     import jax.numpy as jnp
 
-    from xlkd.models import heads, layout
+    from xlkd.models import layout
     from xlkd.models.encoder import Encoder
 
-    architecture, params = checkpoint.architecture, checkpoint.params
-    params = {part: params[part] for part in ("encoder", head) if part}
+    architecture, mask = checkpoint.architecture, inputs["attention_mask"]
     encoder = Encoder(architecture, scan=True)
 
     def loss(params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         states = encoder.apply({"params": params["encoder"]}, *inputs.values())
-        parts = {f"hidden {i}": state for i, state in enumerate(states)}
-        own = {"params": params.get(head)}
-        if head == "span":
-            parts["start"], parts["end"] = heads.SpanHead(architecture).apply(own, states[-1])
-        elif head == "classifier":
-            count = params[head]["output"]["bias"].shape[0]
-            parts["classes"] = heads.ClassifierHead(architecture, count).apply(own, states[-1])
-        elif head == "masked_lm":
-            words = params["encoder"]["embeddings"]["words"]
-            parts["words"] = heads.MaskedLMHead(architecture).apply(own, states[-1], words)
-        return _scalar(jnp, parts, inputs["attention_mask"]), parts
+        hidden = {f"hidden {i}": state for i, state in enumerate(states)}
+        logits = _logits(architecture, params, states[-1])
+        times = len(_heads(checkpoint))  # each model of theirs has the hidden states in its sum
+        return times * _scalar(jnp, hidden, mask) + _scalar(jnp, logits, mask), hidden | logits
 
-    gradient, parts = jax.jit(jax.grad(loss, has_aux=True))(params)
+    gradient, parts = jax.jit(jax.grad(loss, has_aux=True))(checkpoint.params)
     tensors = layout.to_tensors(architecture, jax.device_get(gradient))
     return jax.device_get(parts), {layout.canonical(name): value for name, value in tensors.items()}
+
+
+def _logits(architecture: Any, params: dict[str, Any], last: Any) -> dict[str, Any]:
+    from xlkd.models import heads
+
+    logits = {}
+    if "span" in params:
+        logits["start"], logits["end"] = heads.SpanHead(architecture).apply({"params": params["span"]}, last)
+    if "classifier" in params:
+        head = heads.ClassifierHead(architecture, labels=params["classifier"]["output"]["bias"].shape[0])
+        logits["classes"] = head.apply({"params": params["classifier"]}, last)
+    if "masked_lm" in params:
+        words = params["encoder"]["embeddings"]["words"]
+        logits["words"] = heads.MaskedLMHead(architecture).apply({"params": params["masked_lm"]}, last, words)
+    return logits
 
 
 def _theirs(torch: Any, path: Any, head: str | None, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -167,16 +180,23 @@ def _largest(ours: Any, theirs: Any, mask: Any) -> float:
     return float((difference[mask == 1] if difference.shape[:2] == mask.shape else difference).max())
 
 
-def _relative(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """Largest difference of a tensor by its largest value; where that is next to none (keys' biases), by the model's."""
+def _relative(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+    """By place: the largest difference of a tensor over its largest value, or a thousandth of the model's.
+
+    The second counts where there is next to no gradient, as in the biases of keys.
+    """
     import numpy as np
 
     whole = max(np.abs(value).max() for value in theirs.values())
-    differences = []
+    places: dict[str, list[float]] = {"embeddings": [], "layers": [], "heads": []}
     for name, value in ours.items():
         other = theirs.get(name, np.zeros_like(value))
-        differences.append(np.abs(value - other).max() / max(np.abs(other).max(), 1e-3 * whole))
-    return float(np.max(differences))
+        place = {"embeddings": "embeddings", "encoder": "layers", "transformer": "layers"}.get(
+            name.split(".")[0], "heads"
+        )
+        difference = np.abs(value - other).max() / max(np.abs(other).max(), 1e-3 * whole)
+        places[place].append(difference)
+    return {f"gradient of {place}": float(np.max(values)) for place, values in places.items() if values}
 
 
 if __name__ == "__main__":

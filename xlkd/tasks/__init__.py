@@ -52,4 +52,4 @@ class Task(Protocol):
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Any]) -> Scores: ...
 
     def report(self, features: Features, rows: Sequence[Any]) -> dict[str, Any]:
-        """What the data report says beyond counts of rows and tokens."""
+        """What the data report says beyond counts of rows and tokens; `shown` is its line for the console."""

@@ -89,7 +89,8 @@ class Masked:
         return Scores(cells, "accuracy", {"right": right, "count": count})
 
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
-        return {"cut": int((self.lengths(features)["text"] >= self.max_length).sum())}
+        full = int((self.lengths(features)["text"] >= self.max_length).sum())
+        return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
 
     def _counts(self, features: Features, index: np.ndarray) -> np.ndarray:
         counts = self.lengths(features)["text"][np.maximum(index, 0)]

@@ -64,7 +64,8 @@ class Parallel:
         return Scores(cells, "retrieval", {})
 
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
-        return {"cut": int((self.lengths(features)["text"] >= self.max_length).sum())}
+        full = int((self.lengths(features)["text"] >= self.max_length).sum())
+        return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
 
 
 def build(config, tokenizer) -> Parallel:

@@ -53,7 +53,11 @@ class QA:
 
     def report(self, features: tasks.Features, rows: Sequence[Question]) -> dict[str, Any]:
         held = Features.from_arrays(features)
-        return {"spans": counts(held), "ceilings": ceilings(held, rows, self.settings, self.mlqa_fallback)}
+        spans, best = counts(held), ceilings(held, rows, self.settings, self.mlqa_fallback)
+        kept = "  ".join(f"{of} {100 * (n['exact'] + n['wide']) / n['rows']:.1f}%" for of, n in spans.items())
+        low = "  ".join(f"{of} {n['f1']:.1f}" for of, n in best.items() if n["f1"] < 99)
+        shown = f"answers kept by tokens and windows: {kept}" + (f"; highest F1 possible: {low}" if low else "")
+        return {"shown": shown, "spans": spans, "ceilings": best}
 
 
 def build(config, tokenizer) -> QA:

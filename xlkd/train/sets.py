@@ -51,5 +51,16 @@ class Sets:
         return {name: json.loads((self._folder / f"{step}-{name}.json").read_text()) for name in self._ready}
 
 
+    def changes(self, step: int) -> list[str]:
+        """A line a set that was also evaluated before the first step."""
+        lines = []
+        for name, after in self.of(step).items():
+            before = self._folder / f"0-{name}.json"
+            if step and before.exists():
+                was = json.loads(before.read_text())
+                lines.append(f"{name}, before and after: {after['main']} {was['mean']:.1f} → {after['mean']:.1f}")
+        return lines
+
+
 def _by_cell(scores: Scores) -> str:
     return "  ".join(f"{name} {cell[scores.main]:.1f}" for name, cell in scores.cells.items())

@@ -34,15 +34,11 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     task = named("tasks", config.task.name).build(config.task, weights.tokenizer)
     features = features_of(task, rows, log)
     plan = plan_of(config, task, features, weights.architecture)
-    report = data_report(task, features, rows, plan)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "data_report.json", report)
-    log(f"{len(rows)} rows ({len(rows.dropped)} left out), {report['windows']} windows, {report['tokens']} tokens")
-    buckets, one = ", ".join(report["buckets"]), report["padding_at_longest"]
-    log(f"buckets {buckets}: {report['padding']:.0%} of the positions are padding, {one:.0%} at one length")
+    sets = evaluation_sets(config, task, weights.tokenizer, log)
+    report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
     method = named("methods", config.method.name).build(config, encoder_of(config, weights.architecture))
     devices = mesh.build(config.mesh)
-    sets = Sets(folder, evaluation_sets(config, task, weights.tokenizer, log), method, devices, config, log)
+    sets = Sets(folder, sets, method, devices, config, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.best)
     steps = config.budget.steps or round(config.budget.epochs * plan.steps_per_epoch)
     job = loop.Job(
@@ -74,6 +70,8 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     finally:
         checkpoints.close()
     results = sets.of(int(state.step))
+    for line in sets.changes(int(state.step)):
+        log(line)
     for name, exported in method.exports(state.variables).items():
         export.write(folder / "export" / name, exported, weights.tokenizer, config, results)
     write_json(folder / "results.json", {"sets": results, "steps": steps, "rows": len(rows)})
@@ -131,6 +129,21 @@ def encoder_of(config, architecture: Architecture) -> Encoder:
     return Encoder(
         architecture, dtype=config.encoder.dtype, scan=scan[config.encoder.layers_as], remat=config.encoder.remat
     )
+
+
+def report_data(folder: pathlib.Path, sets: dict[str, Ready], plan: Plan, log: Log) -> None:
+    """On the console and in a file: what went in, what was left out, what tokens and windows lost, what buckets save."""
+    reports = {"train": data_report(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
+    for name, ready in sets.items():
+        report = reports.get(name) or {"rows": len(ready.rows), "task": ready.task.report(ready.features, ready.rows)}
+        reports[name] = report
+        log(f"{name}: {report['rows']} rows ({len(ready.rows.dropped)} left out); {report['task']['shown']}")
+    train = reports["train"]
+    buckets, one = ", ".join(train["buckets"]), train["padding_at_longest"]
+    log(f"{train['windows']} windows, {train['tokens']} tokens in buckets {buckets}")
+    log(f"{train['padding']:.0%} of the positions are padding, {one:.0%} at one length")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "data_report.json", reports)
 
 
 def data_report(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:

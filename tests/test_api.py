@@ -1,0 +1,97 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The Python interface: `xlkd.load`, and metrics that need nothing but numpy."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from toy_models import RECORD, span_model
+
+import xlkd
+from xlkd.errors import UserError
+from xlkd.models import hf
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return span_model(tmp_path_factory.mktemp("api"), RECORD)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, folder):
+    monkeypatch.setenv("XLKD_CACHE", str(folder.parent / "cache"))
+
+
+@pytest.fixture
+def model(folder):
+    return xlkd.load(folder)
+
+
+def test_hidden_states_and_logits(model):
+    batch = model.tokenizer(["who went?"], ["It was Anna."], return_tensors="np")
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    types = (np.arange(ids.shape[1]) > 8)[None].astype(np.int32)
+    states = model.apply(ids, mask, types)
+    assert [state.shape for state in states] == [(1, ids.shape[1], 16)] * (model.architecture.layers + 1)
+    start, end = model.outputs(ids, mask, types)["span"]
+    kernel, bias = model.params["span"]["output"]["kernel"], model.params["span"]["output"]["bias"]
+    expected = np.asarray(states[-1])[0] @ kernel + bias
+    assert not np.allclose(states[0], model.apply(ids, mask)[0])
+    np.testing.assert_allclose(np.stack([start[0], end[0]], -1), expected, atol=1e-3)
+
+
+def test_an_answer_is_a_span_of_the_context(model):
+    context = "It was Anna who went. " * 40  # several windows
+    found = model.answer("who?", context)
+    assert context[found["start"] : found["end"]] == found["answer"] != ""
+    assert found["n_best"][0]["text"] == found["answer"]
+    assert model.answer("who?", context) == found
+
+
+def test_what_a_run_recorded_is_taken_up(model):
+    assert (model.task().max_length, model.task().n_best) == (64, 20)
+    assert model.task(flags={"max_length": "32"}).max_length == 32
+    assert model.encoder.dtype == "float32"
+    assert model.labels == ()
+
+
+def test_a_classifier_gives_logits_and_labels(folder, tmp_path):
+    from xlkd.models.heads import ClassifierHead, init_head
+
+    found = hf.load(folder)
+    head = init_head(ClassifierHead(found.architecture, labels=3), jax.random.key(1))
+    params = {"encoder": found.params["encoder"], "classifier": jax.device_get(head)}
+    hf.save(tmp_path / "model", found.architecture, params, labels=("a", "b", "c"), tokenizer=folder)
+    model = xlkd.load(tmp_path / "model")
+    assert model.labels == ("a", "b", "c")
+    assert model.outputs(np.ones((2, 5), np.int32), np.ones((2, 5), np.int32))["classifier"].shape == (2, 3)
+    with pytest.raises(UserError, match="no head that marks answers"):
+        model.answer("who?", "Anna.")
+
+
+@pytest.mark.parametrize("record", ['{"version": 2, "task": {}}', '{"version": 1}', "[]", "{"])
+def test_a_record_that_cannot_be_read_is_refused(model, tmp_path, record):
+    found = hf.load(model.folder)
+    hf.save(tmp_path / "model", found.architecture, found.params, tokenizer=model.folder)
+    (tmp_path / "model" / "xlkd.json").write_text(record)
+    with pytest.raises(UserError, match=r"xlkd\.json"):
+        xlkd.load(tmp_path / "model")
+
+
+def test_there_is_nothing_else_in_the_package():
+    with pytest.raises(AttributeError, match="lod"):
+        xlkd.lod  # noqa: B018
+    with pytest.raises(UserError, match="no such encoder in the package"):
+        xlkd.load("package:none")
+
+
+def test_metrics_and_the_package_itself_start_no_jax():
+    code = (
+        "import sys, xlkd, xlkd.metrics.squad as squad, xlkd.metrics.mlqa, xlkd.metrics.averages; "
+        "assert squad.f1('the Anna', ['Anna']) == 1; "
+        "assert not {'jax', 'flax', 'transformers', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

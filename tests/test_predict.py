@@ -1,0 +1,141 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The door `predict`: JSON lines in, answers out in the same order, bad lines named by number."""
+
+import io
+import json
+import sys
+
+import pytest
+from toy_models import DATA, RECORD, door, span_model
+
+from xlkd import predict
+from xlkd.data import sources
+from xlkd.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return span_model(tmp_path_factory.mktemp("predict"), RECORD)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, model):
+    monkeypatch.setenv("XLKD_CACHE", str(model.parent / "cache"))
+
+
+@pytest.fixture
+def ask(model, monkeypatch, capsys):
+    """The door on given lines: the objects that it wrote."""
+
+    def asked(lines, *flags):
+        data = lines if isinstance(lines, bytes) else "".join(f"{line}\n" for line in lines).encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        predict.main([f"--model={model}", *flags])
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return asked
+
+
+def questions(count=11) -> list[str]:
+    rows = list(sources.read(DATA, "qa"))[:count]
+    return [json.dumps({"id": row.id, "question": row.question, "context": row.context, "set": 1}) for row in rows]
+
+
+def test_answers_are_spans_in_the_order_of_the_questions(ask):
+    lines = questions()
+    found = ask(lines, "--n_best=3")
+    assert len(found) == len(lines)
+    for line, answer in zip(map(json.loads, lines), found, strict=True):
+        assert answer["id"] == line["id"]
+        assert line["context"][answer["start"] : answer["end"]] == answer["answer"] != ""
+        assert len(answer["n_best"]) == 3
+        assert answer["n_best"][0] == {
+            name: answer[key] for name, key in (("text", "answer"), *((k, k) for k in ("probability", "start", "end")))
+        }
+        probabilities = [one["probability"] for one in answer["n_best"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert 0 < sum(probabilities) <= 1 + 1e-9
+
+
+def test_answers_depend_on_neither_batch_nor_how_many_are_shown(ask):
+    lines = questions()
+    whole = ask(lines, "--n_best=20")
+    for flags in (("--batch=3", "--n_best=20"), ("--n_best=1",)):
+        for a, b in zip(ask(lines, *flags), whole, strict=True):
+            assert (a["id"], a["answer"], a["start"]) == (b["id"], b["answer"], b["start"])
+            assert a["probability"] == pytest.approx(b["probability"], abs=1e-4)
+            assert len(a["n_best"]) <= len(b["n_best"])
+
+
+def test_a_question_without_an_id_has_the_number_of_its_line(ask):
+    line = '{"question": "who?", "context": "It was Anna."}'
+    assert [one["id"] for one in ask(["", line, " ", '{"id": null, ' + line[1:], line])] == [2, None, 5]
+    assert ask(b"\xef\xbb\xbf" + line.encode())[0]["id"] == 1
+    assert ask([]) == []
+
+
+BAD = {
+    "broken": (b'{"question": ', "broken JSON"),
+    "a list": (b"[1]", "not a JSON object"),
+    "no context": (b'{"question": "who?"}', "no context"),
+    "an empty question": (b'{"question": " ", "context": "c"}', "empty question"),
+    "a number": (b'{"question": "who?", "context": 3}', "context is not a string"),
+    "latin 1": (b'{"question": "\xfcber?", "context": "c"}', "not UTF-8"),
+    "half a surrogate": (b'{"question": "\\ud83d", "context": "c"}', "question holds half of a surrogate"),
+}
+
+
+@pytest.mark.parametrize(("line", "said"), BAD.values(), ids=BAD)
+def test_a_bad_line_is_named_after_the_answers_before_it(ask, capsys, line, said):
+    good = questions(2)
+    data = b"\n".join([good[0].encode(), line, good[1].encode()])
+    with pytest.raises(UserError, match=f"standard input, line 2: {said}"):
+        ask(data)
+    assert [json.loads(out)["id"] for out in capsys.readouterr().out.splitlines()] == [json.loads(good[0])["id"]]
+
+
+def test_bad_lines_can_be_left_out(model, monkeypatch, capsys):
+    good = questions(2)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join([good[0], "x", good[1]]).encode())))
+    predict.main([f"--model={model}", "--on_bad_row=skip"])
+    written = capsys.readouterr()
+    assert len(written.out.splitlines()) == 2
+    assert written.err.startswith("left out: standard input, line 2: broken JSON")
+
+
+def test_each_batch_is_written_before_the_next_is_read(model):
+    """Input is taken as it comes: the second batch is only made once the first is out."""
+    import subprocess
+
+    command = [sys.executable, "-m", "xlkd.predict", f"--model={model}", "--batch=1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for line in questions(2):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == json.loads(line)["id"]
+    process.stdin.close()
+    assert process.wait() == 0
+
+
+def test_one_question_on_the_command_line(model):
+    flags = (f"--model={model}", "--question", "who?", "--context=It was Anna who went.")
+    done = door("predict", *flags, cache=model.parent / "cache")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["answer"] in "It was Anna who went."
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "no --model"),
+        (["--model=a", "--question=b"], "belong together"),
+        (["--model=a", "--n_best=0"], "--n_best=0"),
+        (["--model=a", "--contxt=b"], "did you mean --context"),
+        (["--model=a", "--on_bad_row=x"], "on_bad_row=x"),
+        (["--model=a", "--question=b", "--context= "], "empty context"),
+    ],
+)
+def test_what_is_wrong_with_the_flags(flags, said):
+    with pytest.raises(UserError, match=said):
+        predict.main(flags)
