@@ -51,11 +51,11 @@ def short(c: ConfigDict) -> ConfigDict:
 
 def multilingual(c: ConfigDict) -> ConfigDict:
     """Masked-LM alone: each row in one language."""
-    return curriculum(c, "atlas?split=train&kind=same&facts=3&size=208000")
+    return curriculum(c, "atlas?split=train&kind=same&facts=3&size=104000")
 
 
 def multilingual_tlm(c: ConfigDict) -> ConfigDict:
-    return curriculum(c, "atlas?split=train&kind=mixed&facts=3&size=256000")
+    return curriculum(c, "atlas?split=train&kind=mixed&facts=3&size=112000")
 
 
 def curriculum(c: ConfigDict, data: str) -> ConfigDict:

@@ -95,10 +95,11 @@ def test_a_tokenizer_tells_windows_and_what_survives(tmp_path, capsys):
     assert longer["windows"] < windows["windows"]
 
 
-def test_pairs_of_sentences_with_a_tokenizer(tmp_path):
+def test_pairs_of_sentences_with_a_tokenizer(tmp_path, capsys):
     model = span_model(tmp_path, RECORD)
     report = reported(tmp_path / "out.json", f"--data={DATA}", "--task=parallel", f"--model={model}", "--max_length=12")
-    assert report["windows"]["task"]["cut"] > 0
+    assert report["windows"]["task"]["shown"] in capsys.readouterr().out
+    assert max(int(shape.split()[-1]) for shape in report["windows"]["buckets"]) == 16  # 12 tokens, rounded up
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _parts(row: Any) -> tuple[str, dict[str, str], str | None]:
     return cell, {"source": row.source, "target": row.target}, None
 
 
-def _windows(given: Mapping[str, str], task: str, rows) -> dict[str, Any]:
+def _windows(given: dict[str, str], task: str, rows) -> dict[str, Any]:
     """What the model's tokenizer makes of the rows."""
     from xlkd import api, settings
     from xlkd.configs.base import base
@@ -136,7 +136,7 @@ def _windows(given: Mapping[str, str], task: str, rows) -> dict[str, Any]:
     folder, _ = api.locate(given["model"], given.get("revision", ""))
     architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
     config = base()
-    config.task = settings.task(task, api.recorded(folder).get("task", {}), dict(given))
+    config.task = settings.task(task, api.recorded(folder).get("task", {}), given)
     config.data.batch, config.data.buckets = door.whole(given, "batch", 32), door.whole(given, "buckets", 4)
     built = stage.named("tasks", task).build(config.task, hf.tokenizer(folder))
     features = stage.features_of(built, rows, lambda line: print(line, file=sys.stderr))
@@ -158,8 +158,9 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         found += ["", f"{windows['windows']} windows, {windows['tokens']} tokens"]
         saved = f"padding {windows['padding']:.0%}, {windows['padding_at_longest']:.0%} at one length"
         found.append(f"buckets {', '.join(windows['buckets'])}: {saved}")
+        found.append(windows["task"]["shown"])
         for name, value in windows["task"].items():
-            found += ["", *_grid(name, value)] if isinstance(value, dict) else [f"{name}: {value}"]
+            found += ["", *_grid(name, value)] if isinstance(value, dict) else []
     return found
 
 

@@ -21,7 +21,7 @@ def run(function: Callable[[list[str]], int | None]) -> int:
     arguments = sys.argv[1:]
     try:
         if set(arguments) & {"-h", "--help"}:
-            print(sys.modules[function.__module__].__doc__.strip())
+            print((sys.modules[function.__module__].__doc__ or "").strip())
             code = DONE
         else:
             code = function(arguments) or DONE

@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> None:
     print("\n".join(table(found)))
 
 
-def _model(given: Mapping[str, str], rows, batch: int) -> dict[str, Any]:
+def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model answers."""
     from xlkd import api, settings
     from xlkd.data import cache
@@ -85,14 +85,14 @@ def _model(given: Mapping[str, str], rows, batch: int) -> dict[str, Any]:
     return model_is | summary(scores.cells, rows) | {"near_ties": ties}
 
 
-def _predictions(given: Mapping[str, str], rows) -> dict[str, Any]:
+def _predictions(given: dict[str, str], rows) -> dict[str, Any]:
     """What the answers in files are worth; no model, no jax."""
     from xlkd import settings
     from xlkd.tasks.scores import cell_name, score_file
 
     if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in given and name != "mlqa_fallback"]:
         raise UserError(f"--{unused[0]} belongs to a model", "command line", "leave it out with --predictions")
-    fallback = settings.task("qa", {}, dict(given)).mlqa_fallback
+    fallback = settings.task("qa", {}, given).mlqa_fallback
     members: dict[tuple[str, str, str], list[Any]] = {}
     for row in rows:
         members.setdefault((row.set, row.question_language, row.context_language), []).append(row)
@@ -180,7 +180,7 @@ def _files(given: str, cells: Sequence[Sequence[Any]]) -> dict[tuple[str, ...], 
         match = next(filter(None, (re.fullmatch(name, path.name) for name in _NAMES)), None)
         if not match:
             raise UserError("the name does not say which cell", str(path), "name it as the data file is, see --help")
-        context, question = (normalise(tag, str(path)) for tag in (match[1], match[match.lastindex]))
+        context, question = (normalise(tag, str(path)) for tag in (match.groups() * 2)[:2])
         if (question, context) in found:
             raise UserError(f"the same cell as {found[question, context]}", str(path), "keep one of the two")
         found[question, context] = path

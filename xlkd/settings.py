@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -64,7 +65,10 @@ def typed(name: str, default: Any, text: str) -> Any:
         if isinstance(default, tuple):
             kind = type(default[0]) if default else str
             return tuple(kind(part.strip()) for part in text.strip("()").split(",") if part.strip())
-        return type(default)(text)
+        value = type(default)(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(text)
+        return value
     except (KeyError, ValueError):
         kind = type(default).__name__
         raise UserError(f"{name}={text} is not of type {kind}", "command line", f"for example {default}") from None
@@ -116,21 +120,24 @@ def stage(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def _saved(path: pathlib.Path) -> ConfigDict:
+    remedy = "give the config.json that a run left in its work directory"
     try:
-        return _tuples(ConfigDict(json.loads(path.read_text(encoding="utf-8"))))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            "no such config", str(path), "give the config.json that a run left in its work directory"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"is no JSON: {error}", str(path)) from error
+        raise UserError("no such config", str(path), remedy) from error
+    except ValueError as error:
+        raise UserError(f"is no JSON: {error}", str(path), remedy) from error
+    if not isinstance(found, dict) or "stages" not in found:
+        raise UserError("holds no config", str(path), remedy)
+    return _tuples(ConfigDict(found))
 
 
 def _module(path: pathlib.Path):
-    if not path.exists():
+    if not path.is_file() or path.suffix != ".py":
         packaged = importlib.util.find_spec("xlkd.configs")
         folder = pathlib.Path(next(iter(packaged.submodule_search_locations)))
-        if not (folder / path.name).exists() or path.suffix != ".py":
+        ours = str(path.parent) in (".", "configs") and path.suffix == ".py"
+        if not ours or not (folder / path.name).exists():
             known = ", ".join(f"configs/{p.name}" for p in sorted(folder.glob("[a-z]*.py")) if p.stem != "base")
             raise UserError("no such config", str(path), f"packaged configs: {known}")
         path = folder / path.name
@@ -145,7 +152,8 @@ def _module(path: pathlib.Path):
 def _named(flag: str, keys: dict[str, Any]) -> tuple[str, str]:
     name, equals, value = flag.removeprefix("--config.").partition("=")
     if not flag.startswith("--config.") or not equals:
-        near = difflib.get_close_matches(flag.partition("=")[0], ("--config", "--workdir", "--help"), n=1)
+        doors = () if flag.startswith("--config.") else ("--config", "--workdir", "--help")
+        near = difflib.get_close_matches(flag.partition("=")[0], doors, n=1)
         hint = f"did you mean {near[0]}?" if near else "write --config.KEY=VALUE"
         raise UserError(f"cannot read {flag!r}", "command line", hint)
     if name not in keys:

@@ -46,6 +46,7 @@ class Plan:
         self.rows = len(self.lengths[self.view])
         self.bucket = np.searchsorted(self.edges, self.lengths[self.view]).astype(np.int32)
         self.steps_per_epoch = -(-self.rows // batch)
+        self._kept: tuple[int, list[np.ndarray]] = (-1, [])
 
     @functools.cached_property
     def shapes(self) -> tuple[Shape, ...]:
@@ -69,9 +70,10 @@ class Plan:
         return Planned(np.concatenate([index, np.full(self.batch - len(index), PAD, index.dtype)]), shape)
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
-        if getattr(self, "_kept", (None, None))[0] != epoch:
-            self._kept = (epoch, self._shuffled(epoch))
-        return self._kept[1]
+        kept = self._kept  # read once: another thread may be in another epoch
+        if kept[0] != epoch:
+            kept = self._kept = (epoch, self._shuffled(epoch))
+        return kept[1]
 
     def _shuffled(self, epoch: int) -> list[np.ndarray]:
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))

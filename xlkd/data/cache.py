@@ -1,20 +1,28 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Features and targets on disk, shared by runs: an entry is whole or absent, and deleting it costs only time."""
+"""Features and targets on disk, shared by runs: an entry is whole or absent, and deleting it costs only time.
+
+The file `done` of an entry is written last and holds a checksum of every array: what was damaged since is made again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
+import json
+import logging
 import os
 import pathlib
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
+
+from xlkd.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 COMPILED = "compiled"  # jax's own entries
@@ -24,8 +32,8 @@ _STALE = 24 * 3600  # seconds after which nobody writes a half entry any more
 
 def folder() -> pathlib.Path:
     """$XLKD_CACHE, else `xlkd/` in the user's cache folder; a temporary one where there is no home."""
-    if "XLKD_CACHE" in os.environ:
-        return pathlib.Path(os.environ["XLKD_CACHE"])
+    if os.environ.get("XLKD_CACHE"):
+        return pathlib.Path(os.environ["XLKD_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not os.path.isabs(base) or not _writable(pathlib.Path(base)):
         base = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
@@ -41,12 +49,15 @@ def name_of(kind: str, parts: Iterable[str]) -> str:
 
 
 def arrays(name: str, build: Callable[[], Arrays]) -> Arrays:
-    """The arrays of an entry, mapped from disk; built and written first where there is none."""
+    """The arrays of an entry, mapped from disk; built and written first where there is no sound one."""
     entry = folder() / name
-    if not (entry / "done").exists():
-        _write(entry, build())
-    os.utime(entry / "done", (time.time(),) * 2)
-    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(entry.glob("*.npy"))}
+    found = _read(entry)
+    if found is not None:
+        return found
+    values = build()
+    _write(entry, values)
+    found = _read(entry)
+    return values if found is None else found  # pruned again already
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +79,7 @@ def entries() -> list[Entry]:
 
 def delete(entry: Entry) -> None:
     """Under another name first, so that a kill leaves nothing half."""
-    aside = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=entry.path.parent))
-    with contextlib.suppress(FileNotFoundError):  # another process was first
-        entry.path.rename(aside / "deleted")
-    shutil.rmtree(aside)
+    _drop(entry.path)
 
 
 def _entry(path: pathlib.Path) -> Entry | None:
@@ -89,17 +97,64 @@ def _entry(path: pathlib.Path) -> Entry | None:
     return Entry(path, "half-written", size, newest) if half else None
 
 
+def _read(entry: pathlib.Path) -> Arrays | None:
+    """None where there is no entry, or a damaged one, which is dropped."""
+    if not entry.exists():
+        return None
+    try:
+        sums = json.loads((entry / "done").read_text(encoding="utf-8"))
+        for name, expected in sums.items():
+            if _checksum(entry / f"{name}.npy") != expected:
+                raise ValueError(f"{name}.npy is not what was written")
+        found = {name: np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in sums}
+        with contextlib.suppress(PermissionError):  # somebody else's cache, which we may only read
+            os.utime(entry / "done", (time.time(),) * 2)
+        return found
+    except (OSError, ValueError, AttributeError) as error:
+        logging.getLogger(__name__).warning("%s is damaged (%s) and is made again", entry, error)
+        _drop(entry)
+        return None
+
+
 def _write(entry: pathlib.Path, values: Arrays) -> None:
     """Under another name first, so that a kill or another writer leaves nothing half."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    beside = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=entry.parent))
-    for name, value in values.items():
-        np.save(beside / f"{name}.npy", value, allow_pickle=False)
-    (beside / "done").touch()
     try:
-        beside.rename(entry)
-    except OSError:  # another process was first
-        shutil.rmtree(beside)
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        beside = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=entry.parent))
+    except OSError as error:
+        raise _unwritable(entry.parent, error) from error
+    try:
+        sums = {}
+        for name, value in values.items():
+            np.save(beside / f"{name}.npy", value, allow_pickle=False)
+            sums[name] = _checksum(beside / f"{name}.npy")
+        (beside / "done").write_text(json.dumps(sums), encoding="utf-8")
+        with contextlib.suppress(OSError):  # another process was first
+            beside.rename(entry)
+    except OSError as error:
+        raise _unwritable(entry.parent, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _drop(path: pathlib.Path) -> None:
+    aside = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=path.parent))
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+        path.rename(aside / "deleted")
+    shutil.rmtree(aside)
+
+
+def _checksum(path: pathlib.Path) -> int:
+    """CRC-32: it guards against bad disks and broken copies, not against people."""
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total = zlib.crc32(block, total)
+    return total
+
+
+def _unwritable(path: pathlib.Path, error: OSError) -> UserError:
+    return UserError(f"cannot be written: {error.strerror}", str(path), "make room, or set XLKD_CACHE to elsewhere")
 
 
 def _writable(path: pathlib.Path) -> bool:

@@ -20,20 +20,33 @@ def train(folder: pathlib.Path, texts: Iterable[str], *, kind: str, size: int) -
     config = {f"{name}_token": token for name, token in specials.items()}
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    draft = folder / ".tokenizer.json"
+    tokenizer.save(str(draft), pretty=False)
+    draft.replace(folder / "tokenizer.json")  # last, and whole or not at all: by it a restart knows that all is there
 
 
 def _wordpiece(texts: list[str], size: int):
+    """WordPiece over byte-pair merges of ▁-marked words: ▁ab is ab there, and ab is ##ab.
+
+    The library's own trainer numbers ##letters in the order of a hash map, another in each process.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    words = pre_tokenizers.BertPreTokenizer()
+    merges = Tokenizer(models.BPE())
+    merges.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    merges.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Metaspace(split=False)])
+    merges.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, show_progress=False))
+    found = merges.get_vocab()
+    pieces = [piece for piece in sorted(found, key=found.__getitem__) if piece != "▁"]
+    letters = [piece for piece in pieces if len(piece) == 1]
+    marked = [piece[1:] if piece.startswith("▁") else f"##{piece}" for piece in pieces]
     specials = list(BERT_SPECIALS.values())
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=specials, show_progress=False)
-    )
+    vocabulary = {piece: i for i, piece in enumerate(list(dict.fromkeys([*specials, *letters, *marked]))[:size])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = merges.normalizer, words
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(specials)
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
@@ -44,9 +57,8 @@ def _wordpiece(texts: list[str], size: int):
 def _pieces(texts: list[str], size: int):
     """Byte-pair merges over ▁-marked text, cut at punctuation and around each Han character.
 
-    So no piece straddles the edge of an answer in a script without spaces.
-
-    A unigram model would give names that it saw one piece and all others five: two different tasks.
+    So no piece straddles the edge of an answer in a script without spaces. A unigram model would give names that it
+    saw one piece and all others five: two different tasks.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 

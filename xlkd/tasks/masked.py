@@ -14,7 +14,7 @@ from xlkd.data.draw import row_keys, uniform
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Scores
-from xlkd.tasks.text import Template, ragged, take
+from xlkd.tasks.text import Template, counts, ragged, take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,29 +55,31 @@ class Masked:
         length = lengths["text"]
         ids = take(features, "ids", index, length, self.template.pad)
         words = take(features, "words", index, length, 0)
-        budget = self.budget(length)
         keys = np.where(index >= 0, features["keys"][np.maximum(index, 0)], 0).astype(np.uint64)
         chosen = uniform(draw.seed, draw.purpose + " words", draw.step, keys, 1 + int(words.max(initial=0)))
         wanted = (np.take_along_axis(chosen, words.astype(np.int64), 1) < self.share) & (words > 0)
-        wanted &= np.cumsum(wanted, 1) <= budget
-        positions = np.argsort(~wanted, axis=1, kind="stable")[:, :budget].astype(np.int32)
+        # By the row's own length, so that a row is masked alike in batches of any length; no word is cut
+        own = counts(features, "ids", index)
+        over = wanted & (np.cumsum(wanted, 1) > self.budget(own)[:, None])
+        wanted &= words < np.where(over, words, np.iinfo(words.dtype).max).min(1)[:, None]
+        positions = np.argsort(~wanted, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
         masked = np.take_along_axis(wanted, positions, 1)
         labels = np.take_along_axis(ids, positions, 1)
-        fate = uniform(draw.seed, draw.purpose + " fate", draw.step, keys, 2 * length)
-        other = self.template.random_piece(fate[:, length:])
-        new = np.where(fate[:, :length] < 0.8, self.template.mask, np.where(fate[:, :length] < 0.9, other, ids))
+        fate = uniform(draw.seed, draw.purpose + " fate", draw.step, keys, length)
+        other = self.template.random_piece(uniform(draw.seed, draw.purpose + " other", draw.step, keys, length))
+        new = np.where(fate < 0.8, self.template.mask, np.where(fate < 0.9, other, ids))
         text = {
             "ids": np.where(wanted, new, ids).astype(np.int32),
-            "mask": (np.arange(length) < self._counts(features, index)[:, None]).astype(np.int32),
+            "mask": (np.arange(length) < own[:, None]).astype(np.int32),
             "types": take(features, "types", index, length, 0).astype(np.int32),
         }
         present = (index >= 0).astype(np.float32)
         weights = masked.astype(np.float32) * present[:, None]
         return {"text": text, "positions": positions, "labels": labels, "weights": weights, "mask": present}
 
-    def budget(self, length: int) -> int:
-        """Positions that are scored in a row: a fixed number, so that the head's shape is static."""
-        return max(1, int(np.ceil(1.6 * self.share * length / 4)) * 4)
+    def budget(self, length: int | np.ndarray) -> np.ndarray:
+        """Positions that are scored in a row: a number fixed by its length, so that the head's shape is static."""
+        return 4 * np.ceil(1.6 * self.share * np.asarray(length) / 4).astype(np.int64)
 
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
         right, count = outputs["right"], outputs["count"]
@@ -91,10 +93,6 @@ class Masked:
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
         full = int((self.lengths(features)["text"] >= self.max_length).sum())
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
-
-    def _counts(self, features: Features, index: np.ndarray) -> np.ndarray:
-        counts = self.lengths(features)["text"][np.maximum(index, 0)]
-        return np.where(index >= 0, counts, 1)
 
 
 def build(config, tokenizer) -> Masked:

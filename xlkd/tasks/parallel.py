@@ -14,7 +14,7 @@ from xlkd.data.draw import row_keys
 from xlkd.metrics.retrieval import retrieve
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Scores
-from xlkd.tasks.text import Template, ragged, take
+from xlkd.tasks.text import Template, counts, ragged, take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +42,9 @@ class Parallel:
 
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
         length = lengths["text"]
-        counts = np.where(index >= 0, self.lengths(features)["text"][np.maximum(index, 0)], 1)
         text = {
             "ids": take(features, "ids", index, length, self.template.pad),
-            "mask": (np.arange(length) < counts[:, None]).astype(np.int32),
+            "mask": (np.arange(length) < counts(features, "ids", index)[:, None]).astype(np.int32),
             "types": take(features, "types", index, length, 0).astype(np.int32),
         }
         return {"text": text, "mask": (index >= 0).astype(np.float32)}

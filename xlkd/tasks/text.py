@@ -115,6 +115,12 @@ def ragged(name: str, rows: Sequence[Any], dtype) -> dict[str, np.ndarray]:
     return {name: flat, f"{name}_at": starts}
 
 
+def counts(features: dict[str, np.ndarray], name: str, index: np.ndarray) -> np.ndarray:
+    """How long the rows of a ragged array are; one that is not there counts 1, so that attention has a key."""
+    at, starts = np.maximum(index, 0), features[f"{name}_at"]
+    return np.where(index >= 0, starts[at + 1] - starts[at], 1)
+
+
 def take(features: dict[str, np.ndarray], name: str, index: np.ndarray, length: int, pad: int) -> np.ndarray:
     """[rows, length] of a ragged array; rows that are not there and the ends of short ones are `pad`."""
     flat, starts = features[name], features[f"{name}_at"]

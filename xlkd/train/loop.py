@@ -72,12 +72,13 @@ def train(job: Job, signals: Signals) -> states.State:
             raise Stopped(f"{signals.asked}: saved at step {at}; the same command goes on from there")
 
     def boundary(at: int) -> None:
-        if at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start)):
+        evaluated = at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start))
+        if evaluated:
             _check(job, state, pending)
             former = clock.to("evaluate")
             job.evaluate(at, state.variables, lambda: stop(at))
             clock.to(former)
-        if at == job.steps or (at and at % job.save_every == 0):
+        if evaluated or (at and at % job.save_every == 0):  # what was evaluated may be the best
             save(at, wait=at == job.steps)
 
     try:

@@ -34,6 +34,8 @@ def build(config) -> Mesh:
     count = jax.device_count()
     if sizes.count(-1) > 1:
         raise UserError("only one axis can be -1", "config.mesh")
+    if any(size < 1 and size != -1 for size in sizes):
+        raise UserError("a size is neither -1 nor 1 or more", "config.mesh")
     known = math.prod(size for size in sizes if size != -1)
     sizes = [count // known if size == -1 else size for size in sizes]
     if math.prod(sizes) != count:
@@ -59,6 +61,14 @@ def over_rows(mesh: Mesh) -> NamedSharding:
 def row_shards(mesh: Mesh) -> int:
     """How many parts the rows of a batch are cut into."""
     return math.prod(mesh.shape[axis] for axis in ROWS)
+
+
+def check_rows(mesh: Mesh, rows: int, micro_batches: int) -> None:
+    """A batch divides into micro-batches, and each of them over the devices."""
+    parts = row_shards(mesh) * micro_batches
+    if rows % parts:
+        what = f"{rows} rows do not divide into {micro_batches} micro-batches on {row_shards(mesh)} devices"
+        raise UserError(what, "config.data.batch", f"choose a multiple of {parts}")
 
 
 def place_batch(mesh: Mesh, batch: Any, rows: int) -> Any:

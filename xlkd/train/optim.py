@@ -40,6 +40,9 @@ SHAPES = {
 
 def optimizer(config) -> optax.GradientTransformation:
     """Adam's direction with decoupled decay; the loop multiplies it by the learning rate."""
+    if config.decay_mask not in DECAY_MASKS:
+        known = ", ".join(DECAY_MASKS)
+        raise UserError(f"unknown decay mask {config.decay_mask!r}", "config.optim.decay_mask", f"one of {known}")
     return optax.chain(
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
         optax.add_decayed_weights(config.weight_decay, mask=DECAY_MASKS[config.decay_mask]),

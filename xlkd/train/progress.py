@@ -52,7 +52,7 @@ class Metrics:
     def __init__(self, folder: pathlib.Path, step: int) -> None:
         path = folder / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        _replace(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
         from tensorboardX import SummaryWriter
 
@@ -97,8 +97,12 @@ def duration(seconds: float) -> str:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Whole or not at all."""
+    _replace(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 

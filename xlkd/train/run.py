@@ -88,7 +88,8 @@ def _claimed(config, workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _same_config(config: dict[str, Any], path: pathlib.Path) -> None:
-    if path.exists():
+    begun = (path.parent / "stages").exists()  # where an input was bad, nothing was, and it may be mended
+    if begun and path.exists():
         changed = settings.differences(config, json.loads(path.read_text(encoding="utf-8")))
         if changed:
             remedy = "choose another --workdir, or give the former values"

@@ -38,6 +38,7 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
     method = named("methods", config.method.name).build(config, encoder_of(config, weights.architecture))
     devices = mesh.build(config.mesh)
+    mesh.check_rows(devices, config.data.batch, config.optim.micro_batches)
     sets = Sets(folder, sets, method, devices, config, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.best)
     steps = config.budget.steps or round(config.budget.epochs * plan.steps_per_epoch)

@@ -1,0 +1,240 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""One training step: what padding, uneven batches, micro-batches and numbers that are not finite may and may not do."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from xlkd.losses.terms import Term, over
+from xlkd.methods import Loss, Method, Start, Variables
+from xlkd.train import optim, step
+from xlkd.train import state as states
+
+ROWS, WIDTH = 8, 5
+
+
+@functools.cache
+def toy(coupled=None, noise=0.0) -> Method:
+    """Regression with a term by row and one by token; a frozen scale; statistics that `coupled` may move."""
+
+    def init(key, start):
+        params = {"kernel": 0.3 * jax.random.normal(key, (WIDTH, 3)), "bias": jnp.zeros(3)}
+        return Variables(params, frozen={"scale": jnp.full((), 2.0)}, statistics={"mean": jnp.zeros(3)})
+
+    def loss(variables, batch, targets, key, step):
+        x = batch["x"] + noise * jax.random.normal(key, batch["x"].shape)
+        y = jnp.tanh(x @ variables.params["kernel"] + variables.params["bias"]) * variables.frozen["scale"]
+        by_row = over(jnp.square(y.sum(-1) - batch["y"]), batch["mask"], 1.0)
+        by_token = over(jnp.abs(y), batch["tokens"] * batch["mask"][:, None], 0.25)
+        absent = over(jnp.full(len(y), jnp.nan), jnp.zeros(len(y)), 3.0)
+        size = over(jnp.abs(batch["y"]), batch["mask"])
+        return Loss({"row": by_row, "token": by_token, "absent": absent}, {"size": size}, {"y": y})
+
+    return Method(init, loss, outputs=None, exports=None, coupled=coupled)
+
+
+def similarities(variables, embeddings, batch, targets, step):
+    """A matrix over all rows of the step, BatchNorm's mean and variance, a parameter of its own: nothing separable."""
+    y, mask = embeddings["y"], batch["mask"]
+    n = mask.sum()
+    mean = (y * mask[:, None]).sum(0) / n
+    variance = (jnp.square(y - mean) * mask[:, None]).sum(0) / n
+    z = (y - mean) * jax.lax.rsqrt(variance + 1e-5) + variables.params["bias"]
+    unit = z * jax.lax.rsqrt(jnp.square(z).sum(-1, keepdims=True) + 1e-6)
+    cosine, pairs = unit @ unit.T, mask[:, None] * mask[None] * (1 - jnp.eye(len(mask)))
+    terms = {"cosine": over(jnp.square(cosine - 0.3), pairs, 0.5), "norm": over(jnp.abs(z).sum(-1), mask, 0.125)}
+    return terms, {"variance": Term(variance.sum(), 1.0)}, {"mean": 0.9 * variables.statistics["mean"] + 0.1 * mean}
+
+
+def batch_of(rows=ROWS, seed=0):
+    random = np.random.default_rng(seed)
+    return {
+        "x": random.normal(size=(rows, WIDTH)).astype(np.float32),
+        "y": random.normal(size=rows).astype(np.float32),
+        "tokens": (random.random((rows, 3)) < 0.6).astype(np.float32),
+        "mask": np.ones(rows, np.float32),
+    }
+
+
+ADAM = optax.scale_by_adam()
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def begin(method, optimizer=ADAM):
+    return states.create(method, Start(None, (), {}), optimizer, seed=3)  # jitted: every leaf a buffer of its own
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def gradient(method, batch, micro_batches=1):
+    return step.gradient(method, begin(method), batch, (), jax.random.key(0), micro_batches)
+
+
+def make(method, *, rate=lambda s: 0.1, clip_norm=0.0, micro_batches=1, optimizer=ADAM):
+    found = step.make(method, optimizer, rate, seed=3, clip_norm=clip_norm, micro_batches=micro_batches)
+    return jax.jit(found)
+
+
+def same(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **({"rtol": 1e-5, "atol": 1e-6} | tolerance)), a, b)
+
+
+def padded(batch, rows):
+    """The batch with rows of nonsense behind it, of mask 0."""
+    nonsense = batch_of(rows - len(batch["mask"]), seed=9)
+    nonsense["x"] *= 1e4
+    nonsense["mask"][:] = 0
+    return {name: np.concatenate([value, nonsense[name]]) for name, value in batch.items()}
+
+
+def test_the_gradient_is_that_of_weighted_sums_over_counts():
+    method, batch = toy(), batch_of()
+    batch["mask"][-3:] = 0
+
+    def by_hand(params):
+        y = 2 * jnp.tanh(batch["x"][:5] @ params["kernel"] + params["bias"])
+        tokens = batch["tokens"][:5]
+        return jnp.square(y.sum(-1) - batch["y"][:5]).mean() + 0.25 * (jnp.abs(y) * tokens).sum() / tokens.sum()
+
+    gradients, terms, _ = gradient(method, batch)
+    same(gradients, jax.grad(by_hand)(begin(method).variables.params))
+    assert float(terms["row"].count) == 5
+    assert float(terms["token"].count) == batch["tokens"][:5].sum()
+
+
+@pytest.mark.parametrize("coupled", [None, similarities])
+def test_padded_rows_change_nothing(coupled):
+    method, batch = toy(coupled), batch_of(5)
+    same(gradient(method, padded(batch, 8)), gradient(method, batch))
+
+
+def test_three_rows_and_one_are_one_batch_of_four():
+    """The parts of a step may be uneven: sums and counts are added before anything is divided."""
+    method, whole = toy(), batch_of(4)
+    uneven = {name: np.zeros((6, *value.shape[1:]), value.dtype) for name, value in whole.items()}
+    for name, value in whole.items():
+        uneven[name][[0, 2, 4, 1]] = value  # rows 0, 2, 4 are the first micro-batch; 1, 3, 5 the second
+    same(gradient(method, uneven, micro_batches=2)[0], gradient(method, whole)[0])
+
+
+@pytest.mark.parametrize("micro_batches", [2, 4, 8])
+@pytest.mark.parametrize("coupled", [None, similarities])
+def test_accumulation_equals_one_pass(coupled, micro_batches):
+    method, batch = toy(coupled), batch_of()
+    batch["mask"][[1, 2, 6]] = 0
+    whole, parts = gradient(method, batch), gradient(method, batch, micro_batches)
+    assert whole[1].keys() == parts[1].keys()
+    same(whole, parts)
+
+
+def test_coupled_terms_pull_on_what_lies_below_the_embeddings():
+    with_, without = gradient(toy(similarities), batch_of(), 4)[0], gradient(toy(), batch_of(), 4)[0]
+    assert np.abs(with_["kernel"] - without["kernel"]).max() > 1e-2
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_term_without_a_count_is_absent(micro_batches):
+    """Its sum is made of NaN; neither the gradient nor the loss hears of it."""
+    gradients, terms, _ = gradient(toy(), batch_of(), micro_batches)
+    assert float(terms["absent"].count) == 0
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    _, report = make(toy(), micro_batches=micro_batches)(begin(toy()), batch_of(), ())
+    assert np.isfinite(report["loss"])
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_metrics_are_counted_and_not_learned_from(micro_batches):
+    _, report = make(toy(similarities), micro_batches=micro_batches)(begin(toy()), batch_of(), ())
+    total, count = report["terms"]["size"]
+    np.testing.assert_allclose(total / count, np.abs(batch_of()["y"]).mean(), rtol=1e-6)
+    weights = {"row": 1.0, "token": 0.25, "cosine": 0.5, "norm": 0.125}
+    by_hand = sum(w * report["terms"][name][0] / report["terms"][name][1] for name, w in weights.items())
+    np.testing.assert_allclose(report["loss"], by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_step_that_is_not_finite_leaves_everything_as_it_was(micro_batches):
+    method = toy(similarities)
+    one = make(method, micro_batches=micro_batches)
+    state, report = one(begin(method), batch_of(), ())
+    assert bool(report["ok"])
+    assert int(state.step) == 1
+    bad = batch_of()
+    bad["y"][5] = np.inf
+    after, report = one(state, bad, ())
+    assert not bool(report["ok"])
+    again, report = one(after, batch_of(), ())  # sound, but nothing goes on after a step that was not
+    assert not bool(report["ok"])
+    for found in (after, again):
+        jax.tree.map(np.testing.assert_array_equal, found._replace(ok=()), state._replace(ok=()))
+
+
+def test_clipping_scales_the_whole_gradient():
+    gradients = {"a": jnp.array([3.0, 0.0]), "b": jnp.array(4.0)}
+    same(optim.clip(gradients, optax.tree.norm(gradients), 1.0), {"a": np.array([0.6, 0.0]), "b": 0.8})
+    same(optim.clip(gradients, optax.tree.norm(gradients), 10.0), gradients)
+    same(optim.clip(gradients, optax.tree.norm(gradients), 0.0), gradients)
+
+
+def test_a_step_clips_and_reports_the_norm_before_it():
+    plain = optax.identity()
+    state = begin(toy(), plain)
+    free, report = make(toy(), optimizer=plain)(state, batch_of(), ())
+    clipped, _ = make(toy(), optimizer=plain, clip_norm=0.5)(state, batch_of(), ())
+    norm = float(report["grad_norm"])
+    assert norm > 0.5
+
+    def moved(found):
+        return jax.tree.map(lambda a, b: a - b, found.variables.params, state.variables.params)
+
+    same(moved(clipped), jax.tree.map(lambda d: d * 0.5 / norm, moved(free)))
+
+
+def test_only_params_have_moments_and_move():
+    state = begin(toy())
+    assert jax.tree.structure(state.optimizer.mu) == jax.tree.structure(state.variables.params)
+    assert len(jax.tree.leaves(state.optimizer)) == 2 * len(jax.tree.leaves(state.variables.params)) + 1
+    after, _ = make(toy())(state, batch_of(), ())
+    assert float(after.variables.frozen["scale"]) == 2.0
+    assert np.abs(after.variables.params["kernel"] - state.variables.params["kernel"]).max() > 1e-3
+
+
+def test_the_rate_is_read_from_the_states_step():
+    one = make(toy(), rate=lambda s: jnp.where(s == 1, 0.5, 0.0))
+    first, report = one(begin(toy()), batch_of(), ())
+    assert float(report["lr"]) == 0
+    same(first.variables.params, begin(toy()).variables.params)
+    second, report = one(first, batch_of(), ())
+    assert float(report["lr"]) == 0.5
+    assert np.abs(second.variables.params["kernel"] - first.variables.params["kernel"]).max() > 1e-2
+
+
+def test_the_state_is_donated():
+    function = step.make(toy(), ADAM, lambda s: 0.1, seed=3, clip_norm=1.0)
+    state = begin(toy())
+    kept = jax.tree.map(np.array, state)
+    new, _ = jax.jit(function, donate_argnums=0)(state, batch_of(), ())
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.variables.params))
+    expected, _ = jax.jit(function)(kept, batch_of(), ())
+    jax.tree.map(np.testing.assert_array_equal, new, expected)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_dropout_differs_between_steps_and_not_between_runs(micro_batches):
+    method = toy(noise=0.1)
+    one = make(method, rate=lambda s: 0.0, micro_batches=micro_batches)
+    state, first = one(begin(method), batch_of(), ())
+    _, second = one(state, batch_of(), ())
+    _, replayed = one(state, batch_of(), ())
+    assert float(first["loss"]) != float(second["loss"]), "same parameters, same rows, another step"
+    assert float(second["loss"]) == float(replayed["loss"])
+
+
+def test_keys_differ_by_seed_purpose_and_step():
+    names = [(s, p, i) for s in (0, 1) for p in states.PURPOSES for i in (0, 1)]
+    keys = {tuple(np.asarray(jax.random.key_data(states.key_for(*name)))) for name in names}
+    assert len(keys) == len(names)
