@@ -9,7 +9,6 @@ Stage `english` trains on English alone; the table by language shows how far tha
 """
 
 from ml_collections import ConfigDict
-
 from xlkd.configs.base import base
 from xlkd.configs.finetune import atlas, qa
 

@@ -45,6 +45,9 @@ class Loss(NamedTuple):
     embeddings: Any = None  # {name: [rows, D]}: what `coupled` needs of each row
 
 
+Coupled = tuple[dict[str, Term], dict[str, Term], Tree]  # terms, metrics, statistics
+
+
 class Export(NamedTuple):
     """One folder that other software can load."""
 

@@ -19,6 +19,9 @@ def train(folder: pathlib.Path, texts: Iterable[str], *, kind: str, size: int) -
     folder.mkdir(parents=True, exist_ok=True)
     config = {f"{name}_token": token for name, token in specials.items()}
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512}
+    # transformers would else leave out the token types that BERT is trained with
+    types = ["token_type_ids"] if kind == "bert" else []
+    config["model_input_names"] = ["input_ids", *types, "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     draft = folder / ".tokenizer.json"
     tokenizer.save(str(draft), pretty=False)

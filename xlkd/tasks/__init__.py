@@ -36,7 +36,8 @@ class Scores(NamedTuple):
 
 
 class Task(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def identity(self) -> str:
         """What features depend on besides rows: settings and tokenizer."""

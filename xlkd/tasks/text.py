@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.errors import UserError
+
+Frame = list[tuple[int, int]]  # (piece, or -1 - number of the text; token type) in order
 
 
 class Encoding(NamedTuple):
@@ -37,16 +40,16 @@ class Template:
     tokenizer: Any  # a fast tokenizer of transformers
 
     def __post_init__(self) -> None:
-        backend = self.tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
-        object.__setattr__(self, "_one", self._frame("a"))
-        object.__setattr__(self, "_two", self._frame("a", "a"))
-        spec = backend.to_str().encode()
-        object.__setattr__(self, "identity", hashlib.sha256(spec).hexdigest())
-        specials = set(self.tokenizer.all_special_ids)
-        pieces = [i for i in range(len(self.tokenizer)) if i not in specials]
-        object.__setattr__(self, "_pieces", np.array(pieces, np.int32))
+        self.backend.no_truncation()
+        self.backend.no_padding()
+
+    @property
+    def backend(self) -> Any:
+        return self.tokenizer.backend_tokenizer
+
+    @functools.cached_property
+    def identity(self) -> str:
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
 
     @property
     def pad(self) -> int:
@@ -60,12 +63,12 @@ class Template:
 
     def random_piece(self, uniform: np.ndarray) -> np.ndarray:
         """A piece that is no special for each number in [0, 1)."""
-        return self._pieces[(uniform * len(self._pieces)).astype(np.int64)]
+        return self._ordinary[(uniform * len(self._ordinary)).astype(np.int64)]
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Each text cut into pieces, without specials; each different text once."""
         unique = list(dict.fromkeys(texts))
-        found = self.tokenizer.backend_tokenizer.encode_batch(unique, add_special_tokens=False)
+        found = self.backend.encode_batch(unique, add_special_tokens=False)
         known = {t: Encoding(e.ids, e.word_ids, e.offsets) for t, e in zip(unique, found, strict=True)}
         return [known[text] for text in texts]
 
@@ -83,9 +86,21 @@ class Template:
         """How many tokens the frame of one or two texts adds."""
         return len(self._one) - 1 if texts == 1 else len(self._two) - 2
 
-    def _frame(self, *texts: str) -> list[tuple[int, int, int]]:
-        """(piece or -1 - number of the text, token type) in order."""
-        found = self.tokenizer.backend_tokenizer.encode(*texts, add_special_tokens=True)
+    @functools.cached_property
+    def _one(self) -> Frame:
+        return self._frame("a")
+
+    @functools.cached_property
+    def _two(self) -> Frame:
+        return self._frame("a", "a")
+
+    @functools.cached_property
+    def _ordinary(self) -> np.ndarray:
+        """All pieces but the specials."""
+        return np.setdiff1d(np.arange(len(self.tokenizer)), self.tokenizer.all_special_ids).astype(np.int32)
+
+    def _frame(self, *texts: str) -> Frame:
+        found = self.backend.encode(*texts, add_special_tokens=True)
         frame, last = [], None
         for i, t, text in zip(found.ids, found.type_ids, found.sequence_ids, strict=True):
             if text is None:

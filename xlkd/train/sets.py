@@ -50,7 +50,6 @@ class Sets:
         """What was written for a step, by set."""
         return {name: json.loads((self._folder / f"{step}-{name}.json").read_text()) for name in self._ready}
 
-
     def changes(self, step: int) -> list[str]:
         """A line a set that was also evaluated before the first step."""
         lines = []

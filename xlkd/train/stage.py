@@ -9,10 +9,11 @@ import functools
 import importlib
 import pathlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from xlkd.data import cache, sources
 from xlkd.data.batches import Plan
@@ -34,7 +35,7 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     task = named("tasks", config.task.name).build(config.task, weights.tokenizer)
     features = features_of(task, rows, log)
     plan = plan_of(config, task, features, weights.architecture)
-    sets = evaluation_sets(config, task, weights.tokenizer, log)
+    sets = evaluation_sets(config, task, weights, log)
     report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
     method = named("methods", config.method.name).build(config, encoder_of(config, weights.architecture))
     devices = mesh.build(config.mesh)
@@ -90,19 +91,20 @@ def named(room: str, name: str):
     return importlib.import_module(f"xlkd.{room}.{name}")
 
 
-def evaluation_sets(config, task: Task, tokenizer, log: Log) -> dict[str, Ready]:
+def evaluation_sets(config, task: Task, weights: start.Weights, log: Log) -> dict[str, Ready]:
     """`config.data.eval` for the stage's own task, `config.data.retrieval` for sentence vectors."""
     wanted = {"eval": (task, config.data.eval), "retrieval": (None, config.data.retrieval)}
     ready = {}
     for name, (of, source) in wanted.items():
         if source:
-            of = of or named("tasks", "parallel").build(config.task, tokenizer)
+            of = of or named("tasks", "parallel").build(config.task, weights.tokenizer)
             rows = sources.read(source, of.name, config.data.on_bad_row)
             ready[name] = Ready(of, rows, features_of(of, rows, log))
+            fit(of.lengths(ready[name].features), weights.architecture)
     return ready
 
 
-def features_of(task: Task, rows: Sequence[Any], log: Log) -> Features:
+def features_of(task: Task, rows: sources.Rows, log: Callable[[str], None]) -> Features:
     """Features from the cache, built first where they are not there."""
     name = cache.name_of(task.name, [task.identity(), *rows.identity()])
     return cache.arrays(name, lambda: (log(f"tokenizing {len(rows)} rows"), task.features(rows))[1])
@@ -111,16 +113,19 @@ def features_of(task: Task, rows: Sequence[Any], log: Log) -> Features:
 def plan_of(config, task: Task, features: Features, architecture: Architecture) -> Plan:
     """Buckets chosen from the lengths at hand under the budget of compiled shapes."""
     lengths = task.lengths(features)
+    fit(lengths, architecture)
     dearest = next(iter(lengths.values()))
-    if dearest.max() > architecture.max_length:
-        raise UserError(
-            f"rows of {dearest.max()} tokens do not fit an encoder of {architecture.max_length} positions",
-            "config.task.max_length",
-            "choose a shorter one",
-        )
     chosen = edges(dearest, config.data.buckets, cost=encoder_cost(architecture.hidden_size))
     chosen = tuple(min(edge, architecture.max_length) for edge in chosen)
     return Plan(lengths, batch=config.data.batch, edges=chosen, seed=config.seed)
+
+
+def fit(lengths: dict[str, np.ndarray], architecture: Architecture) -> None:
+    """Refuse rows that the encoder has no positions for."""
+    longest = max(int(of.max()) for of in lengths.values())
+    if longest > architecture.max_length:
+        what = f"rows of {longest} tokens do not fit an encoder of {architecture.max_length} positions"
+        raise UserError(what, "config.task.max_length", "choose a shorter one")
 
 
 def encoder_of(config, architecture: Architecture) -> Encoder:
@@ -133,7 +138,7 @@ def encoder_of(config, architecture: Architecture) -> Encoder:
 
 
 def report_data(folder: pathlib.Path, sets: dict[str, Ready], plan: Plan, log: Log) -> None:
-    """On the console and in a file: what went in, what was left out, what tokens and windows lost, what buckets save."""
+    """What went in, what was left out, what tokens and windows lost, what buckets save."""
     reports = {"train": data_report(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
     for name, ready in sets.items():
         report = reports.get(name) or {"rows": len(ready.rows), "task": ready.task.report(ready.features, ready.rows)}

@@ -28,8 +28,8 @@ def make(method: Method, optimizer, rate: Callable, *, seed: int, clip_norm: flo
         direction, moments = optimizer.update(clip(gradients, norm, clip_norm), state.optimizer, state.variables.params)
         params = jax.tree.map(lambda p, d: p - rate(state.step) * d, state.variables.params, direction)
         variables = state.variables._replace(params=params, statistics=statistics)
-        new = State(state.step + 1, variables, moments, state.teacher, ok)
-        new = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new._replace(ok=()), state._replace(ok=()))._replace(ok=ok)
+        new = State(state.step + 1, variables, moments, state.teacher, state.ok)
+        new = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state)._replace(ok=ok)
         report = {name: (term.sum, term.count) for name, term in terms.items()}
         return new, {"terms": report, "grad_norm": norm, "lr": rate(state.step), "loss": total(terms), "ok": ok}
 

@@ -1,0 +1,95 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The learning rate by step, and which leaf decays: golden lists, every leaf by name."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from xlkd.configs.base import base
+
+from xlkd.errors import UserError
+from xlkd.models import encoder as encoders
+from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head
+from xlkd.train import optim
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "decay.json"
+
+
+def settings(**changes) -> ConfigDict:
+    return ConfigDict({**base().optim.to_dict(), "lr": 1.0, **changes})
+
+
+# Steps 0, 1, middle, last of ten, by hand: warm-up s / w, then what is left, (10 - s) / (10 - w)
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0.0, {0: 1, 1: 1, 5: 1, 9: 1}),
+        ("linear", 0.0, {0: 1, 1: 0.9, 5: 0.5, 9: 0.1}),
+        ("cosine", 0.0, {0: 1, 1: 0.9755283, 5: 0.5, 9: 0.0244717}),
+        ("linear", 0.2, {0: 0, 1: 0.5, 2: 1, 5: 0.625, 9: 0.125}),  # a share of the steps
+        ("linear", 4, {0: 0, 1: 0.25, 4: 1, 7: 0.5, 9: 1 / 6}),  # steps
+        ("constant", 4, {0: 0, 3: 0.75, 4: 1, 9: 1}),
+        ("cosine", 2, {0: 0, 2: 1, 6: 0.5, 9: 0.0380602}),
+        ("linear", 20, {0: 0, 1: 0.05, 9: 0.45}),  # the run ends before the warm-up does
+    ],
+)
+def test_rate_by_step(schedule, warmup, expected):
+    rate = optim.schedule(settings(schedule=schedule, warmup=float(warmup)), steps=10)
+    found = {step: float(rate(jnp.int32(step))) for step in expected}
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_schedule_reads_nothing_but_the_step():
+    rate = jax.jit(optim.schedule(settings(lr=3e-5), steps=100))
+    assert [float(rate(s)) for s in (50, 3, 50)] == [float(rate(s)) for s in (50, 3, 50)]
+    assert float(rate(10)) == pytest.approx(3e-5)
+
+
+@pytest.mark.parametrize(("key", "says"), [("schedule", "one of constant, linear, cosine"), ("decay_mask", "matrices")])
+def test_what_is_unknown_is_named(key, says):
+    with pytest.raises(UserError, match=says):
+        optim.schedule(settings(**{key: "other"}), 10)
+        optim.optimizer(settings(**{key: "other"}))
+
+
+def parameters(model_type):
+    """Shapes of an encoder and all its heads."""
+    architecture = encoders.Architecture(
+        model_type, 20, 8, 2, 2, 16, positions=12, types=2 if model_type == "bert" else 1, pad_id=1, position_offset=2
+    )
+
+    def create(key):
+        heads = (SpanHead(architecture), ClassifierHead(architecture, 3), MaskedLMHead(architecture))
+        named = zip(("span", "classifier", "masked_lm"), heads, strict=True)
+        return {"encoder": encoders.init(architecture, key)} | {n: init_head(head, key) for n, head in named}
+
+    return jax.eval_shape(create, jax.random.key(0))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
+def test_every_leaf_decays_or_not_as_the_golden_list_says(model_type):
+    mask = optim.decay_matrices(parameters(model_type))
+    found = {"/".join(part.key for part in path): on for path, on in jax.tree_util.tree_flatten_with_path(mask)[0]}
+    assert found == json.loads(GOLDEN.read_text())[model_type]
+
+
+def test_only_what_the_mask_names_decays():
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "norm": {"scale": jnp.ones(2)}}
+    optimizer = optim.optimizer(settings(weight_decay=0.5))
+    direction, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert jax.tree.map(float, jax.tree.map(jnp.max, direction)) == {"kernel": 0.5, "bias": 0.0, "norm": {"scale": 0.0}}
+    optimizer = optim.optimizer(settings(weight_decay=0.5, decay_mask="all"))
+    direction, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert all(float(leaf.max()) == 0.5 for leaf in jax.tree.leaves(direction))
+
+
+def test_the_first_direction_of_adam_is_the_sign():
+    params = {"kernel": jnp.zeros(3)}
+    optimizer = optim.optimizer(settings())
+    direction, _ = optimizer.update({"kernel": jnp.array([4.0, -0.02, 0.0])}, optimizer.init(params), params)
+    np.testing.assert_allclose(direction["kernel"], [1, -1, 0], atol=1e-5)
