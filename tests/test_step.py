@@ -23,11 +23,11 @@ def toy(coupled=None, noise=0.0) -> Method:
     """Regression with a term by row and one by token; a frozen scale; statistics that `coupled` may move."""
 
     def init(key, start):
-        params = {"kernel": 0.3 * jax.random.normal(key, (WIDTH, 3)), "bias": jnp.zeros(3)}
+        params = {"kernel": jnp.sin(jnp.arange(WIDTH * 3.0)).reshape(WIDTH, 3), "bias": jnp.zeros(3)}
         return Variables(params, frozen={"scale": jnp.full((), 2.0)}, statistics={"mean": jnp.zeros(3)})
 
     def loss(variables, batch, targets, key, step):
-        x = batch["x"] + noise * jax.random.normal(key, batch["x"].shape)
+        x = batch["x"] + (noise * jax.random.normal(key, batch["x"].shape) if noise else 0)
         y = jnp.tanh(x @ variables.params["kernel"] + variables.params["bias"]) * variables.frozen["scale"]
         by_row = over(jnp.square(y.sum(-1) - batch["y"]), batch["mask"], 1.0)
         by_token = over(jnp.abs(y), batch["tokens"] * batch["mask"][:, None], 0.25)
@@ -121,7 +121,7 @@ def test_three_rows_and_one_are_one_batch_of_four():
     same(gradient(method, uneven, micro_batches=2)[0], gradient(method, whole)[0])
 
 
-@pytest.mark.parametrize("micro_batches", [2, 4, 8])
+@pytest.mark.parametrize("micro_batches", [2, 8])
 @pytest.mark.parametrize("coupled", [None, similarities])
 def test_accumulation_equals_one_pass(coupled, micro_batches):
     method, batch = toy(coupled), batch_of()

@@ -42,11 +42,14 @@ class Checkpoints:
 
     def restore(self, step: int, abstract: Any) -> Any:
         """The state of a step, placed as `abstract` says."""
-        try:
-            return self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
-        except ValueError as error:
-            where = str(self._checkpointer.directory)
-            raise UserError("the checkpoint does not fit this model", where, "use another work directory") from error
+        saved = _shapes(self._checkpointer.checkpointables_metadata(step).metadata["state"])
+        wanted = _shapes(abstract)
+        for leaf in sorted(saved.keys() | wanted.keys()):
+            there, here = (shapes.get(leaf, "absent") for shapes in (saved, wanted))
+            if there != here:
+                what = f"the checkpoint of step {step} does not fit this model: {leaf} is {there} there, {here} here"
+                raise UserError(what, str(self._checkpointer.directory), "use another work directory")
+        return self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
 
     def close(self) -> None:
         self._checkpointer.close()
@@ -55,3 +58,9 @@ class Checkpoints:
 def abstract(tree: Any, shardings: Any) -> Any:
     """Shapes with the placement that a restore must give them: without it, the saved one is taken."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """By path; the paths of what was saved and of what it was saved from are the same."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}

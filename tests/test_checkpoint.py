@@ -1,0 +1,163 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept, what is lost at a kill (nothing but the save under way), and onto what a state can be restored."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from xlkd.errors import UserError
+from xlkd.methods import Variables
+from xlkd.train.checkpoint import Checkpoints, abstract
+from xlkd.train.state import State
+
+
+def state(step: int, width: int = 4, extra=()) -> State:
+    params = {"kernel": jnp.full((8, width), float(step)), **dict(extra)}
+    return State(
+        jnp.int32(step), Variables(params), optax.scale_by_adam().init(params), (), jnp.ones((), bool)
+    )
+
+
+def placed(tree):
+    return abstract(tree, jax.tree.map(lambda x: x.sharding, tree))
+
+
+def test_the_best_and_the_last_two_are_kept(tmp_path):
+    best = {"step": None}
+    checkpoints = Checkpoints(tmp_path, lambda: best["step"])
+    for step in (5, 10, 15, 20, 25):
+        best["step"] = 10 if step >= 10 else None
+        checkpoints.save(step, state(step))
+    checkpoints.close()
+    again = Checkpoints(tmp_path, lambda: None)
+    assert again.steps() == [10, 20, 25]
+    again.close()
+
+
+def test_a_former_best_goes_when_there_is_a_better_one(tmp_path):
+    best = {"step": 5}
+    checkpoints = Checkpoints(tmp_path, lambda: best["step"])
+    for step in (5, 10, 15, 20):
+        checkpoints.save(step, state(step), wait=True)
+    assert checkpoints.steps() == [5, 15, 20]
+    best["step"] = 20
+    checkpoints.save(25, state(25), wait=True)
+    assert checkpoints.steps() == [20, 25]
+    checkpoints.close()
+
+
+def test_what_is_restored_is_what_was_saved(tmp_path):
+    checkpoints = Checkpoints(tmp_path, lambda: None)
+    checkpoints.save(7, state(7), wait=True)
+    found = checkpoints.restore(7, placed(state(0)))
+    checkpoints.close()
+    assert jax.tree.structure(found) == jax.tree.structure(state(7))
+    jax.tree.map(np.testing.assert_array_equal, found, state(7))
+
+
+def test_a_state_that_is_overwritten_during_its_save_is_saved_as_it_was(tmp_path):
+    """The loop donates the state to the next step right after the save was started."""
+    checkpoints = Checkpoints(tmp_path, lambda: None)
+    now = state(1, width=4096)
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x + jnp.ones_like(x), s._replace(ok=())), donate_argnums=0)
+    checkpoints.save(1, now)
+    step(now)
+    assert now.variables.params["kernel"].is_deleted()
+    found = checkpoints.restore(1, placed(state(0, width=4096)))
+    checkpoints.close()
+    np.testing.assert_array_equal(found.variables.params["kernel"], 1.0)
+
+
+def test_saves_one_upon_the_other_all_happen_and_closing_waits(tmp_path):
+    checkpoints = Checkpoints(tmp_path, lambda: None)
+    checkpoints.save(1, state(1, width=4096))
+    checkpoints.save(2, state(2, width=4096))  # the former one still runs
+    checkpoints.close()
+    again = Checkpoints(tmp_path, lambda: None)
+    assert again.steps() == [1, 2]
+    np.testing.assert_array_equal(
+        again.restore(2, placed(state(0, width=4096))).variables.params["kernel"], np.full((8, 4096), 2.0)
+    )
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"width": 5}, r"params/kernel is \(8, 4\) there, \(8, 5\) here|mu/kernel is \(8, 4\) there, \(8, 5\) here"),
+        ({"extra": {"bias": jnp.zeros(3)}}, r"bias is absent there, \(3,\) here"),
+    ],
+)
+def test_another_model_is_refused_by_the_name_of_a_leaf(tmp_path, other, says):
+    checkpoints = Checkpoints(tmp_path, lambda: None)
+    checkpoints.save(1, state(1), wait=True)
+    with pytest.raises(UserError, match=says):
+        checkpoints.restore(1, placed(state(0, **other)))
+    checkpoints.close()
+
+
+KILLED = """
+import os, sys, pathlib
+sys.path.insert(0, {tests!r})
+from test_checkpoint import state
+from xlkd.train.checkpoint import Checkpoints
+checkpoints = Checkpoints(pathlib.Path({folder!r}), lambda: None)
+checkpoints.save(1, state(1, width=65536), wait=True)
+checkpoints.save(2, state(2, width=65536))
+print("saving", flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_save_that_is_killed_leaves_the_former(tmp_path):
+    """Killed right after the second save began: it is there whole, or as if it had never been."""
+    code = KILLED.format(tests=os.path.dirname(__file__), folder=str(tmp_path))
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert killed.stdout == "saving\n"
+    checkpoints = Checkpoints(tmp_path, lambda: None)
+    last = checkpoints.steps()[-1]
+    found = checkpoints.restore(last, placed(state(0, width=65536)))
+    np.testing.assert_array_equal(found.variables.params["kernel"], float(last))
+    checkpoints.save(last + 1, state(last + 1, width=65536), wait=True)  # what is left of it is in nobody's way
+    assert checkpoints.steps()[-1] == last + 1
+    checkpoints.close()
+    assert not list(tmp_path.glob("*tmp*"))
+
+
+RESHARDED = """
+import sys, pathlib, jax, numpy as np
+sys.path.insert(0, {tests!r})
+from test_checkpoint import state
+from ml_collections import ConfigDict
+from xlkd.train import mesh
+from xlkd.train.checkpoint import Checkpoints, abstract
+checkpoints = Checkpoints(pathlib.Path({folder!r}), lambda: None)
+shapes = jax.eval_shape(lambda: state(0))
+for sizes in ((8, 1, 1), (1, 8, 1)):
+    devices = mesh.build(ConfigDict(dict(zip(mesh.AXES, sizes))))
+    found = checkpoints.restore(3, abstract(shapes, mesh.shardings(devices, shapes)))
+    kernel = found.variables.params["kernel"]
+    assert (np.asarray(kernel) == 3).all()
+    print(kernel.addressable_shards[0].data.shape, len(kernel.addressable_shards))
+checkpoints.close()
+"""
+
+
+def test_saved_on_one_device_restored_onto_eight(tmp_path):
+    checkpoints = Checkpoints(tmp_path, lambda: None)
+    checkpoints.save(3, state(3), wait=True)
+    checkpoints.close()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    code = RESHARDED.format(tests=os.path.dirname(__file__), folder=str(tmp_path))
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines() == ["(8, 4) 8", "(1, 4) 8"], "whole on each, then an eighth on each"

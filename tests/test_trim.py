@@ -1,0 +1,49 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The door that trims a vocabulary."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from toy_models import span_model
+
+from xlkd.models import hf
+from xlkd.models.encoder import Encoder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return span_model(tmp_path_factory.mktemp("model"))
+
+
+def trim(*flags):
+    return subprocess.run([sys.executable, "-m", "xlkd.trim", *map(str, flags)], capture_output=True, text=True)
+
+
+def vectors(folder, text):
+    found = hf.load(folder)
+    ids = np.array([hf.tokenizer(folder).encode(text)])
+    encoder = Encoder(found.architecture)
+    return ids, encoder.apply({"params": found.params["encoder"]}, ids, np.ones_like(ids))[-1]
+
+
+def test_outputs_stay_on_the_texts(model, tmp_path):
+    text = "Which country is the neighbouring country?"
+    (tmp_path / "texts.txt").write_text(text + "\n", encoding="utf-8")
+    found = trim(f"--model={model}", f"--texts={tmp_path / 'texts.txt'}", f"--out={tmp_path / 'small'}")
+    assert found.returncode == 0, found.stderr
+    before, after = vectors(model, text), vectors(tmp_path / "small", text)
+    assert before[0].shape == after[0].shape
+    np.testing.assert_array_equal(before[1], after[1])
+    sizes = [json.loads((folder / "config.json").read_text())["vocab_size"] for folder in (model, tmp_path / "small")]
+    assert sizes[1] < sizes[0]
+
+
+def test_a_missing_file_is_one_line_and_leaves_nothing(model, tmp_path):
+    found = trim(f"--model={model}", "--texts=nowhere.txt", f"--out={tmp_path / 'small'}")
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: nowhere.txt: cannot be read")
+    assert not (tmp_path / "small").exists()
