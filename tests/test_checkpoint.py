@@ -21,9 +21,7 @@ from xlkd.train.state import State
 
 def state(step: int, width: int = 4, extra=()) -> State:
     params = {"kernel": jnp.full((8, width), float(step)), **dict(extra)}
-    return State(
-        jnp.int32(step), Variables(params), optax.scale_by_adam().init(params), (), jnp.ones((), bool)
-    )
+    return State(jnp.int32(step), Variables(params), optax.scale_by_adam().init(params), (), jnp.ones((), bool))
 
 
 def placed(tree):

@@ -69,15 +69,16 @@ def main(arguments: list[str]) -> None:
 def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model answers."""
     from xlkd import api, settings
-    from xlkd.data import cache
     from xlkd.tasks.scores import cell_name, score
+    from xlkd.train import stage
+    from xlkd.train.progress import Log
 
     model = api.load(given["model"], given.get("revision", ""))
     chosen = model.task("qa", given)
     reader = api.Reader(model, chosen, batch=batch)
-    name = cache.name_of("qa", [reader.task.identity(), *rows.identity()])
-    features = cache.arrays(name, lambda: (_note(f"tokenizing {len(rows)} rows"), reader.task.features(rows))[1])
-    _note(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
+    log = Log(stream=sys.stderr)
+    features = stage.features_of(reader.task, rows, log)
+    log(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
     predictions = reader.predictions(features)
     scores = score(predictions.texts, rows, chosen.mlqa_fallback)
     ties = [{"id": rows[i].id, "key": rows[i].key, "cell": cell_name(rows[i])} for i in predictions.near_ties()]

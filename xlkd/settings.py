@@ -111,8 +111,7 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 def stage(config: ConfigDict, name: str) -> ConfigDict:
     """The shared blocks with what the stage changes laid over them."""
-    merged = ConfigDict({key: value for key, value in plain(config).items() if key not in config.stages})
-    merged = _tuples(merged)
+    merged = ConfigDict({key: _tuples(value) for key, value in plain(config).items() if key not in config.stages})
     with merged.ignore_type():
         merged.update(config.get(name, ConfigDict()))
     merged.stage = name
@@ -129,7 +128,7 @@ def _saved(path: pathlib.Path) -> ConfigDict:
         raise UserError(f"is no JSON: {error}", str(path), remedy) from error
     if not isinstance(found, dict) or "stages" not in found:
         raise UserError("holds no config", str(path), remedy)
-    return _tuples(ConfigDict(found))
+    return ConfigDict(_tuples(found))
 
 
 def _module(path: pathlib.Path):
@@ -179,12 +178,9 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, inner
 
 
-def _tuples(config: ConfigDict) -> ConfigDict:
-    """JSON knows no tuples, and a list could not be overridden by a flag."""
-    for key in config:
-        if isinstance(config[key], ConfigDict):
-            _tuples(config[key])
-        elif isinstance(config[key], list | tuple):
-            with config.ignore_type():
-                config[key] = tuple(config[key])
-    return config
+def _tuples(value: Any) -> Any:
+    """JSON knows no tuples, and a list could not be overridden by a flag; before it is a ConfigDict, which turns them
+    back."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -7,12 +7,19 @@ A task is one file in this folder with `build(config, tokenizer) -> Task`, found
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 Features = dict[str, np.ndarray]  # flat arrays of fixed dtype: saved, mapped and shared as they are
+
+
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, of: int) -> None:
+    """Progress that nobody looks at."""
 
 
 class Draw(NamedTuple):
@@ -42,7 +49,8 @@ class Task(Protocol):
     def identity(self) -> str:
         """What features depend on besides rows: settings and tokenizer."""
 
-    def features(self, rows: Sequence[Any]) -> Features: ...
+    def features(self, rows: Sequence[Any], progress: Progress = silent) -> Features:
+        """`progress(done, of)` is told how many texts are tokenized."""
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
         """Tokens of each feature row by view, the dearest view first."""

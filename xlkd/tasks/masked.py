@@ -13,7 +13,7 @@ import numpy as np
 from xlkd.data.draw import row_keys, uniform
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Pair
-from xlkd.tasks import Draw, Features, Scores
+from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.text import Template, counts, ragged, take
 
 
@@ -29,8 +29,8 @@ class Masked:
     def identity(self) -> str:
         return f"masked 2 {self.template.identity} {self.max_length}"
 
-    def features(self, rows: Sequence[Pair]) -> Features:
-        sides = [self.template.encode([getattr(row, side) for row in rows]) for side in ("source", "target")]
+    def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
+        sides = [self.template.encode([getattr(row, side) for row in rows], progress) for side in ("source", "target")]
         ids, words, types = [], [], []
         for row, a, b in zip(rows, *sides, strict=True):
             pair = self.template.pair(a.ids, b.ids, self.max_length)

@@ -13,7 +13,7 @@ import numpy as np
 from xlkd.data.draw import row_keys
 from xlkd.metrics.retrieval import retrieve
 from xlkd.rows import Pair
-from xlkd.tasks import Draw, Features, Scores
+from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.text import Template, counts, ragged, take
 
 
@@ -28,9 +28,9 @@ class Parallel:
     def identity(self) -> str:
         return f"parallel 1 {self.template.identity} {self.max_length}"
 
-    def features(self, rows: Sequence[Pair]) -> Features:
+    def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
         texts = [row.source for row in rows] + [row.target for row in rows]
-        cut = [self.template.single(e.ids, self.max_length) for e in self.template.encode(texts)]
+        cut = [self.template.single(e.ids, self.max_length) for e in self.template.encode(texts, progress)]
         return {
             **ragged("ids", [c.ids for c in cut], np.int32),
             **ragged("types", [c.types for c in cut], np.int8),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xlkd.errors import UserError
+from xlkd.tasks import Progress, silent
 
 _BLOCK = 1024  # texts at a time: what follows holds some words for every character
 _WHITE = np.zeros(0x110000, bool)
@@ -47,9 +48,13 @@ class Frame:
         return len(self.first) + len(self.middle) + len(self.last)
 
 
-def encode(tokenizer, texts: Sequence[str]) -> Pieces:
+def encode(tokenizer, texts: Sequence[str], progress: Progress = silent) -> Pieces:
     """The pieces of each text by itself, without special tokens; a text's pieces do not depend on the others."""
-    return join([_encode(tokenizer, texts[at : at + _BLOCK]) for at in range(0, len(texts), _BLOCK)])
+    parts = []
+    for at in range(0, len(texts), _BLOCK):  # the tokenizer's own threads share each block
+        parts.append(_encode(tokenizer, texts[at : at + _BLOCK]))
+        progress(min(at + _BLOCK, len(texts)), len(texts))
+    return join(parts)
 
 
 def _encode(tokenizer, texts: Sequence[str]) -> Pieces:

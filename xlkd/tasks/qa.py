@@ -31,8 +31,8 @@ class QA:
     def identity(self) -> str:
         return f"qa 1 {self.template.identity} {self.settings.windowing()}"
 
-    def features(self, rows: Sequence[Question]) -> tasks.Features:
-        return features(rows, self.template.tokenizer, self.settings).to_arrays()
+    def features(self, rows: Sequence[Question], progress: tasks.Progress = tasks.silent) -> tasks.Features:
+        return features(rows, self.template.tokenizer, self.settings, progress).to_arrays()
 
     def lengths(self, features: tasks.Features) -> dict[str, np.ndarray]:
         return {"text": features["lengths"]}

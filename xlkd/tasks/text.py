@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.errors import UserError
+from xlkd.tasks import Progress, silent
+
+BLOCK = 4096
 
 Frame = list[tuple[int, int]]  # (piece, or -1 - number of the text; token type) in order
 
@@ -65,11 +68,14 @@ class Template:
         """A piece that is no special for each number in [0, 1)."""
         return self._ordinary[(uniform * len(self._ordinary)).astype(np.int64)]
 
-    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+    def encode(self, texts: Sequence[str], progress: Progress = silent) -> list[Encoding]:
         """Each text cut into pieces, without specials; each different text once."""
-        unique = list(dict.fromkeys(texts))
-        found = self.backend.encode_batch(unique, add_special_tokens=False)
-        known = {t: Encoding(e.ids, e.word_ids, e.offsets) for t, e in zip(unique, found, strict=True)}
+        unique, known = list(dict.fromkeys(texts)), {}
+        for at in range(0, len(unique), BLOCK):  # the tokenizer's own threads share each block
+            block = unique[at : at + BLOCK]
+            found = self.backend.encode_batch(block, add_special_tokens=False)
+            known |= {t: Encoding(e.ids, e.word_ids, e.offsets) for t, e in zip(block, found, strict=True)}
+            progress(at + len(block), len(unique))
         return [known[text] for text in texts]
 
     def single(self, ids: Sequence[int], max_length: int) -> Sequenced:

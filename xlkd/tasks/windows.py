@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, key_of
-from xlkd.tasks import pieces
+from xlkd.tasks import Progress, pieces, silent
 from xlkd.tasks.pieces import Frame, Pieces
 
 EXACT, WIDE, LOST = 0, 1, 2  # a gold span's pieces cover its text, cover more than it, or there are none
@@ -120,13 +120,13 @@ def features(
     rows: Sequence[Question],
     tokenizer,
     settings: Settings,
-    encode: Callable[..., Pieces] = pieces.encode,
+    progress: Progress = silent,
 ) -> Features:
-    """All windows of all rows, in order; `encode(tokenizer, texts)` may be a parallel form of `pieces.encode`."""
+    """All windows of all rows, in order; each different text is tokenized once."""
     rows = list(rows)
     texts = list(dict.fromkeys(text for row in rows for text in (row.question, row.context)))
     index = {text: i for i, text in enumerate(texts)}
-    parts, frame = encode(tokenizer, texts), pieces.frame(tokenizer)
+    parts, frame = pieces.encode(tokenizer, texts, progress), pieces.frame(tokenizer)
     question = np.array([index[row.question] for row in rows], np.int32)
     context = np.array([index[row.context] for row in rows], np.int32)
     counts = np.diff(parts.splits).astype(np.int32)

@@ -9,15 +9,16 @@ import os
 import pathlib
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 
 class Log:
     """Lines for people: on the console and, with the time, at the end of `log.txt`."""
 
-    def __init__(self, file: pathlib.Path | None) -> None:
+    def __init__(self, file: pathlib.Path | None = None, stream: TextIO | None = None) -> None:
         self._file = file.open("a", encoding="utf-8") if file else None
-        self._live = sys.stdout.isatty()
+        self._stream = stream or sys.stdout
+        self._live = self._stream.isatty()
         self._width = 0
 
     def __call__(self, line: str) -> None:
@@ -27,7 +28,7 @@ class Log:
             self._file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
             self._file.flush()
 
-    def live(self, line: str, *, keep: bool) -> None:
+    def live(self, line: str, *, keep: bool = False) -> None:
         """A line that the next one replaces; in a pipe only those to `keep` are written."""
         if keep or not self._live:
             if keep:
@@ -39,10 +40,10 @@ class Log:
 
     def _write(self, *parts: str) -> None:
         try:
-            sys.stdout.write("".join(parts))
-            sys.stdout.flush()
+            self._stream.write("".join(parts))
+            self._stream.flush()
         except BrokenPipeError:  # the reader went away; the run and its files go on
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             self._live = False
 
 

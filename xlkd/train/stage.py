@@ -9,7 +9,6 @@ import functools
 import importlib
 import pathlib
 import pkgutil
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -104,10 +103,15 @@ def evaluation_sets(config, task: Task, weights: start.Weights, log: Log) -> dic
     return ready
 
 
-def features_of(task: Task, rows: sources.Rows, log: Callable[[str], None]) -> Features:
+def features_of(task: Task, rows: sources.Rows, log: Log) -> Features:
     """Features from the cache, built first where they are not there."""
+
+    def build() -> Features:
+        log(f"tokenizing {len(rows)} rows")
+        return task.features(rows, lambda done, of: log.live(f"tokenized {done} of {of} texts"))
+
     name = cache.name_of(task.name, [task.identity(), *rows.identity()])
-    return cache.arrays(name, lambda: (log(f"tokenizing {len(rows)} rows"), task.features(rows))[1])
+    return cache.arrays(name, build)
 
 
 def plan_of(config, task: Task, features: Features, architecture: Architecture) -> Plan:

@@ -1,0 +1,126 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a stage hands on: loaded again it is the same, its card says where it comes from, and it is never half."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from qa_toys import words_tokenizer
+
+from xlkd import settings
+from xlkd.methods import Export
+from xlkd.models import encoder as encoders
+from xlkd.models import hf
+from xlkd.models.heads import SpanHead, init_head
+from xlkd.train import export
+
+RESULTS = {
+    "eval": {"main": "f1", "step": 40, "mean": 61.25, "cells": {"en": {"f1": 80.0, "em": 70.0}, "de": {"f1": 42.5}}}
+}
+
+
+def config(name="configs/finetune.py", *flags):
+    read = settings.override(settings.read(name), list(flags))
+    return settings.stage(read, read.stages[0])
+
+
+def model(seed=0):
+    tokenizer = words_tokenizer([*"abcdefgh"])
+    architecture = encoders.Architecture(
+        "bert", len(tokenizer), 8, 2, 2, 16, positions=16, types=2, pad_id=0, position_offset=0
+    )
+    keys = jax.random.split(jax.random.key(seed))
+    heads = {"span": init_head(SpanHead(architecture), keys[1])}
+    return Export(architecture, encoders.init(architecture, keys[0]), heads), tokenizer
+
+
+def write(folder, seed=0, of=None):
+    exported, tokenizer = model(seed)
+    export.write(folder, exported, tokenizer, config() if of is None else of, RESULTS)
+    return exported
+
+
+def test_loaded_again_it_is_the_same(tmp_path):
+    exported = write(tmp_path / "export")
+    found = hf.load(tmp_path / "export")
+    assert found.architecture == exported.architecture
+    jax.tree.map(np.testing.assert_array_equal, found.params["encoder"], exported.encoder)
+    jax.tree.map(np.testing.assert_array_equal, found.params["span"], exported.heads["span"])
+    again = hf.tokenizer(tmp_path / "export")
+    assert again("a b", "c")["input_ids"] == model()[1]("a b", "c")["input_ids"]
+    assert again.pad_token == "[PAD]"
+
+
+def test_the_record_says_how_it_was_trained(tmp_path):
+    write(tmp_path / "export")
+    record = hf.read_json(tmp_path / "export" / hf.RECORD)
+    assert record["task"] == settings.plain(config().task)
+    assert record["dtype"] == "float32"
+
+
+def test_a_new_encoder_goes_to_disk_as_its_config_says(tmp_path):
+    write(tmp_path / "export", of=config("configs/pretrain.py"))
+    from safetensors.numpy import load_file
+
+    assert {str(t.dtype) for t in load_file(tmp_path / "export" / "model.safetensors").values()} == {"float16"}
+
+
+def test_the_card_says_what_it_was_trained_on(tmp_path):
+    flags = ["--config.data.train=squad:mine/train.json", "--config.encoder.path=some/encoder", "--config.seed=17"]
+    of = config("configs/finetune.py", *flags)
+    write(tmp_path / "export", of=of)
+    card = (tmp_path / "export" / "README.md").read_text()
+    for said in ("squad:mine/train.json", of.data.eval, "some/encoder", "seed 17", "`finetune`"):
+        assert said in card
+    assert "eval: f1 at step 40" in card
+    assert "| de | 42.5 |" in card
+    assert "| mean | 61.2 |" in card
+    assert card.startswith("---\nlibrary_name: transformers\n")
+
+
+def test_a_stage_upon_a_stage_names_the_stage(tmp_path):
+    read = settings.read("configs/pretrain.py:multilingual-tlm")
+    assert "| start | `one` |" in export.card(settings.stage(read, "all"), {})
+
+
+@pytest.mark.parametrize("where", ["_save_tokenizer", "_write_json", "_replace"])
+def test_what_fails_in_the_middle_leaves_what_was_there(tmp_path, monkeypatch, where):
+    former = write(tmp_path / "export", seed=1)
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(hf, where, fails)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "export", seed=2)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "other", seed=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["export"]
+    jax.tree.map(np.testing.assert_array_equal, hf.load(tmp_path / "export").params["encoder"], former.encoder)
+
+
+KILLED = """
+import os, sys, pathlib
+sys.path.insert(0, sys.argv[1])
+import test_export
+from xlkd.models import hf
+hf._save_tokenizer = lambda *_: os.kill(os.getpid(), 9)
+test_export.write(pathlib.Path(sys.argv[2]) / "export")
+"""
+
+
+def test_a_kill_in_the_middle_leaves_no_export(tmp_path):
+    command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(tmp_path)]
+    root = pathlib.Path(__file__).parents[1]
+    killed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "export").exists()
+    assert list(tmp_path.iterdir()), "the draft, beside it"
+    write(tmp_path / "export")
+    assert hf.load(tmp_path / "export").params.keys() >= {"encoder", "span"}

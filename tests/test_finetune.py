@@ -1,0 +1,137 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What supervised question answering learns from, and what it hands the decoder."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from xlkd.losses.span import Span
+from xlkd.methods import Start, Variables, finetune
+from xlkd.models import encoder as encoders
+
+TASK = ConfigDict({"n_best": 4, "max_answer_tokens": 3, "candidates": "all"})
+
+
+def batch_of(mask, context):
+    return {"text": {"mask": np.array(mask, np.int32)}, "context_mask": np.array(context, bool)}
+
+
+def answers(start, end, mask, context, **changes):
+    found = Span(jnp.array(start, jnp.float32), jnp.array(end, jnp.float32))
+    task = ConfigDict({**TASK.to_dict(), **changes})
+    return jax.tree.map(np.asarray, finetune.answers(found, batch_of(mask, context), task))
+
+
+def test_of_equal_scores_the_lower_position_comes_first():
+    found = answers([[1, 3, 2, 3, 3, 0]], [[5, 5, 5, 5, 5, 5]], [[1] * 6], [[0, 1, 1, 1, 1, 1]])
+    assert found["start_index"].tolist() == [[1, 3, 4, 2]]
+    assert found["start_scores"].tolist() == [[3, 3, 3, 2]]
+    assert found["end_index"].tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(("candidates", "expected"), [("all", [0, 1, 3, 2]), ("context", [3, 2, 4])])
+def test_positions_among_which_the_best_are_taken(candidates, expected):
+    """Padding is never among them; the question is, unless the context alone is asked for."""
+    found = answers([[9, 8, 1, 2, 0, 50]], [[0] * 6], [[1] * 5 + [0]], [[0, 0, 1, 1, 1, 0]], candidates=candidates)
+    finite = np.isfinite(found["start_scores"][0])
+    assert found["start_index"][0][finite].tolist() == expected
+    assert finite.sum() == len(expected)
+
+
+def test_a_window_shorter_than_k_has_the_same_width():
+    found = answers([[1, 2]], [[4, 3]], [[1, 1]], [[0, 1]])
+    assert {name: value.shape for name, value in found.items() if "best" not in name} == dict.fromkeys(
+        ("start_scores", "start_index", "end_scores", "end_index"), (1, 4)
+    )
+    assert found["start_scores"].tolist() == [[2, 1, -np.inf, -np.inf]]
+    assert found["start_index"].tolist() == [[1, 0, 0, 0]]
+    assert (found["best_start"], found["best_end"], found["best_score"]) == (1, 1, 5)
+
+
+def brute(start, end, context, longest):
+    """Best span of the context by trying all; of equals the first start, then the shortest."""
+    best = (-np.inf, 0, 0)
+    for i in np.flatnonzero(context):
+        for j in range(i, min(i + longest, len(context))):
+            if context[j] and start[i] + end[j] > best[0]:
+                best = (start[i] + end[j], i, j)
+    return best
+
+
+@pytest.mark.parametrize("longest", [1, 3, 30])
+@pytest.mark.parametrize("values", ["normal", "ties"])
+def test_the_best_span_equals_exhaustive_search(longest, values):
+    random = np.random.default_rng(0)
+    shape = (40, 12)
+    draw = random.normal if values == "normal" else lambda size: random.integers(0, 3, size)
+    start, end = (np.asarray(draw(size=shape), np.float32) for _ in range(2))
+    context = np.zeros(shape, bool)
+    for row in context:
+        low = random.integers(1, 8)
+        row[low : random.integers(low, 13)] = True  # some are empty
+    assert (~context).all(1).any()
+    found = answers(start, end, np.ones(shape), context, max_answer_tokens=longest)
+    for r in range(len(start)):
+        score, i, j = brute(start[r], end[r], context[r], longest)
+        assert found["best_score"][r] == np.float32(score)
+        if np.isfinite(score):
+            assert (found["best_start"][r], found["best_end"][r]) == (i, j)
+
+
+def test_hits_are_windows_with_both_sides_right():
+    one_hot = np.eye(5, dtype=np.float32)
+    found = Span(one_hot[[1, 2, 3, 4]] * 5, one_hot[[2, 2, 4, 4]] * 5)
+    gold = Span(np.array([1, 2, 3, 4]), np.array([2, 3, 4, 4]))
+    batch = batch_of(np.ones((4, 5)), np.ones((4, 5))) | {"mask": np.array([1, 1, 1, 0], np.float32)}
+    term = finetune.hits(found, gold, batch)
+    assert (float(term.sum), float(term.count), term.weight) == (2, 3, 0)
+
+
+@pytest.fixture(scope="module")
+def method():
+    architecture = encoders.Architecture("bert", 30, 8, 2, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
+    built = finetune.build(ConfigDict({"task": TASK}), encoders.Encoder(architecture))
+    start = Start(architecture, encoders.init(architecture, jax.random.key(0)), {})
+    return built, start, jax.jit(lambda v, b: built.loss(v, b, (), jax.random.key(1), 0))
+
+
+def rows(n=3, length=10):
+    random = np.random.default_rng(1)
+    mask = (np.arange(length) < random.integers(5, length + 1, n)[:, None]).astype(np.int32)
+    text = {"ids": random.integers(1, 30, (n, length)), "mask": mask, "types": np.zeros((n, length), np.int32)}
+    return {"text": text, "context_mask": mask > 0, "start": np.array([1, 2, 3]), "end": np.array([2, 4, 4]),
+            "mask": np.ones(n, np.float32)}  # fmt: skip
+
+
+def test_a_head_is_drawn_where_none_was_given_and_kept_where_one_was(method):
+    built, start, _ = method
+    fresh = built.init(jax.random.key(3), start).params["span"]
+    assert float(jnp.abs(fresh["output"]["kernel"]).max()) > 0
+    own = jax.tree.map(lambda x: x + 7, fresh)
+    kept = built.init(jax.random.key(4), start._replace(heads={"span": own})).params["span"]
+    jax.tree.map(np.testing.assert_array_equal, kept, own)
+    exported = built.exports(Variables({"encoder": start.encoder, "span": own}))
+    assert list(exported) == [""]
+    assert exported[""].heads["span"] is own
+
+
+def test_the_loss_is_half_of_both_sides_and_padded_rows_have_none(method):
+    built, start, loss = method
+    variables = built.init(jax.random.key(3), start)
+    whole = loss(variables, rows())
+    batch = rows()
+    batch["mask"] = np.array([1, 0, 1], np.float32)
+    batch["text"]["ids"][1] = 29
+    part = loss(variables, batch)
+    assert (float(whole.terms["ce"].count), float(part.terms["ce"].count)) == (3, 2)
+    alone = rows()
+    alone["mask"] = np.array([0, 1, 0], np.float32)
+    # Dropout has one mask for the batch, so the three rows are drawn alike in all
+    np.testing.assert_allclose(
+        whole.terms["ce"].sum, part.terms["ce"].sum + loss(variables, alone).terms["ce"].sum, rtol=1e-5
+    )
+    np.testing.assert_allclose(whole.terms["ce"].sum / 3, np.log(rows()["text"]["mask"].sum(1)).mean(), rtol=0.05)
+    assert float(part.metrics["exact"].count) == 2

@@ -1,0 +1,210 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which words are masked: whole words, a share of them, 80/10/10, and the same in whatever batch a row stands."""
+
+import numpy as np
+import pytest
+
+from xlkd.models import hf, tokenizers
+from xlkd.rows import Pair, key_of
+from xlkd.tasks import Draw
+from xlkd.tasks.masked import Masked, build
+from xlkd.tasks.text import Template
+
+TEXTS = {
+    "en": ["the capital of the country", "a currency, in which people pay every day", "northern languages there"],
+    "de": ["die Hauptstadt des Landes", "eine Währung, in der die Leute jeden Tag bezahlen", "nördliche Sprachen dort"],
+    "zh": ["这个国家的首都是", "人们每天用这种货币付款", "北方语言在那里"],
+}
+
+
+def pair(a: str, b: str, i: int, j: int) -> Pair:
+    texts = TEXTS[a][i % 3] + (f" {i}" if a != "zh" else str(i)), TEXTS[b][j % 3]
+    return Pair(f"{i}", key_of(a, b, i, j), f"{i}", "toy", *texts, a, b)
+
+
+ROWS = [pair(a, b, i, i + 1) for i in range(40) for a, b in (("en", "en"), ("de", "en"), ("de", "zh"))]
+
+
+@pytest.fixture(scope="module", params=["bert", "xlm-roberta"])
+def template(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizers.train(folder, [t for texts in TEXTS.values() for t in texts], kind=request.param, size=140)
+    return Template(hf.tokenizer(folder))
+
+
+def masked(template, share=0.3, max_length=64):
+    task = Masked(template, max_length=max_length, share=share)
+    return task, task.features(ROWS)
+
+
+def arrays(task, features, index, length=64, step=0):
+    return task.arrays(features, np.asarray(index), {"text": length}, Draw(1, step))
+
+
+def rows_of(task, features, index, length=64, step=0):
+    """For each row {position: (what the model sees, label)}."""
+    batch = arrays(task, features, index, length, step)
+    found = []
+    for ids, positions, labels, weights in zip(
+        batch["text"]["ids"], batch["positions"], batch["labels"], batch["weights"], strict=True
+    ):
+        scored = weights > 0
+        found.append({int(p): (int(ids[p]), int(v)) for p, v in zip(positions[scored], labels[scored], strict=True)})
+    return found
+
+
+def test_a_row_is_both_texts_in_their_frame(template):
+    task, features = masked(template)
+    a, b = (template.encode([side])[0].ids for side in (ROWS[1].source, ROWS[1].target))
+    expected = template.pair(a, b, 64).ids
+    at = features["ids_at"]
+    np.testing.assert_array_equal(features["ids"][at[1] : at[2]], expected)
+    assert task.lengths(features)["text"][1] == len(expected)
+    assert sorted(set(features["cells"])) == ["en", "→en", "→zh"]
+
+
+def test_labels_are_what_stood_there_and_the_rest_is_untouched(template):
+    task, features = masked(template)
+    index = np.arange(len(ROWS))
+    batch = arrays(task, features, index)
+    for r, chosen in enumerate(rows_of(task, features, index)):
+        at = features["ids_at"]
+        own = features["ids"][at[r] : at[r + 1]]
+        seen = batch["text"]["ids"][r]
+        assert all(own[p] == label for p, (_, label) in chosen.items())
+        untouched = [p for p in range(len(own)) if p not in chosen]
+        np.testing.assert_array_equal(seen[untouched], own[untouched])
+        assert (seen[len(own) :] == template.pad).all()
+        assert batch["text"]["mask"][r].tolist() == [1] * len(own) + [0] * (64 - len(own))
+
+
+def test_specials_are_never_masked_and_words_never_in_part(template):
+    task, features = masked(template)
+    at, several = features["ids_at"], 0
+    for step in range(4):
+        for r, chosen in enumerate(rows_of(task, features, np.arange(len(ROWS)), step=step)):
+            words = features["words"][at[r] : at[r + 1]]
+            assert all(words[p] > 0 for p in chosen)
+            for word in {words[p] for p in chosen}:
+                whole = np.flatnonzero(words == word)
+                several += len(whole) > 1
+                assert set(whole.tolist()) <= chosen.keys()
+    assert several > 50, "the test must have met words of several pieces"
+
+
+def test_words_are_the_tokenizers_and_in_chinese_its_pieces(template):
+    task, features = masked(template)
+    row = next(i for i, row in enumerate(ROWS) if row.target_language == "zh")
+    a, b = (template.encode([side])[0] for side in (ROWS[row].source, ROWS[row].target))
+    at = features["ids_at"]
+    sequenced = template.pair(a.ids, b.ids, 64)
+    words = features["words"][at[row] : at[row + 1]]
+    first, second = (words[slice(*span)] for span in sequenced.spans)
+    assert (first - 1).tolist() == a.words
+    assert len(set(first.tolist())) < len(a.ids), "German words have several pieces"
+    assert (second - first.max() - 1).tolist() == list(range(len(b.ids)))
+
+
+def test_shares_in_expectation(template):
+    """Of the words `share`; of the masked pieces 80% the mask, 10% another piece, 10% themselves."""
+    task, features = masked(template, share=0.2)
+    words = hits = 0
+    fates = {"mask": 0, "same": 0, "other": 0}
+    at = features["ids_at"]
+    for step in range(60):
+        for r, chosen in enumerate(rows_of(task, features, np.arange(len(ROWS)), step=step)):
+            own = features["words"][at[r] : at[r + 1]]
+            words += len(set(own[own > 0].tolist()))
+            hits += len({own[p] for p in chosen})
+            for seen, label in chosen.values():
+                fates["mask" if seen == template.mask else "same" if seen == label else "other"] += 1
+    total = sum(fates.values())
+    assert hits / words == pytest.approx(0.2, abs=0.015), "the budget takes a few from full rows"
+    assert fates["mask"] / total == pytest.approx(0.8, abs=0.015)
+    assert fates["other"] / total == pytest.approx(0.1, abs=0.015)
+    assert fates["same"] / total == pytest.approx(0.1, abs=0.015)
+
+
+def test_a_row_is_masked_alike_in_every_batch_it_may_stand_in(template):
+    """Alone or among others, in a short bucket or a long one; the draw is by seed, purpose, step and the row's key."""
+    task, features = masked(template, share=0.5)
+    longest = int(task.lengths(features)["text"].max())
+    together = rows_of(task, features, np.arange(len(ROWS)), length=longest)
+    for index, length in (([7], longest), ([7, -1], 64), ([60, 7, 3], 128), ([3, 60, 7, 11], longest + 1)):
+        found = rows_of(task, features, index, length)
+        assert [found[i] for i, r in enumerate(index) if r >= 0] == [together[r] for r in index if r >= 0]
+
+
+def test_another_step_or_purpose_is_another_draw(template):
+    task, features = masked(template)
+    index = np.arange(8)
+    first = arrays(task, features, index)["text"]["ids"]
+    np.testing.assert_array_equal(first, arrays(task, features, index)["text"]["ids"])
+    assert (first != arrays(task, features, index, step=1)["text"]["ids"]).any()
+    other = task.arrays(features, index, {"text": 64}, Draw(1, 0, "evaluation"))
+    assert (first != other["text"]["ids"]).any()
+
+
+@pytest.mark.parametrize("length", [16, 32, 64, 100])
+def test_the_budget_bounds_what_is_scored_and_fixes_the_shape(template, length):
+    task, features = masked(template, share=0.6, max_length=length)
+    lengths = task.lengths(features)["text"]
+    full = 0
+    for step in range(8):
+        batch = arrays(task, features, np.arange(len(ROWS)), length, step)
+        assert batch["positions"].shape == batch["weights"].shape == (len(ROWS), min(int(task.budget(length)), length))
+        scored = batch["weights"].sum(1)
+        assert (scored <= task.budget(lengths)).all()
+        full += int((scored == task.budget(lengths)).sum())
+    assert task.budget(16) == 16
+    assert Masked(template, 64, 0.15).budget(100) == 24
+
+
+def test_where_words_do_not_fit_the_budget_the_last_are_left_whole(template):
+    task, features = masked(template, share=0.95)
+    small = type("Small", (Masked,), {"budget": lambda self, length: np.asarray(length) // 2})(template, 64, 0.95)
+    at, cut = features["ids_at"], 0
+    for r, chosen in enumerate(rows_of(small, features, np.arange(len(ROWS)))):
+        words = features["words"][at[r] : at[r + 1]]
+        assert len(chosen) <= (at[r + 1] - at[r]) // 2
+        for word in {words[p] for p in chosen}:
+            assert set(np.flatnonzero(words == word).tolist()) <= chosen.keys()
+        cut += len(chosen) < len(rows_of(task, features, [r])[0])
+    assert cut > len(ROWS) / 2, "the test must have met the budget"
+
+
+def test_rows_that_are_not_there_weigh_nothing(template):
+    task, features = masked(template)
+    batch = arrays(task, features, [-1, 5, -1])
+    assert batch["mask"].tolist() == [0, 1, 0]
+    assert batch["weights"][[0, 2]].sum() == 0
+    assert batch["weights"][1].sum() > 0
+    assert (batch["text"]["ids"][[0, 2]] == template.pad).all()
+    assert batch["text"]["mask"].sum(1).min() >= 1, "attention has a key"
+    empty = arrays(task, features, [-1, -1])
+    assert empty["weights"].sum() == 0
+    assert empty["text"]["ids"].shape == (2, 64)
+
+
+def test_dtypes_and_shapes_depend_on_the_bucket_alone(template):
+    task, features = masked(template)
+    full, part, none = (arrays(task, features, index) for index in ([0, 1], [5, -1], [-1, -1]))
+    for view in ((lambda batch: batch["text"]), (lambda batch: {k: v for k, v in batch.items() if k != "text"})):
+        shapes = [{name: (a.dtype, a.shape) for name, a in view(batch).items()} for batch in (full, part, none)]
+        assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_scores_by_cell(template):
+    task, features = masked(template)
+    right, count = np.zeros(len(ROWS)), np.full(len(ROWS), 4.0)
+    right[features["cell"] == list(features["cells"]).index("→zh")] = 1.0
+    scores = task.score({"right": right, "count": count}, features, ROWS)
+    assert {name: cell["accuracy"] for name, cell in scores.cells.items()} == {"en": 0, "→en": 0, "→zh": 25}
+    assert scores.mean() == pytest.approx(25 / 3)
+
+
+def test_what_features_depend_on_is_in_the_identity(template):
+    identities = {Masked(template, 64, 0.3).identity(), Masked(template, 32, 0.3).identity()}
+    assert len(identities) == 2
+    assert build(type("C", (), {"max_length": 64, "share": 0.1}), template.tokenizer).identity() in identities

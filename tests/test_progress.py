@@ -1,0 +1,126 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run tells: one live line or plain lines, files that a restart cuts and a kill cannot halve."""
+
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from xlkd.train import progress
+from xlkd.train.progress import Clock, Log, Metrics, duration, write_json
+
+
+def terminal(monkeypatch) -> io.StringIO:
+    """Standard output becomes a screen of 40 columns."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((40, 20)))
+    return screen
+
+
+def test_in_a_pipe_only_kept_lines_are_written(capsys, tmp_path):
+    log = Log(tmp_path / "log.txt")
+    log("start")
+    log.live("step 1", keep=False)
+    log.live("step 10", keep=True)
+    assert capsys.readouterr().out == "start\nstep 10\n"
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["start", "step 10"]
+
+
+def test_on_a_terminal_a_line_takes_the_place_of_the_last(monkeypatch):
+    screen = terminal(monkeypatch)
+    log = Log(None)
+    log.live("step 1 of a run", keep=False)
+    log.live("step 2", keep=False)
+    assert screen.getvalue() == "\rstep 1 of a run\rstep 2         ", "what was longer is blanked"
+    log("evaluated")
+    assert screen.getvalue().endswith("\revaluated\n")
+
+
+def test_a_live_line_never_wraps(monkeypatch):
+    screen = terminal(monkeypatch)
+    Log(None).live("x" * 100, keep=False)
+    assert screen.getvalue() == "\r" + "x" * 39
+
+
+def test_the_log_is_never_cut(tmp_path):
+    Log(tmp_path / "log.txt")("first")
+    Log(tmp_path / "log.txt")("second")
+    assert [line.split()[1] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["first", "second"]
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path, monkeypatch):
+    def gone(_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.stdout, "write", gone)
+    log = Log(tmp_path / "log.txt")
+    log("still here")
+    log("and here")
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 2
+
+
+def test_a_restart_cuts_metrics_to_the_restored_step(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    for step in (5, 10, 15):
+        metrics.write(step, {"loss": 1.0 / step})
+    metrics.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "lo')  # a kill in the middle of a line
+    metrics = Metrics(tmp_path, 10)
+    metrics.write(15, {"loss": 0.5})
+    metrics.close()
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert found == [{"step": 5, "loss": 0.2}, {"step": 10, "loss": 0.1}, {"step": 15, "loss": 0.5}]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_restart_that_is_killed_keeps_the_metrics(tmp_path, monkeypatch):
+    """They are cut in a file beside, which then takes the place."""
+    metrics = Metrics(tmp_path, 0)
+    metrics.write(5, {"loss": 1.0})
+    metrics.close()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress.pathlib.Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Metrics(tmp_path, 5)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 5
+
+
+def test_json_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"ü": [1]})
+    assert path.read_text(encoding="utf-8") == '{\n "ü": [\n  1\n ]\n}\n'
+    for bad, error in (({"x": float("nan")}, ValueError), ({"x": object()}, TypeError)):
+        with pytest.raises(error):
+            write_json(path, bad)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ü": [1]}
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_the_clock_keeps_kinds_of_time_apart(monkeypatch):
+    now = iter([0.0, 2.0, 5.0, 6.0, 10.0, 10.0, 10.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
+    clock = Clock()
+    clock.to("train")  # 2 s of start
+    former = clock.to("evaluate")  # 3 s of training
+    assert former == "train"
+    clock.to(former)  # 1 s of evaluation
+    assert clock.of("train") == 3 + 4, "the time that runs counts too"
+    assert clock.of("evaluate") == 1
+    assert clock.of("save") == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.7, "1:00:00"), (90061, "25:01:01")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
