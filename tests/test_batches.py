@@ -19,7 +19,7 @@ def epoch(plan, number):
 
 
 def test_every_row_once_an_epoch_in_as_few_steps_as_possible():
-    p, lengths = plan()
+    p, _ = plan()
     batches = epoch(p, 0)
     assert len(batches) == -(-103 // 8)
     seen = np.concatenate([b.index for b in batches])
@@ -55,3 +55,18 @@ def test_evaluation_reads_every_row_once_and_pads_the_last_batch(rows):
     seen = np.concatenate([b.index for b in batches])
     assert all(len(b.index) == 8 for b in batches)
     assert sorted(seen[seen != PAD]) == list(range(rows))
+
+
+def test_a_thread_that_is_in_the_next_epoch_does_not_disturb():
+    """The loop reads ahead by threads, and at the boundary they stand in two epochs."""
+    p, _ = plan()
+    there = (1, p._shuffled(1))
+
+    class Raced(Plan):
+        """Whatever one thread keeps, the other has at once kept its own."""
+
+        _kept = property(lambda self: there, lambda self, value: None)
+
+    raced = Raced(p.lengths, batch=p.batch, edges=tuple(p.edges), seed=p.seed)
+    for step in (3, 3 + p.steps_per_epoch):
+        np.testing.assert_array_equal(raced.at(step).index, p.at(step).index)

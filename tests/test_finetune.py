@@ -92,7 +92,7 @@ def test_hits_are_windows_with_both_sides_right():
 
 @pytest.fixture(scope="module")
 def method():
-    architecture = encoders.Architecture("bert", 30, 8, 2, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
+    architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
     built = finetune.build(ConfigDict({"task": TASK}), encoders.Encoder(architecture))
     start = Start(architecture, encoders.init(architecture, jax.random.key(0)), {})
     return built, start, jax.jit(lambda v, b: built.loss(v, b, (), jax.random.key(1), 0))

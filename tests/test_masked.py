@@ -94,7 +94,7 @@ def test_specials_are_never_masked_and_words_never_in_part(template):
 
 
 def test_words_are_the_tokenizers_and_in_chinese_its_pieces(template):
-    task, features = masked(template)
+    _, features = masked(template)
     row = next(i for i, row in enumerate(ROWS) if row.target_language == "zh")
     a, b = (template.encode([side])[0] for side in (ROWS[row].source, ROWS[row].target))
     at = features["ids_at"]

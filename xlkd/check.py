@@ -42,6 +42,10 @@ def main(arguments: list[str]) -> int:
     report |= {"cells": cells(rows), "faults": faults}
     if "model" in given and len(rows):
         report["windows"] = _windows(given, task, rows)
+    elif task == "classify":
+        from xlkd.tasks.labelled import contents
+
+        report["contents"] = contents(rows)
     if file:
         from xlkd.train.progress import write_json
 
@@ -68,11 +72,11 @@ def read(text: str, task: str) -> tuple[str, Any, list[str]]:
         try:
             parts.append(sources.one(spec, task, bad))
             faults += [f"{where}: {reason}" for where, reason in bad.seen]
-            if not len(parts[-1]) and not bad.seen:
+            if not len(parts[-1]) and not bad.seen and not bad.left_out:
                 faults.append(f"{spec}: no rows")
         except UserError as error:
             faults += [*(f"{where}: {reason}" for where, reason in bad.seen), str(error)]
-        dropped += bad.seen
+        dropped += [*bad.seen, *bad.left_out]
     return task, sources.Rows(tuple(parts), tuple(dropped)), faults
 
 
@@ -162,6 +166,8 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         found.append(windows["task"]["shown"])
         for name, value in windows["task"].items():
             found += ["", *_grid(name, value)] if isinstance(value, dict) else []
+    if contents := report.get("contents"):
+        found += ["", contents["shown"], "", *_grid("rows", contents["cells"])]
     return found
 
 

@@ -50,21 +50,36 @@ class Parallel:
         return {"text": text, "mask": (index >= 0).astype(np.float32)}
 
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
-        """Accuracy both ways for each pair of languages; `retrieval` is their mean."""
+        """Accuracy both ways for each pair of languages; `retrieval` is their mean.
+
+        `centred` is the same after each language's mean vector is taken off: what a language shares in all its
+        sentences says nothing of their meaning.
+        """
         vectors = outputs["vectors"]
         cells = {}
         names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
         for name in dict.fromkeys(names):
             mine = np.flatnonzero(names == name)
-            found = retrieve(vectors[mine + len(rows)], vectors[mine])
-            to_source, to_target = (100 * share for share in found.accuracy)
-            mean = (to_source + to_target) / 2
-            cells[str(name)] = {"retrieval": mean, "to_target": to_target, "to_source": to_source, "n": len(mine)}
+            sides = vectors[mine], vectors[mine + len(rows)]
+            to_source, to_target = _accuracy(*sides)
+            cells[str(name)] = {
+                "retrieval": (to_source + to_target) / 2,
+                "to_target": to_target,
+                "to_source": to_source,
+                "centred": sum(_accuracy(*(side - side.mean(0) for side in sides))) / 2,
+                "n": len(mine),
+            }
         return Scores(cells, "retrieval", {})
 
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
         full = int((self.lengths(features)["text"] >= self.max_length).sum())
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
+
+
+def _accuracy(source: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Target to source and source to target, in percent."""
+    to_source, to_target = retrieve(target, source).accuracy
+    return 100 * to_source, 100 * to_target
 
 
 def build(config, tokenizer) -> Parallel:

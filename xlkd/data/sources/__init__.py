@@ -73,11 +73,16 @@ class Bad:
             raise UserError(f"on_bad_row={policy} is not possible", remedy="choose stop or skip")
         self.policy = policy
         self.seen: list[tuple[str, str]] = []
+        self.left_out: list[tuple[str, str]] = []
 
     def __call__(self, reason: str, where: str) -> None:
         if self.policy == "stop":
             raise UserError(reason, where, "mend the row or set on_bad_row=skip")
         self.seen.append((where, reason))
+
+    def leave_out(self, reason: str, where: str) -> None:
+        """A row that is not bad but that a rule of its source leaves out, whatever the policy."""
+        self.left_out.append((where, reason))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +140,7 @@ def parse(text: str) -> list[Spec]:
 def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
     """All rows of a source string for a task: `qa`, `classify`, `parallel` or `masked`."""
     bad = Bad(on_bad_row)
-    rows = Rows(tuple(one(spec, task, bad) for spec in parse(text)), tuple(bad.seen))
+    rows = Rows(tuple(one(spec, task, bad) for spec in parse(text)), (*bad.seen, *bad.left_out))
     if not len(rows):
         remedy = "every row was left out" if rows.dropped else "look at the path and the options"
         raise UserError("no rows", text, remedy)

@@ -1,0 +1,178 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of a large corpus: every row once an epoch, the order a pure function of (seed, step), restarts cheap."""
+
+import concurrent.futures
+import dataclasses
+
+import numpy as np
+import pytest
+
+from xlkd.data.batches import PAD
+from xlkd.data.blocks import Blocks, Identities, Joined, Permutation
+from xlkd.errors import UserError
+from xlkd.rows import Pair
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 16, 17, 1000, 4096, 4097, 70_001])
+def test_a_permutation_is_a_bijection(size):
+    found = Permutation(size, seed=3, purpose="t").at(np.arange(size))
+    assert sorted(found) == list(range(size))
+
+
+def test_any_place_of_a_permutation_can_be_asked_for_alone():
+    p = Permutation(10**9, seed=3, purpose="t")
+    places = np.array([0, 1, 12345, 10**9 - 1])
+    found = p.at(places)
+    assert found.max() < 10**9
+    assert [int(p.at(np.array([place]))[0]) for place in places] == found.tolist()
+
+
+def test_permutations_differ_by_seed_purpose_and_epoch():
+    places = np.arange(1000)
+    found = [
+        Permutation(1000, seed=seed, purpose=purpose, epoch=epoch).at(places)
+        for seed, purpose, epoch in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]
+    ]
+    for i, one in enumerate(found):
+        assert (one == places).mean() < 0.02
+        for other in found[:i]:
+            assert (one == other).mean() < 0.02
+
+
+def test_a_permutation_looks_shuffled():
+    """Neighbours part, and each tenth of the places holds each tenth of the rows alike."""
+    size = 50_000
+    found = Permutation(size, seed=0, purpose="t").at(np.arange(size))
+    assert abs(np.corrcoef(np.arange(size), found)[0, 1]) < 0.02
+    assert abs(np.corrcoef(found[:-1], found[1:])[0, 1]) < 0.02
+    cells = np.histogram2d(np.arange(size), found, bins=10)[0]
+    assert (np.abs(cells - size / 100) < 6 * np.sqrt(size / 100)).all()
+
+
+class Counted(list):
+    """Features of toy rows, and how many rows were tokenised."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = 0
+
+    def __call__(self, rows):
+        self.rows += len(rows)
+        self.append(len(rows))
+        values = np.array(rows)
+        return {"row": values, "text": 5 + values * 7 % 90, "other": 3 + values * 11 % 40}
+
+
+def lengths(features):
+    return {"text": features["text"], "other": features["other"]}
+
+
+def blocks(rows=1003, batch=8, block=200, seed=0, features=None, **options):
+    options = {"edges": (32, 64, 96), "limits": {"text": 96, "other": 48}} | options
+    return Blocks(range(rows), features or Counted(), lengths, batch=batch, block=block, seed=seed, **options)
+
+
+def rows_of(b, step):
+    index = b.at(step).index
+    return b.features(step)["row"][index[index != PAD]]
+
+
+def test_every_row_once_an_epoch_in_as_few_steps_as_possible():
+    b = blocks()
+    assert b.steps_per_epoch == -(-1003 // 8)
+    for epoch in (0, 1):
+        steps = range(epoch * b.steps_per_epoch, (epoch + 1) * b.steps_per_epoch)
+        assert sorted(np.concatenate([rows_of(b, step) for step in steps])) == list(range(1003))
+
+
+def test_place_is_arithmetic():
+    b = blocks()
+    assert b.place(0) == (0, 0, 0)
+    assert b.place(24) == (0, 0, 24)
+    assert b.place(25) == (0, 1, 0)
+    assert b.place(125) == (0, 5, 0), "the last block has 3 rows"
+    assert b.place(126) == (1, 0, 0)
+
+
+def test_order_depends_on_seed_and_step_alone():
+    a, b, other = blocks(), blocks(), blocks(seed=1)
+    for step in (130, 7, 60, 8, 300, 7):  # asked in any order
+        np.testing.assert_array_equal(rows_of(a, step), rows_of(b, step))
+        assert b.at(step).shape == a.at(step).shape
+    assert any(set(rows_of(a, s)) != set(rows_of(other, s)) for s in range(3))
+    assert any(set(rows_of(a, s)) != set(rows_of(a, s + a.steps_per_epoch)) for s in range(3))
+
+
+def test_threads_see_the_same_order():
+    a, b = blocks(), blocks()
+    steps = list(range(20, 160))
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda step: rows_of(a, step), steps))
+    for step, mine in zip(steps, found, strict=True):
+        np.testing.assert_array_equal(mine, rows_of(b, step))
+
+
+def test_a_restart_reads_one_block_again_and_begins_the_next():
+    counted = Counted()
+    b = blocks(rows=10_000, features=counted)
+    sample = counted.rows
+    b.at(700)
+    b.close()
+    assert counted.rows - sample <= 2 * 200
+    assert sample <= 2048
+
+
+def test_rows_fit_their_shapes_and_shapes_are_fixed_beforehand():
+    b = blocks()
+    assert [dict(shape.lengths)["text"] for shape in b.shapes] == [32, 64, 96]
+    for step in range(b.steps_per_epoch):
+        planned, features = b.at(step), b.features(step)
+        assert planned.shape in b.shapes
+        assert len(planned.index) == 8
+        mine = planned.index[planned.index != PAD]
+        for view, length in planned.shape.lengths:
+            assert features[view][mine].max() <= length
+
+
+def test_a_row_with_a_long_second_view_takes_a_longer_shape():
+    features = lambda rows: {"row": np.array(rows), "text": np.full(len(rows), 10), "other": np.where(np.array(rows) == 4999, 40, 9)}  # noqa: E731
+    b = blocks(rows=5000, features=features, seed=3)
+    assert [dict(shape.lengths)["other"] for shape in b.shapes] == [16, 16, 48]
+    with_long = [step for step in range(b.steps_per_epoch) if 4999 in rows_of(b, step)]
+    assert [dict(b.at(step).shape.lengths)["other"] for step in with_long] == [48]
+
+
+def test_blocks_must_hold_a_batch():
+    with pytest.raises(UserError, match="holds no batch of 8"):
+        blocks(block=7)
+
+
+def test_small_sets_are_one_block():
+    b = blocks(rows=5)
+    assert b.steps_per_epoch == b.blocks_per_epoch == 1
+    assert sorted(rows_of(b, 0)) == list(range(5))
+
+
+def pairs(language, count):
+    one = Pair("", "", "", "toy", "", "", "en", language)
+    return [dataclasses.replace(one, id=f"{language}{j}", key=f"{language}{j}", source=f"{j}") for j in range(count)]
+
+
+@pytest.mark.parametrize("counts", [(5, 5, 8, 2, 4, 6, 1), (3,), (0, 7), (1, 1, 1), (10, 2)])
+def test_identity_pairs_by_the_rule(counts):
+    parts = [pairs(language, n) for language, n in zip(("fr", "bg", "de", "es", "ar", "zh", "hi"), counts, strict=False)]
+    parts = [part for part in parts if part]
+    expected = []
+    for j in range(max(map(len, parts))):
+        part = parts[j % len(parts)]
+        expected += [part[j].id] if j < len(part) else []
+    found = Identities(parts)
+    assert sorted(row.id for row in found) == sorted(expected)
+    assert all(row.source == row.target and row.target_language == "en" for row in found)
+
+
+def test_joined_rows_by_number():
+    rows = Joined([range(3), [], range(10, 12)])
+    assert list(rows) == [0, 1, 2, 10, 11]
+    assert rows.many(np.array([4, 0, 3])) == [11, 0, 10]

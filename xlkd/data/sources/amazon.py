@@ -1,0 +1,69 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`amazon:DIR?split=dev`: the multilingual Amazon reviews, labels 1 to 5 stars whichever copy is read.
+
+Three layouts: `SPLIT/dataset_LANG_SPLIT.json` (JSON lines), `SPLIT.csv` with all languages, and a re-hosted
+`LANG/SPLIT.jsonl` whose labels are 0 to 4 and whose text is title and body. Elsewhere `text=review_body` unless told,
+and `second=review_title,product_category` makes pairs of it and the named fields.
+"""
+
+from __future__ import annotations
+
+from xlkd.data import labels
+from xlkd.data.sources import Bad, Spec, _labelled
+from xlkd.data.sources._labelled import Kind, Layout
+from xlkd.data.sources._table import CSV, JSONL, Columns, Values
+from xlkd.errors import UserError
+from xlkd.rows import Labelled
+
+TASKS = ("classify",)
+
+_FIELDS = ("review_body", "review_title", "product_category")
+_SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
+_EXPECTED = "dataset_LANG_SPLIT.json, SPLIT.csv or LANG/SPLIT.jsonl"
+
+
+def rows(spec: Spec, task: str, bad: Bad) -> tuple[Labelled, ...]:
+    """Language after language; the reviews of a product are a group."""
+    spec.allow(*_labelled.OPTIONS, "split", "text", "second")
+    files = _labelled.find(
+        spec, _families(_fields(spec, "text", "review_body"), _fields(spec, "second")), _SPLITS, _EXPECTED
+    )
+    return _labelled.rows(
+        spec, Kind("amazon", labels.STARS, group="id", parallel=False, label=_stars, texts=_texts), files, bad
+    )
+
+
+def _families(text: list[str], second: list[str]) -> tuple[tuple[Layout, ...], ...]:
+    """Copies are told apart by their fields: `stars` counts from 1, `label` beside `label_text` from 0."""
+    sides = {
+        f"{side}{i}": (name,) for side, names in (("text", text), ("second", second)) for i, name in enumerate(names)
+    }
+    stars, group = sides | {"label": ("stars",), "id": ("review_id",)}, {"group": ("product_id",)}
+    again = {"text0": ("text",), "from_0": ("label",), "named": ("label_text",), "id": ("id", "review_id")}
+    choices = (Columns(stars, group), *(() if second or text != ["review_body"] else (Columns(again, group),)))
+    split = r"(?P<split>train|dev|validation|test)"
+    return (
+        (Layout(rf"(?:\w+/)?dataset_(?P<language>\w\w)_{split}\.json", JSONL, choices),),
+        (Layout(rf"{split}\.csv", CSV, (Columns(stars | {"language": ("language",)}, group),)),),
+        (Layout(rf"(?P<language>\w\w)/{split}\.jsonl", JSONL, choices),),
+    )
+
+
+def _fields(spec: Spec, option: str, default: str = "") -> list[str]:
+    names = [name for name in spec.option(option, default).split(",") if name]
+    if unknown := [name for name in names if name not in _FIELDS]:
+        raise UserError(f"{option}={unknown[0]} is not possible", str(spec), f"choose of {', '.join(_FIELDS)}")
+    return names
+
+
+def _texts(values: Values) -> tuple[str | None, ...]:
+    sides = [[values[part] or "" for part in values if part.startswith(side)] for side in ("text", "second")]
+    return tuple(" . ".join(parts) for parts in sides if parts)
+
+
+def _stars(values: Values) -> str | None:
+    given = values.get("label", values.get("from_0"))
+    if given is None or "label" in values or not given.strip().isdecimal():
+        return None if given is None else given.strip()
+    return str(int(given) + 1) if int(given) < len(labels.STARS) else f"{given}, counted from 0"

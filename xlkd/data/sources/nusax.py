@@ -1,0 +1,24 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`nusax:DIR?split=test`: the sentiment files of NusaX, `LANGUAGE/{train,valid,test}.csv`; ids are parallel."""
+
+from __future__ import annotations
+
+from xlkd.data import labels
+from xlkd.data.sources import Bad, Spec, _labelled
+from xlkd.data.sources._labelled import Kind, Layout
+from xlkd.data.sources._table import CSV, Columns
+from xlkd.rows import Labelled
+
+TASKS = ("classify",)
+
+_COLUMNS = (Columns({"id": ("id",), "text": ("text",), "label": ("label",)}),)
+_LAYOUT = Layout(r"(?:datasets/)?(?:sentiment/)?(?P<language>\w+)/(?P<split>train|valid|test)\.csv", CSV, _COLUMNS)
+_SPLITS = {"train": ("train",), "dev": ("valid",), "test": ("test",)}
+_KIND = Kind("nusax", labels.SENTIMENT, group="id")
+
+
+def rows(spec: Spec, task: str, bad: Bad) -> tuple[Labelled, ...]:
+    """Language after language; a text in all its languages is a group."""
+    spec.allow(*_labelled.OPTIONS, "split")
+    return _labelled.rows(spec, _KIND, _labelled.find(spec, ((_LAYOUT,),), _SPLITS, "LANGUAGE/train.csv"), bad)

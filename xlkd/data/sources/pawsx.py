@@ -1,0 +1,47 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`pawsx:DIR?split=dev`, or one file: PAWS-X's own folders (`x-final`) and XTREME's files, quoting undone in these.
+
+Where a sentence could not be translated it reads `NS` and the label is 0 whatever the pair's: `ns=drop` (the default)
+leaves such rows out, `ns=keep` keeps them, as many published numbers do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from xlkd.data import labels
+from xlkd.data.sources import Bad, Spec, _labelled, xnli
+from xlkd.data.sources._labelled import Kind, Layout
+from xlkd.data.sources._table import TSV, Columns
+from xlkd.rows import Labelled
+
+TASKS = ("classify",)
+
+_PAIR = {"text": ("sentence1",), "second": ("sentence2",)}
+_COLUMNS = (Columns(_PAIR | {"id": ("id",)}, {"label": ("label",)}),)
+_OWN = r"(?:x-final/)?(?P<language>\w\w)/(?P<split>translated_train|train|dev_2k|test_2k)\.tsv"
+_FAMILIES = (xnli.XTREME, (Layout(_OWN, TSV, _COLUMNS),))
+_SPLITS = {"train": ("train", "translated_train"), "dev": ("dev", "dev_2k"), "test": ("test", "test_2k")}
+_UNTRANSLATED = ("ns", "wl", "wora")
+
+KIND = Kind("pawsx", labels.PARAPHRASE, group="first")
+
+
+def rows(spec: Spec, task: str, bad: Bad) -> tuple[Labelled, ...]:
+    """Language after language; rows with the same first sentence in English are a group."""
+    spec.allow(*_labelled.OPTIONS, "split", "quoting", "ns")
+    kind = dropping(KIND) if spec.choice("ns", ("drop", "keep")) == "drop" else KIND
+    return _labelled.rows(
+        spec, kind, _labelled.find(spec, _FAMILIES, _SPLITS, "LANG/dev_2k.tsv or SPLIT-LANG.tsv"), bad
+    )
+
+
+def dropping(kind: Kind) -> Kind:
+    """The data set without the rows that were not translated."""
+    return dataclasses.replace(kind, leave=_untranslated)
+
+
+def _untranslated(texts: Sequence[str]) -> str:
+    return "not translated (NS)" if any(text.strip().casefold() in _UNTRANSLATED for text in texts) else ""

@@ -1,0 +1,172 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`tmx:FILE?languages=en,de`: a translation memory (TMX, .gz too), read as a stream.
+
+Without `languages` the two of the first unit are taken, English first. Cleaning, `limit` and `take` are as for
+`moses:`. Nothing outside the file is ever read, and a file that declares entities is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+from xml.parsers import expat
+
+from xlkd.data.corpus import Corpus, Corrupt, Origin, Raw, clean
+from xlkd.data.sources import Bad, Spec, _aligned, moses
+from xlkd.errors import UserError
+from xlkd.rows import Pair
+
+TASKS = ("parallel",)
+_READ = 1 << 16  # bytes parsed at once
+_LONGEST = 1 << 20  # characters of a segment
+_UNIT = re.compile(rb"<tu[\s>]")
+_CODES = frozenset({"bpt", "ept", "ph", "it", "ut", "sub"})  # mark-up of the program that wrote it, not text
+
+
+def rows(spec: Spec, task: str, bad: Bad) -> Sequence[Pair]:
+    """The units in the order of the file."""
+    spec.allow("languages", *moses.OPTIONS)
+    path = pathlib.Path(spec.path).expanduser()
+    if not path.is_file():
+        raise UserError("no such file", str(path), "look at the path")
+    languages = spec.languages() or _first(path)
+    if len(languages) != 2 or languages[0] == languages[1]:
+        raise UserError("which languages?", str(spec), "say languages=A,B")
+    origin = Origin("tmx", path.name, languages, (path,), functools.partial(_read, path, languages))
+    return moses.capped(Corpus(origin, moses.rules(spec), bad), spec)
+
+
+def _first(path: pathlib.Path) -> tuple[str, ...]:
+    """The languages of the first unit."""
+    for unit in units(path):
+        if isinstance(unit, Unit):
+            return tuple(sorted(unit.texts, key=lambda language: (language != "en", language)))
+    raise UserError("no unit that can be read", str(path), "is it a TMX file?")
+
+
+def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[Raw | Corrupt]:
+    """Units that lack one of the languages are empty pairs."""
+    for number, unit in enumerate(units(path), start=1):
+        if isinstance(unit, Corrupt):
+            yield unit
+        else:
+            yield Raw(number, *(unit.texts.get(language, "") for language in languages))
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One unit: its text in each language, of several in one language the first."""
+
+    texts: dict[str, str]
+
+
+def units(path: pathlib.Path) -> Iterator[Unit | Corrupt]:
+    """Unit after unit; what is broken is named, and reading goes on at the next unit."""
+    with moses.opened(path) as file:
+        parser, line, data = _Parser(path), 1, _block(file, path)  # the line on which the data begin
+        while True:
+            try:
+                yield from parser.feed(data)
+                if not data:
+                    return
+                line, data = line + data.count(b"\n"), _block(file, path)
+            except expat.ExpatError as error:
+                yield from parser.taken()
+                yield Corrupt(0, parser.line, f"broken XML: {expat.errors.messages[error.code]}")
+                at = parser.fault
+                line, data = _next_unit(file, path, line + data[:at].count(b"\n"), data[at:])
+                if not data:
+                    return
+                parser = _Parser(path, line)
+
+
+def _next_unit(file: BinaryIO, path: pathlib.Path, line: int, data: bytes) -> tuple[int, bytes]:
+    """The line of the next unit and the data from there on, which are empty at the end."""
+    while not (unit := _UNIT.search(data)):
+        if not (more := _block(file, path)):
+            return line, b""
+        line, data = line + data[:-4].count(b"\n"), data[-4:] + more
+    return line + data[: unit.start()].count(b"\n"), data[unit.start() :]
+
+
+def _block(file: BinaryIO, path: pathlib.Path) -> bytes:
+    try:
+        return file.read(_READ)
+    except (EOFError, OSError, zlib.error) as error:
+        raise UserError(f"cannot be read to its end: {error}", str(path), "fetch it again") from None
+
+
+class _Parser:
+    """Collects units; behind a fault it begins anew in the middle of a file, at a line that is known."""
+
+    def __init__(self, path: pathlib.Path, line: int = 0) -> None:
+        self._path, self._found, self._fed = path, [], 0
+        self._texts, self._language, self._parts, self._codes, self._size = {}, "", None, 0, 0
+        self._expat = expat.ParserCreate()
+        self._expat.buffer_text = True
+        self._expat.StartElementHandler, self._expat.EndElementHandler = self._start, self._end
+        self._expat.CharacterDataHandler, self._expat.EntityDeclHandler = self._text, self._entity
+        self._before = max(line - 1, 0)
+        if line:
+            self.feed(b"<tmx><body>")
+
+    @property
+    def line(self) -> int:
+        return self._before + self._expat.CurrentLineNumber
+
+    @property
+    def fault(self) -> int:
+        """Where in the last data the search for the next unit begins."""
+        return max(self._expat.ErrorByteIndex - self._fed, 0) + 1
+
+    def feed(self, data: bytes) -> list[Unit | Corrupt]:
+        self._expat.Parse(data, not data)
+        self._fed += len(data)
+        return self.taken()
+
+    def taken(self) -> list[Unit | Corrupt]:
+        found, self._found = self._found, []
+        return found
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "tu":
+            self._texts = {}
+        elif name == "tuv":
+            self._language = _language(attributes.get("xml:lang", attributes.get("lang", "")))
+        elif name == "seg":
+            self._parts, self._size, self._codes = [], 0, 0
+        elif name in _CODES:
+            self._codes += 1
+
+    def _end(self, name: str) -> None:
+        if name == "seg":
+            if self._language:
+                self._texts.setdefault(self._language, clean(" ".join("".join(self._parts).split())))
+            self._parts = None
+        elif name in _CODES:
+            self._codes -= 1
+        elif name == "tu":
+            self._found.append(Unit(self._texts))
+
+    def _text(self, text: str) -> None:
+        if self._parts is None or self._codes:
+            return
+        self._size += len(text)
+        if self._size > _LONGEST:
+            what = f"a segment of more than {_LONGEST:,} characters at line {self.line:,}"
+            raise UserError(what, str(self._path), "is its end missing?")
+        self._parts.append(text)
+
+    def _entity(self, name: str, *_) -> None:
+        raise UserError(f"declares the entity {name!r}", str(self._path), "a TMX file needs none: take it out")
+
+
+@functools.cache
+def _language(tag: str) -> str:
+    return _aligned.known(tag) if tag else ""

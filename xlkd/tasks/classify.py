@@ -1,0 +1,216 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Classification of one text or a pair: labels by name, scores by language."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xlkd.data import labels as names
+from xlkd.data.draw import row_keys
+from xlkd.errors import UserError
+from xlkd.languages import normalise
+from xlkd.metrics import labels as metrics
+from xlkd.rows import Labelled
+from xlkd.tasks import Draw, Features, Progress, Scores, silent
+from xlkd.tasks.labelled import cell_name, contents
+from xlkd.tasks.text import Template, counts, ragged, take
+
+NONE = -1  # in place of a label or a language that is not known
+
+
+class Prediction(NamedTuple):
+    """The best label of a row, and the probability of each."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+    """`labels` in the order of the logits; where there are none the rows decide, and their features record it.
+
+    `languages` are those that a method treats apart, in its own order: a batch says the place of each row's language
+    among them. Rows without a label are refused in training unless `unlabelled` is `keep`: then `labelled` is 0 there.
+    """
+
+    template: Template
+    max_length: int
+    labels: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    ordered: bool = False  # labels are numbers on a scale, as stars are
+    unlabelled: str = "refuse"
+    name: str = "classify"
+
+    def identity(self) -> str:
+        return f"classify 1 {self.template.identity} {self.max_length} {self.labels}"
+
+    def features(self, rows: Sequence[Labelled], progress: Progress = silent) -> Features:
+        rows = list(rows)
+        order = self.labels or labels_of(rows)
+        encoded = self.template.encode([row.text for row in rows] + [row.second or "" for row in rows], progress)
+        first, second = encoded[: len(rows)], encoded[len(rows) :]
+        ids, types, lost = [], [], []
+        for row, a, b in zip(rows, first, second, strict=True):
+            parts = (a.ids,) if row.second is None else (a.ids, b.ids)
+            cut = (self.template.single if row.second is None else self.template.pair)(*parts, self.max_length)
+            ids.append(cut.ids)
+            types.append(cut.types)
+            lost.append(sum(map(len, parts)) + self.template.specials(len(parts)) - len(cut.ids))
+        languages = sorted({row.language for row in rows})
+        return {
+            **ragged("ids", ids, np.int32),
+            **ragged("types", types, np.int8),
+            "keys": row_keys([row.key for row in rows]),
+            "label": np.array([place(row, order) for row in rows], np.int32),
+            "labels": np.array(order, np.str_),
+            "lost": np.array(lost, np.int32),
+            "language": np.array([languages.index(row.language) for row in rows], np.int32),
+            "languages": np.array(languages, np.str_),
+        }
+
+    def lengths(self, features: Features) -> dict[str, np.ndarray]:
+        return {"text": np.diff(features["ids_at"]).astype(np.int32)}
+
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
+        """Beside the view `text`: `labels` [rows], `labelled` (0 where there is none), `language`, `mask`."""
+        if draw.purpose == "train" and self.unlabelled == "refuse" and (features["label"] == NONE).any():
+            count = int((features["label"] == NONE).sum())
+            raise UserError(f"{count} rows without a label", "config.data.train", "train on another split")
+        length, at, there = lengths["text"], np.maximum(index, 0), index >= 0
+        label = np.where(there, features["label"][at], NONE)
+        apart = [self.languages.index(tag) if tag in self.languages else NONE for tag in features["languages"].tolist()]
+        text = {
+            "ids": take(features, "ids", index, length, self.template.pad),
+            "mask": (np.arange(length) < counts(features, "ids", index)[:, None]).astype(np.int32),
+            "types": take(features, "types", index, length, 0).astype(np.int32),
+        }
+        return {
+            "text": text,
+            "labels": np.maximum(label, 0).astype(np.int32),
+            "labelled": (label != NONE).astype(np.float32),
+            "language": np.where(there, np.array(apart, np.int32)[features["language"][at]], NONE).astype(np.int32),
+            "mask": there.astype(np.float32),
+        }
+
+    def decode(self, outputs: dict[str, np.ndarray], features: Features) -> list[Prediction]:
+        """Also of rows without a label."""
+        order = self._order(outputs["logits"], features)
+        logits = outputs["logits"].astype(np.float64)
+        shares = np.exp(logits - logits.max(-1, keepdims=True))
+        shares /= shares.sum(-1, keepdims=True)
+        best = metrics.predictions(outputs["logits"])
+        return [
+            Prediction(order[i], dict(zip(order, map(float, of), strict=True)))
+            for i, of in zip(best, shares, strict=True)
+        ]
+
+    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Labelled]) -> Scores:
+        """In percent, by set and language, over the rows with a label; `majority` is the most frequent label's share.
+
+        By row: `accuracy` is NaN where there is no label, and `gold` and `predicted` are places among the labels.
+        """
+        order = self._order(outputs["logits"], features)
+        gold, predicted = features["label"], metrics.predictions(outputs["logits"])
+        members: dict[str, list[int]] = {}
+        for i, row in enumerate(rows):
+            if gold[i] != NONE:
+                members.setdefault(cell_name(row), []).append(i)
+        if not members:
+            raise UserError("no row has a label", "config.data.eval", "such rows can be predicted, not scored")
+        scale = self._scale(order)
+        cells = {cell: _scores(gold[those], predicted[those], len(order), scale) for cell, those in members.items()}
+        accuracy = np.where(gold == NONE, np.nan, 100.0 * (gold == predicted))
+        return Scores(cells, "accuracy", {"accuracy": accuracy, "gold": gold, "predicted": predicted})
+
+    def report(self, features: Features, rows: Sequence[Labelled]) -> dict[str, Any]:
+        """What the rows hold, and what `max_length` costs them."""
+        found = contents(rows)
+        lost, lengths = features["lost"], self.lengths(features)["text"]
+        places: dict[str, list[int]] = {}
+        for i, row in enumerate(rows):
+            places.setdefault(cell_name(row), []).append(i)
+        cut = {
+            cell: {
+                "cut_percent": 100 * float((lost[those] > 0).mean()),
+                "tokens_lost": int(lost[those].sum()),
+                "tokens": int(lengths[those].sum()),
+            }
+            for cell, those in places.items()
+        }
+        share = f"{100 * float((lost > 0).mean()):.1f}% of the rows are cut at {self.max_length} tokens"
+        return found | {"shown": f"{found['shown']}; {share}", "cut": cut, "labels": features["labels"].tolist()}
+
+    def _order(self, logits: np.ndarray, features: Features) -> tuple[str, ...]:
+        order = tuple(features["labels"].tolist())
+        if logits.shape[-1] != len(order):
+            raise ValueError(f"{logits.shape[-1]} logits for {len(order)} labels")
+        return order
+
+    def _scale(self, order: Sequence[str]) -> np.ndarray | None:
+        """The labels as numbers, where they are a scale."""
+        stars = len(order) > 2 and set(order) <= set(names.STARS)
+        if not self.ordered and not stars:
+            return None
+        try:
+            return np.array([float(label) for label in order])
+        except ValueError:
+            raise UserError(
+                f"labels {', '.join(order)} are no numbers", "config.task.ordered", "set it to False"
+            ) from None
+
+
+def build(config, tokenizer) -> Classify:
+    unlabelled = config.get("unlabelled", "refuse")
+    if unlabelled not in ("refuse", "keep"):
+        raise UserError(f"unlabelled={unlabelled} is not possible", "config.task", "choose refuse or keep")
+    labels = tuple(names.canonical(label) for label in config.get("labels", ()))
+    if len(set(labels)) < len(labels):
+        raise UserError(f"two names of one label in {', '.join(config.labels)}", "config.task.labels", "keep one")
+    return Classify(
+        Template(tokenizer),
+        config.max_length,
+        labels=labels,
+        languages=tuple(normalise(tag, "config.task.languages") for tag in config.get("languages", ())),
+        ordered=bool(config.get("ordered", False)),
+        unlabelled=unlabelled,
+    )
+
+
+def labels_of(rows: Sequence[Labelled]) -> tuple[str, ...]:
+    """The labels that occur, in their customary order."""
+    return names.in_order({row.label for row in rows if row.label is not None})
+
+
+def place(row: Labelled, order: Sequence[str]) -> int:
+    """The place of a row's label among the labels."""
+    if row.label is None:
+        return NONE
+    found = names.find(row.label, order)
+    if found < 0:
+        remedy = "name it in config.task.labels, or leave such rows out"
+        raise UserError(f"label {row.label!r} is none of {', '.join(order)}", f"row {row.id} in {row.language}", remedy)
+    return found
+
+
+def permutation(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.ndarray:
+    """Where each of our labels stands in another model's logits: `logits[..., permutation]` is in our order."""
+    found = [names.find(label, theirs) for label in ours]
+    if len(theirs) == len(ours) and sorted(found) == list(range(len(ours))):
+        return np.array(found, np.int32)
+    what = f"its labels are {', '.join(theirs)}, and here they are {', '.join(ours)}"
+    raise UserError(what, where, "name its labels in the order of its logits by their names here")
+
+
+def _scores(gold: np.ndarray, predicted: np.ndarray, classes: int, scale: np.ndarray | None) -> dict[str, float]:
+    found = {
+        "accuracy": 100 * metrics.accuracy(gold, predicted),
+        "macro_f1": 100 * metrics.macro_f1(gold, predicted, classes),
+        "majority": 100 * metrics.majority(gold),
+        "n": len(gold),
+    }
+    return found if scale is None else found | {"mae": metrics.mae(scale[gold], scale[predicted])}
