@@ -8,10 +8,17 @@ import dataclasses
 import numpy as np
 import pytest
 
+from xlkd.data import sources
 from xlkd.data.batches import PAD
-from xlkd.data.blocks import Blocks, Identities, Joined, Permutation
+from xlkd.data.blocks import Blocks
+from xlkd.data.composition import Identities, Joined, compose
+from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
+from xlkd.models import hf, tokenizers
 from xlkd.rows import Pair
+from xlkd.tasks import Draw
+from xlkd.tasks.masked import Masked
+from xlkd.tasks.text import Template
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 16, 17, 1000, 4096, 4097, 70_001])
@@ -136,7 +143,10 @@ def test_rows_fit_their_shapes_and_shapes_are_fixed_beforehand():
 
 
 def test_a_row_with_a_long_second_view_takes_a_longer_shape():
-    features = lambda rows: {"row": np.array(rows), "text": np.full(len(rows), 10), "other": np.where(np.array(rows) == 4999, 40, 9)}  # noqa: E731
+    def features(rows):
+        rows = np.array(rows)
+        return {"row": rows, "text": np.full(len(rows), 10), "other": np.where(rows == 4999, 40, 9)}
+
     b = blocks(rows=5000, features=features, seed=3)
     assert [dict(shape.lengths)["other"] for shape in b.shapes] == [16, 16, 48]
     with_long = [step for step in range(b.steps_per_epoch) if 4999 in rows_of(b, step)]
@@ -154,6 +164,29 @@ def test_small_sets_are_one_block():
     assert sorted(rows_of(b, 0)) == list(range(5))
 
 
+def test_a_task_reads_a_corpus_block_by_block(tmp_path, monkeypatch):
+    """The whole way: files, index, blocks, features and the arrays of a step."""
+    monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
+    sides = {
+        "en": [f"the dog number {n} sleeps" for n in range(90)],
+        "de": [f"der Hund {n} schläft" for n in range(90)],
+    }
+    for language, texts in sides.items():
+        (tmp_path / f"c.{language}").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    tokenizers.train(tmp_path / "tokenizer", [*sides["en"], *sides["de"]], kind="bert", size=120)
+    task = Masked(Template(hf.tokenizer(tmp_path / "tokenizer")), max_length=64, share=0.3)
+    rows = compose(sources.read(f"moses:{tmp_path}/c?languages=en,de", "parallel").parts, identities=True)
+    b = Blocks(rows, task.features, task.lengths, batch=8, block=40, edges=(16, 64), limits={"text": 64}, seed=0)
+    seen = []
+    for step in range(b.steps_per_epoch):
+        planned, features = b.at(step), b.features(step)
+        arrays = task.arrays(features, planned.index, dict(planned.shape.lengths), Draw(0, step))
+        assert arrays["text"]["ids"].shape == (8, planned.shape.lengths[0][1])
+        seen += features["keys"][planned.index[planned.index != PAD]].tolist()
+    assert sorted(seen) == sorted(int(row.key[:16], 16) for row in rows)
+    assert len(seen) == 180
+
+
 def pairs(language, count):
     one = Pair("", "", "", "toy", "", "", "en", language)
     return [dataclasses.replace(one, id=f"{language}{j}", key=f"{language}{j}", source=f"{j}") for j in range(count)]
@@ -161,7 +194,9 @@ def pairs(language, count):
 
 @pytest.mark.parametrize("counts", [(5, 5, 8, 2, 4, 6, 1), (3,), (0, 7), (1, 1, 1), (10, 2)])
 def test_identity_pairs_by_the_rule(counts):
-    parts = [pairs(language, n) for language, n in zip(("fr", "bg", "de", "es", "ar", "zh", "hi"), counts, strict=False)]
+    parts = [
+        pairs(language, n) for language, n in zip(("fr", "bg", "de", "es", "ar", "zh", "hi"), counts, strict=False)
+    ]
     parts = [part for part in parts if part]
     expected = []
     for j in range(max(map(len, parts))):

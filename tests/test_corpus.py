@@ -12,9 +12,9 @@ import sys
 import numpy as np
 import pytest
 
-from xlkd.data import cache, corpus, sources
-from xlkd.data.blocks import Capped, compose
+from xlkd.data import corpus, sources
 from xlkd.data.cleaning import RULES, Rules, in_script
+from xlkd.data.composition import Capped, compose
 from xlkd.errors import UserError
 
 GOOD = [("The dog sleeps.", "Der Hund schläft."), ("It rains.", "Es regnet."), ("We left early.", "Wir gingen früh.")]
@@ -200,7 +200,9 @@ def test_languages_are_found_by_the_names_of_files(tmp_path):
 
 
 def numbered(folder, count, name="c", tags=("en", "de")):
-    return moses(folder, [(f"This is sentence {i}.", f"Dies ist Satz {i}.") for i in range(count)], name=name, tags=tags)
+    return moses(
+        folder, [(f"This is sentence {i}.", f"Dies ist Satz {i}.") for i in range(count)], name=name, tags=tags
+    )
 
 
 def test_a_cap_takes_the_head_or_a_drawn_set(tmp_path):
@@ -233,6 +235,20 @@ def test_other_rules_have_another_index(tmp_path):
     source = numbered(tmp_path, 5)
     names = {read(source + more).parts[0].identity for more in ("", "&ratio=2", "&clean=empty")}
     assert len(names) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    source = numbered(tmp_path, 5)
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(UserError, match="the index cannot be written"):
+        read(source)
+
+
+def test_building_leaves_nothing_but_the_index(tmp_path):
+    read(numbered(tmp_path, 5))
+    with pytest.raises(UserError):
+        read(moses(tmp_path, [GOOD[0], (b"\xff", "x")]))
+    assert [path.name.rpartition("-")[0] for path in (tmp_path / "cache" / "").iterdir()] == ["corpus"]
 
 
 def test_pieces_do_not_show(tmp_path, monkeypatch):
@@ -302,13 +318,24 @@ def test_a_cap_holds_for_all_corpora_of_two_languages(tmp_path):
     assert Capped(a, 5).identity != Capped(a, 5, seed=1).identity
 
 
+def test_small_sets_are_composed_by_their_rows(tmp_path):
+    rows = list(composed(tmp_path))
+    mixed = compose([tuple(rows[::-1])], cap=3, take="head", identities=True)
+    assert sorted(row.target_language for row in mixed if row.target_language != "en") == sorted(
+        language for language, n in LENGTHS.items() for _ in range(min(n, 3))
+    )
+    assert isinstance(mixed.identity, str)
+
+
 def test_identity_pairs_need_english(tmp_path):
     source = numbered(tmp_path, 3, tags=("fr", "de")).replace("en,de", "fr,de")
     with pytest.raises(UserError, match="no English side in fr-de"):
         compose(read(source + "&clean=empty").parts, identities=True)
 
 
-def tmx(path, *units, head='<?xml version="1.0" encoding="UTF-8"?>\n<tmx version="1.4">\n<header srclang="en"/><body>\n'):
+def tmx(
+    path, *units, head='<?xml version="1.0" encoding="UTF-8"?>\n<tmx version="1.4">\n<header srclang="en"/><body>\n'
+):
     path.write_text(head + "\n".join(units) + "\n</body></tmx>\n", encoding="utf-8")
     return f"tmx:{path}"
 
@@ -319,7 +346,10 @@ def unit(source, target, tags=("en-GB", "DE")):
 
 
 def test_tmx_units_are_read_without_their_mark_up(tmp_path):
-    marked = unit("The <hi>old</hi> dog <bpt i='1'>&lt;b&gt;</bpt>sleeps<ept i='1'>&lt;/b&gt;</ept> &amp; eats.", "Der alte\n  Hund schläft &amp; frisst.")
+    marked = unit(
+        "The <hi>old</hi> dog <bpt i='1'>&lt;b&gt;</bpt>sleeps<ept i='1'>&lt;/b&gt;</ept> &amp; eats.",
+        "Der alte\n  Hund schläft &amp; frisst.",
+    )
     source = tmx(tmp_path / "m.tmx", unit(*GOOD[0]), marked, unit("no German", "nichts", ("en", "fr")), unit(*GOOD[1]))
     (part,) = read(source).parts
     expected = [GOOD[0], ("The old dog sleeps & eats.", "Der alte Hund schläft & frisst."), GOOD[1]]
@@ -386,7 +416,10 @@ def test_tmx_reads_nothing_but_the_file(tmp_path):
 
 def test_other_tmx_faults(tmp_path):
     (tmp_path / "none.tmx").write_text("<html/>")
-    three = tmx(tmp_path / "three.tmx", "<tu>" + "".join(f"<tuv lang='{t}'><seg>x</seg></tuv>" for t in ("en", "de", "fr")) + "</tu>")
+    three = tmx(
+        tmp_path / "three.tmx",
+        "<tu>" + "".join(f"<tuv lang='{t}'><seg>x</seg></tuv>" for t in ("en", "de", "fr")) + "</tu>",
+    )
     for source, told in {
         f"tmx:{tmp_path}/missing.tmx": "no such file",
         f"tmx:{tmp_path}/none.tmx": "no unit that can be read",
@@ -401,7 +434,8 @@ def test_other_tmx_faults(tmp_path):
 PEAK = """
 import pathlib, re, sys
 from xlkd.data import sources
-from xlkd.data.blocks import Permutation, many
+from xlkd.data.composition import many
+from xlkd.data.permutation import Permutation
 import numpy as np
 (rows,) = sources.read(sys.argv[1], "parallel").parts
 many(rows, Permutation(len(rows), seed=0, purpose="t").at(np.arange(2048)))

@@ -5,6 +5,7 @@
 import io
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -93,6 +94,15 @@ def test_a_restart_that_is_killed_keeps_the_metrics(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         Metrics(tmp_path, 5)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 5
+
+
+def test_metrics_do_without_pytorch(tmp_path):
+    code = (
+        "import sys, pathlib; from xlkd.train.progress import Metrics; m = Metrics(pathlib.Path(sys.argv[1]), 0)\n"
+        "m.write(1, {'loss': 1.0}); m.close(); print('torch' in sys.modules, 'tensorboardX' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert found.stdout == "False True\n"
 
 
 def test_json_is_whole_or_as_it_was(tmp_path):

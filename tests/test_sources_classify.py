@@ -158,6 +158,12 @@ def test_official_pawsx(pawsx):
     assert read(f"pawsx:{pawsx}/x-final/de?split=dev")[0].text == '"gleich'
 
 
+def test_copies_of_pawsx_in_csv_quoting(pawsx):
+    header = ("id", "sentence1", "sentence2", "label")
+    write(pawsx / "x-final" / "de" / "dev_2k.tsv", header, ("7", '"""Öl"" sagt er"', "b", "1"), ("9", "e", "e", "0"))
+    assert read(f"pawsx:{pawsx}?split=dev")[0].text == '"Öl" sagt er'
+
+
 def test_pawsx_rows_that_were_not_translated(pawsx):
     assert by_language(read(f"pawsx:{pawsx}?split=dev&ns=keep")) == {"de": 3, "en": 3}
     common = read(f"pawsx:{pawsx}?split=dev&rows=common")
@@ -333,7 +339,7 @@ def test_tfds_pawsx_drops_what_was_not_translated(prepared):
     [
         ("tfds:multi_nli?data_dir={}", r"not prepared under .*datasets.text; tfds.builder\('multi_nli', data_dir="),
         ("tfds:paws_x_wiki?languages=it&data_dir={}", "no config it; there are de, en"),
-        ("tfds:xnli?data_dir={}&languages=fr", "no file for fr|no .*fr"),
+        ("tfds:xnli?data_dir={}&languages=fr", "no rows"),
         ("tfds:squad", "for classify there are xnli"),
         ("tfds:xnli?data_dir={}&ns=keep", "unknown option 'ns'"),
     ],
@@ -397,7 +403,7 @@ class TestRealFiles:
             {row.text for row in read(f"pawsx:{shared_data}/pawsx{folder}?split=test&languages=de")}
             for folder in ("/x-final", "")
         )
-        assert len(xtreme - official) <= 1
+        assert xtreme <= official
 
     def test_nusax(self, shared_data):
         for split, rows in (("train", 500), ("dev", 100), ("test", 400)):

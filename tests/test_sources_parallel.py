@@ -82,7 +82,8 @@ def test_bad_ntrex_folders_are_one_line(ntrex):
     assert f"{path}: line 8" in told(f"ntrex:{ntrex}?languages=de")
     rows = read(f"ntrex:{ntrex}?languages=de", "skip")
     assert len(rows) == 118
-    assert (f"{path}: line 6", "empty line") in rows.dropped
+    assert rows.dropped == ((f"{path}: line 8", "not UTF-8 at byte 5"), (f"{path}: line 6", "empty line"))
+    path.write_bytes(whole)
     (ntrex / "DOCUMENT_IDS.tsv").unlink()
     assert "no DOCUMENT_IDS.tsv" in told(f"ntrex:{ntrex}")
     assert "no such folder" in told("ntrex:/none")
@@ -93,7 +94,10 @@ def test_tatoeba_by_language(tmp_path):
         (tmp_path / f"tatoeba.{tag}-eng.{tag}").write_text("".join(f"{tag} {n}\n" for n in range(count)))
         (tmp_path / f"tatoeba.{tag}-eng.eng").write_text("".join(f"English of {tag} {n}\n" for n in range(count)))
     rows = read(f"tatoeba:{tmp_path}")
-    assert [(row.target_language, row.id) for row in rows] == [*(("de", str(n)) for n in (1, 2, 3, 4)), *(("zh", str(n)) for n in (1, 2, 3))]
+    assert [(row.target_language, row.id) for row in rows] == [
+        *(("de", str(n)) for n in (1, 2, 3, 4)),
+        *(("zh", str(n)) for n in (1, 2, 3)),
+    ]
     assert rows[5].source == "English of cmn 1"
     assert len({row.group for row in rows}) == 7
     assert len(read(f"tatoeba:{tmp_path}?languages=zh&limit=2")) == 2
@@ -127,6 +131,10 @@ def test_links_that_point_outside_are_named_and_left_out(tmp_path):
     rows = read(source, "skip")
     assert [row.links for row in rows] == [((0, 0),), ((1, 1),)]
     assert [where.rsplit(" ", 1)[1] for where, _ in rows.dropped] == ["1", "1", "2", "2"]
+    (tmp_path / "ende.gold").write_bytes(b"0-0\n1-\xff\n")
+    rows = read(f"align:{tmp_path}/ende", "skip")
+    assert [row.id for row in rows] == ["1"]
+    assert [where for where, _ in rows.dropped] == [f"{tmp_path}/ende.gold: line 2"]
     assert "0-0" in told(gold(tmp_path, "0-0", "") + "?first=1")
 
 
@@ -145,7 +153,9 @@ def test_real_sets(shared_data):
     assert len({row.group for row in rows}) == 123
     assert not any("\r" in row.source or "\r" in row.target for row in rows)
     tatoeba = read(f"tatoeba:{shared_data}/tatoeba")
-    counts = {row.target_language: sum(r.target_language == row.target_language for r in tatoeba) for row in tatoeba[::97]}
+    counts = {
+        row.target_language: sum(r.target_language == row.target_language for r in tatoeba) for row in tatoeba[::97]
+    }
     assert {language: n for language, n in counts.items() if n != 1000} == {"sw": 390, "th": 548}
 
 
@@ -168,7 +178,15 @@ def test_real_alignments(shared_data):
 def test_cleaning_leaves_real_translations_alone(shared_data, tmp_path, monkeypatch):
     """Of professional translations under one in fifty goes: lines left in English or full of names."""
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
-    names = {"en": "src.eng", "de": "ref.deu", "zh": "ref.zho-CN", "ja": "ref.jpn", "th": "ref.tha", "ar": "ref.arb", "hi": "ref.hin"}
+    names = {
+        "en": "src.eng",
+        "de": "ref.deu",
+        "zh": "ref.zho-CN",
+        "ja": "ref.jpn",
+        "th": "ref.tha",
+        "ar": "ref.arb",
+        "hi": "ref.hin",
+    }
     for language, name in names.items():
         (tmp_path / f"news.{language}").write_bytes((shared_data / "ntrex" / f"newstest2019-{name}.txt").read_bytes())
     for part in read(f"moses:{tmp_path}/news?languages={','.join(names)}").parts[0].parts:

@@ -16,148 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.data.batches import Plan, Planned, Shape
-from xlkd.data.corpus import Gathered
-from xlkd.data.draw import uniform
+from xlkd.data.composition import many
+from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
-from xlkd.rows import Pair, key_of
+from xlkd.rows import key_of
 
 Features = Mapping[str, np.ndarray]
 _SAMPLE = 2048  # rows of the first epoch from which the shapes of the views are chosen
-
-
-class Permutation:
-    """A shuffle of 0 … size−1 by a keyed Feistel network: any place of it at once, none of it in memory."""
-
-    _ROUNDS = 6
-
-    def __init__(self, size: int, *, seed: int, purpose: str, epoch: int = 0) -> None:
-        self._size, self._seed, self._purpose, self._epoch = size, seed, purpose, epoch
-        self._half = max(-(-int(size - 1).bit_length() // 2), 1)  # bits of either half
-
-    def at(self, places: np.ndarray) -> np.ndarray:
-        """What stands at these places; a value outside is sent through again until it falls inside."""
-        values = self._cipher(np.asarray(places, np.uint64))
-        while (outside := values >= self._size).any():
-            values[outside] = self._cipher(values[outside])
-        return values.astype(np.int64)
-
-    def _cipher(self, values: np.ndarray) -> np.ndarray:
-        half = np.uint64(self._half)
-        left, right = values >> half, values & np.uint64((1 << self._half) - 1)
-        for number in range(self._ROUNDS):
-            step = self._epoch * self._ROUNDS + number
-            drawn = uniform(self._seed, self._purpose, step, right, 1)[:, 0]
-            left, right = right, left ^ (drawn * (1 << self._half)).astype(np.uint64)
-        return (left << half) | right
-
-
-class Capped(Gathered):
-    """At most `most` rows: the first, or some drawn from the seed."""
-
-    def __init__(self, rows: Sequence[Any], most: int, take: str = "random", seed: int = 0) -> None:
-        self._rows, self._size, self.languages = rows, min(most, len(rows)), languages(rows)
-        self._order = Permutation(len(rows), seed=seed, purpose="cap") if take == "random" else None
-        self.identity = f"{most} {take} {seed} of {_identity(rows)}"
-
-    def __len__(self) -> int:
-        return self._size
-
-    def many(self, index: np.ndarray) -> list[Any]:
-        return many(self._rows, self._order.at(index) if self._order else index)
-
-
-class Joined(Gathered):
-    """Rows one after the other."""
-
-    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
-        self.parts = tuple(parts)
-        self._ends = np.cumsum([len(part) for part in self.parts])
-        self.identity = " and ".join(_identity(part) for part in self.parts)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if self.parts else 0
-
-    @property
-    def languages(self) -> tuple[str, str]:
-        return languages(self.parts[0])
-
-    def many(self, index: np.ndarray) -> list[Any]:
-        index = np.asarray(index)
-        of = np.searchsorted(self._ends, index, side="right")
-        found: list[Any] = [None] * len(index)
-        for number in np.unique(of):
-            mine = np.flatnonzero(of == number)
-            part = self.parts[number]
-            for at, row in zip(mine, many(part, index[mine] - (self._ends[number] - len(part))), strict=True):
-                found[at] = row
-        return found
-
-
-class Identities(Gathered):
-    """English with itself: in round j the English side of pair j of language j mod n, where that pair exists."""
-
-    languages = ("en", "en")
-
-    def __init__(self, parts: Sequence[Sequence[Pair]]) -> None:
-        for part in parts:
-            if "en" not in languages(part):
-                raise UserError(f"no English side in {'-'.join(languages(part))}", remedy="leave identity pairs out")
-        self._parts = tuple(parts)
-        counts = [max(0, -(-(len(part) - number) // len(parts))) for number, part in enumerate(parts)]
-        self._ends = np.cumsum(counts)
-        self.identity = "identities of " + " and ".join(_identity(part) for part in parts)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def many(self, index: np.ndarray) -> list[Pair]:
-        index = np.asarray(index)
-        of = np.searchsorted(self._ends, index, side="right")
-        rounds = of + (index - np.where(of > 0, self._ends[of - 1], 0)) * len(self._parts)
-        found: list[Any] = [None] * len(index)
-        for number in np.unique(of):
-            mine = np.flatnonzero(of == number)
-            for at, row in zip(mine, many(self._parts[number], rounds[mine]), strict=True):
-                found[at] = _itself(row)
-        return found
-
-
-def compose(
-    parts: Sequence[Sequence[Pair]], *, cap: int = 0, take: str = "random", seed: int = 0, identities: bool = False
-) -> Joined:
-    """Corpora by pair of languages, each pair joined and capped, and English with itself if asked for."""
-    by_pair: dict[tuple[str, str], list[Sequence[Pair]]] = {}
-    for part in _flat(parts):
-        by_pair.setdefault(languages(part), []).append(part)
-    joined = [found[0] if len(found) == 1 else Joined(found) for found in by_pair.values()]
-    capped = [Capped(rows, cap, take, seed) if cap else rows for rows in joined]
-    return Joined([*capped, Identities(capped)] if identities else capped)
-
-
-def many(rows: Sequence[Any], index: np.ndarray) -> list[Any]:
-    """Rows by number, together where the sequence can."""
-    return rows.many(index) if isinstance(rows, Gathered) else [rows[int(i)] for i in index]
-
-
-def languages(rows: Sequence[Pair]) -> tuple[str, str]:
-    """The languages of rows that all have the same."""
-    named = getattr(rows, "languages", None)
-    return named or (rows[0].source_language, rows[0].target_language)
-
-
-def _flat(parts: Sequence[Sequence[Pair]]) -> list[Sequence[Pair]]:
-    return [one for part in parts for one in (_flat(part.parts) if isinstance(part, Joined) else [part]) if len(one)]
-
-
-def _identity(rows: Sequence[Any]) -> str:
-    made = getattr(rows, "identity", None)
-    return made if isinstance(made, str) else key_of(*(row.key for row in rows))
-
-
-def _itself(row: Pair) -> Pair:
-    text = row.source if row.source_language == "en" else row.target
-    key = key_of("identity", row.key)
-    return Pair(row.id, key, row.group, row.set, text, text, "en", "en")
 
 
 class Place(NamedTuple):
@@ -170,6 +35,8 @@ class Place(NamedTuple):
 
 class Blocks:
     """A plan over rows that are tokenised block by block; `at(step).index` counts in `features(step)`.
+
+    Rows of corpora are read together where they come as `compose(…)` or `Joined(rows.parts)`.
 
     Shapes are fixed beforehand: the first view by `edges`, the others by what a sample of rows needs in that bucket,
     and all of them by `limits` in the last. A row takes the first shape that holds all its views.

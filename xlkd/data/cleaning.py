@@ -8,8 +8,6 @@ import dataclasses
 import functools
 import re
 
-from xlkd.languages import NAMES
-
 CORRUPT, EMPTY, LONG, IDENTICAL, RATIO, SCRIPT, DUPLICATE = RULES = (
     "corrupt", "empty", "too long", "identical sides", "length ratio", "wrong script", "duplicate",
 )  # fmt: skip
@@ -51,7 +49,7 @@ _SLACK = 8  # characters on both sides, so that "Yes." may be "Mais oui, bien sÃ
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What a pair must hold to; a rule with 0 is off, and with `only_empty` all but one are."""
+    """What a pair must hold to; 0 turns a rule off, `only_empty` all but one."""
 
     longest: int = 1000  # characters of either side
     ratio: int = 3  # of the longer side to the shorter, in English characters
@@ -75,16 +73,14 @@ class Rules:
 
 def in_script(text: str, language: str) -> bool:
     """Whether half of the letters, or what they stand for, are of the language's own scripts."""
-    own, other = _letters(language)
-    if own is None or (text.isascii() and language not in _SCRIPTS):
+    if text.isascii() and language not in _SCRIPTS:
         return True
+    own, other = _letters(language)
     return _WIDTH.get(language, 1) * len(own.findall(text)) >= len(other.findall(text))
 
 
 @functools.cache
-def _letters(language: str) -> tuple[re.Pattern | None, re.Pattern | None]:
-    """Letters of the language's scripts, and all others; none for a language that is not in the table."""
-    if language not in NAMES:
-        return None, None
+def _letters(language: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Letters of the language's scripts, Latin unless the table says otherwise, and all others."""
     ranges = "".join(_RANGES[name] for name in _SCRIPTS.get(language, "Latn").split())
     return re.compile(f"[{ranges}]"), re.compile(rf"[^\W\d_{ranges}]")

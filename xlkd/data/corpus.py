@@ -31,7 +31,7 @@ from xlkd.errors import UserError
 from xlkd.rows import Pair, key_of
 
 _VERSION = "1"
-_PIECE = 1 << 24  # bytes of an array of the cache
+_PIECE = 1 << 23  # bytes of an array of the cache
 _ROW = np.dtype([("source", "<i8"), ("target", "<i8"), ("sizes", "<u4", 2), ("number", "<u4")])
 _PACK = struct.Struct("<qqIII").pack
 _CHUNK = 1 << 12  # rows of the index that are read at once
@@ -67,9 +67,12 @@ class Origin:
 
 
 class Gathered(Sequence, abc.ABC):
-    """Rows that are best read many at a time; `identity` names them in a cache."""
+    """Rows that are best read many at a time."""
 
-    identity: str
+    @property
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """What names these rows in a cache."""
 
     @abc.abstractmethod
     def many(self, index: np.ndarray) -> list[Any]:
@@ -93,8 +96,8 @@ class Corpus(Gathered):
     def __init__(self, origin: Origin, rules: Rules, bad: Bad) -> None:
         self.languages, self._origin = origin.languages, origin
         parts = (_VERSION, str(rules), *origin.languages, *map(_stamp, origin.files))
-        self.identity = cache.name_of("corpus", parts)
-        stored = cache.arrays(self.identity, lambda: _build(origin, rules, bad))
+        self._name = cache.name_of("corpus", parts)
+        stored = cache.arrays(self._name, lambda: _build(origin, rules, bad))
         about = json.loads(bytes(stored["about"]))
         self.counts: dict[str, int] = about["counts"]
         for corrupt in about["corrupt"]:
@@ -109,6 +112,10 @@ class Corpus(Gathered):
 
     def __len__(self) -> int:
         return self.counts["kept"]
+
+    @property
+    def identity(self) -> str:
+        return f"{self._name} {self._origin.set}/{self._origin.name}"
 
     def many(self, index: np.ndarray) -> list[Pair]:
         """Read in the order of the file, whatever the order asked for."""
@@ -161,42 +168,55 @@ def _told(origin: Origin, corrupt: Corrupt) -> tuple[str, str]:
 
 def _stamp(path: pathlib.Path) -> str:
     """What names the content of a file that is too large to be read for its name: size, time and samples."""
-    digest, state = hashlib.sha256(), path.stat()
-    with path.open("rb") as file:
-        for at in np.linspace(0, max(state.st_size - 65536, 0), 16).astype(int):
-            file.seek(at)
-            digest.update(file.read(65536))
+    digest = hashlib.sha256()
+    try:
+        state = path.stat()
+        with path.open("rb") as file:
+            for at in np.linspace(0, max(state.st_size - 65536, 0), 16).astype(int):
+                file.seek(at)
+                digest.update(file.read(65536))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "look at the path") from None
     return f"{state.st_size} {state.st_mtime_ns} {digest.hexdigest()}"
 
 
-def _build(origin: Origin, rules: Rules, bad: Bad) -> Mapping[str, np.ndarray]:
+def _build(origin: Origin, rules: Rules, bad: Bad) -> _Stored:
     """Read once from end to end; duplicates are taken out of the index afterwards, the first one stays."""
-    base = cache.folder() if cache.folder().is_dir() else None
-    rows, text = _Spool(base), _Spool(base)
+    folder = cache.folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # So named, the cache clears it away if a kill leaves it behind
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
+            return _indexed(origin, rules, bad, pathlib.Path(scratch))
+    except OSError as error:
+        what = f"the index cannot be written: {error.strerror}"
+        raise UserError(what, str(folder), "make room, or set XLKD_CACHE to elsewhere") from error
+
+
+def _indexed(origin: Origin, rules: Rules, bad: Bad, scratch: pathlib.Path) -> _Stored:
+    rows, text, duplicates = _Spool(scratch), _Spool(scratch), _Duplicates(scratch)
     counts, corrupt = collections.Counter(dict.fromkeys(("lines", "kept", *RULES), 0)), []
-    with tempfile.TemporaryDirectory(dir=base) as scratch:
-        duplicates = _Duplicates(pathlib.Path(scratch))
-        for raw in origin.read():
-            counts["lines"] += 1
-            if isinstance(raw, Corrupt):
-                if bad.policy == "stop":
-                    bad(*_told(origin, raw))
-                counts[CORRUPT] += 1
-                corrupt += [raw] if len(corrupt) < _SHOWN else []
-            elif fault := rules.fault(raw.source, raw.target, origin.languages):
-                counts[fault] += 1
-            else:
-                place = raw.place or text.put(raw.source.encode(), raw.target.encode())
-                rows.write(_PACK(*place, raw.number))
-                duplicates.add(raw.source, raw.target)
-        kept = rows if rules.only_empty else _without(rows, duplicates.marks(), base)
+    for raw in origin.read():
+        counts["lines"] += 1
+        if isinstance(raw, Corrupt):
+            if bad.policy == "stop":
+                bad(*_told(origin, raw))
+            counts[CORRUPT] += 1
+            corrupt += [raw] if len(corrupt) < _SHOWN else []
+        elif fault := rules.fault(raw.source, raw.target, origin.languages):
+            counts[fault] += 1
+        else:
+            place = raw.place or text.put(raw.source.encode(), raw.target.encode())
+            rows.write(_PACK(*place, raw.number))
+            duplicates.add(raw.source, raw.target)
+    kept = rows if rules.only_empty else _without(rows, duplicates.marks(), scratch)
     counts["kept"] = kept.size // _ROW.itemsize
     counts[DUPLICATE] = (rows.size - kept.size) // _ROW.itemsize
     about = json.dumps({"counts": counts, "corrupt": corrupt}).encode()
     return _Stored(about, {"rows": kept, "text": text})
 
 
-def _without(rows: _Spool, marked: np.ndarray, folder: pathlib.Path | None) -> _Spool:
+def _without(rows: _Spool, marked: np.ndarray, folder: pathlib.Path) -> _Spool:
     kept = _Spool(folder)
     per_chunk = 8 * _CHUNK  # whole bytes of the bit field
     for number, chunk in enumerate(rows.chunks(per_chunk * _ROW.itemsize)):
@@ -209,7 +229,7 @@ def _without(rows: _Spool, marked: np.ndarray, folder: pathlib.Path | None) -> _
 class _Spool:
     """Bytes that are written once from end to end, in a file without a name."""
 
-    def __init__(self, folder: pathlib.Path | None) -> None:
+    def __init__(self, folder: pathlib.Path) -> None:
         self.size = 0
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed when nobody holds it)
 
@@ -274,7 +294,7 @@ class _Duplicates:
         """A bit a row, set where the same pair stands further up."""
         self._flush(self._held[: self._count % self._HELD])
         marked = np.zeros(-(-self._count // 8), np.uint8)
-        for path in sorted(self._folder.iterdir()):
+        for path in sorted(self._folder.glob("part-*")):
             part = np.fromfile(path, self._held.dtype)
             _, first = np.unique(part["hash"], return_index=True)  # the first: rows rise in a part
             again = np.delete(part["row"], first)
@@ -286,32 +306,53 @@ class _Duplicates:
         order = np.argsort(part, kind="stable")
         numbers, starts = np.unique(part[order], return_index=True)
         for number, mine in zip(numbers, np.split(held[order], starts[1:]), strict=True):
-            with (self._folder / f"{number:03}").open("ab") as file:
+            with (self._folder / f"part-{number:03}").open("ab") as file:
                 file.write(mine.tobytes())
 
 
 class _Bytes:
-    """A file, or the pieces of one in the cache, by offset; read and not mapped, so that no page of it stays."""
+    """A file, or the pieces of one in the cache, by offset; read and not mapped, so that no page of it stays.
 
-    def __init__(self, pieces: Sequence[pathlib.Path | np.memmap]) -> None:
-        self._whole = not pieces or isinstance(pieces[0], pathlib.Path)
-        self._files = []
-        for piece in pieces:
-            path, before = (piece, 0) if isinstance(piece, pathlib.Path) else _file_of(piece)
-            self._files.append((os.open(path, os.O_RDONLY), before))
-            weakref.finalize(self, os.close, self._files[-1][0])
+    One piece is open at a time: who reads in rising order opens each once, however many there are.
+    """
+
+    def __init__(self, pieces: Sequence[pathlib.Path | np.ndarray]) -> None:
+        self._whole = not any(isinstance(piece, np.ndarray) for piece in pieces)
+        self._pieces = [_file_of(piece) for piece in pieces]
+        self._kept: tuple[int, _File | None] = (-1, None)
 
     def read(self, at: int, size: int) -> bytes:
         if self._whole:
-            return os.pread(self._files[0][0], size, at)
+            return self._file(0).read(at, size)
         number, inside = divmod(at, _PIECE)
         found = b""
         while len(found) < size:
-            file, before = self._files[number]
-            found += os.pread(file, min(size - len(found), _PIECE - inside), before + inside)
+            found += self._file(number).read(self._pieces[number][1] + inside, min(size - len(found), _PIECE - inside))
             number, inside = number + 1, 0
         return found
 
+    def _file(self, number: int) -> _File:
+        kept, file = self._kept  # read once: another thread may be in another piece
+        if file is None or kept != number:
+            file = _File(self._pieces[number][0])
+            self._kept = (number, file)
+        return file
 
-def _file_of(array: np.memmap) -> tuple[str, int]:
-    return array.filename, array.offset
+
+class _File:
+    """An open file that several threads may read; closed when nobody holds it."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._number = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise UserError("deleted while it was read", path, "start again") from None
+        weakref.finalize(self, os.close, self._number)
+
+    def read(self, at: int, size: int) -> bytes:
+        return os.pread(self._number, size, at)
+
+
+def _file_of(piece: pathlib.Path | np.ndarray) -> tuple[str, int]:
+    """Where a file or a mapped array lies, and the bytes before its data."""
+    return (str(piece.filename), piece.offset) if isinstance(piece, np.memmap) else (str(piece), 0)

@@ -56,11 +56,14 @@ class Classify:
         first, second = encoded[: len(rows)], encoded[len(rows) :]
         ids, types, lost = [], [], []
         for row, a, b in zip(rows, first, second, strict=True):
-            parts = (a.ids,) if row.second is None else (a.ids, b.ids)
-            cut = (self.template.single if row.second is None else self.template.pair)(*parts, self.max_length)
+            if row.second is None:
+                cut, whole = self.template.single(a.ids, self.max_length), len(a.ids) + self.template.specials(1)
+            else:
+                cut = self.template.pair(a.ids, b.ids, self.max_length)
+                whole = len(a.ids) + len(b.ids) + self.template.specials(2)
             ids.append(cut.ids)
             types.append(cut.types)
-            lost.append(sum(map(len, parts)) + self.template.specials(len(parts)) - len(cut.ids))
+            lost.append(whole - len(cut.ids))
         languages = sorted({row.language for row in rows})
         return {
             **ragged("ids", ids, np.int32),
@@ -123,7 +126,10 @@ class Classify:
         if not members:
             raise UserError("no row has a label", "config.data.eval", "such rows can be predicted, not scored")
         scale = self._scale(order)
-        cells = {cell: _scores(gold[those], predicted[those], len(order), scale) for cell, those in members.items()}
+        cells = {
+            cell: _scores(gold[those].tolist(), predicted[those].tolist(), len(order), scale)
+            for cell, those in members.items()
+        }
         accuracy = np.where(gold == NONE, np.nan, 100.0 * (gold == predicted))
         return Scores(cells, "accuracy", {"accuracy": accuracy, "gold": gold, "predicted": predicted})
 
@@ -151,13 +157,13 @@ class Classify:
             raise ValueError(f"{logits.shape[-1]} logits for {len(order)} labels")
         return order
 
-    def _scale(self, order: Sequence[str]) -> np.ndarray | None:
+    def _scale(self, order: Sequence[str]) -> list[float] | None:
         """The labels as numbers, where they are a scale."""
         stars = len(order) > 2 and set(order) <= set(names.STARS)
         if not self.ordered and not stars:
             return None
         try:
-            return np.array([float(label) for label in order])
+            return [float(label) for label in order]
         except ValueError:
             raise UserError(
                 f"labels {', '.join(order)} are no numbers", "config.task.ordered", "set it to False"
@@ -206,11 +212,15 @@ def permutation(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.nd
     raise UserError(what, where, "name its labels in the order of its logits by their names here")
 
 
-def _scores(gold: np.ndarray, predicted: np.ndarray, classes: int, scale: np.ndarray | None) -> dict[str, float]:
+def _scores(gold: list[int], predicted: list[int], classes: int, scale: list[float] | None) -> dict[str, float]:
     found = {
         "accuracy": 100 * metrics.accuracy(gold, predicted),
         "macro_f1": 100 * metrics.macro_f1(gold, predicted, classes),
         "majority": 100 * metrics.majority(gold),
         "n": len(gold),
     }
-    return found if scale is None else found | {"mae": metrics.mae(scale[gold], scale[predicted])}
+    return (
+        found
+        if scale is None
+        else found | {"mae": metrics.mae([scale[i] for i in gold], [scale[i] for i in predicted])}
+    )

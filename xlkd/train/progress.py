@@ -55,9 +55,7 @@ class Metrics:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
         _replace(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
-        from tensorboardX import SummaryWriter
-
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = _summary_writer()(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -99,6 +97,20 @@ def duration(seconds: float) -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Whole or not at all."""
     _replace(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _summary_writer():
+    """tensorboardX imports PyTorch where it is installed, two seconds for nothing: for so long it is hidden."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # pyrefly: ignore
+    try:
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from xlkd.data.corpus import clean
 from xlkd.data.sources import Bad, Spec
@@ -14,24 +15,26 @@ from xlkd.errors import UserError
 from xlkd.languages import normalise
 from xlkd.rows import Pair, key_of
 
+_P = TypeVar("_P", bound=Pair)
 
-def lines(path: pathlib.Path, bad: Bad) -> list[str]:
-    """The lines of a file, stripped; one that is not UTF-8 is bad and stands as an empty one."""
+
+def lines(path: pathlib.Path, bad: Bad) -> list[str | None]:
+    """The lines of a file, stripped; None for one that is not UTF-8, which is bad."""
     if not path.is_file():
         raise UserError("no such file", str(path), "look at the path")
     raw = path.read_bytes().split(b"\n")
-    return [decoded(line, f"{path}: line {at}", bad) for at, line in enumerate(raw[: -1 if not raw[-1] else None], 1)]
+    return [_decoded(line, f"{path}: line {at}", bad) for at, line in enumerate(raw[: -1 if not raw[-1] else None], 1)]
 
 
-def decoded(line: bytes, where: str, bad: Bad) -> str:
+def _decoded(line: bytes, where: str, bad: Bad) -> str | None:
     try:
         return clean(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         bad(f"not UTF-8 at byte {error.start}", where)
-        return ""
+        return None
 
 
-def same_length(texts: Mapping[pathlib.Path, list[str]]) -> None:
+def same_length(texts: Mapping[pathlib.Path, list[str | None]]) -> None:
     """Refuse files that cannot belong together, with both counts."""
     (path, first), *others = texts.items()
     for other, found in others:
@@ -40,13 +43,14 @@ def same_length(texts: Mapping[pathlib.Path, list[str]]) -> None:
             raise UserError(what, str(other), "the files must be aligned line by line")
 
 
-def sound(paths: tuple[pathlib.Path, ...], texts: tuple[list[str], ...], bad: Bad) -> Iterator[tuple[int, list[str]]]:
-    """Numbers from 0 and texts of the lines that hold something in all files."""
+def sound(
+    paths: tuple[pathlib.Path, ...], texts: tuple[list[str | None], ...], bad: Bad
+) -> Iterator[tuple[int, list[str]]]:
+    """Numbers from 0 and texts of the lines that hold something in all files; an empty one is bad."""
     for number, row in enumerate(zip(*texts, strict=True)):
-        empty = [path for path, text in zip(paths, row, strict=True) if not text]
-        if empty:
+        if empty := [path for path, text in zip(paths, row, strict=True) if text == ""]:
             bad("empty line", f"{empty[0]}: line {number + 1}")
-        else:
+        elif None not in row:
             yield number, list(row)
 
 
@@ -82,11 +86,12 @@ def beside_english(spec: Spec, available: Mapping[str, pathlib.Path]) -> list[st
 
 def pair(set: str, scope: str, group: str, number: int, languages: tuple[str, str], texts: list[str]) -> Pair:
     """A row; its id is the number of its line, from 1."""
-    id = str(number + 1)
-    return Pair(id, key_of(set, scope, *languages, id, *texts), f"{set}/{group}", set, *texts, *languages)
+    id, (source, target) = str(number + 1), texts
+    key = key_of(set, scope, *languages, id, source, target)
+    return Pair(id, key, f"{set}/{group}", set, source, target, languages[0], languages[1])
 
 
-def take(rows: Iterator[Pair], limit: int) -> Iterator[Pair]:
+def take(rows: Iterator[_P], limit: int) -> Iterator[_P]:
     """The first rows, or all."""
     for count, row in enumerate(rows, start=1):
         yield row

@@ -48,11 +48,11 @@ def _labels(spec: Spec, path: pathlib.Path, form: str, bad: Bad) -> tuple[Labell
     """Where a column says the language, `languages` chooses among them; else it names the one."""
     columns = _columns(spec, path, form, _CLASSIFY, ("text",))
     asked = spec.languages()
-    if "language" not in columns and len(asked) != 1:
+    if "language" not in columns.needed and len(asked) != 1:
         raise UserError("no column says the language", str(spec), "add languages=de, or language=COLUMN")
-    only = "" if "language" in columns else asked[0]
-    kind = _labelled.Kind(path.stem, group="id" if "id" in columns else "text", parallel=False)
-    file = _labelled.File(path, form, [_table.Columns(columns)], path.stem, only)
+    only = "" if "language" in columns.needed else asked[0]
+    kind = _labelled.Kind(path.stem, group="id" if "id" in columns.needed else "text", parallel=False)
+    file = _labelled.File(path, form, [columns], path.stem, only)
     return _labelled.rows(spec, kind, [file], bad)
 
 
@@ -61,8 +61,8 @@ def _pairs(spec: Spec, path: pathlib.Path, form: str, bad: Bad) -> Iterator[Pair
         raise UserError("two languages are needed", str(spec), "add languages=en,de: of the source and of the target")
     source_language, target_language = spec.languages()
     columns = _columns(spec, path, form, _PARALLEL, ("source", "target"))
-    for number, where, values in _table.read(path, form, [_table.Columns(columns)], bad):
-        source, target, own = values["source"], values["target"], values.get("id") or ""
+    for number, where, values in _table.read(path, form, [columns], bad):
+        source, target, own = values["source"], values["target"], values.get("id", "")
         if fault := text_fault(source, "source") or text_fault(target, "target"):
             bad(fault, where)
             continue
@@ -80,19 +80,21 @@ def _pairs(spec: Spec, path: pathlib.Path, form: str, bad: Bad) -> Iterator[Pair
 
 
 def _columns(spec: Spec, path: pathlib.Path, form: str, parts: tuple[str, ...], needed: tuple[str, ...]):
-    """The column of each part that was named, or whose usual name the file has."""
+    """The column of each part that was named, or whose usual name the file has; objects may lack a label."""
     given = {part: spec.option(part) for part in parts if spec.option(part)}
     numbers = [name.isdecimal() for name in given.values()]
     if any(numbers) and not all(numbers):
         raise UserError("columns by name and by number", str(spec), "numbers mean that there is no header: use one way")
+    columns: dict[str, _table.Column]
     if any(numbers):
         columns = {part: int(name) for part, name in given.items()}
     else:
         there = _table.names(path, form)
         usual = {part: tuple(name for name in _NAMES.get(part, ()) if name in there)[:1] for part in parts}
         columns = {part: (given[part],) if part in given else usual[part] for part in parts}
-        columns = {part: names for part, names in columns.items() if names}
+        columns = {part: column for part, column in columns.items() if column}
     if missing := [part for part in needed if part not in columns]:
         remedy = f"name it: {missing[0]}=COLUMN, or {missing[0]}=0 where there is no header"
         raise UserError(f"no column is known to be the {missing[0]}", str(path), remedy)
-    return columns
+    optional = {"label": columns.pop("label")} if form == _table.JSONL and "label" in columns else {}
+    return _table.Columns(columns, optional)

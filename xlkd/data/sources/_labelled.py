@@ -51,7 +51,7 @@ def label_of(values: _table.Values) -> str | None:
     return None if given is None else labels.canonical(given)
 
 
-def texts_of(values: _table.Values) -> tuple[str | None, ...]:
+def texts_of(values: _table.Values) -> tuple[str, ...]:
     """One text, or two."""
     return tuple(values[part] for part in ("text", "second") if part in values)
 
@@ -65,7 +65,7 @@ class Kind:
     group: str = "text"  # what a group shares: `first` the first text in English, `id`, or its own `text`
     parallel: bool = True  # rows of one number or id are translations of each other
     label: Callable[[_table.Values], str | None] = label_of
-    texts: Callable[[_table.Values], tuple[str | None, ...]] = texts_of
+    texts: Callable[[_table.Values], tuple[str, ...]] = texts_of
     leave: Callable[[Sequence[str]], str] = lambda texts: ""  # why a sound row is left out
 
 
@@ -158,7 +158,7 @@ def _sound(file: File, kind: Kind, bad: Bad, asked: Sequence[str] = ()) -> Itera
     seen: set[tuple[str, str]] = set()
     for at, where, values in _table.read(file.path, file.form, file.columns, bad):
         try:
-            language = file.language or normalise(values["language"] or "", where)
+            language = file.language or normalise(values["language"], where)
         except UserError as error:
             bad(error.what, where)
             continue
@@ -167,21 +167,20 @@ def _sound(file: File, kind: Kind, bad: Bad, asked: Sequence[str] = ()) -> Itera
         number = at if file.language else numbers[language]
         numbers[language] += 1
         texts = kind.texts(values)
-        if all(isinstance(text, str) for text in texts) and (reason := kind.leave(texts)):
+        if reason := kind.leave(texts):
             bad.leave_out(reason, where)
-        elif reason := fault(kind, values, texts) or _id_fault(values, language, seen):
+        elif reason := fault(kind, kind.label(values), texts) or _id_fault(values, language, seen):
             bad(reason, where)
         else:
-            given, group = values.get("id") or "", values.get("group") or ""
-            yield language, Found(number, where, given, texts, kind.label(values), group)
+            id, group = values.get("id", ""), values.get("group", "")
+            yield language, Found(number, where, id, texts, kind.label(values), group)
 
 
-def fault(kind: Kind, values: _table.Values, texts: Sequence[str | None]) -> str:
+def fault(kind: Kind, label: str | None, texts: Sequence[str]) -> str:
     """What is wrong with the texts or the label of a row, or nothing."""
     for text, name in zip(texts, ("text", "second text"), strict=False):
         if found := text_fault(text, name):
             return found
-    label = kind.label(values)
     if label == "":
         return "empty label"
     if label is not None and kind.labels and label not in kind.labels:

@@ -9,16 +9,19 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xlkd.data.sources import Bad
 from xlkd.errors import UserError
 
-TSV, QUOTED, CSV, JSONL = "tsv", "tsv in CSV quoting", "csv", "jsonl"
+TSV, QUOTED, EITHER, CSV, JSONL = "tsv", "tsv in CSV quoting", "tsv of either kind", "csv", "jsonl"
+
+_WRITTEN = re.compile(r'"(?:[^"]|"")*"')
 
 Column = tuple[str, ...] | int  # names that a header may use, or the number where there is no header
-Values = dict[str, str | None]
+Values = dict[str, str]  # by part; optional ones only where there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +96,13 @@ def _quoted(path: pathlib.Path, delimiter: str = "\t") -> Iterator[_Raw]:
             yield _Raw(line, [], f"broken quoting ({error})")
 
 
+def _either(path: pathlib.Path) -> Iterator[_Raw]:
+    """In quoting if every field that has a quotation mark is as a CSV writer leaves it: copies of a set differ."""
+    marked = (line.rstrip("\r\n").split("\t") for line in _lines(path) if '"' in line)
+    fields = (field for line in marked for field in line if '"' in field)
+    return _quoted(path) if all(map(_WRITTEN.fullmatch, fields)) else _split(path)
+
+
 def _commas(path: pathlib.Path) -> Iterator[_Raw]:
     return _quoted(path, ",")
 
@@ -110,6 +120,7 @@ def _objects(path: pathlib.Path) -> Iterator[_Raw]:
 _RAW: dict[str, Callable[[pathlib.Path], Iterator[_Raw]]] = {
     TSV: _split,
     QUOTED: _quoted,
+    EITHER: _either,
     CSV: _commas,
     JSONL: _objects,
 }
@@ -155,8 +166,8 @@ def _by_place(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
         return next((names.index(name.casefold()) for name in column if name.casefold() in names), None)
 
     columns = _chosen(choices, lambda column: place(column) is not None, path, first.fields or ())
-    places = {part: place(column) for part, column in {**columns.needed, **columns.optional}.items()}
-    places = {part: at for part, at in places.items() if at is not None}
+    parts = {**columns.needed, **columns.optional}
+    places = {part: at for part, column in parts.items() if (at := place(column)) is not None}
 
     def pick(fields: list[str]) -> tuple[Values | None, str]:
         if len(fields) != width:
@@ -167,20 +178,21 @@ def _by_place(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
 
 
 def _by_key(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
-    """Parts of a JSON object; numbers become text, null and what is not there None."""
+    """Parts of a JSON object; numbers become text, null is what is not there."""
     found = first.fields or {}
     columns = _chosen(
         choices, lambda column: not isinstance(column, int) and any(n in found for n in column), path, found
     )
-    parts = {**columns.needed, **columns.optional}
+    parts = {part: names for part, names in {**columns.needed, **columns.optional}.items() if isinstance(names, tuple)}
 
     def pick(fields: dict[str, Any]) -> tuple[Values | None, str]:
         values: Values = {}
         for part, names in parts.items():
             value = next((fields[name] for name in names if name in fields), None)
-            if isinstance(value, int) and not isinstance(value, bool):
-                value = str(value)
-            if value is not None and not isinstance(value, str):
+            if value is None and part in columns.optional:
+                continue
+            value = "" if value is None else str(value) if type(value) is int else value
+            if not isinstance(value, str):
                 return None, f"{part} is neither text nor a whole number"
             values[part] = value
         return values, ""

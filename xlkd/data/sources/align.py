@@ -42,17 +42,19 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Aligned, ...]:
 
 
 def _rows(spec: Spec, name: str, paths, texts, gold: pathlib.Path, bad: Bad) -> Iterator[Aligned]:
-    languages, first = tuple(paths), spec.number("first")
-    both = tuple(paths.values())
+    languages, both = tuple(paths), tuple(paths.values())
     for number, row in _aligned.sound(both, tuple(texts[path] for path in both), bad):
-        words = tuple(len(text.split()) for text in row)
-        links = list(_links(texts[gold][number], words, first, f"{gold}: line {number + 1}", bad))
+        if (line := texts[gold][number]) is None:
+            continue
+        words = [len(text.split()) for text in row]
+        links = list(_links(line, words, spec.number("first"), f"{gold}: line {number + 1}", bad))
         sure, possible = (tuple(link for link, is_sure in links if is_sure is wanted) for wanted in (True, False))
         plain = _aligned.pair("align", name, f"{name}/{number + 1}", number, languages, row)
-        yield Aligned(*dataclasses.astuple(plain)[:-1], sure, possible)
+        values = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
+        yield Aligned(**values | {"links": sure, "possible": possible})
 
 
-def _links(line: str, words: tuple[int, int], first: int, where: str, bad: Bad) -> Iterator[tuple[tuple[int, int], bool]]:
+def _links(line: str, words: list[int], first: int, where: str, bad: Bad) -> Iterator[tuple[tuple[int, int], bool]]:
     for text in line.split():
         if not (match := _LINK.fullmatch(text)):
             bad(f"{text!r} is not a link such as 3-4 or 3?4", where)
@@ -71,7 +73,8 @@ def _sides(spec: Spec, prefix: pathlib.Path) -> dict[str, pathlib.Path]:
     named = [_aligned.known(part) for part in (prefix.name[:2], prefix.name[2:])]
     order = list(spec.languages()) or (named if set(named) == set(found) else [])
     if len(order) != 2 or len(set(order)) != 2:
-        raise UserError("which side is the source?", str(spec), f"say languages=A,B; there are {', '.join(sorted(found))}")
+        there_are = f"there are {', '.join(sorted(found))}"
+        raise UserError("which side is the source?", str(spec), f"say languages=A,B; {there_are}")
     if missing := [language for language in order if language not in found]:
         raise UserError(f"no file for {', '.join(missing)}", str(spec), f"there are {', '.join(sorted(found))}")
     return {language: found[language] for language in order}

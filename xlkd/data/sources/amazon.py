@@ -57,13 +57,15 @@ def _fields(spec: Spec, option: str, default: str = "") -> list[str]:
     return names
 
 
-def _texts(values: Values) -> tuple[str | None, ...]:
-    sides = [[values[part] or "" for part in values if part.startswith(side)] for side in ("text", "second")]
+def _texts(values: Values) -> tuple[str, ...]:
+    sides = [[values[part] for part in values if part.startswith(side)] for side in ("text", "second")]
     return tuple(" . ".join(parts) for parts in sides if parts)
 
 
 def _stars(values: Values) -> str | None:
     given = values.get("label", values.get("from_0"))
-    if given is None or "label" in values or not given.strip().isdecimal():
-        return None if given is None else given.strip()
+    if given is None:
+        return None
+    if "label" in values or not given.strip().isdecimal():
+        return given.strip()
     return str(int(given) + 1) if int(given) < len(labels.STARS) else f"{given}, counted from 0"

@@ -18,8 +18,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from xlkd.data.blocks import Capped, Joined
 from xlkd.data.cleaning import Rules
+from xlkd.data.composition import Capped, Joined
 from xlkd.data.corpus import Corpus, Corrupt, Origin, Raw, clean
 from xlkd.data.sources import Bad, Spec, _aligned
 from xlkd.errors import UserError
@@ -73,11 +73,9 @@ def _files(prefix: pathlib.Path) -> dict[tuple[str, str], tuple[pathlib.Path, pa
     groups: dict[str, dict[str, pathlib.Path]] = {}
     for path in sorted(prefix.parent.glob(f"{prefix.name.translate(_AS_IT_IS)}.*")):
         match = _NAME.fullmatch(path.name[len(prefix.name) + 1 :])
-        if match and (language := _aligned.known(match[3])):
+        if match and path.is_file() and (language := _aligned.known(match[3])):
             groups.setdefault(f"{match[1]}-{match[2]}", {}).setdefault(language, path)
-    return {
-        (a, b): (group[a], group[b]) for group in groups.values() for a, b in itertools.permutations(group, 2)
-    }
+    return {(a, b): (group[a], group[b]) for group in groups.values() for a, b in itertools.permutations(group, 2)}
 
 
 _AS_IT_IS = str.maketrans({character: f"[{character}]" for character in "[*?"})
@@ -92,7 +90,7 @@ def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[Raw | Corrupt]
             short, rest = ((source, target), (target, source))[b is None][0], 1 + sum(1 for _ in both)
             raise _unequal(short, target if short is source else source, number - 1, number - 1 + rest)
         try:
-            texts = [_decoded(file, number, line) for file, (_, line) in enumerate((a, b))]
+            texts = _decoded(0, number, a[1]), _decoded(1, number, b[1])
         except _CorruptLine as found:
             yield Corrupt(*found.args)
             continue
@@ -130,7 +128,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
             raise UserError(f"cannot be unpacked beyond byte {at:,}: {error}", str(path), "fetch it again") from None
 
 
-def opened(path: pathlib.Path) -> BinaryIO:
+def opened(path: pathlib.Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb", buffering=1 << 20)
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import pathlib
 
-import numpy as np
-
 from xlkd.data.draw import row_keys, uniform
 from xlkd.data.sources import Bad, Spec, _aligned
 from xlkd.errors import UserError
@@ -38,9 +36,9 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Pair, ...]:
     for language in languages:
         both = (paths["en"], paths[language]), (texts["en"], texts[language])
         pairs = (
-            _aligned.pair("ntrex", "", documents[number], number, ("en", language), row)
+            _aligned.pair("ntrex", "", document, number, ("en", language), row)
             for number, row in _aligned.sound(*both, bad)
-            if documents[number] in chosen
+            if (document := documents[number]) in chosen
         )
         found += _aligned.take(pairs, spec.number("limit"))
     return tuple(found)
@@ -51,12 +49,12 @@ def _folder(spec: Spec) -> pathlib.Path:
     return root / "NTREX-128" if (root / "NTREX-128").is_dir() else root
 
 
-def _chosen(spec: Spec, documents: list[str]) -> set[str]:
+def _chosen(spec: Spec, documents: list[str | None]) -> set[str]:
     """Each document is drawn by itself, so that others do not move it."""
     part, share = spec.choice("documents", ("all", "train", "heldout")), spec.number("share", 20)
     if share > 100:
         raise UserError(f"share={share} is not a percentage", str(spec), "give 0 to 100")
-    names = sorted(set(documents))
+    names = sorted({name for name in documents if name})
     drawn = uniform(spec.number("seed"), "ntrex documents", 0, row_keys([key_of(name) for name in names]), 1)[:, 0]
     held = {name for name, out in zip(names, drawn < share / 100, strict=True) if out}
     return {"all": set(names), "train": set(names) - held, "heldout": held}[part]

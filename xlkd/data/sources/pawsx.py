@@ -1,6 +1,8 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`pawsx:DIR?split=dev`, or one file: PAWS-X's own folders (`x-final`) and XTREME's files, quoting undone in these.
+"""`pawsx:DIR?split=dev`, or one file: PAWS-X's own folders (`x-final`), and XTREME's files, which are in CSV quoting.
+
+Of PAWS-X's own files there are copies with and without quoting: undone where every quotation mark is so written.
 
 Where a sentence could not be translated it reads `NS` and the label is 0 whatever the pair's: `ns=drop` (the default)
 leaves such rows out, `ns=keep` keeps them, as many published numbers do.
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 from xlkd.data import labels
 from xlkd.data.sources import Bad, Spec, _labelled, xnli
 from xlkd.data.sources._labelled import Kind, Layout
-from xlkd.data.sources._table import TSV, Columns
+from xlkd.data.sources._table import EITHER, Columns
 from xlkd.rows import Labelled
 
 TASKS = ("classify",)
@@ -22,7 +24,7 @@ TASKS = ("classify",)
 _PAIR = {"text": ("sentence1",), "second": ("sentence2",)}
 _COLUMNS = (Columns(_PAIR | {"id": ("id",)}, {"label": ("label",)}),)
 _OWN = r"(?:x-final/)?(?P<language>\w\w)/(?P<split>translated_train|train|dev_2k|test_2k)\.tsv"
-_FAMILIES = (xnli.XTREME, (Layout(_OWN, TSV, _COLUMNS),))
+_FAMILIES = (xnli.XTREME, (Layout(_OWN, EITHER, _COLUMNS),))
 _SPLITS = {"train": ("train", "translated_train"), "dev": ("dev", "dev_2k"), "test": ("test", "test_2k")}
 _UNTRANSLATED = ("ns", "wl", "wora")
 

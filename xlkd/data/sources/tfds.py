@@ -130,19 +130,19 @@ def _labelled_examples(
 ) -> Iterator[Labelled]:
     split, asked = spec.option("split", one.split), spec.languages()
     for number, example in enumerate(examples(builder, split, f"tfds:{name}")):
-        where, label = f"tfds:{spec.path} {split}[{number}]", int(example["label"])
+        where = f"tfds:{spec.path} {split}[{number}]"
+        label = one.names[int(example["label"])] if example["label"] >= 0 else None
         sides = _sides(example, one, config)
         first = sides.get("en", next(iter(sides.values())))[0]
         for language, texts in sides.items():
-            values = {"label": one.names[label] if label >= 0 else None}
             if asked and language not in asked:
                 continue
             if reason := one.kind.leave(texts):
                 bad.leave_out(reason, where)
-            elif fault := _labelled.fault(one.kind, values, texts):
+            elif fault := _labelled.fault(one.kind, label, texts):
                 bad(fault, f"{where} in {language}")
             else:
-                found = _labelled.Found(number, where, "", texts, values["label"], "")
+                found = _labelled.Found(number, where, "", texts, label, "")
                 id = f"{split}:{language}:{number}" if len(sides) > 1 else f"{name}/{config or split}/{number}"
                 group = _labelled.text_name(first)
                 yield _labelled.labelled(one.kind, found, id=id, split=split, language=language, group=group)

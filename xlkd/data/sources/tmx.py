@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gzip
 import pathlib
 import re
 import zlib
@@ -56,7 +57,8 @@ def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[Raw | Corr
         if isinstance(unit, Corrupt):
             yield unit
         else:
-            yield Raw(number, *(unit.texts.get(language, "") for language in languages))
+            source, target = (unit.texts.get(language, "") for language in languages)
+            yield Raw(number, source, target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,7 @@ def units(path: pathlib.Path) -> Iterator[Unit | Corrupt]:
                 parser = _Parser(path, line)
 
 
-def _next_unit(file: BinaryIO, path: pathlib.Path, line: int, data: bytes) -> tuple[int, bytes]:
+def _next_unit(file: BinaryIO | gzip.GzipFile, path: pathlib.Path, line: int, data: bytes) -> tuple[int, bytes]:
     """The line of the next unit and the data from there on, which are empty at the end."""
     while not (unit := _UNIT.search(data)):
         if not (more := _block(file, path)):
@@ -95,7 +97,7 @@ def _next_unit(file: BinaryIO, path: pathlib.Path, line: int, data: bytes) -> tu
     return line + data[: unit.start()].count(b"\n"), data[unit.start() :]
 
 
-def _block(file: BinaryIO, path: pathlib.Path) -> bytes:
+def _block(file: BinaryIO | gzip.GzipFile, path: pathlib.Path) -> bytes:
     try:
         return file.read(_READ)
     except (EOFError, OSError, zlib.error) as error:
@@ -107,7 +109,9 @@ class _Parser:
 
     def __init__(self, path: pathlib.Path, line: int = 0) -> None:
         self._path, self._found, self._fed = path, [], 0
-        self._texts, self._language, self._parts, self._codes, self._size = {}, "", None, 0, 0
+        self._texts: dict[str, str] = {}
+        self._parts: list[str] = []
+        self._language, self._inside, self._codes, self._size = "", False, 0, 0
         self._expat = expat.ParserCreate()
         self._expat.buffer_text = True
         self._expat.StartElementHandler, self._expat.EndElementHandler = self._start, self._end
@@ -140,7 +144,7 @@ class _Parser:
         elif name == "tuv":
             self._language = _language(attributes.get("xml:lang", attributes.get("lang", "")))
         elif name == "seg":
-            self._parts, self._size, self._codes = [], 0, 0
+            self._parts, self._inside, self._size, self._codes = [], True, 0, 0
         elif name in _CODES:
             self._codes += 1
 
@@ -148,14 +152,14 @@ class _Parser:
         if name == "seg":
             if self._language:
                 self._texts.setdefault(self._language, clean(" ".join("".join(self._parts).split())))
-            self._parts = None
+            self._inside = False
         elif name in _CODES:
             self._codes -= 1
         elif name == "tu":
             self._found.append(Unit(self._texts))
 
     def _text(self, text: str) -> None:
-        if self._parts is None or self._codes:
+        if not self._inside or self._codes:
             return
         self._size += len(text)
         if self._size > _LONGEST:

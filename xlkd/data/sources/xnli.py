@@ -15,7 +15,7 @@ import pathlib
 from xlkd.data import labels
 from xlkd.data.sources import Bad, Spec, _labelled
 from xlkd.data.sources._labelled import Kind, Layout
-from xlkd.data.sources._table import JSONL, QUOTED, TSV, Columns
+from xlkd.data.sources._table import EITHER, JSONL, QUOTED, TSV, Columns
 from xlkd.errors import UserError
 from xlkd.rows import Labelled
 
@@ -28,7 +28,7 @@ XTREME = (
     # the English pair, then its translation
     Layout(
         _FOLDER + r"translate-train/en-(?P<language>[\w-]+)-translated\.tsv",
-        TSV,
+        EITHER,
         (Columns({"text": 2, "second": 3, "label": 4}),),
         split="train",
     ),
