@@ -108,11 +108,14 @@ def translation(world: World, item: int, source: str, target: str) -> Pair:
 
 
 def companions(world: World, item: int, languages: tuple[str, ...], translated: int) -> Pair:
-    """Two texts on one country that share facts, for pre-training; `translated` percent are in two languages."""
+    """Two texts on one country that share facts, for pre-training; `translated` percent are in two languages.
+
+    Either may come first: a reader of questions has the question before the passage.
+    """
     draw = Draw(world.seed, world.split, "corpus", item)
     across = draw.below(100) < translated
-    source, other = draw.some(languages, 2) if len(languages) > 1 else languages * 2
-    target = other if across else source
+    source, foreign = draw.some(languages, 2) if len(languages) > 1 else languages * 2
+    target = foreign if across else source
     facts = 2 if draw.below(100) < 55 else 3 + draw.below(world.facts - 2)
     dealt = deal(draw, world.split, facts)
     frames = FRAMES[world.frames]
@@ -123,14 +126,15 @@ def companions(world: World, item: int, languages: tuple[str, ...], translated: 
     else:
         second = _retold(draw, target, again, frames)
     group = _group(world, item)
-    told = write(source, first, header).text
+    sides = [(write(source, first, header).text, source), (second, target)]
+    (text, source), (other, target) = sides if draw.below(2) else sides[::-1]
     return Pair(
         id=group,
-        key=key_of("atlas masked", item, source, target, told, second),
+        key=key_of("atlas masked", item, source, target, text, other),
         group=group,
         set="atlas",
-        source=told,
-        target=second,
+        source=text,
+        target=other,
         source_language=source,
         target_language=target,
     )
