@@ -109,6 +109,7 @@ def test_order_depends_on_seed_and_step_alone():
         assert b.at(step).shape == a.at(step).shape
     assert any(set(rows_of(a, s)) != set(rows_of(other, s)) for s in range(3))
     assert any(set(rows_of(a, s)) != set(rows_of(a, s + a.steps_per_epoch)) for s in range(3))
+    assert set(a.index(0, 0)) != set(a.index(1, 0)), "a block of the next epoch holds other rows"
 
 
 def test_threads_see_the_same_order():

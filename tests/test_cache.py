@@ -220,3 +220,12 @@ def test_which_variable_says_where(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XLKD_CACHE", "~/mine")
     assert cache.folder() == tmp_path / "mine"
+
+
+def test_what_was_used_longest_ago_makes_room(monkeypatch, tmp_path):
+    monkeypatch.setenv("XLKD_CACHE", str(tmp_path))
+    monkeypatch.setenv("XLKD_CACHE_GIB", str(2500 * 8 / 2**30))  # two entries of 1,000 numbers, not three
+    for age, name in ((30, "a-1"), (10, "b-1"), (20, "c-1")):
+        cache.arrays(name, lambda: {"x": np.zeros(1000)})
+        os.utime(tmp_path / name / "done", (time.time() - age,) * 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"b-1", "c-1"}

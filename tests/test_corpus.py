@@ -78,7 +78,9 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize(("rule", "pairs"), LEFT_OUT.items(), ids=LEFT_OUT)
 def test_each_rule_counts_what_it_leaves_out(tmp_path, rule, pairs):
-    (part,) = read(moses(tmp_path, [GOOD[0], GOOD[1], *pairs, GOOD[2]])).parts
+    rows = read(moses(tmp_path, [GOOD[0], GOOD[1], *pairs, GOOD[2]]))
+    (part,) = rows.parts
+    assert rows.dropped == ((f"{tmp_path}/c.de", f"{rule}: {len(pairs)} of {3 + len(pairs)} pairs"),)
     assert texts(part) == GOOD, "of duplicates the first stays"
     assert {name: count for name, count in part.counts.items() if name in RULES and count} == {rule: len(pairs)}
     assert part.counts["lines"] == part.counts["kept"] + sum(part.counts[name] for name in RULES)

@@ -55,12 +55,12 @@ def finish(workdir, *flags, code=0, **options):
 def exported(workdir) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
-    return load_file(workdir / "stages" / "01-pretrain" / "export" / "model.safetensors")
+    return load_file(workdir / "stages" / "01-all" / "export" / "model.safetensors")
 
 
 def lines(workdir) -> list[dict]:
     return [
-        json.loads(line) for line in (workdir / "stages" / "01-pretrain" / "metrics.jsonl").read_text().splitlines()
+        json.loads(line) for line in (workdir / "stages" / "01-all" / "metrics.jsonl").read_text().splitlines()
     ]
 
 
@@ -81,7 +81,7 @@ def whole(tmp_path_factory):
 def test_a_run_leaves_what_is_promised(whole):
     folder, output = whole
     assert {"config.json", "environment.json", "log.txt", "results.json"} <= {p.name for p in folder.iterdir()}
-    stage = folder / "stages" / "01-pretrain"
+    stage = folder / "stages" / "01-all"
     assert {"checkpoints", "metrics.jsonl", "tensorboard", "evaluation", "export", "done"} <= {
         p.name for p in stage.iterdir()
     }

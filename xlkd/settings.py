@@ -114,7 +114,7 @@ def stage(config: ConfigDict, name: str) -> ConfigDict:
     merged = ConfigDict({key: _tuples(value) for key, value in plain(config).items() if key not in config.stages})
     with merged.ignore_type():
         merged.update(config.get(name, ConfigDict()))
-    merged.stage = name
+    merged.stage, merged.run = name, digest(config)
     return merged
 
 

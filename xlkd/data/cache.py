@@ -56,6 +56,7 @@ def arrays(name: str, build: Callable[[], Arrays]) -> Arrays:
         return found
     values = build()
     _write(entry, values)
+    _make_room(entry)
     found = _read(entry)
     return values if found is None else found  # pruned again already
 
@@ -80,6 +81,25 @@ def entries() -> list[Entry]:
 def delete(entry: Entry) -> None:
     """Under another name first, so that a kill leaves nothing half."""
     _drop(entry.path)
+
+
+def limit() -> int:
+    """Bytes that the cache may hold: $XLKD_CACHE_GIB, else 50 GiB."""
+    given = os.environ.get("XLKD_CACHE_GIB", "50")
+    try:
+        return int(float(given) * 2**30)
+    except ValueError:
+        raise UserError(f"{given!r} is not a number", "XLKD_CACHE_GIB", "give gibibytes") from None
+
+
+def _make_room(new: pathlib.Path) -> None:
+    """Delete what was used longest ago, but not the new entry, until the rest is within the limit."""
+    known = entries()
+    total = sum(entry.size_bytes for entry in known)
+    for entry in known:
+        if total > limit() and entry.path != new:
+            delete(entry)
+            total -= entry.size_bytes
 
 
 def _entry(path: pathlib.Path) -> Entry | None:

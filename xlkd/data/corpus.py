@@ -34,7 +34,7 @@ _VERSION = "1"
 _PIECE = 1 << 23  # bytes of an array of the cache
 _ROW = np.dtype([("source", "<i8"), ("target", "<i8"), ("sizes", "<u4", 2), ("number", "<u4")])
 _PACK = struct.Struct("<qqIII").pack
-_CHUNK = 1 << 12  # rows of the index that are read at once
+_CHUNK = 1 << 9  # rows of the index that are read at once
 _SHOWN = 100  # corrupt lines that are named; the others are only counted
 
 
@@ -104,6 +104,9 @@ class Corpus(Gathered):
             bad(*_told(origin, Corrupt(*corrupt)))
         if (more := self.counts[CORRUPT] - len(about["corrupt"])) > 0:
             bad(f"{more} more lines are corrupt", str(origin.files[0]))
+        for rule in RULES[1:]:
+            if count := self.counts[rule]:
+                bad.leave_out(f"{rule}: {count:,} of {self.counts['lines']:,} pairs", str(origin.files[-1]))
         self._rows = _Bytes([stored[name] for name in stored if name.startswith("rows-")])
         inside = [stored[name] for name in stored if name.startswith("text-")]
         self._texts = [_Bytes(inside)] * 2 if inside else [_Bytes([file]) for file in origin.files]

@@ -33,7 +33,7 @@ def write(folder: pathlib.Path, exported: Export, tokenizer, config, results: di
 def card(config, results: dict[str, Any]) -> str:
     """The model card, from the run's own record."""
     lines = ["---", "library_name: transformers", "tags: [xlkd]", "---", "", f"# {config.stage}", ""]
-    lines += [f"Trained by xlkd: method `{config.method.name}`, config {settings.digest(config)}, seed {config.seed}."]
+    lines += [f"Trained by xlkd: method `{config.method.name}`, config {config.run}, seed {config.seed}."]
     lines += ["", "| | |", "|---|---|"]
     lines += [f"| start | `{config.start if config.start != 'encoder' else config.encoder.path}` |"]
     lines += [f"| training data | `{config.data.train}` |", f"| evaluation data | `{config.data.eval}` |", ""]

@@ -59,7 +59,7 @@ def train(job: Job, signals: Signals) -> states.State:
     clock.to("train")
 
     def save(at: int, *, wait: bool = False) -> None:
-        _check(job, state, pending)
+        _check(job, state)
         if at not in saved:
             former = clock.to("save")
             job.checkpoints.save(at, state, wait=wait)
@@ -74,7 +74,7 @@ def train(job: Job, signals: Signals) -> states.State:
     def boundary(at: int) -> None:
         evaluated = at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start))
         if evaluated:
-            _check(job, state, pending)
+            _check(job, state)
             former = clock.to("evaluate")
             job.evaluate(at, state.variables, lambda: stop(at))
             clock.to(former)
@@ -93,7 +93,7 @@ def train(job: Job, signals: Signals) -> states.State:
                 values = _values(pending)
                 pending.clear()
                 if not values.pop("ok"):
-                    _check(job, state, pending)
+                    _check(job, state)
                 metrics.write(done, values)
                 job.log.live(meter.line(done, values), keep=done % (10 * job.log_every) == 0 or done == job.steps)
             boundary(done)
@@ -181,7 +181,7 @@ def _values(pending: list[dict]) -> dict[str, float]:
     return values | {"grad_norm": float(last["grad_norm"]), "ok": bool(last["ok"])}
 
 
-def _check(job: Job, state: states.State, pending: list[dict]) -> None:
+def _check(job: Job, state: states.State) -> None:
     """Stop before anything is saved or evaluated after a step that was not finite."""
     if not bool(jax.device_get(state.ok)):
         at = int(state.step)
