@@ -37,7 +37,7 @@ for text, task in [("qa?pairs=all&countries=2&facts=3", "qa"), ("s", "classify")
 print(digest.hexdigest())
 """
 # Changes with any word of a template; if that was meant, write the new digest here
-DIGEST_OF_ALL_VIEWS = "d93669503aa5b392e17e3023e19ab5879f0545656ec60080e34dd4147addefdf"
+DIGEST_OF_ALL_VIEWS = "5c003d686970c438ce3de8ae75cf69ef1c525944244afc94aed3197513a430c4"
 
 
 def digest_in_a_process(**environment: str) -> str:

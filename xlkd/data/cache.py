@@ -103,17 +103,19 @@ def _make_room(new: pathlib.Path) -> None:
 
 
 def _entry(path: pathlib.Path) -> Entry | None:
-    """None for a folder that is not ours or that another process is writing."""
-    size, newest = 0, 0.0
-    for file in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a running process replaced it
-            state = file.stat()
-            size, newest = size + state.st_size, max(newest, state.st_mtime)
-    if (path / "done").exists():
-        return Entry(path, path.name.rpartition("-")[0], size, (path / "done").stat().st_mtime)
+    """None for a folder that is not ours, that another process is writing, or that just went."""
+    try:
+        done = path / "done"
+        states = [file.stat() for file in path.rglob("*")]
+        size = sum(state.st_size for state in states)
+        newest = max((state.st_mtime for state in states), default=path.stat().st_mtime)
+        if done.exists():
+            return Entry(path, path.name.rpartition("-")[0], size, done.stat().st_mtime)
+    except FileNotFoundError:
+        return None
     if path.name == COMPILED:
         return Entry(path, COMPILED, size, newest)
-    half = path.name.startswith(_WRITING) and time.time() - max(newest, path.stat().st_mtime) > _STALE
+    half = path.name.startswith(_WRITING) and time.time() - newest > _STALE
     return Entry(path, "half-written", size, newest) if half else None
 
 
