@@ -1,8 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Supervised question answering: English questions in, F1 by language out.
+"""Supervised fine-tuning: question answering, or classification of texts and pairs.
 
-    python -m xlkd.main --config=configs/finetune.py
+    python -m xlkd.main --config=configs/finetune.py             # English questions in, F1 by language out
+    python -m xlkd.main --config=configs/finetune.py:classify    # English statement pairs in, accuracy by language out
     python -m xlkd.main --config=configs/finetune.py --config.encoder.path=DIR \\
         --config.data.train=squad:train.json --config.data.eval=xquad:DIR
 """
@@ -12,7 +13,7 @@ from xlkd.configs.base import base
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return VARIANTS[variant](qa(base()))
+    return VARIANTS[variant](base())
 
 
 def qa(c: ConfigDict) -> ConfigDict:
@@ -33,6 +34,7 @@ def qa(c: ConfigDict) -> ConfigDict:
 
 
 def atlas(c: ConfigDict) -> ConfigDict:
+    c = qa(c)
     c.encoder.path = "package:multilingual-tlm"
     c.task.max_length = 160
     c.data.train = "atlas?split=train&languages=en&size=12800"
@@ -45,6 +47,7 @@ def atlas(c: ConfigDict) -> ConfigDict:
 
 def squad(c: ConfigDict) -> ConfigDict:
     """The usual English set from TFDS; read zero-shot on XQuAD."""
+    c = qa(c)
     c.encoder.path = "bert-base-multilingual-cased"
     c.data.train, c.data.eval = "tfds:squad?split=train", "tfds:xquad"
     c.data.batch = 24
@@ -52,4 +55,22 @@ def squad(c: ConfigDict) -> ConfigDict:
     return c
 
 
-VARIANTS = {"": atlas, "squad": squad}
+def classify(c: ConfigDict) -> ConfigDict:
+    c.stages = ("finetune",)
+    c.method.name = "finetune"
+    c.task.name = "classify"
+    c.task.max_length = 128
+    c.task.labels = ()  # in the order of the logits; empty: those of the training rows
+    c.task.languages = ()
+    c.task.ordered = False  # labels are numbers on a scale
+    c.task.unlabelled = "refuse"  # rows without a label in training; or keep
+    c.encoder.path = "package:multilingual-tlm"
+    c.encoder.dropout = 0.0
+    c.data.train = "atlas?split=train&languages=en&size=12800"
+    c.data.eval = "atlas?split=validation&languages=en,de,es,ru,ar,hi,zh&size=300"
+    c.data.batch, c.data.buckets = 16, 2
+    c.optim.lr = 5e-4
+    return c
+
+
+VARIANTS = {"": atlas, "squad": squad, "classify": classify}

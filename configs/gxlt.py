@@ -16,7 +16,7 @@ LANGUAGES = "en,es,ru,ar,hi,zh"
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return VARIANTS[variant](qa(base()))
+    return VARIANTS[variant](base())
 
 
 def embedded(c: ConfigDict) -> ConfigDict:
@@ -28,6 +28,7 @@ def embedded(c: ConfigDict) -> ConfigDict:
 
 def paper(c: ConfigDict) -> ConfigDict:
     """Methods of the authors' scripts: SQuAD v1.1, two epochs, no warm-up, no decay, last checkpoint."""
+    c = qa(c)
     c.stages = ("english",)
     c.encoder.path = "bert-base-multilingual-cased"
     c.seed = 42

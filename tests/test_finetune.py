@@ -12,7 +12,7 @@ from xlkd.losses.span import Span
 from xlkd.methods import Start, Variables, finetune
 from xlkd.models import encoder as encoders
 
-TASK = ConfigDict({"n_best": 4, "max_answer_tokens": 3, "candidates": "all"})
+TASK = ConfigDict({"name": "qa", "n_best": 4, "max_answer_tokens": 3, "candidates": "all"})
 
 
 def batch_of(mask, context):
@@ -135,3 +135,47 @@ def test_the_loss_is_half_of_both_sides_and_padded_rows_have_none(method):
     )
     np.testing.assert_allclose(whole.terms["ce"].sum / 3, np.log(rows()["text"]["mask"].sum(1)).mean(), rtol=0.05)
     assert float(part.metrics["exact"].count) == 2
+
+
+def classifier(labels=("yes", "no", "perhaps")):
+    architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
+    stage = ConfigDict({"task": {"name": "classify", "labels": labels}})
+    built = finetune.build(stage, encoders.Encoder(architecture))
+    start = Start(architecture, encoders.init(architecture, jax.random.key(0)), {})
+    return built, built.init(jax.random.key(1), start)
+
+
+def labelled_batch(labelled):
+    ids = np.random.default_rng(0).integers(1, 30, (3, 6)).astype(np.int32)
+    text = {"ids": ids, "mask": np.ones_like(ids), "types": np.zeros_like(ids)}
+    labels = np.array([0, 2, 1], np.int32)
+    return {"text": text, "labels": labels, "labelled": np.float32(labelled), "mask": np.ones(3, np.float32)}
+
+
+def test_a_row_without_a_label_has_no_loss():
+    method, variables = classifier()
+    batch = labelled_batch([1, 0, 1])
+    other = {**batch, "labels": np.array([0, 1, 1], np.int32)}  # differs in the unlabelled row alone
+    terms = [method.loss(variables, b, (), jax.random.key(2), 0).terms["ce"] for b in (batch, other)]
+    assert terms[0].count == 2
+    assert terms[0].sum == terms[1].sum
+
+
+def test_a_classifier_exports_its_labels_and_gives_a_logit_for_each():
+    method, variables = classifier()
+    assert method.outputs(variables, labelled_batch([1, 1, 1]))["logits"].shape == (3, 3)
+    assert method.exports(variables)[""].labels == ("yes", "no", "perhaps")
+
+
+def test_a_head_with_other_labels_is_drawn_anew():
+    method, variables = classifier()
+    given = {"classifier": variables.params["classifier"]}
+    architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
+    encoder = variables.params["encoder"]
+    kept = method.init(jax.random.key(5), Start(architecture, encoder, given, ("yes", "no", "perhaps")))
+    fresh = method.init(jax.random.key(5), Start(architecture, encoder, given, ("no", "yes", "perhaps")))
+    same = [
+        np.array_equal(v.params["classifier"]["dense"]["kernel"], given["classifier"]["dense"]["kernel"])
+        for v in (kept, fresh)
+    ]
+    assert same == [True, False]

@@ -7,24 +7,27 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from xlkd.losses import span
-from xlkd.losses.terms import Term
+from xlkd.errors import UserError
+from xlkd.losses import distill, span
+from xlkd.losses.terms import Term, over
 from xlkd.methods import Export, Loss, Method, Start, Variables
 from xlkd.models.encoder import Encoder, forward_flops
-from xlkd.models.heads import SpanHead, init_head
+from xlkd.models.heads import ClassifierHead, SpanHead, init_head
 
 
 def build(stage, encoder: Encoder) -> Method:
-    """Batches come from `tasks/qa.py`."""
+    """Batches come from `tasks/qa.py` or `tasks/classify.py`, which the stage's task names."""
+    if stage.task.name not in HEADS:
+        raise UserError(f"no head for the task {stage.task.name!r}", "config.task.name", f"one of {', '.join(HEADS)}")
+    return HEADS[stage.task.name](stage, encoder)
+
+
+def spans(stage, encoder: Encoder) -> Method:
+    """Two logits a position: where an answer starts and ends."""
     head = SpanHead(encoder.architecture, encoder.dtype)
 
-    def init(key: jax.Array, start: Start) -> Variables:
-        return Variables({"encoder": start.encoder, "span": start.heads.get("span") or init_head(head, key)})
-
     def logits(params, batch, train=False, key=None) -> span.Span:
-        text = batch["text"]
-        states = encoder.apply({"params": params["encoder"]}, text["ids"], text["mask"], text["types"], train, key=key)
-        return span.Span(*head.apply({"params": params["span"]}, states[-1]))
+        return span.Span(*head.apply({"params": params["span"]}, last(encoder, params, batch, train, key)))
 
     def loss(variables, batch, targets, key, step) -> Loss:
         found = logits(variables.params, batch, train=True, key=key)
@@ -35,13 +38,55 @@ def build(stage, encoder: Encoder) -> Method:
     def outputs(variables, batch):
         return answers(logits(variables.params, batch), batch, stage.task)
 
+    return _with_head("span", head, encoder, (), loss, outputs)
+
+
+def classes(stage, encoder: Encoder) -> Method:
+    """A logit a label, read from the first position."""
+    labels = tuple(stage.task.labels)
+    head = ClassifierHead(encoder.architecture, len(labels), encoder.dtype)
+
+    def logits(params, batch, train=False, key=None) -> jax.Array:
+        inner, outer = jax.random.split(key) if train else (None, None)
+        hidden = last(encoder, params, batch, train, inner)
+        return head.apply({"params": params["classifier"]}, hidden, train, outer)
+
+    def loss(variables, batch, targets, key, step) -> Loss:
+        found = logits(variables.params, batch, train=True, key=key)
+        counted = batch["mask"] * batch["labelled"]
+        values, _ = distill.label_loss(found, batch["labels"])
+        right = (found.argmax(-1) == batch["labels"]).astype(values.dtype)
+        return Loss({"ce": over(values, counted)}, {"accuracy": over(right, counted, 0.0)})
+
+    def outputs(variables, batch):
+        return {"logits": logits(variables.params, batch)}
+
+    return _with_head("classifier", head, encoder, labels, loss, outputs)
+
+
+HEADS = {"qa": spans, "classify": classes}
+
+
+def last(encoder: Encoder, params, batch, train: bool = False, key=None) -> jax.Array:
+    """The last hidden state of the view `text`."""
+    text = batch["text"]
+    states = encoder.apply({"params": params["encoder"]}, text["ids"], text["mask"], text["types"], train, key=key)
+    return states[-1]
+
+
+def _with_head(name: str, head, encoder: Encoder, labels: tuple[str, ...], loss, outputs) -> Method:
+    """An encoder and one head: a head that came with the weights is kept where its labels are the task's."""
+    architecture = encoder.architecture
+
+    def init(key: jax.Array, start: Start) -> Variables:
+        known = start.heads.get(name) if start.labels == labels or not labels else None
+        return Variables({"encoder": start.encoder, name: known or init_head(head, key)})
+
     def exports(variables) -> dict[str, Export]:
         params = variables.params
-        return {"": Export(encoder.architecture, params["encoder"], {"span": params["span"]})}
+        return {"": Export(architecture, params["encoder"], {name: params[name]}, labels)}
 
-    return Method(
-        init, loss, outputs, exports, flops=lambda tokens, rows: forward_flops(encoder.architecture, tokens, rows)
-    )
+    return Method(init, loss, outputs, exports, flops=lambda tokens, rows: forward_flops(architecture, tokens, rows))
 
 
 def hits(found: span.Span, gold: span.Span, batch) -> Term:

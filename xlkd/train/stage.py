@@ -33,6 +33,7 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     weights = start.weights(config, earlier, folder / "tokenizer")
     task = named("tasks", config.task.name).build(config.task, weights.tokenizer)
     features = features_of(task, rows, log)
+    task = settled(config, task, features, weights.tokenizer)
     plan = plan_of(config, task, features, weights.architecture)
     sets = evaluation_sets(config, task, weights, log)
     report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
@@ -77,6 +78,14 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
         export.write(folder / "export" / name, exported, weights.tokenizer, config, results)
     write_json(folder / "results.json", {"sets": results, "steps": steps, "rows": len(rows)})
     (folder / "done").touch()
+
+
+def settled(config, task: Task, features: Features, tokenizer) -> Task:
+    """The task with what its training rows decide for all that follows: the order of the labels."""
+    if "labels" not in features or config.task.labels:
+        return task
+    config.task.labels = tuple(features["labels"].tolist())
+    return named("tasks", config.task.name).build(config.task, tokenizer)
 
 
 def named(room: str, name: str):
