@@ -3,7 +3,7 @@
 """Pre-trains a small encoder on the embedded world: masked-LM, and translation-LM where rows are in two languages.
 
 python -m xlkd.main --config=configs/pretrain.py                    # small and short
-python -m xlkd.main --config=configs/pretrain.py:multilingual       # the encoders that the package ships
+python -m xlkd.main --config=configs/pretrain.py:multilingual       # an hour or so each
 python -m xlkd.main --config=configs/pretrain.py:multilingual-tlm
 python -m xlkd.main --config=configs/pretrain.py:english
 """
@@ -51,11 +51,11 @@ def short(c: ConfigDict) -> ConfigDict:
 
 def multilingual(c: ConfigDict) -> ConfigDict:
     """Masked-LM alone: each row in one language."""
-    return curriculum(c, "atlas?split=train&kind=same&facts=3&size=104000")
+    return curriculum(c, "atlas?split=train&kind=same&facts=3&size=208000")
 
 
 def multilingual_tlm(c: ConfigDict) -> ConfigDict:
-    return curriculum(c, "atlas?split=train&kind=mixed&facts=3&size=112000")
+    return curriculum(c, "atlas?split=train&kind=mixed&share=70&facts=3&size=320000")
 
 
 def curriculum(c: ConfigDict, data: str) -> ConfigDict:

@@ -42,7 +42,7 @@ def read(name: str) -> ConfigDict:
     try:
         return module.get_config(variant)
     except KeyError as error:
-        known = ", ".join(getattr(module, "VARIANTS", ()))
+        known = ", ".join(name or "none" for name in getattr(module, "VARIANTS", ()))
         raise UserError(f"unknown variant {variant!r}", path, f"known: {known}") from error
 
 
