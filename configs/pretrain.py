@@ -83,10 +83,10 @@ def english(c: ConfigDict) -> ConfigDict:
     c.stages = ("one",)
     c.encoder.new.model_type, c.encoder.new.vocabulary, c.encoder.new.positions = "bert", 1500, 256
     c.encoder.new.texts = "atlas?split=train&kind=same&languages=en&size=1000"
-    c.data.train = "atlas?split=train&kind=same&languages=en&facts=3&size=80000"
+    c.data.train = "atlas?split=train&kind=same&languages=en&facts=3&size=51200"
     c.data.eval = "atlas?split=validation&kind=same&languages=en&size=1000"
     c.data.retrieval = ""
-    c.eval.every = 2500
+    c.eval.every = 1600
     return c
 
 
