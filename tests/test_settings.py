@@ -160,7 +160,7 @@ def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("configs/finetune.py:sqad", "unknown variant 'sqad'; known: , squad"),
+        ("configs/finetune.py:sqad", "unknown variant 'sqad'; known: none, squad, classify"),
         ("configs/fintune.py", "configs/finetune.py"),
         ("/no/such/folder/finetune.py", "no such config"),  # not the packaged one of that name
         ("README.md", "no such config"),

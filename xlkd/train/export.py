@@ -17,7 +17,7 @@ from xlkd.models import hf
 def write(folder: pathlib.Path, exported: Export, tokenizer, config, results: dict[str, Any]) -> None:
     """Whole or not at all."""
     params = jax.device_get({"encoder": exported.encoder, **exported.heads})
-    new = config.encoder.path == "new" and config.method.name == "pretrain"
+    pretrained = config.method.name == "pretrain"
     hf.save(
         folder,
         exported.architecture,
@@ -26,7 +26,7 @@ def write(folder: pathlib.Path, exported: Export, tokenizer, config, results: di
         tokenizer=tokenizer,
         card=card(config, results),
         record={"version": 1, "task": settings.plain(config.task), "dtype": config.encoder.dtype},
-        dtype=config.encoder.new.disk if new else "float32",
+        dtype=config.encoder.new.disk if pretrained else "float32",
     )
 
 
