@@ -59,9 +59,7 @@ def exported(workdir) -> dict[str, np.ndarray]:
 
 
 def lines(workdir) -> list[dict]:
-    return [
-        json.loads(line) for line in (workdir / "stages" / "01-all" / "metrics.jsonl").read_text().splitlines()
-    ]
+    return [json.loads(line) for line in (workdir / "stages" / "01-all" / "metrics.jsonl").read_text().splitlines()]
 
 
 def step_of(workdir) -> int:

@@ -56,8 +56,9 @@ def compare(name: str) -> dict[str, float]:
     """The largest difference of each part: every layer, logits of every head there is, gradients."""
     torch = _torch()
     from xlkd.models import hf
+    from xlkd.train.start import locate
 
-    path, _ = hf.resolve(name)
+    path, _ = locate(name)
     checkpoint = hf.load(path)
     inputs = _inputs(checkpoint.architecture)
     ours, our_gradient = _ours(checkpoint, inputs)
