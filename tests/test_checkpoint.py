@@ -69,8 +69,10 @@ def test_a_state_that_is_overwritten_during_its_save_is_saved_as_it_was(tmp_path
     checkpoints.save(1, now)
     step(now)
     assert now.variables.params["kernel"].is_deleted()
-    found = checkpoints.restore(1, placed(state(0, width=4096)))
     checkpoints.close()
+    again = Checkpoints(tmp_path, lambda: None)
+    found = again.restore(1, placed(state(0, width=4096)))
+    again.close()
     np.testing.assert_array_equal(found.variables.params["kernel"], 1.0)
 
 
