@@ -9,7 +9,8 @@ def base() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.stages = ()
-    c.start = "encoder"  # the encoder below, or the name of an earlier stage
+    c.controls = ()  # stages that are compared with each other
+    c.start = "encoder"  # the encoder below, the name of an earlier stage, or the folder of a model with its head
 
     c.encoder = ConfigDict()
     c.encoder.path = "package:multilingual"  # a folder, a hub id, or an encoder of the package
@@ -27,8 +28,15 @@ def base() -> ConfigDict:
     c.data.on_bad_row = "stop"  # or skip: count and list them
     c.data.batch = 32
     c.data.buckets = 4  # compiled shapes
+    c.data.pad_to = 0  # one length for all rows, where not 0
 
     c.method = ConfigDict()
+    c.method.variant = "all"  # or one of the controls
+    c.teacher = ConfigDict()
+    c.teacher.path = ""  # of another encoder than the student's, where the method asks for one
+    c.teacher.revision = ""
+    c.teacher.cache = "auto"  # keep its answers where each is used more than once; or off
+    c.teachers = ConfigDict()  # by language: classifiers (folder, hub id, earlier stage), several joined with +
     c.optim = ConfigDict()
     c.optim.lr = 5e-5
     c.optim.schedule = "linear"  # constant, linear, cosine
@@ -53,6 +61,8 @@ def base() -> ConfigDict:
 
     c.mesh = ConfigDict()
     c.mesh.data, c.mesh.fsdp, c.mesh.tensor = -1, 1, 1  # -1: the rest of the devices
+    c.report = ConfigDict()
+    c.report.compare = ()  # differences "a:b" of two stages
     c.log = ConfigDict()
     c.log.every = 20  # steps
     return c

@@ -20,6 +20,7 @@ from xlkd.models import hf
 from xlkd.models.heads import SpanHead, init_head
 from xlkd.train import export
 
+SEEN = {"training": ["en"], "selection": [], "teacher": []}
 RESULTS = {
     "eval": {"main": "f1", "step": 40, "mean": 61.25, "cells": {"en": {"f1": 80.0, "em": 70.0}, "de": {"f1": 42.5}}}
 }
@@ -42,7 +43,7 @@ def model(seed=0):
 
 def write(folder, seed=0, of=None):
     exported, tokenizer = model(seed)
-    export.write(folder, exported, tokenizer, config() if of is None else of, RESULTS)
+    export.write(folder, exported, tokenizer, config() if of is None else of, RESULTS, SEEN)
     return exported
 
 
@@ -86,7 +87,7 @@ def test_the_card_says_what_it_was_trained_on(tmp_path):
 
 def test_a_stage_upon_a_stage_names_the_stage(tmp_path):
     read = settings.read("configs/pretrain.py:multilingual-tlm")
-    assert "| start | `one` |" in export.card(settings.stage(read, "all"), {})
+    assert "| start | `one` |" in export.card(settings.stage(read, "all"), {}, SEEN)
 
 
 @pytest.mark.parametrize("where", ["_save_tokenizer", "_write_json", "_replace"])

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 DATA = "atlas?split=validation&size=20&languages=en,de"
 
 
-def span_model(folder: pathlib.Path, record: dict | None = None) -> pathlib.Path:
+def span_model(folder: pathlib.Path, record: dict | None = None, seed: int = 0) -> pathlib.Path:
     """2 layers, 16 wide; its logits are spread, so that the last bits do not decide between answers."""
     texts = [text for row in sources.read(DATA, "qa") for text in (row.question, row.context)]
     tokenizers.train(folder / "tokenizer", texts, kind="bert", size=600)
@@ -35,7 +35,7 @@ def span_model(folder: pathlib.Path, record: dict | None = None) -> pathlib.Path
         pad_id=tokenizer.pad_token_id,
         position_offset=0,
     )
-    keys = jax.random.split(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(seed))
     span = jax.tree.map(lambda x: 100 * x, init_head(SpanHead(architecture), keys[1]))
     params = {"encoder": encoders.init(architecture, keys[0], embedding_scale=1.0), "span": span}
     return hf.save(folder / "model", architecture, jax.device_get(params), tokenizer=tokenizer, record=record)

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from xlkd.errors import UserError
 
-NEUTRAL = ("mesh", "log")  # blocks that may differ between two starts of one run
+NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
 TASK_FLAGS = (  # of a task's settings, those that doors take as flags
     "max_length",
     "max_query_length",
@@ -107,6 +107,16 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """The keys in which two plain configs differ, blocks that may differ left out."""
     flat_a, flat_b = (dict(_flat({k: v for k, v in c.items() if k not in NEUTRAL})) for c in (a, b))
     return sorted(key for key in flat_a.keys() | flat_b.keys() if flat_a.get(key) != flat_b.get(key))
+
+
+def stages(config: ConfigDict) -> list[str]:
+    """The stages to run: all, or without the controls that were not asked for."""
+    wanted = config.method.variant
+    if wanted != "all" and wanted not in config.controls:
+        near = difflib.get_close_matches(wanted, config.controls, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(('all', *config.controls))}"
+        raise UserError(f"no variant {wanted!r}", "config.method.variant", hint)
+    return [name for name in config.stages if wanted == "all" or name == wanted or name not in config.controls]
 
 
 def stage(config: ConfigDict, name: str) -> ConfigDict:

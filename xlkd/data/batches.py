@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 
 import numpy as np
+
+from xlkd.data.sampling import shares
 
 PAD = -1  # the index of a row that is not there
 
@@ -77,7 +80,14 @@ class Plan:
 
     def _shuffled(self, epoch: int) -> list[np.ndarray]:
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-        order = random.permutation(self.rows)
+        batches = [batch for order in self._orders(random, epoch) for batch in self._cut(order)]
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def _orders(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
+        """The rows of an epoch, shuffled; no batch holds rows of two of these."""
+        return [random.permutation(self.rows)]
+
+    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
         full, left = [], []
         for b in np.unique(self.bucket):
             mine = order[self.bucket[order] == b]
@@ -86,8 +96,52 @@ class Plan:
             left.append(mine[cut:])
         rest = np.concatenate(left)
         rest = rest[np.argsort(self.lengths[self.view][rest], kind="stable")]
-        full += [rest[i : i + self.batch] for i in range(0, len(rest), self.batch)]
-        return [full[i] for i in random.permutation(len(full))]
+        return full + [rest[i : i + self.batch] for i in range(0, len(rest), self.batch)]
+
+
+class ByLanguage(Plan):
+    """As many rows an epoch, but each language in its share, rows ** exponent; `mixed` or one language a batch.
+
+    A language runs through its own shuffled rows and starts again, shuffled anew, when they end.
+    """
+
+    def __init__(
+        self,
+        lengths: Mapping[str, np.ndarray],
+        *,
+        batch: int,
+        edges: tuple[int, ...],
+        seed: int,
+        languages: np.ndarray,
+        exponent: float = 1.0,
+        mixed: bool = True,
+    ) -> None:
+        super().__init__(lengths, batch=batch, edges=edges, seed=seed)
+        self.mixed = mixed
+        self.of = {int(language): np.flatnonzero(languages == language) for language in np.unique(languages)}
+        self.quota = _apportioned(shares({str(k): len(rows) for k, rows in self.of.items()}, exponent), self.rows)
+        if not mixed:
+            self.steps_per_epoch = sum(-(-count // batch) for count in self.quota.values())
+
+    def _orders(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
+        parts = [self._stream(k, epoch * self.quota[str(k)], self.quota[str(k)]) for k in self.of]
+        return [random.permutation(np.concatenate(parts))] if self.mixed else parts
+
+    def _stream(self, language: int, start: int, count: int) -> np.ndarray:
+        """So many rows of a language from a place in its endless order."""
+        rows = self.of[language]
+        first = start // len(rows)
+        passes = range(first, -(-(start + count) // len(rows)))
+        keys = [[self.seed, (language + 1 << 32) + number] for number in passes]
+        order = [np.random.Generator(np.random.Philox(key=key)).permutation(rows) for key in keys]
+        return np.concatenate([rows[:0], *order])[start - first * len(rows) :][:count]
+
+
+def _apportioned(parts: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers that add up to the total, by largest remainder."""
+    floors = {name: math.floor(part * total) for name, part in parts.items()}
+    by_rest = sorted(parts, key=lambda name: floors[name] - parts[name] * total)
+    return {name: floors[name] + (name in by_rest[: total - sum(floors.values())]) for name in parts}
 
 
 def in_order_of_length(lengths: Mapping[str, np.ndarray], *, batch: int, edges: tuple[int, ...]) -> list[Planned]:

@@ -61,6 +61,16 @@ def arrays(name: str, build: Callable[[], Arrays]) -> Arrays:
     return values if found is None else found  # pruned again already
 
 
+def held(name: str) -> Arrays | None:
+    """The arrays of an entry; None where there is no sound one."""
+    return _read(folder() / name)
+
+
+def named(kind: str) -> list[str]:
+    """The entries of a kind, in order of their names."""
+    return sorted(path.name for path in folder().glob(f"{kind}-*") if (path / "done").exists())
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """Something that may be deleted: its size, and when it was last used (seconds since 1970)."""
@@ -110,7 +120,7 @@ def _entry(path: pathlib.Path) -> Entry | None:
         size = sum(state.st_size for state in states)
         newest = max((state.st_mtime for state in states), default=path.stat().st_mtime)
         if done.exists():
-            return Entry(path, path.name.rpartition("-")[0], size, done.stat().st_mtime)
+            return Entry(path, path.name.partition("-")[0], size, done.stat().st_mtime)
     except FileNotFoundError:
         return None
     if path.name == COMPILED:

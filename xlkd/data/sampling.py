@@ -57,6 +57,24 @@ def pairs(
     return list(itertools.product(chosen, chosen))
 
 
+def crossed(rows: Iterable[Question], drawn: Drawn) -> list[Question]:
+    """The drawn examples as rows: the question of one language over the paragraph and answers of another."""
+    held = {(row.id, row.context_language): row for row in rows if row.question_language == row.context_language}
+    return [_joined(held[id_, asked], held[id_, told]) for id_, asked, told in drawn.examples]
+
+
+def _joined(asked: Question, told: Question) -> Question:
+    if asked is told:
+        return told
+    return dataclasses.replace(
+        told,
+        id=f"{told.id}_{asked.question_language}-{told.context_language}",
+        key=key_of("crossed", asked.key, told.key),
+        question=asked.question,
+        question_language=asked.question_language,
+    )
+
+
 def counts(drawn: Drawn, pivot: str = "en") -> dict[str, int]:
     """What the data report says of a draw."""
     languages = [(a, b) for _, a, b in drawn.examples]

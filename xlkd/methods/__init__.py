@@ -21,12 +21,13 @@ Batch = dict[str, Any]  # {view: {name: [rows, length]}} and arrays per row; `ma
 
 
 class Start(NamedTuple):
-    """What the stage's weights gave: an encoder, and the heads that stood beside it."""
+    """What the stage's weights gave: an encoder, and the heads that stood beside it; and those of another encoder."""
 
     architecture: Architecture
     encoder: Tree
     heads: dict[str, Tree]
     labels: tuple[str, ...] = ()
+    other: Tree = ()  # the parameters of `config.teacher.path`, where a method has a teacher of its own kind
 
 
 class Variables(NamedTuple):
@@ -59,12 +60,19 @@ class Export(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A model that gives targets: its own view of a batch, its own forward pass, no gradient."""
+    """A model that gives targets in a jitted function of its own: no dropout, no gradient.
 
-    name: str
-    variables: Callable[[Variables], Tree] | Tree
-    view: str
-    forward: Callable[[Tree, Batch], Tree]
+    Where it `evolves` it is part of the state and of every checkpoint. `generation` counts how often it has changed
+    before a step; where that number is another than at the step before, `advance` makes the state of this step.
+    """
+
+    variables: Callable[[Variables, Start], Tree]  # who teaches first, from what the stage starts with
+    forward: Callable[[Tree, Batch], Tree]  # {name: [rows, …]}
+    evolves: bool = False
+    generation: Callable[[int], int] = lambda step: 0
+    advance: Callable[[Any, Start, jax.Array], Any] = lambda state, start, key: state
+    uses: float = 0.0  # how often a run needs the target of one example; a cache pays above 1
+    ragged: tuple[str, ...] = ()  # what of the targets has the batch's length as its second axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +83,8 @@ class Method:
     loss: Callable[[Variables, Batch, Tree, jax.Array, jax.Array], Loss]
     outputs: Callable[[Variables, Batch], Tree]
     exports: Callable[[Variables], dict[str, Export]]
-    coupled: (
-        Callable[[Variables, Tree, Batch, Tree, jax.Array], tuple[dict[str, Term], dict[str, Term], Tree]] | None
-    ) = None
+    coupled: Callable[[Variables, Tree, Batch, Tree, jax.Array], Coupled] | None = None
+    teacher: Teacher | None = None
+    prepare: Callable[[Batch, Tree], Tree] | None = None  # targets of the whole step, before it is cut into parts
+    period: int = 0  # steps after which the learning rate's schedule begins again; 0: never
     flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # forward, of so many real tokens in so many rows

@@ -24,10 +24,7 @@ def build(stage, encoder: Encoder) -> Method:
 
 def spans(stage, encoder: Encoder) -> Method:
     """Two logits a position: where an answer starts and ends."""
-    head = SpanHead(encoder.architecture, encoder.dtype)
-
-    def logits(params, batch, train=False, key=None) -> span.Span:
-        return span.Span(*head.apply({"params": params["span"]}, last(encoder, params, batch, train, key)))
+    head, logits = SpanHead(encoder.architecture, encoder.dtype), span_logits(encoder)
 
     def loss(variables, batch, targets, key, step) -> Loss:
         found = logits(variables.params, batch, train=True, key=key)
@@ -39,6 +36,16 @@ def spans(stage, encoder: Encoder) -> Method:
         return answers(logits(variables.params, batch), batch, stage.task)
 
     return _with_head("span", head, encoder, (), loss, outputs)
+
+
+def span_logits(encoder: Encoder):
+    """`(params, batch, train, key)` to the logits of a window's positions."""
+    head = SpanHead(encoder.architecture, encoder.dtype)
+
+    def logits(params, batch, train: bool = False, key=None) -> span.Span:
+        return span.Span(*head.apply({"params": params["span"]}, last(encoder, params, batch, train, key)))
+
+    return logits
 
 
 def classes(stage, encoder: Encoder) -> Method:

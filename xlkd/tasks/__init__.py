@@ -60,5 +60,8 @@ class Task(Protocol):
 
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Any]) -> Scores: ...
 
+    def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """What is kept of each row beside the scores: how it was answered, and how well; plain values."""
+
     def report(self, features: Features, rows: Sequence[Any]) -> dict[str, Any]:
         """What the data report says beyond counts of rows and tokens; `shown` is its line for the console."""

@@ -21,6 +21,7 @@ from xlkd.tasks.labelled import cell_name, contents
 from xlkd.tasks.text import Template, counts, ragged, take
 
 NONE = -1  # in place of a label or a language that is not known
+ROUTE = "logits_"  # begins the name of logits by another way through the model than the row's own
 
 
 class Prediction(NamedTuple):
@@ -84,6 +85,8 @@ class Classify:
         if draw.purpose == "train" and self.unlabelled == "refuse" and (features["label"] == NONE).any():
             count = int((features["label"] == NONE).sum())
             raise UserError(f"{count} rows without a label", "config.data.train", "train on another split")
+        if draw.purpose == "train" and self.languages:
+            self._refuse_others(features)
         length, at, there = lengths["text"], np.maximum(index, 0), index >= 0
         label = np.where(there, features["label"][at], NONE)
         apart = [self.languages.index(tag) if tag in self.languages else NONE for tag in features["languages"].tolist()]
@@ -116,6 +119,7 @@ class Classify:
         """In percent, by set and language, over the rows with a label; `majority` is the most frequent label's share.
 
         By row: `accuracy` is NaN where there is no label, and `gold` and `predicted` are places among the labels.
+        Logits by another route, `logits_en`, give `accuracy_via_en` beside the others.
         """
         order = self._order(outputs["logits"], features)
         gold, predicted = features["label"], metrics.predictions(outputs["logits"])
@@ -131,7 +135,30 @@ class Classify:
             for cell, those in members.items()
         }
         accuracy = np.where(gold == NONE, np.nan, 100.0 * (gold == predicted))
-        return Scores(cells, "accuracy", {"accuracy": accuracy, "gold": gold, "predicted": predicted})
+        by_route = _by_route(outputs, gold)
+        for cell, those in members.items():
+            cells[cell] |= {name: float(values[those].mean()) for name, values in by_route.items()}
+        return Scores(cells, "accuracy", {"accuracy": accuracy, "gold": gold, "predicted": predicted} | by_route)
+
+    def records(
+        self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Labelled]
+    ) -> list[dict[str, Any]]:
+        found = self.decode(outputs, features)
+        order, gold = features["labels"].tolist(), features["label"]
+        scores = {"accuracy": 100.0 * (gold == metrics.predictions(outputs["logits"]))} | _by_route(outputs, gold)
+        return [
+            {
+                "key": row.key,
+                "id": row.id,
+                "group": row.group,
+                "set": row.set,
+                "language": row.language,
+                "gold": order[gold[i]] if gold[i] != NONE else None,
+                "prediction": found[i].label,
+                **({name: float(values[i]) for name, values in scores.items()} if gold[i] != NONE else {}),
+            }
+            for i, row in enumerate(rows)
+        ]
 
     def report(self, features: Features, rows: Sequence[Labelled]) -> dict[str, Any]:
         """What the rows hold, and what `max_length` costs them."""
@@ -149,7 +176,20 @@ class Classify:
             for cell, those in places.items()
         }
         share = f"{100 * float((lost > 0).mean()):.1f}% of the rows are cut at {self.max_length} tokens"
-        return found | {"shown": f"{found['shown']}; {share}", "cut": cut, "labels": features["labels"].tolist()}
+        shown = "; ".join([found["shown"], share, *self._languages_apart(features)])
+        return found | {"shown": shown, "cut": cut, "labels": features["labels"].tolist()}
+
+    def _languages_apart(self, features: Features) -> list[str]:
+        """So that a misspelt language is seen."""
+        tags = features["languages"][features["language"]].tolist()
+        apart = sum(tag in self.languages for tag in tags)
+        return [f"{apart} rows in {', '.join(self.languages)}, {len(tags) - apart} in others"] if self.languages else []
+
+    def _refuse_others(self, features: Features) -> None:
+        others = sorted(set(features["languages"].tolist()) - set(self.languages))
+        if others:
+            what = f"training rows in {', '.join(others)}, which task.languages does not name"
+            raise UserError(what, "config.data.train", f"leave them out, or add them to {', '.join(self.languages)}")
 
     def _order(self, logits: np.ndarray, features: Features) -> tuple[str, ...]:
         order = tuple(features["labels"].tolist())
@@ -210,6 +250,15 @@ def permutation(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.nd
         return np.array(found, np.int32)
     what = f"its labels are {', '.join(theirs)}, and here they are {', '.join(ours)}"
     raise UserError(what, where, "name its labels in the order of its logits by their names here")
+
+
+def _by_route(outputs: dict[str, np.ndarray], gold: np.ndarray) -> dict[str, np.ndarray]:
+    """By row, NaN where there is no label."""
+    routes = {name.removeprefix(ROUTE): logits for name, logits in outputs.items() if name.startswith(ROUTE)}
+    return {
+        f"accuracy_via_{route}": np.where(gold == NONE, np.nan, 100.0 * (gold == metrics.predictions(logits)))
+        for route, logits in routes.items()
+    }
 
 
 def _scores(gold: list[int], predicted: list[int], classes: int, scale: list[float] | None) -> dict[str, float]:

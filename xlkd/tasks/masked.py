@@ -90,6 +90,9 @@ class Masked:
             cells[str(name)] = {"accuracy": 100 * float(right[mine].sum()) / total, "n": int(mine.sum())}
         return Scores(cells, "accuracy", {"right": right, "count": count})
 
+    def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
+        return []  # words that were found again tell nothing one by one
+
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
         full = int((self.lengths(features)["text"] >= self.max_length).sum())
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}

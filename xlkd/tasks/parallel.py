@@ -19,10 +19,14 @@ from xlkd.tasks.text import Template, counts, ragged, take
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """A feature row is one side of a pair: sources first, then targets, in the order of the pairs."""
+    """A feature row is one side of a pair: sources first, then targets, in the order of the pairs.
+
+    `reference` [pairs, D] are another model's vectors of the English sides: how alike are the structures?
+    """
 
     template: Template
     max_length: int
+    reference: np.ndarray | None = dataclasses.field(default=None, compare=False)
     name: str = "parallel"
 
     def identity(self) -> str:
@@ -53,7 +57,9 @@ class Parallel:
         """Accuracy both ways for each pair of languages; `retrieval` is their mean.
 
         `centred` is the same after each language's mean vector is taken off: what a language shares in all its
-        sentences says nothing of their meaning.
+        sentences says nothing of their meaning; `margin` divides the cosine by that of the neighbours; `cls` is read
+        at the first position. `structure` and `cka` are of the translations and the reference, `structure_en` of the
+        English sides and the reference: what could be reached.
         """
         vectors = outputs["vectors"]
         cells = {}
@@ -70,6 +76,27 @@ class Parallel:
                 "n": len(mine),
             }
         return Scores(cells, "retrieval", {})
+
+    def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
+        to_source, to_target = np.zeros(len(rows)), np.zeros(len(rows))
+        names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
+        for name in dict.fromkeys(names):
+            mine = np.flatnonzero(names == name)
+            found = retrieve(outputs["vectors"][mine + len(rows)], outputs["vectors"][mine])
+            to_source[mine], to_target[mine] = found.to_english, found.from_english
+        return [
+            {
+                "key": row.key,
+                "id": row.id,
+                "group": row.group,
+                "set": row.set,
+                "source_language": row.source_language,
+                "target_language": row.target_language,
+                "to_source": 100.0 * float(to_source[i]),
+                "to_target": 100.0 * float(to_target[i]),
+            }
+            for i, row in enumerate(rows)
+        ]
 
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
         full = int((self.lengths(features)["text"] >= self.max_length).sum())

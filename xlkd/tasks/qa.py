@@ -51,6 +51,28 @@ class QA:
     def score(self, outputs: dict[str, np.ndarray], features: tasks.Features, rows: Sequence[Question]) -> tasks.Scores:
         return score(self.decode(outputs, features).texts, rows, self.mlqa_fallback)
 
+    def records(
+        self, outputs: dict[str, np.ndarray], features: tasks.Features, rows: Sequence[Question]
+    ) -> list[dict[str, Any]]:
+        found = self.decode(outputs, features)
+        scores = score(found.texts, rows, self.mlqa_fallback).rows
+        return [
+            {
+                "key": row.key,
+                "id": row.id,
+                "group": row.group,
+                "set": row.set,
+                "question_language": row.question_language,
+                "context_language": row.context_language,
+                "f1": float(scores["f1"][i]),
+                "em": float(scores["em"][i]),
+                "prediction": found.texts[i],
+                "start": best.start if best.start >= 0 else None,
+                "end": best.end if best.start >= 0 else None,
+            }
+            for i, (row, (best, *_)) in enumerate(zip(rows, found.candidates, strict=True))
+        ]
+
     def report(self, features: tasks.Features, rows: Sequence[Question]) -> dict[str, Any]:
         held = Features.from_arrays(features)
         spans, best = counts(held), ceilings(held, rows, self.settings, self.mlqa_fallback)

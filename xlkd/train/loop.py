@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from xlkd.data.batches import Plan, Shape
+from xlkd.data.batches import Plan, Planned, Shape
 from xlkd.errors import NotFinite, Stopped
 from xlkd.methods import Method, Start
 from xlkd.tasks import Draw, Features, Task
@@ -22,6 +23,7 @@ from xlkd.train.checkpoint import Checkpoints, abstract
 from xlkd.train.evaluation import own_rows
 from xlkd.train.progress import Clock, Log, Metrics, duration
 from xlkd.train.signals import Signals
+from xlkd.train.teacher import Teaching
 
 
 @dataclasses.dataclass
@@ -46,14 +48,20 @@ class Job:
     log: Log
     mesh: Any
     peak_flops: float
+    targets: Callable[[Planned], Any] | None = None  # of teachers that were asked before the first step
+    teacher_cache: str = "auto"  # or off
+    teacher_identity: str = ""  # what the teacher reads: its tokenizer, the type of its numbers
 
 
-def train(job: Job, signals: Signals) -> states.State:
-    """The state after the last step; every evaluation and checkpoint that was due is on disk."""
+def train(job: Job, signals: Signals) -> tuple[states.State, float]:
+    """The state after the last step, and the seconds that this process trained; what was due is on disk."""
     clock = Clock()
-    state, shardings = _begin(job)
+    state, shardings, advance, teaching = _begin(job)
     first = int(state.step)
-    compiled = _compile(job, state, shardings, clock)
+    compiled = _compile(job, state, shardings, teaching, clock) if first < job.steps else {}
+    if teaching and compiled:
+        clock.to("teacher")
+        teaching.keep()
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
     saved = set(job.checkpoints.steps())
     clock.to("train")
@@ -83,9 +91,15 @@ def train(job: Job, signals: Signals) -> states.State:
 
     try:
         boundary(first)
-        for at, (batch, shape, tokens) in zip(range(first, job.steps), _batches(job, first), strict=True):
+        for at, (batch, targets, shape, tokens) in zip(
+            range(first, job.steps), _batches(job, first, teaching), strict=True
+        ):
+            state = advance(at, state)
             with jax.transfer_guard("disallow"):
-                state, report = compiled[shape](state, batch, ())
+                if targets is None:
+                    targets = teaching.ask(shape, batch, state)
+                new, report = compiled[shape](state._replace(teacher=()), batch, targets)
+                state = new._replace(teacher=state.teacher)
             pending.append(report)
             meter.add(shape, tokens)
             done = at + 1
@@ -100,32 +114,60 @@ def train(job: Job, signals: Signals) -> states.State:
             stop(done)
     finally:
         metrics.close()
-    return state
+    return state, clock.of("train")
 
 
 def _begin(job: Job):
-    """The state of the last checkpoint, or the one before step 0, on its devices."""
-    optimizer = optim.optimizer(job.optim)
-
+    """The state of the last checkpoint, or the one before step 0, on its devices; and who teaches how."""
+    optimizer, teacher = optim.optimizer(job.optim), job.method.teacher
     start = job.start()
+    given = (start.encoder, start.heads, start.other)
 
-    def create(encoder, heads):
-        return states.create(job.method, start._replace(encoder=encoder, heads=heads), optimizer, job.seed)
+    def begun(encoder, heads, other):
+        return start._replace(encoder=encoder, heads=heads, other=other)
 
+    def create(*given):
+        return states.create(job.method, begun(*given), optimizer, job.seed)
+
+    def teach(*given):
+        variables = job.method.init(states.key_for(job.seed, "init"), begun(*given))
+        return teacher.variables(variables, begun(*given))
+
+    def placed(function):
+        # Jitted, so that each leaf is a buffer of its own: one that stood twice in a donated tree would be refused.
+        there = meshes.shardings(job.mesh, jax.eval_shape(function, *given))
+        return jax.jit(function, out_shardings=there), there
+
+    create, shardings = placed(create)
+    teaching = Teaching(job, () if teacher.evolves else placed(teach)[0](*given)) if teacher else None
+    advance = _advance(job, begun, given, shardings) if teacher and teacher.evolves else lambda at, state: state
     saved = job.checkpoints.steps()
-    shape = jax.eval_shape(create, start.encoder, start.heads)
-    shardings = meshes.shardings(job.mesh, shape)
-    if saved:
-        job.log(f"restored step {saved[-1]}")
-        return job.checkpoints.restore(saved[-1], abstract(shape, shardings)), shardings
-    # Jitted, so that each leaf is a buffer of its own: a buffer that stood twice in a donated tree would be refused.
-    return jax.jit(create, out_shardings=shardings)(start.encoder, start.heads), shardings
+    if not saved:
+        return create(*given), shardings, advance, teaching
+    job.log(f"restored step {saved[-1]}")
+    state = job.checkpoints.restore(saved[-1], abstract(jax.eval_shape(create, *given), shardings))
+    return state, shardings, advance, teaching
 
 
-def _compile(job: Job, state, shardings, clock: Clock) -> dict[Shape, Callable]:
+def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callable:
+    """The state of a step before anything of it is done: another teacher where a generation begins."""
+    teacher = job.method.teacher
+
+    @functools.partial(jax.jit, out_shardings=shardings)
+    def change(state, *given):
+        return teacher.advance(state, begun(*given), states.key_for(job.seed, "advance", state.step))
+
+    def advance(at: int, state):
+        begins = at > 0 and teacher.generation(at) != teacher.generation(at - 1)
+        return change(state, *given) if begins else state
+
+    return advance
+
+
+def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock) -> dict[Shape, Callable]:
     """One step function a bucket shape, ahead of time, with its memory."""
     former = clock.to("compile")
-    rate = optim.schedule(job.optim, job.steps)
+    rate = optim.schedule(job.optim, job.method.period or job.steps)
     function = step.make(
         job.method,
         optim.optimizer(job.optim),
@@ -135,12 +177,19 @@ def _compile(job: Job, state, shardings, clock: Clock) -> dict[Shape, Callable]:
         micro_batches=job.optim.micro_batches,
     )
     # The whole report is read on the host, so it is replicated; the state keeps its placement.
-    jitted = jax.jit(function, donate_argnums=0, out_shardings=(shardings, meshes.replicated(job.mesh)))
+    student = shardings._replace(teacher=())
+    jitted = jax.jit(function, donate_argnums=0, out_shardings=(student, meshes.replicated(job.mesh)))
     compiled = {}
     for shape in job.plan.shapes:
         example = job.task.arrays(job.features, own_rows(np.full(shape.rows, -1)), dict(shape.lengths), Draw(0, 0))
         batch = meshes.place_batch(job.mesh, example, shape.rows)
-        compiled[shape] = jitted.lower(state, batch, ()).compile()
+        targets = ()
+        if teaching:
+            targets = teaching.compile(shape, batch, state)
+        elif job.targets:
+            nobody = Planned(np.full(shape.rows, -1), shape)
+            targets = meshes.place_batch(job.mesh, job.targets(nobody), shape.rows)
+        compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
         job.log(f"compiled {shape}: {_memory(compiled[shape]) / 2**20:.0f} MiB a device")
     clock.to(former)
     return compiled
@@ -153,8 +202,8 @@ def _memory(compiled) -> int:
     return held + found.temp_size_in_bytes
 
 
-def _batches(job: Job, first: int) -> Iterator[tuple[Any, Shape, int]]:
-    """Placed batches from step `first` on, made by threads ahead of the loop."""
+def _batches(job: Job, first: int, teaching: Teaching | None) -> Iterator[tuple[Any, Any, Shape, int]]:
+    """Placed batches from step `first` on, made by threads ahead of the loop, with those targets that are known."""
     import grain
 
     lengths = next(iter(job.task.lengths(job.features).values()))
@@ -162,11 +211,13 @@ def _batches(job: Job, first: int) -> Iterator[tuple[Any, Shape, int]]:
     def build(at: int):
         planned = job.plan.at(at)
         arrays = job.task.arrays(job.features, own_rows(planned.index), dict(planned.shape.lengths), Draw(job.seed, at))
-        return arrays, planned.shape, int(lengths[planned.index[planned.index >= 0]].sum())
+        known = teaching.kept(planned) if teaching else job.targets(planned) if job.targets else ()
+        return arrays, known, planned.shape, int(lengths[planned.index[planned.index >= 0]].sum())
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    for arrays, shape, tokens in grain.MapDataset.range(first, job.steps).map(build).to_iter_dataset(ahead):
-        yield meshes.place_batch(job.mesh, arrays, shape.rows), shape, tokens
+    for arrays, known, shape, tokens in grain.MapDataset.range(first, job.steps).map(build).to_iter_dataset(ahead):
+        targets = None if known is None else meshes.place_batch(job.mesh, known, shape.rows)
+        yield meshes.place_batch(job.mesh, arrays, shape.rows), targets, shape, tokens
 
 
 def _values(pending: list[dict]) -> dict[str, float]:

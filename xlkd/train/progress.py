@@ -9,6 +9,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 
@@ -97,6 +98,11 @@ def duration(seconds: float) -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Whole or not at all."""
     _replace(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
+    """A line of JSON a value; whole or not at all."""
+    _replace(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
 
 
 def _summary_writer():

@@ -36,7 +36,7 @@ def run(config, workdir: pathlib.Path, command: Sequence[str]) -> None:
         write_json(workdir / "environment.json", environment(command))
         log(f"work directory {workdir}, devices: {runtime.devices()}")
         finished: dict[str, pathlib.Path] = {}
-        for number, name in enumerate(config.stages, 1):
+        for number, name in enumerate(settings.stages(config), 1):
             folder = workdir / "stages" / f"{number:02d}-{name}"
             if (folder / "done").exists():
                 log(f"stage {name}: done before")

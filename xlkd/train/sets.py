@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from xlkd.data import sources
 from xlkd.methods import Method, Variables
 from xlkd.tasks import Features, Scores, Task
 from xlkd.train.evaluation import Evaluator
-from xlkd.train.progress import Log, write_json
+from xlkd.train.progress import Log, write_json, write_lines
 
 
 class Ready(NamedTuple):
@@ -38,6 +39,7 @@ class Sets:
             if not file.exists():
                 outputs = self._evaluator.outputs(variables, task, features, stop)
                 scores = task.score(outputs, features, rows)
+                write_lines(self._rows(step, name), task.records(outputs, features, rows))
                 write_json(file, {"step": step, "main": scores.main, "mean": scores.mean(), "cells": scores.cells})
                 self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
 
@@ -45,6 +47,18 @@ class Sets:
         """The step with the highest mean on `eval`, the earlier of equals."""
         found = [json.loads(file.read_text()) for file in self._folder.glob("[0-9]*-eval.json")]
         return max(found, key=lambda e: (e["mean"], -e["step"]))["step"] if found else None
+
+    def keep(self, step: int, folder: pathlib.Path) -> None:
+        """The rows of the step that goes on, by themselves; those of other steps go."""
+        folder.mkdir(exist_ok=True)
+        for name in self._ready:
+            if self._rows(step, name).exists():
+                shutil.copyfile(self._rows(step, name), folder / f"{name}.jsonl")
+        for file in self._folder.glob("*.jsonl"):
+            file.unlink()
+
+    def _rows(self, step: int, name: str) -> pathlib.Path:
+        return self._folder / f"{step}-{name}.jsonl"
 
     def of(self, step: int) -> dict[str, Any]:
         """What was written for a step, by set."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import json
 import pathlib
 import pkgutil
 from typing import Any
@@ -14,38 +15,48 @@ from typing import Any
 import jax
 import numpy as np
 
-from xlkd.data import cache, sources
+from xlkd.data import cache, sampling, sources
 from xlkd.data.batches import Plan
 from xlkd.data.buckets import edges, encoder_cost, saved
 from xlkd.errors import UserError
+from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.tasks import Features, Task
-from xlkd.train import export, loop, mesh, runtime, start
+from xlkd.train import export, loop, mesh, provenance, runtime, start
 from xlkd.train.checkpoint import Checkpoints, abstract
-from xlkd.train.progress import Log, Metrics, write_json
+from xlkd.train.evaluation import own_rows
+from xlkd.train.progress import Log, Metrics, write_json, write_lines
 from xlkd.train.sets import Ready, Sets
 from xlkd.train.signals import Signals
 
 
 def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: Log, signals: Signals) -> None:
     """Train a stage to its end, export it, and mark it done."""
-    rows = sources.read(config.data.train, config.task.name, config.data.on_bad_row)
     weights = start.weights(config, earlier, folder / "tokenizer")
-    task = named("tasks", config.task.name).build(config.task, weights.tokenizer)
+    other = start.other(config)
+    rows = training_rows(config, log)
+    task = task_of(config, weights, other)
     features = features_of(task, rows, log)
-    task = settled(config, task, features, weights.tokenizer)
+    task = settled(config, task, features, weights, other)
     plan = plan_of(config, task, features, weights.architecture)
     sets = evaluation_sets(config, task, weights, log)
     report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
-    method = named("methods", config.method.name).build(config, encoder_of(config, weights.architecture))
+    before = begun(config, earlier, weights)
+    met = provenance.met(rows, sets, before.get("contamination", {}))
+    warn(met, log)
+    remember_texts(folder.parent.parent / "texts", sets)
+    config.budget.epoch_steps = plan.steps_per_epoch
+    config.budget.steps = steps = config.budget.steps or round(config.budget.epochs * plan.steps_per_epoch)
+    encoders = [encoder_of(config, of.architecture) for of in (weights, other) if of]
+    method = named("methods", config.method.name).build(config, *encoders)
+    seen = provenance.seen(config, rows, sets, before.get("seen", {}), teaches=method.teacher is not None)
     devices = mesh.build(config.mesh)
     mesh.check_rows(devices, config.data.batch, config.optim.micro_batches)
     sets = Sets(folder, sets, method, devices, config, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.best)
-    steps = config.budget.steps or round(config.budget.epochs * plan.steps_per_epoch)
     job = loop.Job(
         method=method,
-        start=functools.cache(lambda: weights.load(config.seed)),
+        start=functools.cache(lambda: weights.load(config.seed)._replace(other=other.load(0).encoder if other else ())),
         task=task,
         features=features,
         plan=plan,
@@ -62,9 +73,12 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
         log=log,
         mesh=devices,
         peak_flops=runtime.peak_flops(),
+        targets=targets_of(config, rows, features, task, earlier, log),
+        teacher_cache=config.teacher.cache,
+        teacher_identity=f"{(other or weights).tokenizer.name_or_path} {config.encoder.dtype}",
     )
     try:
-        state = loop.train(job, signals)
+        state, seconds = loop.train(job, signals)
         best = sets.best() if config.eval.keep == "best" else None
         if best is not None:
             log(f"keeping step {best}, the best on config.data.eval")
@@ -74,18 +88,99 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     results = sets.of(int(state.step))
     for line in sets.changes(int(state.step)):
         log(line)
+    sets.keep(int(state.step), folder / "rows")
     for name, exported in method.exports(state.variables).items():
-        export.write(folder / "export" / name, exported, weights.tokenizer, config, results)
-    write_json(folder / "results.json", {"sets": results, "steps": steps, "rows": len(rows)})
+        export.write(folder / "export" / name, exported, weights.tokenizer, config, results, seen)
+    written = {
+        "version": 1,
+        "stage": config.stage,
+        "method": config.method.name,
+        "task": config.task.name,
+        "start": config.start if config.start != "encoder" else config.encoder.path,
+        "steps": steps,
+        "rows": len(rows) if steps else 0,
+        "lr": config.optim.lr,
+        "seconds": round(seconds, 1),
+        "parameters": sum(x.size for x in jax.tree.leaves(state.variables.params)),
+        "sets": results,
+        "seen": seen,
+        "contamination": met,
+    }
+    write_json(folder / "results.json", written)
     (folder / "done").touch()
 
 
-def settled(config, task: Task, features: Features, tokenizer) -> Task:
+def begun(config, earlier: dict[str, pathlib.Path], weights: start.Weights) -> dict[str, Any]:
+    """What is known of the training before this stage: of an earlier stage all, of a folder what its record says."""
+    if config.start in earlier:
+        return json.loads((earlier[config.start].parent / "results.json").read_text(encoding="utf-8"))
+    record = weights.folder / hf.RECORD if weights.folder else None
+    return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
+
+
+def training_rows(config, log: Log) -> sources.Rows:
+    """The rows that the config names; of aligned questions those pairs of languages that were drawn."""
+    rows = sources.read(config.data.train, config.task.name, config.data.on_bad_row)
+    if config.data.get("ntl", -1) < 0:
+        return rows
+    drawn = sampling.ntl(
+        sampling.languages_of(rows), n=config.data.ntl, pivot=config.data.pivot, seed=config.data.draw_seed
+    )
+    counts = sampling.counts(drawn, config.data.pivot)
+    log("drawn: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()))
+    return sources.Rows((sampling.crossed(rows, drawn),), rows.dropped)
+
+
+def targets_of(config, rows, features: Features, task: Task, earlier, log: Log):
+    """Targets by feature row from classifiers that were asked once, where the config names any."""
+    if not config.teachers:
+        return None
+    from xlkd.train import classifiers
+
+    held = classifiers.targets(config, rows, features, task, earlier, log)
+
+    def of(planned):
+        index = own_rows(planned.index)
+        there = index >= 0
+        return {name: np.where(_as(there, value), value[np.maximum(index, 0)], 0) for name, value in held.items()}
+
+    return of
+
+
+def _as(rows: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return rows.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def warn(met: dict[str, Any], log: Log) -> None:
+    """Evaluation rows that training touched are no test of what was not seen."""
+    for name, found in met.items():
+        if found["flagged"]:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in found["kinds"].items() if count)
+            log(f"warning: {found['flagged']} of {found['rows']} rows of {name} were met in training ({kinds})")
+
+
+def remember_texts(folder: pathlib.Path, sets: dict[str, Ready]) -> None:
+    """A sample of the evaluation rows, for the report; sets of other stages that have the same name are joined."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in provenance.texts(sets).items():
+        path = folder / f"{name}.jsonl"
+        there = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        known = {row["key"] for row in there}
+        write_lines(path, there + [row for row in rows if row["key"] not in known])
+
+
+def task_of(config, weights: start.Weights, other: start.Weights | None) -> Task:
+    """A task of two encoders reads with both tokenizers."""
+    tokenizers = [of.tokenizer for of in (weights, other) if of]
+    return named("tasks", config.task.name).build(config.task, *tokenizers)
+
+
+def settled(config, task: Task, features: Features, weights: start.Weights, other: start.Weights | None) -> Task:
     """The task with what its training rows decide for all that follows: the order of the labels."""
     if "labels" not in features or config.task.labels:
         return task
     config.task.labels = tuple(features["labels"].tolist())
-    return named("tasks", config.task.name).build(config.task, tokenizer)
+    return task_of(config, weights, other)
 
 
 def named(room: str, name: str):
@@ -129,6 +224,8 @@ def plan_of(config, task: Task, features: Features, architecture: Architecture) 
     fit(lengths, architecture)
     dearest = next(iter(lengths.values()))
     chosen = edges(dearest, config.data.buckets, cost=encoder_cost(architecture.hidden_size))
+    if config.data.pad_to:
+        chosen = (max(config.data.pad_to, int(dearest.max())),)
     chosen = tuple(min(edge, architecture.max_length) for edge in chosen)
     return Plan(lengths, batch=config.data.batch, edges=chosen, seed=config.seed)
 

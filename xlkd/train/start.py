@@ -42,15 +42,26 @@ def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Wei
     """What the config names; `earlier` are the exports of finished stages; a new tokenizer goes to `fresh`."""
     if stage.start in earlier:
         folder, revision = earlier[stage.start], None
+    elif stage.start != "encoder" and not pathlib.Path(stage.start).expanduser().is_dir():
+        known = f"known: {', '.join(['encoder', *earlier])}, or give a folder"
+        raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.stage}.start", known)
     elif stage.start != "encoder":
-        known = ", ".join(["encoder", *earlier])
-        raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.stage}.start", f"known: {known}")
+        folder, revision = locate(stage.start)
     elif stage.encoder.path == "new":
         return _new(stage.encoder.new, fresh, stage.encoder.dropout)
     else:
         folder, revision = locate(stage.encoder.path, stage.encoder.revision or None)
     architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
     return Weights(_dropout(architecture, stage.encoder.dropout), hf.tokenizer(folder), folder, revision)
+
+
+def other(stage) -> Weights | None:
+    """The teacher of another kind than the student, where the config names one."""
+    if not stage.teacher.path:
+        return None
+    folder, revision = locate(stage.teacher.path, stage.teacher.revision or None)
+    architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
+    return Weights(architecture, hf.tokenizer(folder), folder, revision)
 
 
 def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:

@@ -32,4 +32,6 @@ def key_for(seed: int, purpose: str, step: jax.Array | int = 0) -> jax.Array:
 def create(method: Method, start: Start, optimizer, seed: int) -> State:
     """The state before step 0."""
     variables = method.init(key_for(seed, "init"), start)
-    return State(jnp.zeros((), jnp.int32), variables, optimizer.init(variables.params), (), jnp.ones((), bool))
+    evolves = method.teacher is not None and method.teacher.evolves
+    teacher = method.teacher.variables(variables, start) if evolves else ()
+    return State(jnp.zeros((), jnp.int32), variables, optimizer.init(variables.params), teacher, jnp.ones((), bool))

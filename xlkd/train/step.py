@@ -18,20 +18,25 @@ from xlkd.train.state import State, key_for
 
 
 def make(method: Method, optimizer, rate: Callable, *, seed: int, clip_norm: float, micro_batches: int = 1) -> Callable:
-    """`step(state, batch, targets) -> (state, report)`; the report is {name: (sum, count)} and two scalars."""
+    """`step(state, batch, targets) -> (state, report)`; the report is {name: (sum, count)} and two scalars.
+
+    A state's teacher stays out of it: the whole state is donated, and a teacher may share buffers with nobody.
+    """
 
     def step(state: State, batch: Any, targets: Any) -> tuple[State, dict]:
         key = key_for(seed, "dropout", state.step)
+        targets = jax.lax.stop_gradient(method.prepare(batch, targets) if method.prepare else targets)
         gradients, terms, statistics = gradient(method, state, batch, targets, key, micro_batches)
         norm = optax.tree.norm(gradients)
         ok = state.ok & jnp.isfinite(norm) & jnp.isfinite(total(terms))
         direction, moments = optimizer.update(clip(gradients, norm, clip_norm), state.optimizer, state.variables.params)
-        params = jax.tree.map(lambda p, d: p - rate(state.step) * d, state.variables.params, direction)
+        lr = rate(state.step % method.period if method.period else state.step)
+        params = jax.tree.map(lambda p, d: p - lr * d, state.variables.params, direction)
         variables = state.variables._replace(params=params, statistics=statistics)
         new = State(state.step + 1, variables, moments, state.teacher, state.ok)
         new = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state)._replace(ok=ok)
         report = {name: (term.sum, term.count) for name, term in terms.items()}
-        return new, {"terms": report, "grad_norm": norm, "lr": rate(state.step), "loss": total(terms), "ok": ok}
+        return new, {"terms": report, "grad_norm": norm, "lr": lr, "loss": total(terms), "ok": ok}
 
     return step
 

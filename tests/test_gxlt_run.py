@@ -1,0 +1,136 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Generations and kept targets in real runs: killed, cached, poisoned, on one device and on eight."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import toy_models
+
+from xlkd.data import cache
+
+FLAGS = [
+    "--config=configs/gxlt.py",
+    "--config.stages=skd_map",
+    "--config.data.train=atlas?split=train&size=16&languages=en,de&facts=2",
+    "--config.data.eval=atlas?split=test&size=4&languages=en,de&facts=2&pairs=all",
+    "--config.data.batch=8",
+    "--config.task.max_length=96",
+    "--config.method.coefficient_group=2",
+    "--config.save.every=4",
+    "--config.log.every=1",
+    "--config.optim.lr=1e-2",
+]
+
+
+def start(model, workdir, *flags, devices=1, store=None):
+    environment = os.environ | {
+        "XLKD_CACHE": str(store or model.parent / "cache"),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--config.start={model}", f"--workdir={workdir}", *flags]
+    return subprocess.Popen(
+        command, env=environment, cwd=toy_models.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(model, workdir, *flags, code=0, **options):
+    process = start(model, workdir, *flags, **options)
+    output = process.communicate()[0]
+    assert process.returncode == code, output
+    return output
+
+
+def stage(workdir):
+    return workdir / "stages" / "01-skd_map"
+
+
+def lines(workdir):
+    try:
+        return [json.loads(line) for line in (stage(workdir) / "metrics.jsonl").read_text().splitlines()]
+    except (OSError, json.JSONDecodeError):
+        return []
+
+
+def assert_equal(a, b):
+    from safetensors.numpy import load_file
+
+    left, right = (load_file(stage(x) / "export" / "model.safetensors") for x in (a, b))
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+    assert lines(a) == lines(b)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return toy_models.span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """Three epochs of 8 steps: generations begin at steps 8 and 16, where checkpoints are due too."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, finish(model, folder)
+
+
+def test_the_evolving_teacher_lags_a_generation(whole):
+    folder, output = whole
+    assert "each of its targets is used once" in output
+    kl = {line["step"]: line["kl"] for line in lines(folder)}
+    assert max(kl) == 24
+    agreement = {line["step"]: line["agreement"] for line in lines(folder)}
+    assert agreement[9] > agreement[8], "the new teacher is the student itself, dropout apart"
+    assert kl[9] < kl[8]
+    assert {"coefficient", "teacher_entropy", "agreement", "ce", "kl"} <= lines(folder)[0].keys()
+
+
+# Saved every 4 steps: killed past 8 it goes on exactly where a generation begins, past 12 in the middle of one.
+@pytest.mark.parametrize("kill_at", [9, 13])
+def test_killed_in_a_generation_and_at_its_boundary_it_ends_with_the_same_bits(model, whole, tmp_path, kill_at):
+    process = start(model, tmp_path / "run")
+    while not any(line["step"] >= kill_at for line in lines(tmp_path / "run")) and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run must have died"
+    assert "restored step" in finish(model, tmp_path / "run")
+    assert_equal(whole[0], tmp_path / "run")
+
+
+FIXED = ["--config.method.generations=fixed"]
+OFF = [*FIXED, "--config.teacher.cache=off"]
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_kept_targets_change_no_bit(model, tmp_path, devices):
+    store = tmp_path / "cache"
+    first = finish(model, tmp_path / "kept", *FIXED, devices=devices, store=store)
+    assert "0 targets there, 64 to make" in first
+    finish(model, tmp_path / "asked", *OFF, devices=devices, store=store)
+    assert_equal(tmp_path / "kept", tmp_path / "asked")
+    again = finish(model, tmp_path / "seed", *FIXED, "--config.seed=5", devices=devices, store=store)
+    assert "64 targets there, 0 to make" in again, "another seed uses what is there"
+
+
+def test_another_teacher_finds_nothing_and_a_poisoned_target_stops_the_run(model, tmp_path, monkeypatch):
+    store = tmp_path / "cache"
+    finish(model, tmp_path / "first", *FIXED, store=store)
+    other = toy_models.span_model(tmp_path / "other", toy_models.RECORD | {"task": {"name": "qa"}}, seed=9)
+    assert "0 targets there" in finish(other, tmp_path / "second", *FIXED, store=store)
+    monkeypatch.setenv("XLKD_CACHE", str(store))
+    names = [path.name for path in store.iterdir() if path.name.startswith("targets-")]
+    for name in names:
+        values = {key: np.array(value) for key, value in cache.held(name).items()}
+        values["start"] = np.roll(values["start"], 1)
+        cache.delete(next(entry for entry in cache.entries() if entry.path.name == name))
+        cache.arrays(name, lambda values=values: values)
+    output = finish(model, tmp_path / "third", *FIXED, "--config.seed=5", code=2, store=store)
+    assert "is not the teacher's" in output.splitlines()[-1]
+    assert "--delete_all" in output.splitlines()[-1]

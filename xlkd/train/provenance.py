@@ -1,0 +1,92 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where a stage's knowledge comes from: languages whose labels it saw, and evaluation rows it met before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xlkd.metrics import contamination
+from xlkd.rows import Labelled, Question, key_of
+from xlkd.train.sets import Ready
+
+KINDS = {
+    contamination.PARALLEL_ID: "parallel id",
+    contamination.PARAGRAPH: "same paragraph",
+    contamination.NEAR_DUPLICATE: "near-duplicate",
+}
+SHOWN = 5  # examples of each kind
+
+Seen = dict[str, list[str]]
+
+
+def seen(
+    config, rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, list[str]], teaches: bool
+) -> Seen:
+    """Languages whose labels came in by training, by choosing a checkpoint and by a teacher; what began it included."""
+    own = labelled_languages(rows) if config.budget.steps else set()
+    chosen = config.eval.keep == "best" and "eval" in sets
+    selection = labelled_languages(sets["eval"].rows) if chosen else set()
+    training = own | set(before.get("training", ()))
+    teacher = set(config.teachers.keys()) | (training if teaches and not config.teacher.path else set())
+    found = {"training": training, "selection": selection, "teacher": teacher}
+    return {kind: sorted(languages | set(before.get(kind, ()))) for kind, languages in found.items()}
+
+
+def labelled_languages(rows: Sequence[Any]) -> set[str]:
+    """An answer belongs to the language of its context."""
+    questions = {row.context_language for row in rows if isinstance(row, Question) and row.answers}
+    return questions | {row.language for row in rows if isinstance(row, Labelled) and row.label is not None}
+
+
+def met(rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, Any]) -> dict[str, Any]:
+    """For each set the rows that training touched, here or in an earlier stage, by kind, with some examples."""
+    found = {}
+    for name, ready in sets.items():
+        if not ready.rows or not isinstance(ready.rows[0], Question | Labelled):
+            continue
+        test = [contamination.item(row) for row in ready.rows]
+        result = contamination.check([contamination.item(row) for row in rows], test)
+        former = before.get(name, {})
+        keys = [row.key for row in ready.rows]
+        touched = {kind: {keys[i] for i in result.test[level]} for level, kind in KINDS.items()}
+        touched = {kind: own | set(former.get("keys", {}).get(kind, ())) for kind, own in touched.items()}
+        every = set().union(*touched.values())
+        found[name] = {
+            "rows": len(keys),
+            "flagged": len(every),
+            "kinds": {kind: len(those) for kind, those in touched.items()},
+            "by_language": dict(Counter(one.language for one, key in zip(test, keys, strict=True) if key in every)),
+            "examples": [
+                {"kind": kind, "id": test[i].id, "language": test[i].language, "text": test[i].text[:200]}
+                for level, kind in KINDS.items()
+                for i in sorted(result.test[level])[:SHOWN]
+            ],
+            "keys": {kind: sorted(those) for kind, those in touched.items()},
+        }
+    return found
+
+
+def texts(sets: Mapping[str, Ready], groups: int = 60) -> dict[str, list[dict[str, Any]]]:
+    """For the explorer of a report: all rows of some groups, the same whatever the stage."""
+    found = {}
+    for name, ready in sets.items():
+        named = {row.group for row in ready.rows}
+        chosen = set(sorted(named, key=lambda group: key_of("explorer", group))[:groups])
+        found[name] = [_text(row) for row in ready.rows if row.group in chosen and isinstance(row, Question | Labelled)]
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _text(row: Question | Labelled) -> dict[str, Any]:
+    common = {"key": row.key, "id": row.id, "group": row.group, "set": row.set}
+    if isinstance(row, Labelled):
+        return common | {"text": row.text, "second": row.second, "label": row.label, "language": row.language}
+    return common | {
+        "question": row.question,
+        "context": row.context,
+        "answers": [{"text": answer.text, "start": answer.start} for answer in row.answers],
+        "question_language": row.question_language,
+        "context_language": row.context_language,
+    }
