@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from xlkd import settings
+from xlkd import reports, settings
 from xlkd.errors import UserError
 from xlkd.train.progress import Log, write_json
 from xlkd.train.signals import Signals
@@ -36,7 +36,8 @@ def run(config, workdir: pathlib.Path, command: Sequence[str]) -> None:
         write_json(workdir / "environment.json", environment(command))
         log(f"work directory {workdir}, devices: {runtime.devices()}")
         finished: dict[str, pathlib.Path] = {}
-        for number, name in enumerate(settings.stages(config), 1):
+        names = settings.stages(config)
+        for number, name in enumerate(names, 1):
             folder = workdir / "stages" / f"{number:02d}-{name}"
             if (folder / "done").exists():
                 log(f"stage {name}: done before")
@@ -44,9 +45,12 @@ def run(config, workdir: pathlib.Path, command: Sequence[str]) -> None:
                 log(f"stage {name}")
                 stage.train(settings.stage(config, name), folder, finished, log, signals)
             finished[name] = folder / "export"
-        results = {name: json.loads((folder.parent / "results.json").read_text()) for name, folder in finished.items()}
-        write_json(workdir / "results.json", {"version": 1, "config": settings.digest(config), "stages": results})
+            reports.write(workdir, log if number == len(names) else silent)
         log("done")
+
+
+def silent(line: str) -> None:
+    """For what is printed at the end only."""
 
 
 def environment(command: Sequence[str]) -> dict[str, Any]:
