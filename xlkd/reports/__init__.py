@@ -1,0 +1,50 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run found, for people and for programs: results.json, report.html and plain tables, from its files alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+from xlkd.errors import UserError
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+def write(
+    workdirs: Paths,
+    log: Callable[[str], object],
+    *,
+    page: pathlib.Path | None = None,
+    data: pathlib.Path | None = None,
+) -> None:
+    """Compute the numbers of one or several work directories, write both files, and give the tables to `log`.
+
+    One work directory gets both files into it; several leave them in the current folder, where nothing else is said.
+    """
+    from xlkd.reports import files, results, tables
+    from xlkd.reports import page as pages
+
+    folders = [workdirs] if isinstance(workdirs, (str, os.PathLike)) else workdirs
+    folders = [pathlib.Path(folder) for folder in folders]
+    where = folders[0] if len(folders) == 1 else pathlib.Path()
+    runs = [files.read(folder) for folder in folders]
+    found, answers = results.compute(runs)
+    _replace(data or where / "results.json", json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _replace(page or where / "report.html", pages.build(found, answers, runs))
+    for line in tables.lines(found):
+        log(line)
+    log(f"report: {page or where / 'report.html'}")
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", str(path), "name another file") from None

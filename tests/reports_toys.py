@@ -1,0 +1,215 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Work directories as a run leaves them, made by hand: a grid of questions, labelled texts, sentence pairs."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import random
+
+CONTEXTS = {
+    "en": "🍎 Anna went to the market on Monday and bought three apples. She paid in coins.",
+    "de": "🍎 Anna ging am Montag auf den Markt und kaufte drei Äpfel. Sie zahlte mit Münzen.",
+    "ar": "🍎 ذهبت آنا إلى السوق يوم الاثنين واشترت ثلاث تفاحات. دفعت نقدا.",
+}
+ANSWERS = {"en": "three apples", "de": "drei Äpfel", "ar": "ثلاث تفاحات"}
+QUESTIONS = {"en": "What did Anna buy?", "de": "Was kaufte Anna?", "ar": "ماذا اشترت آنا؟"}
+NOTHING = {"training": [], "selection": [], "teacher": []}
+
+
+def write(path: pathlib.Path, value) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
+def write_lines(path: pathlib.Path, values) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(v, ensure_ascii=False) + "\n" for v in values), encoding="utf-8")
+
+
+def run(folder: pathlib.Path, stages, *, seed=0, compare=(), controls=(), **more) -> pathlib.Path:
+    config = {"stages": list(stages), "controls": list(controls), "report": {"compare": list(compare)}, "seed": seed}
+    write(folder / "config.json", config | {"method": {"name": "gxlt", "variant": "all"}} | more)
+    environment = {"command": ["python", "-m", "xlkd.main"], "git": "abc", "git_changes": False, "devices": ["cpu:0"]}
+    write(folder / "environment.json", environment)
+    return folder
+
+
+def stage(folder: pathlib.Path, number: int, name: str, by_set, *, seen=NOTHING, start="package:multilingual", **more):
+    """A finished stage with its rows by evaluation set."""
+    here = folder / "stages" / f"{number:02d}-{name}"
+    results = {"version": 1, "stage": name, "method": "gxlt", "task": "qa", "start": start, "steps": 10, "rows": 100}
+    results |= {"lr": 1e-4, "seconds": 12.5, "parameters": 1000, "sets": {}}
+    results["contamination"] = {"eval": {"flagged": 0, "rows": 1, "kinds": {}, "examples": []}}
+    write(here / "results.json", results | ({} if seen is None else {"seen": seen}) | more)
+    for set, of in by_set.items():
+        write_lines(here / "rows" / f"{set}.jsonl", of)
+        for step, mean in ((0, 20.0), (5, 40.0), (10, 45.0)):
+            cells = {"toy en-en": {"f1": mean, "n": 3}}
+            write(
+                here / "evaluation" / f"{step}-{set}.json", {"step": step, "main": "f1", "mean": mean, "cells": cells}
+            )
+    metrics = [
+        {
+            "step": s,
+            "loss": 3 / s,
+            "ce": 2 / s,
+            "kl": 1 / s,
+            "coefficient": 0.3 + 0.05 * s,
+            "agreement": 0.9,
+            "lr": 1e-4,
+        }
+        for s in range(1, 11)
+    ]
+    write_lines(here / "metrics.jsonl", metrics)
+    (here / "done").touch()
+    return here
+
+
+def questions(right: float, *, seed=0, groups=30, languages=("en", "de", "ar"), set="toy", tag=""):
+    """A grid; each question is answered right with the given chance, half right otherwise."""
+    rng = random.Random(f"{seed} {right} {tag}")
+    rows = []
+    for group in range(groups):
+        for q in languages:
+            for c in languages:
+                hit = rng.random() < right
+                answer, start = ANSWERS[c], CONTEXTS[c].index(ANSWERS[c])
+                said = answer if hit else CONTEXTS[c][:4]
+                rows.append(
+                    {
+                        "key": f"{set}{group}{q}{c}",
+                        "id": f"q{group}",
+                        "group": f"g{group}",
+                        "set": set,
+                        "question_language": q,
+                        "context_language": c,
+                        "f1": 100.0 if hit else 25.0,
+                        "em": 100.0 if hit else 0.0,
+                        "prediction": said,
+                        "start": start if hit else 0,
+                        "end": start + len(answer) if hit else 4,
+                    }
+                )
+    return rows
+
+
+def question_texts(rows, context=None):
+    return [
+        {key: row[key] for key in ("key", "id", "group", "set", "question_language", "context_language")}
+        | {
+            "question": QUESTIONS[row["question_language"]],
+            "context": (context or CONTEXTS)[row["context_language"]],
+            "answers": [
+                {
+                    "text": ANSWERS[row["context_language"]],
+                    "start": (context or CONTEXTS)[row["context_language"]].index(ANSWERS[row["context_language"]]),
+                }
+            ],
+        }
+        for row in rows
+    ]
+
+
+def labelled(right, *, languages=("en", "de", "sw"), groups=30, route=None, seed=0):
+    """`right`: the chance by language."""
+    rng = random.Random(f"{seed} {right}")
+    rows = []
+    for group in range(groups):
+        for language in languages:
+            gold = ("entailment", "neutral", "contradiction")[group % 3]
+            hit = rng.random() < right[language]
+            row = {
+                "key": f"{language}{group}",
+                "id": f"{group}",
+                "group": f"p{group // 3 if groups > 60 else group}",
+                "set": "xnli",
+                "language": language,
+                "gold": gold,
+                "prediction": gold if hit else "neutral" if gold != "neutral" else "entailment",
+                "accuracy": 100.0 * hit,
+            }
+            rows.append(row | ({"route": route(language)} if route else {}))
+    return rows
+
+
+def retrieved(right, *, languages=("de", "ar"), groups=30, seed=0):
+    rng = random.Random(f"{seed} {right}")
+    return [
+        {
+            "key": f"{language}{group}",
+            "id": f"{group}",
+            "group": f"d{group}",
+            "set": "ntrex",
+            "source_language": "en",
+            "target_language": language,
+            "to_source": 100.0 * (rng.random() < right),
+            "to_target": 100.0 * (rng.random() < right),
+        }
+        for group in range(groups)
+        for language in languages
+    ]
+
+
+def grid_run(folder: pathlib.Path, *, seed=0, languages=("en", "de", "ar")) -> pathlib.Path:
+    """English, then cross-entropy and self-distillation from it."""
+    run(folder, ("english", "ce", "skd"), seed=seed, compare=("ce:english", "skd:ce"), controls=("ce", "skd"))
+    first = questions(0.3, seed=seed, languages=languages)
+    seen = {"training": ["en"], "selection": [], "teacher": []}
+    more = {"training": ["de", "en"], "selection": [], "teacher": ["en"]}
+    met = {"eval": {"flagged": 30, "rows": len(first), "kinds": {"parallel id": 30}, "by_language": {"de": 30},
+                    "examples": [{"kind": "parallel id", "id": "q1", "language": "de", "text": "…"}]}}  # fmt: skip
+    ceilings = {"eval": {language: {"f1": 99.5, "em": 98.0} for language in languages}}
+    stage(folder, 1, "english", {"eval": first}, seen=seen, rows=500)
+    stage(folder, 2, "ce", {"eval": questions(0.6, seed=seed, languages=languages)}, seen=more, start="english",
+          contamination=met, ceilings=ceilings)  # fmt: skip
+    stage(folder, 3, "skd", {"eval": questions(0.65, seed=seed, tag="skd", languages=languages)}, seen=more,
+          start="english", contamination=met, steps=12, ceilings=ceilings)  # fmt: skip
+    write_lines(folder / "texts" / "eval.jsonl", question_texts(first))
+    return folder
+
+
+def label_run(folder: pathlib.Path, *, seed=0, groups=40) -> pathlib.Path:
+    """Branches, which answer unseen languages along two routes, and all terms; supervised en and de, unseen sw."""
+    run(folder, ("branches", "mblm"), seed=seed, compare=("mblm:branches",), controls=("branches", "mblm"))
+    seen = {"training": ["de", "en"], "selection": ["en"], "teacher": ["de", "en"]}
+    own = labelled(
+        {"en": 0.8, "de": 0.7, "sw": 0.4}, groups=groups, route=lambda lang: lang if lang != "sw" else "mixture"
+    )
+    pivot = labelled({"sw": 0.3}, languages=("sw",), groups=groups, route=lambda lang: "en")
+    best = labelled(
+        {"en": 0.8, "de": 0.7, "sw": 0.9}, groups=groups, route=lambda lang: lang if lang != "sw" else "mixture"
+    )
+    stage(folder, 1, "branches", {"eval": own + pivot}, seen=seen, task="classify")
+    stage(folder, 2, "mblm", {"eval": best}, seen=seen, task="classify")
+    texts = [
+        {key: row[key] for key in ("key", "id", "group", "set", "language")}
+        | {"text": f"A text in {row['language']}", "second": "Another", "label": row["gold"]}
+        for row in own
+    ]
+    write_lines(folder / "texts" / "eval.jsonl", texts)
+    return folder
+
+
+def pair_run(folder: pathlib.Path, *, seed=0) -> pathlib.Path:
+    """Alignment of a start point, with the method's own table and pictures."""
+    run(folder, ("start", "align"), seed=seed)
+    stage(folder, 1, "start", {"retrieval": retrieved(0.3)}, task="parallel", rows=0)
+    here = stage(folder, 2, "align", {"retrieval": retrieved(0.8)}, task="parallel", start="start", rows=900)
+    rng = random.Random(seed)
+    for name, wide in (("before", 2.0), ("after", 0.4)):
+        points = [
+            {"x": i % 5 + wide * rng.random(), "y": i // 5 + wide * rng.random(), "language": lang, "id": str(i)}
+            for i in range(20)
+            for lang in ("en", "de", "ar")
+        ]
+        write(
+            here / "report" / f"{name}.json", {"kind": "picture", "title": f"sentence vectors {name}", "points": points}
+        )
+    rows = [["de", 0.25, 0.8], ["ar", 0.5, 0.6]]
+    columns = ["language", "error rate", "precision"]
+    write(
+        here / "report" / "words.json", {"kind": "table", "title": "Word alignment", "columns": columns, "rows": rows}
+    )
+    return folder

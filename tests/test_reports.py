@@ -1,0 +1,320 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a report says of a run: numbers, intervals, badges, differences, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+from reports_toys import NOTHING, grid_run, label_run, labelled, pair_run, questions, retrieved, run, stage, write
+
+from xlkd import reports
+from xlkd.errors import UserError
+from xlkd.metrics import averages, statistics
+
+
+def report(*folders: pathlib.Path) -> tuple[dict, list[str]]:
+    lines: list[str] = []
+    where = folders[0]
+    reports.write(folders, lines.append, page=where / "report.html", data=where / "results.json")
+    return json.loads((where / "results.json").read_text()), lines
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory) -> tuple[dict, list[str]]:
+    return report(grid_run(tmp_path_factory.mktemp("grid")))
+
+
+def test_cells_and_averages_are_means_of_the_rows(grid):
+    shown = grid[0]["sets"]["toy"]["systems"]["ce"]
+    rows = questions(0.6)
+    cell = [row["f1"] for row in rows if (row["question_language"], row["context_language"]) == ("en", "de")]
+    assert shown["cells"]["en-de"]["f1"]["value"] == pytest.approx(sum(cell) / len(cell), abs=1e-6)
+    scores = {tuple(name.split("-")): entry["em"]["value"] for name, entry in shown["cells"].items()}
+    for name, average in averages.averages(scores, ["ar", "de", "en"], seen={"de", "en"}).items():
+        if name != "worst" and average.value is not None:
+            assert shown["averages"][name]["em"]["value"] == pytest.approx(average.value, abs=1e-5), name
+    lowest = shown["worst"]["f1"]
+    assert lowest["value"] == min(entry["f1"]["value"] for entry in shown["cells"].values())
+    assert shown["cells"][lowest["cell"]]["f1"]["value"] == lowest["value"]
+
+
+def test_both_forms_of_gxlt_are_shown_and_named(grid):
+    found = grid[0]["sets"]["toy"]["systems"]["skd"]["averages"]
+    assert (len(found["gxlt"]["cells"]), len(found["gxlt_off"]["cells"]), len(found["xlt"]["cells"])) == (9, 6, 3)
+    text = "\n".join(grid[1])
+    assert "G-XLT, diagonal included" in text
+    assert "G-XLT, without the diagonal" in text
+
+
+def test_intervals_and_verdicts_are_those_of_the_statistics(grid):
+    def cells(rows):
+        found: dict = {}
+        for row in rows:
+            found.setdefault(f"{row['question_language']}-{row['context_language']}", []).append(row)
+        return {
+            name: statistics.Cell([r["id"] for r in of], [r["group"] for r in of], [r["f1"] for r in of])
+            for name, of in sorted(found.items())
+        }
+
+    expected = statistics.compare([cells(questions(0.65, tag="skd"))], [cells(questions(0.6))])
+    shown = grid[0]["sets"]["toy"]["comparisons"]["skd:ce"]["cells"]
+    for name, result in expected.cells.items():
+        assert shown[name]["f1"]["low"] == pytest.approx(result.low, abs=1e-6)
+        assert shown[name]["f1"]["adjusted"] == result.adjusted
+        assert shown[name]["f1"]["verdict"] == result.verdict
+
+
+def test_the_interval_of_the_transfer_gap_holds_its_value_and_its_difference_is_neither_better_nor_worse(grid):
+    data = grid[0]["sets"]["toy"]
+    gap = data["systems"]["ce"]["averages"]["transfer_gap"]["f1"]
+    assert gap["low"] < gap["value"] < gap["high"]
+    for compared in data["comparisons"].values():
+        assert compared["averages"]["transfer_gap"]["f1"]["verdict"] not in ("better", "worse")
+
+
+def test_badges_are_those_of_both_languages_and_contaminated_rows_are_not_zero_shot(grid):
+    systems = grid[0]["sets"]["toy"]["systems"]
+    assert systems["english"]["cells"]["en-de"]["badges"] == ["T"]
+    assert systems["english"]["cells"]["de-ar"]["word"] == "zero-shot"
+    assert systems["english"]["cells"]["en-ar"]["word"] == "transferred"
+    assert systems["english"]["cells"]["en-en"]["word"] == "supervised"
+    assert systems["ce"]["cells"]["en-de"]["badges"] == ["T", "K", "C"]
+    assert systems["ce"]["cells"]["ar-ar"]["badges"] == []
+    assert any("30 of 270 rows of eval were met in training" in line for line in grid[1])
+
+
+def test_a_difference_is_said_in_words_with_its_interval(grid):
+    number = grid[0]["sets"]["toy"]["comparisons"]["skd:ce"]["averages"]["gxlt"]["f1"]
+    assert number["verdict"] == "cannot tell"
+    said = [line for line in grid[1] if line.startswith("self-distillation [skd] against cross-entropy [ce]")]
+    assert any("diagonal included: +1.1 (95% interval −5.3 to 7.5): cannot tell." in line for line in said)
+    assert any("does not show that one is better" in line for line in said)
+
+
+def test_unequal_budgets_are_shown(grid):
+    found = {(one["a"], one["b"]): one["differ"] for one in grid[0]["budgets"]}
+    assert found["ce", "english"] == {"rows": [100, 500]}
+    assert found["skd", "ce"] == {"steps": [12, 10]}
+
+
+def test_means_over_other_languages_are_not_compared(grid):
+    compared = grid[0]["sets"]["toy"]["comparisons"]["ce:english"]
+    assert "xlt_seen" in compared["not_compared"]
+    assert "xlt_seen" not in compared["averages"]
+
+
+def test_data_sets_joined_in_one_set_stay_apart(tmp_path):
+    run(tmp_path, ("one",))
+    rows = questions(0.5, set="mlqa", languages=("en", "de")) + questions(0.9, set="xquad", languages=("en",))
+    stage(tmp_path, 1, "one", {"eval": rows})
+    found, lines = report(tmp_path)
+    assert set(found["sets"]) == {"mlqa", "xquad"}
+    gxlt = found["sets"]["mlqa"]["systems"]["one"]["averages"]["gxlt"]
+    assert gxlt["title"].startswith("4 of 49 cells of gxlt")
+    assert any("4 of 49 cells of gxlt" in line for line in lines)
+
+
+def test_supervised_and_zero_shot_languages_stand_apart_and_routes_are_two_columns(tmp_path):
+    found, _ = report(label_run(tmp_path))
+    data = found["sets"]["xnli"]
+    assert list(data["systems"]) == ["branches (en)", "branches (mixture)", "mblm"]
+    means = data["systems"]["mblm"]["averages"]
+    assert means["supervised_mean"]["cells"] == ["de", "en"]
+    assert means["zero_shot_mean"]["cells"] == ["sw"]
+    both = [data["systems"][f"branches ({route})"]["averages"] for route in ("en", "mixture")]
+    assert both[0]["supervised_mean"] == both[1]["supervised_mean"]
+    assert both[0]["zero_shot_mean"]["accuracy"] != both[1]["zero_shot_mean"]["accuracy"]
+    assert (
+        data["comparisons"]["mblm:branches (mixture)"]["averages"]["zero_shot_mean"]["accuracy"]["verdict"] == "better"
+    )
+    assert data["majority"]["sw"] == 35.0
+    assert data["systems"]["mblm"]["routes"]["sw"] == {"mixture": 40}
+
+
+def test_macro_f1_has_an_interval_and_a_difference(tmp_path):
+    found, _ = report(label_run(tmp_path))
+    data = found["sets"]["xnli"]
+    rows = [row for row in labelled({"en": 0.8, "de": 0.7, "sw": 0.9}, groups=40) if row["language"] == "de"]
+    of = []
+    for label in ("entailment", "neutral", "contradiction"):
+        right = sum(row["gold"] == row["prediction"] == label for row in rows)
+        of.append(2 * right / sum((row["gold"] == label) + (row["prediction"] == label) for row in rows))
+    number = data["systems"]["mblm"]["cells"]["de"]["macro_f1"]
+    assert number["value"] == pytest.approx(100 * sum(of) / 3, abs=1e-5)
+    assert number["low"] < number["value"] < number["high"]
+    a, b = (data["systems"][name]["cells"]["sw"]["macro_f1"]["value"] for name in ("mblm", "branches (en)"))
+    assert data["comparisons"]["mblm:branches (en)"]["cells"]["sw"]["macro_f1"]["value"] == pytest.approx(
+        a - b, abs=1e-5
+    )
+
+
+def test_a_set_that_helped_to_choose_ends_zero_shot(tmp_path):
+    run(tmp_path, ("one",))
+    rows = labelled({"en": 0.8, "sw": 0.5}, languages=("en", "sw"))
+    seen = {"training": ["en"], "selection": ["en", "sw"], "teacher": []}
+    stage(tmp_path, 1, "one", {"eval": rows}, seen=seen, task="classify")
+    found, _ = report(tmp_path)
+    shown = found["sets"]["xnli"]["systems"]["one"]
+    assert (shown["cells"]["sw"]["word"], shown["cells"]["sw"]["badges"]) == ("transferred", ["S"])
+    assert "zero_shot_mean" not in shown["averages"]
+
+
+def test_without_a_record_of_contamination_nothing_is_called_zero_shot(tmp_path):
+    run(tmp_path, ("one",))
+    stage(tmp_path, 1, "one", {"eval": labelled({"sw": 0.5}, languages=("sw",))}, contamination={}, task="classify")
+    cell = report(tmp_path)[0]["sets"]["xnli"]["systems"]["one"]["cells"]["sw"]
+    assert (cell["word"], cell["badges"]) == ("transferred", ["?"])
+
+
+def test_retrieval_both_ways_before_and_after(tmp_path):
+    found, lines = report(pair_run(tmp_path))
+    data = found["sets"]["ntrex"]
+    assert list(data["comparisons"]) == ["align:start"]
+    rows = [row["to_target"] for row in retrieved(0.8) if row["target_language"] == "de"]
+    assert data["systems"]["align"]["cells"]["en-de"]["to_target"]["value"] == pytest.approx(sum(rows) / len(rows))
+    assert data["comparisons"]["align:start"]["averages"]["macro_mean"]["retrieval"]["verdict"] == "better"
+    assert any("Word alignment" in line for line in lines)
+
+
+def test_scores_without_rows_stand_apart_without_interval(tmp_path):
+    run(tmp_path, ("one",))
+    scores = {"step": 10, "main": "aer", "mean": 20.0, "cells": {"en-de": {"aer": 20.0, "n": 3}}}
+    here = stage(tmp_path, 1, "one", {}, sets={"links": scores})
+    before = scores | {"step": 0, "mean": 30.0, "cells": {"en-de": {"aer": 30.0, "n": 3}}}
+    write(here / "evaluation" / "0-links.json", before)
+    found, lines = report(tmp_path)
+    assert found["sets"] == {}
+    assert found["plain"]["links"]["one"]["after"]["en-de"]["aer"] == 20.0
+    assert any("en-de" in line and "30.0 → 20.0" in line for line in lines)
+
+
+def test_numbers_without_a_record_of_what_was_seen_are_not_shown(tmp_path):
+    run(tmp_path, ("one",))
+    stage(tmp_path, 1, "one", {"eval": questions(0.5)}, seen=None)
+    found, lines = report(tmp_path)
+    assert found["sets"] == {}
+    assert any("does not say which labels were seen" in line for line in lines)
+
+
+def test_rows_that_contradict_the_stage_are_told(tmp_path):
+    run(tmp_path, ("one",))
+    sets = {"eval": {"step": 10, "main": "f1", "mean": 1.0, "cells": {"toy en-en": {"f1": 1.0, "em": 0.0, "n": 30}}}}
+    stage(tmp_path, 1, "one", {"eval": questions(0.5)}, sets=sets)
+    assert any("toy en-en, f1: rows say" in note for note in report(tmp_path)[0]["notes"])
+
+
+def test_an_unfinished_run_shows_what_is_done_and_how_far_it_is(tmp_path):
+    grid_run(tmp_path)
+    last = tmp_path / "stages" / "03-skd"
+    (last / "done").unlink()
+    (last / "checkpoints" / "8").mkdir(parents=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    write(tmp_path / "config.json", config | {"stages": [*config["stages"], "later"], "skd": {"budget": {"steps": 40}}})
+    with (last / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 11, "lo')  # as a kill leaves it
+    found, lines = report(tmp_path)
+    told = found["runs"][0]["stages"]
+    assert found["state"] == "unfinished"
+    assert (told["skd"]["step"], told["skd"]["of"], told["skd"]["checkpoint"]) == (10, 40, 8)
+    assert told["skd"]["scores"]["eval"] == {"step": 10, "main": "f1", "mean": 45.0}
+    assert told["later"] == {"state": "to come"}
+    assert list(found["sets"]["toy"]["systems"]) == ["english", "ce"]
+    assert any("stage skd: unfinished, step 10 of 40" in line for line in lines)
+
+
+def test_controls_that_were_not_asked_for_are_not_to_come(tmp_path):
+    grid_run(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    write(tmp_path / "config.json", config | {"method": {"variant": "ce"}, "stages": ["english", "ce", "skd", "zs"],
+                                              "controls": ["ce", "skd", "zs"]})  # fmt: skip
+    assert "zs" not in report(tmp_path)[0]["runs"][0]["stages"]
+
+
+def test_runs_that_differ_in_seed_only_are_seeds_of_one_system(tmp_path):
+    folders = [grid_run(tmp_path / str(seed), seed=seed) for seed in range(3)]
+    found, _ = report(*folders)
+    data = found["sets"]["toy"]
+    assert list(data["systems"]) == ["english", "ce", "skd"]
+    number = data["comparisons"]["skd:ce"]["averages"]["gxlt"]["f1"]
+    assert len(number["by_seed"]) == 3
+    assert number["value"] == pytest.approx(sum(number["by_seed"]) / 3, abs=1e-5)
+    assert "3 seeds" in data["comparisons"]["skd:ce"]["caption"]
+    assert found["stages"]["ce"]["seeds"] == [0, 1, 2]
+
+
+def test_macro_f1_over_seeds_is_shown_without_a_difference(tmp_path):
+    found, _ = report(*(label_run(tmp_path / str(seed), seed=seed) for seed in range(2)))
+    data = found["sets"]["xnli"]
+    assert len(data["systems"]["mblm"]["cells"]["de"]["macro_f1"]["by_seed"]) == 2
+    assert "macro_f1" not in data["comparisons"]["mblm:branches (en)"]["cells"]["de"]
+
+
+def test_other_configs_stand_side_by_side_and_are_compared_with_the_first(tmp_path):
+    for name, right in (("a", 0.4), ("b", 0.9)):
+        run(tmp_path / name, ("english",), optim={"lr": right})
+        stage(tmp_path / name, 1, "english", {"eval": questions(right)}, lr=right)
+    found, _ = report(tmp_path / "a", tmp_path / "b")
+    assert found["sets"]["toy"]["comparisons"]["b/english:a/english"]["averages"]["gxlt"]["f1"]["verdict"] == "better"
+    assert found["budgets"] == [{"a": "b/english", "b": "a/english", "differ": {"lr": [0.9, 0.4]}}]
+
+
+def test_runs_that_answered_other_questions_are_refused(tmp_path):
+    for name, groups in (("a", 30), ("b", 29)):
+        run(tmp_path / name, ("english",), groups=groups)
+        stage(tmp_path / name, 1, "english", {"eval": questions(0.5, groups=groups)})
+    with pytest.raises(UserError, match="questions on one side only"):
+        report(tmp_path / "a", tmp_path / "b")
+
+
+def test_runs_without_a_common_data_set_are_refused(tmp_path):
+    for name in ("mlqa", "xquad"):
+        run(tmp_path / name, ("english",), data={"eval": name})
+        stage(tmp_path / name, 1, "english", {"eval": questions(0.5, set=name)})
+    with pytest.raises(UserError, match="no data set in common"):
+        report(tmp_path / "mlqa", tmp_path / "xquad")
+
+
+def test_stages_of_one_run_that_answered_other_questions_are_told_apart_not_refused(tmp_path):
+    run(tmp_path, ("a", "b"), compare=("b:a", "b:nothing"))
+    stage(tmp_path, 1, "a", {"eval": questions(0.5)})
+    stage(tmp_path, 2, "b", {"eval": questions(0.5, groups=20)})
+    found, _ = report(tmp_path)
+    assert found["sets"]["toy"]["comparisons"] == {}
+    assert any("not compared" in note for note in found["notes"])
+    assert any("b:nothing is no pair of stages" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize("damage", ["nothing", "no config", "broken rows"])
+def test_what_cannot_be_read_is_one_line(tmp_path, damage):
+    folder = tmp_path / "run"
+    if damage != "nothing":
+        grid_run(folder)
+    if damage == "no config":
+        (folder / "config.json").unlink()
+    if damage == "broken rows":
+        path = folder / "stages" / "02-ce" / "rows" / "eval.jsonl"
+        path.write_text(path.read_text() + "{\n")
+    with pytest.raises(UserError, match="line 271" if damage == "broken rows" else str(folder)):
+        report(folder)
+
+
+def test_one_seed_twice_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the same config and seed"):
+        report(grid_run(tmp_path / "a"), grid_run(tmp_path / "b"))
+
+
+def test_the_order_of_rows_does_not_matter(tmp_path):
+    a, b = grid_run(tmp_path / "a"), grid_run(tmp_path / "b")
+    path = b / "stages" / "03-skd" / "rows" / "eval.jsonl"
+    path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n")
+    assert report(a)[0]["sets"] == report(b)[0]["sets"]
+
+
+def test_ids_that_are_not_unique_in_a_cell_are_told_apart_by_key(tmp_path):
+    run(tmp_path, ("one",))
+    rows = [row | {"id": "same"} for row in questions(0.5)]
+    stage(tmp_path, 1, "one", {"eval": rows}, seen=NOTHING)
+    assert report(tmp_path)[0]["sets"]["toy"]["systems"]["one"]["cells"]["en-en"]["n"] == 30

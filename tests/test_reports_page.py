@@ -1,0 +1,242 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The page: offline, small, escaped, right to left where it should be; and looked at in a browser where one is found."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+
+import pytest
+from reports_toys import (
+    ANSWERS,
+    CONTEXTS,
+    grid_run,
+    label_run,
+    pair_run,
+    question_texts,
+    questions,
+    run,
+    stage,
+    write_lines,
+)
+
+from xlkd import reports
+
+HOSTILE = "</script><script>document.title='taken'</script><!-- <img src=x onerror=alert(1)> & \"' \u2028"
+
+
+def page(folder: pathlib.Path) -> str:
+    reports.write(folder, lambda line: None)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def embedded(text: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+
+
+def hostile_run(folder: pathlib.Path) -> pathlib.Path:
+    """Everything that comes from data is hostile."""
+    run(folder, ("one",))
+    rows = [row | {"id": HOSTILE, "prediction": HOSTILE} for row in questions(0.5, languages=("en", "ar"))]
+    met = {"flagged": 1, "rows": 9, "kinds": {HOSTILE: 1}, "examples": [{"kind": "x", "id": "1", "text": HOSTILE}]}
+    here = stage(folder, 1, "one", {"eval": rows}, contamination={"eval": met}, start=HOSTILE)
+    extras = {"kind": "table", "title": HOSTILE, "columns": [HOSTILE], "rows": [[HOSTILE]]}
+    write_lines(here / "report" / "table.json", [extras])
+    texts = question_texts(rows, {language: HOSTILE + text for language, text in CONTEXTS.items()})
+    write_lines(folder / "texts" / "eval.jsonl", [text | {"question": HOSTILE} for text in texts])
+    return folder
+
+
+class Tags(html.parser.HTMLParser):
+    """What a browser would see as elements."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_text_from_data_is_never_markup(tmp_path):
+    text = page(hostile_run(tmp_path))
+    tags = Tags(text).found
+    assert [tag for tag, _ in tags].count("script") == 2
+    assert "img" not in {tag for tag, _ in tags}
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on") or name == "style"]
+    assert "<!--" not in text
+    assert html.escape(HOSTILE.split("\u2028")[0].strip()) in text
+    held = embedded(text)["sets"][0]
+    assert held["rows"][0]["q"] == HOSTILE
+    assert held["contexts"][0].startswith(HOSTILE)
+
+
+def test_the_page_asks_for_nothing_from_outside(tmp_path):
+    text = page(grid_run(tmp_path))
+    for tag, attributes in Tags(text).found:
+        assert tag not in {"link", "img", "iframe", "base", "object"}
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith("#")
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_the_policy_allows_the_page_s_own_style_and_script_alone(tmp_path):
+    text = page(grid_run(tmp_path))
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[1]
+    assert policy.startswith("default-src 'none';")
+    for tag in ("style", "script"):
+        own = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S)[1]
+        digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_contexts_stand_once_and_what_was_left_out_is_counted(tmp_path):
+    held = embedded(page(grid_run(tmp_path)))["sets"][0]
+    assert sorted(held["contexts"]) == sorted(CONTEXTS.values())
+    assert held["left"] == {"shown": 270, "sampled": 270, "all": 270}
+    assert held["first"] == [held["systems"].index("skd"), held["systems"].index("english")]
+
+
+def test_a_page_has_at_most_five_megabytes_whatever_the_data(tmp_path):
+    run(tmp_path, ("one",))
+    rows = questions(0.5, groups=40, languages=("en", "de"))
+    stage(tmp_path, 1, "one", {"eval": rows})
+    texts = [row | {"context": f"{i}" + "<" * 40_000} for i, row in enumerate(question_texts(rows))]
+    write_lines(tmp_path / "texts" / "eval.jsonl", texts)
+    text = page(tmp_path)
+    assert 1_000_000 < len(text.encode()) <= 5_000_000
+    left = embedded(text)["sets"][0]["left"]
+    assert 0 < left["shown"] < left["sampled"] == 160
+
+
+def test_a_section_that_is_too_large_gives_way_and_says_so(tmp_path):
+    folder = pair_run(tmp_path)
+    rows = [[f"row {i}", "x" * 60_000] for i in range(100)]
+    table = {"kind": "table", "title": "Long", "columns": ["a", "b"], "rows": rows}
+    write_lines(folder / "stages" / "02-align" / "report" / "long.json", [table])
+    text = page(folder)
+    assert len(text.encode()) <= 5_000_000
+    assert "Left out: too large for one page" in text
+    assert "macro mean" in text
+
+
+def test_every_stage_has_curves_and_pictures_share_their_axes(tmp_path):
+    text = page(pair_run(tmp_path))
+    for name in ("coefficient", "agreement", "loss, ce, kl", "sentence vectors before", "sentence vectors after"):
+        assert name in text
+    assert text.index("sentence vectors before") < text.index("sentence vectors after")
+    figure = text[text.index("sentence vectors after") :]
+    xs = [float(x) for x in re.findall(r'class="dot s\d+" cx="([\d.]+)"', figure[: figure.index("</svg>")])]
+    assert max(xs) < 330  # the picture before reaches further, and the axes are its as well
+
+
+def test_figures_that_are_not_finite_or_missing_do_not_break_a_panel(tmp_path):
+    folder = grid_run(tmp_path)
+    path = folder / "stages" / "02-ce" / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": NaN}\n{"step": 2}\n{"step": 3, "loss": 0.0, "note": "text"}\n')
+    assert "nan" not in page(folder).lower().split("<h2")[4]
+
+
+def test_unequal_budgets_and_verdicts_are_marked(tmp_path):
+    text = page(grid_run(tmp_path))
+    assert "≠" in text
+    assert 'class="up3"' in text
+    assert "cannot tell" in text
+
+
+def test_the_door_writes_where_it_is_told_and_refuses_in_one_line(tmp_path):
+    folder = grid_run(tmp_path / "run")
+    out, data = tmp_path / "page.html", tmp_path / "numbers.json"
+
+    def door(*arguments: str):
+        command = [sys.executable, "-m", "xlkd.report", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+
+    done = door(str(folder), f"--out={out}", f"--json={data}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert out.exists()
+    assert json.loads(data.read_text())["version"] == 1
+    assert not (folder / "report.html").exists()
+    for arguments, said in (
+        ((), "no work directory"),
+        (("nowhere",), "no such folder"),
+        ((str(folder), str(folder)), "twice"),
+        ((str(folder), "--ouT=x"), "unknown flag"),
+    ):
+        refused = door(*arguments)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+
+def test_nothing_of_jax_is_imported():
+    code = "import sys, xlkd.report; from xlkd.reports import page, results; print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not found:
+        pytest.skip("no headless browser found (chromium, chromium-browser, google-chrome)")
+
+    def ask(path: pathlib.Path, *flags: str) -> str:
+        quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files")
+        command = [found, *quiet, f"--user-data-dir={path.parent / 'profile'}", *flags, path.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=path.parent).stdout
+
+    return ask
+
+
+def drawn(png: bytes) -> float:
+    """The share of bytes that are not as their neighbours': next to nothing on a blank page."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    at, parts = 8, []
+    while at < len(png):
+        size, kind = struct.unpack(">I4s", png[at : at + 8])
+        parts.append(png[at + 8 : at + 8 + size] if kind == b"IDAT" else b"")
+        at += size + 12
+    raw = zlib.decompress(b"".join(parts))
+    return 1 - raw.count(0) / len(raw)
+
+
+@pytest.mark.parametrize(("build", "width"), [(grid_run, 1300), (label_run, 390)])
+def test_a_screenshot_is_not_blank(tmp_path, browser, build, width):
+    page(build(tmp_path))
+    frame = tmp_path / "frame.html"  # browsers open no window of 390 pixels, but a frame may be as narrow
+    frame.write_text(f'<body style="margin:0"><iframe src="report.html" width={width} height=1500 style="border:0">')
+    shot = tmp_path / "shot.png"
+    browser(frame, f"--window-size={width},1500", f"--screenshot={shot}")
+    assert 0.02 < drawn(shot.read_bytes()) < 0.6
+
+
+def test_the_explorer_marks_answers_and_runs_nothing_of_the_data(tmp_path, browser):
+    page(grid_run(tmp_path / "grid"))
+    tree = browser(tmp_path / "grid" / "report.html", "--dump-dom")
+    gold = re.findall(r'<p class="text" lang="(\w+)" dir="(\w+)">(.*?)</p>', tree)
+    assert {lang: dir for lang, dir, _ in gold} == {"en": "auto", "de": "auto", "ar": "rtl"}
+    for language, _, text in gold:
+        marked = "".join(
+            part for names, part in re.findall(r'<span class="([^"]+)">(.*?)</span>', text) if "gold" in names
+        )
+        assert marked == ANSWERS[language]  # though a character outside the first plane stands before it
+    page(hostile_run(tmp_path / "hostile"))
+    tree = browser(tmp_path / "hostile" / "report.html", "--dump-dom")
+    assert "<title>Report: hostile</title>" in tree
+    assert "alert(1)&gt;" in tree
+    assert "<img" not in tree.split('<script type="application/json"')[0]

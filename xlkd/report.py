@@ -1,0 +1,39 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers with intervals and badges: `python -m xlkd.report WORKDIR [WORKDIR …] [--out=FILE] [--json=FILE]`.
+
+  WORKDIR        what a run wrote, finished or not. Several that differ in their seed only are seeds of one system;
+                 others stand side by side, compared with the first. Runs that answered other questions are refused.
+  --out=FILE     the page; by default WORKDIR/report.html, for several ./report.html
+  --json=FILE    the numbers; by default WORKDIR/results.json, for several ./results.json
+
+The page needs no network and no other file. The same numbers are printed as plain tables. How to read them, and what
+results.json holds: docs/report.md.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from xlkd import door
+from xlkd.errors import UserError
+
+
+def main(arguments: list[str]) -> None:
+    given, folders = door.split(arguments, ("out", "json"))
+    if unknown := [text for text in folders if text.startswith("-")]:
+        raise UserError(f"unknown flag {unknown[0]!r}", "command line", "--help lists the flags")
+    if not folders:
+        raise UserError("no work directory given", "command line", "for example runs/gxlt-1a2b3c4d")
+    page, data = door.new_file(given, "out"), door.new_file(given, "json")
+    from xlkd import reports
+
+    paths = [pathlib.Path(folder).expanduser() for folder in folders]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError("the same work directory twice", "command line", "name each once")
+    reports.write(paths, print, page=page, data=data)
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))

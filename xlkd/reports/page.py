@@ -1,0 +1,129 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The report as one page that needs nothing else: no network, no other file, at most five megabytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from xlkd.reports import explorer, files, looks, panels, sheets, tables, words
+from xlkd.reports.files import Record
+from xlkd.reports.results import DataSet
+
+MOST_BYTES = 5_000_000
+MOST_EXPLORED = 2_500_000
+LEAST_EXPLORED = 200_000
+
+Section = tuple[str, str, str]  # anchor, heading, markup
+
+
+def build(found: Record, answers: Mapping[str, DataSet], runs: Sequence[files.Run]) -> str:
+    """The page; what did not fit is named in its place."""
+    sections = [
+        ("words", "In words", _words(found)),
+        ("stages", "Stages and budgets", sheets.stages(found)),
+        *((f"set{i}", title, sheets.data_set(data)) for i, (title, data) in enumerate(found["sets"].items())),
+        ("plain", "Scores without intervals", sheets.without_intervals(found)),
+        ("curves", "Learning curves", panels.curves(runs)),
+        ("extras", "From the methods", panels.extras(found, runs)),
+    ]
+    sections = _fitting([section for section in sections if section[2]], MOST_BYTES - LEAST_EXPLORED - 100_000)
+    room = MOST_BYTES - 100_000 - sum(len(markup.encode()) for *_, markup in sections)
+    embedded = explorer.embedded(explorer.data(found, answers, runs, min(room, MOST_EXPLORED)))
+    explored = _explorer(embedded)
+    return _page(found, [*sections, ("questions", "Single questions", explored), ("left", "Left out", _left(found))])
+
+
+def _page(found: Record, sections: Sequence[Section]) -> str:
+    title = "Report: " + ", ".join(run["workdir"].rstrip("/").rpartition("/")[2] for run in found["runs"])
+    links = "".join(f'<a href="#{anchor}">{escape(heading)}</a>' for anchor, heading, _ in sections)
+    body = "".join(f'<h2 id="{anchor}">{escape(heading)}</h2>{markup}' for anchor, heading, markup in sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{looks.STYLE}</style></head><body>"
+        f"<h1>{escape(title)}</h1>{_head(found)}<nav>{links}</nav>{body}"
+        f"<script>{looks.SCRIPT}</script></body></html>\n"
+    )
+
+
+def _policy() -> str:
+    """Nothing is loaded, and of scripts and styles only those written here count."""
+    style, script = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (looks.STYLE, looks.SCRIPT)
+    )
+    return (
+        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _head(found: Record) -> str:
+    lines = []
+    for run in found["runs"]:
+        command = " ".join(run.get("command") or ())
+        git = (run.get("git") or "no git revision")[:12] + (", changed since" if run.get("git_changes") else "")
+        devices = _devices(run.get("devices") or ())
+        lines.append(
+            f"<li><b>{escape(run['workdir'])}</b>: {escape(run['state'])}, seed {run['seed']}, config "
+            f"{escape(run['config'])}, {escape(git)}, {escape(devices)}<br><code>{escape(command)}</code></li>"
+        )
+    return f'<ul class="soft">{"".join(lines)}</ul>'
+
+
+def _devices(devices: Sequence[str]) -> str:
+    return ", ".join(devices[:2]) + (f" and {len(devices) - 2} more" if len(devices) > 2 else "") or "devices not known"
+
+
+def _words(found: Record) -> str:
+    unfinished = [
+        f"<li>{escape(run['workdir'])}, stage {escape(name)}: {escape(tables.state(told))}</li>"
+        for run in found["runs"]
+        for name, told in run["stages"].items()
+        if told["state"] != files.DONE
+    ]
+    parts = (
+        [f'<div class="warn"><p>This run has not ended.</p><ul>{"".join(unfinished)}</ul></div>'] if unfinished else []
+    )
+    parts += [f'<p class="warn">{escape(line)}</p>' for line in words.warnings(found)]
+    parts.append(f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in found["sentences"])}</ul>')
+    if not found["sentences"]:
+        parts.append("<p>No two stages have been compared: none are named in <code>report.compare</code>, or they are "
+                     "not done yet.</p>")  # fmt: skip
+    return "".join(parts) + sheets.legend(found)
+
+
+def _explorer(embedded: str) -> str:
+    marks = (
+        '<p class="soft">In the context: <span class="gold">gold answer</span>, <span class="was">baseline</span>, '
+        '<span class="now">system</span>. Fixed: wholly right now and not in the baseline; broken: the other way '
+        "round.</p>"
+    )
+    return (
+        f"{marks}<noscript><p>Scripts are off: the questions need them, all else does not.</p></noscript>"
+        f'<div id="explorer"></div><script type="application/json" id="data">{embedded}</script>'
+    )
+
+
+def _left(found: Record) -> str:
+    lines = [
+        "Scores of all questions stand in stages/NN-NAME/rows of the work directory; those shown above are a seeded "
+        "sample of whole groups, as many as the page can hold.",
+        "Every number of this page stands in results.json with its p, groups and seeds.",
+        *found["notes"],
+    ]
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _fitting(sections: Sequence[Section], room: int) -> list[Section]:
+    """The largest go first until the rest fits; their place says so."""
+    kept = list(sections)
+    while sum(len(markup.encode()) for *_, markup in kept) > room:
+        at = max(range(len(kept)), key=lambda i: len(kept[i][2]))
+        anchor, heading, _ = kept[at]
+        kept[at] = (anchor, heading, "<p>Left out: too large for one page. The numbers stand in results.json.</p>")
+    return kept

@@ -1,0 +1,26 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Sentence retrieval: accuracy in both directions by pair of languages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xlkd.reports import grid
+from xlkd.reports.files import Record
+
+METRICS = ("retrieval", "to_source", "to_target")  # the first is the mean of the two directions
+PRIMARY = ("macro_mean",)
+
+
+def table(rows: Sequence[Record]) -> grid.Table:
+    both = [row | {"retrieval": (row["to_source"] + row["to_target"]) / 2} for row in rows]
+    return grid.Table(METRICS, grid.by_cell(both, _name), lambda cell: tuple(cell.split("-")), learned=False)
+
+
+def means(held: grid.Table) -> dict[str, grid.Mean]:
+    return {"macro_mean": grid.Mean(tuple(held.rows))}
+
+
+def _name(row: Record) -> str:
+    return f"{row['source_language']}-{row['target_language']}"

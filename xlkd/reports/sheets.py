@@ -1,0 +1,327 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the page: budgets, averages, heat-maps of a grid, tables by language, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from xlkd.reports import badges, tables, words
+from xlkd.reports.files import Record
+
+BUDGET = {"rows": "examples", "steps": "steps", "lr": "learning rate", "parameters": "parameters", "seconds": "seconds"}
+ZERO_SHOT_MARK = "Z"
+
+
+def legend(found: Record) -> str:
+    """What badges, intervals and verdicts mean."""
+    letters = tables.used(found)
+    told = [f"<b>{letter}</b> {badges.MEANING[letter]}" for letter in letters]
+    told.append(f"<b>{ZERO_SHOT_MARK}</b> may be called zero-shot: none of T, S, K, C, ?")
+    records = [one["seen"] for one in found["stages"].values() if one.get("seen") is not None]
+    unknown = list(dict.fromkeys(letter for seen in records for letter in badges.unrecorded(seen)))
+    silent = (
+        f" Not recorded, so never shown: {', '.join(f'{x} ({badges.MEANING[x]})' for x in unknown)}." if unknown else ""
+    )
+    of = found["statistics"]
+    return (
+        f'<p class="soft">Badges: {"; ".join(told)}.{silent} A pair of languages carries the badges of both. Small '
+        f"numbers are plain 95% intervals ({of['resamples']:,} resamples of whole groups, seed {of['seed']}). Better "
+        "and worse are Holm's word over all cells of a table, so a cell whose interval excludes 0 may still say "
+        "“cannot tell”; only better (▲) and worse (▼) have a colour.</p>"
+    )
+
+
+def stages(found: Record) -> str:
+    """What each stage was given; what compared systems differ in is marked."""
+    if not found["stages"]:
+        return "<p>No stage has ended yet.</p>"
+    unequal = {(one[side], key) for one in found["budgets"] for key in one["differ"] for side in "ab"}
+    head = _head(["stage", "method", "started from", *BUDGET.values(), "seeds", "labels seen in training"])
+    rows = []
+    for name, one in found["stages"].items():
+        cells = [_plain(one.get("method")), _plain(one.get("start"))]
+        cells += [_plain(one.get(key), "≠" if (name, key) in unequal else "") for key in BUDGET]
+        seen = one.get("seen")
+        cells += [
+            _plain(" ".join(map(str, one["seeds"]))),
+            _plain(" ".join((seen or {}).get("training", ())) or "none"),
+        ]
+        rows.append(f"<tr>{_name(name)}{''.join(cells)}</tr>")
+    lines = [
+        f"<li>{escape(one['a'])} against {escape(one['b'])}: {escape(tables.budget(one['differ']))}</li>"
+        for one in found["budgets"]
+    ]
+    marked = f"<p>≠ Compared systems with unequal budgets:</p><ul>{''.join(lines)}</ul>" if lines else ""
+    return _scroll(head + "".join(rows)) + marked + _contaminated(found)
+
+
+def data_set(data: Record) -> str:
+    """Everything of one data set."""
+    parts = [f'<p class="soft">{_about(data)}</p>']
+    parts.append(_side_by_side(data, "means", _averages))
+    if data["task"] == "qa" and _is_grid(data):
+        for metric in data["metrics"]:
+            parts.append(f"<h3>{words.METRICS[metric]}: question language × context language</h3>{_maps(data, metric)}")
+    else:
+        parts.append(_side_by_side(data, "by language", _by_cell))
+    parts += [_counts(data), _ceilings(data), _routes(data)]
+    return "".join(parts)
+
+
+def without_intervals(found: Record) -> str:
+    """What stages scored without scores by row."""
+    parts = []
+    for where, systems in found["plain"].items():
+        head, *rows = tables.plain_rows(systems)
+        body = "".join(
+            f"<tr>{_name(row[0])}{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in rows
+        )
+        seen = "; ".join(
+            f"{name}: labels seen in training: {' '.join(told['seen'].get('training', ())) or 'none'}"
+            for name, told in systems.items()
+        )
+        said = f'<p class="soft">No intervals, for there are no scores by row. {escape(seen)}.</p>'
+        parts.append(f"<h3>{escape(where)}</h3>{said}{_scroll(_head(head) + body)}")
+    return "".join(parts)
+
+
+def _side_by_side(data: Record, what: str, table: Callable[[Record, str], str]) -> str:
+    """A table a metric, beside each other where there is room."""
+    found = [f"<div><h3>{words.METRICS[metric]}: {what}</h3>{table(data, metric)}</div>" for metric in data["metrics"]]
+    return f'<div class="pair">{"".join(found)}</div>'
+
+
+def _about(data: Record) -> str:
+    texts = list(dict.fromkeys(system["caption"] for system in data["systems"].values()))
+    first = next(iter(data["systems"].values()))
+    count = sum(cell["n"] for cell in first["cells"].values())
+    groups = max(cell[data["main"]]["groups"] for cell in first["cells"].values())
+    return escape(
+        f"Evaluation set {data['in']}, {count:,} scored rows in {len(first['cells'])} cells, up to {groups:,} groups "
+        f"a cell; {'; '.join(texts)}."
+    )
+
+
+def _averages(data: Record, metric: str) -> str:
+    """A row a mean, a column a system, then a column a difference."""
+    names = [name for name in tables.averages(data, metric) if "[" not in name]
+    rows = []
+    for name in names:
+        entry = next(s["averages"][name] for s in data["systems"].values() if name in s["averages"])
+        cells = [_score(system["averages"].get(name), metric) for system in data["systems"].values()]
+        cells += [_verdict(c["averages"].get(name), metric) for c in data["comparisons"].values()]
+        over = "" if len(entry["cells"]) > 12 else ", ".join((*entry["cells"], *entry.get("against", ())))
+        rows.append(f"<tr>{_name(words.average(name, entry), over)}{''.join(cells)}</tr>")
+    if data["task"] == "qa":
+        worst = [_score({metric: w, **w}, metric, w["cell"]) for w in tables.worst(data, metric)]
+        rows.append(f"<tr>{_name('worst cell')}{''.join(worst)}{'<td>–</td>' * len(data['comparisons'])}</tr>")
+    if metric == "accuracy":
+        floor = f"<td>{words.one(data['majority']['macro_mean'])}</td>" * len(data["systems"])
+        rows.append(f"<tr>{_name('majority class')}{floor}{'<td>–</td>' * len(data['comparisons'])}</tr>")
+    return _scroll(_columns(data, "mean") + "".join(rows))
+
+
+def _by_cell(data: Record, metric: str) -> str:
+    """A row a language or pair, the same columns."""
+    rows = []
+    for cell in tables.cells(data):
+        there = [system["cells"].get(cell) for system in data["systems"].values()]
+        cells = [_score(one, metric) for one in there]
+        cells += [_verdict(c["cells"].get(cell), metric) for c in data["comparisons"].values()]
+        first = next(one for one in there if one)
+        told = f"{first['word']}, n = {first['n']:,}" if data["task"] != "retrieval" else f"n = {first['n']:,}"
+        if metric == "accuracy":
+            cells.append(f"<td>{words.one(data['majority'].get(cell))}</td>")
+        rows.append(f"<tr>{_name(cell, told)}{''.join(cells)}</tr>")
+    more = ["majority class"] if metric == "accuracy" else []
+    return _scroll(_columns(data, "language", more) + "".join(rows))
+
+
+def _columns(data: Record, first: str, more: Sequence[str] = ()) -> str:
+    pairs = [f"{one['a']} − {one['b']}" for one in data["comparisons"].values()]
+    return _head([first, *data["systems"], *pairs, *more])
+
+
+# Heat-maps.
+
+
+def _maps(data: Record, metric: str) -> str:
+    languages = sorted({language for cell in tables.cells(data) for language in cell.split("-")})
+    maps = [_map(name, system, metric, languages, _heat) for name, system in data["systems"].items()]
+    for one in data["comparisons"].values():
+        maps.append(_map(f"{one['a']} − {one['b']}", one, metric, languages, _change))
+    return f'<div class="maps">{"".join(maps)}</div>'
+
+
+def _map(title: str, of: Record, metric: str, languages: Sequence[str], cell: Any) -> str:
+    """Rows are question languages, columns context languages; the margins are means with and without the diagonal."""
+    margins = [("mean", "by_{}[{}]"), ("off diag.", "by_{}_off[{}]")]
+    named = {name: entry for name, entry in of["averages"].items() if not entry.get("missing")}
+    head = _head(["Q \\ C", *languages, *(label for label, _ in margins)])
+    rows = []
+    for question in languages:
+        cells = [cell(of["cells"].get(f"{question}-{context}"), metric) for context in languages]
+        cells += [cell(named.get(name.format("question", question)), metric, "m") for _, name in margins]
+        rows.append(f'<tr><th scope="row">{escape(question)}</th>{"".join(cells)}</tr>')
+    for i, (label, name) in enumerate(margins):
+        cells = [cell(named.get(name.format("context", context)), metric, "m") for context in languages]
+        corner = [cell(named.get("gxlt"), metric, "m"), cell(None, metric, "m")]
+        corner = corner if i == 0 else [cell(None, metric, "m"), cell(named.get("gxlt_off"), metric, "m")]
+        rows.append(f'<tr><th scope="row">{label}</th>{"".join(cells + corner)}</tr>')
+    return (
+        f'<div><h4>{escape(title)}</h4><div class="scroll"><table class="map">{head}{"".join(rows)}</table></div></div>'
+    )
+
+
+def _heat(entry: Record | None, metric: str, kind: str = "") -> str:
+    if entry is None or metric not in entry:
+        return '<td class="m">–</td>' if kind else "<td>–</td>"
+    shade = kind or f"h{min(10, max(0, round(entry[metric]['value'] / 10)))}"
+    return f'<td class="{shade}">{words.one(entry[metric]["value"])}{_interval(entry[metric])}{_badges(entry)}</td>'
+
+
+def _change(entry: Record | None, metric: str, kind: str = "") -> str:
+    if entry is None or metric not in entry:
+        return '<td class="m">–</td>' if kind else "<td>–</td>"
+    number = entry[metric]
+    shade = _shade(number) or kind
+    mark = tables.MARKS.get(number["verdict"], "")
+    told = f"{number['verdict']}, adjusted p {words.p(number['adjusted'])}"
+    shown = f"{words.signed(number['value'])}{mark}{_interval(number)}{_badges(entry)}"
+    return f'<td class="{shade}" title="{escape(told)}">{shown}</td>'
+
+
+def _shade(number: Record) -> str:
+    """Only better and worse have a colour."""
+    side = {"better": "up", "worse": "down"}.get(number["verdict"])
+    if side is None:
+        return ""
+    return f"{side}{1 + (abs(number['value']) >= 2) + (abs(number['value']) >= 5)}"
+
+
+# Cells of tables.
+
+
+def _score(entry: Record | None, metric: str, label: str = "") -> str:
+    if entry is None or metric not in entry:
+        return "<td>–</td>"
+    before = f"{escape(label)} " if label else ""
+    return f"<td>{before}{words.one(entry[metric]['value'])}{_interval(entry[metric])}{_badges(entry)}</td>"
+
+
+def _verdict(entry: Record | None, metric: str) -> str:
+    if entry is None or metric not in entry:
+        return "<td>–</td>"
+    number = entry[metric]
+    mark = tables.MARKS.get(number["verdict"], "")
+    told = f"adjusted p {words.p(number['adjusted'])}, p {words.p(number['p'])}, {number['groups']} groups"
+    shown = f"{words.signed(number['value'])} {mark}{_interval(number)}<small>{escape(number['verdict'])}</small>"
+    return f'<td class="{_shade(number)}" title="{escape(told)}">{shown}{_seeds(number)}{_badges(entry)}</td>'
+
+
+def _interval(number: Mapping[str, Any]) -> str:
+    if number["low"] is None:
+        return ""
+    return f"<small>{words.one(number['low'])} to {words.one(number['high'])}</small>"
+
+
+def _seeds(number: Mapping[str, Any]) -> str:
+    if "by_seed" not in number:
+        return ""
+    values = " ".join(words.signed(value) for value in number["by_seed"])
+    return f"<small>by seed {values}; sd {words.spread(number['by_seed'])}</small>"
+
+
+def _badges(entry: Record) -> str:
+    mark = [ZERO_SHOT_MARK] if entry["word"] == badges.ZERO_SHOT else []
+    return f'<span class="b" title="{escape(entry["word"])}">{"".join([*entry["badges"], *mark]) or "·"}</span>'
+
+
+def _plain(value: Any, mark: str = "") -> str:
+    return f'<td class="left">{escape(tables.plain(value))} {mark}</td>'
+
+
+def _name(text: str, small: str = "") -> str:
+    below = f"<br><small>{escape(small)}</small>" if small else ""
+    return f'<th scope="row" class="long">{escape(text)}{below}</th>'
+
+
+def _head(names: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"
+
+
+def _scroll(rows: str) -> str:
+    return f'<div class="scroll"><table>{rows}</table></div>'
+
+
+# What stands under the tables.
+
+
+def _counts(data: Record) -> str:
+    """How many single questions turned, which a mean hides."""
+    whole = "exactly right" if data["task"] == "qa" else "right"
+    lines = []
+    for one in data["comparisons"].values():
+        text = (
+            f"{words.stage(one['a'])} against {words.stage(one['b'])}: {one['fixed']:,} rows fixed ({whole} now, not "
+        )
+        text += f"before), {one['broken']:,} broken; {one['caption']}."
+        if one.get("not_compared"):
+            names = ", ".join(words.average(name) for name in one["not_compared"])
+            text += f" Not compared, for they stand for other languages in the two: {names}."
+        lines.append(f"<li>{escape(text)}</li>")
+    return f"<ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _ceilings(data: Record) -> str:
+    """The best score that the windows and lengths allow."""
+    held = data.get("ceilings")
+    if not held:
+        return ""
+    metrics = list(dict.fromkeys(metric for one in held.values() for metric in one))
+    rows = [
+        f"<tr>{_name(language)}{''.join(f'<td>{words.one(one.get(metric))}</td>' for metric in metrics)}</tr>"
+        for language, one in sorted(held.items())
+    ]
+    head = _head(["language", *(words.METRICS.get(metric, metric) for metric in metrics)])
+    table = _scroll(head + "".join(rows))
+    return f"<details><summary>Ceilings: the best that windows and lengths allow</summary>{table}</details>"
+
+
+def _routes(data: Record) -> str:
+    lines = [
+        f"<li>{escape(name)}, {escape(language)}: "
+        + escape(", ".join(f"{count:,} rows by {route}" for route, count in counts.items()))
+        + "</li>"
+        for name, system in data["systems"].items()
+        for language, counts in system.get("routes", {}).items()
+    ]
+    return f"<details><summary>Routes taken</summary><ul>{''.join(lines)}</ul></details>" if lines else ""
+
+
+def _contaminated(found: Record) -> str:
+    lines = []
+    for name, one in found["stages"].items():
+        for where, met in (one.get("contamination") or {}).items():
+            if met.get("flagged"):
+                kinds = ", ".join(f"{kind}: {count:,}" for kind, count in met.get("kinds", {}).items() if count)
+                text = f"{name}, {where}: {met['flagged']:,} of {met['rows']:,} rows ({kinds})"
+                lines.append(f"<li>{escape(text)}{_examples(met)}</li>")
+    return f"<details open><summary>Met in training</summary><ul>{''.join(lines)}</ul></details>" if lines else ""
+
+
+def _examples(met: Record) -> str:
+    shown = [
+        f"<li><small>{escape(', '.join(str(one.get(key, '')) for key in ('kind', 'id', 'language')))}: "
+        f'<span dir="auto">{escape(str(one.get("text", "")))}</span></small></li>'
+        for one in met.get("examples", ())[:3]
+        if isinstance(one, dict)
+    ]
+    return f"<ul>{''.join(shown)}</ul>" if shown else ""
+
+
+def _is_grid(data: Record) -> bool:
+    return any(len(set(cell.split("-"))) > 1 for cell in tables.cells(data))

@@ -1,0 +1,66 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Several runs from one start: `python -m xlkd.sweep --config=configs/gxlt.py --over='seed=0,1,2' --workdir=DIR`.
+
+  --config=FILE[:VARIANT]  as for xlkd.main; the stages before the controls are trained once
+  --over='KEY=A,B KEY=A,B' every combination of these values is a run of the controls, in a folder of its own
+  --workdir=DIR            DIR/start holds what all runs begin with, DIR/KEY=A… each run
+  --config.KEY=VALUE       as for xlkd.main, for all runs
+
+For example --over='seed=0,1,2', or --over='method.temperature=2,4,8 data.ntl=1,3,5'. What is done is not done again.
+At the end the runs are compared as `python -m xlkd.report DIR/*=*` does: runs that differ in their seed only are seeds
+of one system.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+import sys
+
+from xlkd import door, settings
+from xlkd.errors import UserError
+
+
+def main(arguments: list[str]) -> None:
+    named, overrides = door.split(arguments, ("config", "workdir", "over"))
+    for name, example in (("config", "configs/gxlt.py"), ("over", "seed=0,1,2"), ("workdir", "runs/sweep")):
+        if not named.get(name):
+            raise UserError(f"no --{name} given", "command line", f"for example --{name}={example}")
+
+    def config_of(*more: str):
+        return settings.override(settings.read(named["config"]), [*overrides, *more])
+
+    runs = {" ".join(combination): config_of(*(f"--config.{one}" for one in combination)) for combination in _all(named)}
+    base = pathlib.Path(named["workdir"])
+    first = config_of()
+    shared = [name for name in first.stages if name not in first.controls]
+    if not first.controls or len(shared) != 1:
+        what = f"{named['config']} has {len(shared)} stages before {len(first.controls)} controls"
+        raise UserError(what, "--config", "a sweep needs one stage, and controls that start from it")
+    from xlkd import reports
+    from xlkd.train.run import run
+
+    command = ["python", "-m", "xlkd.sweep", *arguments]
+    first.stages, first.controls, first.report.compare = tuple(shared), (), ()
+    run(first, base / "start", command)
+    for name, config in runs.items():
+        config.start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
+        config.stages = tuple(stage for stage in config.stages if stage not in shared)
+        run(config, base / name, command)
+    reports.write([base / name for name in runs], print, page=base / "report.html", data=base / "results.json")
+
+
+def _all(named: dict[str, str]) -> list[tuple[str, ...]]:
+    """Every combination, each as KEY=VALUE texts."""
+    keys = []
+    for part in named["over"].split():
+        key, equals, values = part.partition("=")
+        if not equals or not all(values.split(",")):
+            raise UserError(f"cannot read {part!r}", "--over", "write KEY=A,B, for example seed=0,1,2")
+        keys.append([f"{key}={value}" for value in values.split(",")])
+    return list(itertools.product(*keys))
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))
