@@ -143,7 +143,9 @@ def test_golden_sentence():
         close(align.sentence_term(STUDENT, TEACHER, np.arange(4) == row).sum, value)
     gradient = jax.grad(lambda s: mean(align.sentence_term(s, TEACHER, ROWS)))(jnp.array(STUDENT))
     close(gradient, SENTENCE["gradient_student"])
-    assert not jax.grad(lambda t: mean(align.sentence_term(STUDENT, t, ROWS)))(jnp.array(TEACHER)).any()
+    to_teacher = jax.grad(lambda t, trained: mean(align.sentence_term(STUDENT, t, ROWS, trained=trained)))
+    assert not to_teacher(jnp.array(TEACHER), False).any()
+    assert to_teacher(jnp.array(TEACHER), True).any()
 
 
 def test_golden_structure():
@@ -281,10 +283,10 @@ def test_golden_tokens():
     logits, ids, attended, masked = (
         np.array(golden["inputs"][k]) for k in ("logits", "original_ids", "attention_mask", "masked")
     )
-    for labels, key in (("all", "all (published)"), ("attended", "attended"), ("masked", "masked (fixed)")):
-        term = align.token_term(logits, ids, masked=masked, attended=attended, labels=labels)
-        close(mean(term), golden[f"labels={key}"])
-    nothing = align.token_term(logits, ids, masked=masked * 0, attended=attended)
+    counted = {"all (published)": np.ones_like(attended), "attended": attended, "masked (fixed)": masked}
+    for key, positions in counted.items():
+        close(mean(align.token_term(logits, ids, positions)), golden[f"labels={key}"])
+    nothing = align.token_term(logits, ids, masked * 0)
     assert total({"token": nothing}) == 0
 
 

@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 
-from xlkd.data.batches import PAD, Plan, in_order_of_length
+from xlkd.data.batches import PAD, ByLanguage, Plan, in_order_of_length
 
 
 def plan(rows=103, batch=8, seed=0):
@@ -70,3 +70,47 @@ def test_a_thread_that_is_in_the_next_epoch_does_not_disturb():
     raced = Raced(p.lengths, batch=p.batch, edges=tuple(p.edges), seed=p.seed)
     for step in (3, 3 + p.steps_per_epoch):
         np.testing.assert_array_equal(raced.at(step).index, p.at(step).index)
+
+
+COUNTS = np.repeat([0, 1, 2], [400, 100, 25])
+
+
+def by_language(exponent=0.5, mixed=True, batch=8, seed=0):
+    lengths = np.random.default_rng(1).integers(5, 97, len(COUNTS)).astype(np.int32)
+    of = {"languages": COUNTS, "exponent": exponent, "mixed": mixed}
+    return ByLanguage({"text": lengths}, batch=batch, edges=(32, 64, 96), seed=seed, **of)
+
+
+def rows_of(planned):
+    return np.concatenate([b.index[b.index != PAD] for b in planned])
+
+
+@pytest.mark.parametrize(("exponent", "counts"), [(1, [400, 100, 25]), (0.5, [300, 150, 75]), (0, [175, 175, 175])])
+def test_languages_in_their_shares(exponent, counts):
+    for number in (0, 3):
+        rows = rows_of(epoch(by_language(exponent), number))
+        assert np.bincount(COUNTS[rows]).tolist() == counts
+
+
+def test_a_language_runs_through_its_rows_before_any_comes_again():
+    p = by_language(0)
+    seen = np.concatenate([rows_of(epoch(p, number)) for number in range(4)])
+    for language, times in ((0, {1, 2}), (1, {7}), (2, {28})):  # 700 draws of 400, of 100 and of 25 rows
+        assert set(np.bincount(seen)[language == COUNTS].tolist()) == times
+
+
+def test_one_language_a_batch_in_an_order_of_the_seed():
+    p, same, other = by_language(mixed=False), by_language(mixed=False), by_language(mixed=False, seed=1)
+    batches = epoch(p, 2)
+    languages = [set(COUNTS[b.index[b.index != PAD]].tolist()) for b in batches]
+    assert all(len(found) == 1 for found in languages)
+    assert len(batches) == -(-300 // 8) + -(-150 // 8) + -(-75 // 8)
+    assert languages != sorted(languages, key=min)
+    for step in (90, 3, 200):
+        np.testing.assert_array_equal(p.at(step).index, same.at(step).index)
+    assert any((p.at(s).index != other.at(s).index).any() for s in range(3))
+
+
+def test_with_the_exponent_1_every_row_once_an_epoch():
+    rows = rows_of(epoch(by_language(1), 1))
+    assert sorted(rows.tolist()) == list(range(len(COUNTS)))

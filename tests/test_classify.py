@@ -144,7 +144,24 @@ def test_stars_are_a_scale():
 def test_languages_are_placed_as_the_method_counts_them():
     of = task(languages=("zh-CN", "en"))
     features = of.features([row(language=language) for language in ("en", "de", "zh")])
-    assert arrays(of, features, [0, 1, 2, -1])["language"].tolist() == [1, -1, 0, -1]
+    assert arrays(of, features, [0, 1, 2, -1], purpose="evaluation")["language"].tolist() == [1, -1, 0, -1]
+    with pytest.raises(UserError, match=r"training rows in de, which task\.languages does not name"):
+        arrays(of, features, [0, 1, 2, -1])
+    assert "2 rows in zh, en, 1 in others" in of.report(features, [row(), row(), row()])["shown"]
+
+
+def test_other_routes_stand_beside_the_rows_own():
+    of = task(labels=NLI)
+    rows = [row(0, "neutral", "en"), row(1, "entailment", "de"), row(2, "neutral", "de"), row(3, None, "de")]
+    features = of.features(rows)
+    outputs = logits([1, 1, 1, 1], 3) | {"logits_en": logits([0, 0, 1, 1], 3)["logits"]}
+    scores = of.score(outputs, features, rows)
+    assert [scores.cells[f"toy {tag}"]["accuracy"] for tag in ("en", "de")] == [100, 50]
+    assert [scores.cells[f"toy {tag}"]["accuracy_via_en"] for tag in ("en", "de")] == [0, 100]
+    assert scores.mean() == 75
+    by_row = of.records(outputs, features, rows)
+    assert [one.get("accuracy_via_en") for one in by_row] == [0, 100, 100, None]
+    assert "accuracy_via_en" not in of.score(logits([1, 1, 1, 1], 3), features, rows).cells["toy en"]
 
 
 def test_what_max_length_costs():

@@ -79,11 +79,11 @@ def test_with_sure_links_only_the_error_rate_is_one_minus_f1():
 
 
 def test_links_are_of_words_and_mutual():
-    source = np.array([[9.0, 9, 9], [1, 0, 0], [0.9, 0.1, 0], [0, 1, 0]])
-    target = np.array([[1.0, 0, 0.1], [0, 1, 0], [9, 9, 9], [0, 0, 1]])
-    found = retrieval.mutual_links(source, target, [-1, 0, 0, 1], [0, 1, -1, 2])
-    assert found == {(0, 0), (1, 1)}  # the last target is nobody's nearest; special tokens are out
-    assert retrieval.mutual_links(source[:1], target, [-1], [0, 1, -1, 2]) == set()
+    """Pieces 1 and 2 of the source are one word; piece 2 would have target piece 0, which prefers piece 1."""
+    forth, back = np.array([2, 0, 0, 1, 0]), np.array([1, 3, 0, 1])
+    assert retrieval.mutual_links(forth, back, [-1, 0, 0, 1], [0, 1, -1, 2]) == {(0, 0), (1, 1)}
+    assert retrieval.mutual_links(forth, back, [-1], [0, 1, -1, 2]) == set()
+    assert retrieval.mutual_links(np.array([0]), np.array([0]), [3], [-1]) == set()
 
 
 def test_spearman_with_ties():

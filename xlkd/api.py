@@ -1,11 +1,15 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trained models in Python: `xlkd.load(DIR)` gives hidden states, logits and answers.
+"""Trained models in Python: `xlkd.load(DIR)` gives hidden states, logits, answers and labels.
 
 model = xlkd.load("runs/finetune-1a2b3c4d/stages/01-finetune/export")
 model.answer("Who went?", "It was Anna who went.")["answer"]
 states = model.apply(ids, mask)  # embeddings, layer 1, …, layer L: each [rows, length, D]
 model.outputs(ids, mask)["span"]  # the logits of starts and of ends, each [rows, length]
+
+model = xlkd.load("runs/mblm-1a2b3c4d/stages/07-mblm/export/branches")
+model.classify("Anna ging fort.", "Anna blieb.", language="de")["label"]  # no language: all branches together
+model.branch("de").apply(ids, mask)  # one of them as an ordinary encoder
 """
 
 from __future__ import annotations
@@ -17,28 +21,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from xlkd import settings
 from xlkd.configs.base import base
 from xlkd.errors import UserError
-from xlkd.methods import Variables, finetune
+from xlkd.languages import normalise
+from xlkd.methods import Method, Variables, finetune, mblm
 from xlkd.models import heads, hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
-from xlkd.rows import Question, key_of
+from xlkd.rows import Labelled, Question, key_of
 from xlkd.tasks import Features, qa
+from xlkd.tasks.classify import ROUTE, Classify
 from xlkd.tasks.spans import Candidate, Predictions
+from xlkd.tasks.text import Template
 from xlkd.train import mesh as meshes
-from xlkd.train import runtime, start
+from xlkd.train import runtime, start, whole
 from xlkd.train.evaluation import Evaluator
 
 _VERSION = 1  # of xlkd.json
+UNKNOWN = "und"  # the language of a text of which nothing is known
 
 
 def load(name: str | pathlib.Path, revision: str = "") -> Model:
     """The model of a folder, a hub id or `package:NAME`."""
     runtime.prepare()
     folder, commit = locate(str(name), revision)
-    found = hf.load(folder)
+    record = recorded(folder)
+    found = whole.load(folder) if (folder / whole.WEIGHTS).exists() else hf.load(folder)
     return Model(
         folder=folder,
         revision=commit,
@@ -46,17 +56,34 @@ def load(name: str | pathlib.Path, revision: str = "") -> Model:
         params=found.params,
         tokenizer=hf.tokenizer(folder),
         labels=found.labels or (),
-        record=recorded(folder),
+        record=record,
     )
 
 
 def locate(name: str, revision: str = "") -> tuple[pathlib.Path, str | None]:
     """The folder of a model, and its commit where it came from the hub; a run's own folder is told from its exports."""
     folder, commit = start.locate(name, revision or None)
-    exports = sorted({str(file.parent) for file in folder.glob("**/export/**/config.json")})
-    if exports and not (folder / "model.safetensors").exists():
+    exports = sorted({str(file.parent) for file in folder.glob(f"**/{hf.RECORD}")})
+    if exports and not any((folder / weights).exists() for weights in ("model.safetensors", whole.WEIGHTS)):
         raise UserError("a run's folder, not a model", str(folder), f"give what it exported: {', '.join(exports)}")
     return folder, commit
+
+
+def task_of(name: str, revision: str = "") -> str:
+    """What a model was made for, before its weights are read: `qa` or `classify`."""
+    folder, _ = locate(name, revision)
+    known = recorded(folder).get("task", {}).get("name")
+    if known or not (folder / "config.json").exists():
+        return known or "qa"
+    kinds = hf.read_json(folder / "config.json").get("architectures") or ("",)
+    return "classify" if kinds[0].endswith("ForSequenceClassification") else "qa"
+
+
+def architecture_of(folder: pathlib.Path) -> Architecture:
+    """What fixes the shapes, before any weights are read."""
+    if (folder / whole.WEIGHTS).exists():
+        return Architecture(**recorded(folder)["architecture"])
+    return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
 
 
 def recorded(folder: pathlib.Path) -> dict[str, Any]:
@@ -72,7 +99,10 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """An encoder and the heads that stand on it; `params` has `encoder`, and `span` or `classifier` where there."""
+    """An encoder and the heads that stand on it; `params` has `encoder`, and `span` or `classifier` where there.
+
+    A student with several branches has `trunk`, `branches` and `classifier`.
+    """
 
     folder: pathlib.Path
     revision: str | None
@@ -84,19 +114,42 @@ class Model:
 
     def apply(self, ids, mask, types=None) -> tuple[jax.Array, ...]:
         """Hidden states of [rows, length] arrays: embeddings, layer 1, …, layer L, each [rows, length, D]."""
+        self._one_encoder()
         return self._apply(self.params["encoder"], ids, mask, types)
 
     def outputs(self, ids, mask, types=None) -> dict[str, Any]:
         """Logits by head: `span` gives starts and ends [rows, length] each, `classifier` [rows, labels]."""
+        self._one_encoder()
         return self._outputs(self.params, ids, mask, types)
 
     def answer(self, question: str, context: str) -> dict[str, Any]:
         """The best span of the context: `answer`, `start`, `end`, `probability`, and the `n_best` behind it."""
         return self._reader.answers([(question, context)])[0]
 
+    def classify(self, text: str, second: str | None = None, *, language: str = "", route: str = "") -> dict[str, Any]:
+        """`label`, `probability`, the `probabilities` of all labels, and the `route` of the text through the model.
+
+        Without a language all branches answer together; `route` (a language, or `mixture`) forces the way.
+        """
+        return self._labeller.labels([(text, second, language)], route)[0]
+
+    def branch(self, language: str) -> Model:
+        """The ordinary model that trunk, one branch and head are."""
+        self._labels_texts()
+        exports = self._labeller.method.exports(Variables(self.params))
+        tag = normalise(language)
+        if tag not in exports:
+            known = ", ".join(name for name in exports if name and name != mblm.WHOLE)
+            raise UserError(f"no branch for {tag!r}", str(self.folder), f"branches: {known or 'none'}")
+        params = {"encoder": exports[tag].encoder, **exports[tag].heads}
+        return dataclasses.replace(self, params=jax.device_get(params))
+
     def task(self, name: str = "qa", flags: dict[str, str] | None = None):
         """The settings of a task as the model was trained with them, changed by flags."""
-        return settings.task(name, self.record.get("task", {}), flags or {})
+        chosen = settings.task(name, self.record.get("task", {}), flags or {})
+        if flags and "labels" in flags:
+            chosen.labels = tuple(label.strip() for label in flags["labels"].split(","))
+        return chosen
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -124,6 +177,19 @@ class Model:
     def _reader(self) -> Reader:
         return Reader(self, self.task(), batch=4, fixed=True)
 
+    @functools.cached_property
+    def _labeller(self) -> Labeller:
+        return Labeller(self, self.task("classify"), batch=4, fixed=True)
+
+    def _one_encoder(self) -> None:
+        if "branches" in self.params:
+            raise UserError("has several branches", str(self.folder), 'choose one: model.branch("en")')
+
+    def _labels_texts(self) -> None:
+        if "classifier" not in self.params:
+            remedy = f"train one: --config=configs/finetune.py:classify --config.encoder.path={self.folder}"
+            raise UserError("has no head for labels", str(self.folder), remedy)
+
 
 class Reader:
     """A model that answers questions on all devices; `fixed` keeps to four padded lengths whatever is asked."""
@@ -133,28 +199,106 @@ class Reader:
             remedy = f"train one: --config=configs/finetune.py --config.encoder.path={model.folder}"
             raise UserError("has no head that marks answers", str(model.folder), remedy)
         self.task = qa.build(settings, model.tokenizer)
-        self._longest = model.architecture.max_length
         stage = base()
         stage.task = settings
-        mesh = meshes.build({"data": -1, "fsdp": 1, "tensor": 1})
         params = {name: model.params[name] for name in ("encoder", "span")}
-        self._variables = Variables(jax.device_put(params, meshes.shardings(mesh, params)))
-        buckets = _quarters(min(settings.max_length, self._longest)) if fixed else stage.data.buckets
-        self._evaluator = Evaluator(finetune.build(stage, model.encoder), mesh, batch=batch, buckets=buckets)
+        self._forward = Forward(model, params, finetune.build(stage, model.encoder), settings, batch=batch, fixed=fixed)
 
     def predictions(self, features: Features) -> Predictions:
         """Answers to the rows that the features were made from."""
-        longest = self.task.lengths(features)["text"].max()
-        if longest > self._longest:
-            what = f"windows of {longest} tokens do not fit a model of {self._longest} positions"
-            raise UserError(what, "--max_length", f"give {self._longest} or less")
-        outputs = self._evaluator.outputs(self._variables, self.task, features)
-        return self.task.decode(outputs, features)
+        return self.task.decode(self._forward.outputs(self.task, features), features)
 
     def answers(self, asked: Sequence[tuple[str, str]], n_best: int = 5) -> list[dict[str, Any]]:
         """For each question and context the best answer, and the best few."""
         found = self.predictions(self.task.features([_row(i, *pair) for i, pair in enumerate(asked)]))
         return [_answer(candidates, n_best) for candidates in found.candidates]
+
+
+class Labeller:
+    """A model that labels texts on all devices; of one with branches also by which route."""
+
+    def __init__(self, model: Model, settings, *, batch: int = 64, fixed: bool = False) -> None:
+        model._labels_texts()
+        labels = tuple(settings.get("labels", ())) or model.labels
+        count = model.params["classifier"]["output"]["bias"].shape[-1]
+        if len(labels) != count:
+            raise UserError(
+                f"{len(labels)} labels for {count} logits", "--labels", "name each in the order of the logits"
+            )
+        languages = tuple(settings.get("languages", ()))
+        self.task = Classify(Template(model.tokenizer), settings.max_length, labels=labels, languages=languages)
+        stage = base()
+        stage.task = ConfigDict({"name": "classify", "labels": labels, "languages": languages})
+        if "branches" in model.params:
+            stage.method = ConfigDict(model.record["method"])
+            self.method, params = mblm.build(stage, model.encoder), model.params
+            self.branches = mblm.routes(stage)
+        else:
+            params = {name: model.params[name] for name in ("encoder", "classifier")}
+            self.method, self.branches = finetune.build(stage, model.encoder), {}
+        self._where = str(model.folder)
+        self._forward = Forward(model, params, self.method, settings, batch=batch, fixed=fixed)
+
+    def outputs(self, features: Features, route: str = "") -> dict[str, Any]:
+        """`logits` of the rows that the features were made from, and of each route; `route` forces one."""
+        chosen = self.route(route) if route else ""
+        found = self._forward.outputs(self.task, features)
+        return found | ({"logits": found[ROUTE + chosen]} if chosen else {})
+
+    def route(self, name: str) -> str:
+        """A route by its name, or by one of the languages that share a branch."""
+        if name == mblm.MIXTURE and self.branches:
+            return name
+        tag = normalise(name, "--route")
+        if tag not in self.branches:
+            known = ", ".join([*self.branches, mblm.MIXTURE]) if self.branches else "it has none"
+            raise UserError(f"no route {name!r}", self._where, f"routes: {known}")
+        return self.branches[tag]
+
+    def route_of(self, language: str, forced: str = "") -> str:
+        """The way of a text in a language; empty where a model has but one."""
+        if not self.branches:
+            return ""
+        return self.route(forced) if forced else self.branches.get(language, mblm.MIXTURE)
+
+    def labels(self, asked: Sequence[tuple[str, str | None, str]], route: str = "") -> list[dict[str, Any]]:
+        """For each text, second text or None, and language or nothing."""
+        rows = [_labelled(i, *one) for i, one in enumerate(asked)]
+        features = self.task.features(rows)
+        found = self.task.decode(self.outputs(features, route), features)
+        return [
+            {
+                "label": one.label,
+                "probability": one.probabilities[one.label],
+                "probabilities": one.probabilities,
+                "route": self.route_of(row.language, route) or None,
+            }
+            for row, one in zip(rows, found, strict=True)
+        ]
+
+
+class Forward:
+    """A method's outputs over rows of any number, by a model's parameters."""
+
+    def __init__(self, model: Model, params, method: Method, settings, *, batch: int, fixed: bool) -> None:
+        self._longest = model.architecture.max_length
+        mesh = meshes.build(base().mesh)
+        self._variables = Variables(jax.device_put(params, meshes.shardings(mesh, params)))
+        buckets = _quarters(min(settings.max_length, self._longest)) if fixed else base().data.buckets
+        self._evaluator = Evaluator(method, mesh, batch=batch, buckets=buckets)
+
+    def outputs(self, task, features: Features) -> dict[str, Any]:
+        longest = task.lengths(features)["text"].max()
+        if longest > self._longest:
+            what = f"windows of {longest} tokens do not fit a model of {self._longest} positions"
+            raise UserError(what, "--max_length", f"give {self._longest} or less")
+        return self._evaluator.outputs(self._variables, task, features)
+
+
+def _labelled(number: int, text: str, second: str | None, language: str) -> Labelled:
+    key = key_of(number, text, second)
+    tag = UNKNOWN if language in ("", UNKNOWN) else normalise(language, "language")
+    return Labelled(str(number), key, key, "asked", text, second, None, tag)
 
 
 def _quarters(length: int) -> tuple[int, ...]:

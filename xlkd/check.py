@@ -139,7 +139,7 @@ def _windows(given: dict[str, str], task: str, rows) -> dict[str, Any]:
     from xlkd.train.progress import Log
 
     folder, _ = api.locate(given["model"], given.get("revision", ""))
-    architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
+    architecture = api.architecture_of(folder)
     config = base()
     config.task = settings.task(task, api.recorded(folder).get("task", {}), given)
     config.data.batch, config.data.buckets = door.whole(given, "batch", 32), door.whole(given, "buckets", 4)

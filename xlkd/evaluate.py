@@ -6,16 +6,25 @@
   --predictions=PATH     instead of a model: answers that any system made, the official {id: answer} JSON. A folder, or
                          several files joined by commas, holds one file for each cell, named as the data files are:
                          xquad.de.json, dev-context-de-question-en.json; for other data context-de-question-en.json
-  --data=SOURCE          squad:FILE, xquad:DIR, mlqa:DIR?pairs=all, tydiqa:DIR, tfds:NAME, atlas; joined by +
+  --data=SOURCE          squad:FILE, xquad:DIR, mlqa:DIR?pairs=all, tydiqa:DIR, tfds:NAME, atlas; joined by +;
+                         texts with labels: xnli:DIR, pawsx:DIR, nusax:DIR, amazon:DIR, tsv:FILE, csv:FILE, jsonl:FILE
   --json=FILE            also write everything as JSON: cells, averages with what they lack, settings, near-ties
   --on_bad_row=skip      leave bad rows out and list them, instead of stopping at the first
-  --task=qa              what is asked of the model
+  --task=qa|classify     what is asked of the model, where data and model leave it open
   --batch=64             rows at a time; the scores do not depend on it
   --revision=COMMIT      of a hub id
 
 Task settings, by default those that the model was trained with, where a run of ours recorded them:
   --max_length=384 --max_query_length=64 --doc_stride=128 --doc_stride_means=step|overlap --candidates=all|context
   --n_best=20 --max_answer_tokens=30 --published_empty=false --mlqa_fallback=false
+
+Classification:
+  --language=de          of all rows, whatever the data say; und: not known
+  --route=de             through that branch of a model that has several; or mixture: through all of them
+  --labels=A,B,C         the names of the model's labels, in the order of its logits, where it has none of its own
+
+A language with a branch goes through its branch, any other through the mixture of all; the table says which, and gives
+accuracy by every other route in the JSON. Means over languages are named by the labels that the model's run saw.
 
 A cell is named by question language and context language: en-de asks in English about German text. MLQA is scored by
 its own rules, all else by SQuAD's. An average is official only where no cell of it is missing.
@@ -34,8 +43,10 @@ from xlkd import door
 from xlkd.errors import UserError
 from xlkd.settings import TASK_FLAGS
 
-FLAGS = ("model", "predictions", "data", "json", "on_bad_row", "task", "batch", "revision", *TASK_FLAGS)
+OF_LABELS = ("language", "route", "labels")
+FLAGS = ("model", "predictions", "data", "json", "on_bad_row", "task", "batch", "revision", *OF_LABELS, *TASK_FLAGS)
 METRICS = ("f1", "em")
+TASKS = ("qa", "classify")
 _NAMES = (  # of a file of predictions; the groups are context and question language, or both in one
     r"(?:.*-)?context-([\w-]+)-question-([\w-]+)\.json",
     r"xquad\.([\w-]+)\.json",
@@ -49,21 +60,41 @@ def main(arguments: list[str]) -> None:
         raise UserError("give --model or --predictions, one of them", "command line", "--help shows both")
     if "data" not in given:
         raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
-    if given.get("task", "qa") != "qa":
-        raise UserError(f"--task={given['task']} is not possible", "command line", "qa is")
+    if given.get("task", "qa") not in TASKS:
+        raise UserError(f"--task={given['task']} is not possible", "command line", f"{' and '.join(TASKS)} are")
     batch, file = door.whole(given, "batch", 64), door.new_file(given, "json")
     from xlkd.data import sources
     from xlkd.train.progress import write_json
 
-    rows = sources.read(given["data"], "qa", given.get("on_bad_row", "stop"))
+    task = _task(given)
+    if task == "qa" and (unused := [name for name in OF_LABELS if name in given]):
+        raise UserError(f"--{unused[0]} belongs to classification", "command line", "leave it out")
+    rows = sources.read(given["data"], task, given.get("on_bad_row", "stop"))
     for where, reason in rows.dropped:
         _note(f"left out: {where}: {reason}")
-    judged = _model(given, rows, batch) if "model" in given else _predictions(given, rows)
+    if task == "classify":
+        judged = _classifier(given, rows, batch)
+    else:
+        judged = _model(given, rows, batch) if "model" in given else _predictions(given, rows)
     dropped = [{"where": where, "reason": reason} for where, reason in rows.dropped]
     found = {"version": 1, "data": given["data"], "rows": len(rows), "dropped": dropped} | judged
     if file:
         write_json(file, found)
-    print("\n".join(table(found)))
+    print("\n".join(label_table(found) if task == "classify" else table(found)))
+
+
+def _task(given: dict[str, str]) -> str:
+    """As asked; else what the data can be asked, and where that is both, what the model was made for."""
+    from xlkd.data import sources
+
+    served = set(TASKS).intersection(*(sources.tasks(spec) for spec in sources.parse(given["data"])))
+    if "task" in given or len(served) == 1:
+        return given.get("task") or served.pop()
+    if "model" not in given:
+        return "qa"
+    from xlkd import api
+
+    return api.task_of(given["model"], given.get("revision", ""))
 
 
 def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
@@ -107,6 +138,80 @@ def _predictions(given: dict[str, str], rows) -> dict[str, Any]:
         scores, missing = score_file(_read(path), those, str(path), fallback)
         cells |= {name: values | {"missing": missing} for name, values in scores.cells.items()}
     return {"predictions": given["predictions"]} | summary(cells, rows)
+
+
+def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
+    """What a model says of texts with labels."""
+    if "model" not in given:
+        raise UserError("--predictions are answers to questions", "command line", "give --model for labels")
+    import collections
+    import dataclasses
+
+    from xlkd import api, settings
+    from xlkd.languages import normalise
+    from xlkd.train import stage
+    from xlkd.train.progress import Log
+
+    if tag := given.get("language"):
+        tag = tag if tag == api.UNKNOWN else normalise(tag, "--language")
+        rows = dataclasses.replace(rows, parts=([dataclasses.replace(row, language=tag) for row in rows],))
+    model = api.load(given["model"], given.get("revision", ""))
+    chosen = model.task("classify", given)
+    labeller, log = api.Labeller(model, chosen, batch=batch), Log(stream=sys.stderr)
+    forced = given.get("route", "")
+    routes = collections.Counter(labeller.route_of(row.language, forced) for row in rows)
+    features = stage.features_of(labeller.task, rows, log)
+    log(f"reading {len(rows)} rows")
+    scores = labeller.task.score(labeller.outputs(features, forced), features, rows)
+    found = {
+        "model": given["model"],
+        "revision": model.revision,
+        "task": settings.plain(chosen),
+        "routes": dict(routes),
+    }
+    way = {row.language: labeller.route_of(row.language, forced) for row in rows}
+    return found | label_summary(scores.cells, rows, way, model.record.get("seen"))
+
+
+def label_summary(cells: Mapping[str, Mapping[str, Any]], rows, way: Mapping[str, str], seen) -> dict[str, Any]:
+    """Cells by set with their means over languages; `seen` is what a run recorded of the labels it saw, if any."""
+    from xlkd.metrics import labels
+    from xlkd.tasks.labelled import cell_name
+
+    places = {cell_name(row): (row.set, row.language) for row in rows}
+    training = set((seen or {}).get("training", ()))
+    other = set().union(*(seen or {}).values())
+    sets: dict[str, Any] = {}
+    for name in dict.fromkeys(set for set, _ in places.values()):
+        mine = {tag: cells[cell] for cell, (set, tag) in places.items() if set == name and cell in cells}
+        values = {tag: cell["accuracy"] for tag, cell in mine.items()}
+        zero = [tag for tag in values if seen and tag not in other]
+        means = labels.means(values, supervised=training, zero_shot=zero, pivot="en" if "en" in values else None)
+        sets[name] = {
+            "cells": {tag: {"route": way[tag] or None, **cell} for tag, cell in mine.items()},
+            "averages": {m: {"accuracy": of.value, "languages": list(of.languages)} for m, of in means.items()},
+        }
+    return {"sets": sets, "mean": {"accuracy": sum(cell["accuracy"] for cell in cells.values()) / len(cells)}}
+
+
+def label_table(found: Mapping[str, Any]) -> list[str]:
+    """The lines that a person reads."""
+    lines = []
+    for set, held in found["sets"].items():
+        lines.append(f"{set:<16} {'accuracy':>8} {'macro-F1':>8} {'majority':>8} {'rows':>7}  route")
+        lines += [
+            f"{tag:<16} {cell['accuracy']:8.2f} {cell['macro_f1']:8.2f} {cell['majority']:8.2f} {cell['n']:7d}"
+            f"  {cell['route'] or '–'}"
+            for tag, cell in held["cells"].items()
+        ]
+        lines += [
+            f"{name:<16} {average['accuracy']:8.2f}  {', '.join(average['languages'])}"
+            for name, average in held["averages"].items()
+            if average["accuracy"] is not None
+        ]
+    if found["routes"].keys() != {""}:
+        lines.append("rows by route: " + ", ".join(f"{name} {count}" for name, count in found["routes"].items()))
+    return lines
 
 
 def summary(cells: Mapping[str, Mapping[str, float]], rows: Sequence[Any]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 """Answers of a model: `python -m xlkd.predict --model=DIR --question=… --context=…`, or JSONL from standard input.
 
     python -m xlkd.predict --model=DIR < questions.jsonl > answers.jsonl
+    python -m xlkd.predict --model=DIR --text="Anna went." --second="Anna stayed." --language=en
 
-In, one JSON object a line:
+Questions. In, one JSON object a line:
   question   text
   context    text
   id         anything; the number of the line, from 1, where there is none
@@ -17,8 +18,16 @@ Out, one JSON object for each in the same order:
   probability  among the best candidates (20, unless trained otherwise)
   n_best       [{text, probability, start, end}, …], best first; the first is the answer
 
+Labels, where the model is a classifier. In: text; second, a second text (optional); language (optional); id.
+Out: id; label; probability; probabilities, {label: …} of all labels; route, the branch that the text went through or
+mixture, null in a model without branches.
+
 Flags:
-  --model=NAME        a folder, a hub id, package:NAME; it needs a head for questions
+  --model=NAME        a folder, a hub id, package:NAME; it needs a head for questions or for labels
+  --task=qa|classify  where the model has both heads
+  --language=de       of texts that name none; without any all branches answer together
+  --route=de          through that branch whatever the language; or mixture
+  --labels=A,B,C      names of the labels in the order of the logits, where the model has none of its own
   --n_best=5          how many candidates are written
   --batch=64          questions read, answered and written at a time: memory does not grow with the input
   --on_bad_row=skip   leave out a bad line and say so on standard error, instead of stopping there
@@ -38,7 +47,10 @@ from xlkd.errors import UserError
 from xlkd.settings import TASK_FLAGS
 
 READING = tuple(flag for flag in TASK_FLAGS if flag != "mlqa_fallback")  # that one is about scores
-FLAGS = ("model", "question", "context", "batch", "on_bad_row", "revision", *READING)
+OF_QUESTIONS = ("question", "context", *(flag for flag in READING if flag != "max_length"))
+OF_LABELS = ("text", "second", "language", "route", "labels")
+NUMBERS = {"n_best": 5, "batch": 64}
+FLAGS = ("model", "task", "batch", "on_bad_row", "revision", "max_length", *OF_QUESTIONS, *OF_LABELS)
 
 
 class Asked(NamedTuple):
@@ -47,27 +59,35 @@ class Asked(NamedTuple):
     context: str
 
 
+class Text(NamedTuple):
+    id: Any
+    text: str
+    second: str | None
+    language: str
+
+
 def main(arguments: list[str]) -> None:
     given = door.flags(arguments, FLAGS)
     if "model" not in given:
         raise UserError("no --model given", "command line", "give the folder that a run exported")
     if ("question" in given) != ("context" in given):
         raise UserError("--question and --context belong together", "command line", "give both, or JSONL on stdin")
+    if given.get("task", "qa") not in ("qa", "classify"):
+        raise UserError(f"--task={given['task']} is not possible", "command line", "qa and classify are")
     from xlkd.data.sources import Bad
 
-    n_best, batch = door.whole(given, "n_best", 5), door.whole(given, "batch", 64)
     bad = Bad(given.get("on_bad_row", "stop"))
-    once = "question" in given
-    asked = [_asked({"id": 1} | given, "command line")] if once else _lines(sys.stdin.buffer, bad)
-    from xlkd import api
-
-    model = api.load(given["model"], given.get("revision", ""))
-    # the flag says what is written; fewer candidates for the decoder would be other answers
-    recorded = model.task().n_best
-    chosen = model.task("qa", given | {"n_best": str(max(recorded, n_best))})
-    reader = api.Reader(model, chosen, batch=-(-batch // 4), fixed=True)
-    for some in _chunks(asked, batch):
-        found = reader.answers([(one.question, one.context) for one in some], n_best)
+    for name, default in NUMBERS.items():
+        door.whole(given, name, default)
+    task = _task(given)
+    if unused := [name for name in (OF_QUESTIONS if task == "classify" else OF_LABELS) if name in given]:
+        raise UserError(f"--{unused[0]} is not for the task {task}", "command line", "leave it out")
+    read, answers = (_text, _labels) if task == "classify" else (_asked, _answers)
+    if "question" in given or "text" in given:
+        asked = [read({"id": 1} | given, "command line")]
+    else:
+        asked = _lines(sys.stdin.buffer, bad, read, {name: given[name] for name in ("language",) if name in given})
+    for some, found in answers(given, asked):
         for one, answer in zip(some, found, strict=True):
             print(json.dumps({"id": one.id} | answer, ensure_ascii=False))
         sys.stdout.flush()
@@ -75,9 +95,44 @@ def main(arguments: list[str]) -> None:
         print(f"left out: {where}: {reason}", file=sys.stderr)
 
 
-def _chunks(asked: Iterable[Asked], size: int) -> Iterator[list[Asked]]:
+def _task(given: dict[str, str]) -> str:
+    """As asked, as the command line's own text needs it, else what the model was made for."""
+    if "task" in given or "question" in given or "text" in given:
+        return given.get("task") or ("classify" if "text" in given else "qa")
+    from xlkd import api
+
+    return api.task_of(given["model"], given.get("revision", ""))
+
+
+def _answers(given: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
+    """Some questions at a time, and the answers to them."""
+    from xlkd import api
+
+    n_best, batch = (door.whole(given, name, default) for name, default in NUMBERS.items())
+    model = api.load(given["model"], given.get("revision", ""))
+    # the flag says what is written; fewer candidates for the decoder would be other answers
+    recorded = model.task().n_best
+    chosen = model.task("qa", given | {"n_best": str(max(recorded, n_best))})
+    reader = api.Reader(model, chosen, batch=-(-batch // 4), fixed=True)
+    for some in _chunks(asked, batch):
+        yield some, reader.answers([(one.question, one.context) for one in some], n_best)
+
+
+def _labels(given: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
+    """Some texts at a time, and their labels."""
+    from xlkd import api
+
+    batch, route = door.whole(given, "batch", NUMBERS["batch"]), given.get("route", "")
+    model = api.load(given["model"], given.get("revision", ""))
+    chosen = model.task("classify", given)
+    labeller = api.Labeller(model, chosen, batch=-(-batch // 4), fixed=True)
+    for some in _chunks(asked, batch):
+        yield some, labeller.labels([(one.text, one.second, one.language) for one in some], route)
+
+
+def _chunks(asked: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """So many at a time; those before a bad line are answered before it stops the work."""
-    held: list[Asked] = []
+    held: list[Any] = []
     try:
         for one in asked:
             held.append(one)
@@ -92,7 +147,7 @@ def _chunks(asked: Iterable[Asked], size: int) -> Iterator[list[Asked]]:
         yield held
 
 
-def _lines(stream: Iterable[bytes], bad) -> Iterator[Asked]:
+def _lines(stream: Iterable[bytes], bad, read, default: dict[str, str]) -> Iterator[Any]:
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
@@ -101,7 +156,7 @@ def _lines(stream: Iterable[bytes], bad) -> Iterator[Asked]:
             value = json.loads(line.decode("utf-8-sig"))
             if not isinstance(value, dict):
                 raise UserError("not a JSON object", where)
-            yield _asked({"id": number} | value, where)
+            yield read({"id": number} | default | value, where)
         except UnicodeDecodeError as error:
             bad(f"not UTF-8 at byte {error.start}", where)
         except (json.JSONDecodeError, RecursionError) as error:
@@ -117,6 +172,21 @@ def _asked(value: dict[str, Any], where: str) -> Asked:
         if fault := text_fault(value.get(name), name):
             raise UserError(fault, where)
     return Asked(value["id"], value["question"], value["context"])
+
+
+def _text(value: dict[str, Any], where: str) -> Text:
+    from xlkd.data.sources.squad import text_fault
+    from xlkd.languages import normalise
+
+    for name in ("text", "second"):
+        given = name == "text" or value.get(name) is not None
+        if fault := given and text_fault(value.get(name), name):
+            raise UserError(fault, where)
+    language = value.get("language") or ""
+    if not isinstance(language, str):
+        raise UserError("language is not a string", where)
+    tag = language if language in ("", "und") else normalise(language, where)
+    return Text(value["id"], value["text"], value.get("second"), tag)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,11 @@ def stages(config: ConfigDict) -> list[str]:
         near = difflib.get_close_matches(wanted, config.controls, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(('all', *config.controls))}"
         raise UserError(f"no variant {wanted!r}", "config.method.variant", hint)
-    return [name for name in config.stages if wanted == "all" or name == wanted or name not in config.controls]
+    left_out = set() if wanted == "all" else {*config.controls} - {wanted}
+    for name in config.stages:
+        if config.get(name, ConfigDict()).get("start", config.start) in left_out:
+            left_out.add(name)
+    return [name for name in config.stages if name not in left_out]
 
 
 def stage(config: ConfigDict, name: str) -> ConfigDict:

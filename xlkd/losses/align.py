@@ -11,20 +11,9 @@ import jax.numpy as jnp
 
 from xlkd.losses.terms import NEVER, Term, groups, over, real
 
-TokenLabels = Literal["masked", "attended", "all"]
 
-
-def token_term(
-    logits: jax.Array,
-    ids: jax.Array,
-    *,
-    masked: jax.Array,
-    attended: jax.Array,
-    labels: TokenLabels = "masked",
-    weight: float = 1.0,
-) -> Term:
-    """Masked-LM cross-entropy [..., vocabulary] against the original ids, at the masked positions (published: all)."""
-    counted = {"masked": masked, "attended": attended, "all": jnp.ones_like(attended)}[labels]
+def token_term(logits: jax.Array, ids: jax.Array, counted: jax.Array, weight: float = 1.0) -> Term:
+    """Masked-LM cross-entropy [..., vocabulary] against the original ids, at the positions that count."""
     log_q = jax.nn.log_softmax(real(logits), axis=-1)
     return over(-jnp.take_along_axis(log_q, ids[..., None], axis=-1)[..., 0], counted, weight)
 
@@ -81,9 +70,12 @@ def word_term(
     return term._replace(sum=jnp.where(counted[0], term.sum, jnp.where(counted.any(), values[last], 0)))
 
 
-def sentence_term(student: jax.Array, teacher: jax.Array, rows: jax.Array, weight: float = 1.0) -> Term:
-    """2 − 2·cos of the vectors [rows, D]; no gradient to the teacher."""
-    student, teacher = _unit(real(student)), _unit(real(jax.lax.stop_gradient(teacher)))
+def sentence_term(
+    student: jax.Array, teacher: jax.Array, rows: jax.Array, *, trained: bool = False, weight: float = 1.0
+) -> Term:
+    """2 − 2·cos of the vectors [rows, D]; no gradient to the teacher's side, unless that is `trained` too."""
+    teacher = teacher if trained else jax.lax.stop_gradient(teacher)
+    student, teacher = _unit(real(student)), _unit(real(teacher))
     return over(2 - 2 * jnp.sum(student * teacher, axis=-1), rows, weight)
 
 
@@ -96,6 +88,7 @@ def structure_term(
     temperature: float = 1.0,
     diagonal: bool = True,
     direction: Literal["forward", "reverse"] = "forward",
+    trained: bool = False,
     weight: float = 1.0,
 ) -> Term:
     """Row-wise KL(teacher ‖ student) of the cosine matrices of each group of consecutive real rows (0: of all rows).
@@ -107,7 +100,7 @@ def structure_term(
     columns = (of[:, None] == of[None, :]) & rows[None, :]
     if not diagonal:
         columns &= ~jnp.eye(len(rows), dtype=bool)
-    log_p = _log_similarity(jax.lax.stop_gradient(teacher), columns, temperature)
+    log_p = _log_similarity(teacher if trained else jax.lax.stop_gradient(teacher), columns, temperature)
     log_q = _log_similarity(student, columns, temperature)
     if direction == "reverse":
         log_p, log_q = log_q, log_p

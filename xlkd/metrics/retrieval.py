@@ -93,16 +93,16 @@ def alignment(
 
 
 def mutual_links(
-    source: np.ndarray, target: np.ndarray, source_words: Sequence[int], target_words: Sequence[int]
+    forth: np.ndarray, back: np.ndarray, source_words: Sequence[int], target_words: Sequence[int]
 ) -> set[Link]:
-    """Word links between pieces [pieces, D] that are each other's nearest by cosine; -1 marks a special token."""
-    rows, columns = (np.flatnonzero(np.asarray(words) >= 0) for words in (source_words, target_words))
-    if not len(rows) or not len(columns):
-        return set()
-    similarity = unit(source[rows]) @ unit(target[columns]).T
-    forth, back = similarity.argmax(1), similarity.argmax(0)
-    mutual = np.flatnonzero(back[forth] == np.arange(len(rows)))
-    return {(int(source_words[rows[i]]), int(target_words[columns[forth[i]]])) for i in mutual}
+    """Word links between pieces that are each other's nearest: `forth` the places in the target, `back` in the source.
+
+    The words are those of each piece; -1 marks a special token.
+    """
+    pieces = np.flatnonzero(np.asarray(source_words) >= 0)
+    mutual = pieces[np.asarray(back)[np.asarray(forth)[pieces]] == pieces]
+    links = {(int(source_words[i]), int(target_words[forth[i]])) for i in mutual if forth[i] < len(target_words)}
+    return {(a, b) for a, b in links if b >= 0}
 
 
 def structure_correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -80,3 +80,15 @@ def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: jax.Array) ->
     D = head.architecture.hidden_size
     words = (jnp.zeros((1, D)),) if isinstance(head, MaskedLMHead) else ()  # one word stands for the table
     return head.init(key, jnp.zeros((1, 1, D)), *words)["params"]
+
+
+def init_perceptron(key: jax.Array, inputs: int, hidden: int, outputs: int) -> Params:
+    """Two linear maps without bias and the norm between them; uniform in ±1/√inputs, as PyTorch begins."""
+
+    def linear(key: jax.Array, fan_in: int, fan_out: int) -> Params:
+        bound = fan_in**-0.5
+        return {"kernel": jax.random.uniform(key, (fan_in, fan_out), jnp.float32, -bound, bound)}
+
+    first, second = jax.random.split(key)
+    inner, outer = linear(first, inputs, hidden), linear(second, hidden, outputs)
+    return {"inner": inner, "norm": init_norm((hidden,)), "outer": outer}

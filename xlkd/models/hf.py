@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,24 +87,43 @@ def save(
     from safetensors.numpy import save_file
 
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
+    with replacing(path) as draft:
         tensors = {name: value.astype(dtype) for name, value in layout.to_tensors(architecture, params).items()}
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         _write_json(draft / "config.json", layout.write_config(architecture, params, labels))
-        if tokenizer is not None:
-            _save_tokenizer(draft, tokenizer)
-        if card is not None:
-            (draft / "README.md").write_text(card, encoding="utf-8")
-        if record is not None:
-            _write_json(draft / RECORD, record)
+        write_beside(draft, tokenizer=tokenizer, card=card, record=record)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to write in that takes the place of `path` at the end, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield draft
         draft.chmod(0o755)  # mkdtemp and safetensors leave both to the owner alone
-        (draft / "model.safetensors").chmod(0o644)
+        for file in draft.glob("*.safetensors"):
+            file.chmod(0o644)
         _replace(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return path
+
+
+def write_beside(
+    folder: pathlib.Path,
+    *,
+    tokenizer: str | os.PathLike[str] | PreTrainedTokenizerFast | None = None,
+    card: str | None = None,
+    record: dict[str, Any] | None = None,
+) -> None:
+    """What stands beside the weights."""
+    if tokenizer is not None:
+        _save_tokenizer(folder, tokenizer)
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    if record is not None:
+        _write_json(folder / RECORD, record)
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...] | None:

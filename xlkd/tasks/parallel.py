@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from xlkd.data.draw import row_keys
-from xlkd.metrics.retrieval import retrieve
+from xlkd.metrics.picture import Axes, axes, picture
+from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.text import Template, counts, ragged, take
+
+DRAWN = 12  # sentences in a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,27 +64,50 @@ class Parallel:
         at the first position. `structure` and `cka` are of the translations and the reference, `structure_en` of the
         English sides and the reference: what could be reached.
         """
-        vectors = outputs["vectors"]
         cells = {}
-        names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
-        for name in dict.fromkeys(names):
-            mine = np.flatnonzero(names == name)
-            sides = vectors[mine], vectors[mine + len(rows)]
+        for name, mine in _by_languages(rows).items():
+            sides = outputs["vectors"][mine], outputs["vectors"][mine + len(rows)]
             to_source, to_target = _accuracy(*sides)
-            cells[str(name)] = {
+            cells[name] = {
                 "retrieval": (to_source + to_target) / 2,
                 "to_target": to_target,
                 "to_source": to_source,
                 "centred": sum(_accuracy(*(side - side.mean(0) for side in sides))) / 2,
+                "margin": sum(_accuracy(*sides, score="margin")) / 2,
                 "n": len(mine),
             }
+            if "cls" in outputs:
+                cells[name]["cls"] = sum(_accuracy(outputs["cls"][mine], outputs["cls"][mine + len(rows)])) / 2
+            if self.reference is not None:
+                cells[name] |= _structure(self.reference[mine], *_english_first(rows[int(mine[0])], sides))
         return Scores(cells, "retrieval", {})
+
+    def picture(
+        self, outputs: dict[str, np.ndarray], rows: Sequence[Pair], title: str, within: Axes | None = None
+    ) -> dict[str, Any]:
+        """Some sentences in all their languages, on the axes of an earlier picture or on axes of their own."""
+        vectors = outputs["vectors"]
+        groups = list(dict.fromkeys(row.group for row in rows))[:DRAWN]
+        shown = [i for i, row in enumerate(rows) if row.group in groups]
+        places, links = {}, []
+        for i in shown:
+            row = rows[i]
+            sides = (row.source_language, row.source, i), (row.target_language, row.target, i + len(rows))
+            places |= {(language, text): (at, row.id) for language, text, at in sides if (language, text) not in places}
+            links.append(tuple((language, text) for language, text, _ in sides))
+        order = {name: number for number, name in enumerate(places)}
+        return picture(
+            title,
+            np.stack([vectors[at] for at, _ in places.values()]),
+            [language for language, _ in places],
+            [id for _, id in places.values()],
+            [(order[a], order[b]) for a, b in links],
+            within or axes(vectors),
+        )
 
     def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
         to_source, to_target = np.zeros(len(rows)), np.zeros(len(rows))
-        names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
-        for name in dict.fromkeys(names):
-            mine = np.flatnonzero(names == name)
+        for mine in _by_languages(rows).values():
             found = retrieve(outputs["vectors"][mine + len(rows)], outputs["vectors"][mine])
             to_source[mine], to_target[mine] = found.to_english, found.from_english
         return [
@@ -103,10 +129,30 @@ class Parallel:
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
 
 
-def _accuracy(source: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+def _by_languages(rows: Sequence[Pair]) -> dict[str, np.ndarray]:
+    """The numbers of the rows of each two languages."""
+    names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
+    return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names)}
+
+
+def _accuracy(source: np.ndarray, target: np.ndarray, score: str = "cosine") -> tuple[float, float]:
     """Target to source and source to target, in percent."""
-    to_source, to_target = retrieve(target, source).accuracy
+    to_source, to_target = retrieve(target, source, score=score).accuracy
     return 100 * to_source, 100 * to_target
+
+
+def _english_first(row: Pair, sides: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return sides if row.source_language == "en" else sides[::-1]
+
+
+def _structure(reference: np.ndarray, english: np.ndarray, foreign: np.ndarray) -> dict[str, float]:
+    """In percent, like all else here; CKA grows where sentences are few, so compare equal numbers of them."""
+    found = {
+        "structure": structure_correlation(foreign, reference),
+        "structure_en": structure_correlation(english, reference),
+        "cka": linear_cka(foreign, reference),
+    }
+    return {name: 100 * value for name, value in found.items() if np.isfinite(value)}
 
 
 def build(config, tokenizer) -> Parallel:

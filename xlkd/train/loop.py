@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from xlkd.data.batches import Plan, Planned, Shape
+from xlkd.data.blocks import Blocks
 from xlkd.errors import NotFinite, Stopped
 from xlkd.methods import Method, Start
 from xlkd.tasks import Draw, Features, Task
@@ -33,8 +34,8 @@ class Job:
     method: Method
     start: Callable[[], Start]
     task: Task
-    features: Features
-    plan: Plan
+    features: Features | None  # None: of each block when it is entered
+    plan: Plan | Blocks
     steps: int
     seed: int
     optim: Any
@@ -117,6 +118,11 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     return state, clock.of("train")
 
 
+def features_of(job: Job, at: int) -> Features:
+    """Those that the indices of a step count in."""
+    return job.plan.features(at) if job.features is None else job.features
+
+
 def _begin(job: Job):
     """The state of the last checkpoint, or the one before step 0, on its devices; and who teaches how."""
     optimizer, teacher = optim.optimizer(job.optim), job.method.teacher
@@ -181,7 +187,9 @@ def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock
     jitted = jax.jit(function, donate_argnums=0, out_shardings=(student, meshes.replicated(job.mesh)))
     compiled = {}
     for shape in job.plan.shapes:
-        example = job.task.arrays(job.features, own_rows(np.full(shape.rows, -1)), dict(shape.lengths), Draw(0, 0))
+        example = job.task.arrays(
+            features_of(job, int(state.step)), own_rows(np.full(shape.rows, -1)), dict(shape.lengths), Draw(0, 0)
+        )
         batch = meshes.place_batch(job.mesh, example, shape.rows)
         targets = ()
         if teaching:
@@ -206,11 +214,12 @@ def _batches(job: Job, first: int, teaching: Teaching | None) -> Iterator[tuple[
     """Placed batches from step `first` on, made by threads ahead of the loop, with those targets that are known."""
     import grain
 
-    lengths = next(iter(job.task.lengths(job.features).values()))
+    dearest = job.plan.lengths[job.plan.view] if job.features is not None else None
 
     def build(at: int):
-        planned = job.plan.at(at)
-        arrays = job.task.arrays(job.features, own_rows(planned.index), dict(planned.shape.lengths), Draw(job.seed, at))
+        planned, features = job.plan.at(at), features_of(job, at)
+        arrays = job.task.arrays(features, own_rows(planned.index), dict(planned.shape.lengths), Draw(job.seed, at))
+        lengths = next(iter(job.task.lengths(features).values())) if dearest is None else dearest
         known = teaching.kept(planned) if teaching else job.targets(planned) if job.targets else ()
         return arrays, known, planned.shape, int(lengths[planned.index[planned.index >= 0]].sum())
 
@@ -237,7 +246,7 @@ def _check(job: Job, state: states.State) -> None:
     if not bool(jax.device_get(state.ok)):
         at = int(state.step)
         index = job.plan.at(at).index
-        raise NotFinite(at, [f"{key:016x}" for key in job.features["keys"][index[index >= 0]]])
+        raise NotFinite(at, [f"{key:016x}" for key in features_of(job, at)["keys"][index[index >= 0]]])
 
 
 class _Meter:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from xlkd.data import sources
 from xlkd.methods import Method, Variables
+from xlkd.metrics.picture import axes_of
 from xlkd.tasks import Features, Scores, Task
+from xlkd.tasks.parallel import Parallel
 from xlkd.train.evaluation import Evaluator
 from xlkd.train.progress import Log, write_json, write_lines
 
@@ -41,7 +43,18 @@ class Sets:
                 scores = task.score(outputs, features, rows)
                 write_lines(self._rows(step, name), task.records(outputs, features, rows))
                 write_json(file, {"step": step, "main": scores.main, "mean": scores.mean(), "cells": scores.cells})
+                if isinstance(task, Parallel):
+                    self._draw(step, name, task, outputs, rows)
                 self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
+
+    def _draw(self, step: int, name: str, task: Parallel, outputs: Any, rows: sources.Rows) -> None:
+        """Before the first step, and after the last on the same axes."""
+        before = self._folder.parent / "report" / f"{name}-before.json"
+        within = axes_of(json.loads(before.read_text())) if step and before.exists() else None
+        before.parent.mkdir(parents=True, exist_ok=True)
+        title = f"sentence vectors after {step} steps" if step else "sentence vectors before"
+        file = before.with_name(f"{name}-after.json") if step else before
+        write_json(file, task.picture(outputs, rows, title, within))
 
     def best(self) -> int | None:
         """The step with the highest mean on `eval`, the earlier of equals."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -22,7 +23,7 @@ from xlkd.errors import UserError
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.tasks import Features, Task
-from xlkd.train import export, loop, mesh, provenance, runtime, start
+from xlkd.train import export, loop, mesh, provenance, reference, runtime, start, streams
 from xlkd.train.checkpoint import Checkpoints, abstract
 from xlkd.train.evaluation import own_rows
 from xlkd.train.progress import Log, Metrics, write_json, write_lines
@@ -36,29 +37,38 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     other = start.other(config)
     rows = training_rows(config, log)
     task = task_of(config, weights, other)
-    features = features_of(task, rows, log)
+    streamed = streams.wanted(config, rows)
+    known = streams.sample(config, rows) if streamed else rows
+    features = features_of(task, known, log)
     task = settled(config, task, features, weights, other)
-    plan = plan_of(config, task, features, weights.architecture)
+    plan = plan_of(config, task, features, weights.architecture, other)
     sets = evaluation_sets(config, task, weights, log)
     report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
+    if streamed:
+        plan = streams.blocks(config, task, rows, features, plan.edges, weights.architecture)
+        log(f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above are of {len(known)} of them")
     before = begun(config, earlier, weights)
-    met = provenance.met(rows, sets, before.get("contamination", {}))
+    met = provenance.met(known, sets, before.get("contamination", {}))
     warn(met, log)
     remember_texts(folder.parent.parent / "texts", sets)
     config.budget.epoch_steps = plan.steps_per_epoch
     config.budget.steps = steps = config.budget.steps or round(config.budget.epochs * plan.steps_per_epoch)
     encoders = [encoder_of(config, of.architecture) for of in (weights, other) if of]
     method = named("methods", config.method.name).build(config, *encoders)
-    seen = provenance.seen(config, rows, sets, before.get("seen", {}), teaches=method.teacher is not None)
+    seen = provenance.seen(config, known, sets, before.get("seen", {}), teaches=method.teacher is not None)
     devices = mesh.build(config.mesh)
     mesh.check_rows(devices, config.data.batch, config.optim.micro_batches)
+    if other and "retrieval" in sets:
+        vectors = reference.english(config, encoders[-1], other, sets["retrieval"].rows, devices)
+        compared = dataclasses.replace(sets["retrieval"].task, reference=vectors)
+        sets["retrieval"] = sets["retrieval"]._replace(task=compared)
     sets = Sets(folder, sets, method, devices, config, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.best)
     job = loop.Job(
         method=method,
         start=functools.cache(lambda: weights.load(config.seed)._replace(other=other.load(0).encoder if other else ())),
         task=task,
-        features=features,
+        features=None if streamed else features,
         plan=plan,
         steps=steps,
         seed=config.seed,
@@ -85,6 +95,8 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
             state = checkpoints.restore(best, abstract(state, jax.tree.map(lambda x: x.sharding, state)))
     finally:
         checkpoints.close()
+        if streamed:
+            plan.close()
     results = sets.of(int(state.step))
     for line in sets.changes(int(state.step)):
         log(line)
@@ -114,13 +126,16 @@ def begun(config, earlier: dict[str, pathlib.Path], weights: start.Weights) -> d
     """What is known of the training before this stage: of an earlier stage all, of a folder what its record says."""
     if config.start in earlier:
         return json.loads((earlier[config.start].parent / "results.json").read_text(encoding="utf-8"))
+    if config.start != "encoder" and (path := pathlib.Path(config.start).expanduser().parent / "results.json").exists():
+        return hf.read_json(path)  # the export of another run of ours
     record = weights.folder / hf.RECORD if weights.folder else None
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
 
 
 def training_rows(config, log: Log) -> sources.Rows:
     """The rows that the config names; of aligned questions those pairs of languages that were drawn."""
-    rows = sources.read(config.data.train, config.task.name, config.data.on_bad_row)
+    rows = sources.read(config.data.train, kind_of(config.task.name), config.data.on_bad_row)
+    rows = streams.composed(config, rows)
     if config.data.get("ntl", -1) < 0:
         return rows
     drawn = sampling.ntl(
@@ -195,16 +210,20 @@ def named(room: str, name: str):
 
 
 def evaluation_sets(config, task: Task, weights: start.Weights, log: Log) -> dict[str, Ready]:
-    """`config.data.eval` for the stage's own task, `config.data.retrieval` for sentence vectors."""
-    wanted = {"eval": (task, config.data.eval), "retrieval": (None, config.data.retrieval)}
+    """`config.data.eval` for the stage's own task, the others for sentence vectors and for links of words."""
     ready = {}
-    for name, (of, source) in wanted.items():
-        if source:
-            of = of or named("tasks", "parallel").build(config.task, weights.tokenizer)
-            rows = sources.read(source, of.name, config.data.on_bad_row)
+    for name, other in (("eval", ""), ("retrieval", "parallel"), ("alignment", "alignment")):
+        if source := config.data.get(name, ""):
+            of = named("tasks", other).build(config.task, weights.tokenizer) if other else task
+            rows = sources.read(source, kind_of(of.name), config.data.on_bad_row)
             ready[name] = Ready(of, rows, features_of(of, rows, log))
             fit(of.lengths(ready[name].features), weights.architecture)
     return ready
+
+
+def kind_of(task: str) -> str:
+    """The rows that sources give to a task: its own kind, unless its module names another."""
+    return getattr(named("tasks", task), "ROWS", task)
 
 
 def features_of(task: Task, rows: sources.Rows, log: Log) -> Features:
@@ -218,10 +237,13 @@ def features_of(task: Task, rows: sources.Rows, log: Log) -> Features:
     return cache.arrays(name, build)
 
 
-def plan_of(config, task: Task, features: Features, architecture: Architecture) -> Plan:
+def plan_of(
+    config, task: Task, features: Features, architecture: Architecture, other: start.Weights | None = None
+) -> Plan:
     """Buckets chosen from the lengths at hand under the budget of compiled shapes."""
     lengths = task.lengths(features)
-    fit(lengths, architecture)
+    for view, values in lengths.items():
+        fit({view: values}, other.architecture if other and view == "teacher" else architecture)
     dearest = next(iter(lengths.values()))
     chosen = edges(dearest, config.data.buckets, cost=encoder_cost(architecture.hidden_size))
     if config.data.pad_to:

@@ -1,0 +1,111 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MBLM: monolingual classifiers teach one student with a branch a language, for languages it never saw labels for.
+
+    python -m xlkd.main --config=configs/mblm.py                                  # the embedded world, all controls
+    python -m xlkd.main --config=configs/mblm.py --config.method.variant=mblm     # one of them
+    python -m xlkd.main --config=configs/mblm.py:xnli --config.data.train=… --config.data.eval=…    # XNLI, PAWS-X
+    python -m xlkd.main --config=configs/mblm.py:xnli --config.stages=single,single_kd,branches,mblm \\
+        --config.mblm.teachers.en=DIR --config.mblm.teachers.de=DIR+DIR --config.mblm.teachers.zh=HUB/NAME
+
+Teachers are trained first, each on one language; then four students from one encoder, on the same rows in the same
+order. They differ in what `CONTROLS` says alone.
+"""
+
+from ml_collections import ConfigDict
+from xlkd.configs.base import base
+from xlkd.configs.finetune import classify
+
+CONTROLS = {  # branches, weight_s, weight_z (λ), weight_h (γ): what each isolates
+    "single": ("one", 0.0, 0.0, 1.0),  # plain multilingual fine-tuning
+    "single_kd": ("one", 1.0, 0.0, 0.5),  # the teachers
+    "branches": ("each", 1.0, 0.0, 0.5),  # upper layers of a language's own
+    "mblm": ("each", 1.0, 1.0, 0.5),  # the zero-shot-aware term
+}
+
+ENCODERS = {  # of the teachers on real data; each language's own
+    "en": "FacebookAI/roberta-base",
+    "de": "google-bert/bert-base-german-cased",
+    "zh": "google-bert/bert-base-chinese",
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    return VARIANTS[variant](base())
+
+
+def mblm(c: ConfigDict, languages: tuple[str, ...]) -> ConfigDict:
+    """What all variants share: the method's own settings, the controls, and teachers that this run trains."""
+    c = classify(c)
+    c.controls = tuple(CONTROLS)
+    c.stages = (*(f"teacher_{tag}" for tag in languages), *CONTROLS)
+    c.task.languages = languages
+
+    c.method.name = "mblm"
+    c.method.branches = "each"  # one a language; one: for all; or groups: en+de,ru
+    c.method.branch_layers = 0  # 0: a quarter of the encoder's
+    c.method.head = "shared"  # or branch
+    c.method.weight_s = 1.0  # distillation into a row's own branch
+    c.method.weight_z = 1.0  # λ: into the mixture
+    c.method.warmup_z = 0.1  # until λ is reached: a share of the steps, or steps where 1 or more
+    c.method.weight_h = 0.5  # γ: labels
+    c.method.kd, c.method.temperature, c.method.t_squared = "ce", 1.0, False  # or kl, mse
+    c.method.mix = "representation"  # or logits, probability
+    c.method.weights, c.method.alpha = "uniform", 1.0  # or learned; or dirichlet, whose parameter alpha is
+    c.method.own = False  # whether a row's own branch is in its mixture
+    c.method.stop = "none"  # what the zero-shot-aware term does not train: branches, trunk
+    c.method.teacher_length = 0  # of the teachers' rows, in their own tokens; 0: as long as each can read
+    c.method.teacher_labels = ConfigDict({tag: () for tag in languages})  # where a teacher's labels have no names
+
+    c.data.exponent = 1.0  # shares of languages go by rows ** exponent
+    c.data.mix_rows = True  # False: each batch is in one language
+
+    # One object in three places: --config.mblm.teachers.de=DIR sets it for all stages that have teachers
+    teachers = ConfigDict({tag: f"teacher_{tag}" for tag in languages})
+    for name, (branches, weight_s, weight_z, weight_h) in CONTROLS.items():
+        weights = {"weight_s": weight_s, "weight_z": weight_z, "weight_h": weight_h}
+        c[name] = ConfigDict({"method": {"branches": branches} | weights})
+        if weight_s or weight_z:
+            c[name].teachers = teachers
+    for tag in languages:
+        c[f"teacher_{tag}"] = ConfigDict({"method": {"name": "finetune"}, "data": {}, "budget": {}, "optim": {}})
+    c.report.compare = ("mblm:single", "single_kd:single", "branches:single_kd", "mblm:branches")
+    return c
+
+
+def embedded(c: ConfigDict) -> ConfigDict:
+    languages = ("en", "de", "ru")
+    c = mblm(c, languages)
+    c.data.train = f"atlas?split=train&languages={','.join(languages)}&size=1600"
+    c.data.eval = "atlas?split=test&languages=en,de,ru,es,fr,tr,ar,hi,zh&size=200"
+    for tag in languages:
+        c[f"teacher_{tag}"].data.train = f"atlas?split=train&languages={tag}&size=6400"
+        c[f"teacher_{tag}"].data.eval = f"atlas?split=validation&languages={tag}&size=200"
+    return c
+
+
+def real(c: ConfigDict, train: str, test: str) -> ConfigDict:
+    """Our design: no data set, student, teacher or number of the paper is known to us."""
+    languages = tuple(ENCODERS)
+    c = mblm(c, languages)
+    c.encoder.path, c.encoder.dropout = "intfloat/multilingual-e5-small", -1.0
+    c.data.train, c.data.eval = f"{train}&languages={','.join(languages)}", test
+    c.data.batch, c.data.buckets = 32, 4
+    c.optim.lr, c.budget.epochs = 3e-5, 2
+    c.save.every = 1000
+    for tag, path in ENCODERS.items():
+        c[f"teacher_{tag}"].encoder = ConfigDict({"path": path})
+        c[f"teacher_{tag}"].data = ConfigDict({"train": f"{train}&languages={tag}", "eval": f"{test}&languages={tag}"})
+        c[f"teacher_{tag}"].optim.lr = 2e-5
+    return c
+
+
+def xnli(c: ConfigDict) -> ConfigDict:
+    return real(c, "xnli:XNLI-MT-1.0?split=train", "xnli:XNLI-1.0?split=test")
+
+
+def pawsx(c: ConfigDict) -> ConfigDict:
+    return real(c, "pawsx:x-final?split=train", "pawsx:x-final?split=test")
+
+
+VARIANTS = {"": embedded, "xnli": xnli, "pawsx": pawsx}

@@ -1,0 +1,143 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MMKD: a multilingual student is tied to an English teacher on four levels, then fine-tuned on English alone.
+
+    python -m xlkd.main --config=configs/mmkd.py            # the embedded world: start point, token only, all levels
+    python -m xlkd.main --config=configs/mmkd.py:ablation   # and each level left out
+    python -m xlkd.main --config=configs/mmkd.py:paper      # mBERT and BERT, with every published value
+    python -m xlkd.main --config=configs/mmkd.py:own --config.data.train=moses:corpus?languages=en,de \\
+        --config.encoder.path=STUDENT --config.teacher.path=TEACHER
+
+Each control is a stage that aligns, followed by `finetune_NAME`: English labels in, accuracy by language out.
+"""
+
+from ml_collections import ConfigDict
+from xlkd.configs.base import base
+from xlkd.configs.finetune import classify
+
+LEVELS = {"token": 1.0, "word": 1.0, "sentence": 1.0, "structure": 10.0}
+ABLATION = {  # weights that differ from those above
+    "before": {},
+    "token": {"word": 0.0, "sentence": 0.0, "structure": 0.0},
+    "no_token": {"token": 0.0},
+    "no_word": {"word": 0.0},
+    "no_sentence": {"sentence": 0.0},
+    "no_structure": {"structure": 0.0},
+    "full": {},
+}
+WORLD = "en,de,es,ru,ar,hi,zh"
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    return VARIANTS[variant](base())
+
+
+def mmkd(c: ConfigDict) -> ConfigDict:
+    """What all variants share; every switch stands at the form without the slips of the authors' code."""
+    c.task.name = "views"
+    c.task.max_length = 128
+    c.task.share = 0.15  # of the tokens, and of the English words, that are hidden
+    c.task.tlm_labels = "masked"  # positions that the token level counts; or attended, all
+    c.task.word_truncate = True
+    c.data.identities = True  # English with itself, one round in as many as there are languages
+    c.data.cap, c.data.take = 2_000_000, "random"  # pairs of each two languages; or head: the first
+    c.data.block = 0  # pairs that are tokenized at a time, for corpora beyond memory; 0: all at once
+    c.data.alignment = ""  # pairs with word links
+    c.method.name = "mmkd"
+    for level, weight in LEVELS.items():
+        c.method[level] = weight  # 0: off
+    c.method.student_passes = "shared"  # sentence and structure read one pass; or separate
+    c.method.teacher_dropout = False
+    c.method.student_pooling, c.method.teacher_pooling = "cls", "cls"  # or mean
+    c.method.word_label_index, c.method.word_sum = "token", "fixed"  # published: word, published
+    c.method.word_similarity, c.method.word_temperature, c.method.word_anchor = "dot", 1.0, "teacher"
+    c.method.teacher_projector = "random_frozen"  # or identity, trained
+    c.method.head_width, c.method.head_output = 0, 128  # 0: as wide as its encoder
+    c.method.bn_group, c.method.structure_group = 0, 0  # rows; 0: of the whole batch
+    c.method.structure_temperature, c.method.structure_diagonal = 1.0, True
+    c.method.structure_direction = "forward"  # KL(teacher ‖ student); or reverse
+    for level in ("word", "sentence", "structure"):
+        c.method[f"{level}_layers"] = ("-1:-1",)  # student:teacher; the mean over several
+    c.method.retrieval_layer, c.method.alignment_layer = -1, 0  # of evaluation; 0: two thirds of the way up
+    c.optim.schedule, c.optim.warmup = "cosine", 2 / 15  # of the steps: 2 of 15 epochs
+    c.optim.clip = 0.0
+    return c
+
+
+def controls(c: ConfigDict, names: tuple[str, ...]) -> ConfigDict:
+    """For each name a stage that aligns with its weights, and one that fine-tunes what came out of it."""
+    c.controls = names
+    c.stages = tuple(stage for name in names for stage in (name, f"finetune_{name}"))
+    for name in names:
+        c[name] = ConfigDict({"method": {**LEVELS, **ABLATION[name]}})
+        c[f"finetune_{name}"] = finetuning(name)
+    c.before.budget = ConfigDict({"epochs": 0, "steps": 0})
+    c.report.compare = tuple(f"finetune_full:finetune_{name}" for name in names if name != "full")
+    return c
+
+
+def finetuning(name: str) -> ConfigDict:
+    """Of no teacher: what `configs/finetune.py:classify` does, from another start."""
+    stage = classify(base())
+    stage = ConfigDict({key: stage[key] for key in ("method", "task", "data", "optim", "budget", "eval", "teacher")})
+    stage.start = name
+    stage.data.alignment, stage.data.pad_to = "", 0
+    stage.data.identities, stage.data.cap, stage.data.block = False, 0, 0
+    return stage
+
+
+def embedded(c: ConfigDict, names: tuple[str, ...] = ("before", "token", "full")) -> ConfigDict:
+    c = controls(mmkd(c), names)
+    c.encoder.path, c.teacher.path = "package:multilingual", "package:english"
+    c.encoder.dropout = 0.0
+    c.data.train = f"atlas?split=train&languages={WORLD}&size=350&seed=5"
+    c.data.retrieval = f"atlas?split=validation&languages={WORLD}&size=300"
+    c.data.alignment = f"atlas?split=validation&languages={WORLD}&size=60&seed=1"
+    c.data.batch, c.data.buckets = 32, 2
+    c.optim.lr = 5e-4
+    c.method.student_pooling = c.method.teacher_pooling = "mean"
+    c.budget.epochs = 2
+    c.eval.start = True
+    for name in names:
+        stage = c[f"finetune_{name}"]
+        stage.data.train = "atlas?split=train&languages=en&size=6400"
+        stage.data.eval = f"atlas?split=test&languages={WORLD}&size=200"
+    return c
+
+
+def ablation(c: ConfigDict) -> ConfigDict:
+    return embedded(c, tuple(ABLATION))
+
+
+def own(c: ConfigDict) -> ConfigDict:
+    """Your student, your teacher, your parallel text; one alignment, no fine-tuning."""
+    c = mmkd(c)
+    c.stages = ("full",)
+    c.full = ConfigDict()
+    c.encoder.path, c.teacher.path = "bert-base-multilingual-cased", "bert-base-cased"
+    c.data.batch = 256
+    del c.optim.lr
+    c.optim.lr = c.data.get_ref("batch") * (2e-5 / 256)  # follows the batch
+    c.budget.epochs = 15
+    c.eval.start = True
+    return c
+
+
+def paper(c: ConfigDict) -> ConfigDict:
+    """The authors' script, its slips included; `corpora` holds Moses files as OPUS names them."""
+    c = own(c)
+    europarl = "+".join(f"moses:corpora/Europarl?languages=en,{of}" for of in ("fr", "bg", "de", "es"))
+    united = "+".join(f"moses:corpora/MultiUN?languages=en,{of}&limit=2000000&take=head" for of in ("ar", "zh"))
+    bulgarian, hindi = "moses:corpora/EUbookshop?languages=en,bg", "moses:corpora/IITB?languages=en,hi"
+    c.data.train = "+".join((europarl, bulgarian, united, hindi))
+    c.data.block = 2**17
+    c.data.pad_to, c.data.buckets = 128, 1
+    c.task.tlm_labels, c.task.word_truncate = "all", False
+    c.method.word_label_index, c.method.word_sum = "word", "published"
+    c.method.teacher_dropout, c.method.student_passes = True, "separate"
+    c.method.bn_group, c.method.structure_group = 32, 32  # rows of a device
+    c.optim.decay_mask = "all"
+    return c
+
+
+VARIANTS = {"": embedded, "ablation": ablation, "own": own, "paper": paper}

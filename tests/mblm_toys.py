@@ -1,0 +1,91 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A student of 2 layers x 16 with three branches, its stage and its batches."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from xlkd.methods import Start, mblm
+from xlkd.models import encoder as encoders
+
+LABELS = ("entailment", "neutral", "contradiction")
+METHOD = {
+    "name": "mblm", "branches": "each", "branch_layers": 1, "head": "shared", "kd": "ce", "temperature": 1.0,
+    "t_squared": False, "mix": "representation", "weights": "uniform", "alpha": 1.0, "own": False, "stop": "none",
+    "weight_s": 1.0, "weight_z": 1.0, "warmup_z": 0.0, "weight_h": 0.5,
+}  # fmt: skip
+
+
+def architecture(layers=2, dropout=0.0, **changes) -> encoders.Architecture:
+    rates = dict.fromkeys(("dropout", "attention_dropout", "classifier_dropout"), dropout)
+    of = {"positions": 16, "types": 2, "pad_id": 0, "position_offset": 0} | rates | changes
+    return encoders.Architecture("bert", 40, 16, layers, 2, 32, **of)
+
+
+def stage(languages=("en", "de", "ru"), mesh=None, **method) -> ConfigDict:
+    task = {"name": "classify", "labels": LABELS, "languages": languages}
+    return ConfigDict(
+        {"seed": 0, "task": task, "method": METHOD | method, "mesh": mesh or {}, "budget": {"steps": 100}}
+    )
+
+
+def student(layers=2, dropout=0.0, languages=("en", "de", "ru"), mesh=None, spread=True, **method):
+    """(method, variables); `spread` moves the branches apart, as training would."""
+    encoder = encoders.Encoder(architecture(layers, dropout))
+    built = mblm.build(stage(languages, mesh, **method), encoder)
+    start = Start(encoder.architecture, encoders.init(encoder.architecture, jax.random.key(0), 1.0), {})
+    variables = built.init(jax.random.key(1), start)
+    if not spread:
+        return built, variables
+    params = dict(variables.params)
+    params["classifier"] = jax.tree.map(lambda x: 10 * x, params["classifier"])
+    params["branches"] = apart(params["branches"])
+    if "mixture" in params:
+        params["mixture"] = np.array([0.1, 0.3, -0.2], np.float32)[: len(params["mixture"])]
+    return built, variables._replace(params=params)
+
+
+def apart(stacked):
+    """Random numbers by place, so that the same branch is the same in a longer stack."""
+    leaves, structure = jax.tree.flatten(stacked)
+    moved = []
+    for i, x in enumerate(leaves):
+        random = [np.random.default_rng([i, k]).normal(0, 0.3, x.shape[1:]) for k in range(len(x))]
+        moved.append(np.asarray(x) + np.array(random, np.float32))
+    return jax.tree.unflatten(structure, moved)
+
+
+def batch(rows=6, languages=3, length=8, seed=0):
+    random = np.random.default_rng(seed)
+    text = {
+        "ids": random.integers(1, 40, (rows, length)).astype(np.int32),
+        "mask": (np.arange(length) < random.integers(4, length + 1, (rows, 1))).astype(np.int32),
+        "types": random.integers(0, 2, (rows, length)).astype(np.int32),
+    }
+    return {
+        "text": text,
+        "labels": random.integers(0, 3, rows).astype(np.int32),
+        "labelled": np.ones(rows, np.float32),
+        "language": (np.arange(rows) % languages).astype(np.int32),
+        "mask": np.ones(rows, np.float32),
+    }
+
+
+def targets(rows=6, seed=1):
+    logits = np.random.default_rng(seed).normal(0, 2, (rows, 3)).astype(np.float32)
+    return {"teacher": logits, "taught": np.ones(rows, np.float32)}
+
+
+def terms(method, variables, batch, given, key=3, step=50):
+    """{name: sum / count} and the weights, as the step adds them."""
+    prepared = method.prepare(batch, given)
+    return method.loss(variables, batch, prepared, jax.random.key(key), step).terms
+
+
+def change(batch, **arrays):
+    return batch | {name: np.asarray(value) for name, value in arrays.items()}
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]

@@ -1,0 +1,240 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Classifiers by the doors and in Python: ordinary ones, and a student with branches by every route."""
+
+import io
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+from mblm_toys import LABELS, METHOD, apart
+from ml_collections import ConfigDict
+from toy_models import span_model
+from xlkd.configs import mblm as configs
+
+import xlkd
+from xlkd import evaluate, predict, settings
+from xlkd.data import sources
+from xlkd.errors import UserError
+from xlkd.methods import Start, Variables, mblm
+from xlkd.models import hf
+from xlkd.models.encoder import Encoder
+from xlkd.train import export, whole
+
+DATA = "atlas?split=validation&size=8&languages=en,de,fr"
+SEEN = {"training": ["de", "en"], "selection": [], "teacher": ["de", "en"]}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """What a stage with the branches en and de hands on: the whole, and a folder a language."""
+    folder = tmp_path_factory.mktemp("labels")
+    base = span_model(folder)
+    found = hf.load(base)
+    config = settings.stage(configs.get_config(""), "mblm")
+    config.task.update({"labels": LABELS, "languages": ("en", "de"), "max_length": 96})
+    config.method = ConfigDict(METHOD | {"mix": "logits", "teacher_labels": {}})
+    method = mblm.build(config, Encoder(found.architecture))
+    start = Start(found.architecture, found.params["encoder"], {})
+    params = dict(method.init(jax.random.key(0), start).params)
+    params |= {
+        "branches": apart(params["branches"]),
+        "classifier": jax.tree.map(lambda x: 30 * x, params["classifier"]),
+    }
+    for name, exported in method.exports(Variables(params)).items():
+        export.write(folder / "export" / name, exported, hf.tokenizer(base), config, {}, SEEN)
+    return folder / "export"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, exports):
+    monkeypatch.setenv("XLKD_CACHE", str(exports.parent / "cache"))
+
+
+def evaluated(file, *flags) -> dict:
+    evaluate.main([*flags, f"--json={file}"])
+    return json.loads(file.read_text())
+
+
+@pytest.fixture
+def ask(monkeypatch, capsys):
+    def asked(lines, *flags):
+        data = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        predict.main(list(flags))
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return asked
+
+
+def texts(language="de", count=3):
+    rows = [row for row in sources.read(DATA, "classify") if row.language == language][:count]
+    return [{"id": row.id, "text": row.text, "second": row.second} for row in rows]
+
+
+def test_the_whole_comes_back_as_it_was_and_looks_like_no_ordinary_model(exports):
+    found = whole.load(exports / "branches")
+    assert sorted(file.name for file in (exports / "branches").glob("*.safetensors")) == ["branches.safetensors"]
+    assert not (exports / "branches" / "config.json").exists()
+    assert found.labels == LABELS
+    assert len(found.params["branches"]["query"]["kernel"]) == 2
+    for k, tag in enumerate(("en", "de")):
+        alone = hf.load(exports / tag).params["encoder"]["layers"]["query"]["kernel"]
+        np.testing.assert_array_equal(alone[-1], found.params["branches"]["query"]["kernel"][k, 0])
+        np.testing.assert_array_equal(alone[:-1], found.params["trunk"]["layers"]["query"]["kernel"])
+    assert "# mblm" in (exports / "branches" / "README.md").read_text()
+
+
+def test_a_language_takes_its_branch_and_any_other_the_mixture(exports):
+    model = xlkd.load(exports / "branches")
+    one = texts()[0]
+    pair = (one["text"], one["second"])
+    found = {tag: model.classify(*pair, language=tag) for tag in ("", "en", "de", "fr", "de-AT")}
+    assert {tag: answer["route"] for tag, answer in found.items()} == {
+        "": "mixture", "en": "en", "de": "de", "fr": "mixture", "de-AT": "de"
+    }  # fmt: skip
+    assert found[""] == found["fr"] == model.classify(*pair, language="de", route="mixture")
+    assert found["de"] == found["de-AT"] == model.classify(*pair, route="de")
+    for tag in ("en", "de"):
+        ordinary = xlkd.load(exports / tag).classify(*pair)
+        assert ordinary["route"] is None
+        assert ordinary["probabilities"] == pytest.approx(found[tag]["probabilities"], abs=1e-5)
+    logs = [{label: np.log(p) for label, p in found[tag]["probabilities"].items()} for tag in ("en", "de")]
+    mean = np.array([(logs[0][label] + logs[1][label]) / 2 for label in LABELS])
+    expected = np.exp(mean) / np.exp(mean).sum()  # a mean of logits
+    np.testing.assert_allclose(list(found["fr"]["probabilities"].values()), expected, atol=1e-4)
+    assert abs(found["en"]["probability"] - found["de"]["probability"]) > 1e-3
+
+
+def test_a_branch_is_an_ordinary_model(exports):
+    model, ids = xlkd.load(exports / "branches"), np.arange(5, 11, dtype=np.int32)[None]
+    branch, ordinary = model.branch("de"), xlkd.load(exports / "de")
+    for a, b in zip(branch.apply(ids, ids > 0), ordinary.apply(ids, ids > 0), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(
+        branch.outputs(ids, ids > 0)["classifier"], ordinary.outputs(ids, ids > 0)["classifier"], atol=1e-6
+    )
+    with pytest.raises(UserError, match="no branch for 'fr'; branches: en, de"):
+        model.branch("fr")
+    with pytest.raises(UserError, match="has several branches"):
+        model.apply(ids, ids)
+    with pytest.raises(UserError, match="no head that marks answers"):
+        model.answer("who?", "Anna.")
+
+
+def test_scores_by_language_and_route(exports, tmp_path, capsys):
+    found = evaluated(tmp_path / "a.json", f"--model={exports / 'branches'}", f"--data={DATA}")
+    cells = found["sets"]["atlas"]["cells"]
+    assert {tag: cell["route"] for tag, cell in cells.items()} == {"en": "en", "de": "de", "fr": "mixture"}
+    assert found["routes"] == {"en": 8, "de": 8, "mixture": 8}
+    averages = found["sets"]["atlas"]["averages"]
+    assert averages["supervised_mean"] == {
+        "accuracy": pytest.approx((cells["en"]["accuracy"] + cells["de"]["accuracy"]) / 2), "languages": ["en", "de"]
+    }  # fmt: skip
+    assert averages["zero_shot_mean"] == {"accuracy": cells["fr"]["accuracy"], "languages": ["fr"]}
+    shown = capsys.readouterr().out
+    assert "rows by route: en 8, de 8, mixture 8" in shown
+    forced = evaluated(tmp_path / "b.json", f"--model={exports / 'branches'}", f"--data={DATA}", "--route=de")
+    ordinary = evaluated(tmp_path / "c.json", f"--model={exports / 'de'}", f"--data={DATA}", "--batch=5")
+    assert forced["routes"] == {"de": 24}
+    assert ordinary["routes"] == {"": 24}
+    for tag, cell in cells.items():
+        others = (of["sets"]["atlas"]["cells"][tag]["accuracy"] for of in (forced, ordinary))
+        assert cell["accuracy_via_de"] == next(others) == next(others)
+    as_unknown = evaluated(tmp_path / "d.json", f"--model={exports / 'branches'}", f"--data={DATA}", "--language=und")
+    assert as_unknown["routes"] == {"mixture": 24}
+
+
+def test_labels_by_the_door(exports, ask):
+    lines = [texts("de")[0], texts("fr")[0] | {"language": "fr"}, texts("en")[0] | {"second": None}]
+    found = ask(lines, f"--model={exports / 'branches'}", "--language=de-CH")
+    assert [(one["id"], one["route"]) for one in found] == [
+        (line["id"], route) for line, route in zip(lines, ("de", "mixture", "de"), strict=True)
+    ]
+    for one in found:
+        assert one["probability"] == max(one["probabilities"].values()) == one["probabilities"][one["label"]]
+        assert list(one["probabilities"]) == list(LABELS)
+        assert sum(one["probabilities"].values()) == pytest.approx(1)
+    again = ask(
+        [],
+        f"--model={exports / 'branches'}",
+        f"--text={lines[0]['text']}",
+        f"--second={lines[0]['second']}",
+        "--language=de",
+    )
+    assert again[0]["probabilities"] == pytest.approx(found[0]["probabilities"], abs=1e-5)
+    assert ask(lines[:1], f"--model={exports / 'en'}")[0]["route"] is None
+
+
+def test_labels_without_names_are_named_in_the_order_of_the_logits(exports, tmp_path, ask):
+    found = hf.load(exports / "en")
+    unnamed = hf.save(tmp_path / "m", found.architecture, found.params, tokenizer=exports / "en")
+    lines = texts("en", 1)
+    plain = ask(lines, f"--model={exports / 'en'}", "--max_length=96")[0]
+    given = ask(lines, f"--model={unnamed}", "--max_length=96")[0]
+    assert list(given["probabilities"]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    named = ask(lines, f"--model={unnamed}", "--max_length=96", f"--labels={','.join(LABELS)}")[0]
+    assert named["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-6)
+    with pytest.raises(UserError, match="2 labels for 3 logits"):
+        ask(lines, f"--model={unnamed}", "--labels=a,b")
+    with pytest.raises(UserError, match="none of LABEL_0"):
+        evaluate.main([f"--model={unnamed}", f"--data={DATA}"])
+
+
+def test_the_rows_own_task_decides_nothing_that_the_model_was_not_made_for(exports, tmp_path):
+    assert evaluated(tmp_path / "a.json", f"--model={exports / 'en'}", f"--data={DATA}")["task"]["name"] == "classify"
+    with pytest.raises(UserError, match="has no head that marks answers"):
+        evaluate.main([f"--model={exports / 'en'}", f"--data={DATA}", "--task=qa"])
+    with pytest.raises(UserError, match="has no head for labels; train one"):
+        evaluate.main([f"--model={exports.parent / 'model'}", f"--data={DATA}", "--task=classify"])
+
+
+FAULTS = {
+    "no such route": (["--route=ru"], "no route 'ru'; routes: en, de, mixture"),
+    "no such language": (["--language=xx"], "unknown language 'xx'"),
+    "answers in a file": (["--predictions=a", "--task=classify"], "give --model or --predictions, one of them"),
+    "not for labels": (["--route=de", "--task=qa"], "--route belongs to classification"),
+}
+
+
+@pytest.mark.parametrize(("flags", "said"), FAULTS.values(), ids=FAULTS)
+def test_what_is_wrong_is_said_in_one_line(exports, flags, said):
+    with pytest.raises(UserError) as told:
+        evaluate.main([f"--model={exports / 'branches'}", f"--data={DATA}", *flags])
+    assert said in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--text=a", "--language=xx"], "unknown language 'xx'"),
+        (["--text= "], "empty text"),
+        (["--text=a", "--n_best=2"], "--n_best is not for the task classify"),
+        (["--question=a", "--context=b", "--route=de"], "--route is not for the task qa"),
+        (["--text=a", "--route=zh"], "no route 'zh'"),
+        (["--task=parallel"], "--task=parallel is not possible"),
+    ],
+)
+def test_what_is_wrong_with_the_flags(exports, flags, said):
+    with pytest.raises(UserError, match=said):
+        predict.main([f"--model={exports / 'branches'}", *flags])
+
+
+def test_a_folder_of_several_models_names_them(exports):
+    with pytest.raises(UserError, match=r"a run's folder, not a model; give what it exported: .*branches.*de"):
+        xlkd.load(exports)
+
+
+def test_a_damaged_whole_is_refused(exports, tmp_path):
+    import shutil
+
+    shutil.copytree(exports / "branches", tmp_path / "m")
+    (tmp_path / "m" / "branches.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match="unreadable weights"):
+        xlkd.load(tmp_path / "m")
+    record = json.loads((tmp_path / "m" / "xlkd.json").read_text())
+    (tmp_path / "m" / "xlkd.json").write_text(json.dumps({k: v for k, v in record.items() if k != "method"}))
+    with pytest.raises(UserError, match="lacks method"):
+        xlkd.load(tmp_path / "m")

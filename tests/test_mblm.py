@@ -1,0 +1,377 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MBLM: what its loss reduces to, who learns from what, which route a row takes, what it hands on."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mblm_toys import LABELS, METHOD, architecture, batch, change, stage, student, targets, terms
+from xlkd.configs import base
+
+from xlkd.errors import UserError
+from xlkd.losses.terms import total
+from xlkd.methods import Start, finetune, mblm
+from xlkd.models import branches
+from xlkd.models import encoder as encoders
+from xlkd.models.heads import ClassifierHead, init_head
+from xlkd.train import optim, step
+from xlkd.train import state as states
+
+LEVELS, WEIGHTS = mblm.CHOICES["mix"], mblm.CHOICES["weights"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quickly_compiled():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def value(method, variables, name, of=None, given=None, **options):
+    """sum / count of a term."""
+    term = terms(method, variables, of or batch(), given or targets(), **options)[name]
+    return float(term.sum / term.count)
+
+
+def gradient(method, variables, name, of=None):
+    """Of one term's sum, by parameter."""
+    of, given = of or batch(), method.prepare(of or batch(), targets())
+
+    @jax.jit
+    def grad(params):
+        return jax.grad(
+            lambda p: method.loss(variables._replace(params=p), of, given, jax.random.key(3), 50).terms[name].sum
+        )(params)
+
+    return grad(variables.params)
+
+
+def size(tree) -> float:
+    return sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(tree))
+
+
+def train(method, start, of, given, steps, micro_batches=1):
+    """The step as the loop jits it."""
+    config = base.base().optim
+    optimizer = optim.optimizer(config)
+    options = {"seed": 0, "clip_norm": 1.0, "micro_batches": micro_batches}
+    function = jax.jit(step.make(method, optimizer, optim.schedule(config, 20), **options))
+    state = states.create(method, start, optimizer, 0)
+    losses = []
+    for _ in range(steps):
+        state, report = function(state, of, given)
+        losses.append(float(report["loss"]))
+    return state.variables.params, losses
+
+
+def test_one_branch_and_labels_alone_are_plain_fine_tuning_for_ten_steps():
+    encoder = encoders.Encoder(architecture())
+    start = Start(encoder.architecture, encoders.init(encoder.architecture, jax.random.key(0)), {})
+    of = stage(branches="one", weight_s=0.0, weight_z=0.0, weight_h=1.0)
+    ours, losses = train(mblm.build(of, encoder), start, batch(), (), 10)
+    plain, expected = train(finetune.build(of, encoder), start, batch(), (), 10)
+    np.testing.assert_allclose(losses, expected, atol=1e-6)
+    assert losses[-1] < losses[0]
+    found = {"encoder": branches.join(ours["trunk"], ours["branches"], 0), "classifier": ours["classifier"]}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, plain)
+
+
+@pytest.mark.parametrize("mix", LEVELS)
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_at_the_start_all_branches_say_the_same(mix, weights):
+    method, variables = student(spread=False, mix=mix, weights=weights)
+    found = terms(method, variables, batch(), targets())
+    np.testing.assert_allclose(found["zero_shot"].sum, found["kd"].sum, rtol=1e-5)
+    outputs = method.outputs(variables, batch())
+    for name in ("mixture", "en", "de", "ru"):
+        a, b = (jax.nn.log_softmax(outputs[of]) for of in (f"logits_{name}", "logits"))
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def by_hand(method, variables, of, mix):
+    """Own logits and uniform mixture without the own branch, with nothing but ordinary encoders."""
+    arch, params = architecture(), variables.params
+    head, own, mixed = ClassifierHead(arch, 3), [], []
+    firsts = []
+    for k in range(3):
+        whole = branches.join(params["trunk"], params["branches"], k)
+        text = of["text"]
+        firsts.append(
+            encoders.Encoder(arch).apply({"params": whole}, text["ids"], text["mask"], text["types"])[-1][:, 0]
+        )
+    logits = [head.apply({"params": params["classifier"]}, x[:, None]) for x in firsts]
+    for row, k in enumerate(of["language"]):
+        others = [j for j in range(3) if j != k]
+        own.append(logits[k][row])
+        if mix == "representation":
+            mean = sum(firsts[j][row] for j in others) / 2
+            mixed.append(head.apply({"params": params["classifier"]}, mean[None, None])[0])
+        elif mix == "logits":
+            mixed.append(sum(logits[j][row] for j in others) / 2)
+        else:
+            mixed.append(jnp.log(sum(jax.nn.softmax(logits[j][row] / 2.0) for j in others) / 2))
+    return jnp.stack(own), jnp.stack(mixed)
+
+
+@pytest.mark.parametrize("mix", LEVELS)
+def test_the_loss_by_hand(mix):
+    method, variables = student(mix=mix, temperature=2.0, t_squared=True)
+    own, mixed = by_hand(method, variables, batch(), mix)
+    p = jax.nn.softmax(targets()["teacher"] / 2.0)
+    kd = -4 * (p * jax.nn.log_softmax(own / 2.0)).sum(-1)
+    log_q = mixed if mix == "probability" else jax.nn.log_softmax(mixed / 2.0)
+    found = terms(method, variables, batch(), targets())
+    np.testing.assert_allclose(found["kd"].sum, kd.sum(), rtol=1e-4)
+    np.testing.assert_allclose(found["zero_shot"].sum, -4 * (p * log_q).sum(), rtol=1e-4)
+    hard = -jax.nn.log_softmax(own)[jnp.arange(6), batch()["labels"]]
+    np.testing.assert_allclose(found["ce"].sum, hard.sum(), rtol=1e-4)
+    assert [float(found[name].weight) for name in ("kd", "zero_shot", "ce")] == [1.0, 1.0, 0.5]
+
+
+TABLE = {  # term, settings: who learns from a row of the first language: trunk, its branch, the others, head, mixture
+    "own branch": ("kd", {}, (True, True, False, True, False)),
+    "labels": ("ce", {}, (True, True, False, True, False)),
+    "own left out": ("zero_shot", {}, (True, False, True, True, True)),
+    "own kept": ("zero_shot", {"own": True}, (True, True, True, True, True)),
+    "stop=branches": ("zero_shot", {"stop": "branches"}, (True, False, False, True, True)),
+    "stop=trunk": ("zero_shot", {"stop": "trunk"}, (False, False, True, True, True)),
+}
+
+
+@pytest.mark.parametrize(("name", "settings", "expected"), TABLE.values(), ids=TABLE)
+def test_who_learns_from_a_row(name, settings, expected):
+    method, variables = student(layers=1, weights="learned", **settings)
+    found = gradient(method, variables, name, change(batch(), language=np.zeros(6, np.int32)))
+    own, others = (jax.tree.map(lambda x, s=s: x[s], found["branches"]) for s in (slice(0, 1), slice(1, 3)))
+    parts = (found["trunk"], own, others, found["classifier"], found["mixture"])
+    assert tuple(size(part) > 0 for part in parts) == expected
+
+
+@pytest.mark.parametrize("stop", ["branches", "trunk"])
+def test_stopping_a_gradient_changes_no_value(stop):
+    plain, stopped = (value(*student(dropout=0.2, stop=s), "zero_shot") for s in ("none", stop))
+    assert plain == pytest.approx(stopped, rel=1e-6)
+
+
+def test_no_gradient_reaches_a_teacher():
+    method, variables = student()
+
+    def loss(teacher):
+        given = step.jax.lax.stop_gradient(method.prepare(batch(), targets() | {"teacher": teacher}))
+        return total(method.loss(variables, batch(), given, jax.random.key(0), 0).terms)
+
+    assert not np.any(jax.grad(loss)(jnp.asarray(targets()["teacher"])))
+
+
+@pytest.mark.parametrize(("mix", "weights", "own"), list(itertools.product(LEVELS, WEIGHTS, [False, True])))
+def test_gradients_are_finite(mix, weights, own):
+    method, variables = student(layers=1, mix=mix, weights=weights, own=own, alpha=0.05)
+    of = change(batch(), mask=[1, 1, 1, 1, 0, 1], language=[0, 1, 2, 0, 0, -1])
+    found = gradient(method, variables, "zero_shot", of)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+    assert size(found) > 0
+
+
+def test_ce_and_kl_have_equal_gradients_and_mse_with_t_squared_knows_no_temperature():
+    ce, kl = (gradient(*student(layers=1, kd=kd, temperature=2.0), "kd") for kd in ("ce", "kl"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), ce, kl)
+    one = value(*student(kd="mse"), "zero_shot")
+    assert value(*student(kd="mse", temperature=4.0, t_squared=True), "zero_shot") == pytest.approx(one, rel=1e-5)
+
+
+def test_with_a_linear_head_representations_and_logits_mix_alike():
+    found = []
+    for mix in ("representation", "logits"):
+        method, variables = student(mix=mix)
+        head = variables.params["classifier"]
+        small = jax.tree.map(lambda x: x * 1e-3, head["dense"])  # where tanh is straight
+        head = {"dense": small, "output": {**head["output"], "kernel": head["output"]["kernel"] * 1e3}}
+        found.append(value(method, variables._replace(params=variables.params | {"classifier": head}), "zero_shot"))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert value(*student(), "zero_shot") != pytest.approx(value(*student(mix="logits"), "zero_shot"), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "weights"),
+    [(0.1, (0, 5, 10, 90), (0, 1, 2, 2)), (0.0, (0, 90), (2, 2)), (20.0, (10, 20), (1, 2))],
+)
+def test_the_zero_shot_term_warms_up(warmup, steps, weights):
+    method, variables = student(layers=1, weight_z=2.0, warmup_z=warmup)
+    found = [float(terms(method, variables, batch(), targets(), step=s)["zero_shot"].weight) for s in steps]
+    assert found == pytest.approx(weights)
+
+
+def test_languages_and_branches_may_change_places_together():
+    method, variables = student()
+    other, _ = student(languages=("ru", "en", "de"))
+    moved = jax.tree.map(lambda x: x[np.array([2, 0, 1])], variables.params["branches"])
+    there = variables._replace(params=variables.params | {"branches": moved})
+    of = change(batch(), language=(batch()["language"] + 1) % 3)
+    for name in ("kd", "zero_shot", "ce"):
+        assert value(other, there, name, of) == pytest.approx(value(method, variables, name), rel=1e-5)
+
+
+def test_several_languages_on_one_branch():
+    method, variables = student(branches="en+de,ru")
+    assert branches.count(variables.params["branches"]) == 2
+    found = method.outputs(variables, batch())
+    assert sorted(found) == ["logits", "logits_en+de", "logits_mixture", "logits_ru"]
+    for row, language in enumerate(batch()["language"]):
+        np.testing.assert_array_equal(
+            found["logits"][row], found["logits_ru" if language == 2 else "logits_en+de"][row]
+        )
+    assert sorted(method.exports(variables)) == ["branches", "de", "en", "ru"]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("head", ["shared", "branch"])
+def test_branches_that_fill_a_mesh_axis_change_nothing(weights, head):
+    plain, padded = (student(mix="logits", weights=weights, head=head, mesh=mesh) for mesh in ({}, {"branch": 4}))
+    assert branches.count(padded[1].params["branches"]) == 4
+    for name in ("kd", "zero_shot", "ce"):
+        assert value(*padded, name) == pytest.approx(value(*plain, name), rel=1e-5)
+    a, b = (method.outputs(variables, batch()) for method, variables in (plain, padded))
+    assert a.keys() == b.keys()
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
+    assert branches.count(padded[0].exports(padded[1].params and padded[1])["branches"].encoder["branches"]) == 3
+
+
+def test_a_draw_goes_by_step_and_place_alone():
+    method, variables = student(weights="dirichlet", alpha=0.3)
+    one, same = (value(method, variables, "zero_shot", key=key) for key in (3, 4))
+    assert one == same  # the step's dropout key is no part of it
+    assert value(method, variables, "zero_shot", step=51) != pytest.approx(one, rel=1e-4)
+    given = method.prepare(batch(), targets())
+    parts = []
+    for rows in (np.arange(0, 6, 2), np.arange(1, 6, 2)):  # as micro-batches are cut
+        part, its = jax.tree.map(lambda x, r=rows: x[r], (batch(), given))
+        parts.append(method.loss(variables, part, its, jax.random.key(9), 50).terms["zero_shot"])
+    assert float(sum(part.sum for part in parts)) / 6 == pytest.approx(one, rel=1e-5)
+
+
+def test_micro_batches_and_padded_rows_change_nothing():
+    encoder = encoders.Encoder(architecture())
+    start = Start(encoder.architecture, encoders.init(encoder.architecture, jax.random.key(0), 1.0), {})
+    method = mblm.build(stage(weights="dirichlet"), encoder)
+    labelled = change(batch(), labelled=[1, 0, 1, 1, 1, 1])
+    given = targets() | {"taught": np.float32([1, 1, 0, 1, 1, 1])}
+    whole, losses = train(method, start, labelled, given, 3)
+    parts, same = train(method, start, labelled, given, 3, micro_batches=3)
+    longer = [jax.tree.map(lambda x: np.concatenate([x, x[:3]]), of) for of in (labelled, given)]
+    longer[0]["mask"][6:] = 0
+    padded, again = train(method, start, *longer, 3)
+    for other, values in ((parts, same), (padded, again)):
+        np.testing.assert_allclose(values, losses, rtol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), whole, other)
+
+
+def test_rows_count_where_they_have_a_teacher_a_label_and_a_branch():
+    method, variables = student(layers=1)
+    of = change(batch(), labelled=[1, 1, 1, 0, 1, 1], language=[0, 1, 2, 0, 1, -1])
+    given = targets() | {"taught": np.float32([1, 0, 1, 1, 1, 1])}
+    found = terms(method, variables, of, given)
+    assert [float(found[name].count) for name in ("kd", "zero_shot", "ce")] == [4, 4, 4]
+
+
+def test_without_teachers_only_labels_can_be_learned():
+    method, variables = student(layers=1)
+    with pytest.raises(UserError, match=r"no teachers \(config.teachers\)|config.teachers: no teachers"):
+        terms(method, variables, batch(), ())
+    plain, variables = student(layers=1, weight_s=0.0, weight_z=0.0)
+    assert list(terms(plain, variables, batch(), ())) == ["ce"]
+
+
+@pytest.mark.parametrize("mix", LEVELS)
+def test_the_route_of_a_row(mix):
+    method, variables = student(mix=mix, weights="learned")
+    languages = np.array([0, 1, 2, -1, -1, 0])
+    found = method.outputs(variables, change(batch(), language=languages))
+    for row, language in enumerate(languages):
+        name = "mixture" if language < 0 else ("en", "de", "ru")[language]
+        np.testing.assert_array_equal(found["logits"][row], found[f"logits_{name}"][row])
+    assert not np.allclose(found["logits_en"], found["logits_de"], atol=0.01)
+    w = jax.nn.softmax(variables.params["mixture"])
+    each = [found[f"logits_{tag}"] for tag in ("en", "de", "ru")]
+    if mix == "logits":
+        np.testing.assert_allclose(found["logits_mixture"], sum(a * z for a, z in zip(w, each, strict=True)), rtol=1e-4)
+    if mix == "probability":
+        shares = sum(a * jax.nn.softmax(z) for a, z in zip(w, each, strict=True))
+        np.testing.assert_allclose(jax.nn.softmax(found["logits_mixture"]), shares, atol=1e-5)
+
+
+def test_one_branch_has_one_route_and_is_an_ordinary_classifier():
+    method, variables = student(branches="one", weight_z=0.0)
+    assert list(method.outputs(variables, batch())) == ["logits"]
+    assert list(method.exports(variables)) == [""]
+
+
+def test_a_head_that_came_with_the_weights_is_kept_where_its_labels_are_ours():
+    arch = architecture()
+    given = {"classifier": init_head(ClassifierHead(arch, 3), jax.random.key(8))}
+    method = mblm.build(stage(), encoders.Encoder(arch))
+    start = Start(arch, encoders.init(arch, jax.random.key(0)), given, LABELS)
+    kept = method.init(jax.random.key(1), start).params["classifier"]
+    fresh = method.init(jax.random.key(1), start._replace(labels=LABELS[::-1])).params["classifier"]
+    same = [np.array_equal(x["dense"]["kernel"], given["classifier"]["dense"]["kernel"]) for x in (kept, fresh)]
+    assert same == [True, False]
+
+
+FAULTS = {
+    "nothing to mix": ({"branches": "one"}, "nothing to mix"),
+    "a language twice": ({"branches": "en+de,de,ru"}, "does not hold each of en, de, ru once"),
+    "a language is missing": ({"branches": "en,de"}, "does not hold each of"),
+    "too many layers": ({"branch_layers": 3}, "branch_layers=3 of 2 layers"),
+    "no such level": ({"mix": "mean"}, "mix=mean is not possible"),
+    "probabilities by mse": ({"mix": "probability", "kd": "mse"}, "has no logits for kd=mse"),
+    "no single reader": ({"head": "branch"}, "has no single head to read it"),
+    "nothing to learn": ({"weight_s": 0.0, "weight_z": 0.0, "weight_h": 0.0}, "nothing is learned"),
+    "a negative weight": ({"weight_z": -1.0}, "weight_z=-1.0 is negative"),
+    "no temperature": ({"temperature": 0.0}, "above 0"),
+}
+
+
+@pytest.mark.parametrize(("settings", "said"), FAULTS.values(), ids=FAULTS)
+def test_what_cannot_be_is_said(settings, said):
+    with pytest.raises(UserError) as told:
+        mblm.build(stage(**settings), encoders.Encoder(architecture()))
+    assert said in str(told.value)
+
+
+def test_the_supervised_languages_must_be_named():
+    with pytest.raises(UserError, match="no supervised languages"):
+        mblm.build(stage(languages=()), encoders.Encoder(architecture()))
+
+
+def test_the_config_says_no_more_and_no_less_than_the_method_reads():
+    from xlkd.configs import mblm as config
+
+    named = set(config.get_config("").method) - {"variant", "teacher_length", "teacher_labels"}
+    assert named == set(METHOD)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("head", ["shared", "branch"])
+def test_transformers_gives_the_logits_of_each_branch(tmp_path, head):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForSequenceClassification
+
+    from xlkd.models import hf
+
+    method, variables = student(mix="logits", head=head)
+    text, expected = batch()["text"], method.outputs(variables, batch())
+    inputs = {"input_ids": text["ids"], "attention_mask": text["mask"], "token_type_ids": text["types"]}
+    found = {}
+    for name, exported in method.exports(variables).items():
+        if name == "branches":
+            continue
+        params = jax.device_get({"encoder": exported.encoder, **exported.heads})
+        hf.save(tmp_path / name, exported.architecture, params, labels=exported.labels)
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / name).eval()
+        assert tuple(model.config.id2label.values()) == LABELS
+        with torch.no_grad():
+            found[name] = model(**{k: torch.tensor(v).long() for k, v in inputs.items()}).logits.numpy()
+        np.testing.assert_allclose(found[name], expected[f"logits_{name}"], atol=1e-4)
+    np.testing.assert_allclose(sum(found.values()) / 3, expected["logits_mixture"], atol=1e-4)

@@ -1,0 +1,482 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MMKD through its method: golden numbers from hidden states to the step's gradient, switches, heads and who learns."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xlkd import settings
+from xlkd.errors import UserError
+from xlkd.losses.terms import mean
+from xlkd.methods import Start, Variables, mmkd
+from xlkd.models import encoder as encoders
+from xlkd.train import optim, step
+from xlkd.train import state as states
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "losses_align.json").read_text())
+SCHEDULE = json.loads((pathlib.Path(__file__).parent / "golden" / "mmkd_schedule.json").read_text())
+NONE = {"token": 0.0, "word": 0.0, "sentence": 0.0, "structure": 0.0}
+D = 6
+ARCHITECTURE = encoders.Architecture("bert", 7, D, 1, 2, 8, positions=16, types=2, pad_id=0, position_offset=0)
+
+
+class Given:
+    """An encoder whose last states are rows of a table, by id."""
+
+    architecture, dtype = ARCHITECTURE, jnp.float32
+
+    def apply(self, variables, ids, mask, types=None, train=False, layers=None, key=None):
+        states = variables["params"]["table"][ids]
+        return (0 * states, states)
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def config(variant="", **method):
+    c = settings.read(f"configs/mmkd.py{':' + variant if variant else ''}")
+    c = settings.stage(c, "full")
+    c.method.student_pooling = c.method.teacher_pooling = "cls"
+    c.method.update(method)
+    return c
+
+
+def view(size, rows=4):
+    ids = np.arange(rows * size).reshape(rows, size)
+    return {"ids": ids, "mask": np.ones_like(ids), "types": 0 * ids}
+
+
+def close(a, b, atol=1e-6):
+    np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), atol=atol, rtol=0)
+
+
+def method_of(c):
+    return mmkd.build(c, Given(), Given())
+
+
+def gradient(method, variables, batch, taught, micro_batches=1):
+    state = states.State(jnp.zeros((), int), variables, (), (), jnp.ones((), bool))
+    targets = method.teacher.forward({"table": taught}, batch)
+    key = jax.random.key(0)
+    return jax.jit(lambda: step.gradient(method, state, batch, targets, key, micro_batches))()
+
+
+# --- words
+
+WORD = GOLDEN["word"]
+
+
+def word_batch(order=(0, 1, 2, 3)):
+    sentences = [WORD["inputs"]["sentences"][i] for i in order]
+    width = len(WORD["inputs"]["student_vectors"][0])
+    firsts, exists, drawn = {}, np.zeros((4, 8), bool), np.zeros((4, width), bool)
+    for who in ("student", "teacher"):
+        firsts[who] = np.zeros((4, 8), int)
+        for row, s in enumerate(sentences):
+            of = s[f"{who}_word_of_token"]
+            starts = [of.index(word) for word in range(max(of) + 1)]
+            firsts[who][row, : len(starts)], exists[row, : len(starts)] = starts, True
+    for row, s in enumerate(sentences):
+        drawn[row, : len(s["student_token_masked"])] = s["student_token_masked"]
+    taught = view(len(WORD["inputs"]["teacher_vectors"][0])) | {"first": firsts["teacher"]}
+    word = view(width) | {"first": firsts["student"], "drawn": drawn}
+    batch = {"word": word, "teacher": taught, "exists": exists, "mask": np.ones(4)}
+    tables = [np.array(WORD["inputs"][f"{who}_vectors"])[list(order)].reshape(-1, D) for who in ("student", "teacher")]
+    return batch, *tables
+
+
+@pytest.mark.parametrize("case", WORD["cases"], ids=lambda case: case["name"])
+@pytest.mark.parametrize("published", [False, True])
+def test_golden_words(float64, case, published):
+    switches = {"word_label_index": "word", "word_sum": "published"} if published else {}
+    method = method_of(config(**NONE | {"word": 1.0} | switches))
+    batch, student, teacher = word_batch(case["sentence_order"])
+    variables = Variables({"encoder": {"table": jnp.array(student)}})
+    found, terms, _ = gradient(method, variables, batch, teacher)
+    close(mean(terms["word"]), case["published" if published else "fixed"])
+    if published:
+        expected = np.array(case["published_gradient_student_vectors_in_batch_order"])
+    else:
+        expected = np.array(case["fixed_gradient_student_vectors"])[list(case["sentence_order"])]
+    close(found["encoder"]["table"].reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("golden", WORD["options_on_plain_fixed"])
+def test_golden_word_options(float64, golden):
+    options = {"word_anchor": golden["anchor"], "word_temperature": golden["tau"]}
+    options["word_similarity"] = "cosine" if golden["cosine"] else "dot"
+    batch, student, teacher = word_batch()
+    variables = Variables({"encoder": {"table": jnp.array(student)}})
+    _, terms, _ = gradient(method_of(config(**NONE | {"word": 1.0} | options)), variables, batch, teacher)
+    close(mean(terms["word"]), golden["loss"])
+
+
+# --- tokens
+
+
+class Logits:
+    """Stands for the head: the states are the logits."""
+
+    def __init__(self, *_):
+        pass
+
+    def apply(self, variables, hidden, words):
+        return hidden
+
+
+@pytest.mark.parametrize("labels", ["all (published)", "attended", "masked (fixed)"])
+def test_golden_tokens(float64, monkeypatch, labels):
+    monkeypatch.setattr(mmkd, "MaskedLMHead", Logits)
+    golden = GOLDEN["token"]
+    logits, ids, attended, masked = (
+        np.array(golden["inputs"][k]) for k in ("logits", "original_ids", "attention_mask", "masked")
+    )
+    counted = {"all (published)": np.ones_like(masked), "attended": attended}.get(labels, masked)
+    rows, length = ids.shape
+    positions = np.broadcast_to(np.arange(length), ids.shape)
+    batch = {"token": view(length, rows=rows), "positions": positions, "labels": ids, "counted": counted}
+    table = jnp.array(logits.reshape(rows * length, -1))
+    variables = Variables({"encoder": {"table": table, "embeddings": {"words": ()}}, "masked_lm": {}})
+    method = method_of(config(**NONE | {"token": 1.0}))
+    assert method.teacher is None, "nothing is asked of a teacher"
+    assert method.coupled is None
+    close(mean(method.loss(variables, batch, (), jax.random.key(0), 0).terms["token"]), golden[f"labels={labels}"])
+
+
+# --- sentences and structure
+
+HEADS = GOLDEN["heads"]
+
+
+def perceptron(part):
+    return {
+        "inner": {"kernel": jnp.array(part["w1"]).T},
+        "norm": {"scale": jnp.array(part["g1"]), "bias": jnp.array(part["b1"])},
+        "outer": {"kernel": jnp.array(part["w2"]).T},
+    }
+
+
+def heads(method, student):
+    """The method's own variables with the golden heads in them."""
+    start = Start(ARCHITECTURE, {"table": jnp.array(student)}, {"masked_lm": {"kernel": jnp.ones(1)}})
+    variables = method.init(jax.random.key(0), start)
+    inputs = HEADS["inputs"]
+    for name in ("sentence", "structure"):
+        own = {part: perceptron(inputs["student_heads"][name][part]) for part in ("projector", "predictor")}
+        assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables.params[f"{name}_0"])
+        variables.params[f"{name}_0"] = own
+        variables.frozen[f"{name}_0"] = {"teacher": perceptron(inputs["teacher_projectors"][name])}
+    return jax.tree.map(jnp.asarray, variables)
+
+
+def head_batch(rows):
+    student, teacher = (np.array(HEADS["inputs"][f"{who}_cls"])[rows] for who in ("student", "teacher"))
+    one = view(1, rows=len(student))
+    return {"sentence": one, "teacher": one, "mask": np.ones(len(student), bool)}, student, teacher
+
+
+COUPLED = NONE | {"sentence": 1.0, "structure": 10.0, "head_width": 5, "head_output": 4}
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("name", ["one_device_rows_0_to_3", "global_batch_8"])
+def test_golden_heads_however_the_step_is_cut(float64, name, micro_batches):
+    golden, method = HEADS[name], method_of(config(**COUPLED))
+    batch, student, teacher = head_batch(golden["rows"])
+    found, terms, statistics = gradient(method, heads(method, student), batch, teacher, micro_batches)
+    close([mean(terms[n]) for n in ("sentence", "structure")], [golden["sentence_loss"], golden["structure_loss"]])
+    close(found["encoder"]["table"], golden["gradient_student_cls"])
+    running = golden["running_after_one_step"]
+    first = statistics["sentence_0"]["projector"][0]
+    close(first.mean, running["projector_sentence_bn1_mean"])
+    close(first.variance, running["projector_sentence_bn1_var_pytorch"])
+
+
+def test_golden_groups_of_rows_stand_for_devices(float64):
+    golden = HEADS["two_devices_of_4"]
+    batch, student, teacher = head_batch(list(range(8)))
+    for options, expected in (
+        ({"bn_group": 4, "structure_group": 4}, (golden["sentence_loss"], golden["structure_loss"])),
+        ({"structure_group": 4}, (HEADS["global_batch_8"]["sentence_loss"], 0.1740799093)),
+    ):
+        method = method_of(config(**COUPLED | options))
+        _, terms, _ = gradient(method, heads(method, student), batch, teacher)
+        close([mean(terms["sentence"]), mean(terms["structure"])], expected)
+
+
+# --- who learns
+
+BATCH = {
+    "token": view(5, rows=8),
+    "positions": np.tile([1, 3], (8, 1)),
+    "labels": np.tile([2, 4], (8, 1)),
+    "counted": np.ones((8, 2), bool),
+    "word": view(5, rows=8) | {"first": np.tile([0, 1, 3], (8, 1)), "drawn": np.tile([0, 1, 0, 0, 0], (8, 1)) > 0},
+    "sentence": view(3, rows=8),
+    "teacher": view(4, rows=8) | {"first": np.tile([0, 1, 2], (8, 1))},
+    "exists": np.ones((8, 3), bool),
+    "mask": np.ones(8, np.float32),
+}
+for name in ("token", "word", "sentence", "teacher"):
+    BATCH[name]["ids"] = BATCH[name]["ids"] % 7
+REAL = encoders.Encoder(
+    encoders.Architecture("bert", 7, 8, 2, 2, 16, positions=16, types=2, pad_id=0, position_offset=0, dropout=0.4)
+)
+
+
+def real(**method):
+    return mmkd.build(config(**{"head_output": 4} | method), REAL, REAL)
+
+
+@functools.cache
+def encoder_params(architecture=REAL.architecture):
+    return jax.jit(lambda keys: [encoders.init(architecture, key) for key in keys])(jax.random.split(jax.random.key(1)))
+
+
+def begun(method):
+    student, teacher = encoder_params()
+    return method.init(jax.random.key(2), Start(REAL.architecture, student, {}, other=teacher)), teacher
+
+
+def terms_of(method, variables, teacher):
+    def compute(variables, teacher):
+        targets = method.teacher.forward(teacher, BATCH) if method.teacher else ()
+        return method.loss(variables, BATCH, targets, jax.random.key(0), 0), targets
+
+    return jax.jit(compute)(variables, teacher)
+
+
+def test_only_the_student_and_its_heads_learn():
+    method = real()
+    variables, teacher = begun(method)
+    assert set(variables.params) == {"encoder", "masked_lm", "sentence_0", "structure_0"}
+    assert set(variables.frozen) == {"sentence_0", "structure_0"}
+    assert set(variables.params["sentence_0"]) == {"projector", "predictor"}
+
+    def loss(params, frozen, teacher):
+        everything = Variables(params, frozen, variables.statistics)
+        found, targets = terms_of(method, everything, teacher)
+        more, _, _ = method.coupled(everything, found.embeddings, BATCH, targets, 0)
+        return step.total(found.terms | more)
+
+    learned = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    student, frozen, taught = learned(variables.params, variables.frozen, teacher)
+    assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(student["sentence_0"]))
+    assert not any(g.any() for g in jax.tree.leaves((frozen, taught)))
+
+
+@pytest.mark.parametrize("projector", ["identity", "trained"])
+def test_other_projectors_of_the_teacher(projector):
+    method = real(teacher_projector=projector, sentence=1.0, **{k: 0.0 for k in ("token", "word", "structure")})
+    variables, teacher = begun(method)
+
+    def loss(params):
+        everything = variables._replace(params=params)
+        found, targets = terms_of(method, everything, teacher)
+        more, metrics, _ = method.coupled(everything, found.embeddings, BATCH, targets, 0)
+        return step.total(more), metrics
+
+    gradients, metrics = jax.jit(jax.grad(loss, has_aux=True))(variables.params)
+    if projector == "identity":
+        assert variables.params["sentence_0"]["predictor"]["outer"]["kernel"].shape[1] == 8, "as wide as the teacher"
+        assert set(variables.frozen) == {"masked_lm"}
+    else:
+        assert jnp.abs(gradients["sentence_0"]["teacher"]["inner"]["kernel"]).max() > 0
+        assert 0 < mean(metrics["spread"]) < 1
+
+
+def test_a_level_that_is_off_leaves_nothing_behind():
+    for off in ("token", "word", "sentence", "structure"):
+        method = real(**{off: 0.0})
+        variables, teacher = begun(method)
+        found, targets = jax.eval_shape(functools.partial(terms_of, method), variables, teacher)
+        assert off not in found.terms
+        assert off not in targets
+        more, _, statistics = jax.eval_shape(method.coupled, variables, found.embeddings, BATCH, targets, 0)
+        assert set(found.terms) | set(more) == {"token", "word", "sentence", "structure"} - {off}
+        assert jax.tree.structure(statistics) == jax.tree.structure(variables.statistics)
+        assert "masked_lm" in (variables.frozen if off == "token" else variables.params)
+        assert method.exports(variables)[""].heads["masked_lm"]
+
+
+def test_passes_are_shared_or_drop_out_apart():
+    for passes, same in (("shared", True), ("separate", False)):
+        method = real(student_passes=passes)
+        found, _ = terms_of(method, *begun(method))
+        assert bool((found.embeddings["sentence"] == found.embeddings["structure"]).all()) is same
+
+
+def test_the_teacher_drops_nothing_unless_told_to():
+    method = real()
+    variables, teacher = begun(method)
+    _, targets = terms_of(method, variables, teacher)
+    assert (targets["sentence"] == targets["structure"]).all(), "one pass"
+    slip = real(teacher_dropout=True)
+    variables, teacher = begun(slip)
+    assert slip.teacher is None
+    found, _ = terms_of(slip, variables, teacher)
+    assert (found.embeddings["teacher_sentence"] != found.embeddings["teacher_structure"]).any()
+    assert (found.embeddings["teacher_sentence"] != targets["sentence"]).any()
+
+
+def test_several_layers_are_averaged():
+    terms = {}
+    for layers in (("1:1",), ("2:2",), ("1:1", "2:2")):
+        method = real(word_layers=layers, sentence_layers=layers, student_passes="shared")
+        variables, teacher = begun(method)
+        found, _ = terms_of(method, variables, teacher)
+        terms[layers] = float(mean(found.terms["word"]))
+        assert found.embeddings["sentence"].shape == (8, len(layers), 8)
+        assert len([name for name in variables.params if name.startswith("sentence")]) == len(layers)
+    one, two, both = terms.values()
+    assert both == pytest.approx((one + two) / 2, rel=1e-5)
+
+
+def test_words_of_another_width_go_through_a_map():
+    wide = encoders.Encoder(
+        encoders.Architecture("bert", 7, 12, 2, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
+    )
+    method = mmkd.build(config(head_output=4), REAL, wide)
+    variables, _ = begun(method)
+    assert variables.params["word_map"]["kernel"].shape == (1, 8, 12)
+    found, targets = terms_of(method, variables, encoder_params(wide.architecture)[0])
+    assert targets["word"].shape == (8, 1, 3, 12)
+    assert mean(found.terms["word"]) > 0
+
+
+def test_outputs_for_each_kind_of_evaluation():
+    method = real()
+    variables, _ = begun(method)
+    side = view(5, rows=3) | {"inside": np.tile([0, 1, 1, 1, 0], (3, 1)) > 0}
+    side["ids"] = side["ids"] % 7
+    links = method.outputs(variables, {"source": side, "target": side})
+    assert links["forth"].shape == (3, 128)
+    assert links["forth"][:, 1:4].tolist() == links["back"][:, 1:4].tolist()
+    assert set(np.unique(links["forth"][:, :5])) <= {1, 2, 3}
+    vectors = method.outputs(variables, {"text": side})
+    assert vectors["vectors"].shape == vectors["cls"].shape == (3, 8)
+    tokens = method.outputs(variables, BATCH)
+    assert tokens["count"].tolist() == [2] * 8
+
+
+# --- settings
+
+
+@pytest.mark.parametrize("case", SCHEDULE, ids=lambda case: f"{case['global_batch']}-{case['epochs']}")
+def test_golden_schedule(case):
+    c = settings.read("configs/mmkd.py:paper")
+    c = settings.override(
+        c, [f"--config.data.batch={case['global_batch']}", f"--config.budget.epochs={case['epochs']}"]
+    )
+    c.optim.warmup = case["warmup_epochs"] / case["epochs"]
+    c = settings.stage(c, "full")
+    assert c.optim.lr == pytest.approx(case["base_lr"])
+    rate = optim.schedule(c.optim, case["steps_per_epoch"] * case["epochs"])
+    np.testing.assert_allclose([rate(s) for s in case["steps"]], case["lr"], atol=1e-6 * case["base_lr"], rtol=1e-5)
+
+
+def test_the_paper_variant_has_every_published_value():
+    c = settings.stage(settings.read("configs/mmkd.py:paper"), "full")
+    assert {n: c.method[n] for n in ("token", "word", "sentence", "structure")} == mmkd_weights()
+    assert (c.data.batch, c.budget.epochs, c.task.max_length, c.data.pad_to) == (256, 15, 128, 128)
+    assert c.optim.lr == pytest.approx(2e-5)
+    assert (c.optim.schedule, c.optim.clip, c.optim.weight_decay, c.optim.decay_mask) == ("cosine", 0.0, 0.01, "all")
+    assert (c.method.bn_group, c.method.structure_group, c.method.head_output) == (32, 32, 128)
+    assert (c.method.word_label_index, c.method.word_sum) == ("word", "published")
+    assert (c.method.student_passes, c.method.teacher_dropout) == ("separate", True)
+    assert (c.task.tlm_labels, c.task.word_truncate, c.data.cap) == ("all", False, 2_000_000)
+    assert c.data.train.count("take=head") == 2
+    mmkd.build(c, REAL, REAL)
+
+
+def mmkd_weights():
+    return {"token": 1.0, "word": 1.0, "sentence": 1.0, "structure": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"method.word_anchor": "pupil"}, "choose one of teacher, student"),
+        ({"task.tlm_labels": "all"}, "config.data.pad_to=128"),
+        ({"method.word_sum": "published", "optim.micro_batches": 2}, "micro_batches=1"),
+        ({"method.structure_temperature": 0.1}, "structure_diagonal=False"),
+        ({"method.bn_group": 1}, "0 for all rows"),
+        ({"method.word_temperature": 0.0}, "more than 0"),
+        ({"method.sentence_layers": ("3:1",)}, "no pairs of layers"),
+        ({"method.sentence_layers": ("one",)}, "no pairs of layers"),
+        ({"method.retrieval_layer": 3}, "no layer 3"),
+        ({f"method.{level}": 0.0 for level in NONE}, "give token a weight"),
+        ({"method.token": -1.0}, "0 or more"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(changes, what):
+    c = config()
+    for key, value in changes.items():
+        block, name = key.split(".")
+        c[block][name] = value
+    with pytest.raises(UserError) as error:
+        mmkd.build(c, REAL, REAL)
+    assert what in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_teacher_is_refused_unless_none_is_needed():
+    with pytest.raises(UserError, match="no teacher"):
+        mmkd.build(config(), REAL)
+    assert mmkd.build(config(**NONE | {"token": 1.0}), REAL).teacher is None
+
+
+SCRIPT = """
+import sys, json; sys.path.insert(0, "tests")
+import jax, numpy as np
+import test_mmkd as t
+from xlkd.train import mesh, optim, step
+from xlkd.train import state as states
+from xlkd.methods import Start
+
+method = t.method_of(t.config(**t.COUPLED))
+random = np.random.default_rng(0)
+student, teacher = random.normal(size=(2, 16, 6)).astype(np.float32)
+batch = {"sentence": t.view(1, rows=16), "teacher": t.view(1, rows=16), "mask": np.ones(16, bool)}
+batch["mask"][[3, 15]] = False
+found = []
+for devices in (jax.devices()[:1], jax.devices()):
+    there = jax.sharding.Mesh(np.array(devices).reshape(-1, 1, 1), mesh.AXES)
+    placed = mesh.place_batch(there, batch, 16)
+    targets = mesh.place_batch(there, method.teacher.forward({"table": teacher}, batch), 16)
+    start = Start(t.ARCHITECTURE, {"table": student}, {"masked_lm": {"kernel": np.ones(1)}})
+    adam = optim.optimizer(t.config().optim)
+    state = states.create(method, start, adam, 0)
+    state = jax.device_put(state, mesh.replicated(there))
+    one = jax.jit(step.make(method, adam, lambda s: 1e-2, seed=0, clip_norm=0.0))
+    for _ in range(3):
+        state, report = one(state, placed, targets)
+    found.append(jax.device_get((state.variables.statistics, state.variables.params, report["loss"])))
+print(len(jax.devices()), jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-5, atol=1e-5), *found)))
+moved = jax.tree.leaves(found[0][0])
+print(max(float(np.abs(x).max()) for x in moved) > 0)
+"""
+
+
+def test_statistics_are_the_same_on_one_device_and_on_eight():
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    root = pathlib.Path(__file__).parents[1]
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["8", "True", "True"], done.stderr[-2000:]

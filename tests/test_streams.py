@@ -1,0 +1,121 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A streamed parallel corpus end to end: blocks, a corrupt line, a kill and a restart with the same bits."""
+
+import json
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+from toy_models import door
+
+from xlkd.data import sources
+from xlkd.models import encoder as encoders
+from xlkd.models import hf, tokenizers
+
+PAIRS = 120
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    """A student, a teacher, and a corpus of which line 41 is not UTF-8."""
+    folder = tmp_path_factory.mktemp("streams")
+    rows = list(sources.read(f"atlas?split=train&size={PAIRS}&languages=en,de&facts=1", "parallel"))
+    for name, texts in (
+        ("student", [t for r in rows for t in (r.source, r.target)]),
+        ("teacher", [r.source for r in rows]),
+    ):
+        tokenizers.train(folder / f"{name}-t", texts, kind="bert", size=500)
+        tokenizer = hf.tokenizer(folder / f"{name}-t")
+        sizes = {"hidden_size": 8, "layers": 1, "heads": 2, "intermediate_size": 16, "positions": 64, "types": 2}
+        fixed = {"vocab_size": len(tokenizer), "pad_id": tokenizer.pad_token_id, "position_offset": 0}
+        architecture = encoders.Architecture(model_type="bert", **sizes, **fixed)
+        params = {"encoder": encoders.init(architecture, jax.random.key(0))}
+        hf.save(folder / name, architecture, jax.device_get(params), tokenizer=tokenizer)
+    lines = {"en": [r.source.encode() for r in rows], "de": [r.target.encode() for r in rows]}
+    lines["de"][40] = b"\xff\xfe"
+    for language, texts in lines.items():
+        (folder / f"corpus.{language}").write_bytes(b"\n".join(texts) + b"\n")
+    return [
+        "--config=configs/mmkd.py:own",
+        f"--config.encoder.path={folder / 'student'}",
+        f"--config.teacher.path={folder / 'teacher'}",
+        f"--config.data.train=moses:{folder / 'corpus'}?languages=en,de",
+        "--config.data.batch=8",
+        "--config.data.block=48",
+        "--config.data.buckets=1",
+        "--config.task.max_length=64",
+        "--config.method.head_output=4",
+        "--config.optim.lr=0.001",
+        "--config.budget.epochs=3",
+        "--config.save.every=5",
+        "--config.log.every=1",
+    ], folder
+
+
+def run(flags, workdir, *more, **options):
+    return door("main", *flags[0], f"--workdir={workdir}", *more, cache=flags[1] / "cache", **options)
+
+
+@pytest.fixture(scope="module")
+def whole(flags):
+    done = run(flags, flags[1] / "whole", "--config.data.on_bad_row=skip")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return flags[1] / "whole", done.stdout + done.stderr
+
+
+def test_a_corrupt_line_stops_the_run_by_name(flags):
+    done = run(flags, flags[1] / "stopped")
+    assert done.returncode == 2
+    assert "corpus.de: line 41" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_skipped_it_is_counted_and_the_rest_is_read_in_blocks(whole):
+    folder, output = whole
+    assert "blocks of 48 rows" in output
+    report = json.loads((folder / "stages" / "01-full" / "data_report.json").read_text())["train"]
+    assert any("line 41" in dropped["where"] for dropped in report["dropped"])
+    kept = report["rows"]
+    assert kept == 2 * (PAIRS - 1), "each pair that is left, and English with itself for each"
+    results = json.loads((folder / "stages" / "01-full" / "results.json").read_text())
+    assert results["steps"] == 3 * -(-kept // 8)
+
+
+def test_killed_between_blocks_and_started_again_ends_with_the_same_bits(flags, whole, monkeypatch):
+    from safetensors.numpy import load_file
+
+    workdir = flags[1] / "killed"
+    process = start(flags, workdir)
+    while step_of(workdir) < 13 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run must have died"
+    again = run(flags, workdir, "--config.data.on_bad_row=skip")
+    assert again.returncode == 0, again.stderr
+    assert "restored step" in again.stdout + again.stderr
+    a, b = (
+        load_file(of / "stages" / "01-full" / "export" / "model.safetensors") for of in (whole[0], workdir)
+    )
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def start(flags, workdir):
+    import os
+    import subprocess
+    import sys
+
+    environment = os.environ | {"XLKD_CACHE": str(flags[1] / "cache"), "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+    command = [sys.executable, "-m", "xlkd.main", *flags[0], f"--workdir={workdir}", "--config.data.on_bad_row=skip"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def step_of(workdir):
+    try:
+        return json.loads((workdir / "stages" / "01-full" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    except (OSError, IndexError, json.JSONDecodeError):
+        return -1

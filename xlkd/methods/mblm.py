@@ -1,0 +1,302 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MBLM: monolingual teachers, a student with a branch of upper layers a language, training on mixtures of branches.
+
+    L = weight_s · KD(teacher, own branch) + weight_z(step) · KD(teacher, mixture of branches) + weight_h · hard labels
+
+The mixture of a row leaves its own branch out: all that enters is what an unseen language would get. A language with
+a branch is answered by it, any other by the mixture of all. What is published of this and what is ours: docs/mblm.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xlkd.errors import UserError
+from xlkd.languages import normalise
+from xlkd.losses import distill, mixture
+from xlkd.losses.terms import Term, over
+from xlkd.methods import Export, Loss, Method, Start, Variables
+from xlkd.models import branches
+from xlkd.models.encoder import Encoder
+from xlkd.models.heads import ClassifierHead, init_head
+
+CHOICES = {
+    "head": ("shared", "branch"),
+    "kd": ("ce", "kl", "mse"),
+    "mix": ("representation", "logits", "probability"),
+    "weights": ("uniform", "learned", "dirichlet"),
+    "stop": ("none", "branches", "trunk"),
+}
+WHOLE = "branches"  # the export that holds all of them
+MIXTURE = "mixture"  # the route through all of them
+_DRAWS = 17  # names the keys of mixtures among those of a seed
+
+
+def build(stage, encoder: Encoder) -> Method:
+    """Batches come from `tasks/classify.py`; `task.languages` are the supervised ones."""
+    student = Student(encoder, _groups(stage), tuple(stage.task.labels), _top(stage, encoder), _checked(stage.method))
+    settings, seed = student.settings, stage.seed
+    if settings.weight_z and student.real == 1 and not settings.own:
+        remedy = "give a second branch, set method.own=true, or method.weight_z=0"
+        raise UserError("nothing to mix: one branch, and it is left out", "config.method.weight_z", remedy)
+    ramp = settings.warmup_z * stage.budget.steps if settings.warmup_z < 1 else settings.warmup_z
+
+    def init(key: jax.Array, start: Start) -> Variables:
+        return Variables(student.init(key, start, max(stage.mesh.get("branch", 1), 1)))
+
+    def prepare(batch, targets):
+        place = jnp.arange(len(batch["mask"]))  # in the global batch: a draw is the same on any number of devices
+        return (targets or {}) | {"place": place}
+
+    def loss(variables, batch, targets, key, step) -> Loss:
+        own = student.own(batch)
+        allowed = student.allowed(variables.params, own)
+        draws = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DRAWS), step)
+        logs = student.log_weights(variables.params, allowed, (draws, targets["place"]))
+        mixing = (logs, allowed) if settings.weight_z else None
+        found, mixed = student.answers(variables.params, batch, own, mixing, key)
+        counted = batch["mask"] * (own >= 0)
+        terms, metrics = _hard(found, batch, counted, settings.weight_h)
+        if settings.weight_s:
+            rows = distill.class_loss(_teacher(targets), found, **student.distillation)
+            terms |= {"kd": over(rows, counted * targets["taught"], settings.weight_s)}
+        if mixed is not None:
+            compare = distill.class_loss_of_log if settings.mix == "probability" else distill.class_loss
+            rows = compare(_teacher(targets), mixed, **student.distillation)
+            risen = jnp.minimum(1.0, step / ramp) if ramp else 1.0
+            terms |= {"zero_shot": over(rows, counted * targets["taught"] * allowed.any(-1), settings.weight_z * risen)}
+        return Loss(terms, metrics)
+
+    def exports(variables) -> dict[str, Export]:
+        return student.exports(variables.params)
+
+    return Method(
+        init,
+        loss,
+        lambda variables, batch: student.routes(variables.params, batch),
+        exports,
+        prepare=prepare,
+        flops=lambda tokens, rows: branches.flops(encoder.architecture, student.real, student.top, tokens, rows),
+    )
+
+
+def _hard(found: jax.Array, batch, counted: jax.Array, weight: float) -> tuple[dict[str, Term], dict[str, Term]]:
+    labelled = counted * batch["labelled"]
+    values, _ = distill.label_loss(found, batch["labels"])
+    right = (found.argmax(-1) == batch["labels"]).astype(values.dtype)
+    return {"ce": over(values, labelled, weight)} if weight else {}, {"accuracy": over(right, labelled, 0.0)}
+
+
+def _teacher(targets) -> jax.Array:
+    if "teacher" not in targets:
+        raise UserError("no teachers", "config.teachers", "name one for each language, or set weight_s=weight_z=0")
+    return targets["teacher"]
+
+
+def routes(stage) -> dict[str, str]:
+    """For each language that has a branch the name of its route."""
+    groups = [[tag for _, tag in group] for group in _groups(stage)]
+    return {tag: "+".join(group) for group in groups for tag in group}
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """Trunk, branches and head. `groups` are the languages of each branch; the batch counts languages through them."""
+
+    encoder: Encoder
+    groups: tuple[tuple[tuple[int, str], ...], ...]  # (place of the language among task.languages, its tag)
+    labels: tuple[str, ...]
+    top: int  # layers of a branch
+    settings: Any
+
+    @property
+    def real(self) -> int:
+        """Branches, those that only fill a mesh axis left out."""
+        return len(self.groups)
+
+    @property
+    def names(self) -> list[str]:
+        return ["+".join(tag for _, tag in group) for group in self.groups]
+
+    @property
+    def distillation(self) -> dict[str, Any]:
+        return {
+            "form": self.settings.kd,
+            "temperature": self.settings.temperature,
+            "t_squared": self.settings.t_squared,
+        }
+
+    @property
+    def head(self) -> ClassifierHead:
+        return ClassifierHead(self.encoder.architecture, len(self.labels), self.encoder.dtype)
+
+    def init(self, key: jax.Array, start: Start, multiple: int = 1) -> dict[str, Any]:
+        """Branches and their heads begin equal; a head that came with the weights is kept where its labels are ours."""
+        trunk, stacked = branches.split(start.encoder, self.real, self.top)
+        known = start.heads.get("classifier") if start.labels == self.labels else None
+        head = known or init_head(self.head, key)
+        if self.settings.head == "branch":
+            head = jax.tree.map(lambda x: jnp.repeat(x[None], self.real, axis=0), head)
+            head = branches.pad_branches(head, multiple)
+        scores = {"mixture": jnp.zeros(self.real)} if self.settings.weights == "learned" else {}
+        return {"trunk": trunk, "branches": branches.pad_branches(stacked, multiple), "classifier": head} | scores
+
+    def own(self, batch) -> jax.Array:
+        """The branch of each row's language, -1 where it has none."""
+        of = {place: k for k, group in enumerate(self.groups) for place, _ in group}
+        table = jnp.array([of[place] for place in range(len(of))], jnp.int32)
+        return jnp.where(batch["language"] >= 0, table[batch["language"]], -1)
+
+    def allowed(self, params, own: jax.Array, keep_own: bool | None = None) -> jax.Array:
+        keep = self.settings.own if keep_own is None else keep_own
+        return mixture.allowed(own, branches.count(params["branches"]), real_branches=self.real, keep_own=keep)
+
+    def log_weights(self, params, allowed: jax.Array, draws: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+        """Of training with draws = (key, each row's place), else of inference."""
+        if self.settings.weights == "learned":
+            scores = jnp.pad(params["mixture"], (0, allowed.shape[1] - self.real))
+            return mixture.learned(scores, allowed)
+        if self.settings.weights == "dirichlet" and draws:
+            return mixture.dirichlet(*draws, self.settings.alpha, allowed)
+        return mixture.uniform(allowed)
+
+    def answers(
+        self, params, batch, own: jax.Array, mixing: tuple[jax.Array, jax.Array] | None, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """In training: logits of the own branches, and of the mixtures by `mixing` = (log weights, allowed).
+
+        A mixture of probabilities is given as log-probabilities at the temperature.
+        """
+        inner, outer = jax.random.split(key)
+        first, again = self._first(params, batch["text"], inner, mixing is not None)
+        one = jax.nn.one_hot(own, len(first), dtype=first.dtype)  # nothing where it is -1
+        level = self.settings.mix
+        if level != "representation" or self.settings.head == "branch":
+            same = again is first
+            first = self.read(params, first, outer)
+            again = first if same else self.read(params, again, outer)
+        picked = [(one, first)]
+        if mixing and level != "probability":
+            picked.append((mixture.weights(*mixing), again))
+        found = _weigh(picked)
+        if level == "representation" and self.settings.head == "shared":
+            found = self.read(params, found, outer)
+        if mixing and level == "probability":
+            return found[0], mixture.mix_probabilities(mixing[0], again, self.settings.temperature)
+        return found[0], found[1] if mixing else None
+
+    def _first(self, params, text, key: jax.Array, mixes: bool) -> tuple[jax.Array, jax.Array]:
+        """First tokens behind the branches [K, rows, D], and the same for the mixture, stopped where it should be."""
+        hidden, held = branches.run_trunk(self.encoder, params["trunk"], text, key), params["branches"]
+        first = branches.run_branches(self.encoder, held, hidden, text["mask"], key)
+        if not mixes or self.settings.stop == "none":
+            return first, first
+        stop = jax.lax.stop_gradient
+        held, hidden = (stop(held), hidden) if self.settings.stop == "branches" else (held, stop(hidden))
+        return first, branches.run_branches(self.encoder, held, hidden, text["mask"], key)
+
+    def routes(self, params, batch) -> dict[str, jax.Array]:
+        """In inference: `logits` by each row's own route, and beside them those of every route there is."""
+        text, own = batch["text"], self.own(batch)
+        hidden = branches.run_trunk(self.encoder, params["trunk"], text)
+        first = branches.run_branches(self.encoder, params["branches"], hidden, text["mask"])
+        logits = self.read(params, first)
+        if self.real == 1:
+            return {"logits": logits[0]}
+        every = self.allowed(params, own, keep_own=True)
+        logs = self.log_weights(params, every)
+        if self.settings.mix == "representation":
+            mixed = self.read(params, mixture.mix(mixture.weights(logs, every), first))
+        elif self.settings.mix == "logits":
+            mixed = mixture.mix(mixture.weights(logs, every), logits)
+        else:
+            mixed = mixture.mix_probabilities(logs, logits)
+        of_branch = logits[jnp.maximum(own, 0), jnp.arange(len(own))]
+        routes = {f"logits_{name}": logits[k] for k, name in enumerate(self.names)}
+        return {"logits": jnp.where(own[:, None] >= 0, of_branch, mixed), f"logits_{MIXTURE}": mixed} | routes
+
+    def read(self, params, first: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Logits [..., labels] of first tokens [..., D]; with a head a branch, of [K, rows, D] alone."""
+
+        def apply(params, x, key) -> Any:
+            return self.head.apply({"params": params}, x[:, None], key is not None, key)
+
+        if self.settings.head == "shared":
+            flat = apply(params["classifier"], first.reshape(-1, first.shape[-1]), key)
+            return flat.reshape(*first.shape[:-1], -1)
+        keys = None if key is None else jax.random.split(key, len(first))
+        return jax.vmap(apply, in_axes=(0, 0, None if key is None else 0))(params["classifier"], first, keys)
+
+    def exports(self, params) -> dict[str, Export]:
+        """An ordinary classifier a language, and all in one for `predict` and `evaluate`; one branch is just one."""
+        architecture = self.encoder.architecture
+
+        def of(k: int) -> Export:
+            head = params["classifier"]
+            head = jax.tree.map(lambda x: x[k], head) if self.settings.head == "branch" else head
+            encoder = branches.join(params["trunk"], params["branches"], k)
+            return Export(architecture, encoder, {"classifier": head}, self.labels)
+
+        if self.real == 1:
+            return {"": of(0)}
+        each = {tag: of(k) for k, group in enumerate(self.groups) for _, tag in group}
+        return {WHOLE: Export(architecture, self._without_padding(params), {}, self.labels)} | each
+
+    def _without_padding(self, params) -> dict[str, Any]:
+        stacked = ("branches", "classifier") if self.settings.head == "branch" else ("branches",)
+        cut = {name: jax.tree.map(lambda x: x[: self.real], params[name]) for name in stacked}
+        return params | cut
+
+
+def _weigh(pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """Σ_k w_bk x_kb for each (w, x) [pairs, rows, …]; of one x in one contraction."""
+    if all(x is pairs[0][1] for _, x in pairs):
+        return jnp.einsum("sbk,kbh->sbh", jnp.stack([w for w, _ in pairs]), pairs[0][1])
+    return jnp.stack([mixture.mix(w, x) for w, x in pairs])
+
+
+def _groups(stage) -> tuple[tuple[tuple[int, str], ...], ...]:
+    """`each`: one branch a language; `one`: one for all; else groups such as `en+de,ru`."""
+    where, languages = "config.method.branches", list(stage.task.languages)
+    if not languages:
+        raise UserError("no supervised languages", "config.task.languages", "name those of the training rows: en,de")
+    languages = [normalise(tag, "config.task.languages") for tag in languages]
+    text = {"each": ",".join(languages), "one": "+".join(languages)}.get(stage.method.branches, stage.method.branches)
+    groups = [[normalise(tag, where) for tag in group.split("+")] for group in text.split(",")]
+    if sorted(tag for group in groups for tag in group) != sorted(set(languages)):
+        what = f"branches={stage.method.branches} does not hold each of {', '.join(languages)} once"
+        raise UserError(what, where, "write each, one, or groups such as en+de,ru")
+    return tuple(tuple((languages.index(tag), tag) for tag in group) for group in groups)
+
+
+def _top(stage, encoder: Encoder) -> int:
+    layers, top = encoder.architecture.layers, stage.method.branch_layers
+    if not 0 <= top <= layers:
+        raise UserError(
+            f"branch_layers={top} of {layers} layers", "config.method", f"give 1 to {layers}, or 0: a quarter"
+        )
+    return top or max(1, layers // 4)
+
+
+def _checked(settings) -> Any:
+    for name, choices in CHOICES.items():
+        if settings[name] not in choices:
+            raise UserError(f"{name}={settings[name]} is not possible", "config.method", f"one of {', '.join(choices)}")
+    if settings.mix == "probability" and settings.kd == "mse":
+        raise UserError("a mixture of probabilities has no logits for kd=mse", "config.method", "choose kd=ce or kl")
+    if settings.mix == "representation" and settings.head == "branch" and settings.branches != "one":
+        what = "a mixture of representations has no single head to read it with head=branch"
+        raise UserError(what, "config.method", "choose head=shared, or mix=logits or probability")
+    for name in ("weight_s", "weight_z", "weight_h"):
+        if settings[name] < 0:
+            raise UserError(f"{name}={settings[name]} is negative", "config.method", "give 0 or more")
+    if not (settings.weight_s or settings.weight_z or settings.weight_h):
+        raise UserError("all weights are 0: nothing is learned", "config.method", "give one of weight_s, weight_h")
+    if settings.temperature <= 0 or settings.alpha <= 0:
+        raise UserError("temperature and alpha must be above 0", "config.method", "1.0 is the default")
+    return settings

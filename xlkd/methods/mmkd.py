@@ -1,0 +1,341 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MMKD (Li et al. 2022): a multilingual student is tied to an English teacher by tokens, words, sentences, structure.
+
+Every default is the form without the slips of the authors' code; docs/mmkd.md has the switch that restores each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xlkd.errors import UserError
+from xlkd.losses import align
+from xlkd.losses.align import Statistics
+from xlkd.losses.terms import Term, over, real
+from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Teacher, Tree, Variables
+from xlkd.models.encoder import Architecture, Encoder, forward_flops, normal
+from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
+from xlkd.models.pooling import POOLINGS, nearest, pool
+
+CHOICES = {
+    "student_passes": ("shared", "separate"),
+    "word_label_index": ("token", "word"),
+    "word_sum": ("fixed", "published"),
+    "word_similarity": ("dot", "cosine"),
+    "word_anchor": ("teacher", "student"),
+    "student_pooling": POOLINGS,
+    "teacher_pooling": POOLINGS,
+    "teacher_projector": ("random_frozen", "identity", "trained"),
+    "structure_direction": ("forward", "reverse"),
+}
+COUPLED = ("sentence", "structure")  # levels that need all rows of a step
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """A level's weight (0: off) and the layers it ties, student's and teacher's."""
+
+    weight: float
+    layers: tuple[tuple[int, int], ...]
+
+    def __bool__(self) -> bool:
+        return self.weight > 0
+
+
+def build(stage, encoder: Encoder, teacher: Encoder | None = None) -> Method:
+    """Batches come from `tasks/views.py`; `tasks/parallel.py` and `tasks/alignment.py` evaluate."""
+    check(stage, encoder.architecture, teacher)
+    settings, architecture = stage.method, encoder.architecture
+    levels = levels_of(settings, encoder, teacher)
+    masked_lm = MaskedLMHead(architecture, encoder.dtype)
+    coupled_levels = {name: levels[name] for name in COUPLED if levels[name]}
+    taught = any(level for name, level in levels.items() if name != "token")
+    in_loss = taught and settings.teacher_dropout  # three passes with three masks, as published
+
+    def init(key: jax.Array, start: Start) -> Variables:
+        keys = dict(zip(("masked_lm", "word", *COUPLED), jax.random.split(key, 4), strict=True))
+        params, frozen, statistics = {"encoder": start.encoder}, {}, {}
+        home = params if levels["token"] else frozen  # decay must not move what nobody trains
+        home["masked_lm"] = start.heads.get("masked_lm") or init_head(masked_lm, keys["masked_lm"])
+        if levels["word"] and architecture.hidden_size != teacher.architecture.hidden_size:
+            params["word_map"] = word_maps(keys["word"], len(levels["word"].layers), encoder, teacher)
+        for name, level in coupled_levels.items():
+            for at, one in enumerate(jax.random.split(keys[name], len(level.layers))):
+                found = init_heads(one, settings, architecture.hidden_size, teacher.architecture.hidden_size)
+                params[f"{name}_{at}"], frozen[f"{name}_{at}"], statistics[f"{name}_{at}"] = found
+        frozen = {name: tree for name, tree in frozen.items() if tree}
+        if in_loss:
+            frozen["teacher"] = start.other
+        return Variables(params, frozen or (), statistics or ())
+
+    def states(params, view, train=False, key=None):
+        return encoder.apply({"params": params["encoder"]}, view["ids"], view["mask"], view["types"], train, key=key)
+
+    def taught_by(params, batch: Batch, keys=(None, None, None)) -> dict[str, jax.Array]:
+        """Word vectors [rows, maps, words, D] and sentence vectors [rows, maps, D] of the English sentence."""
+        view, passes, found = batch["teacher"], {}, {}
+        apply = functools.partial(teacher.apply, {"params": params}, view["ids"], view["mask"], view["types"])
+        for name, key in zip(("word", *COUPLED), keys, strict=True):
+            if not levels[name]:
+                continue
+            if id(key) not in passes:  # one pass serves all levels where no dropout tells them apart
+                passes[id(key)] = apply(train=key is not None, key=key)
+            hidden = [passes[id(key)][layer] for _, layer in levels[name].layers]
+            if name == "word":
+                found[name] = jnp.stack([align.words(h, view["first"]) for h in hidden], 1)
+            else:
+                found[name] = jnp.stack([pool(h, view["mask"], settings.teacher_pooling) for h in hidden], 1)
+        return found
+
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: jax.Array, step: jax.Array) -> Loss:
+        params = variables.params
+        of_token, of_word, of_sentence, of_structure, *of_teacher = jax.random.split(key, 7)
+        if in_loss:
+            targets = jax.lax.stop_gradient(taught_by(variables.frozen["teacher"], batch, of_teacher))
+        terms, metrics = {}, {}
+        if levels["token"]:
+            logits = predictions(variables, batch, states(params, batch["token"], True, of_token))
+            terms["token"] = align.token_term(logits, batch["labels"], batch["counted"], levels["token"].weight)
+            metrics["token_accuracy"] = over(right(logits, batch), batch["counted"], 0.0)
+        if levels["word"]:
+            terms["word"] = word_term(params, states(params, batch["word"], True, of_word), batch, targets["word"])
+        if not coupled_levels:
+            return Loss(terms, metrics)
+        keys = {"sentence": of_sentence, "structure": of_structure}
+        if settings.student_passes == "shared":
+            keys = dict.fromkeys(keys, of_sentence)
+        passes = {id(k): states(params, batch["sentence"], True, k) for n, k in keys.items() if n in coupled_levels}
+        embeddings = {}
+        for name, level in coupled_levels.items():
+            hidden = passes[id(keys[name])]
+            vectors = [pool(hidden[a], batch["sentence"]["mask"], settings.student_pooling) for a, _ in level.layers]
+            embeddings |= {name: jnp.stack(vectors, 1), f"teacher_{name}": targets[name]}
+        return Loss(terms, metrics, embeddings)
+
+    def predictions(variables: Variables, batch: Batch, hidden) -> jax.Array:
+        found = jnp.take_along_axis(hidden[-1], batch["positions"][..., None], axis=1)
+        words = variables.params["encoder"]["embeddings"]["words"]
+        return masked_lm.apply({"params": both(variables)["masked_lm"]}, found, words)
+
+    def word_term(params, hidden, batch: Batch, vectors: jax.Array) -> Term:
+        view, exists, terms = batch["word"], batch["exists"], []
+        scored = align.scored_words(view["drawn"], view["first"], exists, settings.word_label_index)
+        for at, (layer, _) in enumerate(levels["word"].layers):
+            student = real(align.words(hidden[layer], view["first"]))
+            if "word_map" in params:
+                student = student @ params["word_map"]["kernel"][at]
+            rows = align.word_rows(
+                vectors[:, at],
+                student,
+                exists,
+                scored,
+                anchor=settings.word_anchor,
+                temperature=settings.word_temperature,
+                similarity=settings.word_similarity,
+            )
+            terms.append(align.word_term(*rows, sum=settings.word_sum, weight=levels["word"].weight))
+        return averaged(terms)
+
+    def coupled(variables: Variables, embeddings: Tree, batch: Batch, targets: Tree, step: jax.Array) -> Coupled:
+        terms, metrics, statistics = {}, {}, {}
+        trained = settings.teacher_projector == "trained"
+        for name, level in coupled_levels.items():
+            found = []
+            for at in range(len(level.layers)):
+                vectors = embeddings[name][:, at], embeddings[f"teacher_{name}"][:, at]
+                q, k, statistics[f"{name}_{at}"] = through_heads(variables, f"{name}_{at}", vectors, batch, settings)
+                found.append(LOSSES[name](settings, q, k, batch["mask"], trained, level.weight))
+                if trained and name == "sentence":
+                    metrics["spread"] = spread(k, batch["mask"])
+            terms[name] = averaged(found)
+        return terms, metrics, statistics
+
+    def outputs(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        params = variables.params
+        if "positions" in batch:
+            logits = predictions(variables, batch, states(params, batch["token"]))
+            return {"right": (right(logits, batch) * batch["counted"]).sum(1), "count": batch["counted"].sum(1)}
+        if "target" in batch:
+            return links(batch, [states(params, batch[side]) for side in ("source", "target")])
+        hidden, mask = states(params, batch["text"])[settings.retrieval_layer], batch["text"]["mask"]
+        return {"vectors": pool(hidden, mask, "mean"), "cls": pool(hidden, mask, "cls")}
+
+    def links(batch: Batch, hidden) -> dict[str, jax.Array]:
+        layer = settings.alignment_layer or -(-2 * architecture.layers // 3)
+        found = nearest(*(of[layer] for of in hidden), *(batch[side]["inside"] for side in ("source", "target")))
+        width = stage.task.max_length
+        return {n: jnp.pad(x, ((0, 0), (0, width - x.shape[1]))) for n, x in zip(("forth", "back"), found, strict=True)}
+
+    def exports(variables: Variables) -> dict[str, Export]:
+        return {"": Export(architecture, variables.params["encoder"], {"masked_lm": both(variables)["masked_lm"]})}
+
+    def flops(tokens: int, rows: int) -> float:
+        pair, side = (forward_flops(architecture, n, rows) for n in (tokens, tokens // 2))
+        passes = len(coupled_levels) if settings.student_passes == "separate" else bool(coupled_levels)
+        D, V = architecture.hidden_size, architecture.vocab_size
+        head = stage.task.share * tokens * (2.0 * D**2 + 2.0 * D * V)
+        total = bool(levels["token"]) * (pair + head) + bool(levels["word"]) * pair + passes * side
+        return total + taught * (3 if in_loss else 1) * forward_flops(teacher.architecture, tokens // 2, rows) / 3
+
+    kept = not levels["word"] and not stage.data.block  # word vectors are too many, and so is a streamed corpus
+    uses = float(stage.budget.epochs) if kept else 0.0
+    teaching = Teacher(lambda variables, start: start.other, taught_by, uses=uses) if taught and not in_loss else None
+    return Method(init, loss, outputs, exports, coupled if coupled_levels else None, teaching, flops=flops)
+
+
+def check(stage, architecture: Architecture, teacher: Encoder | None) -> None:
+    """Refuse what cannot be, or what would not be what it says."""
+    m = stage.method
+    for name, choices in CHOICES.items():
+        if m[name] not in choices:
+            raise refusal(f"{name}={m[name]} is not possible", f"method.{name}", f"choose one of {', '.join(choices)}")
+    weights = {name: m[name] for name in ("token", "word", *COUPLED)}
+    if min(weights.values()) < 0 or not any(weights.values()):
+        raise refusal("weights of the levels must be 0 or more, one of them more", "method", "give token a weight")
+    if teacher is None and any(weights[name] for name in ("word", *COUPLED)):
+        raise refusal("no teacher", "teacher.path", "name an English encoder")
+    if stage.task.tlm_labels == "all" and stage.data.pad_to < stage.task.max_length:
+        remedy = f"set config.data.pad_to={stage.task.max_length}"
+        raise refusal("labels at padding make the loss depend on how far a batch is padded", "task.tlm_labels", remedy)
+    if m.word_sum == "published" and stage.optim.micro_batches > 1:
+        raise refusal("the published sum reads the whole batch", "method.word_sum", "set config.optim.micro_batches=1")
+    if m.structure and m.structure_diagonal and m.structure_temperature < 1:
+        what = "below temperature 1 a row's likeness to itself swallows the loss"
+        raise refusal(what, "method.structure_temperature", "set config.method.structure_diagonal=False")
+    for name in ("bn_group", "structure_group"):
+        if m[name] < 0 or m[name] == 1:
+            raise refusal(f"{name}={m[name]} is not possible", f"method.{name}", "0 for all rows, or 2 and more")
+    if not -architecture.layers <= m.retrieval_layer <= architecture.layers:
+        raise refusal(f"no layer {m.retrieval_layer}", "method.retrieval_layer", "0: embeddings, -1: the last")
+    for name in ("word_temperature", "structure_temperature"):
+        if m[name] <= 0:
+            raise refusal(f"{name}={m[name]} is not possible", f"method.{name}", "more than 0")
+
+
+def refusal(what: str, key: str, remedy: str) -> UserError:
+    return UserError(what, f"config.{key}", remedy)
+
+
+def levels_of(settings, encoder: Encoder, teacher: Encoder | None) -> dict[str, Level]:
+    """Each level with its pairs of layers, counted as states: 0 the embeddings, -1 the last."""
+    found = {"token": Level(settings.token, ())}
+    for name in ("word", *COUPLED):
+        key = f"method.{name}_layers"
+        try:
+            pairs = tuple(tuple(int(side) for side in pair.split(":")) for pair in settings[f"{name}_layers"])
+            for of, side in ((encoder, 0), (teacher or encoder, 1)):
+                range(of.architecture.layers + 1)[max(pair[side] for pair in pairs)]
+                range(of.architecture.layers + 1)[min(pair[side] for pair in pairs)]
+        except (ValueError, IndexError):
+            what = f"{settings[f'{name}_layers']} are no pairs of layers of student and teacher"
+            raise refusal(what, key, "for example 8:8,-1:-1") from None
+        found[name] = Level(settings[name], pairs)
+    return found
+
+
+def both(variables: Variables) -> dict[str, Tree]:
+    """What is trained and what is not, under one name where a level has both."""
+    frozen = dict(variables.frozen)
+    return {n: {**frozen.get(n, {}), **variables.params.get(n, {})} for n in {*frozen, *variables.params}}
+
+
+def averaged(terms: list[Term]) -> Term:
+    """Of several pairs of layers; they count the same rows."""
+    return terms[0]._replace(sum=sum(term.sum for term in terms) / len(terms))
+
+
+def right(logits: jax.Array, batch: Batch) -> jax.Array:
+    return (logits.argmax(-1) == batch["labels"]).astype(jnp.float32)
+
+
+# --- heads: projectors and predictor, thrown away after training
+
+
+def word_maps(key: jax.Array, count: int, encoder: Encoder, teacher: Encoder) -> dict[str, jax.Array]:
+    """Student words to the teacher's width, where the two differ."""
+    D, width = encoder.architecture.hidden_size, teacher.architecture.hidden_size
+    return {"kernel": normal(key, (count, D, width), D**-0.5)}
+
+
+def init_heads(key: jax.Array, settings, width: int, teacher_width: int) -> tuple[Tree, Tree, Tree]:
+    """Parameters, frozen ones and running statistics of the heads of one level."""
+    one, two, three = jax.random.split(key, 3)
+    hidden, out = settings.head_width or width, settings.head_output
+    identity = settings.teacher_projector == "identity"
+    params = {
+        "projector": init_perceptron(one, width, hidden, out),
+        "predictor": init_perceptron(two, out, hidden, teacher_width if identity else out),
+    }
+    statistics = {"projector": (_fresh(hidden), _fresh(out)), "predictor": (_fresh(hidden),)}
+    if identity:
+        return params, {}, statistics
+    teacher = {"teacher": init_perceptron(three, teacher_width, settings.head_width or teacher_width, out)}
+    statistics["teacher"] = (_fresh(settings.head_width or teacher_width), _fresh(out))
+    if settings.teacher_projector == "trained":
+        return params | teacher, {}, statistics
+    return params, teacher, statistics
+
+
+def _fresh(width: int) -> Statistics:
+    return Statistics(jnp.zeros(width), jnp.ones(width))
+
+
+def through_heads(variables: Variables, name: str, vectors, batch: Batch, settings) -> tuple[Any, Any, Tree]:
+    """The student's prediction, the teacher's projection, and the new running statistics."""
+    params, old, new = both(variables)[name], variables.statistics[name], {}
+
+    def perceptron(part: str, x: jax.Array) -> jax.Array:
+        x, new[part] = head(params[part], x, old[part], batch["mask"], settings.bn_group)
+        return x
+
+    student, teacher = vectors
+    q = perceptron("predictor", perceptron("projector", student))
+    k = perceptron("teacher", teacher) if "teacher" in params else real(teacher)
+    return q, k, new
+
+
+def head(params: Tree, x: jax.Array, running: tuple[Statistics, ...], rows: jax.Array, group: int):
+    """Linear, BatchNorm, ReLU, linear; with a second pair of statistics another BatchNorm without scale and shift."""
+    x = real(x) @ params["inner"]["kernel"]
+    x, first = align.batch_norm(x, rows, running[0], **params["norm"], group=group)
+    x = jax.nn.relu(x) @ params["outer"]["kernel"]
+    if len(running) == 1:
+        return x, (first,)
+    x, second = align.batch_norm(x, rows, running[1], group=group)
+    return x, (first, second)
+
+
+def sentence_loss(settings, q, k, rows, trained: bool, weight: float) -> Term:
+    return align.sentence_term(q, k, rows, trained=trained, weight=weight)
+
+
+def structure_loss(settings, q, k, rows, trained: bool, weight: float) -> Term:
+    return align.structure_term(
+        q,
+        k,
+        rows,
+        group=settings.structure_group,
+        temperature=settings.structure_temperature,
+        diagonal=settings.structure_diagonal,
+        direction=settings.structure_direction,
+        trained=trained,
+        weight=weight,
+    )
+
+
+LOSSES: dict[str, Callable[..., Term]] = {"sentence": sentence_loss, "structure": structure_loss}
+
+
+def spread(k: jax.Array, rows: jax.Array) -> Term:
+    """Mean deviation of the dimensions of the unit vectors: near 0 both sides have become a constant."""
+    unit = k / jnp.maximum(jnp.linalg.norm(k, axis=-1, keepdims=True), 1e-12)
+    weights = rows[:, None] / jnp.maximum(rows.sum(), 1)
+    mean = (unit * weights).sum(0)
+    return Term(jnp.sqrt((jnp.square(unit - mean) * weights).sum(0)).mean(), jnp.ones(()), 0.0)

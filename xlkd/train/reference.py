@@ -1,0 +1,36 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The teacher's own vectors of the English sides of a retrieval set: what the student's structure is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from xlkd.methods import Method
+from xlkd.models.encoder import Encoder
+from xlkd.models.pooling import pool
+from xlkd.rows import Pair
+from xlkd.tasks import parallel
+from xlkd.train.evaluation import Evaluator
+from xlkd.train.start import Weights
+
+
+def english(config, encoder: Encoder, weights: Weights, rows: Sequence[Pair], mesh) -> np.ndarray:
+    """[rows, D], pooled as the method pools the teacher."""
+    task = parallel.build(config.task, weights.tokenizer)
+    texts = {row.source if row.source_language == "en" else row.target: row for row in rows}
+    alone = [dataclasses.replace(row, source=text, target="") for text, row in texts.items()]
+
+    def outputs(params, batch):
+        text = batch["text"]
+        hidden = encoder.apply({"params": params}, text["ids"], text["mask"], text["types"])[-1]
+        return {"vectors": pool(hidden, text["mask"], config.method.teacher_pooling)}
+
+    method = Method(init=None, loss=None, outputs=outputs, exports=None)
+    evaluator = Evaluator(method, mesh, batch=config.eval.batch, buckets=config.data.buckets)
+    vectors = evaluator.outputs(weights.load(0).encoder, task, task.features(alone))["vectors"]
+    place = {text: i for i, text in enumerate(texts)}
+    return vectors[[place[row.source if row.source_language == "en" else row.target] for row in rows]]

@@ -1,0 +1,56 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Parallel text as a run reads it: composed of corpora, and block by block where it does not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xlkd.data import composition, sources
+from xlkd.data.blocks import Blocks
+from xlkd.data.permutation import Permutation
+from xlkd.models.encoder import Architecture
+from xlkd.tasks import Features, Task
+
+SAMPLE = 2048  # rows from which lengths are judged
+
+
+def composed(config, rows: sources.Rows) -> sources.Rows:
+    """Rows by pair of languages, capped, and English with itself: what `config.data` asks of parallel text."""
+    cap, take, identities = (config.data.get(name, None) for name in ("cap", "take", "identities"))
+    if not cap and not identities:
+        return rows
+    joined = composition.compose(rows.parts, cap=cap, take=take, seed=config.seed, identities=identities)
+    return sources.Rows((joined,), rows.dropped)
+
+
+def wanted(config, rows: Sequence[Any]) -> bool:
+    return 0 < config.data.get("block", 0) < len(rows)
+
+
+def sample(config, rows: sources.Rows) -> sources.Rows:
+    """Some rows from everywhere."""
+    joined = composition.Joined(rows.parts)
+    places = Permutation(len(joined), seed=config.seed, purpose="sample").at(np.arange(min(SAMPLE, len(joined))))
+    return sources.Rows((tuple(joined.many(places)),), rows.dropped)
+
+
+def blocks(config, task: Task, rows: sources.Rows, looked_at: Features, edges, architecture: Architecture) -> Blocks:
+    """Buckets as the sample has them; the last one holds whatever comes."""
+    longest = min(config.task.max_length, architecture.max_length)
+    limits = dict.fromkeys(task.lengths(looked_at), longest)
+    if "word" in limits:  # it is never cut
+        limits["word"] = architecture.max_length
+    return Blocks(
+        composition.Joined(rows.parts),
+        task.features,
+        task.lengths,
+        batch=config.data.batch,
+        block=config.data.block,
+        edges=(*(int(edge) for edge in edges[:-1] if edge < longest), max(longest, int(edges[-1]))),
+        limits=limits,
+        seed=config.seed,
+    )

@@ -1,0 +1,68 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A folder that holds a student with all its branches: safetensors and a record; `transformers` has no form for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xlkd.errors import UserError
+from xlkd.models import hf
+from xlkd.models.encoder import Architecture
+
+WEIGHTS = "branches.safetensors"  # not model.safetensors, which other software would read as one encoder
+
+
+class Whole(NamedTuple):
+    """Parameters as the method trains them, and what they are."""
+
+    architecture: Architecture
+    params: dict[str, Any]
+    labels: tuple[str, ...]
+    record: dict[str, Any]
+
+
+def save(
+    folder: pathlib.Path, architecture: Architecture, params, labels, record: dict[str, Any], *, tokenizer, card: str
+) -> None:
+    """Whole or not at all."""
+    from safetensors.numpy import save_file
+
+    record = record | {"architecture": dataclasses.asdict(architecture), "labels": list(labels)}
+    with hf.replacing(folder) as draft:
+        save_file({name: np.ascontiguousarray(x) for name, x in _flat(params)}, draft / WEIGHTS)
+        hf.write_beside(draft, tokenizer=tokenizer, card=card, record=record)
+
+
+def load(folder: pathlib.Path) -> Whole:
+    """What `save` wrote."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    record = hf.read_json(folder / hf.RECORD)
+    if missing := {"architecture", "labels", "method", "task"} - set(record):
+        raise UserError(f"lacks {', '.join(sorted(missing))}", str(folder / hf.RECORD), "export the model again")
+    try:
+        flat = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"unreadable weights ({error})", str(folder / WEIGHTS), "copy the folder again") from error
+    params: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return Whole(Architecture(**record["architecture"]), params, tuple(record["labels"]), record)
+
+
+def _flat(tree: dict[str, Any], prefix: str = ""):
+    for name, inner in tree.items():
+        if isinstance(inner, dict):
+            yield from _flat(inner, f"{prefix}{name}/")
+        else:
+            yield prefix + name, np.asarray(inner)
