@@ -117,7 +117,7 @@ def own(c: ConfigDict) -> ConfigDict:
     c.encoder.path, c.teacher.path = "bert-base-multilingual-cased", "bert-base-cased"
     c.data.batch = 256
     del c.optim.lr
-    c.optim.lr = c.data.get_ref("batch") * (2e-5 / 256)  # follows the batch
+    c.optim.lr = c.data.get_ref("batch").to_float() * (2e-5 / 256)  # follows the batch
     c.budget.epochs = 15
     c.eval.start = True
     return c

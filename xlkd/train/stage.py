@@ -43,7 +43,7 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     task = settled(config, task, features, weights, other)
     plan = plan_of(config, task, features, weights.architecture, other)
     sets = evaluation_sets(config, task, weights, log)
-    report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
+    told = report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
     if streamed:
         plan = streams.blocks(config, task, rows, features, plan.edges, weights.architecture)
         log(f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above are of {len(known)} of them")
@@ -117,6 +117,7 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
         "sets": results,
         "seen": seen,
         "contamination": met,
+        "ceilings": {name: told[name]["task"]["ceilings"] for name in results if "ceilings" in told[name]["task"]},
     }
     write_json(folder / "results.json", written)
     (folder / "done").touch()
@@ -269,7 +270,7 @@ def encoder_of(config, architecture: Architecture) -> Encoder:
     )
 
 
-def report_data(folder: pathlib.Path, sets: dict[str, Ready], plan: Plan, log: Log) -> None:
+def report_data(folder: pathlib.Path, sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
     """What went in, what was left out, what tokens and windows lost, what buckets save."""
     reports = {"train": data_report(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
     for name, ready in sets.items():
@@ -282,6 +283,7 @@ def report_data(folder: pathlib.Path, sets: dict[str, Ready], plan: Plan, log: L
     log(f"{train['padding']:.0%} of the positions are padding, {one:.0%} at one length")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "data_report.json", reports)
+    return reports
 
 
 def data_report(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
