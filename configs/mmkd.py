@@ -94,7 +94,7 @@ def embedded(c: ConfigDict, names: tuple[str, ...] = ("before", "token", "full")
     c.data.retrieval = f"atlas?split=validation&languages={WORLD}&size=300"
     c.data.alignment = f"atlas?split=validation&languages={WORLD}&size=60&seed=1"
     c.data.batch, c.data.buckets = 32, 2
-    c.optim.lr = 5e-4
+    c.optim.lr = 1e-3
     c.method.student_pooling = c.method.teacher_pooling = "mean"
     c.budget.epochs = 2
     c.eval.start = True

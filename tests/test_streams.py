@@ -96,9 +96,7 @@ def test_killed_between_blocks_and_started_again_ends_with_the_same_bits(flags, 
     again = run(flags, workdir, "--config.data.on_bad_row=skip")
     assert again.returncode == 0, again.stderr
     assert "restored step" in again.stdout + again.stderr
-    a, b = (
-        load_file(of / "stages" / "01-full" / "export" / "model.safetensors") for of in (whole[0], workdir)
-    )
+    a, b = (load_file(of / "stages" / "01-full" / "export" / "model.safetensors") for of in (whole[0], workdir))
     assert a.keys() == b.keys()
     assert all(np.array_equal(a[name], b[name]) for name in a)
 

@@ -63,7 +63,7 @@ def load(name: str | pathlib.Path, revision: str = "") -> Model:
 def locate(name: str, revision: str = "") -> tuple[pathlib.Path, str | None]:
     """The folder of a model, and its commit where it came from the hub; a run's own folder is told from its exports."""
     folder, commit = start.locate(name, revision or None)
-    exports = sorted({str(file.parent) for file in folder.glob(f"**/{hf.RECORD}")})
+    exports = sorted(str(file.parent) for file in folder.glob(f"**/{hf.RECORD}") if file.parent != folder)
     if exports and not any((folder / weights).exists() for weights in ("model.safetensors", whole.WEIGHTS)):
         raise UserError("a run's folder, not a model", str(folder), f"give what it exported: {', '.join(exports)}")
     return folder, commit
