@@ -54,6 +54,7 @@ def gxlt(c: ConfigDict) -> ConfigDict:
     c.method.ema_decay = 0.99
     c.data.ntl = 5  # languages drawn for each question, beside the pivot; -1: rows as they are
     c.data.pivot = "en"  # or none
+    c.data.redraw = "never"  # or epoch: other pairs in each
     c.data.draw_seed = 0  # of the pairs; the same for all seeds of training
     for name, (alpha_ce, alpha_kl, coefficient) in CONTROLS.items():
         c[name] = ConfigDict()

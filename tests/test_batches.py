@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 
-from xlkd.data.batches import PAD, ByLanguage, Plan, in_order_of_length
+from xlkd.data.batches import PAD, ByLanguage, Plan, Redrawn, in_order_of_length
 
 
 def plan(rows=103, batch=8, seed=0):
@@ -114,3 +114,13 @@ def test_one_language_a_batch_in_an_order_of_the_seed():
 def test_with_the_exponent_1_every_row_once_an_epoch():
     rows = rows_of(epoch(by_language(1), 1))
     assert sorted(rows.tolist()) == list(range(len(COUNTS)))
+
+
+def test_epochs_that_are_drawn_anew_hold_their_own_rows_once_each():
+    lengths = np.random.default_rng(0).integers(5, 60, 100)
+    members = tuple(np.random.default_rng(e).permutation(100)[:n] for e, n in enumerate((30, 41, 25)))
+    plan = Redrawn({"text": lengths}, batch=8, edges=(32, 64), seed=1, members=members)
+    assert (plan.starts, plan.steps) == ((0, 4, 10), 14)
+    for rows, steps in zip(members, (range(4), range(4, 10), range(10, 14)), strict=True):
+        seen = np.concatenate([plan.at(step).index for step in steps])
+        assert sorted(seen[seen >= 0]) == sorted(rows)

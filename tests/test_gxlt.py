@@ -23,10 +23,11 @@ ARCHITECTURE = encoders.Architecture(
 
 def stage(**changes):
     config = settings.stage(settings.read("configs/gxlt.py"), "skd")
-    config.budget.epoch_steps, config.budget.steps = 4, 12
+    config.budget.epoch_steps, config.budget.steps, config.budget.epoch_starts = 4, 12, (0, 4, 8, 12)
     config.method.coefficient_group, config.method.k = 2, 4
     for name, value in changes.items():
-        config.method[name] = value
+        block = config.data if name == "redraw" else config.method
+        block[name] = value
     return config
 
 
@@ -191,6 +192,7 @@ def test_when_the_teacher_changes_and_how_often_a_target_is_used(kind, expected,
         ({"coefficient": "map"}, "authors"),
         ({"mask_positions": "none"}, "pad_to=384"),
         ({"temperature": 0.0}, "above 0"),
+        ({"generations": "born_again", "redraw": "epoch"}, "redraw=never"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, says):

@@ -75,12 +75,12 @@ def found():
 @pytest.mark.parametrize(
     ("sizes", "says"),
     [
-        ((-1, 1, 1), {"data": 8, "fsdp": 1, "tensor": 1}),
-        ((2, -1, 2), {"data": 2, "fsdp": 2, "tensor": 2}),
-        ((2, 2, 2), {"data": 2, "fsdp": 2, "tensor": 2}),
+        ((-1, 1, 1), {"data": 8, "fsdp": 1, "tensor": 1, "branch": 1}),
+        ((2, -1, 2), {"data": 2, "fsdp": 2, "tensor": 2, "branch": 1}),
+        ((2, 2, 2), {"data": 2, "fsdp": 2, "tensor": 2, "branch": 1}),
         ((-1, -1, 1), "only one axis can be -1"),
-        ((3, 1, 1), "data 3 × fsdp 1 × tensor 1 does not use the 8 devices"),
-        ((-1, 3, 1), "data 2 × fsdp 3 × tensor 1 does not use the 8 devices"),
+        ((3, 1, 1), "data 3 × fsdp 1 × tensor 1 × branch 1 does not use the 8 devices"),
+        ((-1, 3, 1), "data 2 × fsdp 3 × tensor 1 × branch 1 does not use the 8 devices"),
         ((-1, 0, 1), "neither -1 nor 1 or more"),
         ((4, -2, -1), "neither -1 nor 1 or more"),
         ((8, 8, 1), "does not use the 8 devices"),

@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> None:
     def config_of(*more: str):
         return settings.override(settings.read(named["config"]), [*overrides, *more])
 
-    runs = {" ".join(combination): config_of(*(f"--config.{one}" for one in combination)) for combination in _all(named)}
+    runs = {
+        " ".join(combination): config_of(*(f"--config.{one}" for one in combination)) for combination in _all(named)
+    }
     base = pathlib.Path(named["workdir"])
     first = config_of()
     shared = [name for name in first.stages if name not in first.controls]

@@ -67,10 +67,14 @@ class Plan:
 
     def at(self, step: int) -> Planned:
         """The rows of a step."""
-        epoch, position = divmod(step, self.steps_per_epoch)
+        epoch, position = self._at(step)
         index = self._epoch(epoch)[position]
         shape = self.shapes[int(np.searchsorted(np.unique(self.bucket), self.bucket[index].max()))]
         return Planned(np.concatenate([index, np.full(self.batch - len(index), PAD, index.dtype)]), shape)
+
+    def _at(self, step: int) -> tuple[int, int]:
+        """Epoch, and place in it."""
+        return divmod(step, self.steps_per_epoch)
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         kept = self._kept  # read once: another thread may be in another epoch
@@ -135,6 +139,32 @@ class ByLanguage(Plan):
         keys = [[self.seed, (language + 1 << 32) + number] for number in passes]
         order = [np.random.Generator(np.random.Philox(key=key)).permutation(rows) for key in keys]
         return np.concatenate([rows[:0], *order])[start - first * len(rows) :][:count]
+
+
+class Redrawn(Plan):
+    """Each epoch over rows of its own; epochs may differ in length."""
+
+    def __init__(
+        self,
+        lengths: Mapping[str, np.ndarray],
+        *,
+        batch: int,
+        edges: tuple[int, ...],
+        seed: int,
+        members: tuple[np.ndarray, ...],
+    ) -> None:
+        super().__init__(lengths, batch=batch, edges=edges, seed=seed)
+        self.members = members
+        sizes = [-(-len(rows) // batch) for rows in members]
+        *starts, self.steps = np.cumsum([0, *sizes]).tolist()
+        self.starts, self.steps_per_epoch = tuple(starts), sizes[0]
+
+    def _at(self, step: int) -> tuple[int, int]:
+        epoch = int(np.searchsorted(self.starts, step, side="right")) - 1
+        return epoch, step - self.starts[epoch]
+
+    def _orders(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
+        return [random.permutation(self.members[epoch])]
 
 
 def _apportioned(parts: Mapping[str, float], total: int) -> dict[str, int]:

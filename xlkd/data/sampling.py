@@ -57,6 +57,13 @@ def pairs(
     return list(itertools.product(chosen, chosen))
 
 
+def joined(draws: Iterable[Drawn]) -> Drawn:
+    """The examples of several draws, each once, in order of their first."""
+    held = list(draws)
+    examples = dict.fromkeys(example for drawn in held for example in drawn.examples)
+    return Drawn(tuple(examples), max(drawn.without_pivot for drawn in held))
+
+
 def crossed(rows: Iterable[Question], drawn: Drawn) -> list[Question]:
     """The drawn examples as rows: the question of one language over the paragraph and answers of another."""
     held = {(row.id, row.context_language): row for row in rows if row.question_language == row.context_language}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 
 import jax
@@ -73,7 +74,7 @@ def build(stage, encoder: Encoder) -> Method:
         return logits(params, batch)._asdict()
 
     teacher = dataclasses.replace(_generations(stage, base), forward=forward, ragged=("start", "end"))
-    period = teacher_steps(stage) if m.generations == "born_again" else 0
+    period = m.generation_epochs * stage.budget.epoch_steps if m.generations == "born_again" else 0
     return dataclasses.replace(base, loss=loss, prepare=prepare, teacher=teacher, period=period)
 
 
@@ -85,18 +86,16 @@ def check(stage) -> None:
     if m.mask_positions == "none" and not stage.data.pad_to:
         what = "padding in the softmax makes the loss depend on how far a batch is padded"
         raise UserError(what, "config.method.mask_positions=none", "set config.data.pad_to=384, as published")
+    if m.generations == "born_again" and stage.data.redraw == "epoch":
+        what = "the schedule begins again with each generation, and epochs that are drawn anew differ in length"
+        raise UserError(what, "config.data.redraw", "set redraw=never")
     if m.temperature <= 0:
         raise UserError(f"temperature={m.temperature} is not possible", "config.method", "give a number above 0")
 
 
-def teacher_steps(stage) -> int:
-    """Steps a generation."""
-    return max(1, stage.method.generation_epochs * stage.budget.epoch_steps)
-
-
 def _generations(stage, base: Method) -> Teacher:
     """Who teaches when: the student of a generation's start, one that is left as it began, or a moving average."""
-    m, steps = stage.method, teacher_steps(stage)
+    m = stage.method
 
     def variables(variables, start):
         return _copy(variables.params)
@@ -115,7 +114,7 @@ def _generations(stage, base: Method) -> Teacher:
         return state._replace(teacher=moved)
 
     def by_epoch(step: int) -> int:
-        return step // steps
+        return (bisect.bisect_right(stage.budget.epoch_starts, step) - 1) // m.generation_epochs
 
     kinds = {
         "fixed": {"uses": stage.budget.steps / max(stage.budget.epoch_steps, 1)},

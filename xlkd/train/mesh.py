@@ -14,12 +14,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xlkd.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "branch")
 ROWS = ("data", "fsdp")  # what the rows of a batch are spread over
 
 # Path of a leaf (parameters, moments and teacher alike) -> mesh axes of its last dimensions; first match wins.
 # An axis that does not divide its dimension is left out for that leaf.
 TABLE = (
+    (r"branches/(query|key|value|up)/kernel$", ("branch", None, "fsdp", "tensor")),
+    (r"branches/(output|down)/kernel$", ("branch", None, "tensor", "fsdp")),
+    (r"branches/", ("branch", None, None)),  # biases and norms: branch, layer, width
     (r"embeddings/words$", ("tensor", "fsdp")),
     (r"layers/(query|key|value|up)/kernel$", ("fsdp", "tensor")),
     (r"layers/(output|down)/kernel$", ("tensor", "fsdp")),
@@ -30,7 +33,7 @@ TABLE = (
 
 def build(config) -> Mesh:
     """A mesh over all devices; one size may be -1: the rest."""
-    sizes = [config[axis] for axis in AXES]
+    sizes = [config.get(axis, 1) for axis in AXES]
     count = jax.device_count()
     if sizes.count(-1) > 1:
         raise UserError("only one axis can be -1", "config.mesh")

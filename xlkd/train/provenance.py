@@ -30,7 +30,9 @@ def seen(
     chosen = config.eval.keep == "best" and "eval" in sets
     selection = labelled_languages(sets["eval"].rows) if chosen else set()
     training = own | set(before.get("training", ()))
-    teacher = set(config.teachers.keys()) | (training if teaches and not config.teacher.path else set())
+    teacher = {tag for tag, named in config.teachers.items() if named} | (
+        training if teaches and not config.teacher.path else set()
+    )
     found = {"training": training, "selection": selection, "teacher": teacher}
     return {kind: sorted(languages | set(before.get(kind, ()))) for kind, languages in found.items()}
 

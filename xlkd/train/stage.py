@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from xlkd.data import cache, sampling, sources
-from xlkd.data.batches import Plan
+from xlkd.data.batches import ByLanguage, Plan, Redrawn
 from xlkd.data.buckets import edges, encoder_cost, saved
 from xlkd.errors import UserError
 from xlkd.models import hf
@@ -35,13 +35,13 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     """Train a stage to its end, export it, and mark it done."""
     weights = start.weights(config, earlier, folder / "tokenizer")
     other = start.other(config)
-    rows = training_rows(config, log)
+    rows, epochs = training_rows(config, log)
     task = task_of(config, weights, other)
     streamed = streams.wanted(config, rows)
     known = streams.sample(config, rows) if streamed else rows
     features = features_of(task, known, log)
     task = settled(config, task, features, weights, other)
-    plan = plan_of(config, task, features, weights.architecture, other)
+    plan = plan_of(config, task, features, weights.architecture, other, windows_of(epochs, features))
     sets = evaluation_sets(config, task, weights, log)
     told = report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
     if streamed:
@@ -52,7 +52,9 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     warn(met, log)
     remember_texts(folder.parent.parent / "texts", sets)
     config.budget.epoch_steps = plan.steps_per_epoch
-    config.budget.steps = steps = config.budget.steps or round(config.budget.epochs * plan.steps_per_epoch)
+    whole = plan.steps if epochs else round(config.budget.epochs * plan.steps_per_epoch)
+    config.budget.steps = steps = config.budget.steps or whole
+    config.budget.epoch_starts = plan.starts if epochs else tuple(range(0, steps + 1, plan.steps_per_epoch))
     encoders = [encoder_of(config, of.architecture) for of in (weights, other) if of]
     method = named("methods", config.method.name).build(config, *encoders)
     seen = provenance.seen(config, known, sets, before.get("seen", {}), teaches=method.teacher is not None)
@@ -133,18 +135,33 @@ def begun(config, earlier: dict[str, pathlib.Path], weights: start.Weights) -> d
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
 
 
-def training_rows(config, log: Log) -> sources.Rows:
-    """The rows that the config names; of aligned questions those pairs of languages that were drawn."""
+def training_rows(config, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
+    """The rows that the config names; of aligned questions those pairs of languages that were drawn.
+
+    Where pairs are drawn again for each epoch, also which rows belong to each.
+    """
     rows = sources.read(config.data.train, kind_of(config.task.name), config.data.on_bad_row)
     rows = streams.composed(config, rows)
     if config.data.get("ntl", -1) < 0:
-        return rows
-    drawn = sampling.ntl(
-        sampling.languages_of(rows), n=config.data.ntl, pivot=config.data.pivot, seed=config.data.draw_seed
-    )
-    counts = sampling.counts(drawn, config.data.pivot)
+        return rows, []
+    if config.data.redraw not in ("never", "epoch"):
+        raise UserError(f"redraw={config.data.redraw} is not possible", "config.data", "choose never or epoch")
+    again = config.data.redraw == "epoch"
+    number = max(1, round(config.budget.epochs)) if again else 1
+    rule = {"n": config.data.ntl, "pivot": config.data.pivot, "seed": config.data.draw_seed}
+    languages = sampling.languages_of(rows)
+    draws = [sampling.ntl(languages, epoch=epoch, **rule) for epoch in range(number)]
+    counts = sampling.counts(draws[0], config.data.pivot)
     log("drawn: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()))
-    return sources.Rows((sampling.crossed(rows, drawn),), rows.dropped)
+    every = sampling.joined(draws)
+    place = {example: i for i, example in enumerate(every.examples)}
+    epochs = [np.array([place[example] for example in drawn.examples]) for drawn in draws]
+    return sources.Rows((sampling.crossed(rows, every),), rows.dropped), epochs if again else []
+
+
+def windows_of(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:
+    """The windows of each epoch's rows."""
+    return tuple(np.flatnonzero(np.isin(features["row_of"], rows)) for rows in epochs) or None
 
 
 def targets_of(config, rows, features: Features, task: Task, earlier, log: Log):
@@ -239,7 +256,12 @@ def features_of(task: Task, rows: sources.Rows, log: Log) -> Features:
 
 
 def plan_of(
-    config, task: Task, features: Features, architecture: Architecture, other: start.Weights | None = None
+    config,
+    task: Task,
+    features: Features,
+    architecture: Architecture,
+    other: start.Weights | None = None,
+    members: tuple[np.ndarray, ...] | None = None,
 ) -> Plan:
     """Buckets chosen from the lengths at hand under the budget of compiled shapes."""
     lengths = task.lengths(features)
@@ -250,7 +272,13 @@ def plan_of(
     if config.data.pad_to:
         chosen = (max(config.data.pad_to, int(dearest.max())),)
     chosen = tuple(min(edge, architecture.max_length) for edge in chosen)
-    return Plan(lengths, batch=config.data.batch, edges=chosen, seed=config.seed)
+    common = {"batch": config.data.batch, "edges": chosen, "seed": config.seed}
+    if config.data.get("exponent", 1.0) != 1 or not config.data.get("mix_rows", True):
+        shares = {"exponent": config.data.exponent, "mixed": config.data.mix_rows}
+        return ByLanguage(lengths, languages=features["language"], **shares, **common)
+    if members is not None:
+        return Redrawn(lengths, members=members, **common)
+    return Plan(lengths, **common)
 
 
 def fit(lengths: dict[str, np.ndarray], architecture: Architecture) -> None:

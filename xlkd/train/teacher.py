@@ -111,7 +111,8 @@ class Teaching:
             part, found = rows[start : start + SHARD], []
             for at in range(0, len(part), shape.rows):
                 few = part[at : at + shape.rows]
-                found.append(jax.tree.map(lambda x, n=len(few): np.asarray(x)[:n], self._answers(shape, few)))
+                answers = self._answers(shape, few)
+                found.append({name: np.asarray(value)[: len(few)] for name, value in answers.items()})
                 self._job.log.live(f"teacher: {start + at + len(few)} of {len(rows)} targets of {shape}")
             values = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
             store.add(self._keys(part), values, lengths[part])
