@@ -42,6 +42,28 @@ def test_outputs_stay_on_the_texts(model, tmp_path):
     assert sizes[1] < sizes[0]
 
 
+def test_the_lowest_layers_give_the_states_of_their_height(model, tmp_path):
+    found = trim(f"--model={model}", "--layers=1", f"--out={tmp_path / 'low'}")
+    assert found.returncode == 0, found.stderr
+    whole, low = hf.load(model), hf.load(tmp_path / "low")
+    ids, mask = np.array([[1, 2, 3]]), np.ones((1, 3), np.int32)
+    expected = Encoder(whole.architecture).apply({"params": whole.params["encoder"]}, ids, mask)[1]
+    found = Encoder(low.architecture).apply({"params": low.params["encoder"]}, ids, mask)
+    assert len(found) == 2
+    np.testing.assert_allclose(found[-1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [((), "nothing to leave out"), (("--layers=99",), "more than"), (("--layers=0",), "whole number")],
+)
+def test_what_cannot_be_is_refused(model, tmp_path, flags, says):
+    found = trim(f"--model={model}", *flags, f"--out={tmp_path / 'small'}")
+    assert found.returncode == 2
+    assert says in found.stderr
+    assert not (tmp_path / "small").exists()
+
+
 def test_a_missing_file_is_one_line_and_leaves_nothing(model, tmp_path):
     found = trim(f"--model={model}", "--texts=nowhere.txt", f"--out={tmp_path / 'small'}")
     assert found.returncode == 2

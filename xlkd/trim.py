@@ -1,44 +1,68 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trim a vocabulary: `python -m xlkd.trim --model=DIR --texts=FILE[,FILE…] --out=DIR`.
+"""A smaller model: `python -m xlkd.trim --model=DIR [--texts=FILE[,FILE…]] [--layers=N] --out=DIR`.
 
   --model=DIR         a folder of Hugging Face's kind, a hub id, or package:NAME
   --texts=FILE,FILE   plain text, one sentence or paragraph a line; only pieces that these use are kept
+  --layers=N          only the lowest N layers are kept
   --out=DIR           where the smaller folder goes
 
-On these texts the outputs are those of the whole model, to the bit.
+Without pieces that the texts don't use, outputs on these texts are those of the whole model, to the bit. With fewer
+layers it is another model, whose last states are the whole one's states at layer N.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from xlkd import door
 from xlkd.errors import UserError
 
+if TYPE_CHECKING:
+    from xlkd.models.hf import Checkpoint
+
 
 def main(arguments: list[str]) -> None:
-    given = door.flags(arguments, ("model", "texts", "out"))
-    for name in ("model", "texts", "out"):
+    given = door.flags(arguments, ("model", "texts", "layers", "out"))
+    for name in ("model", "out"):
         if name not in given:
             raise UserError(f"--{name} is missing", "command line", "see --help")
+    if not {"texts", "layers"} & set(given):
+        raise UserError("nothing to leave out", "command line", "give --texts, --layers or both")
     from xlkd.models import hf, vocab
     from xlkd.train.start import locate
 
     folder, _ = locate(given["model"])
-    spec = json.loads(hf.tokenizer(folder).backend_tokenizer.to_str())
-    trimmed, spec, kept = vocab.trim(hf.load(folder), spec, lines(given["texts"].split(",")))
-    hf.save(
-        given["out"],
-        trimmed.architecture,
-        trimmed.params,
-        labels=trimmed.labels,
-        tokenizer=hf.tokenizer(folder, spec),
-    )
-    print(f"kept {len(kept)} of {hf.read_json(folder / 'config.json')['vocab_size']} pieces: {given['out']}")
+    model, tokenizer, done = hf.load(folder), hf.tokenizer(folder), []
+    if "layers" in given:
+        count, whole = door.whole(given, "layers", 1), model.architecture.layers
+        if count > whole:
+            raise UserError(f"--layers={count} is more than the {whole} there are", given["model"], "give fewer")
+        model = lowest(model, count)
+        done.append(f"{count} of {whole} layers")
+    if "texts" in given:
+        pieces = model.architecture.vocab_size
+        spec = json.loads(tokenizer.backend_tokenizer.to_str())
+        model, spec, kept = vocab.trim(model, spec, lines(given["texts"].split(",")))
+        tokenizer = hf.tokenizer(folder, spec)
+        done.append(f"{len(kept)} of {pieces} pieces")
+    hf.save(given["out"], model.architecture, model.params, labels=model.labels, tokenizer=tokenizer)
+    print(f"kept {' and '.join(done)}: {given['out']}")
+
+
+def lowest(model: Checkpoint, count: int) -> Checkpoint:
+    """The model with its first layers only."""
+    encoder = dict(model.params["encoder"])
+    encoder["layers"] = {
+        part: {name: value[:count] for name, value in leaves.items()} for part, leaves in encoder["layers"].items()
+    }
+    architecture = dataclasses.replace(model.architecture, layers=count)
+    return dataclasses.replace(model, architecture=architecture, params={**model.params, "encoder": encoder})
 
 
 def lines(files: list[str]) -> Iterator[str]:
