@@ -1,11 +1,12 @@
 # make demo: install into .venv and run the main job on its embedded default
 # make test: install what the tests need and run them
+# make docs: build the site, every link checked
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m xlkd.main --config=configs/gxlt.py
@@ -31,9 +32,14 @@ $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 # PyTorch is a peer in the parity tests; without a CPU build at hand they are skipped
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
 	@$(BIN)/python -m pip install --quiet torch==2.13.0 || echo "no PyTorch: parity with it is not tested"
 	@touch $@
+
+docs: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --site-dir build/site
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ def base() -> ConfigDict:
     c.data = ConfigDict()
     c.data.train = ""
     c.data.eval = ""  # for the stage's own task
+    c.data.dev = ""  # that chooses the checkpoint; empty: data.eval
     c.data.retrieval = ""  # sentence pairs for retrieval accuracy
     c.data.on_bad_row = "stop"  # or skip: count and list them
     c.data.batch = 32
@@ -57,7 +58,7 @@ def base() -> ConfigDict:
     c.eval.every = 0  # steps; 0: at the end only
     c.eval.start = False  # also before the first step
     c.eval.batch = 64
-    c.eval.keep = "last"  # the checkpoint that goes on: last, or best on data.eval
+    c.eval.keep = "last"  # the checkpoint that goes on: last; or by its mean score: english, supervised, best (all)
 
     c.mesh = ConfigDict()
     c.mesh.data, c.mesh.fsdp, c.mesh.tensor = -1, 1, 1  # -1: the rest of the devices

@@ -71,7 +71,7 @@ def embedded(c: ConfigDict) -> ConfigDict:
     c.english.encoder = ConfigDict({"dropout": 0.0})
     c.encoder.dropout = 0.1
     c.data.train = f"atlas?split=train&languages={TRAINED}&size=300&seed=1"
-    c.data.eval = f"atlas?split=test&languages={TESTED}&size=100&pairs=all"
+    c.data.eval = f"atlas?split=test&languages={TESTED}&size=80&pairs=all"
     c.data.ntl = 1
     c.optim.lr = 2e-4
     c.budget.epochs = 3

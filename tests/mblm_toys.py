@@ -2,13 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A student of 2 layers x 16 with three branches, its stage and its batches."""
 
+import pathlib
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from toy_models import span_model
+from xlkd.configs import mblm as configs
 
-from xlkd.methods import Start, mblm
+from xlkd import settings
+from xlkd.methods import Start, Variables, mblm
 from xlkd.models import encoder as encoders
+from xlkd.models import hf
+from xlkd.train import export
 
+SEEN = {"training": ["de", "en"], "selection": [], "teacher": ["de", "en"]}
 LABELS = ("entailment", "neutral", "contradiction")
 METHOD = {
     "name": "mblm", "branches": "each", "branch_layers": 1, "head": "shared", "kd": "ce", "temperature": 1.0,
@@ -89,3 +97,22 @@ def change(batch, **arrays):
 
 def leaves(tree) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def exported(folder: pathlib.Path) -> pathlib.Path:
+    """What a stage with the branches en and de hands on: the whole, and a folder a language."""
+    base = span_model(folder)
+    found = hf.load(base)
+    config = settings.stage(configs.get_config(""), "mblm")
+    config.task.update({"labels": LABELS, "languages": ("en", "de"), "max_length": 96})
+    config.method = ConfigDict(METHOD | {"mix": "logits", "teacher_labels": {}})
+    method = mblm.build(config, encoders.Encoder(found.architecture))
+    start = Start(found.architecture, found.params["encoder"], {})
+    params = dict(method.init(jax.random.key(0), start).params)
+    params |= {
+        "branches": apart(params["branches"]),
+        "classifier": jax.tree.map(lambda x: 30 * x, params["classifier"]),
+    }
+    for name, part in method.exports(Variables(params)).items():
+        export.write(folder / "export" / name, part, hf.tokenizer(base), config, {}, SEEN)
+    return folder / "export"

@@ -6,46 +6,24 @@ import io
 import json
 import sys
 
-import jax
 import numpy as np
 import pytest
-from mblm_toys import LABELS, METHOD, apart
-from ml_collections import ConfigDict
-from toy_models import span_model
-from xlkd.configs import mblm as configs
+from mblm_toys import LABELS, exported
 
 import xlkd
-from xlkd import evaluate, predict, settings
+from xlkd import evaluate, predict
 from xlkd.data import sources
 from xlkd.errors import UserError
-from xlkd.methods import Start, Variables, mblm
 from xlkd.models import hf
-from xlkd.models.encoder import Encoder
-from xlkd.train import export, whole
+from xlkd.train import whole
 
 DATA = "atlas?split=validation&size=8&languages=en,de,fr"
-SEEN = {"training": ["de", "en"], "selection": [], "teacher": ["de", "en"]}
 
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     """What a stage with the branches en and de hands on: the whole, and a folder a language."""
-    folder = tmp_path_factory.mktemp("labels")
-    base = span_model(folder)
-    found = hf.load(base)
-    config = settings.stage(configs.get_config(""), "mblm")
-    config.task.update({"labels": LABELS, "languages": ("en", "de"), "max_length": 96})
-    config.method = ConfigDict(METHOD | {"mix": "logits", "teacher_labels": {}})
-    method = mblm.build(config, Encoder(found.architecture))
-    start = Start(found.architecture, found.params["encoder"], {})
-    params = dict(method.init(jax.random.key(0), start).params)
-    params |= {
-        "branches": apart(params["branches"]),
-        "classifier": jax.tree.map(lambda x: 30 * x, params["classifier"]),
-    }
-    for name, exported in method.exports(Variables(params)).items():
-        export.write(folder / "export" / name, exported, hf.tokenizer(base), config, {}, SEEN)
-    return folder / "export"
+    return exported(tmp_path_factory.mktemp("labels"))
 
 
 @pytest.fixture(autouse=True)

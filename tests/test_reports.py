@@ -49,6 +49,16 @@ def test_both_forms_of_gxlt_are_shown_and_named(grid):
     assert "G-XLT, without the diagonal" in text
 
 
+def test_the_terminal_gets_what_fits_it_and_a_file_the_rest(tmp_path):
+    folder = grid_run(tmp_path)
+    _, brief = report(folder)
+    whole = (folder / "report.txt").read_text().splitlines()
+    assert len(brief) < 60 < len(whole)
+    assert any(line.startswith("skd − ce") for line in whole)
+    assert not any(line.startswith("skd − ce") for line in brief)
+    assert [line for line in whole if line.endswith(": better.")] == [x for x in brief if x.endswith(": better.")]
+
+
 def test_intervals_and_verdicts_are_those_of_the_statistics(grid):
     def cells(rows):
         found: dict = {}

@@ -95,7 +95,7 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library
         return
-    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):  # no mmap, no trim, one arena
+    for parameter, value in ((-4, 0), (-1, -1), (-8, 1)):  # no mmap, no trim (a number ends at 2 GiB), one arena
         mallopt(parameter, value)
 
 

@@ -6,8 +6,11 @@
   --workdir=DIR            where everything the run writes goes (default: runs/CONFIG-HASH)
   --config.KEY=VALUE       any key of the config, typed as its default is
 
+Several processes are one run: on TPU hosts, Slurm and GKE by themselves, elsewhere by three flags on each of them:
+  --coordinator=HOST:PORT --processes=N --process=I     I from 0; process 0 runs on HOST; see launch/README.md
+
 The same command again goes on where the run stopped. Exit codes: 0 done, 2 bad input, 3 not finite,
-75 stopped by a signal after saving.
+75 stopped by a signal after saving, or because another process did not come or went: start it again.
 """
 
 from __future__ import annotations
@@ -17,18 +20,20 @@ import sys
 
 from xlkd import door, settings
 from xlkd.errors import UserError
+from xlkd.train import distributed
 
 
 def main(arguments: list[str]) -> None:
-    named, overrides = door.split(arguments, ("config", "workdir"))
+    named, overrides = door.split(arguments, ("config", "workdir", *distributed.FLAGS))
     if "config" not in named:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     config = settings.override(settings.read(named["config"]), overrides)
     stem = pathlib.Path(named["config"].partition(":")[0]).stem
     workdir = pathlib.Path(named.get("workdir") or f"runs/{stem}-{settings.digest(config)}")
-    from xlkd.train.run import run
+    with distributed.joined(named):
+        from xlkd.train.run import run
 
-    run(config, workdir, ["python", "-m", "xlkd.main", *arguments])
+        run(config, workdir, ["python", "-m", "xlkd.main", *arguments])
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@
   --out=FILE     the page; by default WORKDIR/report.html, for several ./report.html
   --json=FILE    the numbers; by default WORKDIR/results.json, for several ./results.json
 
-The page needs no network and no other file. The same numbers are printed as plain tables. How to read them, and what
-results.json holds: docs/report.md.
+The page needs no network and no other file. Beside it stand its tables as plain text (report.txt), and what fits a
+terminal is printed. How to read them, and what results.json holds: docs/report.md.
 """
 
 from __future__ import annotations

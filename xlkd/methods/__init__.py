@@ -72,6 +72,7 @@ class Teacher:
     generation: Callable[[int], int] = lambda step: 0
     advance: Callable[[Any, Start, jax.Array], Any] = lambda state, start, key: state
     uses: float = 0.0  # how often a run needs the target of one example; a cache pays above 1
+    flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # where it is asked: as the method's own
     ragged: tuple[str, ...] = ()  # what of the targets has the batch's length as its second axis
 
 

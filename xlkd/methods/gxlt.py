@@ -73,7 +73,7 @@ def build(stage, encoder: Encoder) -> Method:
     def forward(params, batch):
         return logits(params, batch)._asdict()
 
-    teacher = dataclasses.replace(_generations(stage, base), forward=forward, ragged=("start", "end"))
+    teacher = dataclasses.replace(_generations(stage, base), forward=forward, ragged=("start", "end"), flops=base.flops)
     period = m.generation_epochs * stage.budget.epoch_steps if m.generations == "born_again" else 0
     return dataclasses.replace(base, loss=loss, prepare=prepare, teacher=teacher, period=period)
 

@@ -182,11 +182,16 @@ def build(stage, encoder: Encoder, teacher: Encoder | None = None) -> Method:
         D, V = architecture.hidden_size, architecture.vocab_size
         head = stage.task.share * tokens * (2.0 * D**2 + 2.0 * D * V)
         total = bool(levels["token"]) * (pair + head) + bool(levels["word"]) * pair + passes * side
-        return total + taught * (3 if in_loss else 1) * forward_flops(teacher.architecture, tokens // 2, rows) / 3
+        return total + (asked(tokens, rows) if in_loss else 0.0)  # three passes without a backward one
+
+    def asked(tokens: int, rows: int) -> float:
+        return forward_flops(teacher.architecture, tokens // 2, rows)
 
     kept = not levels["word"] and not stage.data.block  # word vectors are too many, and so is a streamed corpus
     uses = float(stage.budget.epochs) if kept else 0.0
-    teaching = Teacher(lambda variables, start: start.other, taught_by, uses=uses) if taught and not in_loss else None
+    teaching = None
+    if taught and not in_loss:
+        teaching = Teacher(lambda variables, start: start.other, taught_by, uses=uses, flops=asked)
     return Method(init, loss, outputs, exports, coupled if coupled_levels else None, teaching, flops=flops)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xlkd.errors import UserError
+from xlkd.models.dropout import dropout
 
 Params = dict[str, Any]
 
@@ -27,7 +28,7 @@ ACTIVATIONS = {
     "relu": jax.nn.relu,
 }
 MASKED = -1e9  # finite: a row without any valid key gives uniform weights, not NaN
-ATTENTION_WEIGHTS, ATTENTION_OUTPUT, FEED_FORWARD = range(3)  # the sites of dropout in a layer
+EMBEDDINGS, ATTENTION_WEIGHTS, ATTENTION_OUTPUT, FEED_FORWARD = range(4)  # the sites of dropout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,7 @@ def embed(
         several = architecture.types > 1 and types is not None
         hidden += tables["types"][types if several else 0]
     hidden = layer_norm(tables["norm"], hidden, architecture.norm_eps).astype(dtype)
-    return dropout(hidden, architecture.dropout, None if key is None else jax.random.fold_in(key, 0))
+    return dropout(hidden, architecture.dropout, key, EMBEDDINGS)
 
 
 def attention_bias(mask: jax.Array) -> jax.Array:
@@ -191,8 +192,7 @@ def run_layers(
     """
 
     def layer(hidden: jax.Array, params: Params, number: jax.Array | int) -> jax.Array:
-        layer_key = None if key is None else jax.random.fold_in(key, number + 1)
-        return run_layer(architecture, params, hidden, bias, dtype=dtype, key=layer_key)
+        return run_layer(architecture, params, hidden, bias, dtype=dtype, key=key, number=number)
 
     if remat != "none":
         layer = jax.checkpoint(layer, policy=_policy(remat), prevent_cse=not scan)
@@ -229,30 +229,33 @@ def run_layer(
     *,
     dtype: Any = jnp.float32,
     key: jax.Array | None = None,
+    number: jax.Array | int = 0,
 ) -> jax.Array:
     """One layer, normalised after each half."""
-
-    def site(number: int) -> jax.Array | None:
-        return None if key is None else jax.random.fold_in(key, number)
-
-    attended = _attention(architecture, params, hidden, bias, dtype, site(ATTENTION_WEIGHTS))
+    attended = _attention(architecture, params, hidden, bias, dtype, key, number)
     if architecture.model_type != "distilbert":  # it drops nothing here
-        attended = dropout(attended, architecture.dropout, site(ATTENTION_OUTPUT))
+        attended = dropout(attended, architecture.dropout, key, ATTENTION_OUTPUT, number)
     hidden = layer_norm(params["attention_norm"], attended + hidden, architecture.norm_eps).astype(dtype)
     inner = ACTIVATIONS[architecture.activation](dense(params["up"], hidden, dtype))
-    outer = dropout(dense(params["down"], inner, dtype), architecture.dropout, site(FEED_FORWARD))
+    outer = dropout(dense(params["down"], inner, dtype), architecture.dropout, key, FEED_FORWARD, number)
     return layer_norm(params["norm"], outer + hidden, architecture.norm_eps).astype(dtype)
 
 
 def _attention(
-    architecture: Architecture, params: Params, hidden: jax.Array, bias: jax.Array, dtype: Any, key: jax.Array | None
+    architecture: Architecture,
+    params: Params,
+    hidden: jax.Array,
+    bias: jax.Array,
+    dtype: Any,
+    key: jax.Array | None,
+    number: jax.Array | int,
 ) -> jax.Array:
     rows, length, D = hidden.shape
     split = (rows, length, architecture.heads, D // architecture.heads)
     q, k, v = (dense(params[name], hidden, dtype).reshape(split) for name in ("query", "key", "value"))
     scores = jnp.einsum("blhd,bmhd->bhlm", q, k, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores * split[-1] ** -0.5 + bias, axis=-1)
-    weights = dropout(weights, architecture.attention_dropout, key).astype(dtype)
+    weights = dropout(weights, architecture.attention_dropout, key, ATTENTION_WEIGHTS, number).astype(dtype)
     context = jnp.einsum("bhlm,bmhd->blhd", weights, v)
     return dense(params["output"], context.reshape(rows, length, D), dtype)
 
@@ -268,15 +271,6 @@ def layer_norm(params: Params, x: jax.Array, eps: float) -> jax.Array:
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(variance + eps) * params["scale"] + params["bias"]
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """x with a share `rate` of its values set to 0 and the rest scaled up; without a key x itself."""
-    if key is None or rate == 0:
-        return x
-    dropped = round(rate * 2**16)  # 16 bits a value: the rate is right to 1e-5
-    keep = jax.random.bits(key, x.shape, jnp.uint16) >= dropped
-    return jnp.where(keep, x / (1 - dropped / 2**16), 0).astype(x.dtype)
 
 
 def forward_flops(architecture: Architecture, tokens: int, rows: int) -> float:

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from xlkd.models.encoder import ACTIVATIONS, Architecture, Params, dense, dropout, init_dense, init_norm, layer_norm
+from xlkd.models.dropout import dropout
+from xlkd.models.encoder import ACTIVATIONS, Architecture, Params, dense, init_dense, init_norm, layer_norm
 
 OLD = ("bert", "distilbert")  # the others are RoBERTa's family
 

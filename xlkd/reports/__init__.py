@@ -21,9 +21,9 @@ def write(
     page: pathlib.Path | None = None,
     data: pathlib.Path | None = None,
 ) -> None:
-    """Compute the numbers of one or several work directories, write both files, and give the tables to `log`.
+    """Compute the numbers of one or several work directories, write page, numbers and tables, and `log` them in brief.
 
-    One work directory gets both files into it; several leave them in the current folder, where nothing else is said.
+    One work directory gets the files into it; several leave them in the current folder, where nothing else is said.
     """
     from xlkd.reports import files, results, tables
     from xlkd.reports import page as pages
@@ -34,10 +34,12 @@ def write(
     runs = [files.read(folder) for folder in folders]
     found, answers = results.compute(runs)
     _replace(data or where / "results.json", json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _replace(page or where / "report.html", pages.build(found, answers, runs))
-    for line in tables.lines(found):
+    page = page or where / "report.html"
+    _replace(page, pages.build(found, answers, runs))
+    _replace(page.with_suffix(".txt"), "\n".join(tables.lines(found)) + "\n")
+    for line in tables.lines(found, brief=True):
         log(line)
-    log(f"report: {page or where / 'report.html'}")
+    log(f"report: {page}, its tables as text: {page.with_suffix('.txt').name}")
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

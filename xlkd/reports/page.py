@@ -29,6 +29,7 @@ def build(found: Record, answers: Mapping[str, DataSet], runs: Sequence[files.Ru
         ("plain", "Scores without intervals", sheets.without_intervals(found)),
         ("curves", "Learning curves", panels.curves(runs)),
         ("extras", "From the methods", panels.extras(found, runs)),
+        ("time", "Where the time went", sheets.goodput(found)),
     ]
     sections = _fitting([section for section in sections if section[2]], MOST_BYTES - LEAST_EXPLORED - 100_000)
     room = MOST_BYTES - 100_000 - sum(len(markup.encode()) for *_, markup in sections)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from xlkd.errors import UserError
 from xlkd.metrics import statistics
-from xlkd.reports import badges, files, grid, labelled, questions, retrieved, words
+from xlkd.reports import badges, files, goodput, grid, labelled, questions, retrieved, words
 from xlkd.reports.files import Record
 from xlkd.reports.systems import Pair, System, pairs, systems
 
@@ -84,6 +84,7 @@ def _run(run: files.Run) -> Record:
         "config": run.digest(),
         "seed": run.seed,
         "state": run.state,
+        "goodput": goodput.of(run.folder),
         **told,
         "stages": stages,
     }

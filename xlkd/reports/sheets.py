@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from xlkd.reports import badges, tables, words
+from xlkd.reports import goodput as times
 from xlkd.reports.files import Record
 
 BUDGET = {"rows": "examples", "steps": "steps", "lr": "learning rate", "parameters": "parameters", "seconds": "seconds"}
@@ -86,6 +87,25 @@ def without_intervals(found: Record) -> str:
         said = f'<p class="soft">No intervals, for there are no scores by row. {escape(seen)}.</p>'
         parts.append(f"<h3>{escape(where)}</h3>{said}{_scroll(_head(head) + body)}")
     return "".join(parts)
+
+
+def goodput(found: Record) -> str:
+    """Seconds and share of each part, a column a run."""
+    runs = [run for run in found["runs"] if run.get("goodput")]
+    if not runs:
+        return ""
+    told = [run["goodput"] for run in runs]
+    there = [part for part in times.NAMES if any(part in one["parts"] for one in told)]
+    rows = [f"<tr>{_name(times.NAMES[part])}{''.join(_spent(one, part) for one in told)}</tr>" for part in there]
+    for key in ("starts", "steps_again", "seconds_between_starts"):
+        rows.append(f"<tr>{_name(key.replace('_', ' '))}{''.join(_plain(one[key]) for one in told)}</tr>")
+    note = '<p class="soft">Of all starts of a run; of one that was killed, until its last printed step.</p>'
+    return note + _scroll(_head(["", *(run["workdir"] for run in runs)]) + "".join(rows))
+
+
+def _spent(one: Record, part: str) -> str:
+    seconds = one["parts"].get(part, 0.0)
+    return f"<td>{seconds:,.1f} s, {seconds / max(one['seconds'], 1e-9):.0%}</td>"
 
 
 def _side_by_side(data: Record, what: str, table: Callable[[Record, str], str]) -> str:

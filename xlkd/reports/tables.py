@@ -7,23 +7,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from xlkd.reports import badges, words
+from xlkd.reports import badges, goodput, words
 from xlkd.reports.files import DONE, Record
 
 WIDTH = 150  # characters of a line
 MARKS = {"better": "▲", "worse": "▼"}
 
 
-def lines(results: Record) -> Iterator[str]:
-    """Stages, budgets, every data set, what it means in words, what was left out."""
+FEW = 12  # cells that a glance takes in
+
+
+def lines(results: Record, *, brief: bool = False) -> Iterator[str]:
+    """Stages, budgets, every data set, what it means in words, what was left out; in brief what fits a terminal."""
     yield from _stages(results)
     for title, data in results["sets"].items():
         yield ""
         yield f"{title} ({data['task']}, evaluation set {data['in']})"
-        yield from _averages(data)
-        for metric in data["metrics"]:
+        metrics = [data["main"]] if brief else data["metrics"]
+        for metric in metrics:
+            names = averages(data, metric)
+            yield from _averages(data, metric, [name for name in names if "[" not in name] if brief else names)
+        for metric in metrics if not brief or len(cells(data)) <= FEW else ():
             yield from _cells(data, metric)
-        for compared in data["comparisons"].values():
+        for compared in () if brief else data["comparisons"].values():
             yield from _difference(data, compared)
     for where, systems in results["plain"].items():
         yield ""
@@ -42,6 +48,10 @@ def lines(results: Record) -> Iterator[str]:
         yield f"unequal budgets, {one['a']} against {one['b']}: {budget(one['differ'])}"
     for note in results["notes"]:
         yield f"note: {note}"
+    for run in results["runs"]:
+        if run.get("goodput"):
+            where = f"{run['workdir']}: " if len(results["runs"]) > 1 else ""
+            yield where + goodput.line(run["goodput"])
 
 
 def used(results: Record) -> list[str]:
@@ -139,22 +149,18 @@ def _seeds(stage: Record) -> str:
     return " ".join(map(str, stage["seeds"]))
 
 
-def _averages(data: Record) -> Iterator[str]:
-    """A line an average, a column a system, for each metric."""
-    for metric in data["metrics"]:
-        names = averages(data, metric)
-        rows = [[words.METRICS[metric], *data["systems"]]]
-        for name in names:
-            scores = [_score(system["averages"].get(name), metric) for system in data["systems"].values()]
-            entry = next(s["averages"][name] for s in data["systems"].values() if name in s["averages"])
-            rows.append([words.average(name, entry), *scores])
-        if metric == "accuracy":
-            rows.append(["majority class", *[words.one(data["majority"]["macro_mean"])] * len(data["systems"])])
-        if data["task"] == "qa":
-            rows.append(
-                ["worst cell", *(f"{w['cell']} {_score({metric: w, **w}, metric)}" for w in worst(data, metric))]
-            )
-        yield from _table(rows)
+def _averages(data: Record, metric: str, names: Sequence[str]) -> Iterator[str]:
+    """A line an average, a column a system."""
+    rows = [[words.METRICS[metric], *data["systems"]]]
+    for name in names:
+        scores = [_score(system["averages"].get(name), metric) for system in data["systems"].values()]
+        entry = next(s["averages"][name] for s in data["systems"].values() if name in s["averages"])
+        rows.append([words.average(name, entry), *scores])
+    if metric == "accuracy":
+        rows.append(["majority class", *[words.one(data["majority"]["macro_mean"])] * len(data["systems"])])
+    if data["task"] == "qa":
+        rows.append(["worst cell", *(f"{w['cell']} {_score({metric: w, **w}, metric)}" for w in worst(data, metric))])
+    yield from _table(rows)
 
 
 def _score(entry: Record | None, metric: str) -> str:

@@ -20,14 +20,15 @@ def score(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: 
     """
     pairs = [row_score(text, row, mlqa_fallback) for text, row in zip(texts, rows, strict=True)]
     em, f1 = 100.0 * np.array(pairs, np.float64).reshape(-1, 2).T
+    by_row = {"f1": f1, "em": em}
     members: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(cell_name(row), []).append(i)
     cells = {
-        cell: {"f1": float(np.mean(f1[which])), "em": float(np.mean(em[which])), "n": len(which)}
+        cell: {name: float(np.mean(values[which])) for name, values in by_row.items()} | {"n": len(which)}
         for cell, which in members.items()
     }
-    return Scores(cells, "f1", {"f1": f1, "em": em})
+    return Scores(cells, "f1", by_row)
 
 
 def cell_name(row: Question) -> str:

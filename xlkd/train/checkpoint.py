@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from xlkd.errors import UserError
+from xlkd.train import distributed
 
 
 class Checkpoints:
@@ -32,7 +33,7 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
+        return distributed.once("steps", lambda: sorted(found.step for found in self._checkpointer.checkpoints))
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Start a save, or make it; a former one that still runs is waited for."""

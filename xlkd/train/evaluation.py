@@ -50,15 +50,9 @@ class Evaluator:
         return found
 
     def _place(self, task: Task, features: Features, planned: batches.Planned) -> Any:
-        index = own_rows(planned.index)
+        index = meshes.own_rows(self._mesh, planned.index)
         batch = task.arrays(features, index, dict(planned.shape.lengths), EVALUATION)
         return meshes.place_batch(self._mesh, batch, len(planned.index))
-
-
-def own_rows(index: np.ndarray) -> np.ndarray:
-    """The rows of a global batch that this process reads."""
-    share = len(index) // jax.process_count()
-    return index[jax.process_index() * share : (jax.process_index() + 1) * share]
 
 
 def _collect(found: dict, index: np.ndarray, outputs: dict, *, rows: int) -> None:

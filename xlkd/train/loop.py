@@ -17,12 +17,11 @@ from xlkd.data.blocks import Blocks
 from xlkd.errors import NotFinite, Stopped
 from xlkd.methods import Method, Start
 from xlkd.tasks import Draw, Features, Task
+from xlkd.train import distributed, optim, step
 from xlkd.train import mesh as meshes
-from xlkd.train import optim, step
 from xlkd.train import state as states
 from xlkd.train.checkpoint import Checkpoints, abstract
-from xlkd.train.evaluation import own_rows
-from xlkd.train.progress import Clock, Log, Metrics, duration
+from xlkd.train.progress import Clock, Log, Metrics, duration, timed
 from xlkd.train.signals import Signals
 from xlkd.train.teacher import Teaching
 
@@ -56,7 +55,8 @@ class Job:
 
 def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     """The state after the last step, and the seconds that this process trained; what was due is on disk."""
-    clock = Clock()
+    clock, waited = Clock(job.log.event), []
+    clock.to("begin")
     state, shardings, advance, teaching = _begin(job)
     first = int(state.step)
     compiled = _compile(job, state, shardings, teaching, clock) if first < job.steps else {}
@@ -65,12 +65,12 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
         teaching.keep()
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
     saved = set(job.checkpoints.steps())
-    clock.to("train")
+    clock.to("train", step=first)
 
     def save(at: int, *, wait: bool = False) -> None:
         _check(job, state)
         if at not in saved:
-            former = clock.to("save")
+            former = clock.to("save", step=at)
             job.checkpoints.save(at, state, wait=wait)
             saved.add(at)
             clock.to(former)
@@ -84,7 +84,7 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
         evaluated = at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start))
         if evaluated:
             _check(job, state)
-            former = clock.to("evaluate")
+            former = clock.to("evaluate", step=at)
             job.evaluate(at, state.variables, lambda: stop(at))
             clock.to(former)
         if evaluated or (at and at % job.save_every == 0):  # what was evaluated may be the best
@@ -93,20 +93,23 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     try:
         boundary(first)
         for at, (batch, targets, shape, tokens) in zip(
-            range(first, job.steps), _batches(job, first, teaching), strict=True
+            range(first, job.steps), timed(_batches(job, first, teaching), waited), strict=True
         ):
             state = advance(at, state)
             with jax.transfer_guard("disallow"):
-                if targets is None:
+                asked = targets is None
+                if asked:
                     targets = teaching.ask(shape, batch, state)
                 new, report = compiled[shape](state._replace(teacher=()), batch, targets)
                 state = new._replace(teacher=state.teacher)
             pending.append(report)
-            meter.add(shape, tokens)
+            meter.add(shape, tokens, asked)
             done = at + 1
             if done % job.log_every == 0 or done == job.steps:
                 values = _values(pending)
                 pending.clear()
+                job.log.event("train", step=done, waited=round(sum(waited), 4))
+                waited.clear()
                 if not values.pop("ok"):
                     _check(job, state)
                 metrics.write(done, values)
@@ -115,6 +118,7 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
             stop(done)
     finally:
         metrics.close()
+        clock.to("finish")
     return state, clock.of("train")
 
 
@@ -128,6 +132,8 @@ def _begin(job: Job):
     optimizer, teacher = optim.optimizer(job.optim), job.method.teacher
     start = job.start()
     given = (start.encoder, start.heads, start.other)
+    if distributed.several():
+        given = jax.device_get(given)  # on a device of this process, it is on none of the others'
 
     def begun(encoder, heads, other):
         return start._replace(encoder=encoder, heads=heads, other=other)
@@ -173,22 +179,14 @@ def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callabl
 def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock) -> dict[Shape, Callable]:
     """One step function a bucket shape, ahead of time, with its memory."""
     former = clock.to("compile")
-    rate = optim.schedule(job.optim, job.method.period or job.steps)
-    function = step.make(
-        job.method,
-        optim.optimizer(job.optim),
-        rate,
-        seed=job.seed,
-        clip_norm=job.optim.clip,
-        micro_batches=job.optim.micro_batches,
-    )
-    # The whole report is read on the host, so it is replicated; the state keeps its placement.
-    student = shardings._replace(teacher=())
-    jitted = jax.jit(function, donate_argnums=0, out_shardings=(student, meshes.replicated(job.mesh)))
+    jitted = jitted_step(job.method, job.optim, job.steps, job.seed, shardings)
     compiled = {}
     for shape in job.plan.shapes:
         example = job.task.arrays(
-            features_of(job, int(state.step)), own_rows(np.full(shape.rows, -1)), dict(shape.lengths), Draw(0, 0)
+            features_of(job, int(state.step)),
+            meshes.own_rows(job.mesh, np.full(shape.rows, -1)),
+            dict(shape.lengths),
+            Draw(0, 0),
         )
         batch = meshes.place_batch(job.mesh, example, shape.rows)
         targets = ()
@@ -198,12 +196,23 @@ def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock
             nobody = Planned(np.full(shape.rows, -1), shape)
             targets = meshes.place_batch(job.mesh, job.targets(nobody), shape.rows)
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
-        job.log(f"compiled {shape}: {_memory(compiled[shape]) / 2**20:.0f} MiB a device")
+        job.log(f"compiled {shape}: {memory(compiled[shape]) / 2**20:.0f} MiB a device")
     clock.to(former)
+    distributed.together("compiled")
     return compiled
 
 
-def _memory(compiled) -> int:
+def jitted_step(method: Method, settings: Any, steps: int, seed: int, shardings: states.State) -> Callable:
+    """The step as it is compiled: the state is donated and stays where it lies, but for the teacher."""
+    rate = optim.schedule(settings, method.period or steps)
+    parts = {"clip_norm": settings.clip, "micro_batches": settings.micro_batches}
+    function = step.make(method, optim.optimizer(settings), rate, seed=seed, **parts)
+    # The whole report is read on the host, so it is replicated
+    report = meshes.replicated(shardings.step.mesh)
+    return jax.jit(function, donate_argnums=0, out_shardings=(shardings._replace(teacher=()), report))
+
+
+def memory(compiled) -> int:
     """Bytes on a device: the peak that CPU reports leaves the temporaries out."""
     found = compiled.memory_analysis()
     held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
@@ -218,7 +227,8 @@ def _batches(job: Job, first: int, teaching: Teaching | None) -> Iterator[tuple[
 
     def build(at: int):
         planned, features = job.plan.at(at), features_of(job, at)
-        arrays = job.task.arrays(features, own_rows(planned.index), dict(planned.shape.lengths), Draw(job.seed, at))
+        mine = meshes.own_rows(job.mesh, planned.index)
+        arrays = job.task.arrays(features, mine, dict(planned.shape.lengths), Draw(job.seed, at))
         lengths = next(iter(job.task.lengths(features).values())) if dearest is None else dearest
         known = teaching.kept(planned) if teaching else job.targets(planned) if job.targets else ()
         return arrays, known, planned.shape, int(lengths[planned.index[planned.index >= 0]].sum())
@@ -257,10 +267,12 @@ class _Meter:
         self._rows = self._tokens = 0
         self._flops = 0.0
 
-    def add(self, shape: Shape, tokens: int) -> None:
+    def add(self, shape: Shape, tokens: int, asked: bool) -> None:
+        method = self._job.method
         self._rows += shape.rows
         self._tokens += tokens
-        self._flops += 3 * self._job.method.flops(tokens, shape.rows)
+        self._flops += 3 * method.flops(tokens, shape.rows)
+        self._flops += method.teacher.flops(tokens, shape.rows) if asked else 0.0
 
     def line(self, done: int, values: dict[str, float]) -> str:
         seconds = max(self._clock.of("train"), 1e-9)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,10 +32,10 @@ TABLE = (
 )
 
 
-def build(config) -> Mesh:
-    """A mesh over all devices; one size may be -1: the rest."""
+def build(config, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices, or over the given ones; one size may be -1: the rest."""
     sizes = [config.get(axis, 1) for axis in AXES]
-    count = jax.device_count()
+    count = len(devices or jax.devices())
     if sizes.count(-1) > 1:
         raise UserError("only one axis can be -1", "config.mesh")
     if any(size < 1 and size != -1 for size in sizes):
@@ -45,7 +46,7 @@ def build(config) -> Mesh:
         shape = " × ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
         raise UserError(f"{shape} does not use the {count} devices", "config.mesh", "set one axis to -1")
     # Auto: jax.make_mesh alone would give explicit axes, under which an embedding lookup is refused.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
@@ -72,6 +73,16 @@ def check_rows(mesh: Mesh, rows: int, micro_batches: int) -> None:
     if rows % parts:
         what = f"{rows} rows do not divide into {micro_batches} micro-batches on {row_shards(mesh)} devices"
         raise UserError(what, "config.data.batch", f"choose a multiple of {parts}")
+
+
+def own_rows(mesh: Mesh, index: np.ndarray) -> np.ndarray:
+    """Of the rows of a global batch those that lie on this process's devices, each once, in order."""
+    if jax.process_count() == 1:
+        return index
+    cuts = over_rows(mesh).addressable_devices_indices_map(index.shape).values()
+    return np.concatenate(
+        [index[start:stop] for start, stop in sorted({cut[0].indices(len(index))[:2] for cut in cuts})]
+    )
 
 
 def place_batch(mesh: Mesh, batch: Any, rows: int) -> Any:

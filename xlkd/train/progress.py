@@ -9,15 +9,18 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
+
+from xlkd.train import distributed
 
 
 class Log:
-    """Lines for people: on the console and, with the time, at the end of `log.txt`."""
+    """Lines for people: on the console and, with the time, at the end of `log.txt`; beside it events for programs."""
 
     def __init__(self, file: pathlib.Path | None = None, stream: TextIO | None = None) -> None:
         self._file = file.open("a", encoding="utf-8") if file else None
+        self._events = file.with_name("events.jsonl").open("a", encoding="utf-8") if file else None
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
         self._width = 0
@@ -28,6 +31,12 @@ class Log:
         if self._file:
             self._file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
             self._file.flush()
+
+    def event(self, kind: str, at: float | None = None, **more: Any) -> None:
+        """From now on, or since `at` (seconds since 1970), this process does `kind`; `reports/goodput.py` reads it."""
+        if self._events:
+            self._events.write(json.dumps({"time": round(at or time.time(), 3), "kind": kind, **more}) + "\n")
+            self._events.flush()
 
     def live(self, line: str, *, keep: bool = False) -> None:
         """A line that the next one replaces; in a pipe only those to `keep` are written."""
@@ -69,23 +78,61 @@ class Metrics:
         self._board.close()
 
 
+class Unwritten:
+    """In the place of `Metrics` where another process writes them."""
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Clock:
-    """Time spent training, apart from compiling, evaluating and saving."""
+    """Time spent training, apart from compiling, evaluating and saving; `tell` hears of each change."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[..., None] = lambda kind, **more: None) -> None:
         self.spent: dict[str, float] = {}
-        self._kind, self._since = "start", time.perf_counter()
+        self._tell, self._kind, self._since = tell, "start", time.perf_counter()
 
-    def to(self, kind: str) -> str:
+    def to(self, kind: str, **more: Any) -> str:
         """From now on time counts as `kind`; the kind until now is returned."""
-        now = time.perf_counter()
-        self.spent[self._kind] = self.spent.get(self._kind, 0.0) + now - self._since
-        former, self._kind, self._since = self._kind, kind, now
+        former, self._kind = self._kind, kind
+        self._add(former)
+        self._tell(kind, **more)
         return former
 
     def of(self, kind: str) -> float:
-        self.to(self._kind)
+        self._add(self._kind)
         return self.spent.get(kind, 0.0)
+
+    def _add(self, kind: str) -> None:
+        now = time.perf_counter()
+        self.spent[kind] = self.spent.get(kind, 0.0) + now - self._since
+        self._since = now
+
+
+def timed(values: Iterable[Any], waited: list[float]) -> Iterator[Any]:
+    """The values, and in `waited` the seconds that each took to come."""
+    values = iter(values)
+    while True:
+        since = time.perf_counter()
+        try:
+            value = next(values)
+        except StopIteration:
+            return
+        waited.append(time.perf_counter() - since)
+        yield value
+
+
+def process_began() -> float:
+    """Seconds since 1970 at the start of this process, its imports included; now, where the system does not tell."""
+    try:
+        ticks = pathlib.Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        up = float(pathlib.Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+        return time.time() - (up - int(ticks) / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return time.time()
 
 
 def duration(seconds: float) -> str:
@@ -96,12 +143,12 @@ def duration(seconds: float) -> str:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Whole or not at all."""
+    """Whole or not at all; of several processes the first one writes."""
     _replace(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
-    """A line of JSON a value; whole or not at all."""
+    """A line of JSON a value; whole or not at all; of several processes the first one writes."""
     _replace(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
 
 
@@ -120,6 +167,8 @@ def _summary_writer():
 
 
 def _replace(path: pathlib.Path, text: str) -> None:
+    if not distributed.first():
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)

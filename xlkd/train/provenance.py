@@ -22,18 +22,14 @@ SHOWN = 5  # examples of each kind
 Seen = dict[str, list[str]]
 
 
-def seen(
-    config, rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, list[str]], teaches: bool
-) -> Seen:
+def seen(config, rows: Sequence[Any], chosen_by: Sequence[Any], before: Mapping[str, list[str]], teaches: bool) -> Seen:
     """Languages whose labels came in by training, by choosing a checkpoint and by a teacher; what began it included."""
     own = labelled_languages(rows) if config.budget.steps else set()
-    chosen = config.eval.keep == "best" and "eval" in sets
-    selection = labelled_languages(sets["eval"].rows) if chosen else set()
     training = own | set(before.get("training", ()))
     teacher = {tag for tag, named in config.teachers.items() if named} | (
         training if teaches and not config.teacher.path else set()
     )
-    found = {"training": training, "selection": selection, "teacher": teacher}
+    found = {"training": training, "selection": labelled_languages(chosen_by), "teacher": teacher}
     return {kind: sorted(languages | set(before.get(kind, ()))) for kind, languages in found.items()}
 
 

@@ -14,12 +14,14 @@ import pathlib
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from xlkd import reports, settings
 from xlkd.errors import UserError
-from xlkd.train.progress import Log, write_json
+from xlkd.train import distributed
+from xlkd.train.progress import Log, process_began, write_json
 from xlkd.train.signals import Signals
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "safetensors", "numpy")
@@ -27,30 +29,50 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers",
 
 def run(config, workdir: pathlib.Path, command: Sequence[str]) -> None:
     """All stages of a config that are not done yet."""
-    with _claimed(config, workdir), Signals() as signals:
+    with contextlib.ExitStack() as stack:
+        distributed.once("work directory", lambda: stack.enter_context(_claimed(config, workdir)))
+        _shared(workdir / ".lock")
+        signals = stack.enter_context(Signals())
         from xlkd.train import runtime, stage
 
         runtime.prepare()
-        log = Log(workdir / "log.txt")
+        log = Log(workdir / "log.txt") if distributed.first() else Log(stream=stack.enter_context(_nowhere()))
+        log.event("start", at=process_began())
         log(f"start: {' '.join(command)}")
         write_json(workdir / "environment.json", environment(command))
         log(f"work directory {workdir}, devices: {runtime.devices()}")
-        finished: dict[str, pathlib.Path] = {}
+        tell, finished = Telling(workdir, log), {}
         names = settings.stages(config)
         for number, name in enumerate(names, 1):
             folder = workdir / "stages" / f"{number:02d}-{name}"
-            if (folder / "done").exists():
+            if distributed.once(f"{folder} done", (folder / "done").exists):
                 log(f"stage {name}: done before")
             else:
                 log(f"stage {name}")
-                stage.train(settings.stage(config, name), folder, finished, log, signals)
+                log.event("prepare", stage=name)
+                stage.train(settings.stage(config, name), folder, finished, log, signals, tell)
+                distributed.together(f"{folder} finished")
             finished[name] = folder / "export"
-            reports.write(workdir, log if number == len(names) else silent)
+        log.event("report")
+        if distributed.first():
+            reports.write(workdir, log)
+        log.event("end")
         log("done")
 
 
-def silent(line: str) -> None:
-    """For what is printed at the end only."""
+class Telling:
+    """Writes the report anew where something was evaluated, as often as it costs a twentieth of the time or less."""
+
+    def __init__(self, workdir: pathlib.Path, log: Log) -> None:
+        self._workdir, self._log, self._next = workdir, log, time.monotonic() + 60
+
+    def __call__(self) -> None:
+        began = time.monotonic()
+        if began < self._next or not distributed.first():
+            return
+        self._log.event("report")
+        reports.write(self._workdir, lambda line: None)
+        self._next = time.monotonic() + max(60, 20 * (time.monotonic() - began))
 
 
 def environment(command: Sequence[str]) -> dict[str, Any]:
@@ -89,6 +111,18 @@ def _claimed(config, workdir: pathlib.Path) -> Iterator[None]:
         lock.flush()
         _same_config(settings.plain(config), workdir / "config.json")
         yield
+
+
+def _shared(lock: pathlib.Path) -> None:
+    """Several processes have one work directory: each must see what the first one just wrote."""
+    owner = distributed.once("owner of the work directory", lambda: lock.read_text(encoding="utf-8"))
+    if not distributed.first() and (not lock.exists() or lock.read_text(encoding="utf-8") != owner):
+        what = "not the folder that process 0 sees under this name"
+        raise UserError(what, str(lock.parent), "name one that lies on a file system that all hosts share")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _same_config(config: dict[str, Any], path: pathlib.Path) -> None:

@@ -8,16 +8,7 @@ import logging
 import time
 
 from xlkd.data import cache
-
-# Dense bf16 peak of one device, FLOP/s
-PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
+from xlkd.train import accelerators
 
 
 def prepare() -> None:
@@ -42,12 +33,13 @@ def peak_flops() -> float:
 
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return _measured()
-    known = [peak for name, peak in PEAKS.items() if device.device_kind.startswith(name)]
-    return known[0] * jax.device_count() if known else float("inf")
+        return measured()
+    known = accelerators.of_kind(device.device_kind)
+    return known.flops * jax.device_count() if known else float("inf")
 
 
-def _measured(n: int = 1024) -> float:
+def measured(n: int = 1024) -> float:
+    """FLOP/s of one matrix product on this machine's processors."""
     import jax
     import jax.numpy as jnp
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import shutil
@@ -15,8 +16,10 @@ from xlkd.methods import Method, Variables
 from xlkd.metrics.picture import axes_of
 from xlkd.tasks import Features, Scores, Task
 from xlkd.tasks.parallel import Parallel
+from xlkd.train import distributed
 from xlkd.train.evaluation import Evaluator
 from xlkd.train.progress import Log, write_json, write_lines
+from xlkd.train.selection import Rule
 
 
 class Ready(NamedTuple):
@@ -28,24 +31,31 @@ class Ready(NamedTuple):
 
 
 class Sets:
-    """Evaluates what of a step is not on disk yet; `best` goes by the set named `eval`."""
+    """Evaluates what of a step is not on disk yet."""
 
-    def __init__(self, folder: pathlib.Path, ready: dict[str, Ready], method: Method, mesh, config, log: Log) -> None:
-        self._folder, self._ready, self._log = folder / "evaluation", ready, log
+    def __init__(
+        self, folder: pathlib.Path, ready: dict[str, Ready], rule: Rule, method: Method, mesh, config, log: Log
+    ) -> None:
+        self._folder, self._ready, self._rule, self._log = folder / "evaluation", ready, rule, log
         self._evaluator = Evaluator(method, mesh, batch=config.eval.batch, buckets=config.data.buckets)
 
     def evaluate(self, step: int, variables: Variables, stop: Callable[[], None]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for name, (task, rows, features) in self._ready.items():
+        for name, (task, _, features) in self._ready.items():
             file = self._folder / f"{step}-{name}.json"
-            if not file.exists():
+            if not distributed.once(f"{file} there", file.exists):
                 outputs = self._evaluator.outputs(variables, task, features, stop)
-                scores = task.score(outputs, features, rows)
-                write_lines(self._rows(step, name), task.records(outputs, features, rows))
-                write_json(file, {"step": step, "main": scores.main, "mean": scores.mean(), "cells": scores.cells})
-                if isinstance(task, Parallel):
-                    self._draw(step, name, task, outputs, rows)
-                self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
+                distributed.once(f"{file} written", functools.partial(self._write, step, name, outputs))
+
+    def _write(self, step: int, name: str, outputs: Any) -> None:
+        task, rows, features = self._ready[name]
+        scores = task.score(outputs, features, rows)
+        write_lines(self._rows(step, name), task.records(outputs, features, rows))
+        file = self._folder / f"{step}-{name}.json"
+        write_json(file, {"step": step, "main": scores.main, "mean": scores.mean(), "cells": scores.cells})
+        if isinstance(task, Parallel):
+            self._draw(step, name, task, outputs, rows)
+        self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
 
     def _draw(self, step: int, name: str, task: Parallel, outputs: Any, rows: sources.Rows) -> None:
         """Before the first step, and after the last on the same axes."""
@@ -57,9 +67,8 @@ class Sets:
         write_json(file, task.picture(outputs, rows, title, within))
 
     def best(self) -> int | None:
-        """The step with the highest mean on `eval`, the earlier of equals."""
-        found = [json.loads(file.read_text()) for file in self._folder.glob("[0-9]*-eval.json")]
-        return max(found, key=lambda e: (e["mean"], -e["step"]))["step"] if found else None
+        """The step that the rule would keep."""
+        return distributed.once("best", lambda: self._rule.best(self._folder))
 
     def keep(self, step: int, folder: pathlib.Path) -> None:
         """The rows of the step that goes on, by themselves; those of other steps go."""

@@ -11,38 +11,42 @@ import importlib
 import json
 import pathlib
 import pkgutil
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from xlkd.data import cache, sampling, sources
 from xlkd.data.batches import ByLanguage, Plan, Redrawn
+from xlkd.data.blocks import Blocks
 from xlkd.data.buckets import edges, encoder_cost, saved
 from xlkd.errors import UserError
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.tasks import Features, Task
-from xlkd.train import export, loop, mesh, provenance, reference, runtime, start, streams
+from xlkd.train import distributed, export, loop, mesh, provenance, reference, runtime, selection, start, streams
 from xlkd.train.checkpoint import Checkpoints, abstract
-from xlkd.train.evaluation import own_rows
-from xlkd.train.progress import Log, Metrics, write_json, write_lines
+from xlkd.train.progress import Log, Metrics, Unwritten, write_json, write_lines
 from xlkd.train.sets import Ready, Sets
 from xlkd.train.signals import Signals
 
 
-def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: Log, signals: Signals) -> None:
+def train(
+    config,
+    folder: pathlib.Path,
+    earlier: dict[str, pathlib.Path],
+    log: Log,
+    signals: Signals,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
     """Train a stage to its end, export it, and mark it done."""
     weights = start.weights(config, earlier, folder / "tokenizer")
     other = start.other(config)
-    rows, epochs = training_rows(config, log)
-    task = task_of(config, weights, other)
-    streamed = streams.wanted(config, rows)
-    known = streams.sample(config, rows) if streamed else rows
-    features = features_of(task, known, log)
-    task = settled(config, task, features, weights, other)
-    plan = plan_of(config, task, features, weights.architecture, other, windows_of(epochs, features))
+    rows, known, task, features, plan = material(config, weights, other, log)
+    streamed = known is not rows
     sets = evaluation_sets(config, task, weights, log)
+    keep = selection.rule(config, sets, config.task.get("languages", ()) or provenance.labelled_languages(known))
     told = report_data(folder, {"train": Ready(task, rows, features), **sets}, plan, log)
     if streamed:
         plan = streams.blocks(config, task, rows, features, plan.edges, weights.architecture)
@@ -51,21 +55,25 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     met = provenance.met(known, sets, before.get("contamination", {}))
     warn(met, log)
     remember_texts(folder.parent.parent / "texts", sets)
-    config.budget.epoch_steps = plan.steps_per_epoch
-    whole = plan.steps if epochs else round(config.budget.epochs * plan.steps_per_epoch)
-    config.budget.steps = steps = config.budget.steps or whole
-    config.budget.epoch_starts = plan.starts if epochs else tuple(range(0, steps + 1, plan.steps_per_epoch))
+    steps = spend(config, plan)
     encoders = [encoder_of(config, of.architecture) for of in (weights, other) if of]
     method = named("methods", config.method.name).build(config, *encoders)
-    seen = provenance.seen(config, known, sets, before.get("seen", {}), teaches=method.teacher is not None)
+    chosen_by = keep.looked_at(sets[keep.set].rows if keep.set in sets else ())
+    seen = provenance.seen(config, known, chosen_by, before.get("seen", {}), teaches=method.teacher is not None)
     devices = mesh.build(config.mesh)
     mesh.check_rows(devices, config.data.batch, config.optim.micro_batches)
+    distributed.together("data read")  # collectives give up sooner than another process may need for this
     if other and "retrieval" in sets:
         vectors = reference.english(config, encoders[-1], other, sets["retrieval"].rows, devices)
         compared = dataclasses.replace(sets["retrieval"].task, reference=vectors)
         sets["retrieval"] = sets["retrieval"]._replace(task=compared)
-    sets = Sets(folder, sets, method, devices, config, log)
+    sets = Sets(folder, sets, keep, method, devices, config, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.best)
+
+    def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
+        sets.evaluate(step, variables, stop)
+        tell()
+
     job = loop.Job(
         method=method,
         start=functools.cache(lambda: weights.load(config.seed)._replace(other=other.load(0).encoder if other else ())),
@@ -79,31 +87,34 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
         evaluate_every=config.eval.every or steps,
         evaluate_start=config.eval.start,
         log_every=config.log.every,
-        evaluate=sets.evaluate,
+        evaluate=evaluate,
         checkpoints=checkpoints,
-        metrics=lambda step: Metrics(folder, step),
+        metrics=lambda step: Metrics(folder, step) if distributed.first() else Unwritten(),
         log=log,
         mesh=devices,
         peak_flops=runtime.peak_flops(),
-        targets=targets_of(config, rows, features, task, earlier, log),
+        targets=targets_of(config, rows, features, task, earlier, devices, log),
         teacher_cache=config.teacher.cache,
         teacher_identity=f"{(other or weights).tokenizer.name_or_path} {config.encoder.dtype}",
     )
     try:
         state, seconds = loop.train(job, signals)
-        best = sets.best() if config.eval.keep == "best" else None
+        best = sets.best() if keep.name != "last" else None
         if best is not None:
-            log(f"keeping step {best}, the best on config.data.eval")
+            log(f"keeping step {best}, the best on config.data.{keep.set} (rule {keep.name})")
             state = checkpoints.restore(best, abstract(state, jax.tree.map(lambda x: x.sharding, state)))
     finally:
         checkpoints.close()
         if streamed:
             plan.close()
+    variables = distributed.on_host(state.variables) if distributed.several() else state.variables
+    if not distributed.first():
+        return
     results = sets.of(int(state.step))
     for line in sets.changes(int(state.step)):
         log(line)
     sets.keep(int(state.step), folder / "rows")
-    for name, exported in method.exports(state.variables).items():
+    for name, exported in method.exports(variables).items():
         export.write(folder / "export" / name, exported, weights.tokenizer, config, results, seen)
     written = {
         "version": 1,
@@ -115,7 +126,7 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
         "rows": len(rows) if steps else 0,
         "lr": config.optim.lr,
         "seconds": round(seconds, 1),
-        "parameters": sum(x.size for x in jax.tree.leaves(state.variables.params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(variables.params)),
         "sets": results,
         "seen": seen,
         "contamination": met,
@@ -123,6 +134,37 @@ def train(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: L
     }
     write_json(folder / "results.json", written)
     (folder / "done").touch()
+
+
+class Material(NamedTuple):
+    """What a stage learns from; of a streamed corpus `known` is a sample, by which lengths are judged."""
+
+    rows: sources.Rows
+    known: sources.Rows
+    task: Task
+    features: Features
+    plan: Plan
+
+
+def material(config, weights: start.Weights, other: start.Weights | None, log: Log) -> Material:
+    """The training rows that the config names, tokenized, in buckets."""
+    rows, epochs = training_rows(config, log)
+    task = task_of(config, weights, other)
+    known = streams.sample(config, rows) if streams.wanted(config, rows) else rows
+    features = features_of(task, known, log)
+    task = settled(config, task, features, weights, other)
+    plan = plan_of(config, task, features, weights.architecture, other, windows_of(epochs, features))
+    return Material(rows, known, task, features, plan)
+
+
+def spend(config, plan: Plan | Blocks) -> int:
+    """The steps of the budget; `config.budget` gets them and what methods count by: where epochs begin."""
+    redrawn = isinstance(plan, Redrawn)
+    config.budget.epoch_steps = plan.steps_per_epoch
+    whole = plan.steps if redrawn else round(config.budget.epochs * plan.steps_per_epoch)
+    config.budget.steps = steps = config.budget.steps or whole
+    config.budget.epoch_starts = plan.starts if redrawn else tuple(range(0, steps + 1, plan.steps_per_epoch))
+    return steps
 
 
 def begun(config, earlier: dict[str, pathlib.Path], weights: start.Weights) -> dict[str, Any]:
@@ -164,7 +206,7 @@ def windows_of(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray
     return tuple(np.flatnonzero(np.isin(features["row_of"], rows)) for rows in epochs) or None
 
 
-def targets_of(config, rows, features: Features, task: Task, earlier, log: Log):
+def targets_of(config, rows, features: Features, task: Task, earlier, devices, log: Log):
     """Targets by feature row from classifiers that were asked once, where the config names any."""
     if not config.teachers:
         return None
@@ -173,7 +215,7 @@ def targets_of(config, rows, features: Features, task: Task, earlier, log: Log):
     held = classifiers.targets(config, rows, features, task, earlier, log)
 
     def of(planned):
-        index = own_rows(planned.index)
+        index = mesh.own_rows(devices, planned.index)
         there = index >= 0
         return {name: np.where(_as(there, value), value[np.maximum(index, 0)], 0) for name, value in held.items()}
 
@@ -228,9 +270,9 @@ def named(room: str, name: str):
 
 
 def evaluation_sets(config, task: Task, weights: start.Weights, log: Log) -> dict[str, Ready]:
-    """`config.data.eval` for the stage's own task, the others for sentence vectors and for links of words."""
+    """`config.data.eval` and `dev` for the stage's own task, the others for sentence vectors and for links of words."""
     ready = {}
-    for name, other in (("eval", ""), ("retrieval", "parallel"), ("alignment", "alignment")):
+    for name, other in (("eval", ""), ("dev", ""), ("retrieval", "parallel"), ("alignment", "alignment")):
         if source := config.data.get(name, ""):
             of = named("tasks", other).build(config.task, weights.tokenizer) if other else task
             rows = sources.read(source, kind_of(of.name), config.data.on_bad_row)

@@ -15,6 +15,7 @@ from xlkd.errors import UserError
 from xlkd.methods import Start
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
+from xlkd.train import distributed
 
 PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
 
@@ -52,7 +53,7 @@ def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Wei
     else:
         folder, revision = locate(stage.encoder.path, stage.encoder.revision or None)
     architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
-    return Weights(_dropout(architecture, stage.encoder.dropout), hf.tokenizer(folder), folder, revision)
+    return Weights(with_dropout(architecture, stage.encoder.dropout), hf.tokenizer(folder), folder, revision)
 
 
 def other(stage) -> Weights | None:
@@ -75,7 +76,7 @@ def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | 
     return folder, None
 
 
-def _dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:
+def with_dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:
     """-1 leaves what the encoder's own config says."""
     if rate < 0:
         return architecture
@@ -86,10 +87,13 @@ def _new(new, folder: pathlib.Path, dropout: float) -> Weights:
     """A new encoder with a tokenizer trained on given texts; it is kept for restarts."""
     from xlkd.models import tokenizers
 
-    if not (folder / "tokenizer.json").exists():
-        rows = sources.read(new.texts, "masked")
-        texts = (text for row in rows for text in (row.source, row.target))
-        tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
+    def train() -> None:
+        if not (folder / "tokenizer.json").exists():
+            rows = sources.read(new.texts, "masked")
+            texts = (text for row in rows for text in (row.source, row.target))
+            tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
+
+    distributed.once("tokenizer", train)
     tokenizer = hf.tokenizer(folder)
     architecture = encoders.Architecture(
         model_type=new.model_type,
@@ -104,4 +108,4 @@ def _new(new, folder: pathlib.Path, dropout: float) -> Weights:
         position_offset=0 if new.model_type == "bert" else tokenizer.pad_token_id + 1,
         norm_eps=1e-12 if new.model_type == "bert" else 1e-5,
     )
-    return Weights(_dropout(architecture, dropout), tokenizer, None, None, new.embedding_scale)
+    return Weights(with_dropout(architecture, dropout), tokenizer, None, None, new.embedding_scale)

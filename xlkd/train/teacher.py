@@ -17,8 +17,8 @@ from xlkd.data.batches import PAD, Planned, Shape
 from xlkd.data.targets import Targets
 from xlkd.errors import UserError
 from xlkd.tasks import Draw
+from xlkd.train import distributed
 from xlkd.train import mesh as meshes
-from xlkd.train.evaluation import own_rows
 from xlkd.train.progress import duration
 
 AUDIT = Draw(0, 0)
@@ -34,6 +34,7 @@ class Teaching:
         self._forward = jax.jit(self._teacher.forward, out_shardings=meshes.over_rows(job.mesh))
         self._compiled: dict[Shape, Callable] = {}
         self._kept: dict[Shape, Targets] = {}
+        self._members: dict[Shape, np.ndarray] = {}  # rows that every process has
 
     def compile(self, shape: Shape, batch: Any, state: Any) -> Any:
         """The forward pass for a shape; the shapes of what it gives."""
@@ -48,17 +49,22 @@ class Teaching:
     def kept(self, planned: Planned) -> Any:
         """The rows of a batch from the cache; None where one is not there in this shape."""
         store = self._kept.get(planned.shape)
-        if store is None:
+        if store is None or not self._at_all(planned):
             return None
-        index = own_rows(planned.index)
+        index = meshes.own_rows(self._job.mesh, planned.index)
         found = store.take(self._keys(index[index >= 0]), self._length(planned.shape))
         short = len(index) - int((index >= 0).sum())
         return found and {n: np.pad(v, [(0, short)] + [(0, 0)] * (v.ndim - 1)) for n, v in found.items()}
 
+    def _at_all(self, planned: Planned) -> bool:
+        """Whether every process finds its part: they ask the teacher together, or none of them does."""
+        present = planned.index[planned.index >= 0]
+        return not distributed.several() or bool(np.isin(present, self._members[planned.shape]).all())
+
     def keep(self) -> None:
         """Fill the cache before the first step, and check a sample of what was there before."""
         teacher, plan = self._teacher, self._job.plan
-        if teacher.evolves or teacher.uses <= 1 or self._job.teacher_cache == "off" or jax.process_count() > 1:
+        if teacher.evolves or teacher.uses <= 1 or self._job.teacher_cache == "off":
             self._job.log(f"teacher cache: not used; {self._why()}")
             return
         identity = self._identity()
@@ -67,7 +73,8 @@ class Teaching:
             store = Targets(cache.name_of("targets", [*identity, str(shape)]), teacher.ragged)
             self._kept[shape] = store
             rows = np.flatnonzero(plan.bucket == np.unique(plan.bucket)[number])
-            todo.append((shape, store, rows[store.missing(self._keys(rows))]))
+            self._members[shape] = rows
+            todo.append((shape, store, rows[distributed.anywhere(store.missing(self._keys(rows)))]))
         self._announce(todo)
         for shape, store, _ in todo:
             self._audit(shape, store)
@@ -79,7 +86,7 @@ class Teaching:
             return "the teacher changes, so that each of its targets is used once"
         if self._job.teacher_cache == "off":
             return "config.teacher.cache is off"
-        return "each target is used once" if self._teacher.uses <= 1 else "several processes ask as they go"
+        return "each target is used once"
 
     def _announce(self, todo: list) -> None:
         """Size, and time to fill and to save, from a timed batch of each shape."""
@@ -120,14 +127,13 @@ class Teaching:
     def _audit(self, shape: Shape, store: Targets) -> None:
         """Some rows of every shard are computed again: a cache that lies would be worse than none."""
         wanted = set(store.sample(np.random.default_rng(self._job.seed), of_each=8))
-        rows = np.array(
-            [i for i, key in enumerate(self._keys(np.arange(self._job.plan.rows)).tolist()) if key in wanted]
-        )
+        keys = self._keys(np.arange(self._job.plan.rows)).tolist()
+        rows = np.flatnonzero(distributed.anywhere(np.array([key in wanted for key in keys], bool)))
         for at in range(0, len(rows), shape.rows):
             few = rows[at : at + shape.rows]
             kept = store.take(self._keys(few), self._length(shape))
             fresh = self._answers(shape, few)
-            for name, value in kept.items():
+            for name, value in (kept or {}).items():  # of several processes not each has them all
                 inside = self._inside(name, value, few)
                 off = np.abs(np.where(inside, value - np.asarray(fresh[name])[: len(few)], 0)).reshape(len(few), -1)
                 if (off.max(1) > CLOSE * max(1.0, np.abs(value).max())).any():
@@ -142,11 +148,12 @@ class Teaching:
         return inside.reshape(*inside.shape, *[1] * (value.ndim - 2))
 
     def _answers(self, shape: Shape, rows: np.ndarray) -> Any:
-        return jax.device_get(self.ask(shape, self._batch(shape, rows), None))
+        return distributed.on_host(self.ask(shape, self._batch(shape, rows), None))
 
     def _batch(self, shape: Shape, rows: np.ndarray) -> Any:
         index = np.concatenate([rows, np.full(shape.rows - len(rows), PAD)])
-        arrays = self._job.task.arrays(self._job.features, own_rows(index), dict(shape.lengths), AUDIT)
+        mine = meshes.own_rows(self._job.mesh, index)
+        arrays = self._job.task.arrays(self._job.features, mine, dict(shape.lengths), AUDIT)
         return meshes.place_batch(self._job.mesh, arrays, shape.rows)
 
     def _variables(self, state: Any) -> Any:
@@ -166,6 +173,6 @@ class Teaching:
         digest = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._fixed):
             digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+            digest.update(np.ascontiguousarray(distributed.on_host(leaf)).tobytes())
         mesh = self._job.mesh
         return [digest.hexdigest(), self._job.task.identity(), self._job.teacher_identity, jax.__version__, str(mesh)]

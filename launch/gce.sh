@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Compute Engine: a managed instance group of machines with GPUs, which makes a machine anew when it is lost.
+#
+#   launch/gce.sh --name=mine --zone=us-central1-a --machine=a3-highgpu-8g --bucket=gs://BUCKET/xlkd -- --config=configs/gxlt.py
+#
+#   --name=NAME        of the run, its template and its group
+#   --zone=ZONE        where the machines are to be had
+#   --machine=TYPE     machine type (default g2-standard-8: one L4)
+#   --gpu=TYPE:N       for machine types that bring none, as n1-standard-8: --gpu=nvidia-tesla-t4:1
+#   --hosts=N          machines (default 1)
+#   --bucket=gs://…    code goes through it, and the results of a single machine
+#   --data=gs://…      copied to data/ on each machine before the start
+#   --share=IP:/PATH   NFS, for example Filestore; several machines need it for their one work directory
+#   --image=FAMILY     of project deeplearning-platform-release, with NVIDIA's driver
+#   --disk=N           GB (default 200)
+#   --spot             cheaper, and taken away at any time
+#   --dry_run          print the commands and start nothing
+#
+# Code: the commit that is checked out. Data: --data. Results: gs://BUCKET/xlkd/NAME/runs every minute (one machine),
+# else on the share. Machines need a firewall rule for port 8476 among themselves (the default network has one).
+# Look at it: the last two lines that this prints. A group costs until it is deleted: the last line says how.
+
+set -u
+name='' zone='' machine=g2-standard-8 gpu='' hosts=1 bucket='' data='' share='' image=common-cu128-ubuntu-2204-nvidia-570 disk=200 spot=''
+flags="name zone machine gpu hosts bucket data share image disk" switches="spot"
+# shellcheck source=launch/inputs.sh
+. "$(dirname "$0")/inputs.sh"
+# shellcheck source=launch/travel.sh
+. "$here/travel.sh"
+
+given name "$name" mine
+whole hosts "$hosts"
+whole disk "$disk"
+[[ -z $gpu || $gpu =~ ^[a-z0-9-]+:[1-9][0-9]*$ ]] || refuse "--gpu=$gpu is not TYPE:NUMBER" "for example --gpu=nvidia-tesla-t4:1"
+check_travel "$hosts"
+
+there=
+[ -n "$dry_run" ] || there=$(gcloud compute instance-groups managed describe "$name" --zone="$zone" --format='value(name)' 2>/dev/null)
+send_code
+if [ -n "$there" ]; then
+  echo "the group $name is there: its machines go on by themselves"
+else
+  file=$(start_up "$hosts" cuda "$name")
+  template=(gcloud compute instance-templates create "$name" --machine-type="$machine" --boot-disk-size="${disk}GB"
+    --image-family="$image" --image-project=deeplearning-platform-release --maintenance-policy=TERMINATE
+    --metadata=install-nvidia-driver=True --metadata-from-file="startup-script=$file" --scopes=cloud-platform)
+  [ -z "$gpu" ] || template+=(--accelerator="type=${gpu%:*},count=${gpu#*:}")
+  [ -z "$spot" ] || template+=(--provisioning-model=SPOT --instance-termination-action=STOP)
+  do_it "${template[@]}" || exit 1
+  do_it gcloud compute instance-groups managed create "$name" --zone="$zone" --template="$name" --size="$hosts" || exit 1
+  [ -z "$dry_run" ] || sed 's/^/  | /' <(sed -n 2,4p "$file")
+fi
+echo "# look at the group:  gcloud compute instance-groups managed list-instances $name --zone=$zone"
+echo "# look at the run:    gcloud compute ssh INSTANCE --zone=$zone --command='tail -f /var/log/xlkd.log'"
+echo "# end it:             gcloud compute instance-groups managed delete $name --zone=$zone && gcloud compute instance-templates delete $name"

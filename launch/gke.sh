@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Google Kubernetes Engine: a JobSet (gke.yaml), for TPUs of every generation and for GPUs.
+#
+#   launch/gke.sh --name=mine --image=REGION-docker.pkg.dev/PROJECT/REPO/xlkd:1 --claim=results \
+#     --tpu=tpu-v6e-slice --topology=4x4 --hosts=4 --chips=4 -- --config=configs/gxlt.py
+#   launch/gke.sh --name=mine --image=… --claim=results --gpu=nvidia-h100-80gb --hosts=2 --chips=8 -- --config=…
+#
+#   --name=NAME        of the run
+#   --image=IMAGE      with this code installed ('.[tpu]' or '.[cuda]') and the checkout in --code
+#   --code=FOLDER      of the checkout in the image (default /xlkd)
+#   --claim=NAME       a PersistentVolumeClaim; with several hosts one that many may write (ReadWriteMany: Filestore)
+#   --tpu=KIND --topology=AxB    node labels cloud.google.com/gke-tpu-accelerator and gke-tpu-topology; or
+#   --gpu=KIND         node label cloud.google.com/gke-accelerator
+#   --hosts=N          pods (default 1); --chips=N: TPU chips or GPUs of each (default 4)
+#   --restarts=N       (default 50)
+#   --dry_run          print what kubectl would get and start nothing
+#
+# Code: in the image. Data: in the image, on the claim under /results, or tfds: and hub names. Results: on the claim,
+# /results/runs/NAME. A pod that is lost starts all anew, which go on from the last save.
+# Look at it: the lines that this prints at the end.
+
+# shellcheck disable=SC2034 # the template's words are read by name, below
+set -u
+name='' image='' code=/xlkd claim='' tpu='' topology='' gpu='' hosts=1 chips=4 restarts=50
+flags="name image code claim tpu topology gpu hosts chips restarts" switches=""
+# shellcheck source=launch/inputs.sh
+. "$(dirname "$0")/inputs.sh"
+
+given name "$name" mine
+plain name "$name"
+given image "$image" REGION-docker.pkg.dev/PROJECT/REPOSITORY/xlkd:1
+given claim "$claim" results
+plain claim "$claim"
+whole hosts "$hosts"
+whole chips "$chips"
+whole restarts "$restarts"
+main_has --workdir && refuse "the command names a work directory" "leave --workdir out: it is /results/runs/$name"
+case ${tpu:+tpu}${gpu:+gpu} in
+  tpu)
+    [[ $topology =~ ^[0-9]+x[0-9]+(x[0-9]+)?$ ]] || refuse "--topology='$topology' is no topology" "for example --topology=4x4"
+    product=$((${topology//x/*}))
+    [ "$product" -eq $((hosts * chips)) ] ||
+      refuse "$topology has $product chips, --hosts=$hosts × --chips=$chips are $((hosts * chips))" "let them agree"
+    resource=google.com/tpu
+    selector="{cloud.google.com/gke-tpu-accelerator: $tpu, cloud.google.com/gke-tpu-topology: $topology}"
+    ;;
+  gpu)
+    resource=nvidia.com/gpu
+    selector="{cloud.google.com/gke-accelerator: $gpu}"
+    ;;
+  *) refuse "neither --tpu nor --gpu, or both" "for example --gpu=nvidia-l4, or --tpu=tpu-v6e-slice --topology=2x2" ;;
+esac
+needs kubectl "install it, then gcloud container clusters get-credentials CLUSTER"
+
+words=("${main[@]}")
+words[0]=python
+words+=("--workdir=/results/runs/$name")
+# On TPU nodes JAX knows its place by itself; elsewhere Kubernetes fills in the pod's number.
+if [ -n "$gpu" ] && [ "$hosts" -gt 1 ]; then
+  # shellcheck disable=SC2016 # for Kubernetes
+  words+=("--coordinator=$name-hosts-0-0.$name:8476" "--processes=$hosts" '--process=$(JOB_COMPLETION_INDEX)')
+fi
+command="[launch/member.sh"
+for word in "${words[@]}"; do
+  word=${word//\\/\\\\}
+  command="$command, \"${word//\"/\\\"}\""
+done
+command="$command]"
+
+yaml=$(cat "$here/gke.yaml")
+for name_ in name image code claim hosts chips restarts resource selector command; do
+  yaml=${yaml//"{$name_}"/${!name_}}
+done
+if [ -n "$dry_run" ]; then
+  echo "kubectl apply -f - <<'JOBSET'"
+  echo "$yaml"
+  echo "JOBSET"
+else
+  kubectl get crd jobsets.jobset.x-k8s.io >/dev/null 2>&1 ||
+    refuse "JobSet is not installed in this cluster, or the cluster does not answer" \
+      "kubectl apply --server-side -f https://github.com/kubernetes-sigs/jobset/releases/download/VERSION/manifests.yaml"
+  kubectl apply -f - <<<"$yaml" || exit 1
+fi
+echo "# look at it: kubectl get jobset $name; kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"
+echo "# end it:     kubectl delete jobset $name"

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Cloud TPU machines by the Cloud TPU API: v4 to v6e. That API is legacy, gets bug fixes only, and does not serve TPU7x
+# and later: for those, and for anything new, take gke.sh.
+#
+#   launch/tpu_vm.sh --name=mine --zone=us-east5-b --type=v6e-8 --bucket=gs://BUCKET/xlkd -- --config=configs/gxlt.py
+#
+#   --name=NAME        of the run and of its TPU
+#   --zone=ZONE        where the type is to be had
+#   --type=TYPE        accelerator type, as v5litepod-16 or v6e-8
+#   --hosts=N          machines of that type (default 1): v5litepod-16 has 4; gcloud … describe tells
+#   --bucket=gs://…    code goes through it, and the results of a single machine
+#   --data=gs://…      copied to data/ on each machine before the start
+#   --share=IP:/PATH   NFS, for example Filestore; several machines need it for their one work directory
+#   --version=NAME     runtime (default: by type)
+#   --spot             cheaper, and taken away at any time
+#   --dry_run          print the commands and start nothing
+#
+# Code: the commit that is checked out. Data: --data. Results: gs://BUCKET/xlkd/NAME/runs every minute (one machine),
+# else on the share. Each start of the machines goes on; start this script again when a spot TPU was taken away.
+# Look at it: the last two lines that this prints. End it: gcloud compute tpus queued-resources delete NAME --force.
+
+set -u
+name='' zone='' type='' hosts=1 bucket='' data='' share='' version='' spot=''
+flags="name zone type hosts bucket data share version" switches="spot"
+# shellcheck source=launch/inputs.sh
+. "$(dirname "$0")/inputs.sh"
+# shellcheck source=launch/travel.sh
+. "$here/travel.sh"
+
+given name "$name" mine
+given type "$type" v6e-8
+whole hosts "$hosts"
+case $type in
+  v4-*) runtime='tpu-ubuntu2204-base' ;;
+  v5litepod-*) runtime='v2-alpha-tpuv5-lite' ;;
+  v5p-*) runtime='v2-alpha-tpuv5' ;;
+  v6e-*) runtime='v2-alpha-tpuv6e' ;;
+  tpu7x* | v7*) refuse "--type=$type is not served by the Cloud TPU API" "use launch/gke.sh" ;;
+  *) refuse "--type=$type is no type of TPU" "for example --type=v6e-8 or --type=v5litepod-16" ;;
+esac
+runtime=${version:-$runtime}
+check_travel "$hosts"
+
+tpu=(gcloud compute tpus)
+there=
+[ -n "$dry_run" ] || there=$("${tpu[@]}" queued-resources describe "$name" --zone="$zone" --format='value(state.state)' 2>/dev/null)
+case $there in SUSPENDED | FAILED) do_it "${tpu[@]}" queued-resources delete "$name" --zone="$zone" --force --quiet ;; esac
+send_code
+file=$(start_up "$hosts" tpu '')
+case $there in
+  '' | SUSPENDED | FAILED)
+    create=("${tpu[@]}" queued-resources create "$name" --node-id="$name" --zone="$zone" --accelerator-type="$type"
+      --runtime-version="$runtime" --metadata-from-file="startup-script=$file"
+      --scopes=https://www.googleapis.com/auth/cloud-platform)
+    [ -z "$spot" ] || create+=(--spot)
+    do_it "${create[@]}" || exit 1
+    ;;
+  *) echo "the TPU $name is there ($there): its machines go on by themselves" ;;
+esac
+[ -z "$dry_run" ] || sed 's/^/  | /' <(sed -n 2,4p "$file")
+echo "# look at the queue:  gcloud compute tpus queued-resources describe $name --zone=$zone"
+echo "# look at the run:    gcloud compute tpus tpu-vm ssh $name --zone=$zone --worker=0 --command='tail -f /var/log/xlkd.log'"

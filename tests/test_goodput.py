@@ -1,0 +1,176 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time of a run went, from its own events: restarts, kills and real processes."""
+
+import json
+
+import pytest
+import reports_toys as toys
+from toy_models import door
+
+from xlkd import reports
+from xlkd.reports import goodput
+from xlkd.train.progress import Log, timed
+
+
+def events(folder, *lines, cut=""):
+    """Each line: time, kind, and what else is told."""
+    text = "".join(json.dumps({"time": at, "kind": kind, **more}) + "\n" for at, kind, more in lines)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "events.jsonl").open("a") as file:
+        file.write(text + cut)
+    return folder
+
+
+FIRST = (
+    (0.0, "start", {}),
+    (2.0, "prepare", {"stage": "one"}),
+    (5.0, "begin", {}),
+    (6.0, "compile", {}),
+    (10.0, "begin", {}),
+    (10.0, "train", {"step": 0}),
+    (30.0, "train", {"step": 20, "waited": 1.0}),
+    (30.0, "save", {"step": 20}),
+    (31.0, "train", {}),
+)
+ENDED = (
+    (51.0, "train", {"step": 40, "waited": 0.0}),
+    (51.0, "evaluate", {"step": 40}),
+    (54.0, "save", {"step": 40}),
+    (55.0, "train", {}),
+    (55.0, "finish", {}),
+    (57.0, "report", {}),
+    (60.0, "end", {}),
+)
+
+
+def test_every_second_of_a_whole_run_has_a_name(tmp_path):
+    found = goodput.of(events(tmp_path, *FIRST, *ENDED))
+    assert found["parts"] == {
+        "steps": 39.0,
+        "data": 1.0,
+        "evaluate": 3.0,
+        "save": 2.0,
+        "compile": 4.0,
+        "prepare": 3.0,
+        "start": 3.0,
+        "finish": 5.0,
+    }
+    assert sum(found["parts"].values()) == found["seconds"] == 60.0
+    assert found["share"] == 0.65
+    assert (found["starts"], found["steps_again"]) == (1, 0)
+
+
+def test_steps_that_a_kill_took_are_no_goodput(tmp_path):
+    """Killed after step 40 was printed, with step 20 saved: the next process begins there."""
+    events(tmp_path, *FIRST, (51.0, "train", {"step": 40, "waited": 2.0}), cut='{"time": 52.0, "ki')
+    events(tmp_path, cut="\n")
+    second = [(at + 70.0, kind, more) for at, kind, more in FIRST[:6]]
+    second += [(80.0, "train", {"step": 20}), (100.0, "train", {"step": 40, "waited": 0.0}), (101.0, "end", {})]
+    found = goodput.of(events(tmp_path, *(e for e in second if e[1] != "train" or e[2]["step"] >= 20)))
+    assert found["steps_again"] == 20
+    assert found["parts"]["again"] == 20.0, "from 31 to 51, what was waited for in it included"
+    assert found["parts"]["steps"] == 19.0 + 20.0 + 1.0
+    assert found["parts"]["data"] == 1.0
+    assert found["seconds_between_starts"] == 70.0 - 51.0
+    assert found["starts"] == 2
+
+
+def test_half_of_an_interval_may_be_lost(tmp_path):
+    events(tmp_path, *FIRST[:6], (30.0, "train", {"step": 20}))
+    events(tmp_path, (40.0, "start", {}), (41.0, "prepare", {"stage": "one"}), (42.0, "train", {"step": 15}))
+    events(tmp_path, (50.0, "train", {"step": 20}), (50.0, "end", {}))
+    found = goodput.of(tmp_path)
+    assert found["steps_again"] == 5
+    assert found["parts"]["again"] == 5.0
+    assert found["parts"]["steps"] == 15.0 + 8.0
+
+
+def test_a_restart_that_never_came_to_train_is_asked_of_the_next(tmp_path):
+    events(tmp_path, *FIRST, (51.0, "train", {"step": 40}))
+    events(tmp_path, (60.0, "start", {}), (61.0, "prepare", {"stage": "one"}), (62.0, "compile", {}))
+    events(tmp_path, (70.0, "start", {}), (71.0, "prepare", {"stage": "one"}), (72.0, "train", {"step": 20}))
+    assert goodput.of(tmp_path)["steps_again"] == 20
+
+
+def test_stages_that_ended_lose_nothing(tmp_path):
+    """The second stage begins at 0: that says nothing of the first."""
+    events(tmp_path, *FIRST, *ENDED[:5])
+    events(tmp_path, (56.0, "prepare", {"stage": "two"}), (58.0, "train", {"step": 0}), (60.0, "train", {"step": 2}))
+    events(tmp_path, (70.0, "start", {}), (71.0, "prepare", {"stage": "two"}), (72.0, "train", {"step": 2}))
+    assert goodput.of(tmp_path)["steps_again"] == 0
+
+
+def test_a_folder_without_events(tmp_path):
+    assert goodput.of(tmp_path) is None
+    assert goodput.of(events(tmp_path, cut="not JSON\n[1]\n")) is None
+
+
+def test_the_line_names_the_largest_first(tmp_path):
+    line = goodput.line(goodput.of(events(tmp_path, *FIRST, *ENDED)))
+    assert line == (
+        "goodput: 65% of 60 s were productive steps; export and report 8%, compilation 7%, start-up and restoring 5%, "
+        "reading and tokenizing 5%, evaluation 5%, saving 3%, waiting for data 2%"
+    )
+
+
+def test_the_report_shows_it(tmp_path, capsys):
+    folder = toys.run(tmp_path / "run", ["one"])
+    toys.stage(folder, 1, "one", {"eval": toys.questions(0.8)})
+    events(folder, *FIRST, *ENDED)
+    reports.write(folder, print)
+    assert "goodput: 65% of 60 s" in capsys.readouterr().out
+    assert json.loads((folder / "results.json").read_text())["runs"][0]["goodput"]["share"] == 0.65
+    assert "<td>39.0 s, 65%</td>" in (folder / "report.html").read_text()
+
+
+def test_events_are_whole_lines_at_once(tmp_path):
+    log = Log(tmp_path / "log.txt")
+    log.event("start", at=5.0)
+    log.event("train", step=3)
+    first, second = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+    assert first == {"time": 5.0, "kind": "start"}
+    assert (second["kind"], second["step"]) == ("train", 3)
+    assert second["time"] > 1.7e9
+    Log(None).event("train")
+
+
+def test_waiting_is_timed():
+    waited: list[float] = []
+    assert list(timed(iter("abc"), waited)) == ["a", "b", "c"]
+    assert len(waited) == 3
+    assert min(waited) >= 0
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of a few steps, started twice: the second start finds all done."""
+    base = tmp_path_factory.mktemp("goodput")
+    flags = (
+        "--config=configs/pretrain.py",
+        f"--workdir={base / 'run'}",
+        "--config.encoder.new.hidden_size=16",
+        "--config.encoder.new.layers=1",
+        "--config.encoder.new.vocabulary=600",
+        "--config.encoder.new.texts=atlas?kind=same&languages=en&size=60",
+        "--config.data.train=atlas?kind=same&languages=en&size=64&facts=3",
+        "--config.data.eval=",
+        "--config.data.retrieval=",
+        "--config.data.buckets=1",
+        "--config.budget.steps=6",
+        "--config.log.every=2",
+    )
+    first = door("main", *flags, cache=base / "cache", check=True)
+    return base / "run", first
+
+
+def test_a_real_run_accounts_for_its_time(finished):
+    folder, first = finished
+    assert "goodput: " in first.stdout
+    found = goodput.of(folder)
+    assert {"steps", "compile", "prepare", "start", "finish"} <= set(found["parts"])
+    assert found["steps_again"] == 0
+    told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in told if event["kind"] == "train" and "step" in event] == [0, 2, 4, 6]
+    assert found["seconds"] == pytest.approx(told[-1]["time"] - told[0]["time"], abs=0.01)
+    assert sum(found["parts"].values()) == pytest.approx(found["seconds"], abs=0.05)

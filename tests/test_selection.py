@@ -1,0 +1,83 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which checkpoint goes on, and by whose labels."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from ml_collections import ConfigDict
+
+from xlkd.errors import UserError
+from xlkd.rows import Labelled, key_of
+from xlkd.train import provenance, selection
+
+SCORES = {  # step: accuracy by language
+    10: {"en": 60.0, "de": 50.0, "zh": 90.0},
+    20: {"en": 70.0, "de": 40.0, "zh": 50.0},
+    30: {"en": 65.0, "de": 55.0, "zh": 10.0},
+    40: {"en": 70.0, "de": 30.0, "zh": 10.0},
+}
+
+
+def rows(languages):
+    return [Labelled(tag, key_of(tag), tag, "set", "a text", None, "yes", tag) for tag in languages]
+
+
+def rule(keep, *, languages=(), supervised=("en", "de"), tags=("en", "de", "zh"), dev=True):
+    config = ConfigDict({"eval": {"keep": keep}, "task": {"languages": languages}})
+    sets = {"dev" if dev else "eval": SimpleNamespace(rows=rows(tags))}
+    return selection.rule(config, sets, supervised)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for step, cells in SCORES.items():
+        scores = {f"set {tag}": {"accuracy": value, "macro_f1": 0.0} for tag, value in cells.items()}
+        for name in ("dev", "eval"):
+            values = scores if name == "dev" else {"set en": {"accuracy": float(step)}}
+            (tmp_path / f"{step}-{name}.json").write_text(
+                json.dumps({"step": step, "main": "accuracy", "cells": values})
+            )
+    return tmp_path
+
+
+@pytest.mark.parametrize(("keep", "step"), [("best", 10), ("english", 20), ("supervised", 30)])
+def test_each_rule_keeps_its_own_step(folder, keep, step):
+    assert rule(keep).best(folder) == step
+
+
+def test_without_a_dev_set_the_evaluation_set_chooses(folder):
+    assert rule("english", dev=False).best(folder) == 40
+
+
+@pytest.mark.parametrize(
+    ("keep", "chosen"), [("last", []), ("english", ["en"]), ("supervised", ["de", "en"]), ("best", ["de", "en", "zh"])]
+)
+def test_the_badge_names_the_languages_that_chose(keep, chosen):
+    config = ConfigDict({"budget": {"steps": 0}, "teachers": {}})
+    looked_at = rule(keep).looked_at(rows(("en", "de", "zh")))
+    assert provenance.seen(config, [], looked_at, {}, teaches=False)["selection"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"keep": "first"}, "choose one of last, best"),
+        ({"keep": "best", "languages": ("en", "de")}, "labels in zh, which are called zero-shot"),
+        ({"keep": "english", "tags": ("de",)}, "finds no rows in en"),
+    ],
+)
+def test_what_cannot_be_is_refused(given, says):
+    with pytest.raises(UserError, match=says):
+        rule(**given)
+
+
+def test_supervised_rows_may_choose_beside_zero_shot_ones():
+    assert rule("supervised", languages=("en", "de")).languages == {"en", "de"}
+
+
+def test_a_rule_needs_rows():
+    config = ConfigDict({"eval": {"keep": "english"}, "task": {}})
+    with pytest.raises(UserError, match=r"config\.data\.dev"):
+        selection.rule(config, {}, ())

@@ -1,0 +1,47 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What accelerators can do at best, and what they cost: the one table that MFU, plans and prices are read from."""
+
+from __future__ import annotations
+
+import dataclasses
+
+PRICES = "US on demand, 2026"  # what the prices are, and when they were read
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """One device as JAX counts them, which may be less than a chip."""
+
+    kinds: tuple[str, ...]  # how JAX names it: beginnings of device_kind
+    flops: float  # dense bfloat16 FLOP/s
+    memory: float  # bytes
+    bandwidth: float  # bytes/s
+    price: float | None = None  # $ a chip-hour
+    devices: int = 1  # in a chip
+    float32: float = 1.0  # share of the peak in float32 at JAX's default precision: TPU in one bfloat16 pass, GPU TF32
+    usable: float = 1.0  # share of the memory that JAX takes
+
+
+def _tpu(*kinds: str, tflops: float, memory: float, bandwidth: float, **more) -> Accelerator:
+    return Accelerator(kinds, tflops * 1e12, memory, bandwidth * 1e9, usable=15.75 / 16, **more)
+
+
+def _gpu(kind: str, memory: float, bandwidth: float) -> Accelerator:
+    return Accelerator((kind,), 989e12, memory, bandwidth * 1e9, float32=0.5, usable=0.75)
+
+
+TABLE = {
+    "v4": _tpu("TPU v4", tflops=275, memory=32 * 2**30, bandwidth=1200),
+    "v5e": _tpu("TPU v5 lite", tflops=197, memory=16 * 2**30, bandwidth=819, price=1.20),
+    "v5p": _tpu("TPU v5", tflops=459, memory=95e9, bandwidth=2765, price=4.20),
+    "v6e": _tpu("TPU v6", tflops=918, memory=32 * 2**30, bandwidth=1638, price=2.70),
+    "tpu7x": _tpu("TPU7x", "TPU v7", tflops=2307 / 2, memory=192 * 2**30 / 2, bandwidth=7380 / 2, devices=2),
+    "h100": _gpu("NVIDIA H100", memory=80e9, bandwidth=3350),
+    "h200": _gpu("NVIDIA H200", memory=141e9, bandwidth=4800),
+}
+
+
+def of_kind(kind: str) -> Accelerator | None:
+    """The one that JAX names so; None where the table has none."""
+    return next((one for one in TABLE.values() if kind.startswith(one.kinds)), None)

@@ -1,0 +1,238 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run would take, before anything is trained: stage by stage, by the functions that the run itself calls."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from xlkd.data.batches import Shape
+from xlkd.data.buckets import edges, saved
+from xlkd.languages import normalise
+from xlkd.methods import Method
+from xlkd.models import hf
+from xlkd.models.encoder import forward_flops
+from xlkd.train import stage, start, streams
+from xlkd.train.machine import Machine
+from xlkd.train.program import Batches, Program, Record, Speed
+from xlkd.train.progress import Log
+
+ADAMW = 28  # bytes of memory traffic a parameter and step: four values read, three written
+
+
+@dataclasses.dataclass
+class Planner:
+    """Plans the stages of a run in their order: a later one starts from what an earlier one will have left."""
+
+    machine: Machine
+    log: Log
+    scratch: pathlib.Path  # for tokenizers that have to be trained
+    known: dict[str, start.Weights] = dataclasses.field(default_factory=dict)
+    timed: dict[str, Speed] = dataclasses.field(default_factory=dict)
+
+    def stage(self, config) -> Record:
+        """All figures of one stage."""
+        weights = self.known[config.stage] = self._weights(config)
+        other = start.other(config)
+        made = stage.material(config, weights, other, self.log)
+        sets = stage.evaluation_sets(config, made.task, weights, self.log)
+        plan = _whole(config, made, weights)
+        steps = stage.spend(config, plan)
+        if config.encoder.layers_as == "auto" and self.machine.accelerator:
+            config.encoder.layers_as = "scanned"
+        program = Program(config, made, weights, other, self.machine)
+        batches = _batches(made.plan, steps)
+        found: Record = {
+            "stage": config.stage,
+            "method": config.method.name,
+            "start": config.start if config.start != "encoder" else config.encoder.path,
+            "dtype": config.encoder.dtype,
+            "steps": steps,
+            "parameters": program.parameters(),
+            "data": _data(made, sets),
+            "buckets": _buckets(batches, steps),
+            "flops": _flops(program.method, batches, made, steps),
+            "memory": self._memory(program, plan.shapes) if steps else {},
+            "checkpoint_bytes": program.checkpoint_bytes() if steps else 0,
+        }
+        evaluations = _evaluation_flops(config, program, sets, steps)
+        found["teacher"] = _teacher(config, made, program, found["flops"], self.known) if steps else {}
+        found["time"] = self._time(config, program, made, batches, found, evaluations)
+        return found
+
+    def _weights(self, config) -> start.Weights:
+        """Of a stage that is yet to come, what it starts from itself: training changes no shape."""
+        if config.start not in self.known:
+            return start.weights(config, {}, self.scratch / config.stage)
+        earlier = self.known[config.start]
+        architecture = start.with_dropout(earlier.architecture, config.encoder.dropout)
+        return dataclasses.replace(earlier, architecture=architecture)
+
+    def _memory(self, program: Program, shapes: Iterable[Shape]) -> Record:
+        """Of the dearest shape; where it is too much, what would make it fit."""
+        dearest = max(shapes, key=_size)
+        self.log.live(f"compiling {dearest}")
+        found = program.memory(dearest)
+        found |= {"shape": str(dearest), "of": self.machine.memory, "fits": found["total"] <= self.machine.memory}
+        if not found["fits"]:
+            found["tried"] = [self._tried(program, dearest, change) for change in program.changes()]
+        return found
+
+    def _tried(self, program: Program, shape: Shape, change: Mapping[str, Any]) -> Record:
+        told = " ".join(f"config.{name}={value}" for name, value in change.items())
+        self.log.live(f"compiling {shape} with {told}")
+        total = program.changed(change).memory(shape)["total"]
+        return {"change": told, "total": total, "fits": total <= self.machine.memory}
+
+    def _time(self, config, program: Program, made, batches: Batches, found: Record, evaluations: float) -> Record:
+        """Predicted seconds by part; nothing where the program would not fit."""
+        if found["memory"] and not found["memory"]["fits"]:
+            return {}
+        speed = self._speed(config, program, batches)
+        if not speed:
+            return {}
+        flops, teacher, steps = found["flops"], found["teacher"], found["steps"]
+        training = speed.fixed * steps + flops["step_padded"] / speed.rate
+        live, once = teacher.get("live", 0.0), teacher.get("once", 0.0)
+        parts = {"training": training + live / speed.rate, "teacher": once / speed.rate}
+        parts["evaluation"] = evaluations / speed.rate
+        told = {"seconds": sum(parts.values()), "parts": parts}
+        if steps:
+            most = self.machine.flops * parts["training"]
+            asked = flops["teacher"] if live else 0.0
+            told |= {"step_seconds": parts["training"] / steps, "mfu": (flops["step"] + asked) / most}
+            told["mfu_padded"] = (flops["step_padded"] + live) / most
+        return told
+
+    def _speed(self, config, program: Program, batches: Batches) -> Speed | None:
+        """Timed on processors, once for all stages of the same shape; else from the table."""
+        if self.machine.accelerator:
+            traffic = ADAMW / 4 * program.share["parameters"] / self.machine.accelerator.bandwidth
+            again = 4 / 3 if config.encoder.remat == "full" else 1.0
+            return Speed(traffic, self.machine.speed(config.encoder.dtype) / again)
+        batch = f"{config.data.batch} / {config.optim.micro_batches}"
+        key = f"{program.architecture} {config.encoder} {config.method.name} {batch}"
+        if key not in self.timed and batches:
+            self.log.live("timing a few steps")
+            self.timed[key] = program.timed(batches)
+        return self.timed.get(key) or next(iter(self.timed.values()), None)
+
+
+def _whole(config, made: stage.Material, weights: start.Weights):
+    """The plan of all rows: of a streamed corpus the one that reads it by blocks."""
+    if made.known is made.rows:
+        return made.plan
+    plan = streams.blocks(config, made.task, made.rows, made.features, made.plan.edges, weights.architecture)
+    plan.close()
+    return plan
+
+
+def _size(shape: Shape) -> int:
+    return sum(length for _, length in shape.lengths)
+
+
+def _batches(plan, steps: int) -> Batches:
+    """The batches of the first epoch by shape, smallest first; no more than the run has."""
+    found = collections.defaultdict(list)
+    for step in range(min(steps, plan.steps_per_epoch)):
+        planned = plan.at(step)
+        found[planned.shape].append(planned)
+    return {shape: found[shape] for shape in sorted(found, key=_size)}
+
+
+def _data(made: stage.Material, sets: Mapping[str, Any]) -> Record:
+    """What goes in, and what its features take on disk."""
+    plan = made.plan
+    lengths = plan.lengths[plan.view]
+    padding = saved(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
+    every = [made.features, *(ready.features for ready in sets.values())]
+    return {
+        "rows": len(made.rows),
+        "windows": len(lengths) if made.known is made.rows else None,
+        "tokens": round(float(lengths.sum()) * len(made.rows) / len(made.known)),
+        "padding": padding.padding,
+        "padding_at_longest": padding.padding_at_longest,
+        "evaluated_rows": {name: len(ready.rows) for name, ready in sets.items()},
+        "features_bytes": sum(array.nbytes for features in every for array in features.values()),
+    }
+
+
+def _buckets(batches: Batches, steps: int) -> list[Record]:
+    """Each shape with its share of the steps and of padding."""
+    counted = sum(map(len, batches.values()))
+    return [{"shape": str(shape), "steps": round(len(of) * steps / counted)} for shape, of in batches.items()]
+
+
+def _flops(method: Method, batches: Batches, made: stage.Material, steps: int) -> Record:
+    """Of the whole stage: of real tokens as the run's MFU counts them, and of all positions; the teacher's forward
+    passes apart, as if each step asked."""
+    found = dict.fromkeys(("step", "step_padded", "teacher", "teacher_padded"), 0.0)
+    lengths, counted = made.plan.lengths[made.plan.view], sum(map(len, batches.values()))
+    functions = {"step": lambda *of: 3 * method.flops(*of)}
+    if method.teacher:
+        functions["teacher"] = method.teacher.flops
+    for shape, planned in batches.items():
+        for name, flops in functions.items():
+            tokens = [int(lengths[one.index[one.index >= 0]].sum()) for one in planned]
+            found[name] += sum(flops(count, shape.rows) for count in tokens) * steps / counted
+            padded = flops(shape.rows * shape.lengths[0][1], shape.rows)
+            found[f"{name}_padded"] += padded * len(planned) * steps / counted
+    return found
+
+
+def _evaluation_flops(config, program: Program, sets: Mapping[str, Any], steps: int) -> float:
+    """Of all evaluations: before the first step, at every so many, after the last."""
+    every = config.eval.every or steps
+    times = len({steps, *range(every, steps, every)} | ({0} if config.eval.start else set())) if steps else 1
+    total = 0.0
+    for ready in sets.values():
+        own = ready.task.name == config.task.name
+        for lengths in ready.task.lengths(ready.features).values():
+            tokens = saved(lengths, edges(lengths, config.data.buckets)).bucketed_tokens
+            total += program.method.flops(tokens, len(lengths)) if own else program.forward_flops(tokens, len(lengths))
+    return times * total
+
+
+def _teacher(
+    config, made: stage.Material, program: Program, flops: Record, known: Mapping[str, start.Weights]
+) -> Record:
+    """Who teaches, what asking costs, whether answers can be kept: `live` FLOPs within steps, `once` before them."""
+    if config.teachers:
+        return {"kind": "once", **_classifiers(config, made, known)}
+    teacher = program.method.teacher
+    if not teacher:
+        return {}
+    asked, step = flops["teacher_padded"], flops["step_padded"]
+    told = {"uses": teacher.uses, "share": asked / step, "bytes": program.target_bytes()}
+    if teacher.evolves:
+        return told | {"kind": "evolves", "uses": 1.0, "live": asked}
+    if config.teacher.cache == "off" or teacher.uses <= 1:
+        return told | {"kind": "off" if teacher.uses > 1 else "used once", "live": asked}
+    once = asked / teacher.uses
+    return told | {"kind": "kept", "once": once, "gain": (step + asked) / (step + once)}
+
+
+def _classifiers(config, made: stage.Material, known: Mapping[str, start.Weights]) -> Record:
+    """Teachers of classes: asked once for the rows of their language."""
+    features, lengths = made.features, made.plan.lengths[made.plan.view]
+    languages = np.asarray(features["languages"])[features["language"]]
+    total = rows = 0.0
+    for tag, names in config.teachers.items():
+        mine = lengths[languages == normalise(tag, "config.teachers")]
+        for name in filter(None, map(str.strip, names.split("+"))):
+            total += forward_flops(_architecture(name, known), int(mine.sum()), len(mine))
+            rows += len(mine)
+    return {"once": total, "bytes": rows * 4.0 * len(config.task.labels), "uses": float(config.budget.epochs)}
+
+
+def _architecture(name: str, known: Mapping[str, start.Weights]):
+    if name in known:
+        return known[name].architecture
+    file = start.locate(name)[0] / "config.json"
+    return hf.read_architecture(hf.read_json(file), file)

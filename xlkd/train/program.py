@@ -1,0 +1,201 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A stage's training step over shapes instead of arrays: what it holds on a device, what compiling it says."""
+
+from __future__ import annotations
+
+import collections
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from xlkd.data.batches import Planned, Shape
+from xlkd.methods import Method, Start
+from xlkd.models import encoder as encoders
+from xlkd.tasks import Draw
+from xlkd.train import loop, optim, stage, start
+from xlkd.train import mesh as meshes
+from xlkd.train import state as states
+from xlkd.train.checkpoint import abstract
+from xlkd.train.machine import Machine
+
+KEPT = 3  # checkpoints: the best and the last two
+Record = dict[str, Any]
+Batches = Mapping[Shape, list[Planned]]
+
+
+class Speed(NamedTuple):
+    """Seconds of a step = fixed + FLOPs / rate."""
+
+    fixed: float
+    rate: float
+
+
+class Program:
+    """A stage's step over shapes: what it holds, and what compiling it says."""
+
+    def __init__(self, config, made: stage.Material, weights: start.Weights, other, machine: Machine) -> None:
+        self._given, self._made = (made, weights, other, machine), made
+        self._config, self._task, self._features = config, made.task, made.features
+        self.architecture = weights.architecture
+        both = [stage.encoder_of(config, of.architecture) for of in (weights, other) if of]
+        self.method: Method = stage.named("methods", config.method.name).build(config, *both)
+        self.mesh = meshes.build(config.mesh, machine.devices)
+        meshes.check_rows(self.mesh, config.data.batch, config.optim.micro_batches)
+        begun = Start(weights.architecture, _encoder(weights.architecture), {})
+        begun = begun._replace(other=_encoder(other.architecture) if other else ())
+        state, fixed = _state(self.method, begun, config)
+        self._shardings = meshes.shardings(self.mesh, state)
+        self._state = abstract(state, self._shardings)
+        teacher = self._state.teacher if fixed is None else abstract(fixed, meshes.shardings(self.mesh, fixed))
+        self._teacher = teacher
+        variables = self._state.variables
+        self.share = {  # bytes a device
+            "parameters": _share(variables.params),
+            "not trained": _share((variables.frozen, variables.statistics)),
+            "moments": _share(self._state.optimizer),
+            "teacher": _share(teacher),
+        }
+
+    def parameters(self) -> dict[str, int]:
+        """Trained values by part."""
+        found: dict[str, int] = collections.Counter()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._state.variables.params):
+            names = [part.key for part in path]
+            found[names[1] if names[0] in ("encoder", "trunk") else names[0]] += leaf.size
+        return dict(found)
+
+    def checkpoint_bytes(self) -> int:
+        """Of all that are kept."""
+        return KEPT * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._state))
+
+    def memory(self, shape: Shape) -> Record:
+        """Bytes a device by part; gradients are among what the program holds for itself."""
+        held = self.share["parameters"] + self.share["not trained"] + self.share["moments"]
+        try:
+            compiled = self._compiled(shape)
+        except jax.errors.JaxRuntimeError as error:
+            if not (found := re.search(r"\(([\d.]+)([KMGT])\) exceeds", str(error))):
+                raise
+            program = float(found[1]) * 2 ** (10 * "KMGT".index(found[2]) + 10)
+        else:
+            program = loop.memory(compiled)
+        gradients = self.share["parameters"]
+        rest = max(program - held - gradients, 0)
+        parts = self.share | {"gradients": gradients, "batch and activations": rest}
+        return {"program": int(program), "total": int(program + self.share["teacher"]), "parts": parts}
+
+    def changes(self) -> list[dict[str, Any]]:
+        """What may make a program fit, least costly first."""
+        config, count = self._config, self.mesh.size
+        tries: list[dict[str, Any]] = [{"encoder.remat": "full"}] if config.encoder.remat != "full" else []
+        if count > 1 and config.mesh.get("fsdp", 1) == 1:
+            tries.append({"mesh.data": 1, "mesh.fsdp": count})
+        most = config.data.batch // meshes.row_shards(self.mesh)
+        parts = [n for n in range(2 * config.optim.micro_batches, most + 1) if most % n == 0]
+        return tries + [{"optim.micro_batches": n} for n in dict.fromkeys(parts[:1] + parts[-1:])]
+
+    def changed(self, change: Mapping[str, Any]) -> Program:
+        config = self._config.copy_and_resolve_references()
+        for name, value in change.items():
+            block, key = name.split(".")
+            config[block][key] = value
+        return Program(config, *self._given)
+
+    def forward_flops(self, tokens: int, rows: int) -> float:
+        """Of the encoder alone."""
+        return encoders.forward_flops(self.architecture, tokens, rows)
+
+    def target_bytes(self) -> float:
+        """Of what the teacher says of all training rows, on disk: ragged answers without padding."""
+        plan = self._made.plan
+        found = jax.eval_shape(self.method.teacher.forward, self._teacher, self._batch(plan.shapes[-1]))
+        lengths, total = plan.lengths[plan.view], 0.0
+        for name, x in found.items():
+            ragged = name in self.method.teacher.ragged
+            values = lengths.sum() * math.prod(x.shape[2:]) if ragged else len(lengths) * math.prod(x.shape[1:])
+            total += float(values) * x.dtype.itemsize
+        return total * len(self._made.rows) / len(self._made.known)
+
+    def timed(self, batches: Batches) -> Speed:
+        """From steps of the smallest and of the largest shape, with numbers that mean nothing."""
+        random = np.random.default_rng(0)
+
+        def drawn(x):
+            zero = not np.issubdtype(x.dtype, np.floating)
+            value = np.ones(x.shape, x.dtype) if zero else 0.02 * np.abs(random.standard_normal(x.shape, np.float32))
+            return jax.device_put(value.astype(x.dtype), x.sharding)
+
+        found = {}
+        smallest, *_, largest = (*batches, *batches)
+        for shape in dict.fromkeys((smallest, largest)):
+            state = jax.tree.map(drawn, self._state._replace(teacher=()))
+            arrays = self._task.arrays(self._features, batches[shape][0].index, dict(shape.lengths), Draw(0, 0))
+            batch = meshes.place_batch(self.mesh, arrays, shape.rows)
+            targets = jax.tree.map(drawn, self._targets(shape))
+            compiled = self._compiled(shape)
+            seconds = []
+            for _ in range(3):
+                since = time.perf_counter()
+                state, _ = jax.block_until_ready(compiled(state, batch, targets))
+                seconds.append(time.perf_counter() - since)
+            found[3 * self.method.flops(shape.rows * shape.lengths[0][1], shape.rows)] = min(seconds)
+        (low, fast), (high, slow) = min(found.items()), max(found.items())
+        fixed = max(fast - low * (slow - fast) / (high - low), 0.0) if high > low else 0.0
+        return Speed(fixed, high / max(slow - fixed, 1e-9))
+
+    def _compiled(self, shape: Shape):
+        config = self._config
+        jitted = loop.jitted_step(self.method, config.optim, config.budget.steps, config.seed, self._shardings)
+        lowered = jitted.lower(self._state._replace(teacher=()), self._batch(shape), self._targets(shape))
+        return lowered.compile()
+
+    def _batch(self, shape: Shape) -> Any:
+        arrays = self._task.arrays(self._features, np.full(shape.rows, -1), dict(shape.lengths), Draw(0, 0))
+        return self._over_rows(arrays)
+
+    def _targets(self, shape: Shape) -> Any:
+        """As the teacher, or the classifiers that were asked before, give them."""
+        if self._config.teachers:
+            labels = np.zeros((shape.rows, len(self._config.task.labels)), np.float32)
+            return self._over_rows({"teacher": labels, "taught": labels[:, 0]})
+        if not self.method.teacher:
+            return ()
+        return self._over_rows(jax.eval_shape(self.method.teacher.forward, self._teacher, self._batch(shape)))
+
+    def _over_rows(self, tree: Any) -> Any:
+        def placed(x):
+            dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+            return jax.ShapeDtypeStruct(x.shape, dtype, sharding=meshes.over_rows(self.mesh))
+
+        return jax.tree.map(placed, tree)
+
+
+def _encoder(architecture: encoders.Architecture) -> Any:
+    return jax.eval_shape(lambda key: encoders.init(architecture, key), jax.random.key(0))
+
+
+def _state(method: Method, begun: Start, config) -> tuple[states.State, Any]:
+    """The shapes of the state before step 0, and of a teacher that stays outside it."""
+    teacher = method.teacher
+
+    def create(encoder, other):
+        return states.create(method, begun._replace(encoder=encoder, other=other), optim.optimizer(config.optim), 0)
+
+    def teach(encoder, other):
+        given = begun._replace(encoder=encoder, other=other)
+        return teacher.variables(method.init(jax.random.key(0), given), given)
+
+    fixed = jax.eval_shape(teach, begun.encoder, begun.other) if teacher and not teacher.evolves else None
+    return jax.eval_shape(create, begun.encoder, begun.other), fixed
+
+
+def _share(tree: Any) -> int:
+    """Bytes on a device."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)

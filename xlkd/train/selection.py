@@ -1,0 +1,75 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which checkpoint goes on: the last one, or the best by a named rule on rows whose labels may choose."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xlkd.errors import UserError
+from xlkd.rows import Labelled, Question
+
+RULES = ("last", "best", "english", "supervised")
+
+
+class Rule(NamedTuple):
+    """Scores of a set count, of its cells those whose languages are all among `languages`, where these are named."""
+
+    name: str
+    set: str
+    languages: frozenset[str] | None
+
+    def best(self, folder: pathlib.Path) -> int | None:
+        """The evaluated step with the highest mean, the earlier of equals."""
+        means = {}
+        for file in folder.glob(f"[0-9]*-{self.set}.json"):
+            found = json.loads(file.read_text(encoding="utf-8"))
+            counted = [cell[found["main"]] for name, cell in found["cells"].items() if self.counts(_languages(name))]
+            means[found["step"]] = float(np.mean(counted))
+        return max(means, key=lambda step: (means[step], -step)) if means else None
+
+    def counts(self, languages: Iterable[str]) -> bool:
+        return self.languages is None or set(languages) <= self.languages
+
+    def looked_at(self, rows: Sequence[Any]) -> list[Any]:
+        """The rows whose labels choose."""
+        return [row for row in rows if self.name != "last" and self.counts(_of(row))]
+
+
+def rule(config, sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
+    """`config.eval.keep` on `config.data.dev`, or on `config.data.eval` where there is no dev set."""
+    name, chosen = config.eval.keep, "dev" if "dev" in sets else "eval"
+    if name not in RULES:
+        raise UserError(f"keep={name} is not possible", "config.eval", f"choose one of {', '.join(RULES)}")
+    languages = {"english": frozenset({"en"}), "supervised": frozenset(supervised)}.get(name)
+    found = Rule(name, chosen, languages)
+    if name == "last":
+        return found
+    if chosen not in sets:
+        raise UserError(f"keep={name} has no rows to go by", "config.data.dev", "name some, or set eval.keep=last")
+    looked_at = found.looked_at(sets[chosen].rows)
+    if not looked_at:
+        what = f"keep={name} finds no rows in {', '.join(sorted(languages or ()))}"
+        raise UserError(what, f"config.data.{chosen}", "name a set that has some")
+    unseen = {tag for row in looked_at for tag in _of(row)} - set(config.task.get("languages", ()) or supervised)
+    if config.task.get("languages", ()) and unseen:
+        what = f"keep=best would choose by labels in {', '.join(sorted(unseen))}, which are called zero-shot"
+        raise UserError(what, "config.eval.keep", "choose supervised, english or last")
+    return found
+
+
+def _of(row: Any) -> tuple[str, ...]:
+    """The languages of a row that has a label or an answer."""
+    if isinstance(row, Question):
+        return row.question_language, row.context_language
+    return (row.language,) if isinstance(row, Labelled) else ()
+
+
+def _languages(cell: str) -> list[str]:
+    """A cell is named by its set and its language, or question and context language: `mlqa en-de`."""
+    return cell.rpartition(" ")[2].split("-")
