@@ -19,6 +19,7 @@ def base() -> ConfigDict:
     c.encoder.layers_as = "auto"  # scanned, unrolled, or auto: by device
     c.encoder.remat = "none"  # none, full, dots, dots_no_batch
     c.encoder.dropout = -1.0  # -1: as the encoder's own config says
+    c.encoder.trim_vocab = False  # train the pieces of the run's own texts alone; what is exported has all of them
 
     c.task = ConfigDict()
     c.data = ConfigDict()

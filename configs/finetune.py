@@ -66,8 +66,8 @@ def classify(c: ConfigDict) -> ConfigDict:
     c.task.unlabelled = "refuse"  # rows without a label in training; or keep
     c.encoder.path = "package:multilingual-tlm"
     c.encoder.dropout = 0.0
-    c.data.train = "atlas?split=train&languages=en&size=12800"
-    c.data.eval = "atlas?split=validation&languages=en,de,es,ru,ar,hi,zh&size=300"
+    c.data.train = "atlas?split=train&languages=en&size=12800&facts=1"
+    c.data.eval = "atlas?split=validation&languages=en,de,es,ru,ar,hi,zh&size=300&facts=1"
     c.data.batch, c.data.buckets = 16, 2
     c.optim.lr = 5e-4
     return c

@@ -76,11 +76,11 @@ def mblm(c: ConfigDict, languages: tuple[str, ...]) -> ConfigDict:
 def embedded(c: ConfigDict) -> ConfigDict:
     languages = ("en", "de", "ru")
     c = mblm(c, languages)
-    c.data.train = f"atlas?split=train&languages={','.join(languages)}&size=1600"
-    c.data.eval = "atlas?split=test&languages=en,de,ru,es,fr,tr,ar,hi,zh&size=200"
+    c.data.train = f"atlas?split=train&languages={','.join(languages)}&size=1600&facts=1"
+    c.data.eval = "atlas?split=test&languages=en,de,ru,es,fr,tr,ar,hi,zh&size=200&facts=1"
     for tag in languages:
-        c[f"teacher_{tag}"].data.train = f"atlas?split=train&languages={tag}&size=6400"
-        c[f"teacher_{tag}"].data.eval = f"atlas?split=validation&languages={tag}&size=200"
+        c[f"teacher_{tag}"].data.train = f"atlas?split=train&languages={tag}&size=6400&facts=1"
+        c[f"teacher_{tag}"].data.eval = f"atlas?split=validation&languages={tag}&size=200&facts=1"
     return c
 
 

@@ -100,8 +100,8 @@ def embedded(c: ConfigDict, names: tuple[str, ...] = ("before", "token", "full")
     c.eval.start = True
     for name in names:
         stage = c[f"finetune_{name}"]
-        stage.data.train = "atlas?split=train&languages=en&size=6400"
-        stage.data.eval = f"atlas?split=test&languages={WORLD}&size=200"
+        stage.data.train = "atlas?split=train&languages=en&size=6400&facts=1"
+        stage.data.eval = f"atlas?split=test&languages={WORLD}&size=200&facts=1"
     return c
 
 
