@@ -19,6 +19,7 @@ from xlkd.train import optim, state, step
 
 SHAPES = {  # hidden, layers, heads, feed-forward, vocabulary
     "6x384": (384, 6, 12, 1536, 30522),
+    "12x384": (384, 12, 12, 1536, 30522),
     "base": (768, 12, 12, 3072, 119547),  # mBERT's
     "tiny": (16, 2, 2, 32, 100),
 }

@@ -72,7 +72,7 @@ command="$command]"
 
 yaml=$(cat "$here/gke.yaml")
 for name_ in name image code claim hosts chips restarts resource selector command; do
-  yaml=${yaml//"{$name_}"/${!name_}}
+  yaml=${yaml//"{$name_}"/"${!name_}"} # quoted: to bash 5.2 an & in it means what was found
 done
 if [ -n "$dry_run" ]; then
   echo "kubectl apply -f - <<'JOBSET'"

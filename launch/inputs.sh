@@ -50,10 +50,10 @@ do_it() { # COMMAND…: printed in a dry run, done otherwise
 }
 
 quoted() { # WORD…: as a shell reads them again
-  local word space=
+  local word space='' quote="'\\''"
   for word in "$@"; do
     case $word in
-      *[!-A-Za-z0-9_./:=,@%+]* | '') printf "%s'%s'" "$space" "${word//\'/\'\\\'\'}" ;;
+      *[!-A-Za-z0-9_./:=,@%+]* | '') printf "%s'%s'" "$space" "${word//"'"/"$quote"}" ;;
       *) printf '%s%s' "$space" "$word" ;;
     esac
     space=' '

@@ -43,9 +43,10 @@ fi
 folder=$(mktemp -d)
 members=()
 # shellcheck disable=SC2329 # by the traps
-tell() { for pid in "${members[@]}"; do kill "-$1" "$pid" 2>/dev/null; done; }
-trap 'tell TERM' TERM
-trap 'tell INT' INT
+tell() { for pid in ${members[@]+"${members[@]}"}; do kill "-$1" "$pid" 2>/dev/null; done; }
+told=''
+trap 'told=TERM; tell TERM' TERM
+trap 'told=INT; tell INT' INT
 trap 'rm -rf "$folder"' EXIT
 
 set -m # each in a group of its own: a Ctrl-C reaches them through us, once
@@ -59,13 +60,14 @@ for ((i = 0; i < processes; i++)); do
   members+=($!)
 done
 set +m
+[ -z "$told" ] || tell "$told" # it came before all were there
 
 # They find out by themselves that one is gone, within half a minute; who has not after a minute is not asked again.
 codes=() left=$processes failed=
 while [ "$left" -gt 0 ]; do
   for ((i = 0; i < processes; i++)); do
     if [ -z "${codes[i]:-}" ] && ! kill -0 "${members[i]}" 2>/dev/null; then
-      wait "${members[i]}"
+      wait "${members[i]}" 2>/dev/null
       codes[i]=$?
       left=$((left - 1))
       [ "${codes[i]}" -eq 0 ] || failed=${failed:-$SECONDS}

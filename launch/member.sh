@@ -15,30 +15,43 @@ trap 'rm -rf "$folder"' EXIT
 mkfifo "$folder/out" "$folder/err"
 : >"$folder/hidden"
 
-quiet='/^\[Gloo\]/ { next }
-/^[EWIF][0-9][0-9][0-9][0-9] .*\] |^\*\*\* Check failure|^    @ +0x|^RPC: \/|^Additional GRPC error|^:UNKNOWN:/ { print > hidden; fflush(hidden); next }
-{ print; fflush() }'
-awk -v hidden="$folder/hidden" "$quiet" <"$folder/out" &
-awk -v hidden="$folder/hidden" "$quiet" <"$folder/err" >&2 &
+noise='^\[Gloo\]|^[EWIF][0-9]{4} .*\] |^\*\*\* Check failure|^    @ +0x|^RPC: /|^Additional GRPC error|^:UNKNOWN:'
+pass_on() { # line by line, at once; what JAX's C++ says is kept aside
+  trap '' TERM INT
+  local line
+  while IFS= read -r line || [ -n "$line" ]; do
+    if [[ $line =~ $noise ]]; then
+      printf '%s\n' "$line" >>"$folder/hidden"
+    else
+      printf '%s\n' "$line"
+    fi
+  done
+}
+pass_on <"$folder/out" &
+pass_on <"$folder/err" >&2 &
 
+child='' told=''
+trap 'told=TERM; [ -z "$child" ] || kill -TERM $child 2>/dev/null' TERM
+trap 'told=INT; [ -z "$child" ] || kill -INT $child 2>/dev/null' INT
 set -m # else the shell would have its child ignore SIGINT
 "$@" >"$folder/out" 2>"$folder/err" &
 child=$!
 set +m
-trap 'kill -TERM $child 2>/dev/null' TERM
-trap 'kill -INT $child 2>/dev/null' INT
+[ -z "$told" ] || kill "-$told" $child # it came before there was a child
 
-wait $child
-code=$?
-while kill -0 $child 2>/dev/null; do # a signal ended the waiting, not the child
+{ # without the shell's own word on how it ended
   wait $child
   code=$?
-done
+  while kill -0 $child; do # a signal ended the waiting, not the child
+    wait $child
+    code=$?
+  done
+} 2>/dev/null
 wait
 
 if [ $code -eq 134 ] && grep -q -i 'distributed service\|coordination' "$folder/hidden"; then
   echo "stopped: another process of this run ended; the same command goes on from its last save" >&2
   exit 75
 fi
-[ $code -eq 0 ] || cat "$folder/hidden" >&2
+case $code in 0 | 2 | 3 | 75) ;; *) cat "$folder/hidden" >&2 ;; esac
 exit $code

@@ -108,7 +108,9 @@ def test_the_site_builds_strictly(tmp_path):
 def commands(page: pathlib.Path) -> list[list[str]]:
     """Every `python -m xlkd.…`, in blocks and in running text, as the door gets it."""
     shown = [line for b in blocks(page) if b.kind in ("", "sh") for line in b.text.replace("\\\n", " ").splitlines()]
-    shown += re.findall(r"`(python -m xlkd[^`]*)`", prose(page))
+    shown += re.findall(r"`(python -m xlkd[^`]*)`", prose(page)) + re.findall(
+        r"^ {4}(.*python -m xlkd.*)$", prose(page), re.M
+    )
     found = []
     for line in shown:
         if command := re.search(r"python -m xlkd\.(.*)", re.sub(r" \[[^\]]*\]", "", line)):
@@ -194,7 +196,7 @@ def test_python_runs(page, block, models, tmp_path, monkeypatch):
     import numpy as np
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XLKD_CACHE", str(models["DIR"].parent / "cache"))
     text = block.text
     for shown, folder in models.items():
         text = text.replace(f'"{shown}"', repr(str(folder)))

@@ -16,7 +16,7 @@ from xlkd.errors import Stopped
 from xlkd.methods import Method
 from xlkd.tasks.text import ragged, take
 from xlkd.train import mesh
-from xlkd.train.evaluation import Evaluator, own_rows
+from xlkd.train.evaluation import Evaluator
 
 
 class Toy:
@@ -116,15 +116,14 @@ def test_a_signal_stops_it_between_batches():
     assert len(task.asked) == 2
 
 
-def test_a_process_reads_its_own_rows(monkeypatch):
-    index = np.arange(8)
-    assert own_rows(index).tolist() == list(range(8))
+def test_a_process_reads_the_rows_of_its_devices_once_each_and_in_order(monkeypatch):
+    index = np.arange(8) + 10
+    assert mesh.own_rows(None, index) is index
+    here = {"device 2": (slice(4, 6),), "device 0": (slice(0, 2),), "device 3": (slice(4, 6),)}
+    spread = type("Spread", (), {"addressable_devices_indices_map": lambda self, shape: here})()
+    monkeypatch.setattr(mesh, "over_rows", lambda _: spread)
     monkeypatch.setattr(jax, "process_count", lambda: 4)
-    parts = []
-    for process in range(4):
-        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        parts.append(own_rows(index).tolist())
-    assert parts == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert mesh.own_rows(None, index).tolist() == [10, 11, 14, 15]
 
 
 EIGHT = """

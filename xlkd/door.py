@@ -95,7 +95,9 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library
         return
-    for parameter, value in ((-4, 0), (-1, -1), (-8, 1)):  # no mmap, no trim (a number ends at 2 GiB), one arena
+    # What a step frees above 2 GiB, the most that can be named, is paid anew in each; kept, it grows by fragments
+    trim = -1 if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 20 * 2**30 else 2**31 - 1
+    for parameter, value in ((-4, 0), (-1, trim), (-8, 1)):  # no mmap, trim, one arena
         mallopt(parameter, value)
 
 

@@ -30,6 +30,8 @@ def main(arguments: list[str]) -> None:
     config = settings.override(settings.read(named["config"]), overrides)
     stem = pathlib.Path(named["config"].partition(":")[0]).stem
     workdir = pathlib.Path(named.get("workdir") or f"runs/{stem}-{settings.digest(config)}")
+    if "://" in str(named.get("workdir")):
+        raise UserError("a work directory lies in a folder", named["workdir"], "launch/README.md: how results reach it")
     with distributed.joined(named):
         from xlkd.train.run import run
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xlkd.errors import UserError
+from xlkd.models.attention import attend
 from xlkd.models.dropout import dropout
 
 Params = dict[str, Any]
@@ -253,10 +254,11 @@ def _attention(
     rows, length, D = hidden.shape
     split = (rows, length, architecture.heads, D // architecture.heads)
     q, k, v = (dense(params[name], hidden, dtype).reshape(split) for name in ("query", "key", "value"))
-    scores = jnp.einsum("blhd,bmhd->bhlm", q, k, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores * split[-1] ** -0.5 + bias, axis=-1)
-    weights = dropout(weights, architecture.attention_dropout, key, ATTENTION_WEIGHTS, number).astype(dtype)
-    context = jnp.einsum("bhlm,bmhd->blhd", weights, v)
+
+    def drop(weights: jax.Array) -> jax.Array:
+        return dropout(weights, architecture.attention_dropout, key, ATTENTION_WEIGHTS, number)
+
+    context = attend(q, k, v, bias, drop if key is not None and architecture.attention_dropout else None)
     return dense(params["output"], context.reshape(rows, length, D), dtype)
 
 

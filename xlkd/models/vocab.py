@@ -38,7 +38,23 @@ def trim(checkpoint: Checkpoint, spec: Spec, texts: Iterable[str]) -> tuple[Chec
             "use the tokenizer that belongs to the weights",
         )
     new_id = {old: new for new, old in enumerate(kept)}
-    return _select(checkpoint, np.array(kept), new_id), _renumber(spec, new_id), np.array(kept)
+    return select(checkpoint, np.array(kept)), _renumber(spec, new_id), np.array(kept)
+
+
+def select(checkpoint: Checkpoint, kept: np.ndarray) -> Checkpoint:
+    """The checkpoint with these rows of its tables, ascending; padding must be among them."""
+    params = copy.copy(checkpoint.params)
+    tables = params["encoder"]["embeddings"]
+    params["encoder"] = params["encoder"] | {"embeddings": tables | {"words": tables["words"][kept]}}
+    if "masked_lm" in params:
+        params["masked_lm"] = params["masked_lm"] | {"bias": params["masked_lm"]["bias"][kept]}
+    pad = int(np.searchsorted(kept, checkpoint.architecture.pad_id))
+    return dataclasses.replace(
+        checkpoint,
+        architecture=dataclasses.replace(checkpoint.architecture, vocab_size=len(kept), pad_id=pad),
+        params=params,
+        config=checkpoint.config | {"vocab_size": len(kept), "pad_token_id": pad},
+    )
 
 
 def restore(full: np.ndarray, trimmed: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -166,21 +182,6 @@ def _characters(spec: Spec, vocabulary: dict[str, int], kept: set[int]) -> set[i
         seen = {character for piece in vocabulary for character in piece if len(piece) == 1}  # the 256 bytes
     singles = seen | {prefix + character for character in seen}
     return {vocabulary[piece] for piece in singles if piece in vocabulary}
-
-
-def _select(checkpoint: Checkpoint, kept: np.ndarray, new_id: dict[int, int]) -> Checkpoint:
-    params = copy.copy(checkpoint.params)
-    tables = params["encoder"]["embeddings"]
-    params["encoder"] = params["encoder"] | {"embeddings": tables | {"words": tables["words"][kept]}}
-    if "masked_lm" in params:
-        params["masked_lm"] = params["masked_lm"] | {"bias": params["masked_lm"]["bias"][kept]}
-    pad = new_id[checkpoint.architecture.pad_id]
-    return dataclasses.replace(
-        checkpoint,
-        architecture=dataclasses.replace(checkpoint.architecture, vocab_size=len(kept), pad_id=pad),
-        params=params,
-        config=checkpoint.config | {"vocab_size": len(kept), "pad_token_id": pad},
-    )
 
 
 def _renumber(spec: Spec, new_id: dict[int, int]) -> Spec:

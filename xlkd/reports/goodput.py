@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Goodput: which share of a run's time was steps that stayed, and where the rest went, restarts included.
 
-A run writes a line to `events.jsonl` whenever it turns to something else, and at each print of its steps. So what is not
+A run writes a line to `events.jsonl` whenever it turns to something else, and at each print of its steps. What is not
 known of a process that was killed is what it did since its last print.
 """
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FLAGS = ("coordinator", "processes", "process")
 COME = 300  # seconds in which all processes have to be there
 ALIVE = 20  # seconds without a sign of life after which a process counts as dead
-LEAVE = 10  # seconds in which all have to end when one ends
+LEAVE = 30  # seconds in which all have to end when one ends
 PATIENCE = 24 * 3600  # seconds that a process waits for what another one does, while that one lives
 GONE = re.compile(r"gloo|connection (closed|reset)|heartbeat|coordination|unavailable|nccl.*remote", re.IGNORECASE)
 _TURN = itertools.count()  # of what was agreed on: all processes ask for the same things in the same order
@@ -52,10 +52,11 @@ def joined(given: Mapping[str, str]) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if not GONE.search(str(error)):
             raise
-        # No ordinary end: it would wait for a process that is no more
         print(
             "stopped: another process of this run ended; the same command goes on from its last save", file=sys.stderr
         )
+        # No ordinary end: it would wait for a process that is no more
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(STOPPED)
 
@@ -196,10 +197,8 @@ def _start(coordinator: str, processes: int, process: int) -> None:
 def _meet(coordinator: str, processes: int, process: int) -> None:
     """A roll call before jax's own, which ends every process with a stack trace and names nobody."""
     host, _, port = coordinator.rpartition(":")
-    if process == 0:
-        answer = _call(int(port), processes)
-    else:
-        answer = _answer(host.strip("[]"), int(port), processes, process)
+    there = host.strip("[]"), int(port)
+    answer = _answer(*there, processes, process) if process else _call(there[1], processes)
     if answer != "go":
         raise Stopped(f"{answer}; start the same command on every host")
 
@@ -221,8 +220,9 @@ def _call(port: int, processes: int) -> str:
         while len(there) < processes - 1 and not answer and (left := until - time.monotonic()) > 0:
             if select.select([listener], [], [], left)[0]:
                 other = open_.enter_context(listener.accept()[0])
+                other.settimeout(5)
                 said = _line(other).split()
-                if len(said) != 3 or said[0] != "xlkd":  # a stranger
+                if len(said) != 3 or said[0] != "xlkd" or not said[2].isdecimal():  # a stranger
                     continue
                 if int(said[2]) != processes:
                     answer = f"process {said[1]} was started as one of {said[2]}, process 0 as one of {processes}"
@@ -234,7 +234,7 @@ def _call(port: int, processes: int) -> str:
         answer = answer or (f"{came}, missing: {', '.join(missing)}" if missing else "go")
         for other in there.values():
             with contextlib.suppress(OSError):
-                other.sendall(f"{answer}\n".encode())
+                other.sendall(f"xlkd {answer}\n".encode())
     return answer
 
 
@@ -245,8 +245,8 @@ def _answer(host: str, port: int, processes: int, process: int) -> str:
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5) as there:
             there.sendall(f"xlkd {process} {processes}\n".encode())
             there.settimeout(COME + 10)
-            if answer := _line(there):
-                return answer
+            if (answer := _line(there)).startswith("xlkd "):  # and not what is left of a run before
+                return answer.removeprefix("xlkd ")
         time.sleep(0.2)
     return (
         f"1 of {processes} processes came within {COME} s: process 0 is not at {host}:{port}, this is process {process}"

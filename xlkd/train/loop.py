@@ -17,7 +17,7 @@ from xlkd.data.blocks import Blocks
 from xlkd.errors import NotFinite, Stopped
 from xlkd.methods import Method, Start
 from xlkd.tasks import Draw, Features, Task
-from xlkd.train import distributed, optim, step
+from xlkd.train import distributed, optim, runtime, step
 from xlkd.train import mesh as meshes
 from xlkd.train import state as states
 from xlkd.train.checkpoint import Checkpoints, abstract
@@ -87,8 +87,10 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
             former = clock.to("evaluate", step=at)
             job.evaluate(at, state.variables, lambda: stop(at))
             clock.to(former)
-        if evaluated or (at and at % job.save_every == 0):  # what was evaluated may be the best
+        due = evaluated or (at and at % job.save_every == 0)  # what was evaluated may be the best
+        if due:
             save(at, wait=at == job.steps)
+            runtime.give_back()
 
     try:
         boundary(first)
@@ -197,6 +199,7 @@ def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock
             targets = meshes.place_batch(job.mesh, job.targets(nobody), shape.rows)
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
         job.log(f"compiled {shape}: {memory(compiled[shape]) / 2**20:.0f} MiB a device")
+        runtime.give_back()
     clock.to(former)
     distributed.together("compiled")
     return compiled

@@ -18,7 +18,7 @@ from xlkd.languages import normalise
 from xlkd.methods import Method
 from xlkd.models import hf
 from xlkd.models.encoder import forward_flops
-from xlkd.train import stage, start, streams
+from xlkd.train import stage, start, streams, trimming
 from xlkd.train.machine import Machine
 from xlkd.train.program import Batches, Program, Record, Speed
 from xlkd.train.progress import Log
@@ -39,6 +39,8 @@ class Planner:
     def stage(self, config) -> Record:
         """All figures of one stage."""
         weights = self.known[config.stage] = self._weights(config)
+        if config.encoder.trim_vocab:
+            weights = trimming.trimmed(weights, stage.every_row(config))
         other = start.other(config)
         made = stage.material(config, weights, other, self.log)
         sets = stage.evaluation_sets(config, made.task, weights, self.log)

@@ -25,6 +25,7 @@ from xlkd.train.checkpoint import abstract
 from xlkd.train.machine import Machine
 
 KEPT = 3  # checkpoints: the best and the last two
+LONG = 10.0  # seconds of timing after which no more steps are made
 Record = dict[str, Any]
 Batches = Mapping[Shape, list[Planned]]
 
@@ -41,6 +42,7 @@ class Program:
 
     def __init__(self, config, made: stage.Material, weights: start.Weights, other, machine: Machine) -> None:
         self._given, self._made = (made, weights, other, machine), made
+        self._programs: dict[Shape, Any] = {}
         self._config, self._task, self._features = config, made.task, made.features
         self.architecture = weights.architecture
         both = [stage.encoder_of(config, of.architecture) for of in (weights, other) if of]
@@ -78,17 +80,15 @@ class Program:
         """Bytes a device by part; gradients are among what the program holds for itself."""
         held = self.share["parameters"] + self.share["not trained"] + self.share["moments"]
         try:
-            compiled = self._compiled(shape)
+            program = loop.memory(self._compiled(shape))
         except jax.errors.JaxRuntimeError as error:
-            if not (found := re.search(r"\(([\d.]+)([KMGT])\) exceeds", str(error))):
+            program = needed(str(error))
+            if not program:
                 raise
-            program = float(found[1]) * 2 ** (10 * "KMGT".index(found[2]) + 10)
-        else:
-            program = loop.memory(compiled)
-        gradients = self.share["parameters"]
-        rest = max(program - held - gradients, 0)
-        parts = self.share | {"gradients": gradients, "batch and activations": rest}
-        return {"program": int(program), "total": int(program + self.share["teacher"]), "parts": parts}
+        rest = max(program - held, 0)
+        gradients = min(self.share["parameters"], rest)
+        parts = self.share | {"gradients": gradients, "batch and activations": rest - gradients}
+        return {"program": program, "total": sum(parts.values()), "parts": parts}
 
     def changes(self) -> list[dict[str, Any]]:
         """What may make a program fit, least costly first."""
@@ -140,16 +140,19 @@ class Program:
             targets = jax.tree.map(drawn, self._targets(shape))
             compiled = self._compiled(shape)
             seconds = []
-            for _ in range(3):
+            while len(seconds) < 3 and sum(seconds) < LONG:
                 since = time.perf_counter()
                 state, _ = jax.block_until_ready(compiled(state, batch, targets))
                 seconds.append(time.perf_counter() - since)
             found[3 * self.method.flops(shape.rows * shape.lengths[0][1], shape.rows)] = min(seconds)
-        (low, fast), (high, slow) = min(found.items()), max(found.items())
-        fixed = max(fast - low * (slow - fast) / (high - low), 0.0) if high > low else 0.0
-        return Speed(fixed, high / max(slow - fixed, 1e-9))
+        return fitted(found)
 
-    def _compiled(self, shape: Shape):
+    def _compiled(self, shape: Shape) -> Any:
+        if shape not in self._programs:
+            self._programs[shape] = self._compile(shape)
+        return self._programs[shape]
+
+    def _compile(self, shape: Shape) -> Any:
         config = self._config
         jitted = loop.jitted_step(self.method, config.optim, config.budget.steps, config.seed, self._shardings)
         lowered = jitted.lower(self._state._replace(teacher=()), self._batch(shape), self._targets(shape))
@@ -174,6 +177,21 @@ class Program:
             return jax.ShapeDtypeStruct(x.shape, dtype, sharding=meshes.over_rows(self.mesh))
 
         return jax.tree.map(placed, tree)
+
+
+def needed(refusal: str) -> int:
+    """Bytes that a program would have needed, by the words in which a TPU's compiler refuses it; 0 for other words."""
+    found = re.search(r"\(([\d.]+)([KMGT])\) exceeds available", refusal)
+    return int(float(found[1]) * 2 ** (10 * "KMGT".index(found[2]) + 10)) if found else 0
+
+
+def fitted(seconds: Mapping[float, float]) -> Speed:
+    """From the seconds of the least and the most FLOPs: what is paid whatever the size, and the rate of the rest."""
+    (low, fast), (high, slow) = min(seconds.items()), max(seconds.items())
+    if slow <= fast:  # one shape, or noise
+        return Speed(0.0, high / max(slow, 1e-9))
+    fixed = max(fast - low * (slow - fast) / (high - low), 0.0)
+    return Speed(fixed, high / (slow - fixed))
 
 
 def _encoder(architecture: encoders.Architecture) -> Any:

@@ -56,6 +56,7 @@ def run(config, workdir: pathlib.Path, command: Sequence[str]) -> None:
         log.event("report")
         if distributed.first():
             reports.write(workdir, log)
+        distributed.together("report")  # who ended before would be missed
         log.event("end")
         log("done")
 

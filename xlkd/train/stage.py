@@ -11,7 +11,7 @@ import importlib
 import json
 import pathlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +25,19 @@ from xlkd.errors import UserError
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.tasks import Features, Task
-from xlkd.train import distributed, export, loop, mesh, provenance, reference, runtime, selection, start, streams
+from xlkd.train import (
+    distributed,
+    export,
+    loop,
+    mesh,
+    provenance,
+    reference,
+    runtime,
+    selection,
+    start,
+    streams,
+    trimming,
+)
 from xlkd.train.checkpoint import Checkpoints, abstract
 from xlkd.train.progress import Log, Metrics, Unwritten, write_json, write_lines
 from xlkd.train.sets import Ready, Sets
@@ -42,6 +54,9 @@ def train(
 ) -> None:
     """Train a stage to its end, export it, and mark it done."""
     weights = start.weights(config, earlier, folder / "tokenizer")
+    if config.encoder.trim_vocab:
+        weights = trimming.trimmed(weights, every_row(config))
+        log(f"vocabulary: {len(weights.kept)} of {weights.whole.architecture.vocab_size} pieces")
     other = start.other(config)
     rows, known, task, features, plan = material(config, weights, other, log)
     streamed = known is not rows
@@ -115,7 +130,8 @@ def train(
         log(line)
     sets.keep(int(state.step), folder / "rows")
     for name, exported in method.exports(variables).items():
-        export.write(folder / "export" / name, exported, weights.tokenizer, config, results, seen)
+        exported, tokenizer = trimming.restored(exported, weights), (weights.whole or weights).tokenizer
+        export.write(folder / "export" / name, exported, tokenizer, config, results, seen)
     written = {
         "version": 1,
         "stage": config.stage,
@@ -134,6 +150,9 @@ def train(
     }
     write_json(folder / "results.json", written)
     (folder / "done").touch()
+
+
+SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}  # their tasks, where not the stage's
 
 
 class Material(NamedTuple):
@@ -272,13 +291,20 @@ def named(room: str, name: str):
 def evaluation_sets(config, task: Task, weights: start.Weights, log: Log) -> dict[str, Ready]:
     """`config.data.eval` and `dev` for the stage's own task, the others for sentence vectors and for links of words."""
     ready = {}
-    for name, other in (("eval", ""), ("dev", ""), ("retrieval", "parallel"), ("alignment", "alignment")):
+    for name, other in SETS.items():
         if source := config.data.get(name, ""):
             of = named("tasks", other).build(config.task, weights.tokenizer) if other else task
             rows = sources.read(source, kind_of(of.name), config.data.on_bad_row)
             ready[name] = Ready(of, rows, features_of(of, rows, log))
             fit(of.lengths(ready[name].features), weights.architecture)
     return ready
+
+
+def every_row(config) -> Iterator[Any]:
+    """What the encoder reads, in training and evaluation."""
+    for name, other in ({"train": ""} | SETS).items():
+        if source := config.data.get(name, ""):
+            yield from sources.read(source, kind_of(other or config.task.name), config.data.on_bad_row)
 
 
 def kind_of(task: str) -> str:

@@ -9,12 +9,13 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.methods import Start
 from xlkd.models import encoder as encoders
-from xlkd.models import hf
+from xlkd.models import hf, vocab
 from xlkd.train import distributed
 
 PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
@@ -29,12 +30,15 @@ class Weights:
     folder: pathlib.Path | None  # of Hugging Face's kind; None where the weights are new
     revision: str | None
     embedding_scale: float = 0.02
+    whole: Weights | None = None  # as they were before the vocabulary was trimmed
+    kept: np.ndarray | None = None  # to these rows of their table
 
     def load(self, seed: int) -> Start:
         if self.folder is None:
             key = jax.random.key(seed)
             return Start(self.architecture, encoders.init(self.architecture, key, self.embedding_scale), {})
         found = hf.load(self.folder)
+        found = found if self.kept is None else vocab.select(found, self.kept)
         heads = {name: tree for name, tree in found.params.items() if name != "encoder"}
         return Start(self.architecture, found.params["encoder"], heads, found.labels or ())
 

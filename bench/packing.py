@@ -1,0 +1,86 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What packing rows together could save beside buckets, counted on real lengths: `python bench/packing.py`.
+
+  --data=SOURCE     of questions (default: the embedded world's)
+  --tokenizer=DIR   that cuts the texts
+  --max_length=384
+
+Nothing is timed: FLOPs of an encoder of width 384 or 768, over those without any padding. Packed rows are filled as
+well as can be (longest first, each to the fullest row that holds it); their attention is computed over the whole row.
+"""
+
+from __future__ import annotations
+
+import bisect
+import pathlib
+import sys
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from xlkd import door
+from xlkd.data.buckets import bucket_of, edges, encoder_cost
+
+BUCKETS = (1, 4, 8, 16)
+
+
+def main(arguments: list[str]) -> None:
+    given = door.flags(arguments, ("data", "tokenizer", "max_length"))
+    lengths = _lengths(given)
+    longest = -(-int(lengths.max()) // 16) * 16
+    print(f"{len(lengths)} rows, mean {lengths.mean():.0f}, longest {lengths.max()}\n")
+    print("| FLOPs ÷ those without padding | width 384 | width 768 | compiled shapes |\n|---|---|---|---|")
+    for k in BUCKETS:
+        name = f"{k} buckets" if k > 1 else f"all at {longest}"
+        print(f"| {name} | {_row(lambda cost, k=k: bucketed(lengths, k, cost), lengths)} | {k} |")
+    for size in (longest, 2 * longest, 4 * longest):
+        bins = packed(lengths, size)
+        name = f"packed into {size}, {lengths.sum() / (bins * size):.0%} full"
+        print(f"| {name} | {_row(lambda cost, size=size, bins=bins: bins * cost(np.float64(size)), lengths)} | 1 |")
+        alone = _row(lambda cost, size=size, bins=bins: _apart(lengths, bins, size, cost), lengths)
+        print(f"| … scores between segments skipped | {alone} | 1 |")
+
+
+def packed(lengths: np.ndarray, size: int) -> int:
+    """Rows that hold all, best fit by decreasing length."""
+    free: list[int] = []  # of each row, ascending
+    for length in sorted(map(int, lengths), reverse=True):
+        at = bisect.bisect_left(free, length)
+        room = (free.pop(at) if at < len(free) else size) - length
+        bisect.insort(free, room)
+    return len(free)
+
+
+def bucketed(lengths: np.ndarray, k: int, cost) -> float:
+    chosen = edges(lengths, k, cost=cost)
+    return float(cost(np.asarray(chosen, np.float64)[bucket_of(lengths, chosen)]).sum())
+
+
+def _apart(lengths: np.ndarray, bins: int, size: int, cost) -> float:
+    """Padding is computed, scores between segments are not."""
+    linear = cost(np.float64(1)) - (cost(np.float64(2)) - 2 * cost(np.float64(1))) / 2
+    return float(cost(lengths.astype(np.float64)).sum() + linear * (bins * size - lengths.sum()))
+
+
+def _row(total, lengths: np.ndarray) -> str:
+    shares = (total(cost) / cost(lengths.astype(np.float64)).sum() for cost in map(encoder_cost, (384, 768)))
+    return " | ".join(f"{share:.3f}" for share in shares)
+
+
+def _lengths(given: dict[str, str]) -> np.ndarray:
+    import models
+
+    from xlkd.train import stage as stages
+    from xlkd.train import start
+
+    changes = {"data__eval": "", "task__max_length": door.whole(given, "max_length", 384)}
+    changes |= {"data__train": given["data"]} if "data" in given else {}
+    changes |= {"encoder__path": given["tokenizer"]} if "tokenizer" in given else {}
+    stage = models.stage("finetune.py", "finetune", **changes)
+    plan = stages.material(stage, start.weights(stage, {}, None), None, stages.Log()).plan
+    return plan.lengths[plan.view]
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))

@@ -1,0 +1,118 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A training step on 1, 2, 4 and 8 virtual devices, its collectives counted: `python bench/scaling.py [--json=FILE]`.
+
+Devices share the cores of this machine, so seconds say only what cutting costs; what is judged is the compiled program.
+A data-parallel step should have one large collective kind, the reduction of the gradient, of about the parameters'
+bytes; under FSDP a gathering of parameters and a reduction. `--quick` takes a tiny encoder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from xlkd import door
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f16": 2, "s64": 8, "u8": 1, "s8": 1, "u16": 2}
+LARGE = 0.01  # of the parameters' bytes: what is less is counts and norms
+INVOLUNTARY = "nvoluntary full rematerialization"
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["--child"]:
+        return _child(*arguments[1:])
+    given = door.flags(arguments, ("json",), ("quick",))
+    shape = "tiny" if "quick" in given else "6x384"
+    layouts = [("data", 1), ("data", 2), ("data", 4), ("data", 8), ("fsdp", 8)]
+    if "quick" in given:
+        layouts = [("data", 2), ("fsdp", 2)]
+    found = [_measured(shape, *layout) for layout in layouts]
+    print("\n| devices | s a step | large collectives (share of the parameters' bytes) | small | remade in full |")
+    print("|---|---|---|---|---|")
+    for line in found:
+        large = ", ".join(f"{n} × {kind} ({share:.2f})" for kind, (n, share) in line["large"].items()) or "none"
+        print(f"| {line['layout']} | {line['seconds']:.3g} | {large} | {line['small']} | {line['involuntary']} |")
+    if path := door.new_file(given, "json"):
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _measured(shape: str, axis: str, devices: int) -> dict[str, Any]:
+    """A process of its own: the number of devices is fixed when jax starts."""
+    command = [sys.executable, __file__, "--child", shape, axis, str(devices)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    line = json.loads(done.stdout.splitlines()[-1])
+    return line | {"layout": f"{axis} {devices}", "involuntary": done.stderr.count(INVOLUNTARY)}
+
+
+def _child(shape: str, axis: str, devices: str) -> None:
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", int(devices))
+    import models
+    from ml_collections import ConfigDict
+
+    from xlkd.methods import finetune
+    from xlkd.models.encoder import Encoder
+    from xlkd.train import mesh as meshes
+    from xlkd.train import optim, state, step
+
+    mesh = meshes.build(ConfigDict({"data": 1, "fsdp": 1, "tensor": 1, "branch": 1} | {axis: -1}))
+    of = models.architecture(shape)
+    stage = models.stage("finetune.py", "finetune")
+    method, adam = finetune.build(stage, Encoder(of)), optim.optimizer(stage.optim)
+
+    def create(encoder):
+        return state.create(method, models.start(of)._replace(encoder=encoder), adam, 0)
+
+    weights = models.start(of).encoder
+    placed = meshes.shardings(mesh, jax.eval_shape(create, weights))
+    begun = jax.jit(create, out_shardings=placed)(weights)
+    rows, length = (8, 16) if shape == "tiny" else (8, 128)
+    batch = meshes.place_batch(mesh, models.questions(rows, length, of.vocab_size), rows)
+    function = step.make(method, adam, optim.schedule(stage.optim, 1000), seed=0, clip_norm=1.0)
+    jitted = jax.jit(function, donate_argnums=0, out_shardings=(placed, meshes.replicated(mesh)))
+    compiled = jitted.lower(begun, batch, ()).compile()
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        begun, _ = compiled(begun, batch, ())
+        jax.block_until_ready(begun)
+        times.append(time.perf_counter() - start)
+    whole = sum(x.nbytes for x in jax.tree.leaves(begun.variables.params))
+    print(json.dumps({"seconds": min(times[1:])} | counted(compiled.as_text(), whole)))
+
+
+def counted(program: str, parameters_bytes: int) -> dict[str, Any]:
+    """Collectives of a compiled program by kind: how many large ones, and their bytes over the parameters' bytes."""
+    large: dict[str, tuple[int, float]] = {}
+    small = 0
+    for shapes, kind in re.findall(rf"= (.+?) ({'|'.join(KINDS)})(?:-start)?\(", program):
+        share = sum(_bytes(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", shapes)) / parameters_bytes
+        if share < LARGE:
+            small += 1
+            continue
+        number, before = large.get(kind, (0, 0.0))
+        large[kind] = (number + 1, before + share)
+    return {"large": large, "small": small}
+
+
+def _bytes(kind: str, sizes: str) -> int:
+    return BYTES.get(kind, 4) * math.prod(int(size) for size in sizes.split(",") if size)
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))

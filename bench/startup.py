@@ -1,0 +1,139 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What stands between a command and its work: help, first step, compiling and saving: `python bench/startup.py`.
+
+The first two lines are seconds against a limit, 2 and 20; the others compare a warm compilation cache with a cold one
+(trace and compile of a training step of base shape), and what a save holds up the loop with one that is waited for.
+Common flags: bench/side_by_side.py.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import side_by_side
+from side_by_side import Case
+
+from xlkd import door
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["--child"]:
+        return _child(*arguments[1:])
+    flags = side_by_side.flags(arguments)
+    with tempfile.TemporaryDirectory(prefix="xlkd-bench-") as folder:
+        cases = [
+            Case("`xlkd.main --help`, against 2 s", lambda: (_help, lambda: 2.0), 1.0, warm=1),
+            Case("warm start to first step, against 20 s", lambda: _first_step(flags, folder), 1.0, warm=1),
+            Case("trace + compile, warm, unrolled", lambda: _compiling(flags, folder, "unrolled"), 2.5, True, 1),
+            Case("trace + compile, warm, scanned", lambda: _compiling(flags, folder, "scanned"), 5.0, True, 1),
+            Case("asynchronous save, against waiting", lambda: _saving(flags, folder), 10.0, True),
+        ]
+        side_by_side.judge("start-up", cases, flags)
+
+
+def _help() -> None:
+    subprocess.run([sys.executable, "-m", "xlkd.main", "--help"], cwd=ROOT, check=True, capture_output=True)
+
+
+def _first_step(flags: side_by_side.Flags, folder: str):
+    """The embedded default, its caches warm after the first call, until its first step stands in metrics.jsonl."""
+
+    def ours() -> float:
+        workdir = tempfile.mkdtemp(dir=folder)
+        command = [sys.executable, "-m", "xlkd.main", "--config=configs/gxlt.py", f"--workdir={workdir}/run"]
+        command += ["--config.log.every=1"]
+        if flags.quick:
+            command += ["--config.english.data.train=atlas?split=train&size=4&languages=en&facts=2"]
+            command += ["--config.english.data.eval="]
+        environment = os.environ | {"XLKD_CACHE": f"{folder}/cache"}
+        begun, done = time.perf_counter(), pathlib.Path(workdir, "run/stages/01-english/metrics.jsonl")
+        child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            while not (done.exists() and done.stat().st_size):
+                if child.poll() is not None:
+                    raise RuntimeError(f"ended with {child.returncode} before its first step")
+                time.sleep(0.02)
+            return time.perf_counter() - begun
+        finally:
+            child.kill()
+            child.wait()
+
+    return ours, lambda: 20.0
+
+
+def _compiling(flags: side_by_side.Flags, folder: str, layers: str):
+    shape = "tiny" if flags.quick else "base"
+
+    def seconds(cache: str) -> float:
+        command = [sys.executable, __file__, "--child", shape, layers, cache]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+
+    warm = f"{folder}/{layers}"
+    seconds(warm)
+    return lambda: seconds(warm), lambda: seconds(tempfile.mkdtemp(dir=folder))
+
+
+def _child(shape: str, layers: str, cache: str) -> None:
+    """Prints the seconds to trace and compile a step of 4×128; nothing is computed."""
+    import jax
+    import models
+
+    from xlkd.methods import finetune
+    from xlkd.models.encoder import Encoder
+    from xlkd.train import optim, state, step
+
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5 if shape != "tiny" else 0)
+    of = models.architecture(shape)
+    stage = models.stage("finetune.py", "finetune")
+    method, adam = finetune.build(stage, Encoder(of, scan=layers == "scanned")), optim.optimizer(stage.optim)
+    begun = time.perf_counter()
+    given = jax.eval_shape(lambda: state.create(method, models.start(of), adam, 0))
+    function = step.make(method, adam, optim.schedule(stage.optim, 1000), seed=0, clip_norm=1.0)
+    batch = models.questions(4, 128, of.vocab_size)
+    jax.jit(function, donate_argnums=0).lower(given, batch, ()).compile()
+    print(time.perf_counter() - begun)
+
+
+def _saving(flags: side_by_side.Flags, folder: str):
+    """What the call takes; moments are random, since zeros would compress."""
+    import jax
+    import models
+    import numpy as np
+
+    from xlkd.methods import finetune
+    from xlkd.models.encoder import Encoder
+    from xlkd.train.checkpoint import Checkpoints
+
+    of = models.architecture("tiny" if flags.quick else "6x384")
+    stage = models.stage("finetune.py", "finetune")
+    trainer = models.Trainer(finetune.build(stage, Encoder(of)), models.start(of), stage)
+    random = np.random.default_rng(0)
+    state = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype) if x.ndim else x, trainer.state)
+    state = jax.device_put(state)
+    checkpoints = Checkpoints(pathlib.Path(tempfile.mkdtemp(dir=folder)), lambda: None)
+    steps = iter(range(1, 1000))
+
+    def save(wait: bool) -> float:
+        step = next(steps)
+        begun = time.perf_counter()
+        checkpoints.save(step, state, wait=wait)
+        blocked = time.perf_counter() - begun
+        while step not in checkpoints.steps():
+            time.sleep(0.05)
+        return blocked
+
+    return lambda: save(wait=False), lambda: save(wait=True)
+
+
+if __name__ == "__main__":
+    sys.exit(door.run(main))

@@ -1,0 +1,235 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes are one run: how they meet, and a pod on this machine that is killed, stopped and gone on with."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import toy_models
+
+from xlkd.errors import Stopped, UserError
+from xlkd.train import distributed
+
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+}
+
+
+def flags(**given):
+    return {"coordinator": "host:8476", "processes": "2", "process": "1"} | given
+
+
+def test_three_flags():
+    assert distributed._flags(flags()) == ("host:8476", 2, 1)
+    assert distributed._flags(flags(coordinator="[::1]:80"))[0] == "[::1]:80"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"coordinator": "host:8476"}, "--processes is missing"),
+        (flags(coordinator="host"), "is not HOST:PORT"),
+        (flags(coordinator="host:99999"), "is not HOST:PORT"),
+        (flags(processes="two"), "--processes=two is not a whole number"),
+        (flags(process="2"), "--process=2 is none of 0 to 1"),
+    ],
+)
+def test_flags_that_are_refused(given, says):
+    with pytest.raises(UserError, match=says):
+        distributed._flags(given)
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind"),
+    [
+        ({}, None),
+        (SLURM, "slurm"),
+        (SLURM | {"SLURM_NTASKS": "1"}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, None),  # a shell inside an allocation
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, "gketpu"),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, "gketpu"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
+    ],
+)
+def test_what_the_environment_says(environment, kind, monkeypatch):
+    monkeypatch.setattr(distributed, "_tpu_machine", lambda: False)
+    assert distributed.kind_of(environment) == kind
+
+
+def test_a_tpu_machine_without_a_word_in_the_environment(monkeypatch):
+    monkeypatch.setattr(distributed, "_tpu_machine", lambda: True)
+    assert distributed.kind_of({}) == "gcetpu"
+    assert distributed.kind_of({"TPU_SKIP_MDS_QUERY": "1"}) is None
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return found.getsockname()[1]
+
+
+def met(monkeypatch, *members, within=1.0):
+    """What each (processes, process) of a roll call hears; None where it goes on."""
+    monkeypatch.setattr(distributed, "COME", within)
+    port, heard = free_port(), {}
+
+    def meet(processes, process):
+        try:
+            heard[process] = distributed._meet(f"localhost:{port}", processes, process)
+        except Stopped as error:
+            heard[process] = str(error)
+
+    threads = [threading.Thread(target=meet, args=member) for member in members]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return heard
+
+
+def test_all_come(monkeypatch):
+    assert met(monkeypatch, (3, 0), (3, 1), (3, 2), within=60) == {0: None, 1: None, 2: None}
+
+
+def test_who_does_not_come_is_named_to_all_that_came(monkeypatch):
+    heard = met(monkeypatch, (4, 0), (4, 2), within=2)
+    says = "2 of 4 processes came within 2 s, missing: 1, 3; start the same command on every host"
+    assert heard == {0: says, 2: says}
+
+
+def test_nobody_is_at_the_coordinator(monkeypatch):
+    assert met(monkeypatch, (2, 1))[1].startswith("1 of 2 processes came within 1.0 s: process 0 is not at localhost:")
+
+
+def test_processes_that_count_differently(monkeypatch):
+    heard = met(monkeypatch, (3, 0), (2, 1), within=30)
+    assert "process 1 was started as one of 2, process 0 as one of 3" in heard[0] == heard[1]
+
+
+def test_a_port_that_is_taken():
+    with socket.create_server(("", 0)) as taken, pytest.raises(UserError, match="name a free one"):
+        distributed._call(taken.getsockname()[1], 2)
+
+
+def test_one_process_imports_nothing():
+    code = "import sys; from xlkd.train import distributed as d; print(d.first(), d.several(), 'jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "False"]
+    with distributed.joined({}):
+        assert distributed.once("name", lambda: 3) == 3
+
+
+FLAGS = [
+    "--config=configs/gxlt.py",
+    "--config.stages=skd",
+    "--config.method.generations=fixed",  # so that targets are kept, by several processes too
+    "--config.data.train=atlas?split=train&size=16&languages=en,de&facts=2",
+    "--config.data.eval=atlas?split=test&size=4&languages=en,de&facts=2&pairs=all",
+    "--config.data.batch=8",
+    "--config.data.buckets=1",
+    "--config.task.max_length=96",
+    "--config.encoder.layers_as=scanned",
+    "--config.budget.epochs=4",
+    "--config.save.every=4",
+    "--config.log.every=1",
+    "--config.optim.lr=1e-4",
+]
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return toy_models.span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
+
+
+def start(model, workdir, processes):
+    """Four devices in all."""
+    main = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--config.start={model}", f"--workdir={workdir}"]
+    environment = os.environ | {
+        "XLKD_CACHE": str(workdir.parent / f"cache-{workdir.name}"),
+        "XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    if processes > 1:
+        pod = [toy_models.ROOT / "launch" / "local_pod.sh", f"--processes={processes}", f"--devices={4 // processes}"]
+        main = [*pod, "--", *main]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(main, env=environment, cwd=toy_models.ROOT, text=True, **pipes)
+
+
+def steps(workdir):
+    try:
+        file = workdir / "stages" / "01-skd" / "metrics.jsonl"
+        return {line["step"]: line for line in map(json.loads, file.read_text().splitlines())}
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def signalled(process, workdir, number, at, member):
+    """What a run says whose member got a signal when it had passed a step; and the seconds that it took to end."""
+    while process.poll() is None and max(steps(workdir), default=0) < at:
+        time.sleep(0.01)
+    os.kill(pid_of(workdir, member), number)
+    since = time.monotonic()
+    output = process.communicate()[0]
+    return output, time.monotonic() - since
+
+
+def pid_of(workdir, member) -> int:
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if "python" in words[0] and f"--workdir={workdir}" in words and f"--process={member}" in words:
+            return int(folder.name)
+    raise AssertionError("the process is no more: it ended before it was to be killed")
+
+
+def test_a_pod_is_killed_goes_on_is_stopped_and_ends_as_one_process(model, tmp_path):
+    whole, pod = tmp_path / "whole", tmp_path / "pod"
+    alone = start(model, whole, 1)
+    output = alone.communicate()[0]
+    assert alone.returncode == 0, output
+
+    killed = start(model, pod, 2)
+    output, seconds = signalled(killed, pod, signal.SIGKILL, 6, member=1)
+    assert killed.returncode == 75, output
+    assert "process 1 of 2 was killed (signal 9)" in output
+    assert "another process of this run ended; the same command goes on" in output
+    assert "Traceback" not in output
+    assert "Check failure" not in output
+    assert seconds < 60
+
+    stopped = start(model, pod, 2)
+    output, _ = signalled(stopped, pod, signal.SIGTERM, 12, member=1)
+    assert stopped.returncode == 75, output
+    assert "restored step" in output
+    assert "64 targets there, 0 to make" in output
+    assert "SIGTERM: saved at step" in output
+
+    last = start(model, pod, 1)
+    output = last.communicate()[0]
+    assert last.returncode == 0, output
+    assert "restored step" in output
+
+    expected, found = steps(whole), steps(pod)
+    assert list(found) == list(expected) == list(range(1, 33)), "every step once"
+    for step in range(1, 21):
+        assert found[step]["loss"] == pytest.approx(expected[step]["loss"], rel=1e-5), step
+    assert (pod / "report.html").exists()
+    assert not list((pod / "stages" / "01-skd").glob("evaluation/.*")), "nothing half written"

@@ -1,0 +1,221 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The door `plan`: what it says before a run is what the run then finds, and what does not fit is told with a way out."""
+
+import json
+import pathlib
+
+import pytest
+from toy_models import RECORD, span_model
+
+from xlkd import main, plan
+from xlkd.errors import DONE, USER_INPUT, UserError
+from xlkd.train import accelerators, loop, machine
+from xlkd.train.program import fitted, needed
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    """A tiny config of two stages: English, then self-distillation from it."""
+    base = tmp_path_factory.mktemp("plan")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XLKD_CACHE", str(base / "cache"))
+    model = span_model(base, RECORD)
+    (model / "model.safetensors").rename(base / "weights")  # a plan reads none
+    yield [
+        "--config=configs/gxlt.py",
+        f"--config.encoder.path={model}",
+        "--config.stages=english,skd",
+        "--config.task.max_length=64",
+        "--config.task.doc_stride=24",
+        "--config.english.data.train=atlas?split=train&languages=en&size=40",
+        "--config.english.data.eval=",
+        "--config.data.train=atlas?split=train&languages=en,es,ru&size=24",
+        "--config.data.eval=atlas?split=test&languages=en,es&size=4",
+        "--config.data.batch=8",
+        "--config.data.buckets=1",
+        "--config.method.generations=fixed",
+    ]
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def planned(flags, tmp_path_factory):
+    """The plan for this machine, and every size that compiling told."""
+    sizes, patch = [], pytest.MonkeyPatch()
+    patch.setattr(loop, "memory", lambda compiled, memory=loop.memory: sizes.append(memory(compiled)) or sizes[-1])
+    file = tmp_path_factory.mktemp("planned") / "plan.json"
+    assert plan.main([*flags, f"--json={file}"]) == DONE
+    patch.undo()
+    return json.loads(file.read_text()), sizes
+
+
+def test_every_stage_is_planned_though_none_has_run(planned):
+    english, skd = planned[0]["stages"]
+    assert english["start"].endswith("/model")
+    assert skd["start"] == "english"
+    assert english["parameters"] == skd["parameters"]
+    assert set(english["parameters"]) == {"embeddings", "layers", "span"}
+    assert english["steps"] == sum(bucket["steps"] for bucket in english["buckets"])
+    assert english["data"]["padding"] <= english["data"]["padding_at_longest"]
+    assert english["data"]["features_bytes"] > 0
+    assert skd["data"]["evaluated_rows"] == {"eval": 8}
+    assert planned[0]["fits"]
+
+
+def test_a_plan_says_what_the_run_finds(planned, flags, tmp_path, monkeypatch):
+    """The bytes of the run's own compiled step, and its steps."""
+    found = []
+    monkeypatch.setattr(
+        loop, "memory", lambda compiled, memory=loop.memory: found.append(memory(compiled)) or found[-1]
+    )
+    model = next(flag.partition("=")[2] for flag in flags if ".encoder.path" in flag)
+    weights = pathlib.Path(model) / "model.safetensors"
+    weights.symlink_to(pathlib.Path(model).parent / "weights")
+    try:
+        main.main([*flags, "--config.stages=english", f"--workdir={tmp_path / 'run'}"])
+    finally:
+        weights.unlink()
+    english = planned[0]["stages"][0]
+    assert max(found) == english["memory"]["program"]
+    results = json.loads((tmp_path / "run" / "stages" / "01-english" / "results.json").read_text())
+    assert results["steps"] == english["steps"]
+    assert results["parameters"] == sum(english["parameters"].values())
+
+
+def test_parts_of_the_memory_add_up(planned):
+    for stage in planned[0]["stages"]:
+        memory = stage["memory"]
+        assert sum(memory["parts"].values()) == memory["total"]
+        count = sum(stage["parameters"].values())
+        assert memory["parts"]["parameters"] == 4 * count
+        assert memory["parts"]["moments"] == 8 * count + 4
+        assert memory["parts"]["teacher"] == (4 * count if stage["stage"] == "skd" else 0)
+
+
+def test_work_is_counted_by_formula(planned):
+    """Three forward passes a step, of real tokens and of all positions."""
+    english = planned[0]["stages"][0]
+    (bucket,) = english["buckets"]
+    rows, *_, length = bucket["shape"].split()
+    one = 2 * int(length) * (8 * 16**2 + 4 * 16 * 32 + 4 * int(length) * 16)
+    assert english["flops"]["step_padded"] == pytest.approx(3 * int(rows) * bucket["steps"] * one)
+    assert english["flops"]["step"] < english["flops"]["step_padded"]
+
+
+def test_a_kept_teacher_pays_by_how_often_it_is_used(planned):
+    teacher = planned[0]["stages"][1]["teacher"]
+    assert (teacher["kind"], teacher["uses"]) == ("kept", 3)
+    assert teacher["share"] == pytest.approx(1 / 3)
+    assert teacher["gain"] == pytest.approx(1.2), "E(3 + r) / (3E + r) with r = 1, E = 3"
+    assert teacher["bytes"] == 8 * planned[0]["stages"][1]["data"]["tokens"]
+
+
+def test_time_here_is_timed(planned):
+    time = planned[0]["stages"][0]["time"]
+    assert planned[0]["machine"]["measured"]
+    assert 0 < time["mfu"] < time["mfu_padded"]
+    assert planned[0]["seconds"] == pytest.approx(sum(stage["time"]["seconds"] for stage in planned[0]["stages"]))
+    assert planned[0]["cost"] is None
+
+
+def test_lines_for_people(planned):
+    text = "\n".join(plan.lines(planned[0]))
+    assert "stage skd: gxlt from english" in text
+    assert "kept: each target is used 3 times, 1.20× less work" in text
+    assert "MFU" in text
+
+
+def test_another_machine_is_assumed_and_priced(flags, tmp_path, capsys):
+    few = [*flags, "--config.stages=english"]
+    assert plan.main([*few, "--device=v5e", f"--json={tmp_path / 'a.json'}"]) == DONE
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["machine"]["flops"] == 197e12
+    assert found["cost"] == pytest.approx(1.20 * found["seconds"] / 3600)
+    time = found["stages"][0]["time"]
+    assert time["mfu_padded"] < machine.EFFICIENCY, "AdamW's traffic is on top"
+    assert "assumed 35% of the peak" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_told_with_a_way_out(flags, monkeypatch, capsys):
+    """The device is made so small that rematerialisation decides."""
+    few = [*flags, "--config.stages=english", "--config.data.batch=32", "--device=v5e"]
+    whole = plan_of(few, monkeypatch)["stages"][0]["memory"]["total"]
+    shrunk = {"v5e": accelerators.TABLE["v5e"].__class__(("TPU v5 lite",), 197e12, 0.95 * whole, 819e9)}
+    monkeypatch.setattr(accelerators, "TABLE", accelerators.TABLE | shrunk)
+    assert plan.main(few) == USER_INPUT
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("does not fit"))
+    assert "needs 1.1× the memory" in line
+    assert "config.encoder.remat=full" in line
+
+
+def plan_of(flags, monkeypatch):
+    given, overrides = plan.door.split(flags, plan.FLAGS)
+    return plan.plan(plan.settings.override(plan.settings.read(given["config"]), overrides), given)
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [
+        (
+            {"total": 300, "of": 100, "tried": [{"change": "config.a=1", "total": 90, "fits": True}]},
+            "does not fit: needs 3.0× the memory (300 B of 100 B a device); fits with config.a=1",
+        ),
+        (
+            {"total": 300, "of": 100, "tried": [{"change": "config.a=1", "total": 150, "fits": False}]},
+            "not enough: config.a=1 1.5×; take a smaller config.data.batch, or more devices and config.mesh.fsdp",
+        ),
+    ],
+)
+def test_the_line_of_what_does_not_fit(memory, said):
+    assert said in plan.does_not_fit(memory)
+
+
+@pytest.mark.parametrize(
+    ("topology", "shape"), [("v5e-64", ("v5e", "8x8")), ("v6e-16", ("v6e", "4x4")), ("v5p:2x2x4", ("v5p", "2x2x4"))]
+)
+def test_names_of_pods(topology, shape):
+    assert machine._shape(topology) == shape
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "no --config"),
+        (["--config=configs/gxlt.py", "--device=h1000"], "no device 'h1000' in the table"),
+        (["--config=configs/gxlt.py", "--efficiency=2"], "is no share"),
+        (["--config=configs/gxlt.py", "--topology=v5e-63"], "no shape known for v5e-63; v5e-16, v5e-32"),
+        (["--config=configs/gxlt.py", "--topology=pod"], "for example v5e-64"),
+        (["--config=configs/gxlt.py", "--topology=v5e-64", "--chips=4"], "leave out --device and --chips"),
+        (["--config=configs/gxlt.py", "--chip=4"], "cannot read '--chip=4'"),
+    ],
+)
+def test_what_is_wrong_with_the_flags(given, said):
+    with pytest.raises(UserError) as told:
+        plan.main(given)
+    assert said in str(told.value)
+
+
+def test_what_a_step_takes_whatever_its_size_is_told_apart():
+    assert fitted({100.0: 3.0, 300.0: 7.0}) == (1.0, 50.0)
+    assert fitted({100.0: 2.0}) == (0.0, 50.0)
+    assert fitted({100.0: 1.0, 300.0: 6.0}) == (0.0, 50.0), "nothing is paid for less than nothing"
+    assert fitted({100.0: 7.0, 300.0: 6.0}) == (0.0, 50.0), "noise"
+
+
+def test_a_compiler_that_refuses_says_how_much_it_needs():
+    refusal = "RESOURCE_EXHAUSTED: … (411.32G) exceeds available HBM (15.75G) by 395.57G"
+    assert needed(refusal) == int(411.32 * 2**30)
+    assert needed("INTERNAL: something else") == 0
+
+
+def test_kinds_of_devices_are_told_apart():
+    names = {"TPU v5 lite": 197e12, "TPU v5p": 459e12, "TPU v5": 459e12, "TPU v6 lite": 918e12, "TPU v4": 275e12}
+    names |= {"NVIDIA H100 80GB HBM3": 989e12, "TPU7x": 2307e12 / 2}
+    assert {name: accelerators.of_kind(name).flops for name in names} == names
+    assert accelerators.of_kind("cpu") is None
+
+
+def test_sizes_and_counts():
+    assert [plan.size(n) for n in (12, 2048, 3 * 2**30)] == ["12 B", "2 KiB", "3 GiB"]
+    assert [plan.flops(n) for n in (5e9, 1.5e12)] == ["5 GFLOP", "1.5 TFLOP"]
