@@ -163,7 +163,8 @@ def _total(found: Mapping[str, Any]) -> Iterator[str]:
     from xlkd.train.progress import duration
 
     if not found["fits"]:
-        yield "a stage does not fit; no time is predicted for it"
+        yield "a stage does not fit, so that no time is predicted"
+        return
     yield f"in all {duration(found['seconds'])} of steps and evaluation, {found['chip_hours']:.3g} device hours"
     if found["cost"] is not None:
         yield f"about ${found['cost']:,.2f} at ${found['price']:.2f} a chip-hour ({found['prices']})"

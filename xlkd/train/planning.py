@@ -83,7 +83,8 @@ class Planner:
         found = program.memory(dearest)
         found |= {"shape": str(dearest), "of": self.machine.memory, "fits": found["total"] <= self.machine.memory}
         if not found["fits"]:
-            found["tried"] = [self._tried(program, dearest, change) for change in program.changes()]
+            changes = program.changes(found["total"] / self.machine.memory)
+            found["tried"] = [self._tried(program, dearest, change) for change in changes]
         return found
 
     def _tried(self, program: Program, shape: Shape, change: Mapping[str, Any]) -> Record:

@@ -90,15 +90,16 @@ class Program:
         parts = self.share | {"gradients": gradients, "batch and activations": rest - gradients}
         return {"program": program, "total": sum(parts.values()), "parts": parts}
 
-    def changes(self) -> list[dict[str, Any]]:
-        """What may make a program fit, least costly first."""
+    def changes(self, over: float) -> list[dict[str, Any]]:
+        """What may make a program fit that needs `over` times the memory, least costly first."""
         config, count = self._config, self.mesh.size
         tries: list[dict[str, Any]] = [{"encoder.remat": "full"}] if config.encoder.remat != "full" else []
         if count > 1 and config.mesh.get("fsdp", 1) == 1:
             tries.append({"mesh.data": 1, "mesh.fsdp": count})
         most = config.data.batch // meshes.row_shards(self.mesh)
-        parts = [n for n in range(2 * config.optim.micro_batches, most + 1) if most % n == 0]
-        return tries + [{"optim.micro_batches": n} for n in dict.fromkeys(parts[:1] + parts[-1:])]
+        parts = [n for n in range(config.optim.micro_batches + 1, most + 1) if most % n == 0]
+        enough = [n for n in parts if n > 1.3 * over * config.optim.micro_batches] or parts[-1:]
+        return tries + [{"optim.micro_batches": n} for n in enough[:1]]
 
     def changed(self, change: Mapping[str, Any]) -> Program:
         config = self._config.copy_and_resolve_references()
