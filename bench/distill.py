@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _material(flags: side_by_side.Flags):
-    import material
     import models
+    import real_batches
 
     changes = {"data__batch": 8, "data__buckets": 8, "method__coefficient_group": 0}
     if "xquad" in flags.rest:
@@ -58,7 +58,7 @@ def _material(flags: side_by_side.Flags):
     if "tokenizer" in flags.rest:
         changes["encoder__path"] = flags.rest["tokenizer"]
     stage = models.stage("gxlt.py", "skd", start="encoder", **changes)
-    read = material.read(stage)
+    read = real_batches.read(stage)
     stage.budget.epoch_steps, stage.budget.epoch_starts = read.plan.steps_per_epoch, (0,)
     stage.budget.steps = EPOCHS * read.plan.steps_per_epoch
     return stage, read
@@ -86,33 +86,36 @@ def _trainer(flags: side_by_side.Flags, stage, vocabulary: int, teacher: str = "
 
 def peers(flags: side_by_side.Flags, stage, read, count: int, pad_to: int):
     """Ours in buckets, and PyTorch with batches of as many rows."""
-    import material
     import models
     import peer
+    import real_batches
 
     trainer, of = _trainer(flags, stage, read.vocabulary)
-    steps, theirs = material.bucketed(read, count), material.shuffled(read, count, pad_to)
+    steps, theirs = real_batches.bucketed(read, count), real_batches.shuffled(read, count, pad_to)
     batches = models.place([read.batch(step) for step in steps])
     tensors = [peer.tensors(read.batch(step)) for step in theirs]
     student, teacher = (peer.span_model(of, trainer.state.variables.params) for _ in range(2))
     torch = peer.Trainer(student, peer.self_distillation(teacher, stage.method.temperature), stage.optim.lr)
-    print(f"padding: {material.padding(steps, read)} in buckets, {material.padding(theirs, read)} there", flush=True)
+    print(
+        f"padding: {real_batches.padding(steps, read)} in buckets, {real_batches.padding(theirs, read)} there",
+        flush=True,
+    )
     return lambda: trainer.over(batches), lambda: torch.over(tensors)
 
 
 def kept(flags: side_by_side.Flags, stage, read, count: int, teacher: str = "6x384"):
     """Three epochs over the same batches: the answers made, written and read, or asked for within each step."""
     import jax
-    import material
     import models
     import numpy as np
+    import real_batches
 
     from xlkd.data.targets import Targets
 
     stage = stage.copy_and_resolve_references()
     stage.method.generations = "fixed"
     trainer, _ = _trainer(flags, stage, read.vocabulary, teacher)
-    steps = material.bucketed(read, max(count, 1))
+    steps = real_batches.bucketed(read, max(count, 1))
     batches = models.place([read.batch(step) for step in steps])
     folder = tempfile.TemporaryDirectory(prefix="xlkd-bench-")
 

@@ -40,16 +40,16 @@ def main(arguments: list[str]) -> None:
 def epoch(flags: side_by_side.Flags, count: int, buckets: bool):
     """So many steps of an epoch: answers that are there, and answers that are asked for."""
     import jax
-    import material
     import models
     import numpy as np
+    import real_batches
 
     from xlkd.methods import mblm
     from xlkd.methods.finetune import last
     from xlkd.models.encoder import Encoder
 
     stage = _stage(flags)
-    read = material.read(stage)
+    read = real_batches.read(stage)
     stage.task.labels = tuple(read.features["labels"].tolist())
     stage.budget.steps = 1000
     of = models.architecture("tiny" if flags.quick else "12x384", 0.1, read.vocabulary)
@@ -63,8 +63,8 @@ def epoch(flags: side_by_side.Flags, count: int, buckets: bool):
     def targets(logits):
         return {"teacher": logits, "taught": rows}
 
-    padded = material.shuffled(read, count, LENGTH)
-    steps = material.bucketed(read, count) if buckets else padded
+    padded = real_batches.shuffled(read, count, LENGTH)
+    steps = real_batches.bucketed(read, count) if buckets else padded
     batches, theirs_batches = (models.place([read.batch(step) for step in of]) for of in (steps, padded))
     known = [targets(jax.device_get(forward(teacher, batch))) for batch in batches]
 

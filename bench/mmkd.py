@@ -56,16 +56,16 @@ def real(flags: side_by_side.Flags):
     """Batches of a source; there, every view of every row padded to 128."""
     import dataclasses
 
-    import material
     import models
+    import real_batches
 
     from xlkd.tasks import Draw
 
     stage = models.stage("mmkd.py:own", "full", **_data(flags))
     count = 2 if flags.quick else door.whole(flags.rest, "steps", 16)
-    read = material.read(stage)
+    read = real_batches.read(stage)
     length = stage.task.max_length
-    steps, others = material.bucketed(read, count), material.shuffled(read, count, length)
+    steps, others = real_batches.bucketed(read, count), real_batches.shuffled(read, count, length)
     words = max(dict(step.shape.lengths)["words"] for step in steps)
     longest = dict.fromkeys(read.plan.lengths, length) | {"words": words}
     task = dataclasses.replace(read.task, tlm_labels="all")

@@ -122,9 +122,9 @@ def test_killed_and_started_again_ends_with_the_same_bits(whole, folder):
         np.testing.assert_array_equal(exported(workdir)[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("parts", [1, 4])
 def test_eight_devices_draw_the_same_mixtures(whole, folder, parts):
-    """Branches on one part of the mesh or spread over several; two over four are filled up with copies."""
+    """Branches on one part of the mesh, or two spread over four, which are filled up with copies."""
     finish(folder, folder / f"eight-{parts}", f"--config.mesh.branch={parts}", devices=8)
     for a, b in zip(lines(whole[0]), lines(folder / f"eight-{parts}"), strict=True):
         np.testing.assert_allclose(a["zero_shot"], b["zero_shot"], rtol=1e-5)

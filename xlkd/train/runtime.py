@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import time
 
 from xlkd.data import cache
@@ -14,10 +15,11 @@ from xlkd.train import accelerators
 
 
 def prepare() -> None:
-    """The persistent compilation cache on, and quiet loggers; before the first device call."""
+    """The persistent compilation cache on, ours unless JAX's variable names one; before the first device call."""
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder() / cache.COMPILED))
+    named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    jax.config.update("jax_compilation_cache_dir", named or str(cache.folder() / cache.COMPILED))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
