@@ -66,7 +66,7 @@ def gxlt(c: ConfigDict) -> ConfigDict:
 
 def embedded(c: ConfigDict) -> ConfigDict:
     c = gxlt(atlas(c))
-    c.english.data.train = c.data.train
+    c.english.data.train = "atlas?split=train&languages=en&size=10240"
     c.english.data.eval = f"atlas?split=validation&languages={TESTED}&size=60"
     c.english.encoder = ConfigDict({"dropout": 0.0})
     c.encoder.dropout = 0.1
@@ -74,7 +74,7 @@ def embedded(c: ConfigDict) -> ConfigDict:
     c.data.eval = f"atlas?split=test&languages={TESTED}&size=80&pairs=all"
     c.data.ntl = 1
     c.optim.lr = 2e-4
-    c.budget.epochs = 3
+    c.budget.epochs = 2
     c.english.optim = ConfigDict({"lr": 5e-4})
     return c
 
