@@ -23,6 +23,7 @@ FLAGS = [
     "--config.data.batch=8",
     "--config.task.max_length=96",
     "--config.method.coefficient_group=2",
+    "--config.budget.epochs=3",
     "--config.save.every=4",
     "--config.log.every=1",
     "--config.optim.lr=1e-2",
