@@ -66,7 +66,10 @@ def plain_answer(model, tokenizer, torch, question, context) -> str:
                 if not inside or e < s or e - s + 1 > LONGEST or most_context(window[s - before]) != number:
                     continue
                 score = float(out.start_logits[0, s] + out.end_logits[0, e])
-                begin, stop = c["offset_mapping"][window[s - before]][0], c["offset_mapping"][window[e - before]][1]
+                offsets, last = c["offset_mapping"], window[e - before]
+                begin, stop = offsets[window[s - before]][0], offsets[last][1]
+                if last + 1 < len(offsets):  # a lone ▁ claims the first character of the next piece too
+                    stop = min(stop, offsets[last + 1][0])
                 found.append((-score, number, rank_s, rank_e, context[begin:stop].strip()))
     return min(found)[-1] if found else None
 
