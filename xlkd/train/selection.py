@@ -56,8 +56,9 @@ def rule(config, sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
     if not looked_at:
         what = f"keep={name} finds no rows in {', '.join(sorted(languages or ()))}"
         raise UserError(what, f"config.data.{chosen}", "name a set that has some")
-    unseen = {tag for row in looked_at for tag in _of(row)} - set(config.task.get("languages", ()) or supervised)
-    if config.task.get("languages", ()) and unseen:
+    named = set(config.task.get("languages", ()))
+    unseen = {tag for row in looked_at for tag in _of(row)} - named
+    if named and unseen:
         what = f"keep=best would choose by labels in {', '.join(sorted(unseen))}, which are called zero-shot"
         raise UserError(what, "config.eval.keep", "choose supervised, english or last")
     return found
