@@ -35,6 +35,7 @@ def flags(tmp_path_factory):
         "--config.data.batch=8",
         "--config.data.buckets=1",
         "--config.method.generations=fixed",
+        "--config.budget.epochs=3",
     ]
     patch.undo()
 
