@@ -71,14 +71,14 @@ def _row(total, lengths: np.ndarray) -> str:
 def _lengths(given: dict[str, str]) -> np.ndarray:
     import models
 
-    from xlkd.train import stage as stages
-    from xlkd.train import start
+    from xlkd.train import material, start
+    from xlkd.train.progress import Log
 
     changes = {"data__eval": "", "task__max_length": door.whole(given, "max_length", 384)}
     changes |= {"data__train": given["data"]} if "data" in given else {}
     changes |= {"encoder__path": given["tokenizer"]} if "tokenizer" in given else {}
     stage = models.stage("finetune.py", "finetune", **changes)
-    plan = stages.material(stage, start.weights(stage, {}, None), None, stages.Log()).plan
+    plan = material.training(stage, start.weights(stage, {}, None), None, Log()).plan
     return plan.lengths[plan.view]
 
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from xlkd.data.batches import Planned, Shape
 from xlkd.tasks import Draw
-from xlkd.train import stage as stages
-from xlkd.train import start, trimming
+from xlkd.train import material, start, trimming
 from xlkd.train.progress import Log
 
 
@@ -41,25 +40,25 @@ def read(stage) -> Material:
     """The training rows of a stage; the vocabulary is cut to what they use, as `encoder.trim_vocab` does."""
     log = Log()
     weights = start.weights(stage, {}, None)
-    weights = trimming.trimmed(weights, stages.every_row(stage))
-    found = stages.material(stage, weights, start.other(stage), log)
+    weights = trimming.trimmed(weights, material.every_row(stage))
+    found = material.training(stage, weights, start.other(stage), log)
     return Material(found.task, found.features, found.plan, weights.architecture.vocab_size)
 
 
-def bucketed(material: Material, count: int) -> list[Planned]:
+def bucketed(found: Material, count: int) -> list[Planned]:
     """So many full steps of an epoch, each bucket in its share."""
-    steps = [material.plan.at(step) for step in range(material.plan.steps_per_epoch)]
+    steps = [found.plan.at(step) for step in range(found.plan.steps_per_epoch)]
     return evenly([step for step in steps if (step.index >= 0).all()], count, lambda step: step.shape.lengths[0][1])
 
 
-def shuffled(material: Material, count: int, pad_to: int = 0) -> list[Planned]:
+def shuffled(found: Material, count: int, pad_to: int = 0) -> list[Planned]:
     """So many batches of rows in any order, padded to one length, or each to its longest row (0)."""
-    rows, size = material.plan.rows, material.plan.batch
+    rows, size = found.plan.rows, found.plan.batch
     order = np.random.default_rng(0).permutation(rows)[: rows // size * size].reshape(-1, size)
-    view = material.plan.view
+    view = found.plan.view
 
     def planned(index: np.ndarray) -> Planned:
-        return Planned(index, Shape(size, ((view, pad_to or int(material.lengths[index].max())),)))
+        return Planned(index, Shape(size, ((view, pad_to or int(found.lengths[index].max())),)))
 
     return evenly([planned(index) for index in order], count, lambda step: step.shape.lengths[0][1])
 
@@ -72,7 +71,7 @@ def evenly(steps: Sequence[Planned], count: int, by: Any) -> list[Planned]:
     return [chosen[i] for i in np.random.default_rng(1).permutation(count)]
 
 
-def padding(steps: Sequence[Planned], material: Material) -> str:
+def padding(steps: Sequence[Planned], found: Material) -> str:
     """For the title of a table: how much of these batches is padding."""
-    real = sum(int(material.lengths[step.index].sum()) for step in steps)
+    real = sum(int(found.lengths[step.index].sum()) for step in steps)
     return f"{1 - real / sum(step.shape.rows * step.shape.lengths[0][1] for step in steps):.0%}"

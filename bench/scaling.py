@@ -84,7 +84,7 @@ def _child(shape: str, axis: str, devices: str) -> None:
     rows, length = (8, 16) if shape == "tiny" else (8, 128)
     batch = meshes.place_batch(mesh, models.questions(rows, length, of.vocab_size), rows)
     function = step.make(method, adam, optim.schedule(stage.optim, 1000), seed=0, clip_norm=1.0)
-    jitted = jax.jit(function, donate_argnums=0, out_shardings=(placed, meshes.replicated(mesh)))
+    jitted = jax.jit(meshes.traced(mesh, function), donate_argnums=0, out_shardings=(placed, meshes.replicated(mesh)))
     compiled = jitted.lower(begun, batch, ()).compile()
     times = []
     for _ in range(4):

@@ -275,6 +275,18 @@ def test_golden_running_statistics(name):
         close(new.variance, golden[f"projector_sentence_bn1_var_{key}"])
 
 
+def test_running_statistics_move_by_a_tenth_and_take_the_mean_of_the_groups():
+    x, rows = jnp.array([[1.0], [3.0], [99.0], [10.0], [14.0]]), np.array([1, 1, 0, 1, 1], bool)
+    start = align.Statistics(np.array([100.0]), np.array([50.0]))
+    y, new = align.batch_norm(x, rows, start, group=2, scale=3.0, bias=1.0)
+    close(y[rows, 0], [-2, 4, -2, 4], atol=1e-4)  # −1 and 1 in each group, but for epsilon
+    close([*new.mean, *new.variance], [90 + 0.1 * (2 + 12) / 2, 45 + 0.1 * (2 + 8) / 2])
+    one = align.batch_norm(x, np.array([1, 0, 0, 0, 0], bool), start)[1]
+    close([*one.mean, *one.variance], [90.1, 45])
+    to_x = jax.grad(lambda x: align.batch_norm(x, rows, start)[1].mean.sum())(x)
+    assert not to_x.any()
+
+
 # --- tokens, and the sum of all
 
 

@@ -20,29 +20,36 @@ SCORES = {
         ("xlt", 70.0),
         ("gxlt", 500 / 9),
         ("gxlt_off", 290 / 6),
-        ("by_question[de]", 50.0),
-        ("by_question_off[de]", 45.0),
-        ("by_context[de]", 50.0),
-        ("by_context_off[en]", 57.5),
+        ("by_question[es]", 170 / 3),
+        ("by_question_off[es]", 50.0),
+        ("by_context[es]", 155 / 3),
+        ("by_context_off[es]", 42.5),
         ("pivot_question", 50.0),
         ("pivot_context", 57.5),
-        ("xlt_seen", 70.0),
-        ("xlt_unseen", 70.0),
-        ("gxlt_seen", 52.5),
-        ("gxlt_mixed", 46.25),
+        ("xlt_seen", 75.0),
+        ("xlt_unseen", 60.0),
+        ("gxlt_seen", 55.0),
+        ("gxlt_mixed", 45.0),
         ("gxlt_unseen", None),
         ("transfer_gap", 15.0),
         ("worst", 35.0),
     ],
 )
 def test_values(name, value):
-    found = averages(SCORES, THREE, seen={"de", "en"})[name]
+    found = averages(SCORES, THREE, seen={"en", "es"})[name]
     assert found.value == (value if value is None else pytest.approx(value))
     assert (found.title, found.missing) == (name, ())
 
 
 def test_the_lowest_cell_is_named():
     assert averages(SCORES, THREE)["worst"].cells == (("es", "de"),)
+
+
+def test_what_names_a_language_or_labels_that_are_not_there_is_left_out():
+    found = averages(SCORES, THREE, pivot="fr")
+    assert not {"transfer_gap", "pivot_question", "pivot_context", "xlt_seen", "gxlt_unseen"} & set(found)
+    assert averages({}, THREE)["xlt"].value is None
+    assert averages({("de", "de"): 1.0}, ("de",), pivot="de")["transfer_gap"].value is None
 
 
 def test_an_incomplete_set_loses_its_name_and_says_what_is_missing():

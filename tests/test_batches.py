@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Order of the data: a pure function of (seed, step)."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -27,11 +29,23 @@ def test_every_row_once_an_epoch_in_as_few_steps_as_possible():
     assert sum((b.index == PAD).any() for b in batches) == 1, "one step is short"
 
 
-def test_a_row_fits_its_shape_and_shapes_are_few():
+def test_a_batch_has_the_first_shape_that_holds_it_and_shapes_are_few():
     p, lengths = plan()
     for b in epoch(p, 0):
-        assert lengths[b.index[b.index != PAD]].max() <= dict(b.shape.lengths)["text"]
+        longest = lengths[b.index[b.index != PAD]].max()
+        assert b.shape.lengths == (("text", next(edge for edge in (32, 64, 96) if edge >= longest)),)
     assert len({b.shape for b in epoch(p, 0) + epoch(p, 1)}) <= 3
+
+
+def test_each_bucket_gives_its_full_batches_and_the_rest_is_cut_by_length():
+    p, lengths = plan()
+    bucket = np.searchsorted((32, 64, 96), lengths)
+    batches = [b.index[b.index != PAD] for b in epoch(p, 0)]
+    alike = [int(bucket[rows[0]]) for rows in batches if len(rows) == 8 and len(set(bucket[rows])) == 1]
+    assert (np.bincount(alike) >= np.bincount(bucket) // 8).all()
+    rest = sorted(sorted(lengths[rows]) for rows in batches if len(rows) < 8 or len(set(bucket[rows])) > 1)
+    assert len(rest) > 1
+    assert all(a[-1] <= b[0] for a, b in itertools.pairwise(rest))
 
 
 def test_order_depends_on_seed_and_epoch_alone():
@@ -45,7 +59,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 def test_second_view_takes_its_own_maximum_in_the_bucket():
     lengths = {"text": np.array([10, 20, 50, 60]), "other": np.array([40, 8, 8, 20])}
     p = Plan(lengths, batch=2, edges=(32, 64), seed=0)
-    assert [dict(s.lengths) for s in p.shapes] == [{"text": 32, "other": 48}, {"text": 64, "other": 48}]
+    assert [s.lengths for s in p.shapes] == [(("text", 32), ("other", 48)), (("text", 64), ("other", 48))]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 9])
@@ -55,6 +69,13 @@ def test_evaluation_reads_every_row_once_and_pads_the_last_batch(rows):
     seen = np.concatenate([b.index for b in batches])
     assert all(len(b.index) == 8 for b in batches)
     assert sorted(seen[seen != PAD]) == list(range(rows))
+
+
+def test_evaluation_gives_each_batch_the_first_shape_that_holds_it():
+    lengths = np.array([60, 5, 33, 20, 32, 90, 61])
+    batches = in_order_of_length({"text": lengths}, batch=2, edges=(32, 64, 96))
+    held = [(sorted(lengths[b.index[b.index != PAD]].tolist()), b.shape.lengths[0][1]) for b in batches]
+    assert held == [([5, 20], 32), ([32, 33], 64), ([60, 61], 64), ([90], 96)]
 
 
 def test_a_thread_that_is_in_the_next_epoch_does_not_disturb():
@@ -92,6 +113,13 @@ def test_languages_in_their_shares(exponent, counts):
         assert np.bincount(COUNTS[rows]).tolist() == counts
 
 
+@pytest.mark.parametrize(("exponent", "counts"), [(1, [6, 3, 1]), (0.5, [5, 3, 2]), (0, [4, 3, 3])])
+def test_shares_that_are_no_whole_numbers_go_by_the_largest_remainder(exponent, counts):
+    languages = np.repeat([0, 1, 2], [6, 3, 1])  # at 0.5: 4.73, 3.34 and 1.93 rows
+    p = ByLanguage({"text": np.full(10, 9)}, batch=4, edges=(32,), seed=0, languages=languages, exponent=exponent)
+    assert np.bincount(languages[rows_of(epoch(p, 0))]).tolist() == counts
+
+
 def test_a_language_runs_through_its_rows_before_any_comes_again():
     p = by_language(0)
     seen = np.concatenate([rows_of(epoch(p, number)) for number in range(4)])
@@ -111,16 +139,23 @@ def test_one_language_a_batch_in_an_order_of_the_seed():
     assert any((p.at(s).index != other.at(s).index).any() for s in range(3))
 
 
-def test_with_the_exponent_1_every_row_once_an_epoch():
-    rows = rows_of(epoch(by_language(1), 1))
-    assert sorted(rows.tolist()) == list(range(len(COUNTS)))
+def test_the_first_rows_of_a_language_are_drawn_too():
+    first = [set(rows_of(epoch(by_language(0, seed=seed), 0)).tolist()) for seed in (0, 1)]
+    assert first[0] != first[1]
+    assert not set(range(175)) <= first[0], "not the first 175 of the 400"
+
+
+def test_as_the_data_lie_every_row_once_an_epoch():
+    p = ByLanguage({"text": np.full(len(COUNTS), 9)}, batch=8, edges=(32,), seed=0, languages=COUNTS)
+    for rows in (rows_of(epoch(p, 1)), rows_of(epoch(by_language(1), 1))):
+        assert sorted(rows.tolist()) == list(range(len(COUNTS)))
 
 
 def test_epochs_that_are_drawn_anew_hold_their_own_rows_once_each():
     lengths = np.random.default_rng(0).integers(5, 60, 100)
     members = tuple(np.random.default_rng(e).permutation(100)[:n] for e, n in enumerate((30, 41, 25)))
     plan = Redrawn({"text": lengths}, batch=8, edges=(32, 64), seed=1, members=members)
-    assert (plan.starts, plan.steps) == ((0, 4, 10), 14)
+    assert (plan.starts, plan.steps, plan.steps_per_epoch) == ((0, 4, 10), 14, 4)
     for rows, steps in zip(members, (range(4), range(4, 10), range(10, 14)), strict=True):
         seen = np.concatenate([plan.at(step).index for step in steps])
         assert sorted(seen[seen >= 0]) == sorted(rows)

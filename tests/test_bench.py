@@ -6,6 +6,9 @@ import importlib
 import json
 import os
 import pathlib
+import random
+import re
+import signal
 import subprocess
 import sys
 
@@ -18,6 +21,7 @@ from xlkd.errors import UserError
 BENCH = pathlib.Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 packing, scaling, side_by_side = map(importlib.import_module, ("packing", "scaling", "side_by_side"))
+disturbed, faults, kills = map(importlib.import_module, ("disturbed", "faults", "kills"))
 Case, Flags = side_by_side.Case, side_by_side.Flags
 
 whole = pytest.mark.skipif(not os.environ.get("XLKD_BENCH"), reason="a whole bench, half a minute each: XLKD_BENCH=1")
@@ -117,6 +121,58 @@ def test_more_buckets_cost_less_and_never_less_than_no_padding():
     assert totals[-1] > cost(lengths.astype(float)).sum()
 
 
+def test_kills_are_drawn_from_a_seed_and_come_everywhere():
+    drawn = [kills.planned(50, random.Random(seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert {kill.place for kill in drawn[0]} == set(kills.PLACES)
+    assert {kill.signal for kill in drawn[0]} == {signal.SIGKILL, signal.SIGTERM}
+
+
+def events(*kinds: str) -> list[dict]:
+    return [{"kind": kind} for kind in kinds]
+
+
+@pytest.mark.parametrize(
+    ("half", "said", "stood"),
+    [
+        ("", events(), "the start"),
+        ("", events("prepare", "begin"), "the start"),
+        ("", events("prepare", "train"), "a step"),
+        ("", events("train", "evaluate"), "an evaluation"),
+        ("", events("finish"), "between stages"),
+        ("", events("finish", "prepare"), "between stages"),
+        ("run/stages/01-one/checkpoints/8.orbax-checkpoint-tmp", events("train"), "a save"),
+        ("cache/.writing-1", events("prepare"), "the cache"),
+    ],
+)
+def test_where_a_killed_run_stood(tmp_path, half, said, stood):
+    killed = disturbed.Run(faults.SYSTEM, (), tmp_path / "1")
+    before = killed.half()
+    (tmp_path / "1" / half).mkdir(parents=True, exist_ok=True)
+    assert kills.place(killed, said, before) == stood
+    assert kills.place(killed, said, killed.half()) != stood or not half, "left by a former kill"
+
+
+def test_a_fault_counts_only_where_it_happened_was_told_and_changed_nothing(tmp_path, monkeypatch):
+    bench = disturbed.Bench(tmp_path, "small")
+    monkeypatch.setattr(bench, "undisturbed", lambda system: {"weights": "a"})
+    ends = iter([{"weights": "a"}, {"weights": "a"}, {"weights": "b"}, {"weights": "a"}])
+    monkeypatch.setattr(disturbed, "end", lambda run: next(ends))
+
+    def judged(injected="cut", code=2, errors="error: full"):
+        fault = disturbed.Ended(code, "", errors)
+        return bench.judged(
+            "disk", bench.run(faults.SYSTEM), injected, fault, 2, "full", disturbed.Ended(0, "", "")
+        ).wrong
+
+    assert judged() == ""
+    assert judged(injected="") == "the fault did not happen"
+    assert judged() == "another end"
+    assert (
+        judged(errors="error: full\nTraceback", code=1) == "exit 1 where 2 was expected, 2 lines of errors, a traceback"
+    )
+
+
 def run(name: str, *arguments: str) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, BENCH / f"{name}.py", *arguments]
@@ -132,8 +188,13 @@ def test_both_sides_of_a_step_agree_and_run(only):
     assert f"| {only} |" in run("step", "--quick", f"--only={only}")
 
 
-def test_a_step_over_two_devices_has_one_large_collective():
+def test_collectives_of_a_step_over_two_devices():
+    """One reduction of the gradient; under FSDP parameters are gathered, and rows move for the word table alone."""
     lines = run("scaling", "--quick").splitlines()
+    fsdp = next(line for line in lines if line.startswith("| fsdp 2 |"))
+    assert "all-gather" in fsdp
+    assert "permute" not in fsdp
+    assert int(re.search(r"(\d+) × all-to-all", fsdp)[1]) <= 2
     assert next(line for line in lines if line.startswith("| data 2 |")).split(" | ")[2].startswith("1 × all-reduce")
     assert all(line.endswith("| 0 |") for line in lines if line.startswith(("| data", "| fsdp")))
 

@@ -4,6 +4,7 @@
 
 import concurrent.futures
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ from xlkd.tasks.text import Template
 def test_a_permutation_is_a_bijection(size):
     found = Permutation(size, seed=3, purpose="t").at(np.arange(size))
     assert sorted(found) == list(range(size))
+
+
+def test_golden_permutation():
+    """A change here changes the order of every large corpus."""
+    assert Permutation(1000, seed=7, purpose="t").at(np.arange(5)).tolist() == [295, 242, 906, 97, 52]
+    assert Permutation(1000, seed=7, purpose="t", epoch=2).at(np.arange(5)).tolist() == [584, 713, 512, 4, 982]
 
 
 def test_any_place_of_a_permutation_can_be_asked_for_alone():
@@ -112,6 +119,16 @@ def test_order_depends_on_seed_and_step_alone():
     assert set(a.index(0, 0)) != set(a.index(1, 0)), "a block of the next epoch holds other rows"
 
 
+def test_golden_order():
+    """A change here changes every run on a large corpus."""
+    assert rows_of(blocks(), 30).tolist() == [870, 1001, 151, 615, 975, 819, 37, 808]
+
+
+def test_a_row_that_no_shape_holds_is_a_bug():
+    with pytest.raises(ValueError, match="longer than 8 × text 64, other 48"):
+        blocks(edges=(32, 64)).at(0)
+
+
 def test_threads_see_the_same_order():
     a, b = blocks(), blocks()
     steps = list(range(20, 160))
@@ -131,6 +148,22 @@ def test_a_restart_reads_one_block_again_and_begins_the_next():
     assert sample <= 2048
 
 
+def test_blocks_that_were_left_are_forgotten():
+    alive = []
+
+    def features(rows):
+        values = np.array(rows)
+        alive.append(weakref.ref(values))
+        return {"row": values, "text": values % 90 + 1, "other": values % 40 + 1}
+
+    b = blocks(rows=2000, features=features)
+    for step in range(0, b.steps_per_epoch, 5):
+        b.features(step)
+    b.close()
+    assert len(alive) > 10
+    assert sum(values() is not None for values in alive) <= 3
+
+
 def test_rows_fit_their_shapes_and_shapes_are_fixed_beforehand():
     b = blocks()
     assert [dict(shape.lengths)["text"] for shape in b.shapes] == [32, 64, 96]
@@ -139,8 +172,9 @@ def test_rows_fit_their_shapes_and_shapes_are_fixed_beforehand():
         assert planned.shape in b.shapes
         assert len(planned.index) == 8
         mine = planned.index[planned.index != PAD]
-        for view, length in planned.shape.lengths:
-            assert features[view][mine].max() <= length
+        longest = {view: features[view][mine].max() for view in ("text", "other")}
+        held = [all(longest[view] <= length for view, length in shape.lengths) for shape in b.shapes]
+        assert planned.shape == b.shapes[held.index(True)]
 
 
 def test_a_row_with_a_long_second_view_takes_a_longer_shape():
@@ -206,6 +240,32 @@ def test_identity_pairs_by_the_rule(counts):
     found = Identities(parts)
     assert sorted(row.id for row in found) == sorted(expected)
     assert all(row.source == row.target and row.target_language == "en" for row in found)
+
+
+def test_identity_pairs_take_the_english_side_wherever_it_stands():
+    row = Pair("7", "k", "g", "toy", "der Hund", "the dog", "de", "en")
+    (same,) = Identities([[row]])
+    assert (same.source, same.target, same.source_language, same.target_language) == ("the dog", "the dog", "en", "en")
+    assert (same.id, same.group) == ("7", "g")
+    assert same.key != row.key
+
+
+def test_a_compositions_name_goes_with_all_it_depends_on():
+    def made(counts=(5, 8), **options):
+        return compose(
+            [pairs(language, n) for language, n in zip(("de", "fr"), counts, strict=True)], **options
+        ).identity
+
+    one = {"cap": 4, "take": "head", "seed": 1}
+    others = [{}, {"cap": 3}, one, one | {"seed": 2}, one | {"take": "random"}, {"identities": True}]
+    names = [made(), *(made(**options) for options in others[1:]), made((5, 9)), made((6, 8))]
+    assert len(set(names)) == len(names)
+    assert made(**one) == made(**one)
+
+
+def test_what_is_joined_already_is_composed_by_its_parts():
+    rows = compose([Joined([pairs("de", 1), pairs("fr", 3)]), Joined([pairs("de", 4)])], cap=2, take="head")
+    assert [row.id for row in rows] == ["de0", "de0", "fr0", "fr1"]
 
 
 def test_joined_rows_by_number():

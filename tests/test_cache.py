@@ -182,12 +182,15 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch)
         cache.arrays("a-1", Builder())
 
 
-def test_a_full_disk_leaves_nothing(folder, monkeypatch):
+@pytest.mark.parametrize("told", [(28, "No space left on device"), ("4096 requested and 0 written",)])
+def test_a_full_disk_leaves_nothing(folder, monkeypatch, told):
+    """The second is what numpy says."""
+
     def full(*_, **__):
-        raise OSError(28, "No space left on device")
+        raise OSError(*told)
 
     monkeypatch.setattr(cache.np, "save", full)
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(UserError, match=f"cannot be written: {told[-1]}"):
         cache.arrays("a-1", Builder())
     assert not list(folder.iterdir())
 
@@ -214,9 +217,9 @@ def test_without_a_home_a_temporary_folder_serves(monkeypatch, home):
 
 
 def test_which_variable_says_where(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "yet"))
     monkeypatch.setenv("XLKD_CACHE", "")  # set and empty is not set: the working directory is no cache
-    assert cache.folder() == tmp_path / "xlkd"
+    assert cache.folder() == tmp_path / "not" / "yet" / "xlkd"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XLKD_CACHE", "~/mine")
     assert cache.folder() == tmp_path / "mine"
@@ -229,3 +232,13 @@ def test_what_was_used_longest_ago_makes_room(monkeypatch, tmp_path):
         cache.arrays(name, lambda: {"x": np.zeros(1000)})
         os.utime(tmp_path / name / "done", (time.time() - age,) * 2)
     assert {path.name for path in tmp_path.iterdir()} == {"b-1", "c-1"}
+
+
+def test_the_limit_is_a_number_of_gibibytes(monkeypatch):
+    monkeypatch.delenv("XLKD_CACHE_GIB", raising=False)
+    assert cache.limit() == 50 * 1024**3
+    monkeypatch.setenv("XLKD_CACHE_GIB", "0.5")
+    assert cache.limit() == 512 * 1024**2
+    monkeypatch.setenv("XLKD_CACHE_GIB", "much")
+    with pytest.raises(UserError, match="'much' is not a number"):
+        cache.limit()

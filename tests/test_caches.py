@@ -23,7 +23,8 @@ def folder(tmp_path, monkeypatch):
         os.utime(tmp_path / "cache" / name / "done", (time.time() - 3600 * hours,) * 2)
     compiled = tmp_path / "cache" / cache.COMPILED
     compiled.mkdir()
-    (compiled / "jit-cache").write_bytes(b"x" * 5_000)
+    for name, size in (("jit-cache", 3_000), ("jit-atime", 2_000)):
+        (compiled / name).write_bytes(b"x" * size)
     stranger = tmp_path / "cache" / "photos"
     stranger.mkdir()
     (stranger / "a.jpg").write_bytes(b"x" * 50_000)
@@ -69,8 +70,10 @@ def test_half_entries_go_when_nobody_can_be_writing_them(folder):
         (folder / name / "x.npy").write_bytes(b"x")
         for path in (folder / name / "x.npy", folder / name):
             os.utime(path, (time.time() - 3600 * age,) * 2)
+    (folder / ".writing-note").write_text("a file is no entry")
+    os.utime(folder / ".writing-note", (1e9, 1e9))
     caches.main(["--delete_all"])
-    assert sorted(path.name for path in folder.iterdir()) == [".writing-new", "photos"]
+    assert sorted(path.name for path in folder.iterdir()) == [".writing-new", ".writing-note", "photos"]
 
 
 def test_a_run_that_reads_an_entry_goes_on_when_it_is_deleted(folder):

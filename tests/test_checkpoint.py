@@ -3,6 +3,8 @@
 """What is kept, what is lost at a kill (nothing but the save under way), and onto what a state can be restored."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +106,112 @@ def test_another_model_is_refused_by_the_name_of_a_leaf(tmp_path, other, says):
     checkpoints.close()
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Checkpoints of steps 1 and 2, and their values where they are more than one compressed number."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    checkpoints = Checkpoints(folder, lambda: None)
+    for step in (1, 2):
+        checkpoints.save(step, drawn(step), wait=True)
+    checkpoints.close()
+    return folder
+
+
+def drawn(step: int) -> State:
+    found = state(step, width=512)
+    kernel = jax.random.normal(jax.random.key(step), (8, 512))
+    return found._replace(variables=Variables({"kernel": kernel}))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    """One bit."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def garbage(path):
+    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+
+
+def remove(path):
+    path.unlink()
+
+
+def reopened(saved, tmp_path, *damages):
+    """What a stage goes on from where the files that match were damaged, what it says, and its open checkpoints."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    for damage, pattern in damages:
+        (file,) = folder.glob(pattern)
+        damage(file)
+    checkpoints, said = Checkpoints(folder, lambda: None), []
+    return checkpoints, checkpoints.last(placed(drawn(0)), said.append), said
+
+
+VALUES, TREE = "2/state/ocdbt.process_0/d/*", "2/state/_METADATA"
+
+
+@pytest.mark.parametrize(
+    ("damage", "file", "says"),
+    [
+        (cut, VALUES, r"\w+ holds \d+ of \d+ bytes"),
+        (flip, VALUES, r"\w+ is not what was written"),
+        (remove, VALUES, r"\w+ is gone"),
+        (garbage, TREE, "state/_METADATA is not what was written"),
+        (remove, "2/state/manifest.ocdbt", "state/manifest.ocdbt is gone"),
+        (cut, "2/sums.json", "sums.json is unreadable"),
+    ],
+)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(saved, tmp_path, damage, file, says):
+    checkpoints, found, said = reopened(saved, tmp_path, (damage, file))
+    jax.tree.map(np.testing.assert_array_equal, found, drawn(1))
+    assert re.fullmatch(
+        rf"the checkpoint of step 2 is damaged \(.*{says}\): moved to {tmp_path}/damaged/2, going on from step 1",
+        said[0],
+    )
+    assert said[1:] == ["restored step 1"]
+    assert checkpoints.steps() == [1]
+    for step in (2, 3):  # it is in nobody's way
+        checkpoints.save(step, drawn(step), wait=True)
+    assert checkpoints.steps() == [2, 3]
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.last(placed(drawn(0)), said.append), drawn(3))
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(("damage", "file"), [(cut, VALUES), (garbage, TREE), (remove, TREE)])
+def test_without_checksums_what_cannot_be_read_is_damaged_too(saved, tmp_path, damage, file):
+    checkpoints, found, said = reopened(saved, tmp_path, (remove, "2/sums.json"), (damage, file))
+    checkpoints.close()
+    assert int(found.step) == 1
+    assert "of step 2 is damaged (unreadable: " in said[0]
+
+
+def test_where_no_checkpoint_is_left_the_stage_begins_again(saved, tmp_path):
+    checkpoints, found, said = reopened(saved, tmp_path, (cut, VALUES), (flip, VALUES.replace("2", "1", 1)))
+    assert found is None
+    assert "going on from step 1" in said[0]
+    assert "of step 1 is damaged" in said[1]
+    assert "going on from the beginning of this stage" in said[1]
+    assert checkpoints.steps() == []
+    checkpoints.close()
+
+
+def test_the_best_one_is_never_replaced_by_another(saved, tmp_path):
+    folder = tmp_path / "stage" / "checkpoints"
+    shutil.copytree(saved, folder)
+    (file,) = folder.glob(VALUES)
+    flip(file)
+    checkpoints = Checkpoints(folder, lambda: None)
+    with pytest.raises(UserError, match=rf"which is to be kept, is damaged .*delete {folder.parent} and start again"):
+        checkpoints.restore(2, placed(drawn(0)))
+    checkpoints.close()
+
+
 KILLED = """
 import os, sys, pathlib
 sys.path.insert(0, {tests!r})
@@ -142,7 +250,7 @@ from xlkd.train import mesh
 from xlkd.train.checkpoint import Checkpoints, abstract
 checkpoints = Checkpoints(pathlib.Path({folder!r}), lambda: None)
 shapes = jax.eval_shape(lambda: state(0))
-for sizes in ((8, 1, 1), (1, 8, 1)):
+for sizes in ((8, 1, 1, 1), (1, 8, 1, 1)):
     devices = mesh.build(ConfigDict(dict(zip(mesh.AXES, sizes))))
     found = checkpoints.restore(3, abstract(shapes, mesh.shardings(devices, shapes)))
     kernel = found.variables.params["kernel"]

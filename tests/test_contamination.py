@@ -47,7 +47,7 @@ def test_golden_thresholds():
 
 
 def test_normalise():
-    assert seen.normalise("  Ｚürich—«1ﬁ» \u00a0STRASSE\u200b ß! ") == "zürich 1fi strasse ss"
+    assert seen.normalise("  Ｚürich—«1ﬁ» \u00a0STRASSE\u200b ß!€2 ") == "zürich 1fi strasse ss 2"
 
 
 def test_parallel_ids_with_and_without_language_marks():
@@ -69,7 +69,7 @@ def test_same_paragraph_by_text_or_by_group_in_any_language():
     found = seen.check(train, test)
     assert found.test[seen.PARAGRAPH] == {0, 1}
     assert found.train[seen.PARAGRAPH] == {0, 1}
-    assert found.touched_test == {0, 1}
+    assert (found.touched_test, found.touched_train) == ({0, 1}, {0, 1})
 
 
 def test_near_duplicates_stay_within_a_language_and_touch_every_row_of_a_text():
@@ -118,7 +118,7 @@ def test_what_is_compared_of_a_row():
     assert seen.item(question) == seen.Item("q", "g", "de", "the context")
     assert seen.item(Labelled("i", "k", "g", "s", "one", "two", None, "sw")).text == "one two"
     assert seen.item(Labelled("i", "k", "g", "s", "one", None, None, "sw")).text == "one"
-    assert seen.item(Pair("i", "k", "g", "s", "one", "zwei", "en", "de")).language == "en"
+    assert seen.item(Pair("i", "k", "g", "s", "one", "zwei", "en", "de")) == seen.Item("i", "g", "en", "one zwei")
 
 
 def test_nothing_against_nothing():

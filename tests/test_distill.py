@@ -145,6 +145,14 @@ def test_groups_give_the_mean_over_micro_batches():
     close(weighted(logits("student"), 1.0, 1.0, coefficient=alpha), golden["loss"])
 
 
+def test_published_groups_are_of_six():
+    order = np.array([0, 1, 2, 3, 0, 1, 2, 3])
+    teacher, labels = ([x[order] for x in side] for side in (logits("teacher"), gold()))
+    own = distill.coefficient(teacher, labels, np.ones((8, 24)), np.ones(8), per="example")
+    alpha = distill.coefficient(teacher, labels, np.ones((8, 24)), np.ones(8))
+    close(alpha, [own[:6].mean()] * 6 + [own[6:].mean()] * 2)
+
+
 def test_unequal_micro_batches_weigh_rows_not_batches():
     published = GOLDEN["accumulation"]["skd, 3+1 rows (mean of means, differs from the whole batch)"]["loss"]
     ours = weighted(logits("student"), 1.0, 1.0)
@@ -307,6 +315,13 @@ def test_golden_diagnostics():
     assert distill.entropy(teacher.start, np.zeros((4, 24)))[0] == 0
 
 
+def test_diagnostics_look_at_masked_positions_only():
+    x, mask = jnp.array([[5.0, 0.0, 1.0, 9.0]]), np.array([[1, 1, 1, 0]])
+    close(distill.entropy(x, mask), distill.entropy(x[:, :3], np.ones((1, 3))), atol=1e-12)
+    assert distill.agreement(x, -x, mask)[0] == 0
+    assert distill.agreement(x, jnp.array([[1.0, 0.0, 0.0, -9.0]]), mask)[0] == 1
+
+
 TEACHER, OWN = [[2.0, 0.0, -1.0]], [[1.0, 0.5, -0.5]]
 
 
@@ -345,10 +360,10 @@ def test_mse_at_any_temperature_with_t_squared_is_mse_at_one():
 
 
 def test_hard_labels():
-    rows, known = distill.label_loss(jnp.array(OWN * 2), jnp.array([0, -1]))
-    close(rows[0], 0.6041306053, atol=1e-9)
-    assert known.tolist() == [True, False]
-    assert mean(over(rows, known)) == rows[0]
+    rows, known = distill.label_loss(jnp.array(OWN * 3), jnp.array([0, -1, 2]))
+    close(rows[::2], [0.6041306053, 2.1041306053], atol=1e-9)  # the logits differ by 1.5
+    assert known.tolist() == [True, False, True]
+    assert mean(over(rows, known)) == rows[::2].mean()
 
 
 def test_probabilities_have_no_mse():

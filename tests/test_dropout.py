@@ -114,6 +114,14 @@ def test_bits_are_the_same_under_any_sharding():
     assert "the same on 8" in done.stdout, done.stderr
 
 
+def test_golden_bits():
+    """A change here changes every run, and a run that is gone on with."""
+    assert drawn(jax.random.key(7), 1, 5, shape=(2, 3)).tolist() == [
+        [1379080731, 3124625571, 1188841219],
+        [2156180143, 4196599104, 3447430473],
+    ]
+
+
 def test_a_row_keeps_its_bits_in_a_longer_batch():
     np.testing.assert_array_equal(drawn(shape=(4, 8, 16)), drawn(shape=(9, 8, 16))[:4])
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from xlkd.configs.base import base
 
 from xlkd.errors import Stopped
 from xlkd.methods import Method
@@ -45,7 +45,7 @@ METHOD = Method(init=None, loss=None, outputs=outputs, exports=None)
 
 
 def evaluator(batch=4, buckets=2):
-    devices = mesh.build(ConfigDict({"data": -1, "fsdp": 1, "tensor": 1}))
+    devices = mesh.build(base().mesh)
     return Evaluator(METHOD, devices, batch=batch, buckets=buckets)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from xlkd.errors import UserError
 from xlkd.losses.span import Span
 from xlkd.methods import Start, Variables, finetune
 from xlkd.models import encoder as encoders
@@ -95,7 +96,12 @@ def method():
     architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
     built = finetune.build(ConfigDict({"task": TASK}), encoders.Encoder(architecture))
     start = Start(architecture, encoders.init(architecture, jax.random.key(0)), {})
-    return built, start, jax.jit(lambda v, b: built.loss(v, b, (), jax.random.key(1), 0))
+    return built, start, loss_of(built)
+
+
+def loss_of(method):
+    compiled = jax.jit(lambda variables, batch, key: method.loss(variables, batch, (), key, 0))
+    return lambda variables, batch, seed=1: compiled(variables, batch, jax.random.key(seed))
 
 
 def rows(n=3, length=10):
@@ -135,6 +141,7 @@ def test_the_loss_is_half_of_both_sides_and_padded_rows_have_none(method):
     )
     np.testing.assert_allclose(whole.terms["ce"].sum / 3, np.log(rows()["text"]["mask"].sum(1)).mean(), rtol=0.05)
     assert float(part.metrics["exact"].count) == 2
+    assert loss(variables, rows(), seed=2).terms["ce"].sum != whole.terms["ce"].sum, "another key, other dropout"
 
 
 def classifier(labels=("yes", "no", "perhaps")):
@@ -156,9 +163,27 @@ def test_a_row_without_a_label_has_no_loss():
     method, variables = classifier()
     batch = labelled_batch([1, 0, 1])
     other = {**batch, "labels": np.array([0, 1, 1], np.int32)}  # differs in the unlabelled row alone
-    terms = [method.loss(variables, b, (), jax.random.key(2), 0).terms["ce"] for b in (batch, other)]
+    loss = loss_of(method)
+    terms = [loss(variables, b, seed).terms["ce"] for b, seed in ((batch, 1), (other, 1), (batch, 2))]
     assert terms[0].count == 2
     assert terms[0].sum == terms[1].sum
+    assert terms[0].sum != terms[2].sum, "another key, other dropout"
+
+
+def test_accuracy_is_counted_where_there_is_a_label_and_not_learned_from():
+    method, variables = classifier()
+    kernel, bias = (variables.params["classifier"]["output"][name] for name in ("kernel", "bias"))
+    sure = {**variables.params["classifier"], "output": {"kernel": kernel, "bias": bias + jnp.array([0.0, 0.0, 99.0])}}
+    sure = Variables({**variables.params, "classifier": sure})
+    loss = loss_of(method)
+    for labelled, right in (([1, 1, 1], 1), ([1, 0, 1], 0)):  # of the labels 0, 2, 1 by one that always says 2
+        term = loss(sure, labelled_batch(labelled)).metrics["accuracy"]
+        assert (term.sum, term.count, term.weight) == (right, sum(labelled), 0)
+
+
+def test_a_task_without_a_head_is_refused():
+    with pytest.raises(UserError, match=r"no head for the task 'masked'.*one of qa, classify"):
+        finetune.build(ConfigDict({"task": {"name": "masked"}}), None)
 
 
 def test_a_classifier_exports_its_labels_and_gives_a_logit_for_each():

@@ -29,6 +29,7 @@ def test_golden_class_that_occurs_nowhere_is_left_out():
     value = labels.macro_f1(golden["gold"], golden["predicted"], golden["classes"])
     assert value == pytest.approx(golden["macro_f1_over_classes_seen_in_gold_or_predictions"], abs=1e-9)
     assert value != pytest.approx(golden["macro_f1_over_all_three_for_contrast"], abs=1e-3)
+    assert np.isnan(labels.macro_f1_of(np.zeros((4, 3, 3)))).all()
 
 
 def test_golden_means():
@@ -50,8 +51,9 @@ def test_stars_ties_and_majority():
     assert labels.mae([1, 5, 3], [2, 2, 3]) == pytest.approx(4 / 3)
     assert labels.predictions(np.array([[0.5, 0.5, 0.1], [0.0, 1.0, 1.0]])).tolist() == [0, 1]
     assert labels.majority([2, 2, 1]) == 2 / 3
-    with pytest.raises(ValueError, match="2 gold labels and 1 predictions"):
-        labels.accuracy([0, 1], [0])
+    for gold, predicted in (([0, 1], [0]), ([], [])):
+        with pytest.raises(ValueError, match=f"{len(gold)} gold labels and {len(predicted)} predictions"):
+            labels.accuracy(gold, predicted)
 
 
 def test_golden_macro_f1_of_resamples():
@@ -86,8 +88,9 @@ def test_difference_of_macro_f1():
     mean = found.averages["macro_mean"]
     assert mean.estimate == pytest.approx((found.cells["de"].estimate + found.cells["sw"].estimate) / 2)
     assert (mean.questions, mean.groups, mean.verdict) == (16, 3, "cannot tell: too few groups")
-    itself = labels.compare_macro_f1(a, a, 3, resamples=100)
+    itself = labels.compare_macro_f1(a, a, 3, resamples=150)
     assert {r.verdict for r in itself.cells.values()} == {"identical"}
+    assert (found.resamples, itself.resamples) == (500, 200), "at least 100 for each language"
 
 
 def test_other_rows_are_refused():

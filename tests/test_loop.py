@@ -97,8 +97,8 @@ def test_the_same_command_again_does_nothing_twice(whole):
     assert "compiled" not in output
 
 
-@pytest.mark.parametrize("kill_at", [1, 23])
-def test_killed_and_started_again_ends_with_the_same_bits(whole, tmp_path, kill_at):
+@pytest.mark.parametrize(("kill_at", "damaged"), [(1, False), (23, True)])
+def test_killed_and_started_again_ends_with_the_same_bits(whole, tmp_path, kill_at, damaged):
     cache = whole[0].parent / "cache"
     process = start(tmp_path / "run", cache=cache)
     while step_of(tmp_path / "run") < kill_at and process.poll() is None:
@@ -106,11 +106,22 @@ def test_killed_and_started_again_ends_with_the_same_bits(whole, tmp_path, kill_
     process.kill()
     assert process.wait() == -signal.SIGKILL, "the run must have died"
     assert not (tmp_path / "run" / "results.json").exists()
-    finish(tmp_path / "run", cache=cache)
+    if damaged:
+        cut_the_last_checkpoint(tmp_path / "run")
+    assert (f"is damaged ({VALUES}" in finish(tmp_path / "run", cache=cache)) == damaged
     assert exported(tmp_path / "run").keys() == exported(whole[0]).keys()
     for name, value in exported(whole[0]).items():
         np.testing.assert_array_equal(exported(tmp_path / "run")[name], value, err_msg=name)
     assert lines(tmp_path / "run") == lines(whole[0])
+
+
+VALUES = "state/ocdbt.process_0/d/"
+
+
+def cut_the_last_checkpoint(workdir):
+    folders = [path for path in workdir.glob("stages/*/checkpoints/*") if path.name.isdecimal()]
+    (file,) = (max(folders, key=lambda path: int(path.name)) / VALUES).iterdir()
+    os.truncate(file, file.stat().st_size // 2)
 
 
 def test_sigterm_saves_and_says_so(whole, tmp_path):

@@ -20,7 +20,7 @@ from xlkd.train import mesh, optim
 from xlkd.configs.base import base
 
 def build(data, fsdp, tensor):
-    return mesh.build(ConfigDict({"data": data, "fsdp": fsdp, "tensor": tensor}))
+    return mesh.build(ConfigDict({"data": data, "fsdp": fsdp, "tensor": tensor, "branch": 1}))
 
 def failing(*sizes):
     try:

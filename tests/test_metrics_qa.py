@@ -86,6 +86,15 @@ def test_what_cannot_be_scored_is_refused():
         squad.evaluate(["Paris"], file_rows(), "answers.json")
 
 
+def test_a_language_without_rules_is_scored_only_on_request():
+    assert mlqa.evaluate(GOLDEN["whole_file"]["predictions"], file_rows(), "sw", fallback=True).total == 6
+    for scored in (mlqa.evaluate, lambda predictions, rows, language: mlqa.normalise("the", language)):
+        with pytest.raises(UserError, match="mlqa_fallback"):
+            scored({"q1": "the"}, file_rows(), "sw")
+    with pytest.raises(UserError, match=r"answers\.json"):
+        mlqa.evaluate([], file_rows(), "en", where="answers.json")
+
+
 def test_rules_go_by_the_context_language():
     assert mlqa.em("la casa", ["casa"], "es") == 1.0
     assert mlqa.em("la casa", ["casa"], "en") == 0.0

@@ -45,20 +45,25 @@ def test_margin_answers_hubs():
     assert margin > cosine + 0.1
 
 
-def test_margin_by_hand():
-    x, y = RNG.normal(size=(2, 6, 3))
+@pytest.mark.parametrize("options", [{}, {"k": 1}, {"k": 3}])
+def test_margin_by_hand(options):
+    n, k = 60, options.get("k", 4)
+    x, y = np.random.default_rng(5).normal(size=(2, n, 3))
+    y = x + 0.5 * y
     similarity = retrieval.unit(x) @ retrieval.unit(y).T
-    expected = np.empty((6, 6))
-    for i in range(6):
-        for j in range(6):
-            near = sorted(similarity[i])[-4:], sorted(similarity[:, j])[-4:]
-            expected[i, j] = similarity[i, j] / ((sum(near[0]) + sum(near[1])) / 8)
-    own = [expected[i, i] > max(np.delete(expected[i], i)) for i in range(6)]
-    assert retrieval.retrieve(x, y, score="margin").to_english.tolist() == own
+    expected = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            near = sorted(similarity[i])[-k:], sorted(similarity[:, j])[-k:]
+            expected[i, j] = similarity[i, j] / ((sum(near[0]) + sum(near[1])) / (2 * k))
+    own = [[of[i, i] > max(np.delete(of[i], i)) for i in range(n)] for of in (expected, expected.T)]
+    found = retrieval.retrieve(x, y, score="margin", **options)
+    assert [found.to_english.tolist(), found.from_english.tolist()] == own
 
 
 def test_one_sentence_is_found():
     assert retrieval.retrieve(np.ones((1, 2)), np.ones((1, 2)), score="margin").accuracy == (1.0, 1.0)
+    assert retrieval.retrieve(np.ones((0, 2)), np.ones((0, 2))).to_english.tolist() == []
 
 
 def test_alignment_counts_are_summed_before_the_division():
@@ -84,6 +89,7 @@ def test_links_are_of_words_and_mutual():
     assert retrieval.mutual_links(forth, back, [-1, 0, 0, 1], [0, 1, -1, 2]) == {(0, 0), (1, 1)}
     assert retrieval.mutual_links(forth, back, [-1], [0, 1, -1, 2]) == set()
     assert retrieval.mutual_links(np.array([0]), np.array([0]), [3], [-1]) == set()
+    assert retrieval.mutual_links(np.array([2]), np.array([0, 0, 0]), [3], [0, 1]) == set(), "past the last piece"
 
 
 def test_spearman_with_ties():

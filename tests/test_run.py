@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A work directory belongs to one config and to one process at a time."""
 
+import errno
 import json
 import os
+import re
 
 import pytest
 from ml_collections import ConfigDict
@@ -53,6 +55,35 @@ def test_two_runs_in_one_folder(tmp_path):
     ):
         claim(tmp_path)
     claim(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        ValueError('RESOURCE_EXHAUSTED: Error writing "d/1" [OS error 28: No space left on device]'),
+        OSError(errno.EROFS, os.strerror(errno.EROFS)),
+    ],
+)
+def test_a_disk_that_is_full_is_told_in_one_line_whoever_met_it(tmp_path, error):
+    with pytest.raises(UserError) as told:
+        meet(error, tmp_path)
+    assert re.match("cannot be written any more: (No space|Read-only).*", told.value.what)
+    assert told.value.where == str(tmp_path)
+
+
+def meet(error, tmp_path):
+    """Closing what is open fails too, as it does on a full disk."""
+    with run._room(tmp_path):
+        try:
+            raise error
+        finally:
+            raise RuntimeError("the save did not end")
+
+
+def test_another_fault_keeps_its_own_traceback(tmp_path):
+    with pytest.raises(ZeroDivisionError), run._room(tmp_path):
+        print(1 / 0)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -100,12 +100,36 @@ def test_a_larger_n_keeps_what_a_smaller_one_drew():
         assert set(sampling.ntl(PARALLEL, n=n).examples) <= set(sampling.ntl(PARALLEL, n=n + 1).examples)
 
 
-def test_languages_come_from_rows_in_one_language():
-    def row(id_, question, context):
-        return Question(id_, "", "", "mlqa", "?", "", (), question, context)
+def test_golden_draw():
+    """A change here changes every run."""
+    drawn = sampling.ntl({"q1": ["ar", "de", "en", "es", "hi"], "q2": ["de", "es", "zh"]}, n=1)
+    assert drawn.examples == (*(("q1", a, b) for a in ("en", "hi") for b in ("en", "hi")), ("q2", "es", "es"))
+    again = sampling.ntl({"q1": ["ar", "de", "en", "es", "hi"]}, n=2, pivot="none", seed=1, epoch=2)
+    assert (again.examples[1], again.without_pivot) == (("q1", "ar", "en"), 0)
 
+
+def row(id_, question, context):
+    return Question(id_, f"{id_} {question}-{context}", "", "mlqa", f"{question}?", context, (), question, context)
+
+
+def test_languages_come_from_rows_in_one_language():
     rows = [row("a", "en", "en"), row("a", "de", "de"), row("a", "de", "en"), row("b", "es", "en")]
     assert sampling.languages_of(rows) == {"a": {"en", "de"}}
+
+
+def test_drawn_examples_are_the_question_of_one_language_over_the_context_of_another():
+    rows = [row("a", "en", "en"), row("a", "de", "de"), row("a", "de", "en")]
+    examples = (("a", "de", "de"), ("a", "de", "en"), ("a", "en", "de"))
+    same, there, back = sampling.crossed(rows, sampling.Drawn(examples, 0))
+    assert same is rows[1]
+    assert (there.id, there.question, there.context) == ("a_de-en", "de?", "en")
+    assert (there.question_language, there.context_language) == ("de", "en")
+    assert len({same.key, there.key, back.key, *(row.key for row in rows)}) == 5
+
+
+def test_examples_of_several_draws_stand_once():
+    draws = [sampling.Drawn((("a", "de", "de"), ("a", "de", "en")), 1), sampling.Drawn((("a", "de", "de"),), 3)]
+    assert sampling.joined(draws) == sampling.Drawn(draws[0].examples, 3)
 
 
 def test_a_negative_number_of_languages_is_refused():

@@ -55,6 +55,20 @@ def test_the_search_takes_the_best_span_of_all_windows():
     found = decoded(list(zip(starts, ends, strict=True)), 1, SETTINGS)
     assert found.texts == ["w7 w8"]
     assert found.searched.tolist() == [True]
+    ((only,),) = found.candidates
+    assert (only.start_score, only.end_score) == (5.0, 0.0)  # the search gives one score, of both
+    assert GOLDEN["context"][only.start : only.end] == "w7 w8"
+    assert found.near_ties() == []  # one alone ties with none
+
+
+def test_a_context_without_a_piece_is_answered_by_nothing():
+    tokenizer = pieces_tokenizer(["▁ab", "▁", "▁q"])
+    held = features([question("\u200b", text="q"), question("ab", text="q", key="2")], tokenizer, Settings())
+    found = decoded([(np.zeros(5), np.zeros(5)), (np.zeros(6), np.zeros(6))], 20, Settings(), held)
+    assert found.texts == ["", "ab"]
+    assert found.searched.tolist() == [True, False]
+    ((nothing,), _) = found.candidates
+    assert (nothing.probability, nothing.start, nothing.end) == (1.0, -1, -1)
 
 
 def plain(logits, held, settings):
@@ -67,7 +81,8 @@ def plain(logits, held, settings):
         best = range(held.best_first[w], held.best_first[w] + held.best_count[w])
         for i in np.argsort(-start, kind="stable")[:20]:
             for j in np.argsort(-end, kind="stable")[:20]:
-                if i - low in best and j - low in inside and i <= j < i + settings.max_answer_tokens:
+                starts = best if settings.max_context else inside
+                if i - low in starts and j - low in inside and i <= j < i + settings.max_answer_tokens:
                     pool.append((float(start[i]) + float(end[j]), i - low, j - low))
     words, texts = GOLDEN["context"].split(), []
     for _, i, j in sorted(pool, key=lambda candidate: -candidate[0]):
@@ -77,12 +92,13 @@ def plain(logits, held, settings):
     return texts[: settings.n_best]
 
 
+@pytest.mark.parametrize("max_context", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_candidates_equal_those_of_a_plain_decoder(seed):
+def test_candidates_equal_those_of_a_plain_decoder(seed, max_context):
     rng = np.random.default_rng(seed)
     # few different values: many joint scores are equal, so that the order of equals is tested
     logits = [tuple(rng.integers(0, 4, (2, 14)).astype(np.float32)) for _ in range(len(FEATURES))]
-    settings = dataclasses.replace(SETTINGS, max_answer_tokens=4)
+    settings = dataclasses.replace(SETTINGS, max_answer_tokens=4, max_context=max_context)
     (found,) = decoded(logits, 20, settings).candidates
     assert [one.text for one in found] == plain(logits, FEATURES, settings)
 
@@ -126,5 +142,5 @@ def test_near_ties_are_named():
     starts, ends = np.full((3, 14), -9.0), np.full((3, 14), -9.0)
     starts[0, 4], starts[0, 5], ends[0, 5] = 1.0, 1.0 + 5e-5, 1.0
     assert decoded(list(zip(starts, ends, strict=True)), 20, SETTINGS).near_ties() == [0]
-    starts[0, 5] = 2.0
+    starts[0, 5] = 1.0 + 1.5e-4
     assert decoded(list(zip(starts, ends, strict=True)), 20, SETTINGS).near_ties() == []

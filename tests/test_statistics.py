@@ -140,6 +140,9 @@ def test_unpaired_seeds():
     a, b = seed_runs()
     found = st.compare(a, b[:1], paired=False).cells["one"]
     assert found.estimate == pytest.approx(SEEDS["estimate"], abs=1e-9)
+    ten = {"one": st.Cell(NAMES, b[0]["one"].groups, [10.0] * 12)}
+    shifted = st.compare(a, [ten], paired=False).cells["one"]
+    assert (shifted.low, shifted.high) == pytest.approx((found.low - 10, found.high - 10), abs=1e-9)
     with pytest.raises(UserError, match="3 runs against 1"):
         st.compare(a, b[:1])
 
@@ -256,6 +259,8 @@ def test_other_questions_are_refused_by_name():
         st.compare([only(a)], [fewer])
     with pytest.raises(UserError, match="only one side has two"):
         st.compare([a], [only(b)])
+    with pytest.raises(UserError, match=r"13 questions on one side only: q0, .*, q7 and 3 more"):
+        st.compare([only(a)], [{"one": st.Cell(["q99"], ["p1"], [1.0])}])
     with pytest.raises(UserError, match="1 ids occur twice"):
         st.own_scores([{"one": st.Cell(["a", "a"], ["g", "g"], [0.0, 1.0])}])
     moved = {"one": st.Cell(NAMES, ["p9", *TOY["paragraph"][1:]], TOY["f1_b"])}

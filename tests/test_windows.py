@@ -149,8 +149,12 @@ def test_the_features_of_a_row_do_not_depend_on_the_others():
     [
         ({"doc_stride_means": "both"}, "choose step or overlap"),
         ({"no_answer": "zero"}, "choose first_token or drop"),
-        ({"max_length": 0}, "give 1 or more"),
-        ({"max_length": 5}, "leaves 0 tokens"),
+        ({"candidates": "some"}, "choose all or context"),
+        ({"max_length": 0}, "max_length=0 .*give 1 or more"),
+        ({"doc_stride": 0}, "doc_stride=0 "),
+        ({"n_best": 0}, "n_best=0 "),
+        ({"max_answer_tokens": 0}, "max_answer_tokens=0 "),
+        ({"max_length": 5}, "squad, id 'row 7': max_length=5 leaves 0 tokens"),
         ({"max_length": 9, "doc_stride_means": "overlap", "doc_stride": 8}, "raise max_length"),
     ],
 )

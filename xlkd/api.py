@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -82,7 +83,7 @@ def task_of(name: str, revision: str = "") -> str:
 def architecture_of(folder: pathlib.Path) -> Architecture:
     """What fixes the shapes, before any weights are read."""
     if (folder / whole.WEIGHTS).exists():
-        return Architecture(**recorded(folder)["architecture"])
+        return whole.architecture_of(recorded(folder), folder / hf.RECORD)
     return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
 
 
@@ -92,9 +93,22 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     record = hf.read_json(path)
-    if record.get("version") != _VERSION or not isinstance(record.get("task"), dict):
+    if record.get("version") != _VERSION or not isinstance(record.get("task"), dict) or not _sound(record):
         raise UserError(f"not a record of version {_VERSION}", str(path), "export the model again, or remove the file")
     return record
+
+
+def _sound(record: dict[str, Any]) -> bool:
+    """What doors read of it is of the kinds that a run writes."""
+    seen = record.get("seen", {})
+    tags = itertools.chain.from_iterable(seen.values()) if isinstance(seen, dict) and _lists(seen.values()) else [None]
+    lists = [record["task"].get(name, []) for name in ("labels", "languages")]
+    known = record.get("dtype", "float32") in ("float32", "bfloat16", "float16")
+    return known and _lists(lists) and all(isinstance(one, str) for one in itertools.chain(tags, *lists))
+
+
+def _lists(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, list) for value in values)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

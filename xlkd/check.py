@@ -135,7 +135,7 @@ def _windows(given: dict[str, str], task: str, rows) -> dict[str, Any]:
     from xlkd import api, settings
     from xlkd.configs.base import base
     from xlkd.models import hf
-    from xlkd.train import stage
+    from xlkd.train import material
     from xlkd.train.progress import Log
 
     folder, _ = api.locate(given["model"], given.get("revision", ""))
@@ -143,9 +143,9 @@ def _windows(given: dict[str, str], task: str, rows) -> dict[str, Any]:
     config = base()
     config.task = settings.task(task, api.recorded(folder).get("task", {}), given)
     config.data.batch, config.data.buckets = door.whole(given, "batch", 32), door.whole(given, "buckets", 4)
-    built = stage.named("tasks", task).build(config.task, hf.tokenizer(folder))
-    features = stage.features_of(built, rows, Log(stream=sys.stderr))
-    report = stage.data_report(built, features, rows, stage.plan_of(config, built, features, architecture))
+    built = material.named("tasks", task).build(config.task, hf.tokenizer(folder))
+    features = material.features_of(built, rows, Log(stream=sys.stderr))
+    report = material.data_report(built, features, rows, material.plan_of(config, built, features, architecture))
     kept = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")
     return {name: report[name] for name in kept} | {"settings": settings.plain(config.task)}
 

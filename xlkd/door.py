@@ -96,9 +96,20 @@ def keep_memory() -> None:
     except (AttributeError, OSError):  # another C library
         return
     # What a step frees above 2 GiB, the most that can be named, is paid anew in each; kept, it grows by fragments
-    trim = -1 if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 20 * 2**30 else 2**31 - 1
+    trim = -1 if memory() > 20 * 2**30 else 2**31 - 1
     for parameter, value in ((-4, 0), (-1, trim), (-8, 1)):  # no mmap, trim, one arena
         mallopt(parameter, value)
+
+
+def memory(cgroup: str = "/sys/fs/cgroup") -> int:
+    """Bytes that this process may use: what the machine has, or its container's limit (cgroups 2 and 1)."""
+    least = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in (pathlib.Path(cgroup, limit) for limit in ("memory.max", "memory/memory.limit_in_bytes")):
+        try:
+            least = min(least, int(file.read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return least
 
 
 def _say(line: str, code: int) -> int:

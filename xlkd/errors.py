@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 DONE = 0
 BUG = 1
 USER_INPUT = 2
@@ -22,7 +24,16 @@ class UserError(Exception):
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
         line = f"{line}; {self.remedy}" if self.remedy else line
-        return " ".join(line.split())
+        return visible(" ".join(line.split()))
+
+
+# Controls of terminals, of lines and of the direction of writing, and halves of surrogate pairs
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
+
+def visible(text: str) -> str:
+    """Text of data on one line of a terminal or a page: what would act there instead of being read is spelt out."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class NotFinite(Exception):

@@ -101,14 +101,14 @@ def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model answers."""
     from xlkd import api, settings
     from xlkd.tasks.scores import cell_name, score
-    from xlkd.train import stage
+    from xlkd.train import material
     from xlkd.train.progress import Log
 
     model = api.load(given["model"], given.get("revision", ""))
     chosen = model.task("qa", given)
     reader = api.Reader(model, chosen, batch=batch)
     log = Log(stream=sys.stderr)
-    features = stage.features_of(reader.task, rows, log)
+    features = material.features_of(reader.task, rows, log)
     log(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
     predictions = reader.predictions(features)
     scores = score(predictions.texts, rows, chosen.mlqa_fallback)
@@ -149,7 +149,7 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
 
     from xlkd import api, settings
     from xlkd.languages import normalise
-    from xlkd.train import stage
+    from xlkd.train import material
     from xlkd.train.progress import Log
 
     if tag := given.get("language"):
@@ -160,7 +160,7 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     labeller, log = api.Labeller(model, chosen, batch=batch), Log(stream=sys.stderr)
     forced = given.get("route", "")
     routes = collections.Counter(labeller.route_of(row.language, forced) for row in rows)
-    features = stage.features_of(labeller.task, rows, log)
+    features = material.features_of(labeller.task, rows, log)
     log(f"reading {len(rows)} rows")
     scores = labeller.task.score(labeller.outputs(features, forced), features, rows)
     found = {
@@ -300,7 +300,7 @@ def _read(path: pathlib.Path) -> Any:
         raise UserError(f"cannot be read: {error.strerror}", str(path), "look at the path") from None
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"broken JSON: {error}", str(path), "write the file again") from None
 
 

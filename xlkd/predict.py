@@ -43,7 +43,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from xlkd import door
-from xlkd.errors import UserError
+from xlkd.errors import UserError, visible
 from xlkd.settings import TASK_FLAGS
 
 READING = tuple(flag for flag in TASK_FLAGS if flag != "mlqa_fallback")  # that one is about scores
@@ -89,10 +89,15 @@ def main(arguments: list[str]) -> None:
         asked = _lines(sys.stdin.buffer, bad, read, {name: given[name] for name in ("language",) if name in given})
     for some, found in answers(given, asked):
         for one, answer in zip(some, found, strict=True):
-            print(json.dumps({"id": one.id} | answer, ensure_ascii=False))
+            print(written({"id": one.id} | answer))
         sys.stdout.flush()
     for where, reason in bad.seen:
         print(f"left out: {where}: {reason}", file=sys.stderr)
+
+
+def written(value: dict[str, Any]) -> str:
+    """One line of JSON, in the letters of all languages; what would act on a terminal is spelt out, as JSON does."""
+    return visible(json.dumps(value, ensure_ascii=False))
 
 
 def _task(given: dict[str, str]) -> str:
@@ -159,7 +164,7 @@ def _lines(stream: Iterable[bytes], bad, read, default: dict[str, str]) -> Itera
             yield read({"id": number} | default | value, where)
         except UnicodeDecodeError as error:
             bad(f"not UTF-8 at byte {error.start}", where)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             bad(f"broken JSON: {error}", where)
         except UserError as error:
             bad(error.what, where)

@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -82,8 +83,12 @@ def task(name: str, recorded: dict[str, Any], flags: dict[str, str]) -> ConfigDi
         chosen = finetune.qa(base.base()).task
     else:
         chosen = ConfigDict({"name": name, "max_length": 128})
+    known = recorded if recorded.get("name") == name else {}
+    for key, value in known.items():
+        if key in chosen and not _alike(chosen[key], value):
+            raise UserError(f"the model's record says {key}={value!r}", "xlkd.json", f"for example {chosen[key]}")
     with chosen.ignore_type():
-        chosen.update({key: value for key, value in recorded.items() if recorded.get("name") == name})
+        chosen.update(known)
     for flag in TASK_FLAGS:
         if flag in flags:
             if flag not in chosen:
@@ -138,11 +143,69 @@ def _saved(path: pathlib.Path) -> ConfigDict:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError("no such config", str(path), remedy) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"is no JSON: {error}", str(path), remedy) from error
-    if not isinstance(found, dict) or "stages" not in found:
+    if not isinstance(found, dict) or not _names(found.get("stages")) or not _names(found.get("controls", [])):
         raise UserError("holds no config", str(path), remedy)
-    return ConfigDict(_tuples(found))
+    if fault := _saved_fault(found):
+        raise UserError(fault, str(path), remedy)
+    try:
+        return ConfigDict(_tuples(found))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a key that no config can have
+        raise UserError(f"holds no config ({error})", str(path), remedy) from error
+
+
+def _names(values: Any) -> bool:
+    """Of stages: folders are called after them."""
+    return isinstance(values, list) and all(
+        isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name) for name in values
+    )
+
+
+def _saved_fault(found: dict[str, Any]) -> str:
+    """What in a saved config is not as every config has it."""
+    from xlkd.configs.base import base
+
+    flat = dict(_flat(found))
+    for key, default in _leaves(base()):
+        if key not in flat:
+            return f"lacks config.{key}"
+        if key in flat and not _alike(default, flat[key]):
+            return f"config.{key}={flat[key]!r} is not of type {type(default).__name__}"
+    if not isinstance(found.get("teachers", {}), dict):
+        return "config.teachers is in the place of another kind of value"
+    if half := next((key for key, value in flat.items() if not _writable(f"{key} {value}")), None):
+        return f"config.{half} holds half of a surrogate pair"
+    for name in found["stages"]:
+        if fault := _block_fault(found.get(name, {}), found, name):
+            return fault
+    return ""
+
+
+def _block_fault(own: Any, shared: Any, where: str) -> str:
+    """What a stage lays over a block must be a block, and what it lays over a value a value of its kind."""
+    if isinstance(own, dict) != isinstance(shared, dict):
+        return f"config.{where} is in the place of another kind of value"
+    if not isinstance(own, dict):
+        return "" if _alike(shared, own) else f"config.{where}={own!r} is not of type {type(shared).__name__}"
+    both = ((key, value, shared[key]) for key, value in own.items() if key in shared)
+    return next((fault for key, *pair in both if (fault := _block_fault(*pair, f"{where}.{key}"))), "")
+
+
+def _alike(default: Any, value: Any) -> bool:
+    if isinstance(default, float) or (isinstance(default, int) and not isinstance(default, bool)):
+        whole = isinstance(default, int) and isinstance(value, float)  # 1 may stand where 1.0 was meant, not 0.5 for 1
+        return type(value) in (int, float) and abs(value) < 2**63 and not whole
+    if isinstance(default, (tuple, list)):
+        return isinstance(value, (tuple, list)) and not any(isinstance(one, dict | list) for one in value)
+    return type(value) is type(default)
+
+
+def _writable(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _module(path: pathlib.Path):
@@ -156,7 +219,11 @@ def _module(path: pathlib.Path):
         path = folder / path.name
     spec = importlib.util.spec_from_file_location(f"xlkd_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        code = spec.loader.source_to_code(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # a zero byte is no SyntaxError
+        raise UserError(f"is no Python: {error}", str(path), "mend it") from error
+    exec(code, module.__dict__)
     if not inspect.isfunction(getattr(module, "get_config", None)):
         raise UserError("has no function get_config(variant)", str(path), "see configs/finetune.py for the form")
     return module

@@ -8,7 +8,8 @@
   --out=DIR           where the smaller folder goes
 
 Without pieces that the texts don't use, outputs on these texts are those of the whole model, to the bit. With fewer
-layers it is another model, whose last states are the whole one's states at layer N.
+layers it is another model, whose last states are the whole one's states at layer N. What a run of ours recorded, and
+what sentence-transformers reads, goes along; the card says what was left out, above the card of the whole model.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"--{name} is missing", "command line", "see --help")
     if not {"texts", "layers"} & set(given):
         raise UserError("nothing to leave out", "command line", "give --texts, --layers or both")
-    from xlkd.models import hf, vocab
-    from xlkd.train.start import locate
+    from xlkd.models import hf, sentences, vocab
+    from xlkd.train import cards, start
 
-    folder, _ = locate(given["model"])
+    folder, revision = start.locate(given["model"])
+    start.one_encoder(folder)
     model, tokenizer, done = hf.load(folder), hf.tokenizer(folder), []
     if "layers" in given:
         count, whole = door.whole(given, "layers", 1), model.architecture.layers
@@ -51,7 +53,17 @@ def main(arguments: list[str]) -> None:
         model, spec, kept = vocab.trim(model, spec, lines(given["texts"].split(",")))
         tokenizer = hf.tokenizer(folder, spec)
         done.append(f"{len(kept)} of {pieces} pieces")
-    hf.save(given["out"], model.architecture, model.params, labels=model.labels, tokenizer=tokenizer)
+    record = folder / hf.RECORD
+    hf.save(
+        given["out"],
+        model.architecture,
+        model.params,
+        labels=model.labels,
+        tokenizer=tokenizer,
+        card=cards.trimmed(folder, cards.Origin(given["model"], revision, cards.licence(folder)), done, arguments),
+        record=hf.read_json(record) if record.exists() else None,
+        files=sentences.found(folder),
+    )
     print(f"kept {' and '.join(done)}: {given['out']}")
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -113,19 +114,17 @@ class ByLanguage(Plan):
         self,
         lengths: Mapping[str, np.ndarray],
         *,
-        batch: int,
-        edges: tuple[int, ...],
-        seed: int,
         languages: np.ndarray,
         exponent: float = 1.0,
         mixed: bool = True,
+        **plan: Any,
     ) -> None:
-        super().__init__(lengths, batch=batch, edges=edges, seed=seed)
+        super().__init__(lengths, **plan)
         self.mixed = mixed
         self.of = {int(language): np.flatnonzero(languages == language) for language in np.unique(languages)}
         self.quota = _apportioned(shares({str(k): len(rows) for k, rows in self.of.items()}, exponent), self.rows)
         if not mixed:
-            self.steps_per_epoch = sum(-(-count // batch) for count in self.quota.values())
+            self.steps_per_epoch = sum(-(-count // self.batch) for count in self.quota.values())
 
     def _orders(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
         parts = [self._stream(k, epoch * self.quota[str(k)], self.quota[str(k)]) for k in self.of]
@@ -144,18 +143,10 @@ class ByLanguage(Plan):
 class Redrawn(Plan):
     """Each epoch over rows of its own; epochs may differ in length."""
 
-    def __init__(
-        self,
-        lengths: Mapping[str, np.ndarray],
-        *,
-        batch: int,
-        edges: tuple[int, ...],
-        seed: int,
-        members: tuple[np.ndarray, ...],
-    ) -> None:
-        super().__init__(lengths, batch=batch, edges=edges, seed=seed)
+    def __init__(self, lengths: Mapping[str, np.ndarray], *, members: tuple[np.ndarray, ...], **plan: Any) -> None:
+        super().__init__(lengths, **plan)
         self.members = members
-        sizes = [-(-len(rows) // batch) for rows in members]
+        sizes = [-(-len(rows) // self.batch) for rows in members]
         *starts, self.steps = np.cumsum([0, *sizes]).tolist()
         self.starts, self.steps_per_epoch = tuple(starts), sizes[0]
 

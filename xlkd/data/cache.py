@@ -136,7 +136,7 @@ def _read(entry: pathlib.Path) -> Arrays | None:
     try:
         sums = json.loads((entry / "done").read_text(encoding="utf-8"))
         for name, expected in sums.items():
-            if _checksum(entry / f"{name}.npy") != expected:
+            if checksum(entry / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy is not what was written")
         found = {name: np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in sums}
         with contextlib.suppress(PermissionError):  # somebody else's cache, which we may only read
@@ -159,7 +159,7 @@ def _write(entry: pathlib.Path, values: Arrays) -> None:
         sums = {}
         for name, value in values.items():
             np.save(beside / f"{name}.npy", value, allow_pickle=False)
-            sums[name] = _checksum(beside / f"{name}.npy")
+            sums[name] = checksum(beside / f"{name}.npy")
         (beside / "done").write_text(json.dumps(sums), encoding="utf-8")
         with contextlib.suppress(OSError):  # another process was first
             beside.rename(entry)
@@ -176,7 +176,7 @@ def _drop(path: pathlib.Path) -> None:
     shutil.rmtree(aside)
 
 
-def _checksum(path: pathlib.Path) -> int:
+def checksum(path: pathlib.Path) -> int:
     """CRC-32: it guards against bad disks and broken copies, not against people."""
     total = 0
     with path.open("rb") as file:
@@ -186,7 +186,8 @@ def _checksum(path: pathlib.Path) -> int:
 
 
 def _unwritable(path: pathlib.Path, error: OSError) -> UserError:
-    return UserError(f"cannot be written: {error.strerror}", str(path), "make room, or set XLKD_CACHE to elsewhere")
+    reason = error.strerror or error  # numpy tells of a full disk in words of its own
+    return UserError(f"cannot be written: {reason}", str(path), "make room, or set XLKD_CACHE to elsewhere")
 
 
 def _writable(path: pathlib.Path) -> bool:

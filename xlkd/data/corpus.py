@@ -192,7 +192,7 @@ def _build(origin: Origin, rules: Rules, bad: Bad) -> _Stored:
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
             return _indexed(origin, rules, bad, pathlib.Path(scratch))
     except OSError as error:
-        what = f"the index cannot be written: {error.strerror}"
+        what = f"the index cannot be written: {error.strerror or error}"
         raise UserError(what, str(folder), "make room, or set XLKD_CACHE to elsewhere") from error
 
 
@@ -305,6 +305,8 @@ class _Duplicates:
         return marked
 
     def _flush(self, held: np.ndarray) -> None:
+        if not len(held):
+            return
         part = held["hash"] % self._PARTS
         order = np.argsort(part, kind="stable")
         numbers, starts = np.unique(part[order], return_index=True)

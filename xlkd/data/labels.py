@@ -60,4 +60,4 @@ def aligned(row: Labelled) -> str:
 
 
 def _whole(label: str) -> bool:
-    return label.isdecimal()
+    return label.isdecimal() and len(label) < 19  # else it is a name

@@ -55,21 +55,24 @@ class Targets:
             places = [self._place[key] for key in keys.tolist()]
         except KeyError:
             return None
-        names = [name for name in self._shards[0] if name not in ("keys", "at")]
-        return {name: np.stack([self._row(name, place, length) for place in places]) for name in names}
+        return {name: self._rows(name, places, length) for name in self._shards[0] if name not in ("keys", "at")}
 
     def sample(self, random: np.random.Generator, of_each: int) -> list[object]:
         """Keys of some rows of every shard."""
         return [key for s in self._shards for key in random.permutation(s["keys"])[:of_each].tolist()]
 
-    def _row(self, name: str, place: tuple[int, int], length: int) -> np.ndarray:
-        shard, row = self._shards[place[0]], place[1]
-        if name not in self._ragged:
-            return shard[name][row]
-        start, stop = shard["at"][row : row + 2]
-        padded = np.zeros((length, *shard[name].shape[1:]), shard[name].dtype)
-        padded[: stop - start] = shard[name][start:stop]
-        return padded
+    def _rows(self, name: str, places: list[tuple[int, int]], length: int) -> np.ndarray:
+        """Of no place at all too: a process may hold nothing but padding of a short batch."""
+        ragged, like = name in self._ragged, self._shards[0][name]
+        found = np.zeros((len(places), *[length] * ragged, *like.shape[1:]), like.dtype)
+        for i, (number, row) in enumerate(places):
+            shard = self._shards[number]
+            if ragged:
+                start, stop = shard["at"][row : row + 2]
+                found[i, : stop - start] = shard[name][start:stop]
+            else:
+                found[i] = shard[name][row]
+        return found
 
     def _take_in(self, shard: Values | None) -> None:
         if shard:  # else it was damaged, and its rows are missing

@@ -56,6 +56,8 @@ class Export(NamedTuple):
     encoder: Tree
     heads: dict[str, Tree]
     labels: tuple[str, ...] = ()
+    route: str = ""  # of a part of a larger model: what the scores of that part are called by
+    pooling: str = ""  # how its last layer gives the vector of a text, where the method trains such vectors
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,7 @@ def build(stage, encoder: Encoder) -> Method:
     ramp = settings.warmup_z * stage.budget.steps if settings.warmup_z < 1 else settings.warmup_z
 
     def init(key: jax.Array, start: Start) -> Variables:
-        return Variables(student.init(key, start, max(stage.mesh.get("branch", 1), 1)))
+        return Variables(student.init(key, start, max(stage.mesh.branch, 1)))
 
     def prepare(batch, targets):
         place = jnp.arange(len(batch["mask"]))  # in the global batch: a draw is the same on any number of devices
@@ -240,10 +240,10 @@ class Student:
             head = params["classifier"]
             head = jax.tree.map(lambda x: x[k], head) if self.settings.head == "branch" else head
             encoder = branches.join(params["trunk"], params["branches"], k)
-            return Export(architecture, encoder, {"classifier": head}, self.labels)
+            return Export(architecture, encoder, {"classifier": head}, self.labels, route=self.names[k])
 
         if self.real == 1:
-            return {"": of(0)}
+            return {"": of(0)._replace(route="")}
         each = {tag: of(k) for k, group in enumerate(self.groups) for _, tag in group}
         return {WHOLE: Export(architecture, self._without_padding(params), {}, self.labels)} | each
 

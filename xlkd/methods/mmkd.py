@@ -174,7 +174,8 @@ def build(stage, encoder: Encoder, teacher: Encoder | None = None) -> Method:
         return {n: jnp.pad(x, ((0, 0), (0, width - x.shape[1]))) for n, x in zip(("forth", "back"), found, strict=True)}
 
     def exports(variables: Variables) -> dict[str, Export]:
-        return {"": Export(architecture, variables.params["encoder"], {"masked_lm": both(variables)["masked_lm"]})}
+        heads = {"masked_lm": both(variables)["masked_lm"]}
+        return {"": Export(architecture, variables.params["encoder"], heads, pooling=settings.student_pooling)}
 
     def flops(tokens: int, rows: int) -> float:
         pair, side = (forward_flops(architecture, n, rows) for n in (tokens, tokens // 2))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xlkd.errors import UserError
+from xlkd.models import rows
 from xlkd.models.attention import attend
 from xlkd.models.dropout import dropout
 
@@ -233,10 +234,11 @@ def run_layer(
     number: jax.Array | int = 0,
 ) -> jax.Array:
     """One layer, normalised after each half."""
+    hidden = rows.apart(hidden)
     attended = _attention(architecture, params, hidden, bias, dtype, key, number)
     if architecture.model_type != "distilbert":  # it drops nothing here
         attended = dropout(attended, architecture.dropout, key, ATTENTION_OUTPUT, number)
-    hidden = layer_norm(params["attention_norm"], attended + hidden, architecture.norm_eps).astype(dtype)
+    hidden = rows.apart(layer_norm(params["attention_norm"], attended + hidden, architecture.norm_eps).astype(dtype))
     inner = ACTIVATIONS[architecture.activation](dense(params["up"], hidden, dtype))
     outer = dropout(dense(params["down"], inner, dtype), architecture.dropout, key, FEED_FORWARD, number)
     return layer_norm(params["norm"], outer + hidden, architecture.norm_eps).astype(dtype)

@@ -14,7 +14,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +37,8 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "added_tokens.json",
 )
-RECORD = "xlkd.json"
-_WANTED = ("*.json", "*.txt", "*.safetensors", "sentencepiece.bpe.model")
+RECORD, CARD = "xlkd.json", "README.md"
+_WANTED = ("*.json", "*.txt", "*.safetensors", "sentencepiece.bpe.model", CARD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
                 f"the weights lack {_first(missing)}", str(path), "use the config.json that belongs to the weights"
             )
         params = {part: _collect(architecture, part, tree, tensors) for part, tree in present.items()}
-    return Checkpoint(architecture, params, _labels(config), config)
+    return Checkpoint(architecture, params, _labels(config, path / "config.json"), config)
 
 
 def save(
@@ -77,11 +77,13 @@ def save(
     tokenizer: str | os.PathLike[str] | PreTrainedTokenizerFast | None = None,
     card: str | None = None,
     record: dict[str, Any] | None = None,
+    files: Mapping[str, Any] | None = None,
     dtype: str = "float32",
 ) -> pathlib.Path:
     """A directory that `transformers` loads, whole or not at all; `tokenizer` is a folder to copy from, or one loaded.
 
-    `record` goes beside config.json as `xlkd.json`: what evaluating the model needs to know of its training.
+    `record` goes beside config.json as `xlkd.json`: what evaluating the model needs to know of its training; `files`
+    are other JSON files by name.
     Weights on disk are in `dtype`; config.json says float32 all the same: `transformers` computes in what it says.
     """
     from safetensors.numpy import save_file
@@ -92,6 +94,9 @@ def save(
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         _write_json(draft / "config.json", layout.write_config(architecture, params, labels))
         write_beside(draft, tokenizer=tokenizer, card=card, record=record)
+        for name, value in (files or {}).items():
+            (draft / name).parent.mkdir(exist_ok=True)
+            _write_json(draft / name, value)
     return path
 
 
@@ -121,14 +126,21 @@ def write_beside(
     if tokenizer is not None:
         _save_tokenizer(folder, tokenizer)
     if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8")
     if record is not None:
         _write_json(folder / RECORD, record)
 
 
-def _labels(config: dict[str, Any]) -> tuple[str, ...] | None:
+def _labels(config: dict[str, Any], where: pathlib.Path) -> tuple[str, ...] | None:
     names = config.get("id2label")
-    return tuple(names[i] for i in sorted(names, key=int)) if names else None
+    if not names:
+        return None
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+        raise UserError("id2label does not number the labels from 0", str(where), "mend it")
+    found = tuple(names[str(i)] for i in range(len(names)))
+    if not all(isinstance(name, str) for name in found) or len(set(found)) < len(found):
+        raise UserError("id2label does not give each label a name of its own", str(where), "mend it")
+    return found
 
 
 def _present(architecture: Architecture, tensors: _Tensors) -> Params:
@@ -146,7 +158,7 @@ def _present(architecture: Architecture, tensors: _Tensors) -> Params:
 
 def _tied(tensors: _Tensors) -> bool:
     decoders = [name for name in layout.DECODERS if name in tensors]
-    return all(np.array_equal(tensors[name], tensors[layout.WORDS]) for name in decoders)
+    return layout.WORDS in tensors and all(np.array_equal(tensors[n], tensors[layout.WORDS]) for n in decoders)
 
 
 def _collect(architecture: Architecture, part: str, tree: Params, tensors: _Tensors) -> Params:
@@ -203,7 +215,10 @@ class _Tensors:
 
     def __getitem__(self, name: str) -> np.ndarray:
         file, name = self._places[name]
-        value = self._files[file].get_tensor(name)
+        try:
+            value = self._files[file].get_tensor(name)
+        except Exception as error:  # a type that numpy has not; the library raises what it likes
+            raise UserError(f"tensor {name} cannot be read ({error})", str(file), "copy the file again") from error
         if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
             raise UserError(f"tensor {name} is {value.dtype}", str(file), "use float32, float16 or bfloat16 weights")
         return value
@@ -213,7 +228,7 @@ class _Tensors:
         if name not in self:
             return 0
         file, name = self._places[name]
-        return self._files[file].get_slice(name).get_shape()[0]
+        return next(iter(self._files[file].get_slice(name).get_shape()), 0)
 
     def where(self, name: str) -> str:
         return str(self._places[name][0])
@@ -224,7 +239,11 @@ def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        shards = [path / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+        named = read_json(index).get("weight_map")
+        names = set(map(str, named.values())) if isinstance(named, dict) else set()
+        if not names or any(name != pathlib.Path(name).name for name in names):
+            raise UserError("names no files of this folder", str(index), "copy the whole directory")
+        shards = [path / name for name in sorted(names)]
         for shard in shards:
             if not shard.is_file():
                 raise UserError(f"shard {shard.name} is missing", str(index), "copy the whole directory")
@@ -250,8 +269,8 @@ def _open(file: pathlib.Path) -> Any:
         raise UserError(f"unreadable weights ({error})", str(file), "copy or download the file again") from error
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object of a file."""
+def read_json(path: pathlib.Path, kind: type = dict) -> Any:
+    """The JSON object, or the list, of a file."""
     if not path.parent.is_dir():
         raise UserError(
             "no such directory", str(path.parent), "give a local directory or the name of a model on the hub"
@@ -260,14 +279,15 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError("no such file", str(path), "point at a directory that `save_pretrained` wrote") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"unreadable ({error})", str(path), "copy or download the file again") from error
-    if not isinstance(value, dict):
-        raise UserError("not a JSON object", str(path), "copy or download the file again")
+    if not isinstance(value, kind):
+        what = "not a JSON object" if kind is dict else "not a JSON list"
+        raise UserError(what, str(path), "copy or download the file again")
     return value
 
 
-def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+def _write_json(path: pathlib.Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -296,15 +316,23 @@ def tokenizer(path: str | os.PathLike[str], spec: dict[str, Any] | None = None) 
 
     path = pathlib.Path(path)
     config = _optional_json(path / "tokenizer_config.json")
+    backend = _backend(path, config, spec)
+    longest, names = config.get("model_max_length"), config.get("model_input_names")
     options = {
         "clean_up_tokenization_spaces": False,
-        "model_input_names": config.get("model_input_names") or _input_names(path),
-        "model_max_length": min(config.get("model_max_length") or 512, 10**9),
+        "model_input_names": names if _are_texts(names) else _input_names(path),
+        "model_max_length": int(min(longest, 10**9)) if type(longest) in (int, float) and longest > 0 else 512,
     }
     specials = _optional_json(path / "special_tokens_map.json") | config
     special_names = ("bos_token", "cls_token", "eos_token", "sep_token", "pad_token", "unk_token", "mask_token")
-    options |= {name: _special(specials[name]) for name in special_names if specials.get(name)}
-    return PreTrainedTokenizerFast(tokenizer_object=_backend(path, config, spec), **options)
+    options |= {name: _special(specials[name], name, path) for name in special_names if specials.get(name)}
+    if "pad_token" not in options:
+        raise UserError("names no token for padding", str(path / "tokenizer_config.json"), "add pad_token")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **options)
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, str) for value in values)
 
 
 def _optional_json(path: pathlib.Path) -> dict[str, Any]:
@@ -318,37 +346,47 @@ def _input_names(path: pathlib.Path) -> list[str]:
     return ["input_ids", "token_type_ids", "attention_mask"] if several else ["input_ids", "attention_mask"]
 
 
-def _special(token: str | dict[str, Any]) -> Any:
+def _special(token: Any, name: str, path: pathlib.Path) -> Any:
     from tokenizers import AddedToken
 
-    if isinstance(token, str):
-        return token
-    names = ("content", "lstrip", "rstrip", "single_word", "normalized")
-    return AddedToken(**{name: token[name] for name in names if name in token}, special=True)
+    content = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(content, str):
+        raise UserError(f"{name} is no token", str(path / "tokenizer_config.json"), "copy or download the file again")
+    names = ("lstrip", "rstrip", "single_word", "normalized")
+    flags = {name: bool(token[name]) for name in names if name in token} if isinstance(token, dict) else {}
+    return AddedToken(content, special=True, **flags) if flags else content
 
 
 def _backend(path: pathlib.Path, config: dict[str, Any], spec: dict[str, Any] | None) -> Any:
-    from tokenizers import BertWordPieceTokenizer, Tokenizer
+    from tokenizers import Tokenizer
 
     if spec is not None:
         return Tokenizer.from_str(json.dumps(spec))
-    if (path / "tokenizer.json").is_file():
-        try:
-            return Tokenizer.from_file(str(path / "tokenizer.json"))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"unreadable ({error})", str(path / "tokenizer.json"), "copy the file again") from error
-    if (path / "vocab.txt").is_file():
-        lower = config.get("do_lower_case", True)
-        made = BertWordPieceTokenizer(
-            str(path / "vocab.txt"), lowercase=lower, strip_accents=config.get("strip_accents")
+    file = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
+    if file is None:
+        raise UserError(
+            "no tokenizer.json here",
+            str(path),
+            'write one where it can be converted: python -c "from transformers import AutoTokenizer as T; '
+            f"T.from_pretrained('{path}').save_pretrained('{path}')\"",
         )
-        return Tokenizer.from_str(made.to_str())
-    raise UserError(
-        "no tokenizer.json here",
-        str(path),
-        'write one where it can be converted: python -c "from transformers import AutoTokenizer as T; '
-        f"T.from_pretrained('{path}').save_pretrained('{path}')\"",
-    )
+    try:
+        found = Tokenizer.from_file(str(file)) if file.suffix == ".json" else _word_pieces(file, config)
+        found.encode("a \U000f0000", "b")  # what is wrong inside shows only when it is used
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
+        raise UserError(f"unreadable ({error})", str(file), "copy the file again") from error
+    return found
+
+
+def _word_pieces(file: pathlib.Path, config: dict[str, Any]) -> Any:
+    from tokenizers import BertWordPieceTokenizer, Tokenizer
+
+    lower, accents = config.get("do_lower_case", True), config.get("strip_accents")
+    accents = accents if isinstance(accents, bool) else None
+    made = BertWordPieceTokenizer(str(file), lowercase=bool(lower), strip_accents=accents)
+    return Tokenizer.from_str(made.to_str())
 
 
 def _save_tokenizer(folder: pathlib.Path, source: str | os.PathLike[str] | PreTrainedTokenizerFast) -> None:
@@ -367,10 +405,27 @@ def _save_tokenizer(folder: pathlib.Path, source: str | os.PathLike[str] | PreTr
             shutil.copyfile(source / name, folder / name)
 
 
-def resolve(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
+Resolved = tuple[pathlib.Path, str | None]
+_BROUGHT: dict[tuple[str, str | None], Resolved] = {}  # all stages of a run begin with the same commit
+
+
+def resolve(name: str, revision: str | None = None) -> Resolved:
     """A local directory as it is, or a model of the hub brought here: (directory, commit of the hub or None)."""
     if pathlib.Path(name).is_dir():
         return pathlib.Path(name), None
+    if (name, revision) not in _BROUGHT:
+        _BROUGHT[name, revision] = _ask(name, revision)
+    return _BROUGHT[name, revision]
+
+
+def brought(name: str, revision: str | None = None) -> tuple[pathlib.Path | None, str | None]:
+    """What `resolve` gave before, or a local directory; nothing is asked of the hub."""
+    if pathlib.Path(name).is_dir():
+        return pathlib.Path(name), None
+    return _BROUGHT.get((name, revision), (None, None))
+
+
+def _ask(name: str, revision: str | None) -> Resolved:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError("no such directory", name, "give a local directory or the name of a model on the hub")
     from huggingface_hub import constants, errors
@@ -385,14 +440,14 @@ def resolve(name: str, revision: str | None = None) -> tuple[pathlib.Path, str |
         return _cached(name, revision, f"the hub cannot be reached ({type(error).__name__})")
 
 
-def _download(name: str, revision: str | None) -> tuple[pathlib.Path, str]:
+def _download(name: str, revision: str | None) -> Resolved:
     from huggingface_hub import HfApi, snapshot_download
 
     commit = HfApi().model_info(name, revision=revision, timeout=4).sha  # one question, no retries
     return pathlib.Path(snapshot_download(name, revision=commit, allow_patterns=list(_WANTED))), commit
 
 
-def _cached(name: str, revision: str | None, why: str) -> tuple[pathlib.Path, str]:
+def _cached(name: str, revision: str | None, why: str) -> Resolved:
     from huggingface_hub import snapshot_download
 
     try:

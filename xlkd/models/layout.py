@@ -92,6 +92,7 @@ FAMILIES = {
     "distilbert": Family("DistilBert", "distilbert.", "transformer.layer.{}.", _DISTILBERT_LAYER, _DISTILBERT_HEADS),
 }
 CLASSES = {"span": "ForQuestionAnswering", "classifier": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
+MOST_LAYERS = 1000
 DECODERS = ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight")
 _BODY = ("embeddings.", "encoder.", "transformer.", "pooler.")  # what stands under the prefix
 
@@ -159,7 +160,7 @@ def shapes(architecture: Architecture, labels: int) -> Params:
 def read_architecture(config: dict[str, Any], where: str | os.PathLike[str] = "config.json") -> Architecture:
     """What config.json says of shapes and arithmetic; what this code cannot compute is refused."""
     kind, where = config.get("model_type"), str(where)
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(f"model_type {kind!r} is not supported", where, f"supported: {', '.join(FAMILIES)}")
     read = _read_distilbert if kind == "distilbert" else _read_bert
     try:
@@ -177,8 +178,34 @@ def read_architecture(config: dict[str, Any], where: str | os.PathLike[str] = "c
         )
     except KeyError as error:
         raise UserError(f"{error} is missing", where, "use the config.json that belongs to the weights") from error
-    _refuse(architecture, config, where)
+    except TypeError as error:
+        raise UserError("pad_token_id is not a whole number", where, "use the config.json of the weights") from error
+    check(architecture, config, where)
     return architecture
+
+
+def check(architecture: Architecture, config: dict[str, Any], where: str) -> None:
+    """Refuse what no encoder is, and what this code does not compute."""
+    _possible(architecture, where)
+    _refuse(architecture, config, where)
+
+
+def _possible(architecture: Architecture, where: str) -> None:
+    """Refuse numbers that no encoder has: of other types, below what is needed, or beyond what is built."""
+    for field in dataclasses.fields(architecture):
+        value = getattr(architecture, field.name)
+        if field.type == "int":
+            least = 0 if field.name in ("types", "pad_id", "position_offset") else 1
+            sound = type(value) is int and least <= value <= (MOST_LAYERS if field.name == "layers" else 2**31)
+        elif field.type == "float":
+            sound = type(value) in (int, float) and 0 <= value <= 1
+        else:
+            sound = isinstance(value, str)
+        if not sound:
+            raise UserError(f"{field.name} {value!r} is not possible", where, "use the config.json of the weights")
+    if architecture.max_length < 1 or architecture.pad_id >= architecture.vocab_size:
+        what = f"padding {architecture.pad_id} does not fit its {architecture.positions} positions or its pieces"
+        raise UserError(what, where, "use the config.json of the weights")
 
 
 def _read_bert(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-POOLINGS = ("cls", "mean")
+DESCRIBED = {"cls": "the first position", "mean": "the mean over all positions"}
+POOLINGS = tuple(DESCRIBED)
 
 
 def pool(hidden: jax.Array, mask: jax.Array, how: str) -> jax.Array:

@@ -166,5 +166,5 @@ def _text(path: pathlib.Path) -> str:
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"broken JSON: {error}", where, "delete it and start the run again") from None

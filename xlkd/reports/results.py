@@ -16,6 +16,7 @@ from xlkd.reports.systems import Pair, System, pairs, systems
 VERSION = 1
 BUDGET = ("rows", "steps", "lr", "parameters")
 QA, CLASSIFY, RETRIEVAL = "qa", "classify", "retrieval"
+_TABLES = {QA: questions.table, RETRIEVAL: retrieved.table, CLASSIFY: labelled.table}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,23 @@ def compute(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
     result["sentences"] = words.sentences(result)
     result["notes"] = notes
     return result, dict(zip(titles, held, strict=True))
+
+
+def scores(rows: Sequence[Record], where: str, metric: str) -> dict[str, tuple[dict[str, Record], Record]]:
+    """Of one system's rows by data set: a number with its interval for each cell, as `compute` gives it, and the mean.
+
+    The metric may be another than those of the task, where the rows hold it: the accuracy by another route.
+    """
+    found = {}
+    for number, (name, those) in enumerate(_by_data_set(rows, where).items()):
+        if not (build := _TABLES.get(_task(those[0]))):
+            continue
+        held = dataclasses.replace(build(those), metrics=(metric,))
+        if held.rows and all(metric in row for of in held.rows.values() for row in of):
+            told: dict[str, Record] = {cell: {"badges": "", "word": ""} for cell in held.rows}
+            own = grid.own((held,), {"mean": grid.Mean(tuple(held.rows))}, told, statistics.SEED + number)
+            found[name] = {cell: of[metric] for cell, of in own["cells"].items()}, own["averages"]["mean"][metric]
+    return found
 
 
 def _run(run: files.Run) -> Record:
@@ -163,7 +181,7 @@ def _disagreements(system: System, where: str, by_set: Mapping[str, Sequence[Rec
     reported = ((system.results.get("sets") or {}).get(where) or {}).get("cells") or {}
     notes = []
     for name, rows in by_set.items():
-        build = {QA: questions.table, RETRIEVAL: retrieved.table, CLASSIFY: labelled.table}.get(_task(rows[0]))
+        build = _TABLES.get(_task(rows[0]))
         if build is None or len(labelled.routes(rows)) > 1:
             continue
         held = build(rows)

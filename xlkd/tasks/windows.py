@@ -136,7 +136,7 @@ def features(
 
     layouts = [layout(*shape) for shape in zip(counts[context].tolist(), room.tolist(), step.tolist(), strict=True)]
     cut_into = np.array([len(one) for one in layouts], np.int32)
-    first, count, best_first, best_count = np.concatenate(layouts).T if rows else np.zeros((4, 0), np.int32)
+    first, count, best_first, best_count = np.concatenate(layouts).T
     row_of = np.repeat(np.arange(len(rows), dtype=np.int32), cut_into)
     number = np.concatenate([np.arange(n, dtype=np.int32) for n in cut_into])
 
@@ -211,7 +211,7 @@ def _golds(rows: Sequence[Question], parts: Pieces, context: np.ndarray) -> tupl
         gold_span(parts, int(text), row.context, row.answers[0]) if row.answers else (LOST, 0, -1)
         for row, text in zip(rows, context, strict=True)
     ]
-    gold, first, last = np.array(found, np.int32).reshape(-1, 3).T
+    gold, first, last = np.array(found, np.int32).T
     return gold.astype(np.int8), first, last
 
 

@@ -1,26 +1,37 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a stage: saved beside the running loop, whole or absent, the best and the last two kept."""
+"""Checkpoints of a stage: saved beside the running loop, whole or absent, the best and the last two kept.
+
+Each holds the checksums of its files, written before it gets its name: what was damaged since is not gone on from.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
+from xlkd.data.cache import checksum
 from xlkd.errors import UserError
 from xlkd.train import distributed
+
+SUMS = "sums.json"
 
 
 class Checkpoints:
     """The checkpoints of one stage; `best` names the step to keep. Close it, or the save under way is lost."""
 
     def __init__(self, folder: pathlib.Path, best: Callable[[], int | None]) -> None:
-        # Orbax takes no relative path and tells of every step at INFO.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax takes no relative path, tells of every step at INFO, and of what it raises a dozen times at ERROR.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        from orbax.checkpoint.experimental import v1 as orbax
         from orbax.checkpoint.experimental.v1 import training
 
         class BestAndLast:
@@ -28,8 +39,13 @@ class Checkpoints:
                 keep = {best(), *(c.step for c in checkpoints[-2:])}
                 return [c.step in keep for c in checkpoints]
 
+        self._folder = folder.resolve()
+        sealed = orbax.options.AsyncOptions(post_finalization_callback=functools.partial(_seal, self._folder))
         self._checkpointer = training.Checkpointer(
-            folder.resolve(), preservation_policy=BestAndLast(), cleanup_tmp_directories=True
+            self._folder,
+            context=orbax.Context(async_options=sealed),
+            preservation_policy=BestAndLast(),
+            cleanup_tmp_directories=True,
         )
 
     def steps(self) -> list[int]:
@@ -41,24 +57,96 @@ class Checkpoints:
         call = self._checkpointer.save_checkpointables if wait else self._checkpointer.save_checkpointables_async
         call(step, {"state": state}, force=True)
 
+    def last(self, abstract: Any, log: Callable[[str], None]) -> Any:
+        """The state of the last checkpoint, or of the one before where that is damaged; None where none is left."""
+        steps = self.steps()
+        for number, step in reversed(list(enumerate(steps))):
+            found, damage = self._read(step, abstract)
+            if not damage:
+                log(f"restored step {step}")
+                return found
+            aside = distributed.once("aside", lambda step=step: self._set_aside(step))
+            before = f"step {steps[number - 1]}" if number else "the beginning of this stage"
+            log(f"the checkpoint of step {step} is damaged ({damage}): moved to {aside}, going on from {before}")
+            self._checkpointer.reload()
+        return None
+
     def restore(self, step: int, abstract: Any) -> Any:
         """The state of a step, placed as `abstract` says."""
+        found, damage = self._read(step, abstract)
+        if damage:
+            what = f"the checkpoint of step {step}, which is to be kept, is damaged ({damage})"
+            stage = self._folder.parent
+            raise UserError(what, str(self._folder), f"delete {stage} and start again: this stage is trained anew")
+        return found
+
+    def close(self) -> None:
+        self._checkpointer.close()
+
+    def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
+        """The state of a step, or what is wrong with its files."""
+        damage = distributed.once("damage", lambda: _damage(self._folder / str(step)))
+        if damage:
+            return None, damage
+        try:
+            self._fits(step, abstract)
+            found = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+        except (OSError, ValueError, KeyError) as error:
+            if (self._folder / str(step) / SUMS).exists():  # sound, so it is something else
+                raise
+            found, damage = None, f"unreadable: {type(error).__name__}"
+        unread = distributed.anywhere(np.array([found is None])).any()
+        return (None, damage or "unreadable at another process") if unread else (found, "")
+
+    def _fits(self, step: int, abstract: Any) -> None:
         saved = _shapes(self._checkpointer.checkpointables_metadata(step).metadata["state"])
         wanted = _shapes(abstract)
+        if not saved:
+            raise ValueError("its metadata names no array")
         for leaf in sorted(saved.keys() | wanted.keys()):
             there, here = (shapes.get(leaf, "absent") for shapes in (saved, wanted))
             if there != here:
                 what = f"the checkpoint of step {step} does not fit this model: {leaf} is {there} there, {here} here"
-                raise UserError(what, str(self._checkpointer.directory), "use another work directory")
-        return self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+                raise UserError(what, str(self._folder), "use another work directory")
 
-    def close(self) -> None:
-        self._checkpointer.close()
+    def _set_aside(self, step: int) -> str:
+        """Kept for who wants to look at it, where nothing takes it for a checkpoint."""
+        aside = self._folder.with_name("damaged") / str(step)
+        aside.parent.mkdir(exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        (self._folder / str(step)).rename(aside)
+        return str(aside)
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
     """Shapes with the placement that a restore must give them: without it, the saved one is taken."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
+def _seal(folder: pathlib.Path) -> None:
+    """The checksums of the checkpoint that is about to get its name; orbax calls it in the thread that saves."""
+    if distributed.first():
+        draft = max(folder.glob("*-tmp"), key=lambda path: path.stat().st_mtime_ns)
+        files = sorted(path for path in (draft / "state").rglob("*") if path.is_file())
+        sums = {str(path.relative_to(draft)): [path.stat().st_size, checksum(path)] for path in files}
+        (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+
+
+def _damage(folder: pathlib.Path) -> str:
+    """What is not as it was written; nothing is known of a checkpoint without checksums."""
+    if not (folder / SUMS).exists():
+        return ""
+    try:
+        for name, (size, expected) in json.loads((folder / SUMS).read_text(encoding="utf-8")).items():
+            if not (folder / name).exists():
+                return f"{name} is gone"
+            if (there := (folder / name).stat().st_size) != size:
+                return f"{name} holds {there} of {size} bytes"
+            if checksum(folder / name) != expected:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, TypeError, AttributeError):
+        return f"{SUMS} is unreadable"
+    return ""
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

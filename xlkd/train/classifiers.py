@@ -86,6 +86,7 @@ def load(config, tag: str, name: str, labels: Sequence[str], earlier: Mapping[st
     """The classifier of an earlier stage, a folder or a hub id."""
     folder = earlier[name] if name in earlier else start.locate(name)[0]
     where = f"{name} (config.teachers.{tag})"
+    start.one_encoder(folder)
     found = hf.load(folder)
     if "classifier" not in found.params:
         raise UserError("has no head for labels", where, "name a model that was trained to classify")

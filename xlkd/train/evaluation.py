@@ -26,7 +26,7 @@ class Evaluator:
     """
 
     def __init__(self, method: Method, mesh, *, batch: int, buckets: int | tuple[int, ...]) -> None:
-        self._forward = jax.jit(method.outputs, out_shardings=meshes.replicated(mesh))
+        self._forward = jax.jit(meshes.traced(mesh, method.outputs), out_shardings=meshes.replicated(mesh))
         self._mesh, self._buckets = mesh, buckets
         shards = meshes.row_shards(mesh)
         self._batch = -(-batch // shards) * shards

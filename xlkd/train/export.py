@@ -11,16 +11,18 @@ import jax
 
 from xlkd import settings
 from xlkd.methods import Export
-from xlkd.models import hf
-from xlkd.train import whole
+from xlkd.models import hf, sentences
+from xlkd.train import cards, whole
 
 
 def write(
     folder: pathlib.Path, exported: Export, tokenizer, config, results: dict[str, Any], seen: dict[str, Any]
 ) -> None:
     """Whole or not at all."""
+    place = cards.Place.of(folder)
     record = {"version": 1, "task": settings.plain(config.task), "dtype": config.encoder.dtype, "seen": seen}
-    beside = {"tokenizer": tokenizer, "card": card(config, results, seen)}
+    record |= {"base": cards.base_of(config, place)._asdict()}
+    beside = {"tokenizer": tokenizer, "card": cards.card(config, results, seen, exported, place)}
     if "branches" in exported.encoder:
         record |= {"method": settings.plain(config.method)}
         whole.save(folder, exported.architecture, jax.device_get(exported.encoder), exported.labels, record, **beside)
@@ -33,24 +35,12 @@ def write(
         params,
         labels=exported.labels or None,
         record=record,
+        files=vectors(exported, config.task.max_length),
         **beside,
         dtype=config.encoder.new.disk if pretrained else "float32",
     )
 
 
-def card(config, results: dict[str, Any], seen: dict[str, Any]) -> str:
-    """The model card, from the run's own record."""
-    lines = ["---", "library_name: transformers", "tags: [xlkd]", "---", "", f"# {config.stage}", ""]
-    lines += [f"Trained by xlkd: method `{config.method.name}`, config {config.run}, seed {config.seed}."]
-    lines += ["", "| | |", "|---|---|"]
-    lines += [f"| start | `{config.start if config.start != 'encoder' else config.encoder.path}` |"]
-    lines += [f"| training data | `{config.data.train}` |", f"| evaluation data | `{config.data.eval}` |"]
-    lines += [
-        f"| languages whose labels were seen in {where} | {', '.join(of) or 'none'} |" for where, of in seen.items()
-    ]
-    lines += [""]
-    for name, found in results.items():
-        lines += [f"## {name}: {found['main']} at step {found['step']}", "", "| | |", "|---|---|"]
-        lines += [f"| {cell} | {values[found['main']]:.1f} |" for cell, values in found["cells"].items()]
-        lines += [f"| mean | {found['mean']:.1f} |", ""]
-    return "\n".join(lines)
+def vectors(exported: Export, max_length: int) -> dict[str, Any]:
+    """What makes a folder one of sentence-transformers, where the method trains vectors of texts."""
+    return sentences.files(exported.architecture, exported.pooling, max_length) if exported.pooling else {}

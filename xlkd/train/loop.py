@@ -155,12 +155,8 @@ def _begin(job: Job):
     create, shardings = placed(create)
     teaching = Teaching(job, () if teacher.evolves else placed(teach)[0](*given)) if teacher else None
     advance = _advance(job, begun, given, shardings) if teacher and teacher.evolves else lambda at, state: state
-    saved = job.checkpoints.steps()
-    if not saved:
-        return create(*given), shardings, advance, teaching
-    job.log(f"restored step {saved[-1]}")
-    state = job.checkpoints.restore(saved[-1], abstract(jax.eval_shape(create, *given), shardings))
-    return state, shardings, advance, teaching
+    state = job.checkpoints.last(abstract(jax.eval_shape(create, *given), shardings), job.log)
+    return create(*given) if state is None else state, shardings, advance, teaching
 
 
 def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callable:
@@ -210,9 +206,11 @@ def jitted_step(method: Method, settings: Any, steps: int, seed: int, shardings:
     rate = optim.schedule(settings, method.period or steps)
     parts = {"clip_norm": settings.clip, "micro_batches": settings.micro_batches}
     function = step.make(method, optim.optimizer(settings), rate, seed=seed, **parts)
-    # The whole report is read on the host, so it is replicated
-    report = meshes.replicated(shardings.step.mesh)
-    return jax.jit(function, donate_argnums=0, out_shardings=(shardings._replace(teacher=()), report))
+    mesh = shardings.step.mesh
+    report = meshes.replicated(mesh)  # the whole of it is read on the host
+    return jax.jit(
+        meshes.traced(mesh, function), donate_argnums=0, out_shardings=(shardings._replace(teacher=()), report)
+    )
 
 
 def memory(compiled) -> int:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from xlkd import door
 from xlkd.errors import UserError
 from xlkd.train import accelerators, runtime
 from xlkd.train.accelerators import Accelerator
@@ -82,7 +83,7 @@ def _here(device: str, chips: int, efficiency: float) -> Machine:
 
 
 def _cpu(found) -> Machine:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(found)
+    memory = door.memory() / len(found)
     return Machine("cpu", tuple(found), memory, None, exact=True, flops=runtime.measured())
 
 

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,9 +15,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xlkd.errors import UserError
+from xlkd.models.rows import ROWS
 
 AXES = ("data", "fsdp", "tensor", "branch")
-ROWS = ("data", "fsdp")  # what the rows of a batch are spread over
 
 # Path of a leaf (parameters, moments and teacher alike) -> mesh axes of its last dimensions; first match wins.
 # An axis that does not divide its dimension is left out for that leaf.
@@ -34,7 +35,7 @@ TABLE = (
 
 def build(config, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over all devices, or over the given ones; one size may be -1: the rest."""
-    sizes = [config.get(axis, 1) for axis in AXES]
+    sizes = [config[axis] for axis in AXES]
     count = len(devices or jax.devices())
     if sizes.count(-1) > 1:
         raise UserError("only one axis can be -1", "config.mesh")
@@ -93,6 +94,17 @@ def place_batch(mesh: Mesh, batch: Any, rows: int) -> Any:
         return jax.make_array_from_process_local_data(sharding, local, (rows, *local.shape[1:]))
 
     return jax.tree.map(place, batch)
+
+
+def traced(mesh: Mesh, function: Callable) -> Callable:
+    """The function, to be jitted: while it is traced, layers know the mesh and keep rows spread over it."""
+
+    @functools.wraps(function)
+    def under(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return under
 
 
 def _spec(mesh: Mesh, path, shape: tuple[int, ...]) -> PartitionSpec:

@@ -18,8 +18,9 @@ from xlkd.languages import normalise
 from xlkd.methods import Method
 from xlkd.models import hf
 from xlkd.models.encoder import forward_flops
-from xlkd.train import stage, start, streams, trimming
+from xlkd.train import material, start, streams, trimming
 from xlkd.train.machine import Machine
+from xlkd.train.material import Material
 from xlkd.train.program import Batches, Program, Record, Speed
 from xlkd.train.progress import Log
 
@@ -40,12 +41,12 @@ class Planner:
         """All figures of one stage."""
         weights = self.known[config.stage] = self._weights(config)
         if config.encoder.trim_vocab:
-            weights = trimming.trimmed(weights, stage.every_row(config))
+            weights = trimming.trimmed(weights, material.every_row(config))
         other = start.other(config)
-        made = stage.material(config, weights, other, self.log)
-        sets = stage.evaluation_sets(config, made.task, weights, self.log)
+        made = material.training(config, weights, other, self.log)
+        sets = material.evaluation(config, made.task, weights, self.log)
         plan = _whole(config, made, weights)
-        steps = stage.spend(config, plan)
+        steps = material.spend(config, plan)
         if config.encoder.layers_as == "auto" and self.machine.accelerator:
             config.encoder.layers_as = "scanned"
         program = Program(config, made, weights, other, self.machine)
@@ -127,7 +128,7 @@ class Planner:
         return self.timed.get(key) or next(iter(self.timed.values()), None)
 
 
-def _whole(config, made: stage.Material, weights: start.Weights):
+def _whole(config, made: Material, weights: start.Weights):
     """The plan of all rows: of a streamed corpus the one that reads it by blocks."""
     if made.known is made.rows:
         return made.plan
@@ -149,7 +150,7 @@ def _batches(plan, steps: int) -> Batches:
     return {shape: found[shape] for shape in sorted(found, key=_size)}
 
 
-def _data(made: stage.Material, sets: Mapping[str, Any]) -> Record:
+def _data(made: Material, sets: Mapping[str, Any]) -> Record:
     """What goes in, and what its features take on disk."""
     plan = made.plan
     lengths = plan.lengths[plan.view]
@@ -172,7 +173,7 @@ def _buckets(batches: Batches, steps: int) -> list[Record]:
     return [{"shape": str(shape), "steps": round(len(of) * steps / counted)} for shape, of in batches.items()]
 
 
-def _flops(method: Method, batches: Batches, made: stage.Material, steps: int) -> Record:
+def _flops(method: Method, batches: Batches, made: Material, steps: int) -> Record:
     """Of the whole stage: of real tokens as the run's MFU counts them, and of all positions; the teacher's forward
     passes apart, as if each step asked."""
     found = dict.fromkeys(("step", "step_padded", "teacher", "teacher_padded"), 0.0)
@@ -202,9 +203,7 @@ def _evaluation_flops(config, program: Program, sets: Mapping[str, Any], steps: 
     return times * total
 
 
-def _teacher(
-    config, made: stage.Material, program: Program, flops: Record, known: Mapping[str, start.Weights]
-) -> Record:
+def _teacher(config, made: Material, program: Program, flops: Record, known: Mapping[str, start.Weights]) -> Record:
     """Who teaches, what asking costs, whether answers can be kept: `live` FLOPs within steps, `once` before them."""
     if config.teachers:
         return {"kind": "once", **_classifiers(config, made, known)}
@@ -221,7 +220,7 @@ def _teacher(
     return told | {"kind": "kept", "once": once, "gain": (step + asked) / (step + once)}
 
 
-def _classifiers(config, made: stage.Material, known: Mapping[str, start.Weights]) -> Record:
+def _classifiers(config, made: Material, known: Mapping[str, start.Weights]) -> Record:
     """Teachers of classes: asked once for the rows of their language."""
     features, lengths = made.features, made.plan.lengths[made.plan.view]
     languages = np.asarray(features["languages"])[features["language"]]

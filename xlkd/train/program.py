@@ -18,7 +18,7 @@ from xlkd.data.batches import Planned, Shape
 from xlkd.methods import Method, Start
 from xlkd.models import encoder as encoders
 from xlkd.tasks import Draw
-from xlkd.train import loop, optim, stage, start
+from xlkd.train import loop, material, optim, start
 from xlkd.train import mesh as meshes
 from xlkd.train import state as states
 from xlkd.train.checkpoint import abstract
@@ -40,13 +40,13 @@ class Speed(NamedTuple):
 class Program:
     """A stage's step over shapes: what it holds, and what compiling it says."""
 
-    def __init__(self, config, made: stage.Material, weights: start.Weights, other, machine: Machine) -> None:
+    def __init__(self, config, made: material.Material, weights: start.Weights, other, machine: Machine) -> None:
         self._given, self._made = (made, weights, other, machine), made
         self._programs: dict[Shape, Any] = {}
         self._config, self._task, self._features = config, made.task, made.features
         self.architecture = weights.architecture
-        both = [stage.encoder_of(config, of.architecture) for of in (weights, other) if of]
-        self.method: Method = stage.named("methods", config.method.name).build(config, *both)
+        both = [start.encoder(config, of.architecture) for of in (weights, other) if of]
+        self.method: Method = material.named("methods", config.method.name).build(config, *both)
         self.mesh = meshes.build(config.mesh, machine.devices)
         meshes.check_rows(self.mesh, config.data.batch, config.optim.micro_batches)
         begun = Start(weights.architecture, _encoder(weights.architecture), {})
@@ -94,7 +94,7 @@ class Program:
         """What may make a program fit that needs `over` times the memory, least costly first."""
         config, count = self._config, self.mesh.size
         tries: list[dict[str, Any]] = [{"encoder.remat": "full"}] if config.encoder.remat != "full" else []
-        if count > 1 and config.mesh.get("fsdp", 1) == 1:
+        if count > 1 and config.mesh.fsdp == 1:
             tries.append({"mesh.data": 1, "mesh.fsdp": count})
         most = config.data.batch // meshes.row_shards(self.mesh)
         parts = [n for n in range(config.optim.micro_batches + 1, most + 1) if most % n == 0]

@@ -156,7 +156,7 @@ def _summary_writer():
     """tensorboardX imports PyTorch where it is installed, two seconds for nothing: for so long it is hidden."""
     hidden = "torch" not in sys.modules
     if hidden:
-        sys.modules["torch"] = None  # pyrefly: ignore
+        sys.modules["torch"] = None
     try:
         from tensorboardX import SummaryWriter
 

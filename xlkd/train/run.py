@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import importlib.metadata
@@ -30,6 +31,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers",
 def run(config, workdir: pathlib.Path, command: Sequence[str]) -> None:
     """All stages of a config that are not done yet."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_room(workdir))
         distributed.once("work directory", lambda: stack.enter_context(_claimed(config, workdir)))
         _shared(workdir / ".lock")
         signals = stack.enter_context(Signals())
@@ -89,6 +91,25 @@ def environment(command: Sequence[str]) -> dict[str, Any]:
         "git_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "devices": [str(device) for device in jax.devices()],
     }
+
+
+@contextlib.contextmanager
+def _room(workdir: pathlib.Path) -> Iterator[None]:
+    """A disk that is full, or that can only be read any more, is no bug, whichever library meets it first."""
+    try:
+        yield
+    except Exception as error:
+        for reason in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)):
+            if not isinstance(error, UserError) and any(reason in str(one) for one in _chain(error)):
+                remedy = "make room, then the same command goes on from the last save"
+                raise UserError(f"cannot be written any more: {reason}", str(workdir), remedy) from error
+        raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager

@@ -97,5 +97,10 @@ class Sets:
         return lines
 
 
-def _by_cell(scores: Scores) -> str:
-    return "  ".join(f"{name} {cell[scores.main]:.1f}" for name, cell in scores.cells.items())
+def _by_cell(scores: Scores, most: int = 16) -> str:
+    """Each cell's score; of a large grid its ends."""
+    values = {name: cell[scores.main] for name, cell in scores.cells.items()}
+    shown, before = list(values), ""
+    if len(values) > most:
+        shown, before = [min(values, key=values.get), max(values, key=values.get)], f"{len(values)} cells, "
+    return before + (" to " if before else "  ").join(f"{name} {values[name]:.1f}" for name in shown)

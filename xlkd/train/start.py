@@ -14,6 +14,7 @@ import numpy as np
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.methods import Start
+from xlkd.methods.mblm import WHOLE
 from xlkd.models import encoder as encoders
 from xlkd.models import hf, vocab
 from xlkd.train import distributed
@@ -56,8 +57,19 @@ def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Wei
         return _new(stage.encoder.new, fresh, stage.encoder.dropout)
     else:
         folder, revision = locate(stage.encoder.path, stage.encoder.revision or None)
+    one_encoder(folder)
     architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
     return Weights(with_dropout(architecture, stage.encoder.dropout), hf.tokenizer(folder), folder, revision)
+
+
+def one_encoder(folder: pathlib.Path) -> None:
+    """Refuse what a student of several branches left: each of them is a folder of its own beside the whole."""
+    exports = folder.parent if folder.name == WHOLE else folder
+    if (folder / "config.json").exists() or not (exports / WHOLE).is_dir():
+        return
+    each = ", ".join(str(file.parent) for file in sorted(exports.glob("*/config.json")))
+    remedy = f"take one of them: {each}" if each else "take the folder of a language that was exported beside it"
+    raise UserError("a student of several branches, not one encoder", str(folder), remedy)
 
 
 def other(stage) -> Weights | None:
@@ -65,6 +77,7 @@ def other(stage) -> Weights | None:
     if not stage.teacher.path:
         return None
     folder, revision = locate(stage.teacher.path, stage.teacher.revision or None)
+    one_encoder(folder)
     architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
     return Weights(architecture, hf.tokenizer(folder), folder, revision)
 
@@ -78,6 +91,15 @@ def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | 
         known = ", ".join(sorted(f"package:{file.parent.name}" for file in PACKAGED.glob("*/config.json")))
         raise UserError("no such encoder in the package", name, f"known: {known or 'none'}")
     return folder, None
+
+
+def encoder(stage, architecture: encoders.Architecture) -> encoders.Encoder:
+    """As the config wants it computed."""
+    scan = {"auto": encoders.scan_by_device(), "scanned": True, "unrolled": False}
+    chosen = stage.encoder.layers_as
+    if chosen not in scan:
+        raise UserError(f"layers_as={chosen}", "config.encoder", f"choose one of {', '.join(scan)}")
+    return encoders.Encoder(architecture, dtype=stage.encoder.dtype, scan=scan[chosen], remat=stage.encoder.remat)
 
 
 def with_dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:

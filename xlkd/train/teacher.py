@@ -31,7 +31,9 @@ class Teaching:
 
     def __init__(self, job: Any, fixed: Any) -> None:
         self._job, self._teacher, self._fixed = job, job.method.teacher, fixed
-        self._forward = jax.jit(self._teacher.forward, out_shardings=meshes.over_rows(job.mesh))
+        self._forward = jax.jit(
+            meshes.traced(job.mesh, self._teacher.forward), out_shardings=meshes.over_rows(job.mesh)
+        )
         self._compiled: dict[Shape, Callable] = {}
         self._kept: dict[Shape, Targets] = {}
         self._members: dict[Shape, np.ndarray] = {}  # rows that every process has

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.errors import UserError
-from xlkd.models import hf
+from xlkd.models import hf, layout
 from xlkd.models.encoder import Architecture
 
 WEIGHTS = "branches.safetensors"  # not model.safetensors, which other software would read as one encoder
@@ -57,7 +57,20 @@ def load(folder: pathlib.Path) -> Whole:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = value
-    return Whole(Architecture(**record["architecture"]), params, tuple(record["labels"]), record)
+    labels = record["labels"]
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UserError("its labels are no list of names", str(folder / hf.RECORD), "export the model again")
+    return Whole(architecture_of(record, folder / hf.RECORD), params, tuple(labels), record)
+
+
+def architecture_of(record: dict[str, Any], where: pathlib.Path) -> Architecture:
+    """As it was recorded."""
+    try:
+        found = Architecture(**record["architecture"])
+    except TypeError as error:
+        raise UserError(f"names no architecture ({error})", str(where), "export the model again") from error
+    layout.check(found, {}, str(where))
+    return found
 
 
 def _flat(tree: dict[str, Any], prefix: str = ""):

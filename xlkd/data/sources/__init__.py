@@ -40,7 +40,7 @@ class Spec:
     def number(self, name: str, default: int = 0) -> int:
         """A whole number, 0 or more."""
         given = self.option(name, str(default))
-        if not given.isdigit():
+        if not is_whole(given):
             raise UserError(f"{name}={given} is not a whole number", str(self))
         return int(given)
 
@@ -63,6 +63,11 @@ class Spec:
                 near = difflib.get_close_matches(name, names, n=1)
                 known = f"known here: {', '.join(names)}"
                 raise UserError(f"unknown option {name!r}", str(self), f"did you mean {near[0]!r}?" if near else known)
+
+
+def is_whole(text: str) -> bool:
+    """Digits alone, of a number that anybody could mean."""
+    return text.isdecimal() and len(text) < 19
 
 
 class Bad:
@@ -151,7 +156,10 @@ def one(spec: Spec, task: str, bad: Bad) -> Sequence[Any]:
     """The rows of one source, which may be none."""
     if task not in tasks(spec):
         raise UserError(f"holds no data for the task {task!r}", str(spec), f"it serves {', '.join(tasks(spec))}")
-    return _module(spec).rows(spec, task, bad)
+    try:
+        return _module(spec).rows(spec, task, bad)
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise UserError(f"cannot be read: {error.strerror}", str(error.filename or spec), "look at the path") from error
 
 
 def tasks(spec: Spec) -> tuple[str, ...]:

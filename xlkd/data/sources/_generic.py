@@ -14,7 +14,7 @@ import itertools
 import pathlib
 from collections.abc import Iterator
 
-from xlkd.data.sources import Bad, Spec, _labelled, _table
+from xlkd.data.sources import Bad, Spec, _labelled, _table, is_whole
 from xlkd.data.sources.squad import text_fault
 from xlkd.errors import UserError
 from xlkd.rows import Labelled, Pair, key_of
@@ -82,7 +82,7 @@ def _pairs(spec: Spec, path: pathlib.Path, form: str, bad: Bad) -> Iterator[Pair
 def _columns(spec: Spec, path: pathlib.Path, form: str, parts: tuple[str, ...], needed: tuple[str, ...]):
     """The column of each part that was named, or whose usual name the file has; objects may lack a label."""
     given = {part: spec.option(part) for part in parts if spec.option(part)}
-    numbers = [name.isdecimal() for name in given.values()]
+    numbers = [is_whole(name) for name in given.values()]
     if any(numbers) and not all(numbers):
         raise UserError("columns by name and by number", str(spec), "numbers mean that there is no header: use one way")
     columns: dict[str, _table.Column]

@@ -246,7 +246,7 @@ def labelled(kind: Kind, found: Found, *, id: str, split: str, language: str, gr
 
 
 def _part(spec: Spec) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", spec.option("part", "1/1"))
+    match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", spec.option("part", "1/1"))
     if not match or int(match[1]) > int(match[2]):
         raise UserError(f"part={spec.option('part')} is not possible", str(spec), "write part=1/2 and part=2/2")
     return int(match[1]) - 1, int(match[2])

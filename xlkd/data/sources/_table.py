@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xlkd.data.sources import Bad
+from xlkd.data.sources.squad import surrogate_fault
 from xlkd.errors import UserError
 
 TSV, QUOTED, EITHER, CSV, JSONL = "tsv", "tsv in CSV quoting", "tsv of either kind", "csv", "jsonl"
@@ -111,7 +112,7 @@ def _objects(path: pathlib.Path) -> Iterator[_Raw]:
     for number, line in enumerate(_lines(path), 1):
         try:
             value = json.loads(line) if line.strip() else None
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             yield _Raw(number, {}, f"broken JSON: {error}")
             continue
         yield _Raw(number, value, "" if value is None or isinstance(value, dict) else "not a JSON object")
@@ -194,6 +195,8 @@ def _by_key(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
             value = "" if value is None else str(value) if type(value) is int else value
             if not isinstance(value, str):
                 return None, f"{part} is neither text nor a whole number"
+            if fault := surrogate_fault(value, part):
+                return None, fault
             values[part] = value
         return values, ""
 

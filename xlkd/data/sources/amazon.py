@@ -10,7 +10,7 @@ and `second=review_title,product_category` makes pairs of it and the named field
 from __future__ import annotations
 
 from xlkd.data import labels
-from xlkd.data.sources import Bad, Spec, _labelled
+from xlkd.data.sources import Bad, Spec, _labelled, is_whole
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import CSV, JSONL, Columns, Values
 from xlkd.errors import UserError
@@ -66,6 +66,6 @@ def _stars(values: Values) -> str | None:
     given = values.get("label", values.get("from_0"))
     if given is None:
         return None
-    if "label" in values or not given.strip().isdecimal():
+    if "label" in values or not is_whole(given.strip()):
         return given.strip()
     return str(int(given) + 1) if int(given) < len(labels.STARS) else f"{given}, counted from 0"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, key_of
 
 TASKS = ("qa",)
+_HALF = re.compile("[\ud800-\udfff]")
 NO_ANSWER = "no gold answer (a question without one can be neither trained on nor scored)"
 
 
@@ -111,7 +113,7 @@ def load(path: pathlib.Path) -> list[Any]:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path)) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # a number of thousands of digits too
         raise UserError(f"broken JSON: {error}", str(path), "fetch or write the file again") from None
     except RecursionError:
         raise UserError("broken JSON: nested too deeply", str(path), "fetch or write the file again") from None
@@ -142,6 +144,8 @@ def _fault(entry: Any, context: str) -> str:
         return "not an object"
     if not isinstance(entry.get("id"), str) or not entry["id"]:
         return "no id" if entry.get("id") in (None, "") else "id is not a string"
+    if fault := text_fault(entry["id"], "id"):
+        return fault
     if fault := text_fault(entry.get("question"), "question"):
         return fault
     if not isinstance(entry.get("answers"), list):
@@ -177,9 +181,12 @@ def text_fault(text: Any, name: str) -> str:
         return f"no {name}" if text is None else f"{name} is not a string"
     if not text.strip():
         return f"empty {name}"
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        return f"{name} holds half of a surrogate pair"
-    return ""
+    return surrogate_fault(text, name)
+
+
+def surrogate_fault(text: str, name: str) -> str:
+    """What no file can hold."""
+    return f"{name} holds half of a surrogate pair" if _HALF.search(text) else ""
 
 
 def _occurrences(text: str, context: str, most: int = 3) -> list[int]:

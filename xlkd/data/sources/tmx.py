@@ -26,6 +26,7 @@ from xlkd.rows import Pair
 TASKS = ("parallel",)
 _READ = 1 << 16  # bytes parsed at once
 _LONGEST = 1 << 20  # characters of a segment
+_TAG = 1 << 20  # bytes of a tag or a comment, which the parser holds until its end
 _UNIT = re.compile(rb"<tu[\s>]")
 _CODES = frozenset({"bpt", "ept", "ph", "it", "ut", "sub"})  # mark-up of the program that wrote it, not text
 
@@ -132,6 +133,9 @@ class _Parser:
     def feed(self, data: bytes) -> list[Unit | Corrupt]:
         self._expat.Parse(data, not data)
         self._fed += len(data)
+        if self._fed - self._expat.CurrentByteIndex > _TAG:
+            what = f"a tag of more than {_TAG:,} bytes at line {self.line:,}"
+            raise UserError(what, str(self._path), "is its end missing?")
         return self.taken()
 
     def taken(self) -> list[Unit | Corrupt]:
@@ -171,6 +175,6 @@ class _Parser:
         raise UserError(f"declares the entity {name!r}", str(self._path), "a TMX file needs none: take it out")
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _language(tag: str) -> str:
     return _aligned.known(tag) if tag else ""

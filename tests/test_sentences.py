@@ -1,0 +1,133 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""One folder for transformers and for sentence-transformers: the same vectors as ours, trimmed too."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from xlkd import settings, trim
+from xlkd.methods import Export
+from xlkd.models import hf, sentences
+from xlkd.models.encoder import Encoder
+from xlkd.models.pooling import pool
+from xlkd.tasks.text import Template
+from xlkd.train import cards, export, start
+
+SENTENCES = [
+    "Anna wrote a letter.", "The train stops here!", "a", "It was Anna who went, wasn't it? " * 9,
+    "Der Zug hält hier.", "¿Quién escribió la carta?", "Où est la gare ?", "Übergrößenträger",
+    "Анна написала письмо.", "Поезд останавливается здесь.", "Где вокзал?", "Да",
+    "كتبت آنا رسالة.", "يتوقف القطار هنا.", "أين المحطة؟",
+    "आना ने एक पत्र लिखा।", "रेलगाड़ी यहाँ रुकती है।",
+    "安娜写了一封信。", "火车停在这里。", "车站在哪里？",
+]  # fmt: skip
+LENGTH = 32
+
+
+@pytest.fixture(scope="module", params=["cls", "mean"])
+def student(request, tmp_path_factory):
+    """The packaged encoder as a stage of MMKD would hand it on."""
+    config = settings.read("configs/mmkd.py")
+    config.task.max_length = LENGTH
+    config = settings.stage(config, "full")
+    found = hf.load(start.PACKAGED / "multilingual")
+    heads = {"masked_lm": found.params["masked_lm"]}
+    exported = Export(found.architecture, found.params["encoder"], heads, pooling=request.param)
+    folder = tmp_path_factory.mktemp(request.param) / "student"
+    export.write(folder, exported, hf.tokenizer(start.PACKAGED / "multilingual"), config, {}, {"training": []})
+    return folder, request.param
+
+
+def ours(folder, how):
+    found, template = hf.load(folder), Template(hf.tokenizer(folder))
+    rows = [template.single(one.ids, LENGTH).ids for one in template.encode(SENTENCES)]
+    ids = np.stack([np.pad(row, (0, LENGTH - len(row)), constant_values=template.pad) for row in rows])
+    mask = (np.arange(LENGTH) < np.array([len(row) for row in rows])[:, None]).astype(np.int32)
+    hidden = Encoder(found.architecture).apply({"params": found.params["encoder"]}, ids, mask)[-1]
+    return jax.device_get(pool(hidden, mask, how))
+
+
+def test_some_sentences_are_cut_and_some_are_short(student):
+    template = Template(hf.tokenizer(student[0]))
+    lengths = [len(one.ids) for one in template.encode(SENTENCES)]
+    assert min(lengths) <= 3
+    assert max(lengths) > LENGTH
+
+
+def test_sentence_transformers_gives_our_vectors(student):
+    library = pytest.importorskip("sentence_transformers")
+    folder, how = student
+    model = library.SentenceTransformer(str(folder), device="cpu")
+    assert model.max_seq_length == LENGTH
+    found = model.encode(SENTENCES, batch_size=7, show_progress_bar=False)
+    np.testing.assert_allclose(found, ours(folder, how), atol=1e-5)
+
+
+@pytest.mark.torch
+def test_what_its_files_say_gives_our_vectors(student):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModel, AutoTokenizer
+
+    folder, how = student
+    modules = json.loads((folder / "modules.json").read_text())
+    assert [(one["type"].rpartition(".")[2], one["path"]) for one in modules] == [
+        ("Transformer", ""),
+        ("Pooling", "1_Pooling"),
+    ]
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    chosen = [name for name, on in pooling.items() if on is True]
+    assert chosen == [{"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}[how]]
+    longest = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(SENTENCES, padding=True, truncation="longest_first", max_length=longest, return_tensors="pt")
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(folder).eval()(**batch).last_hidden_state
+    weights = batch["attention_mask"][..., None].float()
+    found = {
+        "pooling_mode_cls_token": hidden[:, 0],
+        "pooling_mode_mean_tokens": (hidden * weights).sum(1) / weights.sum(1),
+    }
+    assert pooling["word_embedding_dimension"] == hidden.shape[-1]
+    np.testing.assert_allclose(found[chosen[0]], ours(folder, how), atol=1e-5)
+
+
+def test_a_trimmed_student_keeps_them(student, tmp_path):
+    folder, how = student
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    out = tmp_path / "small"
+    trim.main([f"--model={folder}", f"--texts={tmp_path / 'texts.txt'}", f"--out={out}"])
+    assert sentences.found(out) == sentences.found(folder) != {}
+    np.testing.assert_allclose(ours(out, how), ours(folder, how), atol=1e-6)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: sentence-transformers\n")
+    assert "It began with `package:multilingual`" in card
+    assert card.count("\n---\n") == 1, "one head, and not that of the whole model too"
+    assert "# full" in card
+    assert hf.read_json(out / hf.RECORD) == hf.read_json(folder / hf.RECORD)
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        [],
+        [1, {"type": "sentence_transformers.models.Pooling"}],
+        [{"type": "a.Transformer", "path": ""}, {"type": "a.Pooling", "path": "../1_Pooling"}],
+        [{"type": "a.Transformer", "path": ""}, {"type": "a.Pooling", "path": "1_Pooling"}, {"type": "a.Dense"}],
+    ],
+)
+def test_modules_of_other_kinds_and_places_are_left_behind(tmp_path, modules):
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert sentences.found(tmp_path) == {}
+
+
+def test_other_methods_hand_on_no_vectors(tmp_path):
+    found = hf.load(start.PACKAGED / "english")
+    config = settings.read("configs/finetune.py")
+    exported = Export(found.architecture, found.params["encoder"], {})
+    config = settings.stage(config, config.stages[0])
+    export.write(tmp_path / "out", exported, hf.tokenizer(start.PACKAGED / "english"), config, {}, {})
+    assert not (tmp_path / "out" / "modules.json").exists()
+    assert cards.licence(tmp_path / "out") == ""

@@ -1,0 +1,217 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a stage learns from and is tested on: the rows that the config names, tokenized, in buckets."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pathlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xlkd.data import cache, sampling, sources
+from xlkd.data.batches import ByLanguage, Plan, Redrawn
+from xlkd.data.blocks import Blocks
+from xlkd.data.buckets import edges, encoder_cost, saved
+from xlkd.errors import UserError
+from xlkd.models.encoder import Architecture
+from xlkd.tasks import Features, Task
+from xlkd.train import start, streams
+from xlkd.train.progress import Log, write_json
+from xlkd.train.sets import Ready
+
+SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}  # their tasks, where not the stage's
+
+
+class Material(NamedTuple):
+    """What a stage learns from; of a streamed corpus `known` is a sample, by which lengths are judged."""
+
+    rows: sources.Rows
+    known: sources.Rows
+    task: Task
+    features: Features
+    plan: Plan
+
+    @property
+    def streamed(self) -> bool:
+        return self.known is not self.rows
+
+
+def training(config, weights: start.Weights, other: start.Weights | None, log: Log) -> Material:
+    """The training rows that the config names, tokenized, in buckets."""
+    rows, epochs = training_rows(config, log)
+    task = task_of(config, weights, other)
+    known = streams.sample(config, rows) if streams.wanted(config, rows) else rows
+    features = features_of(task, known, log)
+    task = settled(config, task, features, weights, other)
+    plan = plan_of(config, task, features, weights.architecture, other, windows_of(epochs, features))
+    return Material(rows, known, task, features, plan)
+
+
+def training_rows(config, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
+    """The rows that the config names; of aligned questions those pairs of languages that were drawn.
+
+    Where pairs are drawn again for each epoch, also which rows belong to each.
+    """
+    rows = sources.read(config.data.train, kind_of(config.task.name), config.data.on_bad_row)
+    rows = streams.composed(config, rows)
+    if config.data.get("ntl", -1) < 0:
+        return rows, []
+    if config.data.redraw not in ("never", "epoch"):
+        raise UserError(f"redraw={config.data.redraw} is not possible", "config.data", "choose never or epoch")
+    again = config.data.redraw == "epoch"
+    number = max(1, round(config.budget.epochs)) if again else 1
+    rule = {"n": config.data.ntl, "pivot": config.data.pivot, "seed": config.data.draw_seed}
+    languages = sampling.languages_of(rows)
+    draws = [sampling.ntl(languages, epoch=epoch, **rule) for epoch in range(number)]
+    counts = sampling.counts(draws[0], config.data.pivot)
+    log("drawn: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()))
+    every = sampling.joined(draws)
+    place = {example: i for i, example in enumerate(every.examples)}
+    epochs = [np.array([place[example] for example in drawn.examples]) for drawn in draws]
+    return sources.Rows((sampling.crossed(rows, every),), rows.dropped), epochs if again else []
+
+
+def windows_of(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:
+    """The windows of each epoch's rows."""
+    return tuple(np.flatnonzero(np.isin(features["row_of"], rows)) for rows in epochs) or None
+
+
+def settled(config, task: Task, features: Features, weights: start.Weights, other: start.Weights | None) -> Task:
+    """The task with what its training rows decide for all that follows: the order of the labels."""
+    if "labels" not in features or config.task.labels:
+        return task
+    config.task.labels = tuple(features["labels"].tolist())
+    return task_of(config, weights, other)
+
+
+def plan_of(
+    config,
+    task: Task,
+    features: Features,
+    architecture: Architecture,
+    other: start.Weights | None = None,
+    members: tuple[np.ndarray, ...] | None = None,
+) -> Plan:
+    """Buckets chosen from the lengths at hand under the budget of compiled shapes."""
+    lengths = task.lengths(features)
+    for view, values in lengths.items():
+        fit({view: values}, other.architecture if other and view == "teacher" else architecture)
+    dearest = next(iter(lengths.values()))
+    chosen = edges(dearest, config.data.buckets, cost=encoder_cost(architecture.hidden_size))
+    if config.data.pad_to:
+        chosen = (max(config.data.pad_to, int(dearest.max())),)
+    chosen = tuple(min(edge, architecture.max_length) for edge in chosen)
+    common = {"batch": config.data.batch, "edges": chosen, "seed": config.seed}
+    if config.data.get("exponent", 1.0) != 1 or not config.data.get("mix_rows", True):
+        shares = {"exponent": config.data.exponent, "mixed": config.data.mix_rows}
+        return ByLanguage(lengths, languages=features["language"], **shares, **common)
+    if members is not None:
+        return Redrawn(lengths, members=members, **common)
+    return Plan(lengths, **common)
+
+
+def fit(lengths: dict[str, np.ndarray], architecture: Architecture) -> None:
+    """Refuse rows that the encoder has no positions for."""
+    longest = max(int(of.max()) for of in lengths.values())
+    if longest > architecture.max_length:
+        what = f"rows of {longest} tokens do not fit an encoder of {architecture.max_length} positions"
+        raise UserError(what, "config.task.max_length", "choose a shorter one")
+
+
+def evaluation(config, task: Task, weights: start.Weights, log: Log) -> dict[str, Ready]:
+    """`config.data.eval` and `dev` for the stage's own task, the others for sentence vectors and for links of words."""
+    ready = {}
+    for name, other in SETS.items():
+        if source := config.data.get(name, ""):
+            of = named("tasks", other).build(config.task, weights.tokenizer) if other else task
+            rows = sources.read(source, kind_of(of.name), config.data.on_bad_row)
+            ready[name] = Ready(of, rows, features_of(of, rows, log))
+            fit(of.lengths(ready[name].features), weights.architecture)
+    return ready
+
+
+def every_row(config) -> Iterator[Any]:
+    """What the encoder reads, in training and evaluation."""
+    for name, other in ({"train": ""} | SETS).items():
+        if source := config.data.get(name, ""):
+            yield from sources.read(source, kind_of(other or config.task.name), config.data.on_bad_row)
+
+
+def features_of(task: Task, rows: sources.Rows, log: Log) -> Features:
+    """Features from the cache, built first where they are not there."""
+
+    def build() -> Features:
+        log(f"tokenizing {len(rows)} rows")
+        return task.features(rows, lambda done, of: log.live(f"tokenized {done} of {of} texts"))
+
+    name = cache.name_of(task.name, [task.identity(), *rows.identity()])
+    return cache.arrays(name, build)
+
+
+def spend(config, plan: Plan | Blocks) -> int:
+    """The steps of the budget; `config.budget` gets them and what methods count by: where epochs begin."""
+    redrawn = isinstance(plan, Redrawn)
+    config.budget.epoch_steps = plan.steps_per_epoch
+    whole = plan.steps if redrawn else round(config.budget.epochs * plan.steps_per_epoch)
+    config.budget.steps = steps = config.budget.steps or whole
+    config.budget.epoch_starts = plan.starts if redrawn else tuple(range(0, steps + 1, plan.steps_per_epoch))
+    return steps
+
+
+def report_data(folder: pathlib.Path, sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
+    """What went in, what was left out, what tokens and windows lost, what buckets save."""
+    reports = {"train": data_report(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
+    for name, ready in sets.items():
+        report = reports.get(name) or {"rows": len(ready.rows), "task": ready.task.report(ready.features, ready.rows)}
+        reports[name] = report
+        log(f"{name}: {report['rows']} rows ({len(ready.rows.dropped)} left out); {report['task']['shown']}")
+    train = reports["train"]
+    buckets, one = ", ".join(train["buckets"]), train["padding_at_longest"]
+    log(f"{train['windows']} windows, {train['tokens']} tokens in buckets {buckets}")
+    log(f"{train['padding']:.0%} of the positions are padding, {one:.0%} at one length")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "data_report.json", reports)
+    return reports
+
+
+def data_report(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
+    """What went in, what was left out, and what the buckets save."""
+    lengths = next(iter(plan.lengths.values()))
+    padding = saved(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
+    return {
+        "rows": len(rows),
+        "dropped": [{"where": where, "reason": reason} for where, reason in rows.dropped],
+        "windows": len(lengths),
+        "tokens": int(lengths.sum()),
+        "buckets": [str(shape) for shape in plan.shapes],
+        "padding": round(padding.padding, 4),
+        "padding_at_longest": round(padding.padding_at_longest, 4),
+        "task": task.report(features, rows),
+    }
+
+
+def task_of(config, weights: start.Weights, other: start.Weights | None) -> Task:
+    """A task of two encoders reads with both tokenizers."""
+    tokenizers = [of.tokenizer for of in (weights, other) if of]
+    return named("tasks", config.task.name).build(config.task, *tokenizers)
+
+
+def kind_of(task: str) -> str:
+    """The rows that sources give to a task: its own kind, unless its module names another."""
+    return getattr(named("tasks", task), "ROWS", task)
+
+
+def named(room: str, name: str):
+    """The module of a task or a method: adding one is adding a file."""
+    package = importlib.import_module(f"xlkd.{room}")
+    known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise UserError(f"no {room.rstrip('s')} {name!r}", f"config.{room.rstrip('s')}.name", hint)
+    return importlib.import_module(f"xlkd.{room}.{name}")
