@@ -66,7 +66,7 @@ SENTENCES = (
     "--config.finetune_full.data.buckets=1",
     "--config.task.max_length=64",
 )
-SMALL = ("--config.data.batch=8", "--config.data.buckets=1", "--config.save.every=2", "--config.log.every=1")
+SMALL = ("--config.data.batch=8", "--config.data.buckets=1", "--config.save.every=3", "--config.log.every=1")
 SYSTEMS = (
     System("gxlt", "configs/gxlt.py", QUESTIONS),
     System("gxlt, one teacher", "configs/gxlt.py", (*QUESTIONS, "--config.method.generations=fixed")),

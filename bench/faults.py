@@ -145,10 +145,19 @@ def entry_damaged(kind: str, damage: Callable[[pathlib.Path], str]) -> Callable[
 def checkpoint_damaged(damage: Callable[[pathlib.Path], str]) -> Callable[[Bench, str], Outcome]:
     def inject(bench: Bench, name: str) -> Outcome:
         run = bench.run(SYSTEM, cache=True)
-        struck(run, Kill("a step", signal.SIGKILL, 7, 0.0))
+        killed_after_two_saves(run, run.command())
         return gone_on_without(bench, name, run, damage)
 
     return inject
+
+
+def killed_after_two_saves(run: Run, command: list[str]) -> None:
+    """As soon as there are two checkpoints."""
+    process = run.start(command)
+    while process.poll() is None and len(run.checkpoints()) < 2:
+        time.sleep(0.01)
+    process.kill()
+    run.ended(process)
 
 
 def gone_on_without(bench: Bench, name: str, run: Run, damage: Callable[[pathlib.Path], str]) -> Outcome:
@@ -196,15 +205,25 @@ def closed_pipe(bench: Bench, name: str) -> Outcome:
     return bench.judged(name, run, injected, fault, DONE, " done$", fault)
 
 
+NOBODY = """
+import pwd
+def nobody(number):
+    raise KeyError(number)
+pwd.getpwuid = nobody
+"""
+
+
 def no_home(home: str | None) -> Callable[[Bench, str], Outcome]:
+    """Without the variable the system's own record is asked, in which a container's user need not stand."""
+
     def inject(bench: Bench, name: str) -> Outcome:
         run = bench.run(SYSTEM)
         run.cache.mkdir()
         nowhere = dict.fromkeys(("XLKD_CACHE", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"))
-        fault = run.finish(given=nowhere | {"HOME": home, "TMPDIR": str(run.cache)})
+        fault = run.finish(run.command(NOBODY), nowhere | {"HOME": home, "TMPDIR": str(run.cache)})
         found = [str(path.relative_to(run.cache)) for path in run.cache.glob("*/xlkd")]
-        injected = f"HOME={home}" if home else "HOME is not set"
-        injected += f", the cache went to $TMPDIR/{found[0]}" if found else ""
+        injected = f"HOME={home}" if home else "HOME is not set, and nobody has this user's number"
+        injected = f"{injected}: the cache went to $TMPDIR/{found[0]}" if found else ""
         return bench.judged(name, run, injected, fault, DONE, " done$", fault)
 
     return inject
@@ -220,11 +239,7 @@ time.time = lambda: real() + draw.choice((-86400.0, -1.0, 0.0, 3600.0, 3e7))
 def clock(bench: Bench, name: str) -> Outcome:
     """Also over a kill: what was written last is not what looks newest."""
     run = bench.run(SYSTEM, cache=True)
-    process = run.start(run.command(CLOCK))
-    while process.poll() is None and len(run.checkpoints()) < 2:
-        time.sleep(0.01)
-    process.kill()
-    run.ended(process)
+    killed_after_two_saves(run, run.command(CLOCK))
     fault = run.finish(run.command(CLOCK))
     times = [event["time"] for event in run.events()]
     jumps = sum(abs(b - a) > 1800 for a, b in itertools.pairwise(times))
@@ -277,9 +292,9 @@ def checkpoint_damaged_for_two(bench: Bench, name: str) -> Outcome:
 
 
 def pod_struck(run: Run, member: int) -> tuple[Ended, int]:
-    """A process of two is killed after seven steps; which it was."""
+    """A process of two is killed as soon as there are two checkpoints; which it was."""
     process = run.start()
-    while process.poll() is None and sum("waited" in event for event in run.events()) < 7:
+    while process.poll() is None and len(run.checkpoints()) < 2:
         time.sleep(0.01)
     died = process_of(run, member)
     os.kill(died, signal.SIGKILL)

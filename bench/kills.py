@@ -24,7 +24,7 @@ def planned(count: int, draw: random.Random) -> list[Kill]:
     """As many of each place, in a drawn order, three in five by SIGKILL."""
     places = [PLACES[i % len(PLACES)] for i in range(count)]
     draw.shuffle(places)
-    delays = {"a step": 0.2, "a save": 0.05, "an evaluation": 0.5, "between stages": 0.5, "the cache": 0.0}
+    delays = {"a step": 0.1, "a save": 0.05, "an evaluation": 0.5, "between stages": 0.5, "the cache": 0.0}
     numbers = {"a step": 6, "a save": 2}
     return [
         Kill(
@@ -91,10 +91,11 @@ class Kill:
 
     def due(self, run: Run, events: list[dict[str, Any]], before: dict[str, set]) -> bool:
         kinds = [event["kind"] for event in events]
+        saving = bool(run.half()["a save"] - before["a save"])
         if self.place == "a step":
-            return sum("waited" in event for event in events) >= self.number
+            return sum("waited" in event for event in events) >= self.number and kinds[-1] == "train" and not saving
         if self.place == "a save":
-            return kinds.count("save") >= self.number and bool(run.half()["a save"] - before["a save"])
+            return kinds.count("save") >= self.number and saving
         if self.place == "an evaluation":
             return kinds[-1:] == ["evaluate"]
         if self.place == "the cache":

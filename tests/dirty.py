@@ -68,7 +68,7 @@ def slip(text: bytes, slips) -> bytes:
             else:
                 parent[Key(key)] = copy.deepcopy(parent[key])
         elif what == "deep":
-            parent[key] = _deep(900)
+            parent[key] = _deep(200)
         else:
             parent[key] = copy.deepcopy(WRONG[what])
     return json.dumps(value).encode()

@@ -5,6 +5,7 @@
 import itertools
 import json
 import pathlib
+import string
 
 import numpy as np
 import pytest
@@ -81,10 +82,22 @@ def test_near_duplicates_stay_within_a_language_and_touch_every_row_of_a_text():
     assert found.test[seen.NEAR_DUPLICATE] == {0, 1}
 
 
+@pytest.mark.parametrize(
+    ("jaccard", "containment", "over"), [(0.7, 0.82, True), (0.69, 0.89, False), (0.4, 0.9, True), (0.6, 0.75, False)]
+)
+def test_either_threshold_is_enough_and_reached_by_equality(jaccard, containment, over):
+    assert seen.over_threshold(jaccard, containment) is over
+
+
 def test_short_texts_are_listed_not_flagged():
     found = near("a red house", "a red house x")
     assert [pair.flagged for pair in found.near] == [False]
     assert not found.touched_test
+    letters = string.ascii_lowercase + string.digits
+    for length, flagged in ((33, False), (34, True)):  # 29 and 30 grams
+        found = near(letters[:length], letters[:length] + "!")
+        assert [pair.flagged for pair in found.near] == [flagged]
+        assert seen.flag(*(seen.grams(letters[:length]),) * 2) is flagged
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -18,7 +18,7 @@ from xlkd.methods import Export
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
 from xlkd.models.heads import SpanHead, init_head
-from xlkd.train import export
+from xlkd.train import cards, export
 
 SEEN = {"training": ["en"], "selection": [], "teacher": []}
 RESULTS = {
@@ -80,14 +80,15 @@ def test_the_card_says_what_it_was_trained_on(tmp_path):
     for said in ("squad:mine/train.json", of.data.eval, "some/encoder", "seed 17", "`finetune`"):
         assert said in card
     assert "eval: f1 at step 40" in card
-    assert "| de | 42.5 |" in card
-    assert "| mean | 61.2 |" in card
+    assert "| de | 42.5 | " in card
+    assert "| mean | 61.2 | " in card
     assert card.startswith("---\nlibrary_name: transformers\n")
 
 
 def test_a_stage_upon_a_stage_names_the_stage(tmp_path):
     read = settings.read("configs/pretrain.py:multilingual-tlm")
-    assert "| start | `one` |" in export.card(settings.stage(read, "all"), {}, SEEN)
+    card = cards.card(settings.stage(read, "all"), {}, SEEN, model()[0], cards.Place(None, None))
+    assert "| start | `one` |" in card
 
 
 @pytest.mark.parametrize("where", ["_save_tokenizer", "_write_json", "_replace"])

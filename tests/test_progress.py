@@ -96,6 +96,34 @@ def test_a_restart_that_is_killed_keeps_the_metrics(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 5
 
 
+def test_what_tensorboard_reads_though_the_clock_goes_back_a_year(tmp_path, monkeypatch):
+    times = iter(range(2_000_000_000, 0, -30_000_000))
+    monkeypatch.setattr(progress.time, "time", lambda: float(next(times)))
+    metrics = Metrics(tmp_path, 4)
+    for step in range(5, 25):
+        metrics.write(step, {"loss": step / 4})
+    metrics.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    first, begins, *found = events(file.read_bytes())
+    assert first.file_version == "brain.Event:2"
+    assert (begins.step, begins.session_log.status) == (5, 1), "later steps of a former start are taken back"
+    assert [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in found] == [
+        (step, "loss", step / 4) for step in range(5, 25)
+    ]
+
+
+def events(data: bytes) -> list:
+    """Of a file of records: eight bytes say how long one is, four on either side of it are checksums."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        found.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    return found
+
+
 def test_metrics_do_without_pytorch(tmp_path):
     code = (
         "import sys, pathlib; from xlkd.train.progress import Metrics; m = Metrics(pathlib.Path(sys.argv[1]), 0)\n"

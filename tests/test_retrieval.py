@@ -111,4 +111,5 @@ def test_linear_cka():
     assert retrieval.linear_cka(x, 2 * x @ rotation + 5) == pytest.approx(1)
     assert retrieval.linear_cka(x, RNG.normal(size=(200, 4))) < 0.1
     a, b = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), np.array([[1.0], [-1], [0], [0]])
+    assert np.isnan(retrieval.linear_cka(np.ones((4, 2)), b))
     assert retrieval.linear_cka(a, b) == pytest.approx(1 / np.sqrt(2))  # ‖(2, 0)‖² / (‖2·I‖ · 2)

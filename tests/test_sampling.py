@@ -124,6 +124,7 @@ def test_drawn_examples_are_the_question_of_one_language_over_the_context_of_ano
     assert same is rows[1]
     assert (there.id, there.question, there.context) == ("a_de-en", "de?", "en")
     assert (there.question_language, there.context_language) == ("de", "en")
+    assert (back.id, back.question, back.context) == ("a_en-de", "en?", "de")
     assert len({same.key, there.key, back.key, *(row.key for row in rows)}) == 5
 
 

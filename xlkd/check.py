@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xlkd import door
-from xlkd.errors import DONE, USER_INPUT, UserError
+from xlkd.errors import DONE, USER_INPUT, UserError, visible
 from xlkd.settings import TASK_FLAGS
 
 OF_A_MODEL = ("batch", "buckets", "revision", *TASK_FLAGS)
@@ -50,9 +50,9 @@ def main(arguments: list[str]) -> int:
         from xlkd.train.progress import write_json
 
         write_json(file, report)
-    print("\n".join(lines(report)))
+    print("\n".join(map(visible, lines(report))))
     for fault in faults:
-        print(fault, file=sys.stderr)
+        print(visible(fault), file=sys.stderr)
     return USER_INPUT if faults else DONE
 
 

@@ -40,7 +40,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlkd import door
-from xlkd.errors import UserError
+from xlkd.errors import UserError, visible
 from xlkd.settings import TASK_FLAGS
 
 OF_LABELS = ("language", "route", "labels")
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
     found = {"version": 1, "data": given["data"], "rows": len(rows), "dropped": dropped} | judged
     if file:
         write_json(file, found)
-    print("\n".join(label_table(found) if task == "classify" else table(found)))
+    print("\n".join(map(visible, label_table(found) if task == "classify" else table(found))))
 
 
 def _task(given: dict[str, str]) -> str:
@@ -305,7 +305,7 @@ def _read(path: pathlib.Path) -> Any:
 
 
 def _note(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(visible(line), file=sys.stderr)
 
 
 if __name__ == "__main__":

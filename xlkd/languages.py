@@ -57,6 +57,7 @@ def normalise(tag: str, where: str = "") -> str:
             return ALIASES[candidate]
         if candidate in _WORDS:
             return _WORDS[candidate]
+    tag, base = tag[:60], base[:60]  # whatever stands in that column
     near = difflib.get_close_matches(base, [*NAMES, *ALIASES, *_WORDS], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "use a two-letter code such as 'en'"
     raise UserError(f"unknown language {tag!r}", where, hint)

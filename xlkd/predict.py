@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
             print(written({"id": one.id} | answer))
         sys.stdout.flush()
     for where, reason in bad.seen:
-        print(f"left out: {where}: {reason}", file=sys.stderr)
+        print(visible(f"left out: {where}: {reason}"), file=sys.stderr)
 
 
 def written(value: dict[str, Any]) -> str:

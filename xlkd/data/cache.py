@@ -191,6 +191,8 @@ def _unwritable(path: pathlib.Path, error: OSError) -> UserError:
 
 
 def _writable(path: pathlib.Path) -> bool:
-    while not path.exists():
-        path = path.parent
-    return os.access(path, os.W_OK)
+    """What permissions say of a place that is not there is no answer: some file systems make nothing for anybody."""
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+        return os.access(path, os.W_OK)
+    return False

@@ -45,7 +45,7 @@ def ntl(available: Mapping[str, Collection[str]], *, n: int, pivot: str = "en", 
 
 
 def pairs(
-    question: str, languages: Collection[str], *, n: int, pivot: str, seed: int, epoch: int = 0
+    question: str, languages: Collection[str], *, n: int, pivot: str, seed: int, epoch: int
 ) -> list[tuple[str, str]]:
     """The (question language, context language) pairs of one question."""
     if n == 0:

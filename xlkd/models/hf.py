@@ -326,9 +326,11 @@ def tokenizer(path: str | os.PathLike[str], spec: dict[str, Any] | None = None) 
     specials = _optional_json(path / "special_tokens_map.json") | config
     special_names = ("bos_token", "cls_token", "eos_token", "sep_token", "pad_token", "unk_token", "mask_token")
     options |= {name: _special(specials[name], name, path) for name in special_names if specials.get(name)}
-    if "pad_token" not in options:
-        raise UserError("names no token for padding", str(path / "tokenizer_config.json"), "add pad_token")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **options)
+    try:
+        return PreTrainedTokenizerFast(tokenizer_object=backend, **options)
+    except Exception as error:  # a special that no tokenizer can take
+        where = str(path / "tokenizer_config.json")
+        raise UserError(f"unreadable ({error})", where, "copy or download the file again") from error
 
 
 def _are_texts(values: Any) -> bool:

@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from xlkd.errors import UserError
+from xlkd.errors import UserError, visible
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -36,9 +36,9 @@ def write(
     _replace(data or where / "results.json", json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     page = page or where / "report.html"
     _replace(page, pages.build(found, answers, runs))
-    _replace(page.with_suffix(".txt"), "\n".join(tables.lines(found)) + "\n")
+    _replace(page.with_suffix(".txt"), "\n".join(map(visible, tables.lines(found))) + "\n")
     for line in tables.lines(found, brief=True):
-        log(line)
+        log(visible(line))
     log(f"report: {page}, its tables as text: {page.with_suffix('.txt').name}")
 
 

@@ -56,6 +56,8 @@ class Template:
 
     @property
     def pad(self) -> int:
+        if self.tokenizer.pad_token_id is None:
+            raise UserError("has no token for padding", "tokenizer", "add pad_token to its tokenizer_config.json")
         return self.tokenizer.pad_token_id
 
     @property

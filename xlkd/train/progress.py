@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
+from xlkd.errors import visible
 from xlkd.train import distributed
 
 
@@ -26,6 +27,7 @@ class Log:
         self._width = 0
 
     def __call__(self, line: str) -> None:
+        line = visible(line)
         self._write("\r" + " " * self._width + "\r" if self._width else "", line + "\n")
         self._width = 0
         if self._file:
@@ -65,13 +67,12 @@ class Metrics:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
         _replace(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
-        self._board = _summary_writer()(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = _Board(folder / "tensorboard", step + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.write(step, values)
 
     def close(self) -> None:
         self._file.close()
@@ -152,15 +153,41 @@ def write_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
     _replace(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
 
 
-def _summary_writer():
+class _Board:
+    """Events for TensorBoard, from a step on anew.
+
+    tensorboardX's own writer has a thread; where a clock that jumps or a full disk ends it, the run waits for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int) -> None:
+        writer, self._events, self._scalar = _tensorboard()
+        folder.mkdir(exist_ok=True)
+        self._writer = writer(str(folder / "events"))
+        self._add(step, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            self._add(step, summary=self._scalar(name, value))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _add(self, step: int, **what: Any) -> None:
+        self._writer.write_event(self._events.Event(step=step, wall_time=time.time(), **what))
+
+
+def _tensorboard():
     """tensorboardX imports PyTorch where it is installed, two seconds for nothing: for so long it is hidden."""
     hidden = "torch" not in sys.modules
     if hidden:
-        sys.modules["torch"] = None
+        sys.modules["torch"] = None  # pyrefly: ignore
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
 
-        return SummaryWriter
+        return EventsWriter, event_pb2, summary.scalar
     finally:
         if hidden:
             del sys.modules["torch"]

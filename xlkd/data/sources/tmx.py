@@ -131,7 +131,10 @@ class _Parser:
         return max(self._expat.ErrorByteIndex - self._fed, 0) + 1
 
     def feed(self, data: bytes) -> list[Unit | Corrupt]:
-        self._expat.Parse(data, not data)
+        try:
+            self._expat.Parse(data, not data)
+        except (LookupError, ValueError) as error:  # an encoding that is none, or that expat has no table of
+            raise UserError(f"cannot be read: {error}", str(self._path), "save it as UTF-8") from None
         self._fed += len(data)
         if self._fed - self._expat.CurrentByteIndex > _TAG:
             what = f"a tag of more than {_TAG:,} bytes at line {self.line:,}"
