@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Generations and kept targets in real runs: killed, cached, poisoned, on one device and on eight."""
+"""Generations and kept targets in real runs: killed, cached, on one device and on eight."""
 
 import json
 import os
@@ -12,8 +12,6 @@ import time
 import numpy as np
 import pytest
 import toy_models
-
-from xlkd.data import cache
 
 FLAGS = [
     "--config=configs/gxlt.py",
@@ -128,20 +126,3 @@ def test_kept_targets_change_no_bit(model, tmp_path, devices):
     finish(model, tmp_path / "asked", *flags, "--config.teacher.cache=off", **where)
     assert max(line["step"] for line in lines(tmp_path / "kept")) == 56
     assert_equal(tmp_path / "kept", tmp_path / "asked")
-
-
-def test_another_teacher_finds_nothing_and_a_poisoned_target_stops_the_run(model, tmp_path, monkeypatch):
-    store = tmp_path / "cache"
-    finish(model, tmp_path / "first", *FIXED, store=store)
-    other = toy_models.span_model(tmp_path / "other", toy_models.RECORD | {"task": {"name": "qa"}}, seed=9)
-    assert "0 targets there" in finish(other, tmp_path / "second", *FIXED, store=store)
-    monkeypatch.setenv("XLKD_CACHE", str(store))
-    names = [path.name for path in store.iterdir() if path.name.startswith("targets-")]
-    for name in names:
-        values = {key: np.array(value) for key, value in cache.held(name).items()}
-        values["start"] = np.roll(values["start"], 1)
-        cache.delete(next(entry for entry in cache.entries() if entry.path.name == name))
-        cache.arrays(name, lambda values=values: values)
-    output = finish(model, tmp_path / "third", *FIXED, "--config.seed=5", code=2, store=store)
-    assert "is not the teacher's" in output.splitlines()[-1]
-    assert "--delete_all" in output.splitlines()[-1]

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from xlkd.errors import UserError
-from xlkd.models import hf
+from xlkd.models import hf, hub
 from xlkd.models.encoder import Encoder
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead
 
@@ -233,14 +233,14 @@ def test_real_tokenizers_cut_as_golden(shared, name):
 
 
 def test_a_local_folder_resolves_to_itself():
-    assert hf.resolve(str(GOLDEN / "bert")) == (GOLDEN / "bert", None)
+    assert hub.resolve(str(GOLDEN / "bert")) == (GOLDEN / "bert", None)
     with pytest.raises(UserError, match="no such directory"):
-        hf.resolve("/nowhere/at/all")
+        hub.resolve("/nowhere/at/all")
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
 def test_a_hub_name_without_a_network_ends_soon_in_one_line_or_in_the_cache(tmp_path, offline):
-    program = "from xlkd.models import hf; print(hf.resolve('some/encoder'))"
+    program = "from xlkd.models import hub; print(hub.resolve('some/encoder'))"
     environment = {
         "PATH": "/usr/bin",
         "HF_HOME": str(tmp_path),

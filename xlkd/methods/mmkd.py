@@ -52,148 +52,176 @@ class Level:
 def build(stage, encoder: Encoder, teacher: Encoder | None = None) -> Method:
     """Batches come from `tasks/views.py`; `tasks/parallel.py` and `tasks/alignment.py` evaluate."""
     check(stage, encoder.architecture, teacher)
-    settings, architecture = stage.method, encoder.architecture
-    levels = levels_of(settings, encoder, teacher)
-    masked_lm = MaskedLMHead(architecture, encoder.dtype)
-    coupled_levels = {name: levels[name] for name in COUPLED if levels[name]}
-    taught = any(level for name, level in levels.items() if name != "token")
-    in_loss = taught and settings.teacher_dropout  # three passes with three masks, as published
+    ties = Ties(stage.method, stage.task, encoder, teacher, levels_of(stage.method, encoder, teacher))
+    kept = not ties.levels["word"] and not stage.data.block  # word vectors are too many, and so is a streamed corpus
+    teaching = None
+    if ties.taught and not ties.in_loss:
+        uses = float(stage.budget.epochs) if kept else 0.0
+        teaching = Teacher(lambda variables, start: start.other, ties.taught_by, uses=uses, flops=ties.asked)
+    coupled = ties.coupled if ties.of_all_rows else None
+    return Method(ties.init, ties.loss, ties.outputs, ties.exports, coupled, teaching, flops=ties.flops)
 
-    def init(key: jax.Array, start: Start) -> Variables:
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ties:
+    """A student and its teacher, tied on the levels that have a weight."""
+
+    settings: Any
+    task: Any
+    student: Encoder
+    teacher: Encoder | None
+    levels: dict[str, Level]
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.student.architecture
+
+    @property
+    def of_all_rows(self) -> dict[str, Level]:
+        return {name: self.levels[name] for name in COUPLED if self.levels[name]}
+
+    @property
+    def taught(self) -> bool:
+        return any(level for name, level in self.levels.items() if name != "token")
+
+    @property
+    def in_loss(self) -> bool:
+        """Three passes of the teacher with three masks, as published."""
+        return self.taught and self.settings.teacher_dropout
+
+    @functools.cached_property
+    def masked_lm(self) -> MaskedLMHead:
+        return MaskedLMHead(self.architecture, self.student.dtype)
+
+    def init(self, key: jax.Array, start: Start) -> Variables:
         keys = dict(zip(("masked_lm", "word", *COUPLED), jax.random.split(key, 4), strict=True))
         params, frozen, statistics = {"encoder": start.encoder}, {}, {}
-        home = params if levels["token"] else frozen  # decay must not move what nobody trains
-        home["masked_lm"] = start.heads.get("masked_lm") or init_head(masked_lm, keys["masked_lm"])
-        if levels["word"] and architecture.hidden_size != teacher.architecture.hidden_size:
-            params["word_map"] = word_maps(keys["word"], len(levels["word"].layers), encoder, teacher)
-        for name, level in coupled_levels.items():
+        home = params if self.levels["token"] else frozen  # decay must not move what nobody trains
+        home["masked_lm"] = start.heads.get("masked_lm") or init_head(self.masked_lm, keys["masked_lm"])
+        width = self.architecture.hidden_size
+        if self.levels["word"] and width != self.teacher.architecture.hidden_size:
+            params["word_map"] = word_maps(keys["word"], len(self.levels["word"].layers), self.student, self.teacher)
+        for name, level in self.of_all_rows.items():
             for at, one in enumerate(jax.random.split(keys[name], len(level.layers))):
-                found = init_heads(one, settings, architecture.hidden_size, teacher.architecture.hidden_size)
+                found = init_heads(one, self.settings, width, self.teacher.architecture.hidden_size)
                 params[f"{name}_{at}"], frozen[f"{name}_{at}"], statistics[f"{name}_{at}"] = found
         frozen = {name: tree for name, tree in frozen.items() if tree}
-        if in_loss:
+        if self.in_loss:
             frozen["teacher"] = start.other
         return Variables(params, frozen or (), statistics or ())
 
-    def states(params, view, train=False, key=None):
-        return encoder.apply({"params": params["encoder"]}, view["ids"], view["mask"], view["types"], train, key=key)
+    def states(self, params, view, train=False, key=None):
+        view = view["ids"], view["mask"], view["types"]
+        return self.student.apply({"params": params["encoder"]}, *view, train, key=key)
 
-    def taught_by(params, batch: Batch, keys=(None, None, None)) -> dict[str, jax.Array]:
+    def taught_by(self, params, batch: Batch, keys=(None, None, None)) -> dict[str, jax.Array]:
         """Word vectors [rows, maps, words, D] and sentence vectors [rows, maps, D] of the English sentence."""
         view, passes, found = batch["teacher"], {}, {}
-        apply = functools.partial(teacher.apply, {"params": params}, view["ids"], view["mask"], view["types"])
+        apply = functools.partial(self.teacher.apply, {"params": params}, view["ids"], view["mask"], view["types"])
         for name, key in zip(("word", *COUPLED), keys, strict=True):
-            if not levels[name]:
+            if not self.levels[name]:
                 continue
             if id(key) not in passes:  # one pass serves all levels where no dropout tells them apart
                 passes[id(key)] = apply(train=key is not None, key=key)
-            hidden = [passes[id(key)][layer] for _, layer in levels[name].layers]
+            hidden = [passes[id(key)][layer] for _, layer in self.levels[name].layers]
             if name == "word":
                 found[name] = jnp.stack([align.words(h, view["first"]) for h in hidden], 1)
             else:
-                found[name] = jnp.stack([pool(h, view["mask"], settings.teacher_pooling) for h in hidden], 1)
+                found[name] = jnp.stack([pool(h, view["mask"], self.settings.teacher_pooling) for h in hidden], 1)
         return found
 
-    def loss(variables: Variables, batch: Batch, targets: Tree, key: jax.Array, step: jax.Array) -> Loss:
-        params = variables.params
+    def loss(self, variables: Variables, batch: Batch, targets: Tree, key: jax.Array, step: jax.Array) -> Loss:
+        params, levels = variables.params, self.levels
         of_token, of_word, of_sentence, of_structure, *of_teacher = jax.random.split(key, 7)
-        if in_loss:
-            targets = jax.lax.stop_gradient(taught_by(variables.frozen["teacher"], batch, of_teacher))
+        if self.in_loss:
+            targets = jax.lax.stop_gradient(self.taught_by(variables.frozen["teacher"], batch, of_teacher))
         terms, metrics = {}, {}
         if levels["token"]:
-            logits = predictions(variables, batch, states(params, batch["token"], True, of_token))
+            logits = self.predictions(variables, batch, self.states(params, batch["token"], True, of_token))
             terms["token"] = align.token_term(logits, batch["labels"], batch["counted"], levels["token"].weight)
             metrics["token_accuracy"] = over(right(logits, batch), batch["counted"], 0.0)
         if levels["word"]:
-            terms["word"] = word_term(params, states(params, batch["word"], True, of_word), batch, targets["word"])
-        if not coupled_levels:
-            return Loss(terms, metrics)
-        keys = {"sentence": of_sentence, "structure": of_structure}
-        if settings.student_passes == "shared":
-            keys = dict.fromkeys(keys, of_sentence)
-        passes = {id(k): states(params, batch["sentence"], True, k) for n, k in keys.items() if n in coupled_levels}
-        embeddings = {}
-        for name, level in coupled_levels.items():
-            hidden = passes[id(keys[name])]
-            vectors = [pool(hidden[a], batch["sentence"]["mask"], settings.student_pooling) for a, _ in level.layers]
-            embeddings |= {name: jnp.stack(vectors, 1), f"teacher_{name}": targets[name]}
-        return Loss(terms, metrics, embeddings)
+            hidden = self.states(params, batch["word"], True, of_word)
+            terms["word"] = self.word_term(params, hidden, batch, targets["word"])
+        vectors = self.sentence_vectors(params, batch, {"sentence": of_sentence, "structure": of_structure})
+        return Loss(terms, metrics, vectors | {f"teacher_{name}": targets[name] for name in vectors})
 
-    def predictions(variables: Variables, batch: Batch, hidden) -> jax.Array:
+    def sentence_vectors(self, params, batch: Batch, keys: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """By level, [rows, pairs of layers, D]; levels that share a key share a pass."""
+        if self.settings.student_passes == "shared":
+            keys = dict.fromkeys(keys, keys["sentence"])
+        passes, found = {}, {}
+        for name, level in self.of_all_rows.items():
+            view, key = batch["sentence"], keys[name]
+            if id(key) not in passes:
+                passes[id(key)] = self.states(params, view, True, key)
+            hidden = [passes[id(key)][layer] for layer, _ in level.layers]
+            found[name] = jnp.stack([pool(h, view["mask"], self.settings.student_pooling) for h in hidden], 1)
+        return found
+
+    def predictions(self, variables: Variables, batch: Batch, hidden) -> jax.Array:
         found = jnp.take_along_axis(hidden[-1], batch["positions"][..., None], axis=1)
         words = variables.params["encoder"]["embeddings"]["words"]
-        return masked_lm.apply({"params": both(variables)["masked_lm"]}, found, words)
+        return self.masked_lm.apply({"params": both(variables)["masked_lm"]}, found, words)
 
-    def word_term(params, hidden, batch: Batch, vectors: jax.Array) -> Term:
-        view, exists, terms = batch["word"], batch["exists"], []
-        scored = align.scored_words(view["drawn"], view["first"], exists, settings.word_label_index)
-        for at, (layer, _) in enumerate(levels["word"].layers):
+    def word_term(self, params, hidden, batch: Batch, vectors: jax.Array) -> Term:
+        view, exists, terms, m = batch["word"], batch["exists"], [], self.settings
+        scored = align.scored_words(view["drawn"], view["first"], exists, m.word_label_index)
+        how = {"anchor": m.word_anchor, "temperature": m.word_temperature, "similarity": m.word_similarity}
+        for at, (layer, _) in enumerate(self.levels["word"].layers):
             student = real(align.words(hidden[layer], view["first"]))
             if "word_map" in params:
                 student = student @ params["word_map"]["kernel"][at]
-            rows = align.word_rows(
-                vectors[:, at],
-                student,
-                exists,
-                scored,
-                anchor=settings.word_anchor,
-                temperature=settings.word_temperature,
-                similarity=settings.word_similarity,
-            )
-            terms.append(align.word_term(*rows, sum=settings.word_sum, weight=levels["word"].weight))
+            rows = align.word_rows(vectors[:, at], student, exists, scored, **how)
+            terms.append(align.word_term(*rows, sum=m.word_sum, weight=self.levels["word"].weight))
         return averaged(terms)
 
-    def coupled(variables: Variables, embeddings: Tree, batch: Batch, targets: Tree, step: jax.Array) -> Coupled:
+    def coupled(self, variables: Variables, embeddings: Tree, batch: Batch, targets: Tree, step: jax.Array) -> Coupled:
         terms, metrics, statistics = {}, {}, {}
-        trained = settings.teacher_projector == "trained"
-        for name, level in coupled_levels.items():
+        trained = self.settings.teacher_projector == "trained"
+        for name, level in self.of_all_rows.items():
             found = []
             for at in range(len(level.layers)):
-                vectors = embeddings[name][:, at], embeddings[f"teacher_{name}"][:, at]
-                q, k, statistics[f"{name}_{at}"] = through_heads(variables, f"{name}_{at}", vectors, batch, settings)
-                found.append(LOSSES[name](settings, q, k, batch["mask"], trained, level.weight))
+                key, vectors = f"{name}_{at}", (embeddings[name][:, at], embeddings[f"teacher_{name}"][:, at])
+                q, k, statistics[key] = through_heads(variables, key, vectors, batch, self.settings)
+                found.append(LOSSES[name](self.settings, q, k, batch["mask"], trained, level.weight))
                 if trained and name == "sentence":
                     metrics["spread"] = spread(k, batch["mask"])
             terms[name] = averaged(found)
         return terms, metrics, statistics
 
-    def outputs(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+    def outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         params = variables.params
         if "positions" in batch:
-            logits = predictions(variables, batch, states(params, batch["token"]))
+            logits = self.predictions(variables, batch, self.states(params, batch["token"]))
             return {"right": (right(logits, batch) * batch["counted"]).sum(1), "count": batch["counted"].sum(1)}
         if "target" in batch:
-            return links(batch, [states(params, batch[side]) for side in ("source", "target")])
-        hidden, mask = states(params, batch["text"])[settings.retrieval_layer], batch["text"]["mask"]
+            return self.links(batch, [self.states(params, batch[side]) for side in ("source", "target")])
+        hidden, mask = self.states(params, batch["text"])[self.settings.retrieval_layer], batch["text"]["mask"]
         return {"vectors": pool(hidden, mask, "mean"), "cls": pool(hidden, mask, "cls")}
 
-    def links(batch: Batch, hidden) -> dict[str, jax.Array]:
-        layer = settings.alignment_layer or -(-2 * architecture.layers // 3)
+    def links(self, batch: Batch, hidden) -> dict[str, jax.Array]:
+        layer = self.settings.alignment_layer or -(-2 * self.architecture.layers // 3)
         found = nearest(*(of[layer] for of in hidden), *(batch[side]["inside"] for side in ("source", "target")))
-        width = stage.task.max_length
-        return {n: jnp.pad(x, ((0, 0), (0, width - x.shape[1]))) for n, x in zip(("forth", "back"), found, strict=True)}
+        missing = self.task.max_length - found[0].shape[1]
+        return {n: jnp.pad(x, ((0, 0), (0, missing))) for n, x in zip(("forth", "back"), found, strict=True)}
 
-    def exports(variables: Variables) -> dict[str, Export]:
+    def exports(self, variables: Variables) -> dict[str, Export]:
         heads = {"masked_lm": both(variables)["masked_lm"]}
-        return {"": Export(architecture, variables.params["encoder"], heads, pooling=settings.student_pooling)}
+        student = variables.params["encoder"]
+        return {"": Export(self.architecture, student, heads, pooling=self.settings.student_pooling)}
 
-    def flops(tokens: int, rows: int) -> float:
-        pair, side = (forward_flops(architecture, n, rows) for n in (tokens, tokens // 2))
-        passes = len(coupled_levels) if settings.student_passes == "separate" else bool(coupled_levels)
-        D, V = architecture.hidden_size, architecture.vocab_size
-        head = stage.task.share * tokens * (2.0 * D**2 + 2.0 * D * V)
-        total = bool(levels["token"]) * (pair + head) + bool(levels["word"]) * pair + passes * side
-        return total + (asked(tokens, rows) if in_loss else 0.0)  # three passes without a backward one
+    def flops(self, tokens: int, rows: int) -> float:
+        pair, side = (forward_flops(self.architecture, n, rows) for n in (tokens, tokens // 2))
+        separate = self.settings.student_passes == "separate"
+        passes = len(self.of_all_rows) if separate else bool(self.of_all_rows)
+        D, V = self.architecture.hidden_size, self.architecture.vocab_size
+        head = self.task.share * tokens * (2.0 * D**2 + 2.0 * D * V)
+        total = bool(self.levels["token"]) * (pair + head) + bool(self.levels["word"]) * pair + passes * side
+        return total + (self.asked(tokens, rows) if self.in_loss else 0.0)  # three passes without a backward one
 
-    def asked(tokens: int, rows: int) -> float:
-        return forward_flops(teacher.architecture, tokens // 2, rows)
-
-    kept = not levels["word"] and not stage.data.block  # word vectors are too many, and so is a streamed corpus
-    uses = float(stage.budget.epochs) if kept else 0.0
-    teaching = None
-    if taught and not in_loss:
-        teaching = Teacher(lambda variables, start: start.other, taught_by, uses=uses, flops=asked)
-    return Method(init, loss, outputs, exports, coupled if coupled_levels else None, teaching, flops=flops)
+    def asked(self, tokens: int, rows: int) -> float:
+        return forward_flops(self.teacher.architecture, tokens // 2, rows)
 
 
 def check(stage, architecture: Architecture, teacher: Encoder | None) -> None:

@@ -19,7 +19,7 @@ from xlkd import settings
 from xlkd.data import sources
 from xlkd.errors import visible
 from xlkd.methods import Export
-from xlkd.models import hf, sentences
+from xlkd.models import hf, hub, sentences
 from xlkd.models.pooling import DESCRIBED
 from xlkd.reports import files, results
 
@@ -113,7 +113,7 @@ def origin(name: str, revision: str = "") -> Origin:
     """What the folder of a model says of itself, without a question to the hub."""
     if name.startswith("package:"):
         return Origin(name, None, "apache-2.0")
-    folder, commit = hf.brought(name, revision or None)
+    folder, commit = hub.brought(name, revision or None)
     return Origin(name, commit, licence(folder) if folder else "")
 
 

@@ -16,7 +16,7 @@ from xlkd.errors import UserError
 from xlkd.methods import Start
 from xlkd.methods.mblm import WHOLE
 from xlkd.models import encoder as encoders
-from xlkd.models import hf, vocab
+from xlkd.models import hf, hub, vocab
 from xlkd.train import distributed
 
 PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
@@ -85,7 +85,7 @@ def other(stage) -> Weights | None:
 def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
     """A folder of Hugging Face's kind for a path, a hub id or `package:NAME`."""
     if not name.startswith("package:"):
-        return hf.resolve(name, revision)
+        return hub.resolve(name, revision)
     folder = PACKAGED / name.removeprefix("package:")
     if not folder.is_dir():
         known = ", ".join(sorted(f"package:{file.parent.name}" for file in PACKAGED.glob("*/config.json")))
