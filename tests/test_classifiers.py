@@ -142,7 +142,7 @@ def test_the_order_of_labels_is_never_guessed(tmp_path):
     ("labels", "said"),
     [
         (("entailment", "other"), "its labels are entailment, other, and here they are"),
-        (("entailment", "neutral", "neutral"), "its labels are"),
+        (("entailment", "neutral", "else"), "its labels are"),
         (("score",), "a head for a number"),
     ],
 )
