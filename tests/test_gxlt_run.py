@@ -118,7 +118,7 @@ def test_kept_targets_change_no_bit(model, tmp_path, devices):
     """56 steps of shuffled rows, killed on the way, against a teacher that is asked in each."""
     where = {"devices": devices, "store": tmp_path / "cache"}
     flags = [*FIXED, "--config.budget.epochs=7"]
-    output = kill(model, tmp_path / "kept", 30, *flags, **where)
+    output = kill(model, tmp_path / "kept", 20, *flags, **where)
     assert "0 targets there, 64 to make" in output
     again = finish(model, tmp_path / "kept", *flags, **where)
     assert "restored step" in again
