@@ -90,31 +90,28 @@ SYSTEM = SYSTEMS[1]
 def full_disk(bench: Bench, name: str) -> Outcome:
     """Room for one checkpoint and a half; then there is more."""
     run = bench.run(SYSTEM, cache=True)
-    with mounted(run.workdir, "-o", "size=16m") as there:
-        if there:
-            fault = run.finish()
-            free = os.statvfs(run.workdir).f_bfree * os.statvfs(run.workdir).f_bsize
-            injected = f"a file system of 16 MiB, {free >> 10} KiB of it left"
-            subprocess.run(["mount", "-o", "remount,size=1g", str(run.workdir)], check=True)
-            return bench.judged(name, run, injected, fault, USER_INPUT, "No space left", run.finish())
-    most = 4 << 20
-    fault = run.finish(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
-    injected = "no right to mount: files of at most 4 MiB (ulimit -f)"
-    return bench.judged(name, run, injected, fault, USER_INPUT, "File too large", run.finish())
+    return _full(bench, name, run, run.workdir, 16 << 20, 4 << 20, ("No space left", "File too large"))
 
 
 def full_cache(bench: Bench, name: str) -> Outcome:
     run = bench.run(SYSTEM)
-    with mounted(run.cache, "-o", "size=64k") as there:
+    return _full(bench, name, run, run.cache, 64 << 10, 4 << 10, ("XLKD_CACHE", "XLKD_CACHE|File too large"))
+
+
+def _full(
+    bench: Bench, name: str, run: Run, place: pathlib.Path, size: int, file: int, says: tuple[str, str]
+) -> Outcome:
+    """A small file system in the place of a folder; without the right to mount one, files of a limited size."""
+    with mounted(place, "-o", f"size={size >> 10}k") as there:
         if there:
             fault = run.finish()
-            injected = f"a cache of 64 KiB, {os.statvfs(run.cache).f_bfree * 4} KiB left"
-            subprocess.run(["mount", "-o", "remount,size=1g", str(run.cache)], check=True)
-            return bench.judged(name, run, injected, fault, USER_INPUT, "XLKD_CACHE", run.finish())
-    limit = 4 << 10
-    fault = run.finish(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    injected = "no right to mount: files of at most 4 KiB (ulimit -f)"
-    return bench.judged(name, run, injected, fault, USER_INPUT, "XLKD_CACHE|File too large", run.finish())
+            free = os.statvfs(place).f_bfree * os.statvfs(place).f_bsize
+            injected = f"a file system of {size >> 10} KiB, {free >> 10} KiB of it left"
+            subprocess.run(["mount", "-o", "remount,size=1g", str(place)], check=True)
+            return bench.judged(name, run, injected, fault, USER_INPUT, says[0], run.finish())
+    fault = run.finish(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file, file)))
+    injected = f"no right to mount: files of at most {file >> 10} KiB (ulimit -f)"
+    return bench.judged(name, run, injected, fault, USER_INPUT, says[1], run.finish())
 
 
 def read_only(bench: Bench, name: str) -> Outcome:

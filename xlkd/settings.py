@@ -170,7 +170,7 @@ def _saved_fault(found: dict[str, Any]) -> str:
     for key, default in _leaves(base()):
         if key not in flat:
             return f"lacks config.{key}"
-        if key in flat and not _alike(default, flat[key]):
+        if not _alike(default, flat[key]):
             return f"config.{key}={flat[key]!r} is not of type {type(default).__name__}"
     if not isinstance(found.get("teachers", {}), dict):
         return "config.teachers is in the place of another kind of value"
