@@ -8,14 +8,13 @@ import re
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BROUGHT_IN = {"README.md": "index.md", "launch/README.md": "launch.md", "bench/README.md": "bench.md"}
+BROUGHT_IN = {"README.md": "index.md", "launch/README.md": "launch.md"}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 
 
 def on_files(files, config):
     for source, page in BROUGHT_IN.items():
-        if (ROOT / source).exists():
-            files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
 
 
