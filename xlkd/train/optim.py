@@ -14,12 +14,16 @@ from xlkd.errors import UserError
 
 
 def schedule(config, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """Learning rate by step: a linear warm-up, then constant, linear or cosine to 0 at the last step."""
+    """Learning rate by step: a linear warm-up, then constant, linear or cosine to 0 at the last step.
+
+    A warm-up begins at 0. One of less than a step is none: a run of one step would learn nothing.
+    """
     warmup = config.warmup * steps if config.warmup < 1 else config.warmup
+    warmup = warmup if warmup >= 1 else 0
 
     def rate(step):
         s = jnp.asarray(step, jnp.float32)
-        rising = s / max(warmup, 1.0) if warmup else jnp.ones_like(s)
+        rising = s / warmup if warmup else jnp.ones_like(s)
         left = jnp.clip((steps - s) / max(steps - warmup, 1.0), 0.0, 1.0)
         falling = SHAPES[config.schedule](left)
         return config.lr * jnp.where(s < warmup, rising, falling)
