@@ -11,14 +11,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import itertools
 import pkgutil
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from xlkd.errors import UserError
 from xlkd.languages import normalise
 
+_T = TypeVar("_T")
 _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
 
 
@@ -50,6 +52,10 @@ class Spec:
         if given not in choices:
             raise UserError(f"{name}={given} is not possible", str(self), f"choose one of {', '.join(choices)}")
         return given
+
+    def first(self, rows: Iterable[_T]) -> Iterator[_T]:
+        """As many as `limit` says, or all."""
+        return itertools.islice(rows, self.number("limit") or None)
 
     def languages(self) -> tuple[str, ...]:
         """The languages asked for, normalised; empty where all are meant."""

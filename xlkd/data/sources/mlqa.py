@@ -20,7 +20,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
     found = []
     for (context, question), path in _cells(spec).items():
         cell = squad.Cell("mlqa", "", question, context)
-        found += [cell.row(one) for one in squad.take(squad.read(path, bad), spec)]
+        found += [cell.row(one) for one in spec.first(squad.read(path, bad))]
     return tuple(grouped(found))
 
 

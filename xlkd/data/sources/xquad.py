@@ -30,4 +30,4 @@ def _cell(spec: Spec, asked: str, language: str, found: dict[str, list[squad.Fou
     cell = squad.Cell("xquad", "", asked, language)
     texts = {one.id: one.question for one in found[asked]}
     both = (one for one in found[language] if one.id in texts)
-    return [cell.row(one, texts[one.id]) for one in squad.take(both, spec)]
+    return [cell.row(one, texts[one.id]) for one in spec.first(both)]
