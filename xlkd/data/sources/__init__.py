@@ -9,7 +9,6 @@ A source is one module of this folder. It has `TASKS`, the tasks it can serve, a
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import itertools
 import pkgutil
@@ -17,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from xlkd.errors import UserError
+from xlkd.errors import UserError, nearest
 from xlkd.languages import normalise
 
 _T = TypeVar("_T")
@@ -66,9 +65,8 @@ class Spec:
         """Refuse options that this source does not know."""
         for name, _ in self.options:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                known = f"known here: {', '.join(names)}"
-                raise UserError(f"unknown option {name!r}", str(self), f"did you mean {near[0]!r}?" if near else known)
+                remedy = nearest(name, names, f"known here: {', '.join(names)}")
+                raise UserError(f"unknown option {name!r}", str(self), remedy)
 
 
 def is_whole(text: str) -> bool:
@@ -140,9 +138,8 @@ def parse(text: str) -> list[Spec]:
         head, _, query = piece.partition("?")
         name, _, path = head.partition(":")
         if name not in names():
-            near = difflib.get_close_matches(name, names(), n=1)
-            known = f"known sources: {', '.join(names())}"
-            raise UserError(f"unknown source {name!r}", piece, f"did you mean {near[0]!r}?" if near else known)
+            remedy = nearest(name, names(), f"known sources: {', '.join(names())}")
+            raise UserError(f"unknown source {name!r}", piece, remedy)
         options = tuple(tuple(item.partition("=")[::2]) for item in query.split("&") if item)
         specs.append(Spec(name, path, options))
     return specs
