@@ -56,6 +56,11 @@ class Spec:
         """As many as `limit` says, or all."""
         return itertools.islice(rows, self.number("limit") or None)
 
+    def pairs(self, languages: Sequence[str]) -> list[tuple[str, str]]:
+        """Each language with itself, or with every one."""
+        every = self.choice("pairs", ("diagonal", "all")) == "all"
+        return [(a, b) for a in languages for b in languages if every or a == b]
+
     def languages(self) -> tuple[str, ...]:
         """The languages asked for, normalised; empty where all are meant."""
         asked = self.option("languages")

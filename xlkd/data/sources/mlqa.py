@@ -32,8 +32,7 @@ def _cells(spec: Spec) -> dict[tuple[str, ...], pathlib.Path]:
     if spec.path.endswith(".json"):
         return paths
     languages = _folders.choose(spec, {language for pair in paths for language in pair})
-    diagonal = spec.choice("pairs", ("diagonal", "all")) == "diagonal"
-    return {(c, q): paths[c, q] for c in languages for q in languages if (c == q or not diagonal) and (c, q) in paths}
+    return {pair: paths[pair] for pair in spec.pairs(languages) if pair in paths}
 
 
 def grouped(found: Sequence[Question]) -> list[Question]:
