@@ -102,7 +102,7 @@ def test_a_damaged_entry_is_said_once_and_made_again(folder, caplog, how):
 
 def test_what_a_run_has_mapped_outlives_its_entry(folder):
     found = cache.arrays("a-1", Builder())
-    cache.delete(cache.entries()[0])
+    cache.delete(cache.entries()[0].path)
     assert not list(folder.iterdir())
     assert_same(found)
 

@@ -70,7 +70,7 @@ def answers(predicted, language="de", groups=(0, 0, 0, 1, 1, 1, 2, 2)):
 
 def test_golden_groups():
     golden = GOLDEN["macro_f1_bootstrap"]["confusion_by_group_gold_rows_predicted_columns"]
-    found = labels._by_group(answers(CLASSES["de"]["predicted"]), {"g0": 0, "g1": 1, "g2": 2}, 3)
+    found = labels.counts_by_group(answers(CLASSES["de"]["predicted"]), {"g0": 0, "g1": 1, "g2": 2}, 3)
     assert found.tolist() == golden
 
 

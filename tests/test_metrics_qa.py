@@ -11,6 +11,7 @@ import pytest
 from xlkd.errors import UserError
 from xlkd.metrics import mlqa, squad
 from xlkd.rows import Answer, Question
+from xlkd.tasks.scores import score_file
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_metrics.json").read_text(encoding="utf-8"))
 CASES = [pytest.param(case, id=f"{n}-{case['lang']}") for n, case in enumerate(GOLDEN["cases"])]
@@ -44,59 +45,50 @@ def test_punctuation_table_golden():
     assert (len(points), digest) == (GOLDEN["punctuation"]["count"], GOLDEN["punctuation"]["sha256"])
 
 
-def file_rows():
+def file_rows(set="squad"):
     questions = [qa for part in GOLDEN["whole_file"]["data"][0]["paragraphs"] for qa in part["qas"]]
     answers = [tuple(Answer(a["text"], a["answer_start"]) for a in qa["answers"]) for qa in questions]
     return [
-        Question(qa["id"], str(n), "g", "squad", qa["question"], "", gold, "en", "en")
+        Question(qa["id"], str(n), "g", set, qa["question"], "", gold, "en", "en")
         for n, (qa, gold) in enumerate(zip(questions, answers, strict=True))
     ]
 
 
 def test_whole_file_golden():
-    predictions = GOLDEN["whole_file"]["predictions"]
-    for result, name in [
-        (squad.evaluate(predictions, file_rows()), "squad"),
-        (mlqa.evaluate(predictions, file_rows(), "en"), "mlqa_en"),
-    ]:
-        assert result.f1 == pytest.approx(GOLDEN["whole_file"][name]["f1"], abs=1e-9)
-        assert result.exact_match == pytest.approx(GOLDEN["whole_file"][name]["exact_match"], abs=1e-9)
-        assert (result.total, result.missing) == (6, 1)
+    for set, name in (("squad", "squad"), ("mlqa", "mlqa_en")):
+        scores, missing = score_file(GOLDEN["whole_file"]["predictions"], file_rows(set))
+        found = scores.cells[f"{set} en-en"]
+        assert found["f1"] == pytest.approx(GOLDEN["whole_file"][name]["f1"], abs=1e-9)
+        assert found["em"] == pytest.approx(GOLDEN["whole_file"][name]["exact_match"], abs=1e-9)
+        assert (found["n"], missing) == (6, 1)
 
 
 @pytest.mark.parametrize("value", [None, 3, ["Paris"], {"text": "Paris"}])
 def test_a_prediction_that_is_no_string_is_refused_by_its_id(value):
     with pytest.raises(UserError, match="'q1'"):
-        squad.evaluate({"q1": value}, file_rows(), "answers.json")
+        score_file({"q1": value}, file_rows(), "answers.json")
 
 
 def test_a_missing_prediction_is_not_an_empty_one():
     the = Question("q4", "k", "g", "squad", "?", "the", (Answer("the", 0),), "en", "en")
-    assert squad.evaluate({"q4": ""}, [the]).exact_match == 100.0
-    assert squad.evaluate({}, [the]) == squad.Result(0.0, 0.0, 1, 1)
+    for predictions, em, missing in (({"q4": ""}, 100.0, 0), ({}, 0.0, 1)):
+        scores, count = score_file(predictions, [the])
+        assert (scores.cells["squad en-en"]["em"], count) == (em, missing)
 
 
 def test_what_cannot_be_scored_is_refused():
     blank = Question("q9", "k", "g", "squad", "?", "text", (), "en", "en")
     with pytest.raises(UserError, match="q9"):
-        squad.evaluate({"q9": "text"}, [blank])
-    with pytest.raises(UserError, match="no questions"):
-        squad.evaluate({}, [], "empty.json")
-    with pytest.raises(UserError, match="not an object"):
-        squad.evaluate(["Paris"], file_rows(), "answers.json")
+        score_file({"q9": "text"}, [blank])
+    with pytest.raises(UserError, match=r"answers\.json.*not an object"):
+        score_file(["Paris"], file_rows(), "answers.json")
 
 
 def test_a_language_without_rules_is_scored_only_on_request():
-    assert mlqa.evaluate(GOLDEN["whole_file"]["predictions"], file_rows(), "sw", fallback=True).total == 6
-    for scored in (
-        lambda language: mlqa.evaluate({"q1": "the"}, file_rows(), language),
-        lambda language: mlqa.f1("the", ["the"], language),
-        lambda language: mlqa.normalise("the", language),
-    ):
+    for scored in (lambda: mlqa.f1("the", ["the"], "sw"), lambda: mlqa.normalise("the", "sw")):
         with pytest.raises(UserError, match="mlqa_fallback"):
-            scored("sw")
-    with pytest.raises(UserError, match=r"answers\.json"):
-        mlqa.evaluate([], file_rows(), "en", where="answers.json")
+            scored()
+    assert mlqa.normalise("The", "sw", fallback=True) == "the"
 
 
 def test_rules_go_by_the_context_language():

@@ -147,7 +147,7 @@ def poisoned(name, change):
     """Every kept array of this name changed, as by another build of a library."""
     for entry in [path.name for path in cache.folder().glob("targets-*")]:
         held = {key: np.array(value) for key, value in cache.held(entry).items()}
-        cache.delete(next(one for one in cache.entries() if one.path.name == entry))
+        cache.delete(cache.folder() / entry)
         if len(held["keys"]) == 5:
             change(held[name])
         cache.arrays(entry, lambda held=held: held)

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     deleted, left = 0, total
     for entry in entries:
         if left > allowed:
-            cache.delete(entry)
+            cache.delete(entry.path)
             deleted, left = deleted + 1, left - entry.size_bytes
     print(f"deleted {deleted} of {len(entries)} entries, {size(total - left)}; {size(left)} left in {cache.folder()}")
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 DONE = 0
 BUG = 1
@@ -34,6 +36,12 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u
 def visible(text: str) -> str:
     """Text of data on one line of a terminal or a page: what would act there instead of being read is spelt out."""
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The remedy for an unknown name: the known one that is most like it, or what there is to say without one."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 class NotFinite(Exception):

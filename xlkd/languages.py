@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from xlkd.errors import UserError
+from xlkd.errors import UserError, nearest
 
 NAMES = {
     "ace": "Acehnese", "af": "Afrikaans", "ar": "Arabic", "az": "Azerbaijani", "ban": "Balinese", "bbc": "Toba Batak",
@@ -58,6 +56,5 @@ def normalise(tag: str, where: str = "") -> str:
         if candidate in _WORDS:
             return _WORDS[candidate]
     tag, base = tag[:60], base[:60]  # whatever stands in that column
-    near = difflib.get_close_matches(base, [*NAMES, *ALIASES, *_WORDS], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "use a two-letter code such as 'en'"
-    raise UserError(f"unknown language {tag!r}", where, hint)
+    remedy = nearest(base, [*NAMES, *ALIASES, *_WORDS], "use a two-letter code such as 'en'")
+    raise UserError(f"unknown language {tag!r}", where, remedy)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlkd.errors import UserError
+from xlkd.errors import UserError, nearest
 
 NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
 TASK_FLAGS = (  # of a task's settings, those that doors take as flags
@@ -118,9 +118,8 @@ def stages(config: ConfigDict) -> list[str]:
     """The stages to run: all, or without the controls that were not asked for."""
     wanted = config.method.variant
     if wanted != "all" and wanted not in config.controls:
-        near = difflib.get_close_matches(wanted, config.controls, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(('all', *config.controls))}"
-        raise UserError(f"no variant {wanted!r}", "config.method.variant", hint)
+        remedy = nearest(wanted, config.controls, f"known: {', '.join(('all', *config.controls))}")
+        raise UserError(f"no variant {wanted!r}", "config.method.variant", remedy)
     left_out = set() if wanted == "all" else {*config.controls} - {wanted}
     for name in config.stages:
         if config.get(name, ConfigDict()).get("start", config.start) in left_out:

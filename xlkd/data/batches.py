@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from xlkd.data.buckets import rounded
 from xlkd.data.sampling import shares
 
 PAD = -1  # the index of a row that is not there
@@ -45,32 +46,36 @@ class Plan:
     """
 
     def __init__(self, lengths: Mapping[str, np.ndarray], *, batch: int, edges: tuple[int, ...], seed: int) -> None:
-        self.lengths, self.batch, self.edges, self.seed = dict(lengths), batch, np.asarray(edges), seed
+        self.lengths, self.batch, self.seed = dict(lengths), batch, seed
         self.view = next(iter(self.lengths))
         self.rows = len(self.lengths[self.view])
-        self.bucket = np.searchsorted(self.edges, self.lengths[self.view]).astype(np.int32)
+        used, self.bucket = np.unique(np.searchsorted(edges, self.lengths[self.view]), return_inverse=True)
+        self.edges = np.asarray(edges)[used]  # those of buckets that hold rows
         self.steps_per_epoch = -(-self.rows // batch)
         self._kept: tuple[int, list[np.ndarray]] = (-1, [])
 
     @functools.cached_property
     def shapes(self) -> tuple[Shape, ...]:
         """One static shape a bucket, smallest first."""
-        used = np.unique(self.bucket)
+        buckets = range(len(self.edges))
         running = {
-            view: np.maximum.accumulate([_round_up(values[self.bucket == b].max()) for b in used])
+            view: np.maximum.accumulate([rounded(int(values[self.bucket == b].max())) for b in buckets])
             for view, values in self.lengths.items()
             if view != self.view
         }
         return tuple(
-            Shape(self.batch, ((self.view, int(self.edges[b])), *((v, int(m[i])) for v, m in running.items())))
-            for i, b in enumerate(used)
+            Shape(self.batch, ((self.view, int(self.edges[b])), *((v, int(m[b])) for v, m in running.items())))
+            for b in buckets
         )
 
     def at(self, step: int) -> Planned:
         """The rows of a step."""
         epoch, position = self._at(step)
-        index = self._epoch(epoch)[position]
-        shape = self.shapes[int(np.searchsorted(np.unique(self.bucket), self.bucket[index].max()))]
+        return self.padded(self._epoch(epoch)[position])
+
+    def padded(self, index: np.ndarray) -> Planned:
+        """These rows in the first shape that holds them all."""
+        shape = self.shapes[self.bucket[index].max()]
         return Planned(np.concatenate([index, np.full(self.batch - len(index), PAD, index.dtype)]), shape)
 
     def _at(self, step: int) -> tuple[int, int]:
@@ -94,7 +99,7 @@ class Plan:
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:
         full, left = [], []
-        for b in np.unique(self.bucket):
+        for b in range(len(self.edges)):
             mine = order[self.bucket[order] == b]
             cut = len(mine) // self.batch * self.batch
             full += list(mine[:cut].reshape(-1, self.batch))
@@ -167,17 +172,6 @@ def _apportioned(parts: Mapping[str, float], total: int) -> dict[str, int]:
 
 def in_order_of_length(lengths: Mapping[str, np.ndarray], *, batch: int, edges: tuple[int, ...]) -> list[Planned]:
     """Every row once, sorted by length, the last batch padded: how evaluation and teachers read."""
-    view = next(iter(lengths))
-    order = np.argsort(lengths[view], kind="stable")
     plan = Plan(lengths, batch=batch, edges=edges, seed=0)
-    used = np.unique(plan.bucket)
-    batches = []
-    for start in range(0, len(order), batch):
-        index = order[start : start + batch]
-        shape = plan.shapes[int(np.searchsorted(used, plan.bucket[index].max()))]
-        batches.append(Planned(np.concatenate([index, np.full(batch - len(index), PAD, index.dtype)]), shape))
-    return batches
-
-
-def _round_up(length: int, multiple: int = 16) -> int:
-    return -(-int(length) // multiple) * multiple
+    order = np.argsort(lengths[plan.view], kind="stable")
+    return [plan.padded(order[start : start + batch]) for start in range(0, len(order), batch)]

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+
+_MULTIPLE = 16  # every padded length is one of these
 
 Cost = Callable[[np.ndarray], np.ndarray]
 
@@ -17,17 +20,17 @@ def encoder_cost(width: int) -> Cost:
     return lambda length: length * (24.0 * width**2 + 4.0 * length * width)
 
 
-def linear_cost(length: np.ndarray) -> np.ndarray:
-    """Tokens: for what is paid by position alone."""
-    return length * 1.0
-
-
 BASE = encoder_cost(768)
 
 
-def edges(lengths: Sequence[int] | np.ndarray, k: int, *, multiple: int = 16, cost: Cost = BASE) -> tuple[int, ...]:
+def rounded(length: Any) -> Any:
+    """Up to the next padded length, of a number or of an array."""
+    return -(-length // _MULTIPLE) * _MULTIPLE
+
+
+def edges(lengths: Sequence[int] | np.ndarray, k: int, *, cost: Cost = BASE) -> tuple[int, ...]:
     """At most k padded lengths, ascending, of least total cost; the last one holds the longest row."""
-    candidates, counts = _histogram(lengths, multiple)
+    candidates, counts = np.unique(np.maximum(rounded(np.asarray(lengths, np.int64)), _MULTIPLE), return_counts=True)
     if not len(candidates):
         return ()
     k = min(k, len(candidates))
@@ -59,14 +62,11 @@ def bucket_of(lengths: Sequence[int] | np.ndarray, edges: Sequence[int]) -> np.n
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What padding costs: without any, in buckets, and with all rows padded to the longest bucket."""
+    """Tokens with padding: without any, in buckets, and with all rows padded to the longest bucket."""
 
     tokens: int
     bucketed_tokens: int
     longest_tokens: int
-    cost: float
-    bucketed_cost: float
-    longest_cost: float
 
     @property
     def padding(self) -> float:
@@ -77,32 +77,9 @@ class Saved:
     def padding_at_longest(self) -> float:
         return 1 - self.tokens / self.longest_tokens
 
-    @property
-    def speedup(self) -> float:
-        """Cost with all rows at the longest bucket over cost in buckets."""
-        return self.longest_cost / self.bucketed_cost
 
-
-def saved(lengths: Sequence[int] | np.ndarray, edges: Sequence[int], *, cost: Cost = BASE) -> Saved:
-    """Padding and cost of these rows in these buckets."""
+def saved(lengths: Sequence[int] | np.ndarray, edges: Sequence[int]) -> Saved:
+    """Tokens of these rows in these buckets."""
     lengths = np.asarray(lengths, np.int64)
     padded = np.asarray(edges, np.int64)[bucket_of(lengths, edges)]
-    longest = np.full_like(lengths, edges[-1])
-
-    def price(of: np.ndarray) -> float:
-        return float(np.sum(cost(of.astype(np.float64))))
-
-    return Saved(
-        tokens=int(lengths.sum()),
-        bucketed_tokens=int(padded.sum()),
-        longest_tokens=int(longest.sum()),
-        cost=price(lengths),
-        bucketed_cost=price(padded),
-        longest_cost=price(longest),
-    )
-
-
-def _histogram(lengths: Sequence[int] | np.ndarray, multiple: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rounded-up lengths that occur, and how often."""
-    rounded = -(-np.asarray(lengths, np.int64) // multiple) * multiple
-    return np.unique(np.maximum(rounded, multiple), return_counts=True)
+    return Saved(int(lengths.sum()), int(padded.sum()), len(lengths) * int(edges[-1]))

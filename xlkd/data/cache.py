@@ -88,11 +88,6 @@ def entries() -> list[Entry]:
     return sorted((entry for entry in found if entry), key=lambda entry: (entry.used, entry.path.name))
 
 
-def delete(entry: Entry) -> None:
-    """Under another name first, so that a kill leaves nothing half."""
-    _drop(entry.path)
-
-
 def limit() -> int:
     """Bytes that the cache may hold: $XLKD_CACHE_GIB, else 50 GiB."""
     given = os.environ.get("XLKD_CACHE_GIB", "50")
@@ -108,7 +103,7 @@ def _make_room(new: pathlib.Path) -> None:
     total = sum(entry.size_bytes for entry in known)
     for entry in known:
         if total > limit() and entry.path != new:
-            delete(entry)
+            delete(entry.path)
             total -= entry.size_bytes
 
 
@@ -144,7 +139,7 @@ def _read(entry: pathlib.Path) -> Arrays | None:
         return found
     except (OSError, ValueError, AttributeError) as error:
         logging.getLogger(__name__).warning("%s is damaged (%s) and is made again", entry, error)
-        _drop(entry)
+        delete(entry)
         return None
 
 
@@ -169,7 +164,8 @@ def _write(entry: pathlib.Path, values: Arrays) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _drop(path: pathlib.Path) -> None:
+def delete(path: pathlib.Path) -> None:
+    """Under another name first, so that a kill leaves nothing half."""
     aside = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=path.parent))
     with contextlib.suppress(FileNotFoundError):  # another process was first
         path.rename(aside / "deleted")

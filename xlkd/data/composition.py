@@ -50,6 +50,16 @@ def many(rows: Sequence[Any], index: np.ndarray) -> list[Any]:
     return rows.many(index) if isinstance(rows, Gathered) else [rows[int(i)] for i in index]
 
 
+def _gathered(parts: Sequence[Sequence[Any]], of: np.ndarray, index: np.ndarray) -> list[Any]:
+    """Row `index[i]` of part `of[i]`, for each i; those of a part together."""
+    found: list[Any] = [None] * len(index)
+    for number in np.unique(of):
+        mine = np.flatnonzero(of == number)
+        for at, row in zip(mine, many(parts[number], index[mine]), strict=True):
+            found[at] = row
+    return found
+
+
 def _identity(rows: Sequence[Any]) -> str:
     made = getattr(rows, "identity", None)
     return made if isinstance(made, str) else key_of(*(row.key for row in rows))
@@ -85,10 +95,10 @@ class Joined(Gathered):
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
         self.parts = tuple(parts)
-        self._ends = np.cumsum([len(part) for part in self.parts])
+        self._starts = np.cumsum([0, *map(len, self.parts)])
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if self.parts else 0
+        return int(self._starts[-1])
 
     @functools.cached_property
     def identity(self) -> str:
@@ -96,14 +106,8 @@ class Joined(Gathered):
 
     def many(self, index: np.ndarray) -> list[Any]:
         index = np.asarray(index)
-        of = np.searchsorted(self._ends, index, side="right")
-        found: list[Any] = [None] * len(index)
-        for number in np.unique(of):
-            mine = np.flatnonzero(of == number)
-            part = self.parts[number]
-            for at, row in zip(mine, many(part, index[mine] - (self._ends[number] - len(part))), strict=True):
-                found[at] = row
-        return found
+        of = np.searchsorted(self._starts[1:], index, side="right")
+        return _gathered(self.parts, of, index - self._starts[of])
 
 
 class Identities(Gathered):
@@ -112,10 +116,10 @@ class Identities(Gathered):
     def __init__(self, parts: Sequence[Sequence[Pair]]) -> None:
         self._parts = tuple(parts)
         counts = [max(0, -(-(len(part) - number) // len(parts))) for number, part in enumerate(parts)]
-        self._ends = np.cumsum(counts)
+        self._starts = np.cumsum([0, *counts])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._starts[-1])
 
     @functools.cached_property
     def identity(self) -> str:
@@ -123,11 +127,6 @@ class Identities(Gathered):
 
     def many(self, index: np.ndarray) -> list[Pair]:
         index = np.asarray(index)
-        of = np.searchsorted(self._ends, index, side="right")
-        rounds = of + (index - np.where(of > 0, self._ends[of - 1], 0)) * len(self._parts)
-        found: list[Any] = [None] * len(index)
-        for number in np.unique(of):
-            mine = np.flatnonzero(of == number)
-            for at, row in zip(mine, many(self._parts[number], rounds[mine]), strict=True):
-                found[at] = _itself(row)
-        return found
+        of = np.searchsorted(self._starts[1:], index, side="right")
+        rounds = of + (index - self._starts[of]) * len(self._parts)
+        return [_itself(row) for row in _gathered(self._parts, of, rounds)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from xlkd.data.sources import is_whole
 from xlkd.rows import Labelled
 
 NLI = ("entailment", "neutral", "contradiction")
@@ -51,13 +52,9 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
     for known in (NLI, SENTIMENT):
         if found <= set(known):
             return tuple(label for label in known if label in found)
-    return tuple(sorted(found, key=(lambda label: (int(label), label)) if all(map(_whole, found)) else None))
+    return tuple(sorted(found, key=(lambda label: (int(label), label)) if all(map(is_whole, found)) else None))
 
 
 def aligned(row: Labelled) -> str:
     """What the translations of a row share with it: its id, without the language where a source put it there."""
     return row.id.replace(f":{row.language}:", ":")
-
-
-def _whole(label: str) -> bool:
-    return label.isdecimal() and len(label) < 19  # else it is a name

@@ -131,14 +131,11 @@ def batch_norm(
     scale: jax.Array | float = 1.0,
     bias: jax.Array | float = 0.0,
     group: int = 0,
-    factor: float = 0.1,
-    unbiased: bool = True,
-    epsilon: float = 1e-5,
 ) -> tuple[jax.Array, Statistics]:
     """Training-mode BatchNorm of [rows, D] by the statistics of each group of consecutive real rows (0: of all).
 
-    Padded rows count nowhere. The running values keep 1 − factor of the old; `unbiased` stores the variance as PyTorch
-    does. With several groups the running values take the mean of the groups' statistics.
+    Padded rows count nowhere. The running values move by a tenth, the variance without bias, as in PyTorch; with
+    several groups they take the mean of the groups' statistics.
     """
     row = rows.astype(bool)[:, None]
     x = jnp.where(row, real(x), 0)
@@ -152,9 +149,9 @@ def batch_norm(
     mean = by_group(x) / size
     centred = jnp.where(row, x - mean[of], 0)
     variance = by_group(centred**2) / size
-    y = centred * jax.lax.rsqrt(variance[of] + epsilon) * scale + bias
-    kept = variance * size / jnp.maximum(size - 1, 1) if unbiased else variance
+    y = centred * jax.lax.rsqrt(variance[of] + 1e-5) * scale + bias
+    kept = variance * size / jnp.maximum(size - 1, 1)
     present = n > 0
     new = Statistics(*(jnp.sum(jnp.where(present, v, 0), 0) / jnp.maximum(present.sum(), 1) for v in (mean, kept)))
-    moved = [(1 - factor) * old + factor * jax.lax.stop_gradient(now) for old, now in zip(running, new, strict=True)]
+    moved = [0.9 * old + 0.1 * jax.lax.stop_gradient(now) for old, now in zip(running, new, strict=True)]
     return y, Statistics(*moved)

@@ -37,14 +37,6 @@ def total(terms: dict[str, Term]) -> jax.Array:
     return sum((term.weight * mean(term) for term in terms.values()), jnp.zeros(()))
 
 
-def add(a: dict[str, Term], b: dict[str, Term]) -> dict[str, Term]:
-    """Sums and counts of two parts of one step; the weights belong to the step and are the same in both."""
-    both = {
-        name: Term(a[name].sum + b[name].sum, a[name].count + b[name].count, a[name].weight) for name in a if name in b
-    }
-    return {**a, **b, **both}
-
-
 def groups(rows: jax.Array, size: int) -> jax.Array:
     """For each row the number of its group of `size` consecutive real rows [rows]; size 0: one group.
 

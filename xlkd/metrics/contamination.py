@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -34,34 +34,19 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Near:
-    """Two texts that are nearly the same: their numbers in training and in evaluation, and how alike they are."""
+    """Two texts that are nearly the same: their numbers in training and in evaluation; if not `flagged` too short."""
 
     train: int
     test: int
-    jaccard: float
-    containment: float
     flagged: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """By level the numbers of the touched rows on both sides; and the near-duplicates, one row of each text."""
+    """By level the numbers of the evaluation rows that training met; and the near-duplicates, one row of each text."""
 
-    train: dict[int, frozenset[int]]
     test: dict[int, frozenset[int]]
     near: tuple[Near, ...]
-
-    @property
-    def touched_test(self) -> frozenset[int]:
-        return frozenset().union(*self.test.values())
-
-    @property
-    def touched_train(self) -> frozenset[int]:
-        return frozenset().union(*self.train.values())
-
-    def counts(self, test: Sequence[Item]) -> dict[int, dict[str, int]]:
-        """How many rows of the evaluation set each level touches, by language."""
-        return {level: dict(Counter(test[i].language for i in sorted(rows))) for level, rows in self.test.items()}
 
 
 def item(row: Question | Labelled | Pair) -> Item:
@@ -83,13 +68,8 @@ def check(train: Sequence[Item], test: Sequence[Item]) -> Seen:
     same_id = _match([_bare(one.id) for one in train], [_bare(one.id) for one in test])
     same_text = _match(in_train, in_test)
     same_group = _match([_named(one.group) for one in train], [_named(one.group) for one in test])
-    near, near_rows = _near(train, test, in_train, in_test)
-    levels = {
-        PARALLEL_ID: same_id,
-        PARAGRAPH: (same_text[0] | same_group[0], same_text[1] | same_group[1]),
-        NEAR_DUPLICATE: near_rows,
-    }
-    return Seen({k: v[0] for k, v in levels.items()}, {k: v[1] for k, v in levels.items()}, near)
+    near, alike = _near(train, test, in_train, in_test)
+    return Seen({PARALLEL_ID: same_id, PARAGRAPH: same_text | same_group, NEAR_DUPLICATE: alike}, near)
 
 
 class _ToSpace(dict):
@@ -124,11 +104,6 @@ def over_threshold(jaccard: float, containment: float) -> bool:
     return jaccard >= JACCARD or containment >= CONTAINMENT
 
 
-def flag(a: set[str], b: set[str]) -> bool:
-    """Over the threshold, and long enough to tell."""
-    return over_threshold(*likeness(a, b)) and min(len(a), len(b)) >= LEAST_GRAMS
-
-
 # Levels 1 and 2.
 
 _LANGUAGE = "|".join(sorted(NAMES, key=len, reverse=True))
@@ -145,10 +120,10 @@ def _named(name: str) -> str:
     return "" if name.isdigit() else name
 
 
-def _match(train: Sequence[str], test: Sequence[str]) -> tuple[frozenset[int], frozenset[int]]:
-    """The places on both sides whose value stands on the other side too; empty values match nothing."""
-    both = (set(train) & set(test)) - {""}
-    return tuple(frozenset(i for i, value in enumerate(side) if value in both) for side in (train, test))
+def _match(train: Sequence[str], test: Sequence[str]) -> frozenset[int]:
+    """The places in evaluation whose value stands in training too; empty values match nothing."""
+    met = set(train) - {""}
+    return frozenset(i for i, value in enumerate(test) if value in met)
 
 
 # Level 3: candidates through an inverted index of gram hashes, then exact.
@@ -156,24 +131,22 @@ def _match(train: Sequence[str], test: Sequence[str]) -> tuple[frozenset[int], f
 
 def _near(
     train: Sequence[Item], test: Sequence[Item], in_train: Sequence[str], in_test: Sequence[str]
-) -> tuple[tuple[Near, ...], tuple[frozenset[int], frozenset[int]]]:
-    """The near-duplicates of every language, one for each pair of texts, and the rows on both sides that have one."""
+) -> tuple[tuple[Near, ...], frozenset[int]]:
+    """The near-duplicates of every language, one for each pair of texts, and the evaluation rows that have one."""
     rows = [_rows_of_texts(side, normal) for side, normal in ((train, in_train), (test, in_test))]
-    found, touched = [], (set(), set())
+    found, touched = [], set()
     for language in sorted(set(rows[0]) & set(rows[1])):
         ours, theirs = (list(side[language]) for side in rows)
         for a, b in _candidates(ours, theirs):
             of_a, of_b = grams(ours[a]), grams(theirs[b])
-            alike = likeness(of_a, of_b)
-            if not over_threshold(*alike):
+            if not over_threshold(*likeness(of_a, of_b)):
                 continue
             in_a, in_b = rows[0][language][ours[a]], rows[1][language][theirs[b]]
             flagged = min(len(of_a), len(of_b)) >= LEAST_GRAMS
-            found.append(Near(in_a[0], in_b[0], *alike, flagged))
+            found.append(Near(in_a[0], in_b[0], flagged))
             if flagged:
-                touched[0].update(in_a)
-                touched[1].update(in_b)
-    return tuple(found), (frozenset(touched[0]), frozenset(touched[1]))
+                touched.update(in_b)
+    return tuple(found), frozenset(touched)
 
 
 def _rows_of_texts(items: Sequence[Item], normal: Sequence[str]) -> dict[str, dict[str, list[int]]]:

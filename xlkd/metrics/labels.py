@@ -114,7 +114,7 @@ def compare_macro_f1(
     """
     _same_rows(a, b)
     number = {group: i for i, group in enumerate(sorted({group for of in a.values() for group in of.groups}))}
-    counts_a, counts_b = (np.stack([_by_group(run[x], number, classes) for x in a]) for run in (a, b))
+    counts_a, counts_b = (np.stack([counts_by_group(run[x], number, classes) for x in a]) for run in (a, b))
     score = 100 * (macro_f1_of(counts_a.sum(1)) - macro_f1_of(counts_b.sum(1)))
     resamples = max(resamples, 100 * len(a))
     theta = np.concatenate(
@@ -144,8 +144,8 @@ def macro_f1_resampled(by_group: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     return macro_f1_of((drawn @ flat).reshape(len(drawn), languages, classes, classes))
 
 
-def _by_group(answers: Answers, number: Mapping[str, int], classes: int) -> np.ndarray:
-    """Counts [groups, gold, predicted]."""
+def counts_by_group(answers: Answers, number: Mapping[str, int], classes: int) -> np.ndarray:
+    """Counts [groups, gold, predicted]; `number` says which group is which."""
     gold, predicted = _same_length(answers.gold, answers.predicted)
     group = np.array([number[g] for g in answers.groups])
     flat = (group * classes + gold) * classes + predicted

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from xlkd.errors import UserError
 from xlkd.metrics import squad
-from xlkd.rows import Question
 
 # Unicode 14.0: category P and the ASCII punctuation. Frozen, as another Python would know other characters.
 _RANGES = """
@@ -79,15 +78,3 @@ def f1(prediction: str, golds: Sequence[str], language: str, fallback: bool = Fa
     """The best F1 over the golds, between bags of normalised tokens."""
     clean = functools.partial(normalise, language=language, fallback=fallback)
     return squad.best_f1(clean(prediction), map(clean, golds))
-
-
-def evaluate(
-    predictions: Mapping[str, object],
-    rows: Sequence[Question],
-    language: str,
-    fallback: bool = False,
-    where: str = "",
-) -> squad.Result:
-    """Scores the official `{id: answer}` predictions of one cell; `language` is the context's."""
-    rules = [functools.partial(rule, language=language, fallback=fallback) for rule in (em, f1)]
-    return squad.score_file(predictions, rows, *rules, where=where)

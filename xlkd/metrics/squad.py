@@ -5,19 +5,16 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from xlkd.errors import UserError
 from xlkd.rows import Question
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-
-Rule = Callable[[str, Sequence[str]], float]
 
 
 @functools.lru_cache(maxsize=16384)
@@ -36,21 +33,6 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
     return best_f1(normalise(prediction), map(normalise, golds))
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """A file's scores in percent; questions without a prediction count 0 and are counted."""
-
-    exact_match: float
-    f1: float
-    total: int
-    missing: int
-
-
-def evaluate(predictions: Mapping[str, object], rows: Sequence[Question], where: str = "") -> Result:
-    """Scores the official `{id: answer}` predictions against the rows of one file."""
-    return score_file(predictions, rows, em, f1, where)
-
-
 def select(predictions: Mapping[str, object], rows: Sequence[Question], where: str = "") -> list[str | None]:
     """The prediction of each row, None where there is none; ids that no row has are ignored."""
     if not isinstance(predictions, Mapping):
@@ -62,22 +44,6 @@ def select(predictions: Mapping[str, object], rows: Sequence[Question], where: s
             raise UserError(f"the prediction for id {row.id!r} is {type(text).__name__}, not a string", where)
         chosen.append(text)
     return chosen
-
-
-def score_file(
-    predictions: Mapping[str, object], rows: Sequence[Question], em: Rule, f1: Rule, where: str = ""
-) -> Result:
-    """Percentages over all rows: an id that stands twice counts twice, one without prediction counts 0."""
-    if not rows:
-        raise UserError("no questions to score", where)
-    exact = overlap = missing = 0
-    for row, text in zip(rows, select(predictions, rows, where), strict=True):
-        golds = gold_texts(row)
-        if text is None:
-            missing += 1
-        else:
-            exact, overlap = exact + em(text, golds), overlap + f1(text, golds)
-    return Result(100.0 * exact / len(rows), 100.0 * overlap / len(rows), len(rows), missing)
 
 
 def gold_texts(row: Question) -> tuple[str, ...]:

@@ -19,13 +19,14 @@ from xlkd.models.encoder import Architecture, Params
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One model type's names of classes and modules; ours stand to the left."""
+    """One model type's names of classes, modules and settings; ours stand to the left."""
 
     classes: str
     prefix: str
     layers: str
     layer: dict[str, str]
     heads: dict[str, dict[str, str]]
+    config: dict[str, tuple[str, Any]]  # its key in config.json, and what holds where that is absent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +85,38 @@ _DISTILBERT_HEADS = {
     "classifier": {"dense": "pre_classifier", "output": "classifier"},
     "masked_lm": {"dense": "vocab_transform", "norm": "vocab_layer_norm", "bias": "vocab_projector"},
 }
+_NEEDED = object()
+_BERT_CONFIG = {
+    "hidden_size": ("hidden_size", _NEEDED),
+    "layers": ("num_hidden_layers", _NEEDED),
+    "heads": ("num_attention_heads", _NEEDED),
+    "intermediate_size": ("intermediate_size", _NEEDED),
+    "types": ("type_vocab_size", 2),
+    "norm_eps": ("layer_norm_eps", 1e-12),
+    "dropout": ("hidden_dropout_prob", 0.1),
+    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
+    "classifier_dropout": ("classifier_dropout", None),  # None: that of the layers
+    "activation": ("hidden_act", "gelu"),
+}
+_DISTILBERT_CONFIG = {
+    "hidden_size": ("dim", _NEEDED),
+    "layers": ("n_layers", _NEEDED),
+    "heads": ("n_heads", _NEEDED),
+    "intermediate_size": ("hidden_dim", _NEEDED),
+    "dropout": ("dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+    "classifier_dropout": ("seq_classif_dropout", 0.2),
+    "activation": ("activation", "gelu"),
+}
+_BERT = ("encoder.layer.{}.", _BERT_LAYER)
 FAMILIES = {
-    "bert": Family("Bert", "bert.", "encoder.layer.{}.", _BERT_LAYER, _BERT_HEADS),
-    "roberta": Family("Roberta", "roberta.", "encoder.layer.{}.", _BERT_LAYER, _ROBERTA_HEADS),
-    "xlm-roberta": Family("XLMRoberta", "roberta.", "encoder.layer.{}.", _BERT_LAYER, _ROBERTA_HEADS),
-    "camembert": Family("Camembert", "roberta.", "encoder.layer.{}.", _BERT_LAYER, _ROBERTA_HEADS),
-    "distilbert": Family("DistilBert", "distilbert.", "transformer.layer.{}.", _DISTILBERT_LAYER, _DISTILBERT_HEADS),
+    "bert": Family("Bert", "bert.", *_BERT, _BERT_HEADS, _BERT_CONFIG),
+    "roberta": Family("Roberta", "roberta.", *_BERT, _ROBERTA_HEADS, _BERT_CONFIG),
+    "xlm-roberta": Family("XLMRoberta", "roberta.", *_BERT, _ROBERTA_HEADS, _BERT_CONFIG),
+    "camembert": Family("Camembert", "roberta.", *_BERT, _ROBERTA_HEADS, _BERT_CONFIG),
+    "distilbert": Family(
+        "DistilBert", "distilbert.", "transformer.layer.{}.", _DISTILBERT_LAYER, _DISTILBERT_HEADS, _DISTILBERT_CONFIG
+    ),
 }
 CLASSES = {"span": "ForQuestionAnswering", "classifier": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
 MOST_LAYERS = 1000
@@ -162,9 +189,8 @@ def read_architecture(config: dict[str, Any], where: str | os.PathLike[str] = "c
     kind, where = config.get("model_type"), str(where)
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(f"model_type {kind!r} is not supported", where, f"supported: {', '.join(FAMILIES)}")
-    read = _read_distilbert if kind == "distilbert" else _read_bert
     try:
-        values = read(config)
+        values = _values(config, kind)
         pad = config.get("pad_token_id")
         pad = (0 if kind in heads.OLD else 1) if pad is None else pad
         offset = 0 if kind in heads.OLD else pad + 1
@@ -182,6 +208,16 @@ def read_architecture(config: dict[str, Any], where: str | os.PathLike[str] = "c
         raise UserError("pad_token_id is not a whole number", where, "use the config.json of the weights") from error
     check(architecture, config, where)
     return architecture
+
+
+def _values(config: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The fields that each family has under names of its own."""
+    values: dict[str, Any] = {"types": 0}
+    for field, (key, default) in FAMILIES[kind].config.items():
+        values[field] = config[key] if default is _NEEDED else config.get(key, default)
+    if values["classifier_dropout"] is None and kind != "distilbert":
+        values["classifier_dropout"] = values["dropout"]
+    return values
 
 
 def check(architecture: Architecture, config: dict[str, Any], where: str) -> None:
@@ -206,38 +242,6 @@ def _possible(architecture: Architecture, where: str) -> None:
     if architecture.max_length < 1 or architecture.pad_id >= architecture.vocab_size:
         what = f"padding {architecture.pad_id} does not fit its {architecture.positions} positions or its pieces"
         raise UserError(what, where, "use the config.json of the weights")
-
-
-def _read_bert(config: dict[str, Any]) -> dict[str, Any]:
-    dropout = config.get("hidden_dropout_prob", 0.1)
-    classifier = config.get("classifier_dropout")
-    return {
-        "hidden_size": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "heads": config["num_attention_heads"],
-        "intermediate_size": config["intermediate_size"],
-        "types": config.get("type_vocab_size", 2),
-        "norm_eps": config.get("layer_norm_eps", 1e-12),
-        "dropout": dropout,
-        "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
-        "classifier_dropout": dropout if classifier is None else classifier,
-        "activation": config.get("hidden_act", "gelu"),
-    }
-
-
-def _read_distilbert(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "hidden_size": config["dim"],
-        "layers": config["n_layers"],
-        "heads": config["n_heads"],
-        "intermediate_size": config["hidden_dim"],
-        "types": 0,
-        "norm_eps": 1e-12,
-        "dropout": config.get("dropout", 0.1),
-        "attention_dropout": config.get("attention_dropout", 0.1),
-        "classifier_dropout": config.get("seq_classif_dropout", 0.2),
-        "activation": config.get("activation", "gelu"),
-    }
 
 
 def _refuse(architecture: Architecture, config: dict[str, Any], where: str) -> None:
@@ -271,7 +275,7 @@ def write_config(architecture: Architecture, params: Params, labels: tuple[str, 
         "initializer_range": 0.02,
         "tie_word_embeddings": True,
     }
-    config |= _write_distilbert(architecture) if kind == "distilbert" else _write_bert(architecture)
+    config |= {key: getattr(architecture, field) for field, (key, _) in FAMILIES[kind].config.items()}
     if "classifier" in params:
         count = np.shape(params["classifier"]["output"]["bias"])[0]
         labels = labels or tuple(f"LABEL_{i}" for i in range(count))
@@ -280,31 +284,3 @@ def write_config(architecture: Architecture, params: Params, labels: tuple[str, 
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}
         config["label2id"] = {label: i for i, label in enumerate(labels)}
     return config
-
-
-def _write_bert(architecture: Architecture) -> dict[str, Any]:
-    return {
-        "hidden_size": architecture.hidden_size,
-        "num_hidden_layers": architecture.layers,
-        "num_attention_heads": architecture.heads,
-        "intermediate_size": architecture.intermediate_size,
-        "type_vocab_size": architecture.types,
-        "layer_norm_eps": architecture.norm_eps,
-        "hidden_dropout_prob": architecture.dropout,
-        "attention_probs_dropout_prob": architecture.attention_dropout,
-        "classifier_dropout": architecture.classifier_dropout,
-        "hidden_act": architecture.activation,
-    }
-
-
-def _write_distilbert(architecture: Architecture) -> dict[str, Any]:
-    return {
-        "dim": architecture.hidden_size,
-        "n_layers": architecture.layers,
-        "n_heads": architecture.heads,
-        "hidden_dim": architecture.intermediate_size,
-        "dropout": architecture.dropout,
-        "attention_dropout": architecture.attention_dropout,
-        "seq_classif_dropout": architecture.classifier_dropout,
-        "activation": architecture.activation,
-    }

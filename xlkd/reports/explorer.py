@@ -71,8 +71,7 @@ def _set(title: str, one: DataSet, rows: Iterable[Record], budget: int) -> Recor
         size += cost
         shown.append(entry)
     left = {"shown": len(shown), "sampled": sampled, "all": total}
-    kind = "qa" if one.task == QA else "classify"
-    return {"name": title, "task": kind, "systems": names, "contexts": list(contexts), "rows": shown, "left": left}
+    return {"name": title, "task": one.task, "systems": names, "contexts": list(contexts), "rows": shown, "left": left}
 
 
 def _question(row: Record, found: Sequence[Record | None], contexts: Mapping[str, int]) -> Record:

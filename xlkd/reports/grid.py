@@ -79,7 +79,9 @@ def own(
     """One system's own scores: `cells` and `averages`, each with its metrics, badges and counts."""
     metrics = runs[0].metrics
     given = [_joined(run, metrics) for run in runs]
-    plain = {(metric, name): _at(metric, mean.cells) for name, mean in _plain(means).items() for metric in metrics}
+    plain = {
+        (metric, name): [(metric, cell) for cell in of] for name, of in plain_means(means).items() for metric in metrics
+    }
     found = statistics.own_scores(given, averages=plain, seed=seed)
     gaps = _gaps(means)
     of_gaps = {
@@ -111,7 +113,7 @@ def compare(
     """A − B: for each metric a Holm family of cells, one of the primary means, one of the other means."""
     cells: dict[str, Record] = {cell: {} for cell in a[0].rows}
     averages: dict[str, Record] = {name: {"title": mean.title or name} for name, mean in means.items()}
-    plain = {name: mean.cells for name, mean in _plain(means).items()}
+    plain = plain_means(means)
     first = [name for name in primary if name in plain]
     caption = ""
     for metric in a[0].metrics:
@@ -126,6 +128,11 @@ def compare(
             averages[name][metric] = number(results[name], gap=bool(means[name].against))
         caption = found.caption
     return {"cells": cells, "averages": averages, "caption": caption, "primary": first}
+
+
+def plain_means(means: Mapping[str, Mean]) -> dict[str, tuple[str, ...]]:
+    """The cells of each mean that stands against no others."""
+    return {name: mean.cells for name, mean in means.items() if not mean.against}
 
 
 def number(result: statistics.Result, gap: bool = False) -> Record:
@@ -163,14 +170,6 @@ def _cell(rows: Sequence[Record], metric: str) -> statistics.Cell:
 def _joined(run: Table, metrics: Sequence[str]) -> dict[tuple[str, str], statistics.Cell]:
     """All metrics in one set of cells: they share their draws."""
     return {(metric, cell): scores for metric in metrics for cell, scores in run.cells(metric).items()}
-
-
-def _at(metric: str, cells: Sequence[str]) -> list[tuple[str, str]]:
-    return [(metric, cell) for cell in cells]
-
-
-def _plain(means: Mapping[str, Mean]) -> dict[str, Mean]:
-    return {name: mean for name, mean in means.items() if not mean.against}
 
 
 def _gaps(means: Mapping[str, Mean]) -> dict[str, Mean]:

@@ -77,7 +77,8 @@ def macro_f1(runs: Sequence[grid.Table], means: Mapping[str, grid.Mean], seed: i
     order = _order(runs)
     groups = sorted({row["group"] for rows in runs[0].rows.values() for row in rows})
     number = {group: i for i, group in enumerate(groups)}
-    counts = [np.stack([_counts(rows, number, order) for rows in run.rows.values()]) for run in runs]
+    answers = [[_answers(rows, order) for rows in run.rows.values()] for run in runs]
+    counts = [np.stack([labels.counts_by_group(one, number, len(order)) for one in run]) for run in answers]
     scores = np.stack([100 * labels.macro_f1_of(of.sum(1)) for of in counts])
     theta = np.concatenate(
         [
@@ -92,16 +93,15 @@ def macro_f1(runs: Sequence[grid.Table], means: Mapping[str, grid.Mean], seed: i
         count = int(sizes[at].sum()), int((sizes[at].sum(0) > 0).sum())
         return grid.number(statistics.summary(statistics.mean_over_cells(theta[:, at]), scores[:, at].mean(1), count))
 
-    plain = {name: mean.cells for name, mean in means.items() if not mean.against}
-    return {name: result(cells) for name, cells in ({cell: (cell,) for cell in names} | plain).items()}
+    of = {cell: (cell,) for cell in names} | grid.plain_means(means)
+    return {name: result(cells) for name, cells in of.items()}
 
 
 def compare_macro_f1(a: grid.Table, b: grid.Table, means: Mapping[str, grid.Mean], seed: int) -> dict[str, Record]:
     """A − B of one seed, by language and mean."""
     order = _order((a, b))
-    plain = {name: mean.cells for name, mean in means.items() if not mean.against}
     sides = ({cell: _answers(rows, order) for cell, rows in one.rows.items()} for one in (a, b))
-    found = labels.compare_macro_f1(*sides, len(order), averages=plain, seed=seed)
+    found = labels.compare_macro_f1(*sides, len(order), averages=grid.plain_means(means), seed=seed)
     return {name: grid.number(result) for name, result in (found.cells | found.averages).items()}
 
 
@@ -109,14 +109,6 @@ def _order(tables: Sequence[grid.Table]) -> dict[str, int]:
     every = [row for one in tables for rows in one.rows.values() for row in rows]
     named = {row[side] for row in every for side in ("gold", "prediction")}
     return {label: i for i, label in enumerate(sorted(named))}
-
-
-def _counts(rows: Sequence[Record], number: Mapping[str, int], order: Mapping[str, int]) -> np.ndarray:
-    """How often [group, gold, predicted] occurs."""
-    found = np.zeros((len(number), len(order), len(order)))
-    at = [[number[row["group"]], order[row["gold"]], order[row["prediction"]]] for row in rows]
-    np.add.at(found, tuple(np.array(at).T), 1)
-    return found
 
 
 def _answers(rows: Sequence[Record], order: Mapping[str, int]) -> labels.Answers:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from xlkd.reports import files, plots, words
+from xlkd.reports import files, plots, tables, words
 from xlkd.reports.files import Record
 
 LOSSES = ("loss", "ce", "kl")
@@ -21,10 +21,10 @@ def curves(runs: Sequence[files.Run]) -> str:
     parts, shown = [], 0
     for run in runs:
         for stage in run.stages:
-            panels = _of_stage(stage)
+            panels = [panel for panel in _panels(stage) if panel]
             if panels and shown < MOST_STAGES:
                 name = f"{run.folder.name}: {stage.name}" if len(runs) > 1 else stage.name
-                parts.append(f"<h3>{escape(name)}</h3>{_grid(panels)}")
+                parts.append(f'<h3>{escape(name)}</h3><div class="panels">{"".join(panels)}</div>')
             shown += bool(panels)
     if shown > MOST_STAGES:
         parts.append(f"<p>{shown - MOST_STAGES} more stages are left out here.</p>")
@@ -44,17 +44,15 @@ def extras(found: Record, runs: Sequence[files.Run]) -> str:
     return "".join(parts) + "".join(map(_table, found["tables"]))
 
 
-def _of_stage(stage: files.Stage) -> list[str]:
-    return [panel for panel in _panels(stage) if panel]
-
-
 def _panels(stage: files.Stage) -> Iterator[str]:
     evaluations = stage.evaluations()
     for metric in dict.fromkeys(one["main"] for one in evaluations):
         those = [one for one in evaluations if one["main"] == metric]
         if len({one["step"] for one in those}) < 2:
             continue  # a point is no curve, and stands in the tables
-        series = {name: [(e["step"], e["mean"]) for e in those if e["in"] == name] for name in _sets(those)}
+        series: dict[str, list[tuple[float, float]]] = {}
+        for one in those:
+            series.setdefault(one["in"], []).append((one["step"], one["mean"]))
         yield plots.curves(f"evaluation, mean over cells: {words.METRICS.get(metric, metric)}", series)
     logged = stage.metrics()
     names = [name for name in dict.fromkeys(key for line in logged for key in line) if name != "step"]
@@ -65,16 +63,8 @@ def _panels(stage: files.Stage) -> Iterator[str]:
         yield plots.curves(name.replace("_", " "), {name: _points(logged, name)})
 
 
-def _sets(evaluations: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(one["in"] for one in evaluations))
-
-
 def _points(logged: Sequence[Record], name: str) -> list[tuple[float, float]]:
     return [(line["step"], line[name]) for line in logged if isinstance(line.get(name), (int, float))]
-
-
-def _grid(panels: Sequence[str]) -> str:
-    return f'<div class="panels">{"".join(panels)}</div>'
 
 
 def _table(one: Record) -> str:
@@ -87,5 +77,4 @@ def _table(one: Record) -> str:
 
 
 def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f'<td dir="auto">{escape(text)}</td>'
+    return f'<td dir="auto">{escape(tables.figure(value))}</td>'

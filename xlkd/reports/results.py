@@ -50,7 +50,7 @@ def compute(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
     found = systems(runs)
     wanted = pairs(runs, found, notes)
     held = _data_sets(found, notes)
-    titles = _titles(held)
+    named = dict(zip(_titles(held), held, strict=True))
     result: Record = {
         "version": VERSION,
         "state": files.DONE if all(run.state == files.DONE for run in runs) else files.UNFINISHED,
@@ -60,10 +60,10 @@ def compute(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
         "stages": {system.name: _stage(system) for system in found},
         "sets": {},
     }
-    for number, (title, data) in enumerate(zip(titles, held, strict=True)):
+    for number, (title, data) in enumerate(named.items()):
         result["sets"][title] = _judged(data, wanted, statistics.SEED + number, notes)
     _nothing_in_common(wanted, held)
-    result["budgets"] = _unequal(result, dict(zip(titles, held, strict=True)))
+    result["budgets"] = _unequal(result, named)
     result["plain"] = _plain(found)
     result["tables"] = [
         {"run": str(run.folder), "stage": stage.name, **one}
@@ -74,7 +74,7 @@ def compute(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
     ]
     result["sentences"] = words.sentences(result)
     result["notes"] = notes
-    return result, dict(zip(titles, held, strict=True))
+    return result, named
 
 
 def scores(rows: Sequence[Record], where: str, metric: str) -> dict[str, tuple[dict[str, Record], Record]]:
@@ -164,8 +164,7 @@ def _task(row: Record) -> str:
 def _entries(system: System, seen, touched, data: DataSet, by_seed: Sequence[Sequence[Record]]) -> dict[str, Entry]:
     """One column, or one a route."""
     if data.task != CLASSIFY:
-        build = questions.table if data.task == QA else retrieved.table
-        return {system.name: Entry(system, seen, touched, tuple(map(build, by_seed)), by_seed[0])}
+        return {system.name: Entry(system, seen, touched, tuple(map(_TABLES[data.task], by_seed)), by_seed[0])}
     split = [labelled.routes(rows) for rows in by_seed]
     entries = {}
     for route in split[0]:

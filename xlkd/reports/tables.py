@@ -12,8 +12,6 @@ from xlkd.reports.files import DONE, Record
 
 WIDTH = 150  # characters of a line
 MARKS = {"better": "▲", "worse": "▼"}
-
-
 FEW = 12  # cells that a glance takes in
 
 
@@ -38,7 +36,7 @@ def lines(results: Record, *, brief: bool = False) -> Iterator[str]:
     for one in results["tables"]:
         yield ""
         yield f"{one['stage']}: {one.get('title', '')}"
-        yield from _table([[_value(value) for value in row] for row in (one.get("columns", ()), *one.get("rows", ()))])
+        yield from _table([[figure(value) for value in row] for row in (one.get("columns", ()), *one.get("rows", ()))])
     yield ""
     if letters := used(results):
         yield "badges: " + "; ".join(f"{letter} {badges.MEANING[letter]}" for letter in letters)
@@ -107,7 +105,8 @@ def _before_and_after(told: Record, metric: str, cell: str) -> str:
     return words.one(after) if before is None else f"{words.one(before)} → {words.one(after)}"
 
 
-def _value(value: Any) -> str:
+def figure(value: Any) -> str:
+    """A cell of a table that a method added."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -190,9 +189,7 @@ def _difference(data: Record, compared: Record) -> Iterator[str]:
 def _verdict(number: Record | None) -> str:
     if number is None:
         return "–"
-    mark = MARKS.get(number["verdict"], "")
-    between = "" if number["low"] is None else f" ({words.one(number['low'])} to {words.one(number['high'])})"
-    return f"{words.signed(number['value'])}{between} {mark}{number['verdict']}"
+    return f"{words.difference(number)} {MARKS.get(number['verdict'], '')}{number['verdict']}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -63,7 +63,7 @@ def sentences(results: Record) -> list[str]:
         line
         for title, data in results["sets"].items()
         for compared in data["comparisons"].values()
-        for line in _of_pair(title, data, compared, results)
+        for line in _of_pair(title, data, compared)
     ]
 
 
@@ -99,14 +99,14 @@ def stage(name: str) -> str:
     return f"{STAGES[plain]} [{head}{slash}{last}]" if plain in STAGES else name
 
 
-def score(number: Mapping[str, Any], metric: str = "") -> str:
+def score(number: Mapping[str, Any]) -> str:
     """45.2 (43.1 to 47.3)."""
     return f"{one(number['value'])}{_between(number)}"
 
 
-def difference(number: Mapping[str, Any]) -> str:
-    """+0.4 (95% interval −0.3 to 1.1)."""
-    return f"{signed(number['value'])}{_between(number, '95% interval ')}"
+def difference(number: Mapping[str, Any], label: str = "") -> str:
+    """+0.4 (−0.3 to 1.1), with a label before the interval."""
+    return f"{signed(number['value'])}{_between(number, label)}"
 
 
 def one(value: float | None) -> str:
@@ -135,7 +135,7 @@ def _between(number: Mapping[str, Any], label: str = "") -> str:
     return f" ({label}{one(number['low'])} to {one(number['high'])})"
 
 
-def _of_pair(title: str, data: Record, compared: Record, results: Record) -> list[str]:
+def _of_pair(title: str, data: Record, compared: Record) -> list[str]:
     metric = data["main"]
     who = f"{stage(compared['a'])} against {stage(compared['b'])}"
     lines = []
@@ -156,7 +156,7 @@ def _of_pair(title: str, data: Record, compared: Record, results: Record) -> lis
 def _verdict(number: Mapping[str, Any]) -> str:
     if number["verdict"] == statistics.IDENTICAL:
         return "identical answers"
-    return f"{difference(number)}: {number['verdict']}"
+    return f"{difference(number, '95% interval ')}: {number['verdict']}"
 
 
 def _conclusion(who: str, title: str, verdicts: list[str]) -> list[str]:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pathlib
 import pkgutil
@@ -17,7 +16,7 @@ from xlkd.data import cache, sampling, sources
 from xlkd.data.batches import ByLanguage, Plan, Redrawn
 from xlkd.data.blocks import Blocks
 from xlkd.data.buckets import edges, encoder_cost, saved
-from xlkd.errors import UserError
+from xlkd.errors import UserError, nearest
 from xlkd.models.encoder import Architecture
 from xlkd.tasks import Features, Task
 from xlkd.train import start, streams
@@ -211,7 +210,6 @@ def named(room: str, name: str):
     package = importlib.import_module(f"xlkd.{room}")
     known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise UserError(f"no {room.rstrip('s')} {name!r}", f"config.{room.rstrip('s')}.name", hint)
+        remedy = nearest(name, known, f"known: {', '.join(known)}")
+        raise UserError(f"no {room.rstrip('s')} {name!r}", f"config.{room.rstrip('s')}.name", remedy)
     return importlib.import_module(f"xlkd.{room}.{name}")

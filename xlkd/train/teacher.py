@@ -74,7 +74,7 @@ class Teaching:
         for number, shape in enumerate(plan.shapes):
             store = Targets(cache.name_of("targets", [*identity, str(shape)]), teacher.ragged)
             self._kept[shape] = store
-            rows = np.flatnonzero(plan.bucket == np.unique(plan.bucket)[number])
+            rows = np.flatnonzero(plan.bucket == number)
             self._members[shape] = rows
             todo.append((shape, store, rows[distributed.anywhere(store.missing(self._keys(rows)))]))
         self._announce(todo)

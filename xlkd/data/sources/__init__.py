@@ -9,16 +9,17 @@ A source is one module of this folder. It has `TASKS`, the tasks it can serve, a
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
+import itertools
 import pkgutil
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
-from xlkd.errors import UserError
+from xlkd.errors import UserError, nearest
 from xlkd.languages import normalise
 
+_T = TypeVar("_T")
 _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
 
 
@@ -51,6 +52,15 @@ class Spec:
             raise UserError(f"{name}={given} is not possible", str(self), f"choose one of {', '.join(choices)}")
         return given
 
+    def first(self, rows: Iterable[_T]) -> Iterator[_T]:
+        """As many as `limit` says, or all."""
+        return itertools.islice(rows, self.number("limit") or None)
+
+    def pairs(self, languages: Sequence[str]) -> list[tuple[str, str]]:
+        """Each language with itself, or with every one."""
+        every = self.choice("pairs", ("diagonal", "all")) == "all"
+        return [(a, b) for a in languages for b in languages if every or a == b]
+
     def languages(self) -> tuple[str, ...]:
         """The languages asked for, normalised; empty where all are meant."""
         asked = self.option("languages")
@@ -60,9 +70,8 @@ class Spec:
         """Refuse options that this source does not know."""
         for name, _ in self.options:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                known = f"known here: {', '.join(names)}"
-                raise UserError(f"unknown option {name!r}", str(self), f"did you mean {near[0]!r}?" if near else known)
+                remedy = nearest(name, names, f"known here: {', '.join(names)}")
+                raise UserError(f"unknown option {name!r}", str(self), remedy)
 
 
 def is_whole(text: str) -> bool:
@@ -134,9 +143,8 @@ def parse(text: str) -> list[Spec]:
         head, _, query = piece.partition("?")
         name, _, path = head.partition(":")
         if name not in names():
-            near = difflib.get_close_matches(name, names(), n=1)
-            known = f"known sources: {', '.join(names())}"
-            raise UserError(f"unknown source {name!r}", piece, f"did you mean {near[0]!r}?" if near else known)
+            remedy = nearest(name, names(), f"known sources: {', '.join(names())}")
+            raise UserError(f"unknown source {name!r}", piece, remedy)
         options = tuple(tuple(item.partition("=")[::2]) for item in query.split("&") if item)
         specs.append(Spec(name, path, options))
     return specs

@@ -7,15 +7,12 @@ from __future__ import annotations
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
 
 from xlkd.data.corpus import clean
-from xlkd.data.sources import Bad, Spec
+from xlkd.data.sources import Bad
 from xlkd.errors import UserError
 from xlkd.languages import normalise
 from xlkd.rows import Pair, key_of
-
-_P = TypeVar("_P", bound=Pair)
 
 
 def lines(path: pathlib.Path, bad: Bad) -> list[str | None]:
@@ -76,24 +73,8 @@ def known(tag: str) -> str:
         return ""
 
 
-def beside_english(spec: Spec, available: Mapping[str, pathlib.Path]) -> list[str]:
-    """The languages asked for, or all, but for English, which is in every pair."""
-    asked = [language for language in spec.languages() if language != "en"]
-    if missing := [language for language in asked if language not in available]:
-        raise UserError(f"no file for {', '.join(missing)}", str(spec), f"there are {', '.join(sorted(available))}")
-    return list(dict.fromkeys(asked)) or sorted(set(available) - {"en"})
-
-
 def pair(set: str, scope: str, group: str, number: int, languages: tuple[str, str], texts: list[str]) -> Pair:
     """A row; its id is the number of its line, from 1."""
     id, (source, target) = str(number + 1), texts
     key = key_of(set, scope, *languages, id, source, target)
     return Pair(id, key, f"{set}/{group}", set, source, target, languages[0], languages[1])
-
-
-def take(rows: Iterator[_P], limit: int) -> Iterator[_P]:
-    """The first rows, or all."""
-    for count, row in enumerate(rows, start=1):
-        yield row
-        if count == limit:
-            return

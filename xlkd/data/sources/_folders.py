@@ -37,9 +37,9 @@ def split(spec: Spec, choices: tuple[str, ...]) -> str:
     return "|".join(choices) if spec.path.endswith(".json") else spec.choice("split", choices)
 
 
-def choose(spec: Spec, available: set[str]) -> list[str]:
-    """The languages asked for, in that order, or all that are there."""
-    asked = spec.languages()
+def choose(spec: Spec, available: set[str], besides: str = "") -> list[str]:
+    """The languages asked for, in that order, or all that are there, without the one that is `besides` in any case."""
+    asked = [language for language in spec.languages() if language != besides]
     if missing := [language for language in asked if language not in available]:
         raise UserError(f"no file for {', '.join(missing)}", str(spec), f"there are {', '.join(sorted(available))}")
-    return list(dict.fromkeys(asked)) or sorted(available)
+    return list(dict.fromkeys(asked)) or sorted(available - {besides})

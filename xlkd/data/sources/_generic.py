@@ -10,7 +10,6 @@ two sides of pairs are in.
 
 from __future__ import annotations
 
-import itertools
 import pathlib
 from collections.abc import Iterator
 
@@ -39,7 +38,7 @@ def rows(spec: Spec, task: str, bad: Bad, form: str, *options: str) -> tuple[Lab
     path = pathlib.Path(spec.path).expanduser()
     if task == "parallel":
         spec.allow("languages", "limit", *_PARALLEL, *options)
-        return tuple(itertools.islice(_pairs(spec, path, form, bad), spec.number("limit") or None))
+        return tuple(spec.first(_pairs(spec, path, form, bad)))
     spec.allow(*_labelled.OPTIONS, *_CLASSIFY, *options)
     return _labels(spec, path, form, bad)
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from xlkd.data import labels
 from xlkd.data.sources import Bad, Spec, _folders, _table
-from xlkd.data.sources.squad import text_fault
+from xlkd.data.sources.squad import text_fault, text_name
 from xlkd.errors import UserError
 from xlkd.languages import normalise
 from xlkd.rows import Labelled, key_of
@@ -131,12 +131,12 @@ def rows(spec: Spec, kind: Kind, files: Sequence[File], bad: Bad) -> tuple[Label
     if spec.choice("rows", ("own", "common")) == "common":
         found = _common(found, bad)
     reference = _reference(kind, files, next(iter(found), ""))
-    count, (part, parts) = spec.number("limit"), _part(spec)
+    part, parts = _part(spec)
     made = []
     for language, those in found.items():
         of = (_row(one, kind, files[0], language, reference) for one in those)
         mine = (row for row in of if int(key_of("part", row.group), 16) % parts == part)
-        made += itertools.islice(mine, count or None)
+        made += spec.first(mine)
     return tuple(made)
 
 
@@ -224,11 +224,6 @@ def _row(found: Found, kind: Kind, file: File, language: str, reference: Mapping
     own = f"{file.split}:{language}:{found.number}" if kind.parallel else f"{file.path.name}:{found.number}"
     shared = found.aligned if kind.group == "id" else text_name(reference.get(found.aligned, found.texts[0]))
     return labelled(kind, found, id=found.id or own, split=file.split, language=language, group=found.group or shared)
-
-
-def text_name(text: str) -> str:
-    """What a group is called that shares a text."""
-    return key_of(text)[:16]
 
 
 def labelled(kind: Kind, found: Found, *, id: str, split: str, language: str, group: str) -> Labelled:

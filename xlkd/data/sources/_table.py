@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
@@ -104,10 +105,6 @@ def _either(path: pathlib.Path) -> Iterator[_Raw]:
     return _quoted(path) if all(map(_WRITTEN.fullmatch, fields)) else _split(path)
 
 
-def _commas(path: pathlib.Path) -> Iterator[_Raw]:
-    return _quoted(path, ",")
-
-
 def _objects(path: pathlib.Path) -> Iterator[_Raw]:
     for number, line in enumerate(_lines(path), 1):
         try:
@@ -122,7 +119,7 @@ _RAW: dict[str, Callable[[pathlib.Path], Iterator[_Raw]]] = {
     TSV: _split,
     QUOTED: _quoted,
     EITHER: _either,
-    CSV: _commas,
+    CSV: functools.partial(_quoted, delimiter=","),
     JSONL: _objects,
 }
 

@@ -38,7 +38,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Aligned, ...]:
     texts = {path: _aligned.lines(path, bad) for path in (*paths.values(), gold)}
     _aligned.same_length(texts)
     found = _rows(spec, prefix.name, paths, texts, gold, bad)
-    return tuple(_aligned.take(found, spec.number("limit")))
+    return tuple(spec.first(found))
 
 
 def _rows(spec: Spec, name: str, paths, texts, gold: pathlib.Path, bad: Bad) -> Iterator[Aligned]:

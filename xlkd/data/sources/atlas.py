@@ -89,9 +89,7 @@ def _known(language: str, spec: Spec) -> None:
 
 
 def _qa(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
-    diagonal = spec.choice("pairs", ("diagonal", "all")) == "diagonal"
-    cells = [(a, a) for a in languages] if diagonal else list(itertools.product(languages, languages))
-    return functools.partial(atlas.question, world), cells
+    return functools.partial(atlas.question, world), spec.pairs(languages)
 
 
 def _classify(spec: Spec, world: atlas.World, languages: tuple[str, ...]):

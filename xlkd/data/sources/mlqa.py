@@ -20,7 +20,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
     found = []
     for (context, question), path in _cells(spec).items():
         cell = squad.Cell("mlqa", "", question, context)
-        found += [cell.row(one) for one in squad.take(squad.read(path, bad), spec)]
+        found += [cell.row(one) for one in spec.first(squad.read(path, bad))]
     return tuple(grouped(found))
 
 
@@ -32,8 +32,7 @@ def _cells(spec: Spec) -> dict[tuple[str, ...], pathlib.Path]:
     if spec.path.endswith(".json"):
         return paths
     languages = _folders.choose(spec, {language for pair in paths for language in pair})
-    diagonal = spec.choice("pairs", ("diagonal", "all")) == "diagonal"
-    return {(c, q): paths[c, q] for c in languages for q in languages if (c == q or not diagonal) and (c, q) in paths}
+    return {pair: paths[pair] for pair in spec.pairs(languages) if pair in paths}
 
 
 def grouped(found: Sequence[Question]) -> list[Question]:

@@ -87,8 +87,9 @@ def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[Raw | Corrupt]
     both = itertools.zip_longest(_lines(source), _lines(target))
     for number, (a, b) in enumerate(both, start=1):
         if a is None or b is None:
-            short, rest = ((source, target), (target, source))[b is None][0], 1 + sum(1 for _ in both)
-            raise _unequal(short, target if short is source else source, number - 1, number - 1 + rest)
+            short, long = (source, target) if a is None else (target, source)
+            what = f"{number - 1:,} lines, but {long.name} has {number + sum(1 for _ in both):,}"
+            raise UserError(what, str(short), "the files must be aligned line by line")
         try:
             texts = _decoded(0, number, a[1]), _decoded(1, number, b[1])
         except _CorruptLine as found:
@@ -130,8 +131,3 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
 
 def opened(path: pathlib.Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb", buffering=1 << 20)
-
-
-def _unequal(short: pathlib.Path, long: pathlib.Path, fewer: int, more: int) -> UserError:
-    what = f"{fewer:,} lines, but {long.name} has {more:,}"
-    return UserError(what, str(short), "the files must be aligned line by line")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pathlib
 
 from xlkd.data.draw import row_keys, uniform
-from xlkd.data.sources import Bad, Spec, _aligned
+from xlkd.data.sources import Bad, Spec, _aligned, _folders
 from xlkd.errors import UserError
 from xlkd.rows import Pair, key_of
 
@@ -24,7 +24,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Pair, ...]:
     folder = _folder(spec)
     paths = _aligned.find(folder, r"newstest2019-ref\.([\w-]+)\.txt", "newstest2019-ref.LANG.txt")
     paths["en"] = folder / "newstest2019-src.eng.txt"
-    languages = _aligned.beside_english(spec, paths)
+    languages = _folders.choose(spec, set(paths), besides="en")
     texts = {language: _aligned.lines(paths[language], bad) for language in ["en", *languages]}
     listed = next((path for base in (folder, folder.parent) if (path := base / "DOCUMENT_IDS.tsv").is_file()), None)
     if not listed:
@@ -40,7 +40,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Pair, ...]:
             for number, row in _aligned.sound(*both, bad)
             if (document := documents[number]) in chosen
         )
-        found += _aligned.take(pairs, spec.number("limit"))
+        found += spec.first(pairs)
     return tuple(found)
 
 

@@ -31,7 +31,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
         raise UserError("one file has one language", str(spec), "name the one it is written in")
     path = pathlib.Path(spec.path).expanduser()
     cell = Cell("squad", path.name, languages[0], languages[0])
-    return tuple(cell.row(found) for found in take(read(path, bad), spec))
+    return tuple(cell.row(found) for found in spec.first(read(path, bad)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +72,9 @@ class Cell:
         )
 
 
-def context_name(context: str) -> str:
-    """The name of a paragraph where its place in a file says nothing."""
-    return key_of(context)[:16]
-
-
-def take(found: Iterator[Found], spec: Spec) -> Iterator[Found]:
-    """The first `limit` questions, or all."""
-    limit = spec.number("limit")
-    for count, one in enumerate(found, start=1):
-        yield one
-        if count == limit:
-            return
+def text_name(text: str) -> str:
+    """The name of what shares a text, where its place in a file says nothing."""
+    return key_of(text)[:16]
 
 
 def read(path: pathlib.Path, bad: Bad, repeated_ids: bool = False) -> Iterator[Found]:

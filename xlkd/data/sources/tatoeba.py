@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pathlib
 
-from xlkd.data.sources import Bad, Spec, _aligned
+from xlkd.data.sources import Bad, Spec, _aligned, _folders
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
@@ -21,7 +21,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Pair, ...]:
     folder = pathlib.Path(spec.path).expanduser()
     english = _aligned.find(folder, r"tatoeba\.([\w-]+)-eng\.eng", "tatoeba.LANG-eng.eng")
     found = []
-    for language in _aligned.beside_english(spec, english):
+    for language in _folders.choose(spec, set(english), besides="en"):
         tag = english[language].name.split(".")[1].removesuffix("-eng")
         paths = english[language], english[language].with_suffix(f".{tag}")
         texts = tuple(_aligned.lines(path, bad) for path in paths)
@@ -30,5 +30,5 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Pair, ...]:
             _aligned.pair("tatoeba", language, f"{language}/{number + 1}", number, ("en", language), row)
             for number, row in _aligned.sound(paths, texts, bad)
         )
-        found += _aligned.take(pairs, spec.number("limit"))
+        found += spec.first(pairs)
     return tuple(found)

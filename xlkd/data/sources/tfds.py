@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 import logging
 import os
 import re
@@ -82,13 +81,14 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...] | tuple[Labell
     one = _SETS[name]
     configs = [config or one.config] if config or one.config else list(spec.languages())
     builders = prepared(name, configs, spec.option("data_dir"))
-    found = [row for config, builder in builders.items() for row in _rows(spec, f"{name}/{config}", builder, one, bad)]
+    found = []
+    for config, builder in builders.items():
+        found += spec.first(_rows(spec, f"{name}/{config}", builder, one, bad))
     return tuple(found if one.config else mlqa.grouped(found))
 
 
 def _rows(spec: Spec, name: str, builder: Any, one: _Set, bad: Bad) -> Iterator[Question]:
     split, asked, seen = spec.option("split", one.split), spec.languages(), set()
-    limit, count = spec.number("limit"), 0
     for number, example in enumerate(examples(builder, split, f"tfds:{name}")):
         id, question, context = (_text(example[part]) for part in ("id", "question", "context"))
         where = f"tfds:{name} {split}[{number}] (id {id!r})"
@@ -103,17 +103,14 @@ def _rows(spec: Spec, name: str, builder: Any, one: _Set, bad: Bad) -> Iterator[
         if not one.repeated_ids:
             seen.add(id)
         cell = squad.Cell(one.name, f"tfds/{name}/{split}", language, language)
-        yield cell.row(squad.Found(number, squad.context_name(context), id, question, context, answers))
-        count += 1
-        if count == limit:
-            return
+        yield cell.row(squad.Found(number, squad.text_name(context), id, question, context, answers))
 
 
 def _labelled_rows(spec: Spec, name: str, config: str, bad: Bad) -> tuple[Labelled, ...]:
     """Language after language; the hypotheses under one premise are a group."""
     ns = ("ns",) if _LABELLED[name].kind.set == "pawsx" else ()
     spec.allow("data_dir", "split", "languages", "limit", *ns)
-    one, limit = _LABELLED[name], spec.number("limit") or None
+    one = _LABELLED[name]
     if ns and spec.choice("ns", ("drop", "keep")) == "drop":
         one = dataclasses.replace(one, kind=pawsx.dropping(one.kind))
     configs = [config] if config else list(spec.languages()) if ns else []
@@ -122,7 +119,7 @@ def _labelled_rows(spec: Spec, name: str, config: str, bad: Bad) -> tuple[Labell
         for row in _labelled_examples(spec, name, config, builder, one, bad):
             found[row.language].append(row)
     chosen = _folders.choose(spec, set(found)) if found else []
-    return tuple(row for language in chosen for row in itertools.islice(found[language], limit))
+    return tuple(row for language in chosen for row in spec.first(found[language]))
 
 
 def _labelled_examples(
@@ -144,7 +141,7 @@ def _labelled_examples(
             else:
                 found = _labelled.Found(number, where, "", texts, label, "")
                 id = f"{split}:{language}:{number}" if len(sides) > 1 else f"{name}/{config or split}/{number}"
-                group = _labelled.text_name(first)
+                group = squad.text_name(first)
                 yield _labelled.labelled(one.kind, found, id=id, split=split, language=language, group=group)
 
 

@@ -8,7 +8,6 @@ Without `languages` the two of the first unit are taken, English first. Cleaning
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import gzip
 import pathlib
@@ -24,6 +23,7 @@ from xlkd.errors import UserError
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
+Unit = dict[str, str]  # by language its text, of several in one language the first
 _READ = 1 << 16  # bytes parsed at once
 _LONGEST = 1 << 20  # characters of a segment
 _TAG = 1 << 20  # bytes of a tag or a comment, which the parser holds until its end
@@ -47,8 +47,8 @@ def rows(spec: Spec, task: str, bad: Bad) -> Sequence[Pair]:
 def _first(path: pathlib.Path) -> tuple[str, ...]:
     """The languages of the first unit."""
     for unit in units(path):
-        if isinstance(unit, Unit):
-            return tuple(sorted(unit.texts, key=lambda language: (language != "en", language)))
+        if not isinstance(unit, Corrupt):
+            return tuple(sorted(unit, key=lambda language: (language != "en", language)))
     raise UserError("no unit that can be read", str(path), "is it a TMX file?")
 
 
@@ -58,15 +58,8 @@ def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[Raw | Corr
         if isinstance(unit, Corrupt):
             yield unit
         else:
-            source, target = (unit.texts.get(language, "") for language in languages)
+            source, target = (unit.get(language, "") for language in languages)
             yield Raw(number, source, target)
-
-
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """One unit: its text in each language, of several in one language the first."""
-
-    texts: dict[str, str]
 
 
 def units(path: pathlib.Path) -> Iterator[Unit | Corrupt]:
@@ -163,7 +156,7 @@ class _Parser:
         elif name in _CODES:
             self._codes -= 1
         elif name == "tu":
-            self._found.append(Unit(self._texts))
+            self._found.append(self._texts)
 
     def _text(self, text: str) -> None:
         if not self._inside or self._codes:

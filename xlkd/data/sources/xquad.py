@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from xlkd.data.sources import Bad, Spec, _folders, squad
 from xlkd.rows import Question
 
@@ -18,11 +16,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
     paths = _folders.find(spec, r"xquad\.([\w-]+)\.json", "xquad.LANG.json")
     languages = _folders.choose(spec, {language for (language,) in paths})
     found = {language: list(squad.read(paths[language,], bad)) for language in languages}
-    if spec.choice("pairs", ("diagonal", "all")) == "diagonal":
-        pairs = [(language, language) for language in languages]
-    else:
-        pairs = list(itertools.product(languages, repeat=2))
-    return tuple(row for question, context in pairs for row in _cell(spec, question, context, found))
+    return tuple(row for question, context in spec.pairs(languages) for row in _cell(spec, question, context, found))
 
 
 def _cell(spec: Spec, asked: str, language: str, found: dict[str, list[squad.Found]]) -> list[Question]:
@@ -30,4 +24,4 @@ def _cell(spec: Spec, asked: str, language: str, found: dict[str, list[squad.Fou
     cell = squad.Cell("xquad", "", asked, language)
     texts = {one.id: one.question for one in found[asked]}
     both = (one for one in found[language] if one.id in texts)
-    return [cell.row(one, texts[one.id]) for one in squad.take(both, spec)]
+    return [cell.row(one, texts[one.id]) for one in spec.first(both)]
