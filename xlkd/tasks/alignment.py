@@ -84,7 +84,7 @@ class WordAlignment:
                 "recall": 100 * found.recall,
                 "n": len(mine),
             }
-        return Scores(cells, "aer", {})
+        return Scores(cells, "aer")
 
     def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
         return []  # the rate is of sums over sentences: it is no mean of what each has

@@ -113,7 +113,6 @@ class Classify:
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Labelled]) -> Scores:
         """In percent, by set and language, over the rows with a label; `majority` is the most frequent label's share.
 
-        By row: `accuracy` is NaN where there is no label, and `gold` and `predicted` are places among the labels.
         Logits by another route, `logits_en`, give `accuracy_via_en` beside the others.
         """
         order = self._order(outputs["logits"], features)
@@ -129,11 +128,10 @@ class Classify:
             cell: _scores(gold[those].tolist(), predicted[those].tolist(), len(order), scale)
             for cell, those in members.items()
         }
-        accuracy = np.where(gold == NONE, np.nan, 100.0 * (gold == predicted))
         by_route = _by_route(outputs, gold)
         for cell, those in members.items():
             cells[cell] |= {name: float(values[those].mean()) for name, values in by_route.items()}
-        return Scores(cells, "accuracy", {"accuracy": accuracy, "gold": gold, "predicted": predicted} | by_route)
+        return Scores(cells, "accuracy")
 
     def records(
         self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Labelled]

@@ -104,7 +104,7 @@ def found_again(outputs: dict[str, np.ndarray], features: Features) -> Scores:
         mine = features["cell"] == i
         right, count = (float(outputs[key][mine].sum()) for key in ("right", "count"))
         cells[str(name)] = {"accuracy": 100 * right / max(count, 1.0), "n": int(mine.sum())}
-    return Scores(cells, "accuracy", {"right": outputs["right"], "count": outputs["count"]})
+    return Scores(cells, "accuracy")
 
 
 def _cell(row: Pair) -> str:

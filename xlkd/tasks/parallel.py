@@ -75,7 +75,7 @@ class Parallel:
                 cells[name]["cls"] = sum(_accuracy(outputs["cls"][mine], outputs["cls"][mine + len(rows)])) / 2
             if self.reference is not None:
                 cells[name] |= _structure(self.reference[mine], *_english_first(rows[int(mine[0])], sides))
-        return Scores(cells, "retrieval", {})
+        return Scores(cells, "retrieval")
 
     def picture(
         self, outputs: dict[str, np.ndarray], rows: Sequence[Pair], title: str, within: Axes | None = None
