@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 import sys
 import tempfile
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import side_by_side
 from side_by_side import Case
 

@@ -13,10 +13,8 @@ Common flags: bench/side_by_side.py.
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import side_by_side
 from side_by_side import Case
 

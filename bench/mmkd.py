@@ -15,11 +15,9 @@ arrangement alone differs. Common flags: bench/side_by_side.py.
 
 from __future__ import annotations
 
-import pathlib
 import sys
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import side_by_side
 from side_by_side import Case
 

@@ -13,12 +13,10 @@ well as can be (longest first, each to the fullest row that holds it); their att
 from __future__ import annotations
 
 import bisect
-import pathlib
 import sys
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from xlkd import door
 from xlkd.data.buckets import bucket_of, edges, encoder_cost
 

@@ -25,8 +25,8 @@ class Material:
     plan: Any
     vocabulary: int
 
-    def batch(self, planned: Planned, step: int = 0) -> Any:
-        return self.task.arrays(self.features, planned.index, dict(planned.shape.lengths), Draw(0, step))
+    def batch(self, planned: Planned) -> Any:
+        return self.task.arrays(self.features, planned.index, dict(planned.shape.lengths), Draw(0, 0))
 
     def keys(self, planned: Planned) -> np.ndarray:
         return np.asarray(self.features["keys"])[planned.index]
@@ -38,10 +38,9 @@ class Material:
 
 def read(stage) -> Material:
     """The training rows of a stage; the vocabulary is cut to what they use, as `encoder.trim_vocab` does."""
-    log = Log()
     weights = start.weights(stage, {}, None)
     weights = trimming.trimmed(weights, material.every_row(stage))
-    found = material.training(stage, weights, start.other(stage), log)
+    found = material.training(stage, weights, start.other(stage), Log())
     return Material(found.task, found.features, found.plan, weights.architecture.vocab_size)
 
 

@@ -12,14 +12,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import pathlib
 import re
 import subprocess
 import sys
 import time
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from xlkd import door
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")

@@ -8,10 +8,8 @@ BERT with SDPA and fused AdamW. `--compiled` puts torch.compile on that side. Co
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import side_by_side
 from side_by_side import Case
 

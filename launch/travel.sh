@@ -16,7 +16,7 @@ check_travel() { # HOSTS
     [[ $share =~ ^[^:/]+:/.+$ ]] || refuse "$1 machines need one work directory, and --share='$share' is none" \
       "give a folder by NFS, for example a Filestore instance: --share=10.0.0.2:/share"
   fi
-  [[ $(quoted "${main[@]}") != *--workdir* ]] || refuse "the command names a work directory" \
+  main_has --workdir && refuse "the command names a work directory" \
     "leave --workdir out: it is runs/$name, which travels"
   needs gcloud "install it from https://cloud.google.com/sdk, then gcloud auth login"
 }

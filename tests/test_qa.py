@@ -97,7 +97,7 @@ def test_the_task_from_rows_to_scores():
     assert one.decode(outputs, held).texts == ["w7 w8", "w2 w3"]
     scores = one.score(outputs, held, [LONG, SHORT])
     assert scores.main == "f1"
-    assert scores.rows["em"].tolist() == [100.0, 0.0]
+    assert [record["em"] for record in one.records(outputs, held, [LONG, SHORT])] == [100.0, 0.0]
     assert scores.cells == {"squad en-en": {"f1": pytest.approx(100 * (1 + 2 / 3) / 2), "em": 50.0, "n": 2}}
 
 

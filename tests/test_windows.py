@@ -140,7 +140,7 @@ def test_the_features_of_a_row_do_not_depend_on_the_others():
     rows = [question(GOLDEN["context"], "w7 w8"), question("w1 w2", "w2", key="k2")]
     both, second = made(*rows), made(rows[1])
     of = both.row_of == 1
-    for name in ("keys", "number", "first", "count", "lengths", "start", "end", "answerable"):
+    for name in ("keys", "first", "count", "lengths", "start", "end", "answerable"):
         np.testing.assert_array_equal(getattr(both, name)[of], getattr(second, name))
 
 

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from xlkd import settings
 from xlkd.configs.base import base
 from xlkd.errors import UserError
-from xlkd.languages import normalise
+from xlkd.languages import UNKNOWN, normalise
 from xlkd.methods import Method, Variables, finetune, mblm
 from xlkd.models import heads, hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
@@ -41,7 +41,6 @@ from xlkd.train import runtime, start, whole
 from xlkd.train.evaluation import Evaluator
 
 _VERSION = 1  # of xlkd.json
-UNKNOWN = "und"  # the language of a text of which nothing is known
 
 
 def load(name: str | pathlib.Path, revision: str = "") -> Model:
@@ -84,7 +83,7 @@ def architecture_of(folder: pathlib.Path) -> Architecture:
     """What fixes the shapes, before any weights are read."""
     if (folder / whole.WEIGHTS).exists():
         return whole.architecture_of(recorded(folder), folder / hf.RECORD)
-    return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
+    return start.architecture_of(folder)
 
 
 def recorded(folder: pathlib.Path) -> dict[str, Any]:
@@ -321,7 +320,7 @@ def _quarters(length: int) -> tuple[int, ...]:
 
 def _row(number: int, question: str, context: str) -> Question:
     key = key_of(number, question, context)
-    return Question(str(number), key, key, "asked", question, context, (), "und", "und")
+    return Question(str(number), key, key, "asked", question, context, (), UNKNOWN, UNKNOWN)
 
 
 def _answer(candidates: Sequence[Candidate], n_best: int) -> dict[str, Any]:

@@ -32,6 +32,8 @@ its own rules, all else by SQuAD's. An average is official only where no cell of
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import json
 import pathlib
 import re
@@ -71,7 +73,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--{unused[0]} belongs to classification", "command line", "leave it out")
     rows = sources.read(given["data"], task, given.get("on_bad_row", "stop"))
     for where, reason in rows.dropped:
-        _note(f"left out: {where}: {reason}")
+        print(visible(f"left out: {where}: {reason}"), file=sys.stderr)
     if task == "classify":
         judged = _classifier(given, rows, batch)
     else:
@@ -144,16 +146,13 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model says of texts with labels."""
     if "model" not in given:
         raise UserError("--predictions are answers to questions", "command line", "give --model for labels")
-    import collections
-    import dataclasses
-
     from xlkd import api, settings
-    from xlkd.languages import normalise
+    from xlkd.languages import UNKNOWN, normalise
     from xlkd.train import material
     from xlkd.train.progress import Log
 
     if tag := given.get("language"):
-        tag = tag if tag == api.UNKNOWN else normalise(tag, "--language")
+        tag = tag if tag == UNKNOWN else normalise(tag, "--language")
         rows = dataclasses.replace(rows, parts=([dataclasses.replace(row, language=tag) for row in rows],))
     model = api.load(given["model"], given.get("revision", ""))
     chosen = model.task("classify", given)
@@ -302,10 +301,6 @@ def _read(path: pathlib.Path) -> Any:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"broken JSON: {error}", str(path), "write the file again") from None
-
-
-def _note(line: str) -> None:
-    print(visible(line), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ ALIASES = {
     "ukr": "uk", "urd": "ur", "uzb": "uz", "vie": "vi", "yor": "yo", "zho": "zh", "zsm": "ms",
 }  # fmt: skip
 
+UNKNOWN = "und"  # the language of a text of which nothing is known
 RIGHT_TO_LEFT = frozenset({"ar", "fa", "he", "ps", "ur"})
 WITHOUT_SPACES = frozenset({"ja", "my", "th", "zh"})
 

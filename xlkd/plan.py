@@ -82,7 +82,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _machine(found["machine"])
     for stage in found["stages"]:
         yield ""
-        yield from _stage(stage, found["machine"])
+        yield from _stage(stage)
     yield ""
     yield from _total(found)
 
@@ -98,7 +98,7 @@ def _machine(machine: Mapping[str, Any]) -> Iterator[str]:
         yield "memory: compiled for processors, which hold other temporaries than the device's own compiler"
 
 
-def _stage(stage: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
+def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
     data, memory, teacher = stage["data"], stage["memory"], stage["teacher"]
     yield f"stage {stage['stage']}: {stage['method']} from {stage['start']}, {stage['steps']} steps"
     parts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in stage["parameters"].items())

@@ -181,7 +181,7 @@ def _asked(value: dict[str, Any], where: str) -> Asked:
 
 def _text(value: dict[str, Any], where: str) -> Text:
     from xlkd.data.sources.squad import text_fault
-    from xlkd.languages import normalise
+    from xlkd.languages import UNKNOWN, normalise
 
     for name in ("text", "second"):
         given = name == "text" or value.get(name) is not None
@@ -190,7 +190,7 @@ def _text(value: dict[str, Any], where: str) -> Text:
     language = value.get("language") or ""
     if not isinstance(language, str):
         raise UserError("language is not a string", where)
-    tag = language if language in ("", "und") else normalise(language, where)
+    tag = language if language in ("", UNKNOWN) else normalise(language, where)
     return Text(value["id"], value["text"], value.get("second"), tag)
 
 

@@ -49,7 +49,7 @@ def read(name: str) -> ConfigDict:
 
 def override(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
     """The config with `--config.KEY=VALUE` flags applied, each typed as the key's default is."""
-    keys = dict(_leaves(config))
+    keys = dict(_flat(config))
     for flag in flags:
         name, value = _named(flag, keys)
         *blocks, key = name.split(".")
@@ -166,7 +166,7 @@ def _saved_fault(found: dict[str, Any]) -> str:
     from xlkd.configs.base import base
 
     flat = dict(_flat(found))
-    for key, default in _leaves(base()):
+    for key, default in _flat(base()):
         if key not in flat:
             return f"lacks config.{key}"
         if not _alike(default, flat[key]):
@@ -242,17 +242,9 @@ def _named(flag: str, keys: dict[str, Any]) -> tuple[str, str]:
     return name, value
 
 
-def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(value: ConfigDict | dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, inner in value.items():
-        if isinstance(inner, dict):
+        if isinstance(inner, ConfigDict | dict):
             yield from _flat(inner, f"{prefix}{key}.")
         else:
             yield prefix + key, inner

@@ -43,29 +43,14 @@ def build(stage, encoder: Encoder) -> Method:
         taught = span.Span(targets["start"], targets["end"])
         values = distill.span_kl(taught, found, mask, temperature=m.temperature, direction=m.kl, t_squared=m.t_squared)
         kl = over(values * targets["factor"], batch["mask"], m.alpha_kl)
-        sides = zip(taught, found, strict=True)
         entropy = sum(distill.entropy(t, mask, m.temperature) for t in taught) / 2
-        agreement = sum(distill.agreement(t, s, mask) for t, s in sides) / 2
+        agreement = sum(distill.agreement(t, s, mask) for t, s in zip(taught, found, strict=True)) / 2
         logged = {"coefficient": targets["factor"], "teacher_entropy": entropy, "agreement": agreement}
         metrics |= {name: over(value, batch["mask"], 0.0) for name, value in logged.items()}
         return Loss({"ce": ce, "kl": kl}, metrics)
 
     def prepare(batch, targets):
-        """The factor of each row's KL: what of it a group of rows decides together."""
-        if m.coefficient == "none":
-            return targets | {"factor": jnp.ones_like(batch["mask"])}
-        factor = distill.coefficient(
-            span.Span(targets["start"], targets["end"]),
-            _gold(batch),
-            mask_of(batch),
-            batch["mask"],
-            reading=m.coefficient,
-            k=m.k,
-            window=tuple(m.window),
-            per=m.per,
-            group=m.coefficient_group,
-        )
-        return targets | {"factor": factor}
+        return targets | {"factor": _factor(m, batch, targets, mask_of(batch))}
 
     if not m.alpha_kl:
         return dataclasses.replace(base, loss=loss)
@@ -91,6 +76,23 @@ def check(stage) -> None:
         raise UserError(what, "config.data.redraw", "set redraw=never")
     if m.temperature <= 0:
         raise UserError(f"temperature={m.temperature} is not possible", "config.method", "give a number above 0")
+
+
+def _factor(m, batch, targets, mask: jax.Array) -> jax.Array:
+    """Of each row's KL: what of it a group of rows decides together."""
+    if m.coefficient == "none":
+        return jnp.ones_like(batch["mask"])
+    return distill.coefficient(
+        span.Span(targets["start"], targets["end"]),
+        _gold(batch),
+        mask,
+        batch["mask"],
+        reading=m.coefficient,
+        k=m.k,
+        window=tuple(m.window),
+        per=m.per,
+        group=m.coefficient_group,
+    )
 
 
 def _generations(stage, base: Method) -> Teacher:

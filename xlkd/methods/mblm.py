@@ -72,14 +72,11 @@ def build(stage, encoder: Encoder) -> Method:
             terms |= {"zero_shot": over(rows, counted * targets["taught"] * allowed.any(-1), settings.weight_z * risen)}
         return Loss(terms, metrics)
 
-    def exports(variables) -> dict[str, Export]:
-        return student.exports(variables.params)
-
     return Method(
         init,
         loss,
         lambda variables, batch: student.routes(variables.params, batch),
-        exports,
+        lambda variables: student.exports(variables.params),
         prepare=prepare,
         flops=lambda tokens, rows: branches.flops(encoder.architecture, student.real, student.top, tokens, rows),
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from xlkd.losses.terms import Term
 from xlkd.methods import Export, Loss, Method, Start, Variables
+from xlkd.methods.finetune import last
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import MaskedLMHead, init_head
 
@@ -22,14 +23,8 @@ def build(stage, encoder: Encoder) -> Method:
         fresh = start.heads.get("masked_lm") or init_head(head, key)
         return Variables({"encoder": start.encoder, "masked_lm": fresh})
 
-    def hidden(params, text, train=False, key=None):
-        states = encoder.apply(
-            {"params": params["encoder"]}, text["ids"], text["mask"], text["types"], train=train, key=key
-        )
-        return states[-1]
-
     def predictions(params, batch, train=False, key=None):
-        states = hidden(params, batch["text"], train, key)
+        states = last(encoder, params, batch, train, key)
         found = jnp.take_along_axis(states, batch["positions"][..., None], axis=1)
         logits = head.apply({"params": params["masked_lm"]}, found, params["encoder"]["embeddings"]["words"])
         return jax.nn.log_softmax(logits)
@@ -49,7 +44,7 @@ def build(stage, encoder: Encoder) -> Method:
             log_p = predictions(variables.params, batch)
             return {"right": right(log_p, batch).sum(1), "count": batch["weights"].sum(1)}
         mask = batch["text"]["mask"][..., None]
-        states = hidden(variables.params, batch["text"])
+        states = last(encoder, variables.params, batch)
         return {"vectors": (states * mask).sum(1) / mask.sum(1)}
 
     def exports(variables) -> dict[str, Export]:

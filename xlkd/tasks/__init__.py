@@ -31,15 +31,14 @@ class Draw(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """`cells`: {cell: {metric: value}}; `main`: the metric that tables show first; `rows`: scores by row."""
+    """`cells`: {cell: {metric: value}}; `main`: the metric that tables show first."""
 
     cells: dict[str, dict[str, float]]
     main: str
-    rows: dict[str, np.ndarray]
 
-    def mean(self, metric: str = "") -> float:
+    def mean(self) -> float:
         """Unweighted over cells."""
-        return float(np.mean([cell[metric or self.main] for cell in self.cells.values()]))
+        return float(np.mean([cell[self.main] for cell in self.cells.values()]))
 
 
 class Task(Protocol):

@@ -17,7 +17,7 @@ from xlkd.errors import UserError
 from xlkd.metrics.retrieval import Link, alignment, mutual_links
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, pieces, silent
-from xlkd.tasks.text import Template, counts, ragged, take
+from xlkd.tasks.text import Template, padded, ragged, take
 
 ROWS = "parallel"
 SIDES = ("source", "target")
@@ -67,14 +67,8 @@ class WordAlignment:
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
         batch: dict[str, Any] = {"mask": (index >= 0).astype(np.float32)}
         for side in SIDES:
-            length = lengths[side]
-            own = counts(features, f"{side}_ids", index)
-            batch[side] = {
-                "ids": take(features, f"{side}_ids", index, length, self.template.pad),
-                "mask": (np.arange(length) < own[:, None]).astype(np.int32),
-                "types": take(features, f"{side}_types", index, length, 0).astype(np.int32),
-                "inside": take(features, f"{side}_words", index, length, OUTSIDE) != OUTSIDE,
-            }
+            text = padded(features, index, lengths[side], self.template.pad, f"{side}_")
+            batch[side] = text | {"inside": take(features, f"{side}_words", index, lengths[side], OUTSIDE) != OUTSIDE}
         return batch
 
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
@@ -90,7 +84,7 @@ class WordAlignment:
                 "recall": 100 * found.recall,
                 "n": len(mine),
             }
-        return Scores(cells, "aer", {})
+        return Scores(cells, "aer")
 
     def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
         return []  # the rate is of sums over sentences: it is no mean of what each has

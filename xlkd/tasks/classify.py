@@ -18,7 +18,7 @@ from xlkd.metrics import labels as metrics
 from xlkd.rows import Labelled
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.labelled import cell_name, contents
-from xlkd.tasks.text import Template, counts, ragged, take
+from xlkd.tasks.text import Template, padded, ragged
 
 NONE = -1  # in place of a label or a language that is not known
 ROUTE = "logits_"  # begins the name of logits by another way through the model than the row's own
@@ -87,16 +87,11 @@ class Classify:
             raise UserError(f"{count} rows without a label", "config.data.train", "train on another split")
         if draw.purpose == "train" and self.languages:
             self._refuse_others(features)
-        length, at, there = lengths["text"], np.maximum(index, 0), index >= 0
+        at, there = np.maximum(index, 0), index >= 0
         label = np.where(there, features["label"][at], NONE)
         apart = [self.languages.index(tag) if tag in self.languages else NONE for tag in features["languages"].tolist()]
-        text = {
-            "ids": take(features, "ids", index, length, self.template.pad),
-            "mask": (np.arange(length) < counts(features, "ids", index)[:, None]).astype(np.int32),
-            "types": take(features, "types", index, length, 0).astype(np.int32),
-        }
         return {
-            "text": text,
+            "text": padded(features, index, lengths["text"], self.template.pad),
             "labels": np.maximum(label, 0).astype(np.int32),
             "labelled": (label != NONE).astype(np.float32),
             "language": np.where(there, np.array(apart, np.int32)[features["language"][at]], NONE).astype(np.int32),
@@ -118,7 +113,6 @@ class Classify:
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Labelled]) -> Scores:
         """In percent, by set and language, over the rows with a label; `majority` is the most frequent label's share.
 
-        By row: `accuracy` is NaN where there is no label, and `gold` and `predicted` are places among the labels.
         Logits by another route, `logits_en`, give `accuracy_via_en` beside the others.
         """
         order = self._order(outputs["logits"], features)
@@ -134,11 +128,10 @@ class Classify:
             cell: _scores(gold[those].tolist(), predicted[those].tolist(), len(order), scale)
             for cell, those in members.items()
         }
-        accuracy = np.where(gold == NONE, np.nan, 100.0 * (gold == predicted))
         by_route = _by_route(outputs, gold)
         for cell, those in members.items():
             cells[cell] |= {name: float(values[those].mean()) for name, values in by_route.items()}
-        return Scores(cells, "accuracy", {"accuracy": accuracy, "gold": gold, "predicted": predicted} | by_route)
+        return Scores(cells, "accuracy")
 
     def records(
         self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Labelled]

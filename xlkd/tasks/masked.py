@@ -14,12 +14,12 @@ from xlkd.data.draw import row_keys, uniform
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
-from xlkd.tasks.text import Template, counts, ragged, take
+from xlkd.tasks.text import Template, counts, padded, ragged, take
 
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """Whole words are drawn; of their pieces 80% become the mask, 10% another piece, 10% stay."""
+    """Whole words are drawn, and `hidden` says what becomes of their pieces."""
 
     template: Template
     max_length: int
@@ -53,26 +53,18 @@ class Masked:
 
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
         length = lengths["text"]
-        ids = take(features, "ids", index, length, self.template.pad)
+        text = padded(features, index, length, self.template.pad)
         words = take(features, "words", index, length, 0)
         keys = np.where(index >= 0, features["keys"][np.maximum(index, 0)], 0).astype(np.uint64)
         chosen = uniform(draw.seed, draw.purpose + " words", draw.step, keys, 1 + int(words.max(initial=0)))
         wanted = (np.take_along_axis(chosen, words.astype(np.int64), 1) < self.share) & (words > 0)
         # By the row's own length, so that a row is masked alike in batches of any length; no word is cut
-        own = counts(features, "ids", index)
-        over = wanted & (np.cumsum(wanted, 1) > self.budget(own)[:, None])
+        over = wanted & (np.cumsum(wanted, 1) > self.budget(counts(features, "ids", index))[:, None])
         wanted &= words < np.where(over, words, np.iinfo(words.dtype).max).min(1)[:, None]
         positions = np.argsort(~wanted, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
         masked = np.take_along_axis(wanted, positions, 1)
-        labels = np.take_along_axis(ids, positions, 1)
-        fate = uniform(draw.seed, draw.purpose + " fate", draw.step, keys, length)
-        other = self.template.random_piece(uniform(draw.seed, draw.purpose + " other", draw.step, keys, length))
-        new = np.where(fate < 0.8, self.template.mask, np.where(fate < 0.9, other, ids))
-        text = {
-            "ids": np.where(wanted, new, ids).astype(np.int32),
-            "mask": (np.arange(length) < own[:, None]).astype(np.int32),
-            "types": take(features, "types", index, length, 0).astype(np.int32),
-        }
+        labels = np.take_along_axis(text["ids"], positions, 1)
+        text["ids"] = hidden(self.template, text["ids"], wanted, draw, keys)
         present = (index >= 0).astype(np.float32)
         weights = masked.astype(np.float32) * present[:, None]
         return {"text": text, "positions": positions, "labels": labels, "weights": weights, "mask": present}
@@ -82,13 +74,7 @@ class Masked:
         return 4 * np.ceil(1.6 * self.share * np.asarray(length) / 4).astype(np.int64)
 
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
-        right, count = outputs["right"], outputs["count"]
-        cells = {}
-        for i, name in enumerate(features["cells"]):
-            mine = features["cell"] == i
-            total = max(float(count[mine].sum()), 1.0)
-            cells[str(name)] = {"accuracy": 100 * float(right[mine].sum()) / total, "n": int(mine.sum())}
-        return Scores(cells, "accuracy", {"right": right, "count": count})
+        return found_again(outputs, features)
 
     def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
         return []  # words that were found again tell nothing one by one
@@ -100,6 +86,25 @@ class Masked:
 
 def build(config, tokenizer) -> Masked:
     return Masked(Template(tokenizer), config.max_length, config.share)
+
+
+def hidden(template: Template, ids: np.ndarray, wanted: np.ndarray, draw: Draw, keys: np.ndarray) -> np.ndarray:
+    """Of the wanted pieces 80% become the mask, 10% another piece, 10% stay."""
+    length = ids.shape[1]
+    fate = uniform(draw.seed, draw.purpose + " fate", draw.step, keys, length)
+    other = template.random_piece(uniform(draw.seed, draw.purpose + " other", draw.step, keys, length))
+    new = np.where(fate < 0.8, template.mask, np.where(fate < 0.9, other, ids))
+    return np.where(wanted, new, ids).astype(np.int32)
+
+
+def found_again(outputs: dict[str, np.ndarray], features: Features) -> Scores:
+    """The share of the hidden pieces that were found, by cell."""
+    cells = {}
+    for i, name in enumerate(features["cells"]):
+        mine = features["cell"] == i
+        right, count = (float(outputs[key][mine].sum()) for key in ("right", "count"))
+        cells[str(name)] = {"accuracy": 100 * right / max(count, 1.0), "n": int(mine.sum())}
+    return Scores(cells, "accuracy")
 
 
 def _cell(row: Pair) -> str:

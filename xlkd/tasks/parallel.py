@@ -15,7 +15,7 @@ from xlkd.metrics.picture import Axes, axes, picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
-from xlkd.tasks.text import Template, counts, ragged, take
+from xlkd.tasks.text import Template, padded, ragged
 
 DRAWN = 12  # sentences in a picture
 
@@ -48,12 +48,7 @@ class Parallel:
         return {"text": np.diff(features["ids_at"]).astype(np.int32)}
 
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
-        length = lengths["text"]
-        text = {
-            "ids": take(features, "ids", index, length, self.template.pad),
-            "mask": (np.arange(length) < counts(features, "ids", index)[:, None]).astype(np.int32),
-            "types": take(features, "types", index, length, 0).astype(np.int32),
-        }
+        text = padded(features, index, lengths["text"], self.template.pad)
         return {"text": text, "mask": (index >= 0).astype(np.float32)}
 
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
@@ -80,7 +75,7 @@ class Parallel:
                 cells[name]["cls"] = sum(_accuracy(outputs["cls"][mine], outputs["cls"][mine + len(rows)])) / 2
             if self.reference is not None:
                 cells[name] |= _structure(self.reference[mine], *_english_first(rows[int(mine[0])], sides))
-        return Scores(cells, "retrieval", {})
+        return Scores(cells, "retrieval")
 
     def picture(
         self, outputs: dict[str, np.ndarray], rows: Sequence[Pair], title: str, within: Axes | None = None

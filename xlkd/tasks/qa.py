@@ -13,7 +13,7 @@ import numpy as np
 from xlkd import tasks
 from xlkd.rows import Question
 from xlkd.tasks.ceilings import ceilings
-from xlkd.tasks.scores import score
+from xlkd.tasks.scores import by_row, score
 from xlkd.tasks.spans import Predictions, decode
 from xlkd.tasks.text import Template
 from xlkd.tasks.windows import EXACT, LOST, WIDE, Features, Settings, features
@@ -55,7 +55,7 @@ class QA:
         self, outputs: dict[str, np.ndarray], features: tasks.Features, rows: Sequence[Question]
     ) -> list[dict[str, Any]]:
         found = self.decode(outputs, features)
-        scores = score(found.texts, rows, self.mlqa_fallback).rows
+        scores = by_row(found.texts, rows, self.mlqa_fallback)
         return [
             {
                 "key": row.key,

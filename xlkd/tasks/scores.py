@@ -14,21 +14,23 @@ from xlkd.tasks import Scores
 
 
 def score(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool = False) -> Scores:
-    """Official scores in percent: MLQA's rules for its own rows, by the context's language, and SQuAD's for all others.
-
-    A row without prediction (None) counts 0.
-    """
-    pairs = [row_score(text, row, mlqa_fallback) for text, row in zip(texts, rows, strict=True)]
-    em, f1 = 100.0 * np.array(pairs, np.float64).reshape(-1, 2).T
-    by_row = {"f1": f1, "em": em}
+    """The means of each cell; a row without prediction (None) counts 0."""
+    found = by_row(texts, rows, mlqa_fallback)
     members: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(cell_name(row), []).append(i)
     cells = {
-        cell: {name: float(np.mean(values[which])) for name, values in by_row.items()} | {"n": len(which)}
+        cell: {name: float(np.mean(values[which])) for name, values in found.items()} | {"n": len(which)}
         for cell, which in members.items()
     }
-    return Scores(cells, "f1", by_row)
+    return Scores(cells, "f1")
+
+
+def by_row(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool) -> dict[str, np.ndarray]:
+    """Official scores in percent: MLQA's rules for its own rows, by the context's language, else SQuAD's."""
+    pairs = [row_score(text, row, mlqa_fallback) for text, row in zip(texts, rows, strict=True)]
+    em, f1 = 100.0 * np.array(pairs, np.float64).reshape(-1, 2).T
+    return {"f1": f1, "em": em}
 
 
 def cell_name(row: Question) -> str:

@@ -144,6 +144,17 @@ def counts(features: dict[str, np.ndarray], name: str, index: np.ndarray) -> np.
     return np.where(index >= 0, starts[at + 1] - starts[at], 1)
 
 
+def padded(
+    features: dict[str, np.ndarray], index: np.ndarray, length: int, pad: int, prefix: str = ""
+) -> dict[str, np.ndarray]:
+    """Texts of a batch as an encoder reads them: ids, mask and types, [rows, length] each."""
+    return {
+        "ids": take(features, f"{prefix}ids", index, length, pad),
+        "mask": (np.arange(length) < counts(features, f"{prefix}ids", index)[:, None]).astype(np.int32),
+        "types": take(features, f"{prefix}types", index, length, 0).astype(np.int32),
+    }
+
+
 def take(features: dict[str, np.ndarray], name: str, index: np.ndarray, length: int, pad: int) -> np.ndarray:
     """[rows, length] of a ragged array; rows that are not there and the ends of short ones are `pad`."""
     flat, starts = features[name], features[f"{name}_at"]

@@ -17,7 +17,8 @@ from xlkd.data.draw import row_keys, uniform
 from xlkd.errors import UserError
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, pieces, silent
-from xlkd.tasks.text import Sequenced, Template, counts, ragged, take
+from xlkd.tasks.masked import found_again, hidden
+from xlkd.tasks.text import Sequenced, Template, counts, padded, ragged, take
 
 ROWS = "parallel"  # the kind of rows that sources give
 LABELS = ("masked", "attended", "all")
@@ -104,12 +105,12 @@ class Views:
         present = (index >= 0).astype(np.float32)
         words = lengths["words"]
         listed = np.arange(words) < (counts(features, "first", index) * (index >= 0))[:, None]
-        teacher = self._view(features, index, "teacher", lengths["teacher"], self.teacher)
+        teacher = padded(features, index, lengths["teacher"], self.teacher.pad, "teacher_")
         teacher["first"] = take(features, "teacher_first", index, words, 0).astype(np.int32)
         return {
             **self._token(features, index, lengths["token"], draw, keys),
             "word": self._word(features, index, lengths.get("word", lengths["token"]), words, draw, keys),
-            "sentence": self._view(features, index, "sentence", lengths["sentence"], self.student),
+            "sentence": padded(features, index, lengths["sentence"], self.student.pad, "sentence_"),
             "teacher": teacher,
             "exists": listed,
             "mask": present,
@@ -117,21 +118,21 @@ class Views:
 
     def _token(self, features: Features, index: np.ndarray, length: int, draw: Draw, keys) -> dict[str, Any]:
         """Each token is drawn by itself; what a row has beyond its budget stays visible."""
-        view = self._view(features, index, "token", length, self.student)
+        text = padded(features, index, length, self.student.pad, "token_")
         free = take(features, "token_words", index, length, SPECIAL) != SPECIAL
         wanted = free & (uniform(draw.seed, draw.purpose + " token", draw.step, keys, length) < self.share)
         own = counts(features, "token_ids", index)
         wanted &= np.cumsum(wanted, 1) <= self.budget(own)[:, None]
-        original = view["ids"]
-        view["ids"] = self._hidden(original, wanted, draw, "token", keys)
+        original = text["ids"]
+        text["ids"] = hidden(self.student, original, wanted, draw._replace(purpose=draw.purpose + " token"), keys)
         if self.tlm_labels == "masked":
             positions = np.argsort(~wanted, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
             counted = np.take_along_axis(wanted, positions, 1)
         else:
             positions = np.broadcast_to(np.arange(length, dtype=np.int32), original.shape)
-            counted = view["mask"].astype(bool) if self.tlm_labels == "attended" else np.ones(original.shape, bool)
+            counted = text["mask"].astype(bool) if self.tlm_labels == "attended" else np.ones(original.shape, bool)
         return {
-            "token": view,
+            "token": text,
             "positions": positions,
             "labels": np.take_along_axis(original, positions, 1),
             "counted": counted & (index >= 0)[:, None],
@@ -139,7 +140,7 @@ class Views:
 
     def _word(self, features: Features, index: np.ndarray, length: int, words: int, draw: Draw, keys) -> dict[str, Any]:
         """Of n words min(⌊n/4⌋, max(1, round(share·n))) are drawn; each piece of them is hidden by itself."""
-        view = self._view(features, index, "token" if self.word_truncate else "word", length, self.student)
+        text = padded(features, index, length, self.student.pad, "token_" if self.word_truncate else "word_")
         numbers = np.maximum(take(features, "words", index, length, SPECIAL), 0).astype(np.int64)
         there = np.zeros((len(index), words + 1), bool)
         np.put_along_axis(there, numbers, True, 1)
@@ -147,26 +148,9 @@ class Views:
         order = np.where(there, uniform(draw.seed, draw.purpose + " words", draw.step, keys, words + 1), 2.0)
         rank = order.argsort(1, kind="stable").argsort(1, kind="stable")
         wanted = np.take_along_axis(there & (rank < drawn_words(there.sum(1), self.share)[:, None]), numbers, 1)
-        view["ids"] = self._hidden(view["ids"], wanted, draw, "word", keys)
+        text["ids"] = hidden(self.student, text["ids"], wanted, draw._replace(purpose=draw.purpose + " word"), keys)
         first = take(features, "first", index, words, 0).astype(np.int32)
-        return view | {"drawn": wanted, "first": first}
-
-    def _hidden(self, ids: np.ndarray, wanted: np.ndarray, draw: Draw, purpose: str, keys: np.ndarray) -> np.ndarray:
-        """Of the wanted pieces 80% become the mask, 10% another piece, 10% stay."""
-        length = ids.shape[1]
-        fate = uniform(draw.seed, f"{draw.purpose} {purpose} fate", draw.step, keys, length)
-        drawn = uniform(draw.seed, f"{draw.purpose} {purpose} other", draw.step, keys, length)
-        other = self.student.random_piece(drawn)
-        new = np.where(fate < 0.8, self.student.mask, np.where(fate < 0.9, other, ids))
-        return np.where(wanted, new, ids).astype(np.int32)
-
-    def _view(self, features: Features, index: np.ndarray, name: str, length: int, of: Template) -> dict[str, Any]:
-        own = counts(features, f"{name}_ids", index)
-        return {
-            "ids": take(features, f"{name}_ids", index, length, of.pad),
-            "mask": (np.arange(length) < own[:, None]).astype(np.int32),
-            "types": take(features, f"{name}_types", index, length, 0).astype(np.int32),
-        }
+        return text | {"drawn": wanted, "first": first}
 
     def budget(self, length: int | np.ndarray) -> np.ndarray:
         """Positions whose masked tokens are scored, four deviations above the mean: a number fixed by the length."""
@@ -176,12 +160,7 @@ class Views:
 
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
         """How many masked tokens are found again, by the language of the translation."""
-        cells = {}
-        for i, name in enumerate(features["cells"]):
-            mine = features["cell"] == i
-            right, count = (float(outputs[key][mine].sum()) for key in ("right", "count"))
-            cells[str(name)] = {"accuracy": 100 * right / max(count, 1.0), "n": int(mine.sum())}
-        return Scores(cells, "accuracy", {"right": outputs["right"], "count": outputs["count"]})
+        return found_again(outputs, features)
 
     def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
         return []  # words that were found again tell nothing one by one

@@ -63,10 +63,8 @@ class Features:
     text: np.ndarray  # uint8: all texts in UTF-8, text i from text_splits[i] to text_splits[i + 1]
     text_splits: np.ndarray  # int64 [texts + 1]
     # rows
-    row_keys: np.ndarray  # bytes
     question: np.ndarray  # int32: a text
     context: np.ndarray  # int32: a text
-    question_language: np.ndarray  # bytes
     context_language: np.ndarray  # bytes
     query: np.ndarray  # int32: question pieces kept
     gold: np.ndarray  # int8: EXACT, WIDE, LOST
@@ -75,7 +73,6 @@ class Features:
     # windows
     keys: np.ndarray  # bytes
     row_of: np.ndarray  # int32
-    number: np.ndarray  # int32: among the windows of its row
     first: np.ndarray  # int32: the first piece of the context that it holds
     count: np.ndarray  # int32: how many of them
     best_first: np.ndarray  # int32: the first of those that have their maximum context here
@@ -138,7 +135,7 @@ def features(
     cut_into = np.array([len(one) for one in layouts], np.int32)
     first, count, best_first, best_count = np.concatenate(layouts).T
     row_of = np.repeat(np.arange(len(rows), dtype=np.int32), cut_into)
-    number = np.concatenate([np.arange(n, dtype=np.int32) for n in cut_into])
+    number = np.concatenate([np.arange(n) for n in cut_into])  # among the windows of its row
 
     gold, gold_first, gold_last = _golds(rows, parts, context)
     inside = (gold_first[row_of] >= first) & (gold_last[row_of] < first + count) & (gold[row_of] != LOST)
@@ -149,10 +146,8 @@ def features(
         pieces=parts,
         text=np.frombuffer(b"".join(encoded), np.uint8),
         text_splits=np.cumsum([0, *map(len, encoded)]),
-        row_keys=np.array([row.key for row in rows], "S"),
         question=question,
         context=context,
-        question_language=np.array([row.question_language for row in rows], "S"),
         context_language=np.array([row.context_language for row in rows], "S"),
         query=query,
         gold=gold,
@@ -160,7 +155,6 @@ def features(
         gold_last=gold_last,
         keys=np.array([key_of(rows[r].key, n) for r, n in zip(row_of, number, strict=True)], "S32"),
         row_of=row_of,
-        number=number,
         first=first,
         count=count,
         best_first=best_first,

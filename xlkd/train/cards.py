@@ -61,7 +61,7 @@ class Place(NamedTuple):
 
     def earlier(self, name: str) -> pathlib.Path | None:
         """What an earlier stage exported."""
-        found = [path for path in (self.stage.parent.iterdir() if self.stage else ())]
+        found = self.stage.parent.iterdir() if self.stage else ()
         return next((path / "export" for path in found if re.fullmatch(rf"\d+-{re.escape(name)}", path.name)), None)
 
 

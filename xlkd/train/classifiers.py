@@ -206,5 +206,5 @@ def _digest(folder: pathlib.Path) -> str:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    digest.update(repr(hf.read_architecture(hf.read_json(folder / "config.json"))).encode())
+    digest.update(repr(start.architecture_of(folder)).encode())
     return digest.hexdigest()

@@ -280,5 +280,5 @@ class _Meter:
         left = (self._job.steps - done) * seconds / max(done - self._first, 1)
         speed = f"{self._rows / seconds:.0f} examples/s  {self._tokens / seconds:.0f} tokens/s"
         utilisation = f"  MFU {self._flops / seconds / self._job.peak_flops:.0%}" if self._flops else ""
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name not in ("grad_norm",))
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "grad_norm")
         return f"step {done}/{self._job.steps}  {shown}  {speed}{utilisation}  ETA {duration(left)}"

@@ -53,9 +53,7 @@ class Machine:
         return self.flops * self.efficiency * (self.accelerator.float32 if dtype == "float32" else 1.0)
 
 
-def choose(
-    device: str, chips: int, topology: str, efficiency: float, say: Callable[[str], object] = lambda line: None
-) -> Machine:
+def choose(device: str, chips: int, topology: str, efficiency: float, say: Callable[[str], object]) -> Machine:
     """By the flags of the door; without any, this machine. Before jax is first asked for its devices."""
     if topology:
         return _pod(topology, efficiency, say)

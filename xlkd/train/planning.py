@@ -16,7 +16,6 @@ from xlkd.data.batches import Shape
 from xlkd.data.buckets import edges, saved
 from xlkd.languages import normalise
 from xlkd.methods import Method
-from xlkd.models import hf
 from xlkd.models.encoder import forward_flops
 from xlkd.train import material, start, streams, trimming
 from xlkd.train.machine import Machine
@@ -130,7 +129,7 @@ class Planner:
 
 def _whole(config, made: Material, weights: start.Weights):
     """The plan of all rows: of a streamed corpus the one that reads it by blocks."""
-    if made.known is made.rows:
+    if not made.streamed:
         return made.plan
     plan = streams.blocks(config, made.task, made.rows, made.features, made.plan.edges, weights.architecture)
     plan.close()
@@ -158,7 +157,7 @@ def _data(made: Material, sets: Mapping[str, Any]) -> Record:
     every = [made.features, *(ready.features for ready in sets.values())]
     return {
         "rows": len(made.rows),
-        "windows": len(lengths) if made.known is made.rows else None,
+        "windows": None if made.streamed else len(lengths),
         "tokens": round(float(lengths.sum()) * len(made.rows) / len(made.known)),
         "padding": padding.padding,
         "padding_at_longest": padding.padding_at_longest,
@@ -234,7 +233,4 @@ def _classifiers(config, made: Material, known: Mapping[str, start.Weights]) -> 
 
 
 def _architecture(name: str, known: Mapping[str, start.Weights]):
-    if name in known:
-        return known[name].architecture
-    file = start.locate(name)[0] / "config.json"
-    return hf.read_architecture(hf.read_json(file), file)
+    return known[name].architecture if name in known else start.architecture_of(start.locate(name)[0])

@@ -65,7 +65,7 @@ def train(
     earlier: dict[str, pathlib.Path],
     log: Log,
     signals: Signals,
-    tell: Callable[[], None] = lambda: None,
+    tell: Callable[[], None],
 ) -> None:
     """Train a stage to its end, export it, and mark it done."""
     devices = mesh.build(config.mesh)
@@ -222,14 +222,12 @@ def targets_of(config, data: Material, earlier: dict[str, pathlib.Path], devices
 
     def of(planned):
         index = mesh.own_rows(devices, planned.index)
-        there = index >= 0
-        return {name: np.where(_as(there, value), value[np.maximum(index, 0)], 0) for name, value in held.items()}
+        found = {name: value[np.maximum(index, 0)] for name, value in held.items()}
+        for value in found.values():
+            value[index < 0] = 0
+        return found
 
     return of
-
-
-def _as(rows: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def warn(met: dict[str, Any], log: Log) -> None:

@@ -57,9 +57,7 @@ def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Wei
         return _new(stage.encoder.new, fresh, stage.encoder.dropout)
     else:
         folder, revision = locate(stage.encoder.path, stage.encoder.revision or None)
-    one_encoder(folder)
-    architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
-    return Weights(with_dropout(architecture, stage.encoder.dropout), hf.tokenizer(folder), folder, revision)
+    return _found(folder, revision, stage.encoder.dropout)
 
 
 def one_encoder(folder: pathlib.Path) -> None:
@@ -76,10 +74,7 @@ def other(stage) -> Weights | None:
     """The teacher of another kind than the student, where the config names one."""
     if not stage.teacher.path:
         return None
-    folder, revision = locate(stage.teacher.path, stage.teacher.revision or None)
-    one_encoder(folder)
-    architecture = hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
-    return Weights(architecture, hf.tokenizer(folder), folder, revision)
+    return _found(*locate(stage.teacher.path, stage.teacher.revision or None), dropout=-1)
 
 
 def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
@@ -91,6 +86,11 @@ def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | 
         known = ", ".join(sorted(f"package:{file.parent.name}" for file in PACKAGED.glob("*/config.json")))
         raise UserError("no such encoder in the package", name, f"known: {known or 'none'}")
     return folder, None
+
+
+def architecture_of(folder: pathlib.Path) -> encoders.Architecture:
+    """What fixes the shapes, before any weights are read."""
+    return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
 
 
 def encoder(stage, architecture: encoders.Architecture) -> encoders.Encoder:
@@ -107,6 +107,11 @@ def with_dropout(architecture: encoders.Architecture, rate: float) -> encoders.A
     if rate < 0:
         return architecture
     return dataclasses.replace(architecture, dropout=rate, attention_dropout=rate, classifier_dropout=rate)
+
+
+def _found(folder: pathlib.Path, revision: str | None, dropout: float) -> Weights:
+    one_encoder(folder)
+    return Weights(with_dropout(architecture_of(folder), dropout), hf.tokenizer(folder), folder, revision)
 
 
 def _new(new, folder: pathlib.Path, dropout: float) -> Weights:

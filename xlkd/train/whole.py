@@ -23,7 +23,6 @@ class Whole(NamedTuple):
     architecture: Architecture
     params: dict[str, Any]
     labels: tuple[str, ...]
-    record: dict[str, Any]
 
 
 def save(
@@ -60,7 +59,7 @@ def load(folder: pathlib.Path) -> Whole:
     labels = record["labels"]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise UserError("its labels are no list of names", str(folder / hf.RECORD), "export the model again")
-    return Whole(architecture_of(record, folder / hf.RECORD), params, tuple(labels), record)
+    return Whole(architecture_of(record, folder / hf.RECORD), params, tuple(labels))
 
 
 def architecture_of(record: dict[str, Any], where: pathlib.Path) -> Architecture:
