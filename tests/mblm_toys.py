@@ -34,7 +34,13 @@ def architecture(layers=2, dropout=0.0, **changes) -> encoders.Architecture:
 def stage(languages=("en", "de", "ru"), mesh=None, **method) -> ConfigDict:
     task = {"name": "classify", "labels": LABELS, "languages": languages}
     return ConfigDict(
-        {"seed": 0, "task": task, "method": METHOD | method, "mesh": {"branch": 1} | (mesh or {}), "budget": {"steps": 100}}
+        {
+            "seed": 0,
+            "task": task,
+            "method": METHOD | method,
+            "mesh": {"branch": 1} | (mesh or {}),
+            "budget": {"steps": 100},
+        }
     )
 
 

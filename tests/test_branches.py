@@ -19,13 +19,6 @@ from xlkd.models import encoder as encoders
 ROWS = batch()["text"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def encoder(layers=3, dropout=0.0, **changes):
     return encoders.Encoder(architecture(layers, dropout), **changes)
 

@@ -17,7 +17,7 @@ from xlkd.models import hf
 
 LANGUAGES = ("en", "de", "zh", "ar", "th")
 LENGTH, STRIDE, QUERY, LONGEST, BEST = 384, 128, 64, 30, 20
-pytestmark = [pytest.mark.torch, pytest.mark.shared]
+pytestmark = [pytest.mark.torch, pytest.mark.shared, pytest.mark.usefixtures("optimized")]
 
 
 @pytest.fixture(scope="module")

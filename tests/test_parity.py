@@ -15,6 +15,7 @@ from xlkd.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
 KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"]
+pytestmark = pytest.mark.usefixtures("optimized")
 
 
 @pytest.mark.torch
