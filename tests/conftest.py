@@ -11,24 +11,15 @@ import tempfile
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # toys compile longer than they run; see `optimized`
+# Toys compile longer than they run: so a quarter as long. What needs a user's programs says so (toy_models.OPTIMIZED)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and the runs that tests start inherit it
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="xlkd-compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
-
-
-@pytest.fixture(scope="module")
-def optimized():
-    """Programs as users have them, where encoders are real or the last bits are what is shown."""
-    import jax
-
-    quick = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 @pytest.fixture(scope="session")

@@ -32,11 +32,11 @@ FLAGS = [
 def start(model, workdir, *flags, devices=1, store=None, optimized=False):
     environment = os.environ | {
         "XLKD_CACHE": str(store or model.parent / "cache"),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(not optimized),
         "OMP_NUM_THREADS": "1",
     }
+    environment |= toy_models.OPTIMIZED if optimized else {}
     command = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--config.start={model}", f"--workdir={workdir}", *flags]
     return subprocess.Popen(
         command, env=environment, cwd=toy_models.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -50,7 +50,7 @@ LISTENING = (  # the same door, which says at its end what a run had loaded
 def start(workdir, *flags, devices=1, cache=None, door=DOOR, **options):
     environment = os.environ | {
         "XLKD_CACHE": str(cache or workdir.parent / "cache"),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, *door, *TINY, f"--workdir={workdir}", *flags]

@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 def start(folder, workdir, *flags, devices=1):
     environment = os.environ | {
         "XLKD_CACHE": str(folder / "cache"),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
     }
