@@ -141,7 +141,7 @@ def test_killed_stopped_killed_and_damaged_it_ends_with_the_same_bits(whole, tmp
     """One run: killed near its beginning, stopped by SIGTERM, killed again, its last checkpoint cut in half."""
     cache, folder = whole[0].parent / "cache", tmp_path / "run"
     assert signalled(folder, signal.SIGKILL, 1, cache)[0] == -signal.SIGKILL, "the run must have died"
-    assert not (folder / "results.json").exists()
+    assert not (folder / "stages" / "01-all" / "done").exists()
     code, output = signalled(folder, signal.SIGTERM, 12, cache)
     assert code == 75, output
     assert "SIGTERM: saved at step" in output.splitlines()[-1]
@@ -149,7 +149,7 @@ def test_killed_stopped_killed_and_damaged_it_ends_with_the_same_bits(whole, tmp
     code, output = signalled(folder, signal.SIGKILL, 23, cache)
     assert code == -signal.SIGKILL, "the run must have died"
     assert "restored step" in output
-    assert not (folder / "results.json").exists()
+    assert not (folder / "stages" / "01-all" / "done").exists()
     cut_the_last_checkpoint(folder)
     assert f"is damaged ({VALUES}" in finish(folder, cache=cache)
     assert exported(folder).keys() == exported(whole[0]).keys()
