@@ -19,13 +19,6 @@ from xlkd.models import encoder as encoders
 ROWS = batch()["text"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def encoder(layers=3, dropout=0.0, **changes):
     return encoders.Encoder(architecture(layers, dropout), **changes)
 
@@ -129,7 +122,7 @@ print("the same on", jax.device_count())
 
 
 def test_a_branch_axis_spread_over_devices_is_the_same():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", SHARDED, str(pathlib.Path(__file__).parent)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "the same on 4", done.stderr

@@ -264,7 +264,7 @@ def test_saved_on_one_device_restored_onto_eight(tmp_path):
     checkpoints = Checkpoints(tmp_path, lambda: None)
     checkpoints.save(3, state(3), wait=True)
     checkpoints.close()
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
     code = RESHARDED.format(tests=os.path.dirname(__file__), folder=str(tmp_path))
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

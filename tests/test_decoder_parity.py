@@ -8,6 +8,7 @@ XLKD_PARITY_QUESTIONS=40 asks 200 questions instead of 20.
 import dataclasses
 import os
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,6 +19,14 @@ from xlkd.models import hf
 LANGUAGES = ("en", "de", "zh", "ar", "th")
 LENGTH, STRIDE, QUERY, LONGEST, BEST = 384, 128, 64, 30, 20
 pytestmark = [pytest.mark.torch, pytest.mark.shared]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def optimized():
+    """A real encoder computes longer than it compiles."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,6 @@ FLAGS = [
     "--config.log.every=1",
     "--config.optim.lr=1e-4",
 ]
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +159,7 @@ def start(model, workdir, processes):
     main = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--config.start={model}", f"--workdir={workdir}"]
     environment = os.environ | {
         "XLKD_CACHE": str(workdir.parent / f"cache-{workdir.name}"),
-        "XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
     }

@@ -107,7 +107,7 @@ print("the same on", jax.device_count())
 
 
 def test_bits_are_the_same_under_any_sharding():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", ON_EIGHT], env=environment, capture_output=True, text=True, check=False
     )

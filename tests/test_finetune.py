@@ -188,7 +188,7 @@ def test_a_task_without_a_head_is_refused():
 
 def test_a_classifier_exports_its_labels_and_gives_a_logit_for_each():
     method, variables = classifier()
-    assert method.outputs(variables, labelled_batch([1, 1, 1]))["logits"].shape == (3, 3)
+    assert jax.jit(method.outputs)(variables, labelled_batch([1, 1, 1]))["logits"].shape == (3, 3)
     assert method.exports(variables)[""].labels == ("yes", "no", "perhaps")
 
 

@@ -13,6 +13,9 @@ import time
 import numpy as np
 import pytest
 
+from xlkd import main
+from xlkd.errors import UserError
+
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
     "--config=configs/pretrain.py",
@@ -25,6 +28,7 @@ TINY = [
     "--config.data.retrieval=",
     "--config.data.buckets=2",
     "--config.encoder.dropout=0.1",
+    "--config.encoder.layers_as=scanned",
     "--config.optim.warmup=5",
     "--config.budget.steps=40",
     "--config.save.every=5",
@@ -33,13 +37,23 @@ TINY = [
 ]
 
 
-def start(workdir, *flags, devices=1, cache=None, **options):
+DOOR = ["-m", "xlkd.main"]
+LISTENING = (  # the same door, which says at its end what a run had loaded
+    "import sys\n"
+    "from xlkd import door, main\n"
+    "code = door.run(main.main)\n"
+    "print('loaded:', sorted({'torch', 'tensorflow'} & set(sys.modules)))\n"
+    "sys.exit(code)"
+)
+
+
+def start(workdir, *flags, devices=1, cache=None, door=DOOR, **options):
     environment = os.environ | {
         "XLKD_CACHE": str(cache or workdir.parent / "cache"),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-m", "xlkd.main", *TINY, f"--workdir={workdir}", *flags]
+    command = [sys.executable, *door, *TINY, f"--workdir={workdir}", *flags]
     return subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
     )
@@ -62,6 +76,12 @@ def lines(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / "stages" / "01-all" / "metrics.jsonl").read_text().splitlines()]
 
 
+def changed(workdir) -> int:
+    """When a step was last written: a run that goes on finds lines of the one before it."""
+    file = workdir / "stages" / "01-all" / "metrics.jsonl"
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
 def step_of(workdir) -> int:
     try:
         return lines(workdir)[-1]["step"]
@@ -73,7 +93,7 @@ def step_of(workdir) -> int:
 def whole(tmp_path_factory):
     """An uninterrupted run: its work directory and what it printed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return folder, finish(folder)
+    return folder, finish(folder, door=["-c", LISTENING])
 
 
 def test_a_run_leaves_what_is_promised(whole):
@@ -97,24 +117,6 @@ def test_the_same_command_again_does_nothing_twice(whole):
     assert "compiled" not in output
 
 
-@pytest.mark.parametrize(("kill_at", "damaged"), [(1, False), (23, True)])
-def test_killed_and_started_again_ends_with_the_same_bits(whole, tmp_path, kill_at, damaged):
-    cache = whole[0].parent / "cache"
-    process = start(tmp_path / "run", cache=cache)
-    while step_of(tmp_path / "run") < kill_at and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, "the run must have died"
-    assert not (tmp_path / "run" / "results.json").exists()
-    if damaged:
-        cut_the_last_checkpoint(tmp_path / "run")
-    assert (f"is damaged ({VALUES}" in finish(tmp_path / "run", cache=cache)) == damaged
-    assert exported(tmp_path / "run").keys() == exported(whole[0]).keys()
-    for name, value in exported(whole[0]).items():
-        np.testing.assert_array_equal(exported(tmp_path / "run")[name], value, err_msg=name)
-    assert lines(tmp_path / "run") == lines(whole[0])
-
-
 VALUES = "state/ocdbt.process_0/d/"
 
 
@@ -124,29 +126,48 @@ def cut_the_last_checkpoint(workdir):
     os.truncate(file, file.stat().st_size // 2)
 
 
-def test_sigterm_saves_and_says_so(whole, tmp_path):
-    cache = whole[0].parent / "cache"
-    process = start(tmp_path / "run", cache=cache)
-    while step_of(tmp_path / "run") < 7 and process.poll() is None:
+def signalled(workdir, number, at, cache):
+    """The exit code of a run that got a signal when it had passed a step, and what it said."""
+    before = changed(workdir)
+    process = start(workdir, cache=cache)
+    while (changed(workdir) == before or step_of(workdir) < at) and process.poll() is None:
         time.sleep(0.01)
-    process.terminate()
+    process.send_signal(number)
     output = process.communicate()[0]
-    assert process.returncode == 75, output
+    return process.returncode, output
+
+
+def test_killed_stopped_killed_and_damaged_it_ends_with_the_same_bits(whole, tmp_path):
+    """One run: killed near its beginning, stopped by SIGTERM, killed again, its last checkpoint cut in half."""
+    cache, folder = whole[0].parent / "cache", tmp_path / "run"
+    assert signalled(folder, signal.SIGKILL, 1, cache)[0] == -signal.SIGKILL, "the run must have died"
+    assert not (folder / "stages" / "01-all" / "done").exists()
+    code, output = signalled(folder, signal.SIGTERM, 12, cache)
+    assert code == 75, output
     assert "SIGTERM: saved at step" in output.splitlines()[-1]
-    finish(tmp_path / "run", cache=cache)
+    assert "is damaged" not in output
+    code, output = signalled(folder, signal.SIGKILL, 23, cache)
+    assert code == -signal.SIGKILL, "the run must have died"
+    assert "restored step" in output
+    assert not (folder / "stages" / "01-all" / "done").exists()
+    cut_the_last_checkpoint(folder)
+    assert f"is damaged ({VALUES}" in finish(folder, cache=cache)
+    assert exported(folder).keys() == exported(whole[0]).keys()
     for name, value in exported(whole[0]).items():
-        np.testing.assert_array_equal(exported(tmp_path / "run")[name], value, err_msg=name)
+        np.testing.assert_array_equal(exported(folder)[name], value, err_msg=name)
+    assert lines(folder) == lines(whole[0])
 
 
 def test_eight_devices_see_the_same_batches_and_losses(whole, tmp_path):
-    finish(tmp_path / "run", devices=8, cache=whole[0].parent / "cache")
+    """Nothing is evaluated: what is compared are steps."""
+    finish(tmp_path / "run", "--config.data.eval=", devices=8, cache=whole[0].parent / "cache")
     for a, b in list(zip(lines(whole[0]), lines(tmp_path / "run"), strict=True))[:4]:  # the first 20 steps
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, tmp_path):
     folder = tmp_path / "run"
-    flags = ["--config.optim.lr=1e30", "--config.optim.warmup=0", "--config.optim.clip=0.0"]
+    flags = ["--config.optim.lr=1e30", "--config.optim.warmup=0", "--config.optim.clip=0.0", "--config.data.eval="]
     output = finish(folder, *flags, code=3, cache=whole[0].parent / "cache")
     assert "not finite at step" in output
     assert "examples: " in output
@@ -165,15 +186,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, t
         (["--config.mesh.data=3"], "does not use the 1 devices"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, flags, says):
-    output = finish(tmp_path / "run", *flags, code=2)
-    assert says in output.splitlines()[-1]
-    assert "Traceback" not in output
+def test_bad_input_is_one_line(tmp_path, monkeypatch, flags, says):
+    """In this process: how a door tells it, and with which exit code, is shown where another config is refused."""
+    monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError) as told:
+        main.main([*TINY, f"--workdir={tmp_path / 'run'}", *flags])
+    assert says in str(told.value)
 
 
 def test_a_work_directory_of_another_config_is_refused(whole):
     output = finish(whole[0], "--config.optim.lr=0.5", code=2)
     assert "optim.lr differ" in output.splitlines()[-1]
+    assert "Traceback" not in output
 
 
 def test_help_is_quick():
@@ -184,13 +208,4 @@ def test_help_is_quick():
 
 
 def test_a_run_loads_neither_torch_nor_tensorflow(whole):
-    code = (
-        "import sys; sys.argv = ['main', *sys.argv[1:]]\n"
-        "from xlkd import door, main\n"
-        "assert door.run(main.main) == 0\n"
-        "print('loaded:', sorted({'torch', 'tensorflow'} & set(sys.modules)))"
-    )
-    environment = os.environ | {"XLKD_CACHE": str(whole[0].parent / "cache")}
-    command = [sys.executable, "-c", code, *TINY, f"--workdir={whole[0].parent / 'imports'}", "--config.budget.steps=5"]
-    found = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines()[-1] == "loaded: []"
+    assert "loaded: []" in whole[1].splitlines()

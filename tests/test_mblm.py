@@ -23,13 +23,6 @@ from xlkd.train import state as states
 LEVELS, WEIGHTS = mblm.CHOICES["mix"], mblm.CHOICES["weights"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def value(method, variables, name, of=None, given=None, **options):
     """sum / count of a term."""
     term = terms(method, variables, of or batch(), given or targets(), **options)[name]

@@ -64,8 +64,7 @@ SIZES = [(-1, 1, 1), (2, -1, 2), (2, 2, 2), (-1, -1, 1), (3, 1, 1), (-1, 3, 1), 
 
 @pytest.fixture(scope="module")
 def found():
-    flags = "--xla_force_host_platform_device_count=8"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", f"SIZES = {json.dumps(SIZES)!r}\n{SCRIPT}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

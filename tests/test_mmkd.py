@@ -487,7 +487,7 @@ print(max(float(np.abs(x).max()) for x in moved) > 0)
 
 def test_statistics_are_the_same_on_one_device_and_on_eight():
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_NUM_CPU_DEVICES": "8",
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
     }

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from toy_models import door
 
 from xlkd import parity
 from xlkd.errors import UserError
@@ -49,10 +50,12 @@ def test_a_wrong_layer_shows_in_its_line_and_in_the_gradient(monkeypatch):
 @pytest.mark.torch
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])
-def test_real_encoders_are_within_tolerance(shared, name, capsys):
+def test_real_encoders_are_within_tolerance(shared, name, tmp_path):
+    """Compiled as a user's programs are."""
     pytest.importorskip("torch")
-    assert parity.main([f"--model={shared / 'models' / name}"]) == 0
-    assert "gradient of layers" in capsys.readouterr().out
+    done = door("parity", f"--model={shared / 'models' / name}", cache=tmp_path, optimized=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gradient of layers" in done.stdout
 
 
 def test_not_a_number_is_beyond_every_tolerance(monkeypatch, capsys):

@@ -107,7 +107,6 @@ def start(flags, workdir):
     import sys
 
     environment = os.environ | {"XLKD_CACHE": str(flags[1] / "cache"), "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
     command = [sys.executable, "-m", "xlkd.main", *flags[0], f"--workdir={workdir}", "--config.data.on_bad_row=skip"]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

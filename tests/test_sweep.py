@@ -10,6 +10,9 @@ import sys
 import pytest
 import toy_models
 
+from xlkd import sweep as sweeps
+from xlkd.errors import UserError
+
 FLAGS = [
     "--config=configs/gxlt.py",
     "--config.stages=english,zs,ce",
@@ -64,8 +67,9 @@ def test_the_start_is_trained_once_and_runs_are_compared_as_seeds(model, tmp_pat
         (["--over=seed=1", "--config.controls="], "0 controls"),
     ],
 )
-def test_what_cannot_be_swept_is_one_line(model, tmp_path, flags, says):
-    found = sweep(model, tmp_path / "sweep", *flags)
-    assert (found.returncode, found.stderr.count("\n")) == (2, 1), found.stderr
-    assert says in found.stderr
+def test_what_cannot_be_swept_is_refused(model, tmp_path, monkeypatch, flags, says):
+    monkeypatch.setenv("XLKD_CACHE", str(model.parent / "cache"))
+    with pytest.raises(UserError) as told:
+        sweeps.main([f"--workdir={tmp_path / 'sweep'}", *flags, *FLAGS, f"--config.encoder.path={model}"])
+    assert says in str(told.value)
     assert not (tmp_path / "sweep").exists()

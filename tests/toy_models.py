@@ -44,13 +44,19 @@ def span_model(folder: pathlib.Path, record: dict | None = None, seed: int = 0) 
 RECORD = {"version": 1, "task": {"name": "qa", "max_length": 64, "doc_stride": 24}, "dtype": "float32"}
 
 
-def door(name: str, *flags: str, cache: pathlib.Path, devices: int = 1, **options) -> subprocess.CompletedProcess:
+OPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false", "XLA_FLAGS": ""}  # as users compile; see conftest.py
+
+
+def door(
+    name: str, *flags: str, cache: pathlib.Path, devices: int = 1, optimized: bool = False, **options
+) -> subprocess.CompletedProcess:
     """A door's exit code and what it wrote."""
     environment = os.environ | {
         "XLKD_CACHE": str(cache),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
     }
+    environment |= OPTIMIZED if optimized else {}
     command = [sys.executable, "-m", f"xlkd.{name}", *flags]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, **options)
