@@ -96,7 +96,7 @@ class Teaching:
         seconds = 0.0
         for shape, _, rows in todo:
             if len(rows):
-                one, size = self._timed(shape)
+                one, size = self._timed(shape, rows[:1])
                 count = -(-len(rows) // shape.rows)
                 batches, seconds, bytes_ = batches + count, seconds + count * one, bytes_ + size * len(rows)
         there = sum(len(store) for _, store, _ in todo)
@@ -107,8 +107,8 @@ class Teaching:
             f"about {duration(seconds)} to make and {duration(saved)} saved: each is used {self._teacher.uses:g} times"
         )
 
-    def _timed(self, shape: Shape) -> tuple[float, float]:
-        batch = self._batch(shape, np.full(1, 0))
+    def _timed(self, shape: Shape, row: np.ndarray) -> tuple[float, float]:
+        batch = self._batch(shape, row)
         jax.block_until_ready(self.ask(shape, batch, None))
         start = time.perf_counter()
         found = jax.block_until_ready(self.ask(shape, batch, None))
