@@ -165,7 +165,9 @@ def test_a_member_that_aborts_for_another_reason_keeps_its_trace():
 def test_a_member_hands_signals_on_and_waits(number):
     script = "trap 'sleep 0.3; echo saved; exit 75' TERM INT; echo ready; while :; do sleep 0.05; done"
     command = [LAUNCH / "member.sh", "bash", "-c", script]
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has its children deaf
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     assert process.communicate(timeout=60)[0] == "saved\n"
