@@ -10,8 +10,9 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
+from xlkd import settings
 from xlkd.errors import UserError
-from xlkd.train import run
+from xlkd.train import material, run
 
 
 def config(**changes) -> ConfigDict:
@@ -90,3 +91,16 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --workdir"):
         claim(tmp_path / "file" / "run")
+
+
+def test_a_source_that_is_not_there_is_refused_before_the_first_stage(tmp_path):
+    """The second stage's data is looked for before the first one trains."""
+    (tmp_path / "corpus.de").write_text("")
+    there = f"atlas?split=train+tfds:xquad+moses:{tmp_path / 'corpus'}?languages=de,en+xquad:{tmp_path}"
+    later = {"data": {"train": there, "eval": f"squad:{tmp_path / 'nope.json'}"}}
+    data = {"train": there, "eval": ""}
+    two = config(stages=("one", "two"), data=data, two=later, controls=(), method={"variant": "all"}, start="")
+    material.present(settings.stage(two, "one"))
+    with pytest.raises(UserError, match=r"nope\.json: no such file or folder; look at the path"):
+        run.run(two, tmp_path / "run", ["command"])
+    assert not (tmp_path / "run" / "stages").exists()

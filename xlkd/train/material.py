@@ -134,6 +134,13 @@ def evaluation(config, task: Task, weights: start.Weights, log: Log) -> dict[str
     return ready
 
 
+def present(config) -> None:
+    """Refuse sources that are not there, which is quick, before stages are trained that come first."""
+    for name in ("train", *SETS):
+        if source := config.data.get(name, ""):
+            sources.present(source)
+
+
 def every_row(config) -> Iterator[Any]:
     """What the encoder reads, in training and evaluation."""
     for name, other in ({"train": ""} | SETS).items():

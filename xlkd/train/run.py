@@ -35,7 +35,7 @@ def run(config, workdir: pathlib.Path, command: Sequence[str]) -> None:
         distributed.once("work directory", lambda: stack.enter_context(_claimed(config, workdir)))
         _shared(workdir / ".lock")
         signals = stack.enter_context(Signals())
-        from xlkd.train import runtime, stage
+        from xlkd.train import material, runtime, stage
 
         runtime.prepare()
         log = Log(workdir / "log.txt") if distributed.first() else Log(stream=stack.enter_context(_nowhere()))
@@ -45,8 +45,11 @@ def run(config, workdir: pathlib.Path, command: Sequence[str]) -> None:
         log(f"work directory {workdir}, devices: {runtime.devices()}")
         tell, finished = Telling(workdir, log), {}
         names = settings.stages(config)
-        for number, name in enumerate(names, 1):
-            folder = workdir / "stages" / f"{number:02d}-{name}"
+        folders = [workdir / "stages" / f"{number:02d}-{name}" for number, name in enumerate(names, 1)]
+        for folder, name in zip(folders, names, strict=True):
+            if not (folder / "done").exists():
+                material.present(settings.stage(config, name))
+        for folder, name in zip(folders, names, strict=True):
             if distributed.once(f"{folder} done", (folder / "done").exists):
                 log(f"stage {name}: done before")
             else:

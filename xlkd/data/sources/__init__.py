@@ -8,9 +8,11 @@ A source is one module of this folder. It has `TASKS`, the tasks it can serve, a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import itertools
+import pathlib
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +22,7 @@ from xlkd.errors import UserError, nearest
 from xlkd.languages import normalise
 
 _T = TypeVar("_T")
+_NAMES = ("tfds",)  # sources whose path is a name
 _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
 
 
@@ -148,6 +151,20 @@ def parse(text: str) -> list[Spec]:
         options = tuple(tuple(item.partition("=")[::2]) for item in query.split("&") if item)
         specs.append(Spec(name, path, options))
     return specs
+
+
+def present(text: str) -> None:
+    """Refuse a source that is unknown, or whose path leads nowhere; nothing of it is read."""
+    for spec in parse(text):
+        path = pathlib.Path(spec.path).expanduser()
+        with contextlib.suppress(OSError):  # a reader says what of it cannot be read
+            if spec.path and spec.name not in _NAMES and not (path.exists() or _begun(path)):
+                raise UserError("no such file or folder", str(path), "look at the path")
+
+
+def _begun(prefix: pathlib.Path) -> bool:
+    """Whether names begin so, as those of a parallel corpus in a file a language do."""
+    return prefix.parent.is_dir() and any(one.name.startswith(prefix.name) for one in prefix.parent.iterdir())
 
 
 def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
