@@ -16,6 +16,7 @@ from xlkd.errors import UserError
 from xlkd.models import rows
 from xlkd.models.attention import attend
 from xlkd.models.dropout import dropout
+from xlkd.models.product import product
 
 Params = dict[str, Any]
 
@@ -266,7 +267,7 @@ def _attention(
 
 def dense(params: Params, x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
     """x·kernel + bias in the compute dtype."""
-    return x.astype(dtype) @ params["kernel"].astype(dtype) + params["bias"].astype(dtype)
+    return product(x.astype(dtype), params["kernel"].astype(dtype)) + params["bias"].astype(dtype)
 
 
 def layer_norm(params: Params, x: jax.Array, eps: float) -> jax.Array:

@@ -1,0 +1,41 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Rows times a kernel, its backward pass by what the device has.
+
+XLA's fast kernels for CPU take a product whose left side is summed over its last axis. A kernel's gradient sums over
+rows, so that one of both sides has to be turned first; left alone, XLA folds the turn into a product that only its
+slower kernels know. docs/performance.md has what it costs.
+"""
+
+from __future__ import annotations
+
+import jax
+
+_keep = jax.lax.optimization_barrier  # nothing is folded across it
+
+
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x·kernel over the last axis of x."""
+    return x @ kernel
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _backward(kept: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    rows, change = (each.reshape(-1, each.shape[-1]) for each in (x, above))
+    gradient = jax.lax.platform_dependent(rows, change, cpu=turned, default=lambda x, y: x.T @ y)
+    return jax.lax.dot_general(above, kernel, (((above.ndim - 1,), (1,)), ((), ()))), gradient
+
+
+product.defvjp(_forward, _backward)
+
+
+def turned(x: jax.Array, y: jax.Array) -> jax.Array:
+    """xᵀ·y; the narrower side is turned, being the less to move."""
+    if x.shape[-1] > y.shape[-1]:
+        return _keep(_keep(y.T) @ x).T
+    return _keep(x.T) @ y
