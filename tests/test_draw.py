@@ -4,7 +4,8 @@
 
 import numpy as np
 
-from xlkd.data.draw import row_keys, uniform
+from xlkd.data.draw import names, row_keys, uniform
+from xlkd.rows import key_of
 
 KEYS = np.array([1, 2, 2**63 + 5], np.uint64)
 
@@ -43,3 +44,10 @@ def test_numbers_are_uniform_and_neighbours_know_nothing_of_each_other():
 def test_keys_are_the_first_64_bits():
     assert row_keys(["00000000000000ff" + "a" * 16, "f" * 32]).tolist() == [255, 2**64 - 1]
     assert row_keys([]).dtype == np.uint64
+
+
+def test_examples_are_named_however_features_hold_their_keys():
+    """The message of a loss that is not finite names rows of any task."""
+    whole = key_of("a row")
+    assert names(np.array([whole], "S32")) == [whole]
+    assert names(row_keys([whole])) == [whole[:16]]

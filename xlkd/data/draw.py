@@ -26,6 +26,11 @@ def row_keys(keys: list[str]) -> np.ndarray:
     return np.array([int(key[:16], 16) for key in keys], np.uint64)
 
 
+def names(keys: np.ndarray) -> list[str]:
+    """Keys that features hold, whole ones as bytes or their first 64 bits, as a message names them."""
+    return [key.decode() if isinstance(key, bytes) else f"{key:016x}" for key in keys.tolist()]
+
+
 def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * _M1
     x = (x ^ (x >> np.uint64(27))) * _M2

@@ -23,6 +23,7 @@ from xlkd.errors import UserError
 from xlkd.train import distributed
 
 SUMS = "sums.json"
+NO_LIMIT = 10 * 365 * 86400  # seconds
 
 
 class Checkpoints:
@@ -40,7 +41,9 @@ class Checkpoints:
                 return [c.step in keep for c in checkpoints]
 
         self._folder = folder.resolve()
-        sealed = orbax.options.AsyncOptions(post_finalization_callback=functools.partial(_seal, self._folder))
+        # The clock that the library's limit is read from may jump, and a slow disk is no reason to lose a run
+        seal = functools.partial(_seal, self._folder)
+        sealed = orbax.options.AsyncOptions(timeout_secs=NO_LIMIT, post_finalization_callback=seal)
         self._checkpointer = training.Checkpointer(
             self._folder,
             context=orbax.Context(async_options=sealed),

@@ -14,6 +14,7 @@ import numpy as np
 
 from xlkd.data import cache
 from xlkd.data.batches import PAD, Planned, Shape
+from xlkd.data.draw import names
 from xlkd.data.targets import Targets
 from xlkd.errors import UserError
 from xlkd.tasks import Draw
@@ -139,7 +140,7 @@ class Teaching:
                 inside = self._inside(name, value, few)
                 off = np.abs(np.where(inside, value - np.asarray(fresh[name])[: len(few)], 0)).reshape(len(few), -1)
                 if (off.max(1) > CLOSE * max(1.0, np.abs(value).max())).any():
-                    what = f"the kept target of example {self._keys(few).tolist()[int(off.max(1).argmax())]} is not the"
+                    what = f"the kept target of example {names(self._keys(few))[int(off.max(1).argmax())]} is not the"
                     where, remedy = str(cache.folder()), "empty the cache: python -m xlkd.caches --delete_all"
                     raise UserError(f"{what} teacher's (off by {off.max():.2g})", where, remedy)
 
