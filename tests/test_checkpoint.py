@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is kept, what is lost at a kill (nothing but the save under way), and onto what a state can be restored."""
 
+import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +54,19 @@ def test_a_former_best_goes_when_there_is_a_better_one(tmp_path):
     checkpoints.save(25, state(25), wait=True)
     assert checkpoints.steps() == [20, 25]
     checkpoints.close()
+
+
+def test_a_clock_that_jumps_fails_no_save(tmp_path, monkeypatch):
+    """The library reads its limits from it: with any of them in force a save ends in a TimeoutError."""
+    real, jumps = time.time, itertools.cycle((-86400.0, 0.0, 3600.0, 3e7, -1.0))
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    checkpoints = Checkpoints(tmp_path, lambda: None)
+    for step in (1, 2, 3, 4):
+        checkpoints.save(step, state(step))
+    checkpoints.close()
+    again = Checkpoints(tmp_path, lambda: None)
+    assert again.steps() == [3, 4]
+    again.close()
 
 
 def test_what_is_restored_is_what_was_saved(tmp_path):

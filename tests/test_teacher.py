@@ -183,5 +183,5 @@ def test_the_last_bits_may_differ(by, close):
     if close:
         assert counts(teaching()[1]) == (9, 0)
     else:
-        with pytest.raises(UserError, match="example 0*64 "):
+        with pytest.raises(UserError, match=r"example 0*64 "):
             teaching()

@@ -41,9 +41,12 @@ class Checkpoints:
                 return [c.step in keep for c in checkpoints]
 
         self._folder = folder.resolve()
-        # The clock that the library's limit is read from may jump, and a slow disk is no reason to lose a run
-        seal = functools.partial(_seal, self._folder)
-        sealed = orbax.options.AsyncOptions(timeout_secs=NO_LIMIT, post_finalization_callback=seal)
+        # Its limits are read from a clock that may jump, and a slow disk is no reason to lose a run
+        sealed = orbax.options.AsyncOptions(
+            timeout_secs=NO_LIMIT,
+            create_directories_asynchronously=False,
+            post_finalization_callback=functools.partial(_seal, self._folder),
+        )
         self._checkpointer = training.Checkpointer(
             self._folder,
             context=orbax.Context(async_options=sealed),
