@@ -56,8 +56,15 @@ class Evaluator:
 
 
 def _collect(found: dict, index: np.ndarray, outputs: dict, *, rows: int) -> None:
+    """What is of a token each is as wide as its bucket: 0 beyond it."""
     present = index >= 0
     for name, value in jax.device_get(outputs).items():
-        if name not in found:
-            found[name] = np.zeros((rows, *value.shape[1:]), value.dtype)
-        found[name][index[present]] = value[present]
+        before = found.get(name, np.zeros((rows, *value.shape[1:]), value.dtype))
+        widest = np.maximum(before.shape[1:], value.shape[1:]).astype(int)
+        found[name], new = (
+            np.pad(x, [(0, 0), *((0, to - had) for to, had in zip(widest, x.shape[1:], strict=True))])
+            if (x.shape[1:] != tuple(widest))
+            else x
+            for x in (before, value)
+        )
+        found[name][index[present]] = new[present]
