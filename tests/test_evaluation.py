@@ -15,8 +15,8 @@ from xlkd.configs.base import base
 from xlkd.errors import Stopped
 from xlkd.methods import Method
 from xlkd.tasks.text import ragged, take
-from xlkd.train import evaluation, mesh
-from xlkd.train.evaluation import Evaluator
+from xlkd.train import mesh
+from xlkd.train.evaluation import Evaluator, joined
 
 
 class Toy:
@@ -146,8 +146,7 @@ def test_eight_devices_give_the_same():
 
 
 def test_what_is_of_a_token_each_may_come_from_several_buckets():
-    found = {}
-    for index, width in ((np.array([0, -1]), 3), (np.array([2, 1]), 5), (np.array([3]), 2)):
-        evaluation._collect(found, index, {"x": np.ones((len(index), width))}, rows=4)
+    shapes = ((np.array([0, -1]), 3), (np.array([2, 1]), 5), (np.array([3]), 2))
+    found = joined([(index, {"x": np.ones((len(index), width))}) for index, width in shapes], rows=4)
     assert found["x"].sum(1).tolist() == [3, 5, 5, 2]
     assert found["x"].shape == (4, 5)

@@ -27,14 +27,14 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 def _backward(kept: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     rows, change = (each.reshape(-1, each.shape[-1]) for each in (x, above))
-    gradient = jax.lax.platform_dependent(rows, change, cpu=turned, default=lambda x, y: x.T @ y)
+    gradient = jax.lax.platform_dependent(rows, change, cpu=_turned, default=lambda x, y: x.T @ y)
     return jax.lax.dot_general(above, kernel, (((above.ndim - 1,), (1,)), ((), ()))), gradient
 
 
 product.defvjp(_forward, _backward)
 
 
-def turned(x: jax.Array, y: jax.Array) -> jax.Array:
+def _turned(x: jax.Array, y: jax.Array) -> jax.Array:
     """xᵀ·y; the narrower side is turned, being the less to move."""
     if x.shape[-1] > y.shape[-1]:
         return _keep(_keep(y.T) @ x).T

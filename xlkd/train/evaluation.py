@@ -39,15 +39,13 @@ class Evaluator:
         view = next(iter(lengths))
         chosen = self._buckets if isinstance(self._buckets, tuple) else edges(lengths[view], self._buckets)
         plan = batches.in_order_of_length(lengths, batch=self._batch, edges=chosen)
-        pending, found = [], {}
+        parts: list[tuple[np.ndarray, Any]] = []
         for planned in plan:
             stop()
-            pending.append((planned.index, self._forward(variables, self._place(task, features, planned))))
-            if len(pending) > 1:  # one batch computes while the one before it is read
-                _collect(found, *pending.pop(0), rows=len(lengths[view]))
-        for index, outputs in pending:
-            _collect(found, index, outputs, rows=len(lengths[view]))
-        return found
+            parts.append((planned.index, self._forward(variables, self._place(task, features, planned))))
+            if len(parts) > 1:  # one batch computes while the one before it is read
+                parts[-2] = parts[-2][0], jax.device_get(parts[-2][1])
+        return joined([(index, jax.device_get(outputs)) for index, outputs in parts], len(lengths[view]))
 
     def _place(self, task: Task, features: Features, planned: batches.Planned) -> Any:
         index = meshes.own_rows(self._mesh, planned.index)
@@ -55,16 +53,13 @@ class Evaluator:
         return meshes.place_batch(self._mesh, batch, len(planned.index))
 
 
-def _collect(found: dict, index: np.ndarray, outputs: dict, *, rows: int) -> None:
-    """What is of a token each is as wide as its bucket: 0 beyond it."""
-    present = index >= 0
-    for name, value in jax.device_get(outputs).items():
-        before = found.get(name, np.zeros((rows, *value.shape[1:]), value.dtype))
-        widest = np.maximum(before.shape[1:], value.shape[1:]).astype(int)
-        found[name], new = (
-            np.pad(x, [(0, 0), *((0, to - had) for to, had in zip(widest, x.shape[1:], strict=True))])
-            if (x.shape[1:] != tuple(widest))
-            else x
-            for x in (before, value)
-        )
-        found[name][index[present]] = new[present]
+def joined(parts: list[tuple[np.ndarray, dict[str, np.ndarray]]], rows: int) -> dict[str, np.ndarray]:
+    """Outputs of batches in the order of rows, -1 being none; what is of a token each is 0 beyond its own bucket."""
+    found: dict[str, np.ndarray] = {}
+    for name, first in parts[0][1].items() if parts else ():
+        widest = np.max([outputs[name].shape[1:] for _, outputs in parts], axis=0).astype(int)
+        found[name] = np.zeros((rows, *widest), first.dtype)
+        for index, outputs in parts:
+            value, present = outputs[name], index >= 0
+            found[name][(index[present], *map(slice, value.shape[1:]))] = value[present]
+    return found
