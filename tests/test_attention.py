@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xlkd.models import attention
+from xlkd.models.dropout import dropout
 from xlkd.models.encoder import attention_bias
 
 ROWS, LENGTH, HEADS, WIDTH = 3, 16, 2, 8
@@ -25,16 +26,54 @@ def test_both_forms_give_the_same(arrays):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_both_forms_have_the_same_gradient(arrays):
+def gradient(function, *qkv):
+    above = jax.random.normal(jax.random.key(1), qkv[0].shape)
+    return jax.jit(jax.grad(lambda *qkv: (function(*qkv) * above).sum(), argnums=(0, 1, 2)))(*qkv)
+
+
+@pytest.mark.parametrize("few", [0, attention.FEW], ids=["some heads at a time", "all at once"])
+def test_both_forms_have_the_same_gradient(arrays, monkeypatch, few):
+    monkeypatch.setattr(attention, "FEW", few)
     *qkv, bias = arrays
-    weights = jax.random.normal(jax.random.key(1), qkv[0].shape)
-
-    def gradient(function):
-        return jax.grad(lambda *qkv: (function(*qkv, bias) * weights).sum(), argnums=(0, 1, 2))(*qkv)
-
-    pairs = zip(gradient(attention.attend), gradient(lambda *a: attention.fused(*a, "xla")), strict=True)
-    for ours, theirs in pairs:
+    kernel = gradient(lambda *qkv: attention.fused(*qkv, bias, "xla"), *qkv)
+    for ours, theirs in zip(gradient(lambda *qkv: attention.attend(*qkv, bias), *qkv), kernel, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("few", [0, attention.FEW], ids=["some heads at a time", "all at once"])
+def test_weights_take_the_dropout_of_their_place(arrays, monkeypatch, few):
+    """Values and gradients are those of dropout on the whole array, whichever heads are computed together."""
+    monkeypatch.setattr(attention, "FEW", few)
+    *qkv, bias = arrays
+    key = jax.random.key(5)
+
+    def plain(q, k, v):
+        weights = jax.nn.softmax(jnp.einsum("blhd,bmhd->bhlm", q, k) * WIDTH**-0.5 + bias)
+        return jnp.einsum("bhlm,bmhd->blhd", dropout(weights, 0.3, key, 1, 2), v)
+
+    def ours(*qkv):
+        return attention.attend(*qkv, bias, 0.3, key, 1, 2)
+
+    np.testing.assert_allclose(ours(*qkv), plain(*qkv), atol=1e-5)
+    for found, known in zip(gradient(ours, *qkv), gradient(plain, *qkv), strict=True):
+        np.testing.assert_allclose(found, known, atol=1e-5)
+
+
+def test_nothing_of_length_by_length_is_kept_for_the_backward_pass(arrays):
+    *qkv, bias = arrays
+    _, back = jax.vjp(lambda *qkv: attention.attend(*qkv, bias, 0.3, jax.random.key(5)), *qkv)
+    assert max(x.size for x in jax.tree.leaves(back)) == qkv[0].size < ROWS * HEADS * LENGTH**2
+
+
+@pytest.mark.parametrize(("platform", "products"), [("cpu", 2 * HEADS), ("tpu", 2), ("cuda", 2)])
+def test_a_cpu_takes_some_heads_at_a_time(arrays, monkeypatch, platform, products):
+    monkeypatch.setattr(attention, "FEW", 0)
+    text = jax.jit(lambda *a: attention.attend(*a)).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("dot_general") == products
+
+
+def test_few_scores_are_computed_at_once(arrays):
+    assert jax.jit(lambda *a: attention.attend(*a)).lower(*arrays).as_text().count("dot_general") == 2
 
 
 def test_masked_positions_are_not_looked_at(arrays):
@@ -66,7 +105,7 @@ def test_the_kernel_is_taken_where_it_can_be(arrays, monkeypatch, backend, dtype
     monkeypatch.setattr(attention, "has_kernel", lambda heads, dtype: kernel)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     *qkv, bias = arrays
-    attention.attend(*(x.astype(dtype) for x in qkv), bias, (lambda w: w) if drops else None)
+    attention.attend(*(x.astype(dtype) for x in qkv), bias, 0.1, jax.random.key(0) if drops else None)
     assert called == (["cudnn"] if taken else [])
 
 

@@ -126,6 +126,10 @@ def test_a_row_keeps_its_bits_in_a_longer_batch():
     np.testing.assert_array_equal(drawn(shape=(4, 8, 16)), drawn(shape=(9, 8, 16))[:4])
 
 
+def test_a_stretch_of_an_array_has_the_bits_of_its_place():
+    np.testing.assert_array_equal(bits(KEY, (4, 3, 16), 2, first=5 * 16), bits(KEY, (4, 9, 16), 2)[:, 5:8])
+
+
 def test_keys_of_every_kind_are_read():
     assert (drawn(jax.random.key(0, impl="rbg")) != drawn(jax.random.key(1, impl="rbg"))).mean() > 0.99
 

@@ -257,11 +257,7 @@ def _attention(
     rows, length, D = hidden.shape
     split = (rows, length, architecture.heads, D // architecture.heads)
     q, k, v = (dense(params[name], hidden, dtype).reshape(split) for name in ("query", "key", "value"))
-
-    def drop(weights: jax.Array) -> jax.Array:
-        return dropout(weights, architecture.attention_dropout, key, ATTENTION_WEIGHTS, number)
-
-    context = attend(q, k, v, bias, drop if key is not None and architecture.attention_dropout else None)
+    context = attend(q, k, v, bias, architecture.attention_dropout, key, ATTENTION_WEIGHTS, number)
     return dense(params["output"], context.reshape(rows, length, D), dtype)
 
 

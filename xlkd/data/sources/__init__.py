@@ -4,6 +4,7 @@
 
 A source is one module of this folder. It has `TASKS`, the tasks it can serve, and
 `rows(spec, task, bad)`, which returns a sequence of rows; it knows a file format and nothing else.
+Where what stands after the colon is no path, it says `NAMED = True`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from xlkd.errors import UserError, nearest
 from xlkd.languages import normalise
 
 _T = TypeVar("_T")
-_NAMES = ("tfds",)  # sources whose path is a name
 _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
 
 
@@ -157,8 +157,10 @@ def present(text: str) -> None:
     """Refuse a source that is unknown, or whose path leads nowhere; nothing of it is read."""
     for spec in parse(text):
         path = pathlib.Path(spec.path).expanduser()
+        if not spec.path or getattr(_module(spec), "NAMED", False):
+            continue
         with contextlib.suppress(OSError):  # a reader says what of it cannot be read
-            if spec.path and spec.name not in _NAMES and not (path.exists() or _begun(path)):
+            if not (path.exists() or _begun(path)):
                 raise UserError("no such file or folder", str(path), "look at the path")
 
 

@@ -27,6 +27,7 @@ from xlkd.languages import normalise
 from xlkd.rows import Answer, Labelled, Question
 
 TASKS = ("qa", "classify")
+NAMED = True  # of a dataset, not a path
 
 
 @dataclasses.dataclass(frozen=True)
