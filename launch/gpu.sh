@@ -29,5 +29,4 @@ if [ -z "$dry_run" ]; then
     refuse "JAX finds no GPU" "pip install -e '.[cuda]' into the environment of ${main[0]}"
 fi
 [ -z "$gpus" ] || main=(env "CUDA_VISIBLE_DEVICES=$gpus" "${main[@]}")
-[ -n "$dry_run" ] || cd "$here/.." || exit 2
 do_it exec "${main[@]}"

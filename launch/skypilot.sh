@@ -31,5 +31,5 @@ needs sky "pip install 'skypilot[gcp]', then sky check"
 launch=(sky jobs launch --yes --name "$name" --gpus "$gpus" --env "RUN=$name" --env "BUCKET=$bucket"
   --env "MAIN=$(quoted "${main[@]:3}")")
 [ -z "$spot" ] || launch+=(--use-spot)
-[ -n "$dry_run" ] || cd "$here/.." || exit 2
+do_it cd "$here/.." || exit 2
 do_it "${launch[@]}" launch/skypilot.yaml

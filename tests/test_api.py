@@ -70,6 +70,9 @@ def test_a_classifier_gives_logits_and_labels(folder, tmp_path):
     assert model.outputs(np.ones((2, 5), np.int32), np.ones((2, 5), np.int32))["classifier"].shape == (2, 3)
     with pytest.raises(UserError, match="no head that marks answers"):
         model.answer("who?", "Anna.")
+    hf.save(tmp_path / "nameless", found.architecture, params, tokenizer=folder)
+    nameless = xlkd.load(tmp_path / "nameless")
+    assert nameless.outputs(np.ones((2, 5), np.int32), np.ones((2, 5), np.int32))["classifier"].shape == (2, 3)
 
 
 @pytest.mark.parametrize("record", ['{"version": 2, "task": {}}', '{"version": 1}', "[]", "{"])

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a stage hands on: loaded again it is the same, its card says where it comes from, and it is never half."""
 
+import json
 import os
 import pathlib
 import signal
@@ -18,7 +19,7 @@ from xlkd.methods import Export
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
 from xlkd.models.heads import SpanHead, init_head
-from xlkd.train import cards, export
+from xlkd.train import cards, export, stage, start
 
 SEEN = {"training": ["en"], "selection": [], "teacher": []}
 RESULTS = {
@@ -45,6 +46,19 @@ def write(folder, seed=0, of=None):
     exported, tokenizer = model(seed)
     export.write(folder, exported, tokenizer, config() if of is None else of, RESULTS, SEEN)
     return exported
+
+
+@pytest.mark.parametrize("inner", ["export", "export/de"])
+@pytest.mark.parametrize("key", ["start", "encoder.path"])
+def test_what_a_run_met_goes_with_all_of_its_exports(tmp_path, inner, key):
+    """Whichever key names the folder, and though it be one branch of several."""
+    known = {"seen": SEEN, "contamination": {"eval": {"flagged": 3}}}
+    folder = tmp_path / "run" / "stages" / "01-one" / inner
+    folder.mkdir(parents=True)
+    (tmp_path / "run" / "stages" / "01-one" / "results.json").write_text(json.dumps(known))
+    of = config("configs/finetune.py", f"--config.{key}={folder}")
+    weights = start.Weights(None, None, folder, None)
+    assert stage.begun(of, {}, weights) == known
 
 
 def test_loaded_again_it_is_the_same(tmp_path):

@@ -125,6 +125,16 @@ def test_scores_by_language_and_route(exports, tmp_path, capsys):
     assert as_unknown["routes"] == {"mixture": 24}
 
 
+def test_a_language_that_is_told_leaves_no_features_for_those_of_the_rows(exports, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f"{json.dumps(one | {'language': 'de', 'label': LABELS[0]})}\n" for one in texts()))
+    told = [evaluated(tmp_path / f"{tag}.json", f"--model={exports / 'branches'}", f"--data=jsonl:{file}", f"--language={tag}")
+            for tag in ("und", "de")]  # fmt: skip
+    assert [one["routes"] for one in told] == [{"mixture": 3}, {"de": 3}]
+    cells = [next(iter(next(iter(one["sets"].values()))["cells"].values())) for one in told]
+    assert [cell["route"] for cell in cells] == ["mixture", "de"]
+
+
 def test_labels_by_the_door(exports, ask):
     lines = [texts("de")[0], texts("fr")[0] | {"language": "fr"}, texts("en")[0] | {"second": None}]
     found = ask(lines, f"--model={exports / 'branches'}", "--language=de-CH")

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from xlkd.errors import UserError
+from xlkd.train import mesh
+
 SCRIPT = """
 import json
 import jax, numpy as np
@@ -127,6 +130,12 @@ def test_a_batch_is_spread_over_data_and_fsdp(found):
     assert found["row_shards"] == 4
     assert found["same"]
     assert found["rows"] == ["[0, 3]", "[12, 15]", "[18, 21]", "[6, 9]"]
+
+
+def test_the_axis_of_branches_is_told_and_not_what_is_left():
+    """Branches are padded to it, before a mesh is there."""
+    with pytest.raises(UserError, match="branch=-1 is not possible"):
+        mesh.build({"data": 1, "fsdp": 1, "tensor": 1, "branch": -1})
 
 
 def test_a_batch_that_does_not_divide_is_refused(found):

@@ -432,6 +432,7 @@ def mmkd_weights():
         ({"method.sentence_layers": ("3:1",)}, "no pairs of layers"),
         ({"method.sentence_layers": ("one",)}, "no pairs of layers"),
         ({"method.retrieval_layer": 3}, "no layer 3"),
+        ({"method.alignment_layer": 99}, "no layer 99"),
         ({f"method.{level}": 0.0 for level in NONE}, "give token a weight"),
         ({"method.token": -1.0}, "0 or more"),
     ],

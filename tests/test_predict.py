@@ -118,6 +118,12 @@ def test_each_batch_is_written_before_the_next_is_read(model):
     assert process.wait() == 0
 
 
+def test_a_line_that_names_no_language_has_that_of_the_command():
+    lines = [b'{"text": "a", "language": null}', b'{"text": "b"}', b'{"text": "c", "language": "fr"}']
+    found = predict._lines(lines, None, predict._text, {"language": "de"})
+    assert [one.language for one in found] == ["de", "de", "fr"]
+
+
 def test_one_question_on_the_command_line(model):
     flags = (f"--model={model}", "--question", "who?", "--context=It was Anna who went.")
     done = door("predict", *flags, cache=model.parent / "cache")
@@ -130,6 +136,7 @@ def test_one_question_on_the_command_line(model):
     [
         ([], "no --model"),
         (["--model=a", "--question=b"], "belong together"),
+        (["--model=a", "--second=b"], "--second without --text"),
         (["--model=a", "--n_best=0"], "--n_best=0"),
         (["--model=a", "--contxt=b"], "did you mean --context"),
         (["--model=a", "--on_bad_row=x"], "on_bad_row=x"),

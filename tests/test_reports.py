@@ -238,9 +238,9 @@ def test_an_unfinished_run_shows_what_is_done_and_how_far_it_is(tmp_path):
 def test_controls_that_were_not_asked_for_are_not_to_come(tmp_path):
     grid_run(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    write(tmp_path / "config.json", config | {"method": {"variant": "ce"}, "stages": ["english", "ce", "skd", "zs"],
-                                              "controls": ["ce", "skd", "zs"]})  # fmt: skip
-    assert "zs" not in report(tmp_path)[0]["runs"][0]["stages"]
+    write(tmp_path / "config.json", config | {"method": {"variant": "ce"}, "stages": ["english", "ce", "skd", "zs", "after"],
+                                              "controls": ["ce", "skd", "zs"], "after": {"start": "zs"}})  # fmt: skip
+    assert not {"zs", "after"} & set(report(tmp_path)[0]["runs"][0]["stages"])
 
 
 def test_runs_that_differ_in_seed_only_are_seeds_of_one_system(tmp_path):

@@ -117,6 +117,17 @@ def test_languages_come_from_rows_in_one_language():
     assert sampling.languages_of(rows) == {"a": {"en", "de"}}
 
 
+def test_rows_that_cannot_be_drawn_from_are_named():
+    """TyDiQA's ids stand several times in a file; the first row keeps its place."""
+    rows = [row("a", "en", "en"), row("a", "de", "en"), row("a", "en", "en")]
+    assert sampling.undrawn(rows) == (
+        ("mlqa: a", "question and context in two languages, from which no pair is drawn"),
+        ("mlqa: a", "a second row of this id in en"),
+    )
+    (drawn,) = sampling.crossed(rows, sampling.Drawn((("a", "en", "en"),), 0))
+    assert drawn is rows[0]
+
+
 def test_drawn_examples_are_the_question_of_one_language_over_the_context_of_another():
     rows = [row("a", "en", "en"), row("a", "de", "de"), row("a", "de", "en")]
     examples = (("a", "de", "de"), ("a", "de", "en"), ("a", "en", "de"))

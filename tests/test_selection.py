@@ -66,6 +66,7 @@ def test_the_badge_names_the_languages_that_chose(keep, chosen):
         ({"keep": "first"}, "choose one of last, best"),
         ({"keep": "best", "languages": ("en", "de")}, "labels in zh, which are called zero-shot"),
         ({"keep": "english", "tags": ("de",)}, "finds no rows in en"),
+        ({"keep": "english", "languages": ("de",), "tags": ("en",)}, "keep=english would choose by labels in en"),
     ],
 )
 def test_what_cannot_be_is_refused(given, says):

@@ -91,7 +91,7 @@ def test_a_saved_config_is_the_same_config(tmp_path):
     again = settings.read(str(path))
     assert again == one
     assert again.optim.nested.sizes == (1, 2)
-    assert settings.digest(again) == settings.digest(one)
+    assert settings.digest(settings.plain(again)) == settings.digest(settings.plain(one))
     assert settings.override(again, ["--config.optim.nested.sizes=5"]).optim.nested.sizes == (5,)
 
 
@@ -132,12 +132,24 @@ def test_a_stage_lies_over_the_shared_blocks():
     assert c == config(), "the config itself is left alone"
 
 
+@pytest.mark.parametrize("key", settings.ONE_OR_MORE)
+def test_what_has_to_be_one_or_more(key):
+    """Zero would divide somewhere in the middle of a run."""
+    zero = settings.override(settings.read("configs/finetune.py"), [f"--config.{key}=0"])
+    with pytest.raises(UserError, match=f"config of stage finetune: {key}=0 is not possible"):
+        settings.stage(zero, "finetune")
+
+
+def digest(*flags: str) -> str:
+    return settings.digest(settings.plain(settings.override(config(), list(flags))))
+
+
 def test_the_digest_leaves_out_where_and_how_loudly_a_run_is_run():
-    plain = settings.digest(config())
+    plain = digest()
     for flag in ("mesh.data=4", "log.every=1"):
-        assert settings.digest(settings.override(config(), [f"--config.{flag}"])) == plain
+        assert digest(f"--config.{flag}") == plain
     for flag in ("seed=1", "optim.nested.sizes=2,1", "two.optim.lr=0.1"):
-        assert settings.digest(settings.override(config(), [f"--config.{flag}"])) != plain
+        assert digest(f"--config.{flag}") != plain
 
 
 def test_differences_are_named_by_key():

@@ -111,6 +111,9 @@ def test_labels_from_the_official_file_join_by_row_and_text(tmp_path):
     file = write(tmp_path / "o" / "xnli.test.tsv", *rows, ("en", "contradictory", "c", "d", "", "2", ""))
     joined = read(f"xnli:{tmp_path}?split=test&labels={file}")
     assert triples(joined) == [("a", "b", "neutral"), ("c", "d", "contradiction")]
+    assert not {row.key for row in joined} & {row.key for row in read(f"xnli:{tmp_path}?split=test")}, (
+        "caches go by key"
+    )
     write(file, *rows, ("en", "neutral", "c", "other", "", "2", ""))
     with pytest.raises(UserError, match="other texts than row test:en:1"):
         read(f"xnli:{tmp_path}?split=test&labels={file}")

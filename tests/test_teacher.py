@@ -55,7 +55,7 @@ def forward(weights, batch):
     return {"start": ids, "hidden": jnp.stack([ids, -ids], axis=-1), "pooled": batch["ids"].sum(1)}
 
 
-def teaching(weight=2.0, task="task", tokenizer="t", uses=3.0, kept="auto", evolves=False):
+def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", evolves=False):
     ragged = ("start", "hidden")
     told = Teacher(variables=None, forward=forward, uses=uses, evolves=evolves, ragged=ragged)
     job = types.SimpleNamespace(
@@ -65,7 +65,7 @@ def teaching(weight=2.0, task="task", tokenizer="t", uses=3.0, kept="auto", evol
         task=Task(task),
         features={"keys": np.arange(100, 100 + len(LENGTHS), dtype=np.uint64)},
         teacher_cache=kept,
-        teacher_identity=tokenizer,
+        teacher_dtype=dtype,
         log=Log(),
         seed=0,
     )
@@ -124,7 +124,7 @@ def test_each_target_is_made_once_and_in_shards(monkeypatch):
     assert found.kept(job.plan.at(0))["start"].any()
 
 
-@pytest.mark.parametrize("other", [{"weight": 3.0}, {"task": "longer"}, {"tokenizer": "another"}])
+@pytest.mark.parametrize("other", [{"weight": 3.0}, {"task": "longer"}, {"dtype": "bfloat16"}])
 def test_another_teacher_or_task_finds_nothing(other):
     teaching()
     assert counts(teaching(**other)[1]) == (0, 9)

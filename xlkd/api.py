@@ -174,11 +174,10 @@ class Model:
 
     @functools.cached_property
     def _outputs(self):
-        span, classifier = (
-            heads.SpanHead(self.architecture),
-            heads.ClassifierHead(self.architecture, labels=len(self.labels)),
-        )
-        known = {"span": span, "classifier": classifier}
+        known = {"span": heads.SpanHead(self.architecture)}
+        if "classifier" in self.params:
+            count = self.params["classifier"]["output"]["bias"].shape[-1]
+            known["classifier"] = heads.ClassifierHead(self.architecture, labels=count)
 
         def outputs(params, *batch):
             last = self.encoder.apply({"params": params["encoder"]}, *batch)[-1]

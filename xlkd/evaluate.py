@@ -148,12 +148,14 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
         raise UserError("--predictions are answers to questions", "command line", "give --model for labels")
     from xlkd import api, settings
     from xlkd.languages import UNKNOWN, normalise
+    from xlkd.rows import key_of
     from xlkd.train import material
     from xlkd.train.progress import Log
 
     if tag := given.get("language"):
         tag = tag if tag == UNKNOWN else normalise(tag, "--language")
-        rows = dataclasses.replace(rows, parts=([dataclasses.replace(row, language=tag) for row in rows],))
+        told = [dataclasses.replace(row, language=tag, key=key_of(row.key, tag)) for row in rows]
+        rows = dataclasses.replace(rows, parts=(told,))
     model = api.load(given["model"], given.get("revision", ""))
     chosen = model.task("classify", given)
     labeller, log = api.Labeller(model, chosen, batch=batch), Log(stream=sys.stderr)

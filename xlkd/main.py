@@ -29,13 +29,13 @@ def main(arguments: list[str]) -> None:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     config = settings.override(settings.read(named["config"]), overrides)
     stem = pathlib.Path(named["config"].partition(":")[0]).stem
-    workdir = pathlib.Path(named.get("workdir") or f"runs/{stem}-{settings.digest(config)}")
-    if "://" in str(named.get("workdir")):
-        raise UserError("a work directory lies in a folder", named["workdir"], "launch/README.md: how results reach it")
+    name = named.get("workdir") or f"runs/{stem}-{settings.digest(settings.plain(config))}"
+    if "://" in name:
+        raise UserError("a work directory lies in a folder", name, "launch/README.md: how results reach it")
     with distributed.joined(named):
         from xlkd.train.run import run
 
-        run(config, workdir, ["python", "-m", "xlkd.main", *arguments])
+        run(config, pathlib.Path(name).expanduser(), ["python", "-m", "xlkd.main", *arguments])
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ def main(arguments: list[str]) -> None:
         raise UserError("no --model given", "command line", "give the folder that a run exported")
     if ("question" in given) != ("context" in given):
         raise UserError("--question and --context belong together", "command line", "give both, or JSONL on stdin")
+    if "second" in given and "text" not in given:
+        raise UserError("--second without --text", "command line", "give both, or JSONL on stdin")
     if given.get("task", "qa") not in ("qa", "classify"):
         raise UserError(f"--task={given['task']} is not possible", "command line", "qa and classify are")
     from xlkd.data.sources import Bad
@@ -161,7 +163,8 @@ def _lines(stream: Iterable[bytes], bad, read, default: dict[str, str]) -> Itera
             value = json.loads(line.decode("utf-8-sig"))
             if not isinstance(value, dict):
                 raise UserError("not a JSON object", where)
-            yield read({"id": number} | default | value, where)
+            told = value if value.get("language") else {**value, **default}
+            yield read({"id": number} | told, where)
         except UnicodeDecodeError as error:
             bad(f"not UTF-8 at byte {error.start}", where)
         except (ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from xlkd.errors import UserError, nearest
 
 NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
+ONE_OR_MORE = ("data.batch", "data.buckets", "optim.micro_batches", "eval.batch", "save.every", "log.every")
 TASK_FLAGS = (  # of a task's settings, those that doors take as flags
     "max_length",
     "max_query_length",
@@ -102,9 +103,9 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.copy_and_resolve_references().to_dict()))
 
 
-def digest(config: ConfigDict) -> str:
-    """Eight characters that name a config: runs of different configs get different folders."""
-    kept = {key: value for key, value in plain(config).items() if key not in NEUTRAL}
+def digest(config: Mapping[str, Any]) -> str:
+    """Eight characters that name a plain config: runs of different configs get different folders."""
+    kept = {key: value for key, value in config.items() if key not in NEUTRAL}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -120,11 +121,17 @@ def stages(config: ConfigDict) -> list[str]:
     if wanted != "all" and wanted not in config.controls:
         remedy = nearest(wanted, config.controls, f"known: {', '.join(('all', *config.controls))}")
         raise UserError(f"no variant {wanted!r}", "config.method.variant", remedy)
-    left_out = set() if wanted == "all" else {*config.controls} - {wanted}
-    for name in config.stages:
-        if config.get(name, ConfigDict()).get("start", config.start) in left_out:
+    return wanted_of(plain(config))
+
+
+def wanted_of(config: Mapping[str, Any]) -> list[str]:
+    """The stages of a plain config, without controls that were not asked for and what starts from them."""
+    controls, variant = config.get("controls") or (), (config.get("method") or {}).get("variant", "all")
+    left_out = {*controls} - {variant} if variant in controls else set()
+    for name in config["stages"]:
+        if (config.get(name) or {}).get("start", config.get("start")) in left_out:
             left_out.add(name)
-    return [name for name in config.stages if name not in left_out]
+    return [name for name in config["stages"] if name not in left_out]
 
 
 def stage(config: ConfigDict, name: str) -> ConfigDict:
@@ -132,7 +139,12 @@ def stage(config: ConfigDict, name: str) -> ConfigDict:
     merged = ConfigDict({key: _tuples(value) for key, value in plain(config).items() if key not in config.stages})
     with merged.ignore_type():
         merged.update(config.get(name, ConfigDict()))
-    merged.stage, merged.run = name, digest(config)
+    merged.stage, merged.run = name, digest(plain(config))
+    for key in ONE_OR_MORE:
+        block, inner = key.split(".")
+        value = merged.get(block, ConfigDict()).get(inner, 1)
+        if value < 1:
+            raise UserError(f"{key}={value} is not possible", f"config of stage {name}", "give 1 or more")
     return merged
 
 

@@ -34,23 +34,32 @@ def main(arguments: list[str]) -> None:
     runs = {
         " ".join(combination): config_of(*(f"--config.{one}" for one in combination)) for combination in _all(named)
     }
-    base = pathlib.Path(named["workdir"])
+    base = pathlib.Path(named["workdir"]).expanduser()
     first = config_of()
     shared = [name for name in first.stages if name not in first.controls]
     if not first.controls or len(shared) != 1:
         what = f"{named['config']} has {len(shared)} stages before {len(first.controls)} controls"
         raise UserError(what, "--config", "a sweep needs one stage, and controls that start from it")
+    for key in _keys(named):
+        if key in ("encoder.path", "encoder.revision") or key.startswith(f"{shared[0]}."):
+            what = f"{key} is read by stage {shared[0]} alone, which is trained once for all"
+            raise UserError(what, "--over", "start a run for each value")
     from xlkd import reports
     from xlkd.train.run import run
 
     command = ["python", "-m", "xlkd.sweep", *arguments]
     first.stages, first.controls, first.report.compare = tuple(shared), (), ()
+    first.method.variant = "all"
     run(first, base / "start", command)
     for name, config in runs.items():
         config.start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
         config.stages = tuple(stage for stage in config.stages if stage not in shared)
         run(config, base / name, command)
     reports.write([base / name for name in runs], print, page=base / "report.html", data=base / "results.json")
+
+
+def _keys(named: dict[str, str]) -> list[str]:
+    return [part.partition("=")[0] for part in named["over"].split()]
 
 
 def _all(named: dict[str, str]) -> list[tuple[str, ...]]:

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         done.append(f"{len(kept)} of {pieces} pieces")
     record = folder / hf.RECORD
     hf.save(
-        given["out"],
+        pathlib.Path(given["out"]).expanduser(),
         model.architecture,
         model.params,
         labels=model.labels,
@@ -80,7 +80,7 @@ def lowest(model: Checkpoint, count: int) -> Checkpoint:
 def lines(files: list[str]) -> Iterator[str]:
     for name in files:
         try:
-            with pathlib.Path(name).open(encoding="utf-8", newline="\n") as file:
+            with pathlib.Path(name).expanduser().open(encoding="utf-8", newline="\n") as file:
                 yield from (line.rstrip("\r\n") for line in file)
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror}", name, "give a text file") from error

@@ -23,10 +23,26 @@ class Drawn:
 def languages_of(rows: Iterable[Question]) -> dict[str, set[str]]:
     """For each question id the languages in which it and its context exist: those of the rows in one language."""
     found: dict[str, set[str]] = {}
-    for row in rows:
-        if row.question_language == row.context_language:
-            found.setdefault(row.id, set()).add(row.context_language)
+    for id_, language in _held(rows)[0]:
+        found.setdefault(id_, set()).add(language)
     return found
+
+
+def undrawn(rows: Iterable[Question]) -> tuple[tuple[str, str], ...]:
+    """Rows that no pair is drawn from, each with the reason."""
+    return _held(rows)[1]
+
+
+def _held(rows: Iterable[Question]) -> tuple[dict[tuple[str, str], Question], tuple[tuple[str, str], ...]]:
+    """Rows by id and language, and those that have no such place for themselves."""
+    found: dict[tuple[str, str], Question] = {}
+    left = []
+    for row in rows:
+        if row.question_language != row.context_language:
+            left.append((f"{row.set}: {row.id}", "question and context in two languages, from which no pair is drawn"))
+        elif found.setdefault((row.id, row.context_language), row) is not row:
+            left.append((f"{row.set}: {row.id}", f"a second row of this id in {row.context_language}"))
+    return found, tuple(left)
 
 
 def ntl(available: Mapping[str, Collection[str]], *, n: int, pivot: str = "en", seed: int = 0, epoch: int = 0) -> Drawn:
@@ -66,7 +82,7 @@ def joined(draws: Iterable[Drawn]) -> Drawn:
 
 def crossed(rows: Iterable[Question], drawn: Drawn) -> list[Question]:
     """The drawn examples as rows: the question of one language over the paragraph and answers of another."""
-    held = {(row.id, row.context_language): row for row in rows if row.question_language == row.context_language}
+    held, _ = _held(rows)
     return [_joined(held[id_, asked], held[id_, told]) for id_, asked, told in drawn.examples]
 
 

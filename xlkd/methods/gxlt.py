@@ -76,6 +76,11 @@ def check(stage) -> None:
         raise UserError(what, "config.data.redraw", "set redraw=never")
     if m.temperature <= 0:
         raise UserError(f"temperature={m.temperature} is not possible", "config.method", "give a number above 0")
+    for name in ("generation_epochs", "k"):
+        if m[name] < 1:
+            raise UserError(f"{name}={m[name]} is not possible", "config.method", "give 1 or more")
+    if len(m.window) != 2:
+        raise UserError(f"window={tuple(m.window)} is not possible", "config.method", "give two, as (-5,5)")
 
 
 def _factor(m, batch, targets, mask: jax.Array) -> jax.Array:

@@ -246,8 +246,9 @@ def check(stage, architecture: Architecture, teacher: Encoder | None) -> None:
     for name in ("bn_group", "structure_group"):
         if m[name] < 0 or m[name] == 1:
             raise refusal(f"{name}={m[name]} is not possible", f"method.{name}", "0 for all rows, or 2 and more")
-    if not -architecture.layers <= m.retrieval_layer <= architecture.layers:
-        raise refusal(f"no layer {m.retrieval_layer}", "method.retrieval_layer", "0: embeddings, -1: the last")
+    for name in ("retrieval_layer", "alignment_layer"):
+        if not -architecture.layers <= m[name] <= architecture.layers:
+            raise refusal(f"no layer {m[name]}", f"method.{name}", "0: embeddings, -1: the last")
     for name in ("word_temperature", "structure_temperature"):
         if m[name] <= 0:
             raise refusal(f"{name}={m[name]} is not possible", f"method.{name}", "more than 0")

@@ -17,8 +17,8 @@ _BROUGHT: dict[tuple[str, str | None], Resolved] = {}  # all stages of a run beg
 
 def resolve(name: str, revision: str | None = None) -> Resolved:
     """A local directory as it is, or a model of the hub brought here: (directory, commit of the hub or None)."""
-    if pathlib.Path(name).is_dir():
-        return pathlib.Path(name), None
+    if (folder := pathlib.Path(name).expanduser()).is_dir():
+        return folder, None
     if (name, revision) not in _BROUGHT:
         _BROUGHT[name, revision] = _ask(name, revision)
     return _BROUGHT[name, revision]
@@ -26,8 +26,8 @@ def resolve(name: str, revision: str | None = None) -> Resolved:
 
 def brought(name: str, revision: str | None = None) -> tuple[pathlib.Path | None, str | None]:
     """What `resolve` gave before, or a local directory; nothing is asked of the hub."""
-    if pathlib.Path(name).is_dir():
-        return pathlib.Path(name), None
+    if (folder := pathlib.Path(name).expanduser()).is_dir():
+        return folder, None
     return _BROUGHT.get((name, revision), (None, None))
 
 

@@ -5,18 +5,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import re
 import time
-from collections.abc import Mapping
 from typing import Any
 
+from xlkd import settings
 from xlkd.errors import UserError
 
 DONE, UNFINISHED, TO_COME = "done", "unfinished", "to come"
-NEUTRAL = ("mesh", "log", "report")  # blocks that change no number of a run
 
 Record = dict[str, Any]
 
@@ -87,12 +85,13 @@ class Run:
 
     def identity(self) -> str:
         """The same for two runs that differ in their seed only."""
-        return json.dumps({k: v for k, v in self.config.items() if k not in (*NEUTRAL, "seed")}, sort_keys=True)
+        return json.dumps(
+            {k: v for k, v in self.config.items() if k not in (*settings.NEUTRAL, "seed")}, sort_keys=True
+        )
 
     def digest(self) -> str:
         """The eight characters that name the config."""
-        kept = {key: value for key, value in self.config.items() if key not in NEUTRAL}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+        return settings.digest(self.config)
 
     def texts(self) -> dict[str, list[Record]]:
         """By set the sampled questions with their texts."""
@@ -113,16 +112,9 @@ def read(folder: pathlib.Path) -> Run:
     for path in _found(folder, "stages/*"):
         if named := re.fullmatch(r"\d+-(.+)", path.name):
             folders[named[1]] = path
-    stages = [_stage(name, folders.get(name), config) for name in _wanted(config, folders)]
+    wanted = settings.wanted_of(config)
+    stages = [_stage(n, folders.get(n), config) for n in config["stages"] if n in wanted or n in folders]
     return Run(folder, config, environment, tuple(stages))
-
-
-def _wanted(config: Record, folders: Mapping[str, pathlib.Path]) -> list[str]:
-    """The stages of the config in their order, without controls that were not asked for."""
-    variant = (config.get("method") or {}).get("variant", "all")
-    controls = config.get("controls") or ()
-    skipped = {name for name in controls if variant in controls and name != variant}
-    return [name for name in config["stages"] if name not in skipped or name in folders]
 
 
 def _stage(name: str, folder: pathlib.Path | None, config: Record) -> Stage:

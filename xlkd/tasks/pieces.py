@@ -79,7 +79,7 @@ def join(parts: Sequence[Pieces]) -> Pieces:
 def frame(tokenizer) -> Frame:
     """Read off from a probe: the tokenizer's own way of joining a pair, whatever its class is called."""
     if tokenizer.pad_token_id is None:
-        raise UserError("the tokenizer has no padding token", str(tokenizer.name_or_path), "name one in its config")
+        raise UserError("the tokenizer has no padding token", remedy="name one in its tokenizer_config.json")
     probe = _plain(tokenizer).encode("a", "a")
     part = np.array([-1 if sequence is None else sequence for sequence in probe.sequence_ids])
     a, b = np.flatnonzero(part == 0), np.flatnonzero(part == 1)

@@ -69,7 +69,7 @@ def card(config, told: Mapping[str, Any], seen: Mapping[str, Sequence[str]], exp
     """All of it; `told` are the stage's scores by set, `seen` the languages whose labels came in, by way."""
     base = base_of(config, place)
     parts = [
-        _head(base, exported),
+        _keys("sentence-transformers" if exported.pooling else "transformers", base),
         _title(config, exported),
         _origins(config, base, place),
         _seen(seen),
@@ -162,10 +162,6 @@ def version() -> str:
         return importlib.metadata.version("xlkd")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _head(base: Origin, exported: Export) -> list[str]:
-    return _keys("sentence-transformers" if exported.pooling else "transformers", base)
 
 
 def _keys(library: str, base: Origin) -> list[str]:

@@ -51,7 +51,7 @@ class Job:
     peak_flops: float
     targets: Callable[[Planned], Any] | None = None  # of teachers that were asked before the first step
     teacher_cache: str = "auto"  # or off
-    teacher_identity: str = ""  # what the teacher reads: its tokenizer, the type of its numbers
+    teacher_dtype: str = "float32"  # of its computation
 
 
 def train(job: Job, signals: Signals) -> tuple[states.State, float]:

@@ -72,7 +72,10 @@ def training_rows(config, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
     every = sampling.joined(draws)
     place = {example: i for i, example in enumerate(every.examples)}
     epochs = [np.array([place[example] for example in drawn.examples]) for drawn in draws]
-    return sources.Rows((sampling.crossed(rows, every),), rows.dropped), epochs if again else []
+    undrawn = sampling.undrawn(rows)
+    if undrawn:
+        log(f"warning: {len(undrawn)} rows have no part in the draw; data_report.json names them")
+    return sources.Rows((sampling.crossed(rows, every),), (*rows.dropped, *undrawn)), epochs if again else []
 
 
 def windows_of(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:

@@ -41,6 +41,8 @@ def build(config, devices: Sequence[Any] | None = None) -> Mesh:
         raise UserError("only one axis can be -1", "config.mesh")
     if any(size < 1 and size != -1 for size in sizes):
         raise UserError("a size is neither -1 nor 1 or more", "config.mesh")
+    if config["branch"] == -1:
+        raise UserError("branch=-1 is not possible", "config.mesh", "say how many, and set another axis to -1")
     known = math.prod(size for size in sizes if size != -1)
     sizes = [count // known if size == -1 else size for size in sizes]
     if math.prod(sizes) != count:

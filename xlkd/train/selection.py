@@ -59,7 +59,7 @@ def rule(config, sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
     named = set(config.task.get("languages", ()))
     unseen = {tag for row in looked_at for tag in _of(row)} - named
     if named and unseen:
-        what = f"keep=best would choose by labels in {', '.join(sorted(unseen))}, which are called zero-shot"
+        what = f"keep={name} would choose by labels in {', '.join(sorted(unseen))}, which are called zero-shot"
         raise UserError(what, "config.eval.keep", "choose supervised, english or last")
     return found
 

@@ -60,7 +60,7 @@ class Sets:
     def _draw(self, step: int, name: str, task: Parallel, outputs: Any, rows: sources.Rows) -> None:
         """Before the first step, and after the last on the same axes."""
         before = self._folder.parent / "report" / f"{name}-before.json"
-        within = axes_of(json.loads(before.read_text())) if step and before.exists() else None
+        within = axes_of(json.loads(before.read_text(encoding="utf-8"))) if step and before.exists() else None
         before.parent.mkdir(parents=True, exist_ok=True)
         title = f"sentence vectors after {step} steps" if step else "sentence vectors before"
         file = before.with_name(f"{name}-after.json") if step else before
@@ -84,7 +84,9 @@ class Sets:
 
     def of(self, step: int) -> dict[str, Any]:
         """What was written for a step, by set."""
-        return {name: json.loads((self._folder / f"{step}-{name}.json").read_text()) for name in self._ready}
+        return {
+            name: json.loads((self._folder / f"{step}-{name}.json").read_text(encoding="utf-8")) for name in self._ready
+        }
 
     def changes(self, step: int) -> list[str]:
         """A line a set that was also evaluated before the first step."""
@@ -92,7 +94,7 @@ class Sets:
         for name, after in self.of(step).items():
             before = self._folder / f"0-{name}.json"
             if step and before.exists():
-                was = json.loads(before.read_text())
+                was = json.loads(before.read_text(encoding="utf-8"))
                 lines.append(f"{name}, before and after: {after['main']} {was['mean']:.1f} → {after['mean']:.1f}")
         return lines
 

@@ -20,6 +20,7 @@ from xlkd.methods import Method, Start, Variables
 from xlkd.models import hf
 from xlkd.models.encoder import Encoder
 from xlkd.train import (
+    cards,
     distributed,
     export,
     loop,
@@ -103,7 +104,7 @@ def train(
         peak_flops=runtime.peak_flops(),
         targets=targets_of(config, stage.data, earlier, devices, log),
         teacher_cache=config.teacher.cache,
-        teacher_identity=f"{(stage.other or stage.weights).tokenizer.name_or_path} {config.encoder.dtype}",
+        teacher_dtype=config.encoder.dtype,
     )
     try:
         state, seconds = loop.train(job, signals)
@@ -206,8 +207,9 @@ def begun(config, earlier: dict[str, pathlib.Path], weights: start.Weights) -> d
     """What is known of the training before this stage: of an earlier stage all, of a folder what its record says."""
     if config.start in earlier:
         return json.loads((earlier[config.start].parent / "results.json").read_text(encoding="utf-8"))
-    if config.start != "encoder" and (path := pathlib.Path(config.start).expanduser().parent / "results.json").exists():
-        return hf.read_json(path)  # the export of another run of ours
+    place = cards.Place.of(weights.folder).stage if weights.folder else None
+    if place and (place / "results.json").exists():
+        return hf.read_json(place / "results.json")  # the export of another run of ours
     record = weights.folder / hf.RECORD if weights.folder else None
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
 

@@ -178,4 +178,4 @@ class Teaching:
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(distributed.on_host(leaf)).tobytes())
         mesh = self._job.mesh
-        return [digest.hexdigest(), self._job.task.identity(), self._job.teacher_identity, jax.__version__, str(mesh)]
+        return [digest.hexdigest(), self._job.task.identity(), self._job.teacher_dtype, jax.__version__, str(mesh)]

@@ -66,7 +66,7 @@ def architecture_of(record: dict[str, Any], where: pathlib.Path) -> Architecture
     """As it was recorded."""
     try:
         found = Architecture(**record["architecture"])
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"names no architecture ({error})", str(where), "export the model again") from error
     layout.check(found, {}, str(where))
     return found
