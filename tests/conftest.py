@@ -30,6 +30,15 @@ def shared() -> pathlib.Path:
     return SHARED
 
 
+@pytest.fixture
+def float64():
+    """Golden numbers of losses were computed so."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data(shared, tmp_path_factory) -> pathlib.Path:
     """The real data sets, unpacked once."""

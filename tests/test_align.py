@@ -14,14 +14,10 @@ import pytest
 from xlkd.losses import align
 from xlkd.losses.terms import Term, mean, total
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "losses_align.json").read_text())
 WORD, HEADS = GOLDEN["word"], GOLDEN["heads"]
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
 
 
 def close(a, b, atol=1e-6):

@@ -13,18 +13,14 @@ import pytest
 from xlkd.losses import distill, span
 from xlkd.losses.terms import mean, over, total
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "losses_span.json").read_text())
 INPUTS = GOLDEN["inputs"]
 ALL = np.ones((4, 24), bool)
 MASK = np.array(INPUTS["position_mask"], bool)
 ROWS = np.ones(4, bool)
 DIRECTIONS = {"fw": "forward", "rv": "reverse", "sym": "symmetric"}
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
 
 
 def logits(who):

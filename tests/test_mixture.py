@@ -9,15 +9,11 @@ import pytest
 
 from xlkd.losses import distill, mixture
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 TEACHER = [[2.0, 0.0, -1.0]]
 BRANCHES = [[[1.0, 0.5, -0.5]], [[0.0, 1.0, 0.0]], [[1.5, -0.5, 0.0]]]  # the first is the row's own
 OWN = [0]
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
 
 
 def log_weights(kind, allowed, alpha=1.0):

@@ -39,12 +39,6 @@ class Given:
         return (0 * states, states)
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def config(variant="", **method):
     c = settings.read(f"configs/mmkd.py{':' + variant if variant else ''}")
     c = settings.stage(c, "full")

@@ -13,14 +13,10 @@ import pytest
 from xlkd.losses import span
 from xlkd.losses.terms import Term, mean, total
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "losses_span.json").read_text())
 INPUTS = GOLDEN["inputs"]
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
 
 
 def logits(who="student", rows=slice(None)):
