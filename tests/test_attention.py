@@ -72,8 +72,10 @@ def test_a_cpu_takes_some_heads_at_a_time(arrays, monkeypatch, platform, product
     assert text.count("dot_general") == products
 
 
-def test_few_scores_are_computed_at_once(arrays):
-    assert jax.jit(lambda *a: attention.attend(*a)).lower(*arrays).as_text().count("dot_general") == 2
+@pytest.mark.parametrize(("more", "products"), [(0, 2 * HEADS), (1, 2)])
+def test_few_scores_are_computed_at_once(arrays, monkeypatch, more, products):
+    monkeypatch.setattr(attention, "FEW", ROWS * HEADS * LENGTH**2 + more)
+    assert jax.jit(lambda *a: attention.attend(*a)).lower(*arrays).as_text().count("dot_general") == products
 
 
 def test_masked_positions_are_not_looked_at(arrays):
@@ -102,7 +104,7 @@ def test_the_kernel_is_taken_where_it_can_be(arrays, monkeypatch, backend, dtype
         return q
 
     monkeypatch.setattr(attention, "fused", fused)
-    monkeypatch.setattr(attention, "has_kernel", lambda heads, dtype: kernel)
+    monkeypatch.setattr(attention, "has_kernel", lambda heads, name: kernel and (heads, name) == ((HEADS, WIDTH), dtype))
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     *qkv, bias = arrays
     attention.attend(*(x.astype(dtype) for x in qkv), bias, 0.1, jax.random.key(0) if drops else None)
