@@ -104,7 +104,9 @@ def test_the_kernel_is_taken_where_it_can_be(arrays, monkeypatch, backend, dtype
         return q
 
     monkeypatch.setattr(attention, "fused", fused)
-    monkeypatch.setattr(attention, "has_kernel", lambda heads, name: kernel and (heads, name) == ((HEADS, WIDTH), dtype))
+    monkeypatch.setattr(
+        attention, "has_kernel", lambda heads, name: kernel and (heads, name) == ((HEADS, WIDTH), dtype)
+    )
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     *qkv, bias = arrays
     attention.attend(*(x.astype(dtype) for x in qkv), bias, 0.1, jax.random.key(0) if drops else None)
