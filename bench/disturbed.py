@@ -248,7 +248,7 @@ def end(run: Run) -> dict[str, str]:
 def _values(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
     import jax
     import numpy as np
-    from orbax.checkpoint.experimental import v1 as orbax
+    from orbax.checkpoint import v1 as orbax
 
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # of several processes, their devices are not here
     saved = orbax.checkpointables_metadata(folder).metadata["state"]

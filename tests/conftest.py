@@ -6,20 +6,39 @@ import atexit
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import pytest
 
+
+def supported_xla_flags(flags: tuple[str, ...]) -> str:
+    """Returns those of the flags that this XLA knows, asked in processes of their own: an unknown one aborts."""
+
+    def start_jax(given: str) -> bool:
+        command = [sys.executable, "-c", "import jax; jax.devices()"]
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": given}
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+    every = " ".join(flags)
+    return every if start_jax(every) else " ".join(flag for flag in flags if start_jax(flag))
+
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Toys compile longer than they run: so a quarter as long. What needs a user's programs says so (toy_models.OPTIMIZED)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
-os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what their controller found
+    os.environ["XLA_FLAGS"] = supported_xla_flags(
+        ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+    )
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and the runs that tests start inherit it
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="xlkd-compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+PROJECT = pathlib.Path(__file__).resolve().parents[1]
+SHARED = PROJECT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +61,6 @@ def float64():
 @pytest.fixture(scope="session")
 def shared_data(shared, tmp_path_factory) -> pathlib.Path:
     """The real data sets, unpacked once."""
-    import subprocess
-
     target = tmp_path_factory.mktemp("shared_data")
     subprocess.run([str(shared / "data" / "unpack.sh"), str(target)], check=True, capture_output=True)
     return target

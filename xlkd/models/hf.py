@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import logging
 import operator
 import os
 import pathlib
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xlkd.compat import import_tokenizer_class
 from xlkd.errors import UserError
 from xlkd.models import layout
 from xlkd.models.encoder import Architecture, Params
@@ -310,9 +310,7 @@ def tokenizer(path: str | os.PathLike[str], spec: dict[str, Any] | None = None) 
 
     `spec` stands in for tokenizer.json, as `vocab.trim` gives it.
     """
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # else: "PyTorch was not found"
-    from transformers import PreTrainedTokenizerFast
-
+    tokenizer_class = import_tokenizer_class()
     path = pathlib.Path(path)
     config = _optional_json(path / "tokenizer_config.json")
     backend = _backend(path, config, spec)
@@ -326,7 +324,7 @@ def tokenizer(path: str | os.PathLike[str], spec: dict[str, Any] | None = None) 
     special_names = ("bos_token", "cls_token", "eos_token", "sep_token", "pad_token", "unk_token", "mask_token")
     options |= {name: _special(specials[name], name, path) for name in special_names if specials.get(name)}
     try:
-        return PreTrainedTokenizerFast(tokenizer_object=backend, **options)
+        return tokenizer_class(tokenizer_object=backend, **options)
     except Exception as error:  # a special that no tokenizer can take
         where = str(path / "tokenizer_config.json")
         raise UserError(f"unreadable ({error})", where, "copy or download the file again") from error

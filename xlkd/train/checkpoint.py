@@ -32,8 +32,7 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, best: Callable[[], int | None]) -> None:
         # Orbax takes no relative path, tells of every step at INFO, and of what it raises a dozen times at ERROR.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        from orbax.checkpoint.experimental import v1 as orbax
-        from orbax.checkpoint.experimental.v1 import training
+        from orbax.checkpoint import v1 as orbax
 
         class BestAndLast:
             def should_preserve(self, checkpoints, *, context):
@@ -47,7 +46,7 @@ class Checkpoints:
             create_directories_asynchronously=False,
             post_finalization_callback=functools.partial(_seal, self._folder),
         )
-        self._checkpointer = training.Checkpointer(
+        self._checkpointer = orbax.training.Checkpointer(
             self._folder,
             context=orbax.Context(async_options=sealed),
             preservation_policy=BestAndLast(),

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from xlkd.compat import coordination_state, detect_cluster
 from xlkd.errors import STOPPED, Stopped, UserError
 
 if TYPE_CHECKING:
@@ -63,20 +64,20 @@ def joined(given: Mapping[str, str]) -> Iterator[None]:
 
 def several() -> bool:
     """Whether this run has more than one process; jax is not imported to know it."""
-    state = _state()
+    state = coordination_state()
     return state is not None and state.client is not None and state.num_processes > 1
 
 
 def first() -> bool:
     """Whether this process writes the files and speaks."""
-    return not several() or _state().process_id == 0
+    return not several() or coordination_state().process_id == 0
 
 
 def once(name: str, function: Callable[[], Any]) -> Any:
     """What the first process gets from `function` (JSON, or its UserError), at all of them."""
     if not several():
         return function()
-    client, key = _state().client, f"xlkd/{next(_TURN)}/{name}"
+    client, key = coordination_state().client, f"xlkd/{next(_TURN)}/{name}"
     if first():
         try:
             found = {"value": function()}
@@ -94,7 +95,7 @@ def once(name: str, function: Callable[[], Any]) -> Any:
 def together(name: str) -> None:
     """Nobody goes on before all are here."""
     if several():
-        _state().client.wait_at_barrier(f"xlkd/{next(_TURN)}/{name}", PATIENCE * 1000)
+        coordination_state().client.wait_at_barrier(f"xlkd/{next(_TURN)}/{name}", PATIENCE * 1000)
 
 
 def anywhere(flags: np.ndarray) -> np.ndarray:
@@ -121,12 +122,6 @@ def on_host(tree: Any) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def _state() -> Any:
-    """jax's own record; public functions tell of it only after they asked for devices, or not at all."""
-    module = sys.modules.get("jax._src.distributed")
-    return module.global_state if module else None
-
-
 def _flags(given: Mapping[str, str]) -> tuple[str, int, int]:
     missing = [name for name in FLAGS if name not in given]
     example = "--coordinator=HOST:PORT --processes=4 --process=0"
@@ -149,12 +144,8 @@ def _detected(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
     kind = kind_of(environment)
     if kind is None:
         return None
-    from jax._src.clusters import ClusterEnv
-
-    coordinator, processes, process, _ = ClusterEnv.auto_detect_unset_distributed_params(
-        None, None, None, None, kind, COME
-    )
-    return (coordinator, processes, process) if processes and processes > 1 else None
+    place = detect_cluster(kind, COME)
+    return (place.coordinator, place.processes, place.process) if (place.processes or 1) > 1 else None
 
 
 def kind_of(environment: Mapping[str, str]) -> str | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
+from xlkd.compat import import_event_files
 from xlkd.errors import visible
 from xlkd.train import distributed
 
@@ -160,37 +161,22 @@ class _Board:
     """
 
     def __init__(self, folder: pathlib.Path, step: int) -> None:
-        writer, self._events, self._scalar = _tensorboard()
+        self._files = import_event_files()
         folder.mkdir(exist_ok=True)
-        self._writer = writer(str(folder / "events"))
-        self._add(step, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
+        self._writer = self._files.writer(str(folder / "events"))
+        log = self._files.events.SessionLog
+        self._add(step, session_log=log(status=log.START))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         for name, value in values.items():
-            self._add(step, summary=self._scalar(name, value))
+            self._add(step, summary=self._files.scalar(name, value))
         self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
 
     def _add(self, step: int, **what: Any) -> None:
-        self._writer.write_event(self._events.Event(step=step, wall_time=time.time(), **what))
-
-
-def _tensorboard():
-    """tensorboardX imports PyTorch where it is installed, two seconds for nothing: for so long it is hidden."""
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # pyrefly: ignore
-    try:
-        from tensorboardX import summary
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-
-        return EventsWriter, event_pb2, summary.scalar
-    finally:
-        if hidden:
-            del sys.modules["torch"]
+        self._writer.write_event(self._files.events.Event(step=step, wall_time=time.time(), **what))
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import time
 
@@ -21,7 +20,6 @@ def prepare() -> None:
     named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     jax.config.update("jax_compilation_cache_dir", named or str(cache.folder() / cache.COMPILED))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 def give_back() -> None:

@@ -1,0 +1,92 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The private parts of other libraries: each is where xlkd/compat.py looks for it, and each test says what to do."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+
+import conftest
+import pytest
+
+from xlkd import compat
+
+PRIVATE = re.compile(r"jax\._src|orbax\.checkpoint\.experimental|(from|import) tensorboardX")
+
+
+def run_python(program: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def test_no_other_module_uses_a_private_part():
+    package = conftest.PROJECT / "xlkd"
+    users = [path.name for path in package.rglob("*.py") if PRIVATE.search(path.read_text(encoding="utf-8"))]
+    assert users == ["compat.py"], "move what these import into xlkd/compat.py, or use a public name"
+
+
+def test_jax_keeps_the_record_of_processes():
+    """What its client offers, a store and a barrier, is called for real by tests/test_distributed.py."""
+    import jax
+
+    state = compat.coordination_state()
+    advice = f"jax {jax.__version__} has moved jax._src.distributed.global_state: mend compat.coordination_state"
+    assert state is not None, advice
+    assert {"client", "num_processes", "process_id"} <= set(dir(state)), advice
+
+
+def test_the_record_of_processes_is_empty_before_jax_is_imported():
+    program = "import sys; from xlkd import compat; print(compat.coordination_state(), 'jax' in sys.modules)"
+    assert run_python(program).stdout == "None False\n"
+
+
+def test_jax_detects_clusters_by_the_call_that_is_made_of_it(monkeypatch):
+    from jax._src.clusters import ClusterEnv
+
+    names = list(inspect.signature(ClusterEnv.auto_detect_unset_distributed_params).parameters)
+    expected = [
+        "coordinator_address",
+        "num_processes",
+        "process_id",
+        "local_device_ids",
+        "cluster_detection_method",
+        "initialization_timeout",
+    ]
+    assert names == expected, "jax's cluster detection has changed its arguments: mend compat.detect_cluster"
+    slurm = {"JOB_ID": "7", "STEP_NODELIST": "node[1-2]", "NTASKS": "2", "PROCID": "1", "LOCALID": "0"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    place = compat.detect_cluster("slurm", 1)
+    assert (place.processes, place.process) == (2, 1)
+    assert place.coordinator.startswith("node1:")
+
+
+def test_tensorboardx_writes_events_without_a_thread(tmp_path):
+    import threading
+
+    advice = "tensorboardX has moved its EventsWriter, event_pb2 or summary.scalar: mend compat.import_event_files"
+    try:
+        files = compat.import_event_files()
+    except ImportError as error:
+        pytest.fail(f"{advice} ({error})")
+    before = threading.active_count()
+    writer = files.writer(str(tmp_path / "events"))
+    writer.write_event(files.events.Event(step=1, wall_time=0.0, summary=files.scalar("loss", 0.5)))
+    writer.flush()
+    assert threading.active_count() == before, advice
+    writer.close()
+    assert b"loss" in next(tmp_path.iterdir()).read_bytes()
+
+
+def test_neither_tensorboardx_nor_transformers_bring_pytorch_or_its_absence_up():
+    program = (
+        "import sys; from xlkd import compat\n"
+        "compat.import_event_files(); print('torch' in sys.modules)\n"
+        "sys.modules['torch'] = None  # as if it were not installed\n"
+        "print(compat.import_tokenizer_class().__module__.partition('.')[0])\n"
+    )
+    done = run_python(program)
+    assert done.stdout == "False\ntransformers\n"
+    assert done.stderr == "", "transformers has other advice to give: silence it in compat.import_tokenizer_class"
