@@ -232,7 +232,6 @@ def test_amazon_re_hosted_counts_from_zero(tmp_path):
 BAD_ROWS = {
     "unknown label": (("a", "b", "maybe"), "unknown label 'maybe' (known: entailment, neutral, contradiction)"),
     "no consensus": (("a", "b", "-"), "unknown label '-'"),
-    "empty label": (("a", "b", " "), "empty label"),
     "a stray tab": (("a", "b", "c", "neutral"), "4 columns instead of 3"),
     "a column less": (("a", "neutral"), "2 columns instead of 3"),
     "empty text": ((" ", "b", "neutral"), "empty text"),
@@ -251,6 +250,23 @@ def test_a_bad_row_is_named_with_file_line_and_reason(tmp_path, bad, reason):
     rows = read(f"xnli:{tmp_path}", "skip")
     assert [row.id for row in rows] == ["train:de:0", "train:de:2"]  # numbers stay those of the other languages
     assert [where for where, _ in rows.dropped] == [f"{path}: line 3"]
+
+
+def test_a_label_cell_that_is_empty_or_nan_is_a_missing_label(tmp_path):
+    cells = ("neutral", "", " ", "nan", "NaN", "contradiction")
+    lines = [("a", f"b{number}", cell) for number, cell in enumerate(cells)]
+    write(tmp_path / "multinli.train.de.tsv", ("premise", "hypo", "label"), *lines)
+    expected = ["neutral", None, None, None, None, "contradiction"]
+    assert [row.label for row in read(f"xnli:{tmp_path}")] == expected
+
+
+def test_a_label_of_json_that_is_null_or_nan_is_missing_and_a_whole_float_is_its_number(tmp_path):
+    lines = [f'{{"text": "t{number}", "label": {label}}}' for number, label in enumerate(("1.0", "NaN", "null", "0"))]
+    file = write(tmp_path / "mine.jsonl", *lines)
+    assert [row.label for row in read(f"jsonl:{file}?languages=de")] == ["1", None, None, "0"]
+    write(file, '{"text": "t", "label": 1.5}')
+    with pytest.raises(UserError, match="label is neither text nor a whole number"):
+        read(f"jsonl:{file}?languages=de")
 
 
 def test_what_is_wrong_with_paths_and_options(tmp_path):

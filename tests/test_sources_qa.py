@@ -51,10 +51,20 @@ BAD_ROWS = {
     "question as a number": (entry(question=3, start=5), "question is not a string"),
     "half a surrogate": (entry(question="who \ud83d?", start=5), "surrogate"),
     "no id": (entry(id=None, start=5), "no id"),
-    "id as a number": (entry(id=7, start=5), "id is not a string"),
+    "id as a list": (entry(id=[7], start=5), "id is neither a string nor a number"),
+    "id as a truth value": (entry(id=True, start=5), "id is neither a string nor a number"),
     "not an object": ("who?", "not an object"),
     "duplicate id": (entry(id="good", start=5), "duplicate id"),
 }
+
+
+def test_numbers_as_ids_become_the_text_that_predictions_are_keyed_by(tmp_path):
+    path = tmp_path / "numbered.json"
+    path.write_text(json.dumps(document(entry(id=1, start=5), entry(id=0, start=5), entry(id=2.0, start=5))))
+    assert [row.id for row in sources.read(f"squad:{path}", "qa")] == ["1", "0", "2.0"]
+    path.write_text(json.dumps(document(entry(id=1, start=5), entry(id="1", start=5))))
+    with pytest.raises(UserError, match="duplicate id"):
+        sources.read(f"squad:{path}", "qa")
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD_ROWS.values(), ids=BAD_ROWS)

@@ -84,7 +84,8 @@ class Classify:
         """Beside the view `text`: `labels` [rows], `labelled` (0 where there is none), `language`, `mask`."""
         if draw.purpose == "train" and self.unlabelled == "refuse" and (features["label"] == NONE).any():
             count = int((features["label"] == NONE).sum())
-            raise UserError(f"{count} rows without a label", "config.data.train", "train on another split")
+            remedy = "set config.task.unlabelled=keep to train on the others, or name another split"
+            raise UserError(f"{count} rows without a label", "config.data.train", remedy)
         if draw.purpose == "train" and self.languages:
             self._refuse_others(features)
         at, there = np.maximum(index, 0), index >= 0

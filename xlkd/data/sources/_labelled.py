@@ -24,6 +24,8 @@ from xlkd.languages import normalise
 from xlkd.rows import Labelled, key_of
 
 OPTIONS = ("languages", "limit", "rows", "part")
+LABEL_PARTS = ("label", "from_0")  # of a row's values
+MISSING = ("", "nan")  # a label cell that says this says nothing: writers of tables differ in how they leave one out
 QUOTING = {"none": _table.TSV, "csv": _table.QUOTED}
 
 
@@ -46,9 +48,16 @@ class File(NamedTuple):
 
 
 def label_of(values: _table.Values) -> str | None:
-    """The label of a row; None where the file has no such column."""
+    """Returns the label of a row; None where there is none."""
     given = values.get("label")
     return None if given is None else labels.canonical(given)
+
+
+def drop_missing_label(values: _table.Values) -> _table.Values:
+    """Returns the values without a label cell that is empty or NaN: such a row is one without a label."""
+    return {
+        part: cell for part, cell in values.items() if part not in LABEL_PARTS or cell.strip().casefold() not in MISSING
+    }
 
 
 def texts_of(values: _table.Values) -> tuple[str, ...]:
@@ -156,7 +165,8 @@ def _sound(file: File, kind: Kind, bad: Bad, asked: Sequence[str] = ()) -> Itera
     """The rows of a file that are neither bad nor left out, with their languages."""
     numbers: collections.Counter[str] = collections.Counter()
     seen: set[tuple[str, str]] = set()
-    for at, where, values in _table.read(file.path, file.form, file.columns, bad):
+    for at, where, cells in _table.read(file.path, file.form, file.columns, bad):
+        values = drop_missing_label(cells)
         try:
             language = file.language or normalise(values["language"], where)
         except UserError as error:
@@ -181,8 +191,6 @@ def fault(kind: Kind, label: str | None, texts: Sequence[str]) -> str:
     for text, name in zip(texts, ("text", "second text"), strict=False):
         if found := text_fault(text, name):
             return found
-    if label == "":
-        return "empty label"
     if label is not None and kind.labels and label not in kind.labels:
         return f"unknown label {label!r} (known: {', '.join(kind.labels)})"
     return ""

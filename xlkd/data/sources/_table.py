@@ -176,7 +176,7 @@ def _by_place(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
 
 
 def _by_key(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
-    """Parts of a JSON object; numbers become text, null is what is not there."""
+    """Parts of a JSON object; numbers become text, null and NaN are what is not there."""
     found = first.fields or {}
     columns = _chosen(
         choices, lambda column: not isinstance(column, int) and any(n in found for n in column), path, found
@@ -187,9 +187,13 @@ def _by_key(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
         values: Values = {}
         for part, names in parts.items():
             value = next((fields[name] for name in names if name in fields), None)
+            if value != value:  # NaN, which pandas writes for an empty cell
+                value = None
             if value is None and part in columns.optional:
                 continue
-            value = "" if value is None else str(value) if type(value) is int else value
+            if type(value) is int or (type(value) is float and value.is_integer()):  # pandas, where a cell is empty
+                value = str(int(value))
+            value = "" if value is None else value
             if not isinstance(value, str):
                 return None, f"{part} is neither text nor a whole number"
             if fault := surrogate_fault(value, part):

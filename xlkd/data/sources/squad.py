@@ -83,9 +83,9 @@ def read(path: pathlib.Path, bad: Bad, repeated_ids: bool = False) -> Iterator[F
     for where, paragraph, context, questions in _paragraphs(path, bad):
         for index, entry in enumerate(questions):
             number += 1
-            id = entry.get("id") if isinstance(entry, dict) else None
+            id = _id_text(entry.get("id")) if isinstance(entry, dict) else None
             at = f"{where}.qas[{index}]" + (f" (id {id!r})" if id is not None else "")
-            fault = _fault(entry, context) or ("duplicate id" if id in seen and not repeated_ids else "")
+            fault = _fault(entry, id, context) or ("duplicate id" if id in seen and not repeated_ids else "")
             if fault:
                 bad(fault, at)
                 continue
@@ -129,13 +129,20 @@ def _paragraphs(path: pathlib.Path, bad: Bad) -> Iterator[tuple[str, str, str, l
                 yield where, f"{a}/{p}", paragraph["context"], paragraph["qas"]
 
 
-def _fault(entry: Any, context: str) -> str:
-    """What is wrong with a question, or nothing."""
+def _id_text(id: Any) -> Any:
+    """Turns a number, which some files have as ids, into the text that predictions are keyed by."""
+    return str(id) if type(id) in (int, float) else id
+
+
+def _fault(entry: Any, id: Any, context: str) -> str:
+    """Returns what is wrong with a question, or nothing."""
     if not isinstance(entry, dict):
         return "not an object"
-    if not isinstance(entry.get("id"), str) or not entry["id"]:
-        return "no id" if entry.get("id") in (None, "") else "id is not a string"
-    if fault := text_fault(entry["id"], "id"):
+    if id in (None, ""):
+        return "no id"
+    if not isinstance(id, str):
+        return "id is neither a string nor a number"
+    if fault := text_fault(id, "id"):
         return fault
     if fault := text_fault(entry.get("question"), "question"):
         return fault
