@@ -1,18 +1,37 @@
-# make demo: install into .venv and run the main job on its embedded default
-# make test: install what the tests need and run them
-# make docs: build the site, every link checked
+# make demo          install into .venv and run the main job on its embedded default
+# make test          install what the tests need and run those that take ten minutes together on two quiet cores
+# make test-long     the tests that take longer
+# make test-lowest   the tests with the lowest releases that setup.cfg allows, in an environment of its own
+# make lint          style, formatting and the order of imports
+# make docs          build the site, every link checked
+# make wheel         build the wheel and try it in an empty environment
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+# A build of PyTorch without CUDA, where pip finds one: the peer of the parity tests, which are skipped without it
+TORCH ?= torch==2.13.0+cpu
+# More arguments for pip, for example --constraint FILE
+PIP_ARGUMENTS ?=
+# More arguments for pytest, for example PYTEST_ARGUMENTS='-n 4 tests/test_qa.py'
+PYTEST_ARGUMENTS ?=
+INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGUMENTS)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-long test-lowest lint docs wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m xlkd.main --config=configs/gxlt.py
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+test-long: $(VENV)/.tested
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGUMENTS)
+
+test-lowest:
+	mkdir -p build
+	$(PYTHON) tests/lowest_versions.py setup.cfg >build/lowest.txt
+	$(MAKE) test VENV=.venv-lowest PIP_ARGUMENTS='--constraint build/lowest.txt'
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
@@ -20,25 +39,33 @@ lint: $(VENV)/.tested
 	$(BIN)/lint-imports
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or later is needed; name one with make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is not Python 3.11 or later; get one with: $(PYTHON) -m pip install uv && $(PYTHON) -m uv venv --seed --python 3.12 $(VENV), then the same make again (or name one: make PYTHON=python3.12)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(INSTALL) --editable .
 	@touch $@
 
-# PyTorch is a peer in the parity tests; without a CPU build at hand they are skipped
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
-	@$(BIN)/python -m pip install --quiet torch==2.13.0 || echo "no PyTorch: parity with it is not tested"
+	$(INSTALL) --editable '.[dev,docs]'
+	@$(INSTALL) '$(TORCH)' 2>/dev/null || echo "no PyTorch: parity with it is not tested"
 	@touch $@
 
-docs: $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+docs: | $(VENV)/bin/python
+	$(INSTALL) --editable '.[docs]'
 	$(BIN)/python -m mkdocs build --site-dir build/site
 	@echo "open build/site/index.html"
 
+wheel: | $(VENV)/bin/python
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet $(PIP_ARGUMENTS) build/wheel/*.whl
+	cd build/wheel && venv/bin/python -m xlkd.check --data='atlas?split=test&size=20&languages=en,de'
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
