@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
         os.utime(tmp_path / "cache" / name / "done", (time.time() - 3600 * hours,) * 2)
     compiled = tmp_path / "cache" / cache.COMPILED
     compiled.mkdir()
-    for name, size in (("jit-cache", 3_000), ("jit-atime", 2_000)):
+    for name, size in ((f"jit_step-{0:064}-cache", 3_000), (f"jit_step-{0:064}-atime", 2_000)):
         (compiled / name).write_bytes(b"x" * size)
     stranger = tmp_path / "cache" / "photos"
     stranger.mkdir()
@@ -40,7 +40,7 @@ def test_the_list_begins_with_what_was_used_longest_ago(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["task3", "task2", "task1", "compiled", "4"]
     assert "10.1 KB" in lines[0]
-    assert lines[-1] == f"4 entries, 35.4 KB in {folder}"
+    assert lines[-1] == f"4 entries, 35.4 KB in {folder}; not the cache's and left alone: 1"
     assert len(list(folder.iterdir())) == 5
 
 
@@ -61,11 +61,11 @@ def test_pruning_deletes_what_was_used_longest_ago(folder, size, left):
 def test_all_can_be_deleted_but_what_is_not_a_caches(folder, capsys):
     caches.main(["--delete_all"])
     assert kinds(folder) == ["photos"]
-    assert capsys.readouterr().out == f"deleted 4 of 4 entries, 35.4 KB; 0 B left in {folder}\n"
+    assert capsys.readouterr().out.endswith(f"35.4 KB; 0 B left in {folder}; not the cache's and left alone: 1\n")
 
 
 def test_half_entries_go_when_nobody_can_be_writing_them(folder):
-    for name, age in ((".writing-old", 48), (".writing-new", 1)):
+    for name, age in ((".writing-old_old_", 48), (".writing-new_new_", 1)):
         (folder / name).mkdir()
         (folder / name / "x.npy").write_bytes(b"x")
         for path in (folder / name / "x.npy", folder / name):
@@ -73,7 +73,7 @@ def test_half_entries_go_when_nobody_can_be_writing_them(folder):
     (folder / ".writing-note").write_text("a file is no entry")
     os.utime(folder / ".writing-note", (1e9, 1e9))
     caches.main(["--delete_all"])
-    assert sorted(path.name for path in folder.iterdir()) == [".writing-new", ".writing-note", "photos"]
+    assert sorted(path.name for path in folder.iterdir()) == [".writing-new_new_", ".writing-note", "photos"]
 
 
 def test_a_run_that_reads_an_entry_goes_on_when_it_is_deleted(folder):

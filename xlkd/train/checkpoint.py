@@ -8,10 +8,10 @@ Each holds the checksums of its files, written before it gets its name: what was
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +27,16 @@ NO_LIMIT = 10 * 365 * 86400  # seconds
 
 
 class Checkpoints:
-    """The checkpoints of one stage; `best` names the step to keep. Close it, or the save under way is lost."""
+    """The checkpoints of one stage; `best` names the step to keep. Close it, or the save under way is lost.
 
-    def __init__(self, folder: pathlib.Path, best: Callable[[], int | None]) -> None:
+    `check` is called before a save begins and before it gets its name: it raises where the work directory is gone.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, best: Callable[[], int | None], check: Callable[[], None] = lambda: None
+    ) -> None:
+        check()
+        self._check = check
         # Orbax takes no relative path, tells of every step at INFO, and of what it raises a dozen times at ERROR.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         from orbax.checkpoint.experimental import v1 as orbax
@@ -45,7 +52,7 @@ class Checkpoints:
         sealed = orbax.options.AsyncOptions(
             timeout_secs=NO_LIMIT,
             create_directories_asynchronously=False,
-            post_finalization_callback=functools.partial(_seal, self._folder),
+            post_finalization_callback=functools.partial(_seal, self._folder, check),
         )
         self._checkpointer = training.Checkpointer(
             self._folder,
@@ -59,6 +66,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Start a save, or make it; a former one that still runs is waited for."""
+        self._check()
         # Without force=True orbax leaves the save out, silently, while the former one runs.
         call = self._checkpointer.save_checkpointables if wait else self._checkpointer.save_checkpointables_async
         call(step, {"state": state}, force=True)
@@ -117,9 +125,11 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> str:
         """Kept for who wants to look at it, where nothing takes it for a checkpoint."""
-        aside = self._folder.with_name("damaged") / str(step)
-        aside.parent.mkdir(exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        self._check()
+        damaged = self._folder.with_name("damaged")
+        damaged.mkdir(exist_ok=True)
+        names = itertools.chain([str(step)], (f"{step}-{number}" for number in itertools.count(2)))
+        aside = next(damaged / name for name in names if not (damaged / name).exists())
         (self._folder / str(step)).rename(aside)
         return str(aside)
 
@@ -129,10 +139,11 @@ def abstract(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
 
-def _seal(folder: pathlib.Path) -> None:
+def _seal(folder: pathlib.Path, check: Callable[[], None]) -> None:
     """The checksums of the checkpoint that is about to get its name; orbax calls it in the thread that saves."""
     if distributed.first():
-        draft = max(folder.glob("*-tmp"), key=lambda path: path.stat().st_mtime_ns)
+        check()
+        draft = max(folder.glob("[0-9]*.orbax-checkpoint-tmp"), key=lambda path: path.stat().st_mtime_ns)
         files = sorted(path for path in (draft / "state").rglob("*") if path.is_file())
         sums = {str(path.relative_to(draft)): [path.stat().st_size, checksum(path)] for path in files}
         (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
