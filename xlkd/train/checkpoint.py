@@ -42,12 +42,15 @@ class Checkpoints:
         from orbax.checkpoint.experimental import v1 as orbax
         from orbax.checkpoint.experimental.v1 import training
 
+        where = folder.resolve()
+
         class BestAndLast:
             def should_preserve(self, checkpoints, *, context):
-                keep = {best(), *(c.step for c in checkpoints[-2:])}
-                return [c.step in keep for c in checkpoints]
+                saved = [c.step for c in checkpoints if _is_checkpoint(where / str(c.step))]
+                former = set(saved) - {best(), *saved[-2:]}
+                return [c.step not in former for c in checkpoints]
 
-        self._folder = folder.resolve()
+        self._folder = where
         # Its limits are read from a clock that may jump, and a slow disk is no reason to lose a run
         sealed = orbax.options.AsyncOptions(
             timeout_secs=NO_LIMIT,
@@ -62,7 +65,12 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        return distributed.once("steps", lambda: sorted(found.step for found in self._checkpointer.checkpoints))
+        """Returns the steps that are saved; a folder of the user's with a number for a name is none."""
+        return distributed.once("steps", self._list_steps)
+
+    def _list_steps(self) -> list[int]:
+        steps = (found.step for found in self._checkpointer.checkpoints)
+        return sorted(step for step in steps if _is_checkpoint(self._folder / str(step)))
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Start a save, or make it; a former one that still runs is waited for."""
@@ -147,6 +155,11 @@ def _seal(folder: pathlib.Path, check: Callable[[], None]) -> None:
         files = sorted(path for path in (draft / "state").rglob("*") if path.is_file())
         sums = {str(path.relative_to(draft)): [path.stat().st_size, checksum(path)] for path in files}
         (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+
+
+def _is_checkpoint(folder: pathlib.Path) -> bool:
+    """Says whether a folder was saved by us: by our checksums, or by the metadata that orbax writes."""
+    return (folder / SUMS).exists() or (folder / "_CHECKPOINT_METADATA").exists()
 
 
 def _damage(folder: pathlib.Path) -> str:

@@ -101,7 +101,7 @@ def _check_is_free(path: pathlib.Path) -> None:
     if not path.is_dir():
         if os.path.lexists(path):
             raise UserError(
-                "a symlink that leads nowhere" if path.is_symlink() else "not a folder", str(path), elsewhere
+                "a symlink that leads nowhere" if path.is_symlink() else "a file, not a folder", str(path), elsewhere
             )
         return
     if _is_run(path):
