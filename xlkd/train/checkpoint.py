@@ -158,8 +158,8 @@ def _seal(folder: pathlib.Path, check: Callable[[], None]) -> None:
 
 
 def _is_checkpoint(folder: pathlib.Path) -> bool:
-    """Says whether a folder was saved by us: by our checksums, or by the metadata that orbax writes."""
-    return (folder / SUMS).exists() or (folder / "_CHECKPOINT_METADATA").exists()
+    """Says whether a folder was saved by us, or is about to get its name: a folder of the user's is neither."""
+    return not folder.exists() or any((folder / name).exists() for name in (SUMS, "_CHECKPOINT_METADATA"))
 
 
 def _damage(folder: pathlib.Path) -> str:
