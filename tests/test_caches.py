@@ -3,6 +3,8 @@
 """The door `caches`: lists, prunes what was used longest ago, and never touches what is not a cache's."""
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -105,3 +107,82 @@ def test_what_is_wrong_with_the_flags(folder):
         with pytest.raises(UserError, match=said):
             caches.main(flags)
     assert len(list(folder.iterdir())) == 5
+
+
+@pytest.fixture
+def strangers(folder, tmp_path):
+    """What a home folder may hold that looks like the cache's, each with a file of the user's."""
+    entry = cache.name_of("features", ["a"])
+    outside = tmp_path / "outside"
+    mine = [
+        folder / "features-backup" / "done",
+        folder / f"{entry}-old" / "done",
+        folder / f"{entry.upper()}" / "done",
+        folder / f"{cache.name_of('thesis', ['b'])}" / "done",  # the name of an entry, and no marker of one
+        folder / f"{cache.name_of('thesis', ['c'])}" / "chapter.npy",
+        folder / "done" / "done",
+        folder / ".writing-diary" / "x.npy",
+        folder / ".writing-letters_" / "dear.txt",
+        folder / cache.COMPILED / "paper-cache",
+        folder / cache.COMPILED / "drafts" / "paper",
+        outside / "done",
+    ]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+        for path in (file, file.parent):
+            os.utime(path, (1e9, 1e9))
+    added = folder / cache.name_of("task4", ["a"])  # an entry of ours, in which somebody left something
+    cache.arrays(added.name, lambda: {"x": np.zeros(10_000, np.int8)})
+    (added / "chapter").mkdir()
+    mine.append(added / "notes.txt")
+    mine[-1].write_text("mine")
+    (outside / "done").write_text("{}")
+    (folder / cache.name_of("linked", ["a"])).symlink_to(outside)
+    (folder / "notes.txt").write_text("mine")
+    return [file for file in mine if file.parent != outside] + [folder / "notes.txt"]
+
+
+@pytest.mark.parametrize("way", ["--delete_all", "--prune=0", "eviction"])
+def test_nothing_of_the_users_is_deleted_wherever_the_cache_is(folder, tmp_path, strangers, way, monkeypatch, capsys):
+    if way == "eviction":
+        monkeypatch.setenv("XLKD_CACHE_GIB", "0")
+        cache.arrays(cache.name_of("new", ["a"]), lambda: {"x": np.zeros(10)})
+    else:
+        caches.main([way])
+        # photos, eight folders, three names in compiled, the entry with a note, the link, the note
+        assert "not the cache's and left alone: 15" in capsys.readouterr().out
+    assert {file.read_text() for file in strangers} == {"mine"}
+    assert (tmp_path / "outside" / "done").exists()
+    assert (folder / cache.name_of("linked", ["a"])).is_symlink()
+    assert not list(folder.glob("task[123]-*")), "entries are deleted"
+    assert sorted(os.listdir(folder / cache.COMPILED)) == ["drafts", "paper-cache"]
+
+
+def test_a_name_that_begins_as_entries_do_is_none(folder, strangers):
+    entry = cache.name_of("features", ["a"])
+    cache.arrays(entry, lambda: {"x": np.zeros(3)})
+    (folder / f"{entry}-backup").mkdir()
+    (folder / f"{entry}-backup" / "done").write_text("mine")
+    assert cache.named("features") == [entry]
+    assert cache.held(f"{entry}-backup") is None
+    assert (folder / f"{entry}-backup" / "done").read_text() == "mine"
+
+
+def test_what_jax_writes_is_recognised(tmp_path, monkeypatch):
+    """Its file names are its own affair: a release that changes them fills the folder for ever."""
+    monkeypatch.setenv("XLKD_CACHE", str(tmp_path))
+    code = (
+        "import jax; from xlkd.train import runtime; runtime.prepare()\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "jax.config.update('jax_compilation_cache_max_size', 1 << 30)\n"
+        "jax.jit(lambda x: x + 1)(1.0)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    contents = cache.list_contents()
+    assert [entry.kind for entry in contents.entries] == [cache.COMPILED]
+    assert contents.entries[0].size_bytes > 100
+    assert not contents.foreign
+    caches.main(["--delete_all"])
+    assert not os.listdir(tmp_path)
