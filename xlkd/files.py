@@ -179,7 +179,10 @@ def replace_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
             with contextlib.suppress(OSError):  # some network file systems lock no folders
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield draft
-            _publish(draft, target)
+            try:
+                _publish(draft, target)
+            except OSError as error:
+                raise UserError(f"cannot be written: {error.strerror}", str(path), "run the command again") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
             os.close(lock)
