@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import os
 import pathlib
@@ -39,7 +38,7 @@ from xlkd.errors import BUG, DONE, NOT_FINITE, STOPPED, USER_INPUT, UserError
 
 def main(arguments: list[str]) -> int:
     given = door.flags(arguments, ("kills", "seed", "only", "scale", "json"))
-    out, only, scale = door.new_file(given, "json"), given.get("only", ""), given.get("scale", "small")
+    out, only, scale = door.resolve_output(given, "json"), given.get("only", ""), given.get("scale", "small")
     if scale not in ("small", "default"):
         raise UserError(f"--scale={scale} is not possible", "command line", "choose small or default")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -61,7 +60,7 @@ def main(arguments: list[str]) -> int:
             say(outcomes[-1])
     table(outcomes)
     if out:
-        out.write_text(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+        out.write_json([dataclasses.asdict(outcome) for outcome in outcomes])
     failed = [outcome for outcome in outcomes if outcome.wrong]
     if failed:
         say(f"{len(failed)} of {len(outcomes)} failed; what they left: {folder}")

@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> None:
     for line in found:
         large = ", ".join(f"{n} × {kind} ({share:.2f})" for kind, (n, share) in line["large"].items()) or "none"
         print(f"| {line['layout']} | {line['seconds']:.3g} | {large} | {line['small']} | {line['involuntary']} |")
-    if path := door.new_file(given, "json"):
-        path.write_text(json.dumps(found, indent=1) + "\n")
+    if file := door.resolve_output(given, "json"):
+        file.write_json(found)
 
 
 def _measured(shape: str, axis: str, devices: int) -> dict[str, Any]:

@@ -14,7 +14,6 @@ A bench describes its cases and calls `judge`; the flags are the same for all of
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import statistics
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from xlkd import door
+from xlkd import door, files
 from xlkd.errors import UserError
 
 NAMES, SWITCHES = ("rounds", "only", "json"), ("quick", "anyway")
@@ -55,7 +54,7 @@ class Flags:
     rounds: int
     anyway: bool
     only: str
-    json: pathlib.Path | None
+    json: files.OutputFile | None
     rest: dict[str, str]  # what the bench has of its own
 
 
@@ -67,7 +66,9 @@ def flags(arguments: list[str], names: tuple[str, ...] = (), switches: tuple[str
     quick = "quick" in given
     rest = {name: value for name, value in given.items() if name in (*names, *switches)}
     rounds = door.whole(given, "rounds", 1 if quick else ENOUGH)
-    return Flags(quick, rounds, "anyway" in given or quick, given.get("only", ""), door.new_file(given, "json"), rest)
+    return Flags(
+        quick, rounds, "anyway" in given or quick, given.get("only", ""), door.resolve_output(given, "json"), rest
+    )
 
 
 def judge(title: str, cases: Iterable[Case], flags: Flags) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ def judge(title: str, cases: Iterable[Case], flags: Flags) -> list[dict[str, Any
     for line in lines:
         print(_row(line))
     if flags.json:
-        flags.json.write_text(json.dumps({"title": title, "quick": flags.quick, "cases": lines}, indent=1) + "\n")
+        flags.json.write_json({"title": title, "quick": flags.quick, "cases": lines})
     return lines
 
 

@@ -21,7 +21,9 @@ def lowest_versions(path: str) -> list[str]:
     with open(path, encoding="utf-8") as file:
         settings.read_file(file)
     listed = [settings["options"]["install_requires"], *settings["options.extras_require"].values()]
-    requirements = [line.strip() for lines in listed for line in lines.splitlines() if line.strip()[:1] not in ("", "#")]
+    requirements = [
+        line.strip() for lines in listed for line in lines.splitlines() if line.strip()[:1] not in ("", "#")
+    ]
     pinned = []
     for requirement in requirements:
         bound = REQUIREMENT.match(requirement)

@@ -16,6 +16,8 @@ import pytest
 from xlkd.data import cache
 from xlkd.errors import UserError
 
+A1, A2, B1, C1 = (f"{kind}-{number:032}" for kind, number in (("a", 1), ("a", 2), ("b", 1), ("c", 1)))
+
 VALUES = {
     "ids": np.arange(1000, dtype=np.int32),
     "names": np.array(["de", "→zh"]),
@@ -52,11 +54,11 @@ def assert_same(found, values=None):
 def test_built_once_then_mapped_from_disk(folder):
     build = Builder()
     for _ in range(3):
-        found = cache.arrays("a-1", build)
+        found = cache.arrays(A1, build)
         assert_same(found)
         assert isinstance(found["ids"], np.memmap)
     assert build.calls == 1
-    assert [p.name for p in folder.iterdir()] == ["a-1"]
+    assert [p.name for p in folder.iterdir()] == [A1]
 
 
 def test_every_input_and_every_boundary_is_in_the_name():
@@ -88,21 +90,21 @@ def damage(entry: pathlib.Path, how: str) -> None:
     "how", ["truncated", "flipped byte", "header", "missing", "no marker", "", "{", "[]", '{"ids": 0}']
 )
 def test_a_damaged_entry_is_said_once_and_made_again(folder, caplog, how):
-    cache.arrays("a-1", Builder())
-    damage(folder / "a-1", how)
+    cache.arrays(A1, Builder())
+    damage(folder / A1, how)
     build = Builder()
     with caplog.at_level(logging.WARNING):
-        assert_same(cache.arrays("a-1", build))
-        assert_same(cache.arrays("a-1", build))
+        assert_same(cache.arrays(A1, build))
+        assert_same(cache.arrays(A1, build))
     assert build.calls == 1
     assert len(caplog.records) == 1
-    assert "a-1 is damaged" in caplog.text
-    assert [p.name for p in folder.iterdir()] == ["a-1"]
+    assert f"{A1} is damaged" in caplog.text
+    assert [p.name for p in folder.iterdir()] == [A1]
 
 
 def test_what_a_run_has_mapped_outlives_its_entry(folder):
-    found = cache.arrays("a-1", Builder())
-    cache.delete(cache.entries()[0].path)
+    found = cache.arrays(A1, Builder())
+    cache.delete(cache.list_contents().entries[0].path)
     assert not list(folder.iterdir())
     assert_same(found)
 
@@ -111,11 +113,11 @@ def test_of_two_writers_one_wins_and_both_have_their_arrays(folder):
     """The second builds while the first has already finished."""
 
     def slow():
-        assert_same(cache.arrays("a-1", Builder()))
+        assert_same(cache.arrays(A1, Builder()))
         return VALUES
 
-    assert_same(cache.arrays("a-1", slow))
-    assert [p.name for p in folder.iterdir()] == ["a-1"]
+    assert_same(cache.arrays(A1, slow))
+    assert [p.name for p in folder.iterdir()] == [A1]
 
 
 WRITER = """
@@ -123,12 +125,12 @@ import sys, numpy as np
 from xlkd.data import cache
 values = {"x": np.full(300_000, 7), "y": np.full(300_000, 8)}
 for i in range(8):
-    found = cache.arrays(f"a-{i}", lambda: values)
+    found = cache.arrays(f"a-{i:032}", lambda: values)
     assert (found["x"] == 7).all() and (found["y"] == 8).all()
 print("ready", flush=True)
 i = 100
 while len(sys.argv) > 1:
-    cache.arrays(f"a-{i}", lambda: values)
+    cache.arrays(f"a-{i:032}", lambda: values)
     i += 1
 """
 
@@ -141,7 +143,7 @@ def writer(folder, *arguments):
 def test_processes_that_write_the_same_entries_at_once(folder):
     processes = [writer(folder) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
-    assert sorted(p.name for p in folder.iterdir()) == [f"a-{i}" for i in range(8)]
+    assert sorted(p.name for p in folder.iterdir()) == [f"a-{i:032}" for i in range(8)]
 
 
 def test_a_kill_in_mid_write_leaves_no_half_entry(folder):
@@ -158,10 +160,10 @@ def test_a_kill_in_mid_write_leaves_no_half_entry(folder):
     assert build.calls == 0, "each entry that has a name is whole"
     half = next(folder.glob(".writing-*"), None)
     if half:  # listed only when nobody can be writing it any more
-        assert not [e for e in cache.entries() if e.path == half]
+        assert not [e for e in cache.list_contents().entries if e.path == half]
         for path in (half, *half.iterdir()):
             os.utime(path, (time.time() - 2 * 24 * 3600,) * 2)
-        assert [e.kind for e in cache.entries() if e.path == half] == ["half-written"]
+        assert [e.kind for e in cache.list_contents().entries if e.path == half] == ["half-written"]
 
 
 def test_a_builder_that_fails_leaves_nothing(folder):
@@ -169,9 +171,9 @@ def test_a_builder_that_fails_leaves_nothing(folder):
         raise UserError("bad row")
 
     with pytest.raises(UserError, match="bad row"):
-        cache.arrays("a-1", fails)
+        cache.arrays(A1, fails)
     with pytest.raises(ValueError, match="allow_pickle"):
-        cache.arrays("a-1", lambda: {"fine": np.zeros(3), "objects": np.array([{}])})
+        cache.arrays(A1, lambda: {"fine": np.zeros(3), "objects": np.array([{}])})
     assert not folder.exists() or not list(folder.iterdir())
 
 
@@ -179,7 +181,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="set XLKD_CACHE to elsewhere"):
-        cache.arrays("a-1", Builder())
+        cache.arrays(A1, Builder())
 
 
 @pytest.mark.parametrize("told", [(28, "No space left on device"), ("4096 requested and 0 written",)])
@@ -191,17 +193,17 @@ def test_a_full_disk_leaves_nothing(folder, monkeypatch, told):
 
     monkeypatch.setattr(cache.np, "save", full)
     with pytest.raises(UserError, match=f"cannot be written: {told[-1]}"):
-        cache.arrays("a-1", Builder())
+        cache.arrays(A1, Builder())
     assert not list(folder.iterdir())
 
 
 def test_reading_an_entry_makes_it_the_last_used(folder):
-    for name in ("a-1", "a-2"):
+    for name in (A1, A2):
         cache.arrays(name, Builder())
         os.utime(folder / name / "done", (1e9 + int(name[-1]),) * 2)
-    assert [e.path.name for e in cache.entries()] == ["a-1", "a-2"]
-    cache.arrays("a-1", Builder())
-    assert [e.path.name for e in cache.entries()] == ["a-2", "a-1"]
+    assert [e.path.name for e in cache.list_contents().entries] == [A1, A2]
+    cache.arrays(A1, Builder())
+    assert [e.path.name for e in cache.list_contents().entries] == [A2, A1]
 
 
 @pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null", "relative"])
@@ -228,10 +230,10 @@ def test_which_variable_says_where(monkeypatch, tmp_path):
 def test_what_was_used_longest_ago_makes_room(monkeypatch, tmp_path):
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path))
     monkeypatch.setenv("XLKD_CACHE_GIB", str(2500 * 8 / 2**30))  # two entries of 1,000 numbers, not three
-    for age, name in ((30, "a-1"), (10, "b-1"), (20, "c-1")):
+    for age, name in ((30, A1), (10, B1), (20, C1)):
         cache.arrays(name, lambda: {"x": np.zeros(1000)})
         os.utime(tmp_path / name / "done", (time.time() - age,) * 2)
-    assert {path.name for path in tmp_path.iterdir()} == {"b-1", "c-1"}
+    assert {path.name for path in tmp_path.iterdir()} == {B1, C1}
 
 
 def test_the_limit_is_a_number_of_gibibytes(monkeypatch):

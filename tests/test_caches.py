@@ -3,6 +3,8 @@
 """The door `caches`: lists, prunes what was used longest ago, and never touches what is not a cache's."""
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -23,7 +25,7 @@ def folder(tmp_path, monkeypatch):
         os.utime(tmp_path / "cache" / name / "done", (time.time() - 3600 * hours,) * 2)
     compiled = tmp_path / "cache" / cache.COMPILED
     compiled.mkdir()
-    for name, size in (("jit-cache", 3_000), ("jit-atime", 2_000)):
+    for name, size in ((f"jit_step-{0:064}-cache", 3_000), (f"jit_step-{0:064}-atime", 2_000)):
         (compiled / name).write_bytes(b"x" * size)
     stranger = tmp_path / "cache" / "photos"
     stranger.mkdir()
@@ -40,7 +42,7 @@ def test_the_list_begins_with_what_was_used_longest_ago(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["task3", "task2", "task1", "compiled", "4"]
     assert "10.1 KB" in lines[0]
-    assert lines[-1] == f"4 entries, 35.4 KB in {folder}"
+    assert lines[-1] == f"4 entries, 35.4 KB in {folder}; not the cache's and left alone: 1"
     assert len(list(folder.iterdir())) == 5
 
 
@@ -61,11 +63,11 @@ def test_pruning_deletes_what_was_used_longest_ago(folder, size, left):
 def test_all_can_be_deleted_but_what_is_not_a_caches(folder, capsys):
     caches.main(["--delete_all"])
     assert kinds(folder) == ["photos"]
-    assert capsys.readouterr().out == f"deleted 4 of 4 entries, 35.4 KB; 0 B left in {folder}\n"
+    assert capsys.readouterr().out.endswith(f"35.4 KB; 0 B left in {folder}; not the cache's and left alone: 1\n")
 
 
 def test_half_entries_go_when_nobody_can_be_writing_them(folder):
-    for name, age in ((".writing-old", 48), (".writing-new", 1)):
+    for name, age in ((".writing-old_old_", 48), (".writing-new_new_", 1)):
         (folder / name).mkdir()
         (folder / name / "x.npy").write_bytes(b"x")
         for path in (folder / name / "x.npy", folder / name):
@@ -73,7 +75,7 @@ def test_half_entries_go_when_nobody_can_be_writing_them(folder):
     (folder / ".writing-note").write_text("a file is no entry")
     os.utime(folder / ".writing-note", (1e9, 1e9))
     caches.main(["--delete_all"])
-    assert sorted(path.name for path in folder.iterdir()) == [".writing-new", ".writing-note", "photos"]
+    assert sorted(path.name for path in folder.iterdir()) == [".writing-new_new_", ".writing-note", "photos"]
 
 
 def test_a_run_that_reads_an_entry_goes_on_when_it_is_deleted(folder):
@@ -105,3 +107,82 @@ def test_what_is_wrong_with_the_flags(folder):
         with pytest.raises(UserError, match=said):
             caches.main(flags)
     assert len(list(folder.iterdir())) == 5
+
+
+@pytest.fixture
+def strangers(folder, tmp_path):
+    """What a home folder may hold that looks like the cache's, each with a file of the user's."""
+    entry = cache.name_of("features", ["a"])
+    outside = tmp_path / "outside"
+    mine = [
+        folder / "features-backup" / "done",
+        folder / f"{entry}-old" / "done",
+        folder / f"{entry.upper()}" / "done",
+        folder / f"{cache.name_of('thesis', ['b'])}" / "done",  # the name of an entry, and no marker of one
+        folder / f"{cache.name_of('thesis', ['c'])}" / "chapter.npy",
+        folder / "done" / "done",
+        folder / ".writing-diary" / "x.npy",
+        folder / ".writing-letters_" / "dear.txt",
+        folder / cache.COMPILED / "paper-cache",
+        folder / cache.COMPILED / "drafts" / "paper",
+        outside / "done",
+    ]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+        for path in (file, file.parent):
+            os.utime(path, (1e9, 1e9))
+    added = folder / cache.name_of("task4", ["a"])  # an entry of ours, in which somebody left something
+    cache.arrays(added.name, lambda: {"x": np.zeros(10_000, np.int8)})
+    (added / "chapter").mkdir()
+    mine.append(added / "notes.txt")
+    mine[-1].write_text("mine")
+    (outside / "done").write_text("{}")
+    (folder / cache.name_of("linked", ["a"])).symlink_to(outside)
+    (folder / "notes.txt").write_text("mine")
+    return [file for file in mine if file.parent != outside] + [folder / "notes.txt"]
+
+
+@pytest.mark.parametrize("way", ["--delete_all", "--prune=0", "eviction"])
+def test_nothing_of_the_users_is_deleted_wherever_the_cache_is(folder, tmp_path, strangers, way, monkeypatch, capsys):
+    if way == "eviction":
+        monkeypatch.setenv("XLKD_CACHE_GIB", "0")
+        cache.arrays(cache.name_of("new", ["a"]), lambda: {"x": np.zeros(10)})
+    else:
+        caches.main([way])
+        # photos, eight folders, three names in compiled, the entry with a note, the link, the note
+        assert "not the cache's and left alone: 15" in capsys.readouterr().out
+    assert {file.read_text() for file in strangers} == {"mine"}
+    assert (tmp_path / "outside" / "done").exists()
+    assert (folder / cache.name_of("linked", ["a"])).is_symlink()
+    assert not list(folder.glob("task[123]-*")), "entries are deleted"
+    assert sorted(os.listdir(folder / cache.COMPILED)) == ["drafts", "paper-cache"]
+
+
+def test_a_name_that_begins_as_entries_do_is_none(folder, strangers):
+    entry = cache.name_of("features", ["a"])
+    cache.arrays(entry, lambda: {"x": np.zeros(3)})
+    (folder / f"{entry}-backup").mkdir()
+    (folder / f"{entry}-backup" / "done").write_text("mine")
+    assert cache.named("features") == [entry]
+    assert cache.held(f"{entry}-backup") is None
+    assert (folder / f"{entry}-backup" / "done").read_text() == "mine"
+
+
+def test_what_jax_writes_is_recognised(tmp_path, monkeypatch):
+    """Its file names are its own affair: a release that changes them fills the folder for ever."""
+    monkeypatch.setenv("XLKD_CACHE", str(tmp_path))
+    code = (
+        "import jax; from xlkd.train import runtime; runtime.prepare()\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "jax.config.update('jax_compilation_cache_max_size', 1 << 30)\n"
+        "jax.jit(lambda x: x + 1)(1.0)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    contents = cache.list_contents()
+    assert [entry.kind for entry in contents.entries] == [cache.COMPILED]
+    assert contents.entries[0].size_bytes > 100
+    assert not contents.foreign
+    caches.main(["--delete_all"])
+    assert not os.listdir(tmp_path)

@@ -343,7 +343,7 @@ def test_an_entry_of_the_cache_is_whole_or_made_again(folder, file, operations):
 
     from xlkd.data import cache
 
-    name = f"dirty-{next(NUMBER)}"
+    name = f"dirty-{next(NUMBER):032}"
     made = {"a": np.arange(20), "b": np.ones((2, 3), np.float32)}
     cache.arrays(name, lambda: made)
     path = cache.folder() / name / file

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from qa_toys import words_tokenizer
 
-from xlkd import settings
+from xlkd import files, settings
+from xlkd.errors import UserError
 from xlkd.methods import Export
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
@@ -105,20 +106,33 @@ def test_a_stage_upon_a_stage_names_the_stage(tmp_path):
     assert "| start | `one` |" in card
 
 
-@pytest.mark.parametrize("where", ["_save_tokenizer", "_write_json", "_replace"])
+@pytest.mark.parametrize("where", [(hf, "_save_tokenizer"), (hf, "_write_json"), (files, "_publish")])
 def test_what_fails_in_the_middle_leaves_what_was_there(tmp_path, monkeypatch, where):
     former = write(tmp_path / "export", seed=1)
 
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hf, where, fails)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(*where, fails)
+    with pytest.raises(UserError, match="No space"):
         write(tmp_path / "export", seed=2)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         write(tmp_path / "other", seed=2)
     assert [p.name for p in tmp_path.iterdir()] == ["export"]
     jax.tree.map(np.testing.assert_array_equal, hf.load(tmp_path / "export").params["encoder"], former.encoder)
+
+
+def test_an_export_of_a_former_version_is_replaced_in_a_run_and_what_is_foreign_stays(tmp_path):
+    """A run that was killed before its stage was done exports again; version 0.1 wrote no marker."""
+    write(tmp_path / "export", seed=1)
+    (tmp_path / "export" / files.MARKER).unlink()
+    with pytest.raises(UserError, match="which no export wrote"):
+        files.check_folder(tmp_path / "export")
+    now = write(tmp_path / "export", seed=2)
+    jax.tree.map(np.testing.assert_array_equal, hf.load(tmp_path / "export").params["encoder"], now.encoder)
+    (tmp_path / "export" / "notes.txt").write_text("mine")
+    write(tmp_path / "export", seed=3)
+    assert (tmp_path / "export" / "notes.txt").read_text() == "mine"
 
 
 KILLED = """
@@ -139,4 +153,5 @@ def test_a_kill_in_the_middle_leaves_no_export(tmp_path):
     assert not (tmp_path / "export").exists()
     assert list(tmp_path.iterdir()), "the draft, beside it"
     write(tmp_path / "export")
+    assert [p.name for p in tmp_path.iterdir()] == ["export"], "the draft of the dead process is gone"
     assert hf.load(tmp_path / "export").params.keys() >= {"encoder", "span"}

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, t
     output = finish(folder, *flags, code=3, cache=whole[0].parent / "cache")
     assert "not finite at step" in output
     assert "examples: " in output
-    assert not (folder / "results.json").exists()
+    assert not (folder / "stages" / "01-all" / "done").exists()
 
 
 @pytest.mark.parametrize(
@@ -213,3 +214,41 @@ def test_help_is_quick():
 
 def test_a_run_loads_neither_torch_nor_tensorflow(whole):
     assert "loaded: []" in whole[1].splitlines()
+
+
+def until(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def test_a_run_whose_folder_was_deleted_ends_and_leaves_the_next_one_there_alone(whole, tmp_path):
+    """The first one stands still while its folder is deleted and another run begins in one of the same name."""
+    cache, folder = whole[0].parent / "cache", tmp_path / "run"
+    long = ["--config.budget.steps=100000", "--config.save.every=100000", "--config.eval.every=100000"]
+    first = start(folder, *long, "--config.eval.start=False", cache=cache)
+    until(lambda: step_of(folder) >= 5, first)
+    first.send_signal(signal.SIGSTOP)
+    shutil.rmtree(folder)
+    second = start(folder, cache=cache)
+    until(lambda: step_of(folder) >= 5, second)
+    first.send_signal(signal.SIGCONT)
+    said = first.communicate()[0]
+    assert first.returncode == 2, said
+    assert "no longer the folder that this run began in" in said.splitlines()[-1]
+    assert second.communicate()[0].endswith("done\n")
+    assert lines(folder) == lines(whole[0])
+    for name, value in exported(whole[0]).items():
+        np.testing.assert_array_equal(exported(folder)[name], value, err_msg=name)
+    assert (folder / "log.txt").read_text().count("start: ") == 1
+
+
+def test_a_run_whose_folder_was_moved_ends_and_makes_it_not_again(whole, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "--config.budget.steps=100000", cache=whole[0].parent / "cache")
+    until(lambda: step_of(folder) >= 5, process)
+    folder.rename(tmp_path / "elsewhere")
+    said = process.communicate()[0]
+    assert process.returncode == 2, said
+    assert "no longer the folder that this run began in" in said.splitlines()[-1]
+    assert os.listdir(tmp_path) == ["elsewhere"]

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
+from xlkd.files import write_json
 from xlkd.train import progress
-from xlkd.train.progress import Clock, Log, Metrics, duration, write_json
+from xlkd.train.progress import Clock, Log, Metrics, duration
 
 
 def terminal(monkeypatch) -> io.StringIO:

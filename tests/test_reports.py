@@ -18,7 +18,7 @@ from xlkd.metrics import averages, statistics
 def report(*folders: pathlib.Path) -> tuple[dict, list[str]]:
     lines: list[str] = []
     where = folders[0]
-    reports.write(folders, lines.append, page=where / "report.html", data=where / "results.json")
+    reports.write(folders, lines.append, reports.locate_outputs(folders, folder=where))
     return json.loads((where / "results.json").read_text()), lines
 
 

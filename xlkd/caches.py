@@ -9,7 +9,8 @@ costs only the time to make it again; runs that are reading it go on.
   --delete_all   delete every entry
 
 The cache lies in $XLKD_CACHE, else in `xlkd/` of the user's cache folder. Half-written entries that a kill left more
-than a day ago count as entries; whatever else lies in that folder is left alone.
+than a day ago count as entries. Whatever else lies in that folder is left alone and counted: a folder is an entry by
+its name, a kind and a hash, and by holding nothing but the cache's own files.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ def main(arguments: list[str]) -> None:
         raise UserError("--prune and --delete_all contradict each other", "command line", "give one of them")
     from xlkd.data import cache
 
-    entries = cache.entries()
+    contents = cache.list_contents()
+    entries, foreign = contents.entries, len(contents.foreign)
+    others = f"; not the cache's and left alone: {foreign}" if foreign else ""
     total = sum(entry.size_bytes for entry in entries)
     if not given:
         for entry in entries:
             print(f"{entry.kind:<12}  {size(entry.size_bytes):>8}  {_day(entry.used)}  {entry.path.name}")
-        print(f"{len(entries)} entries, {size(total)} in {cache.folder()}")
+        print(f"{len(entries)} entries, {size(total)} in {cache.folder()}{others}")
         return
     allowed = size_bytes(given["prune"]) if "prune" in given else -1
     deleted, left = 0, total
@@ -43,7 +46,8 @@ def main(arguments: list[str]) -> None:
         if left > allowed:
             cache.delete(entry.path)
             deleted, left = deleted + 1, left - entry.size_bytes
-    print(f"deleted {deleted} of {len(entries)} entries, {size(total - left)}; {size(left)} left in {cache.folder()}")
+    done = f"deleted {deleted} of {len(entries)} entries, {size(total - left)}"
+    print(f"{done}; {size(left)} left in {cache.folder()}{others}")
 
 
 def size_bytes(text: str) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import array
 import collections
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -36,7 +37,11 @@ def main(arguments: list[str]) -> int:
         raise UserError("no --data given", "command line", "for example --data=squad:FILE")
     if "model" not in given and (unused := [name for name in OF_A_MODEL if name in given]):
         raise UserError(f"--{unused[0]} needs a tokenizer", "command line", "add --model")
-    file = door.new_file(given, "json")
+    from xlkd.data import sources
+
+    folder = pathlib.Path(given.get("model", "")).expanduser()
+    models = [folder] if "model" in given and folder.is_dir() else []
+    file = door.resolve_output(given, "json", [*sources.list_paths(given["data"]), *models])
     task, rows, faults = read(given["data"], given.get("task", ""))
     report: dict[str, Any] = {"version": 1, "data": given["data"], "task": task, "rows": len(rows)}
     report |= {"cells": cells(rows), "faults": faults}
@@ -47,9 +52,7 @@ def main(arguments: list[str]) -> int:
 
         report["contents"] = contents(rows)
     if file:
-        from xlkd.train.progress import write_json
-
-        write_json(file, report)
+        file.write_json(report)
     print("\n".join(map(visible, lines(report))))
     for fault in faults:
         print(visible(fault), file=sys.stderr)

@@ -9,8 +9,9 @@ import difflib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from xlkd import files
 from xlkd.errors import DONE, INTERRUPTED, NOT_FINITE, STOPPED, USER_INPUT, NotFinite, Stopped, UserError
 
 
@@ -77,16 +78,14 @@ def whole(given: dict[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def new_file(given: dict[str, str], name: str) -> pathlib.Path | None:
-    """Where a flag says that a file is to be written: known to be possible before the work is done."""
+def resolve_output(given: dict[str, str], name: str, inputs: Iterable[pathlib.Path] = ()) -> files.OutputFile | None:
+    """Returns the file that a flag names as an output, checked before the work is done; it is none of `inputs`."""
     if not given.get(name):
         return None
     path = pathlib.Path(given[name]).expanduser()
-    if path.is_dir():
-        raise UserError("a folder, not a file", str(path), f"name the file that --{name} is to write")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError("cannot be written", str(path), "name a file in a folder that exists and is yours")
-    return path
+    files.check_file(path)
+    files.check_inputs(path, inputs)
+    return files.OutputFile(path)
 
 
 def keep_memory() -> None:

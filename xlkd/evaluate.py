@@ -64,10 +64,10 @@ def main(arguments: list[str]) -> None:
         raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
     if given.get("task", "qa") not in TASKS:
         raise UserError(f"--task={given['task']} is not possible", "command line", f"{' and '.join(TASKS)} are")
-    batch, file = door.whole(given, "batch", 64), door.new_file(given, "json")
+    batch = door.whole(given, "batch", 64)
     from xlkd.data import sources
-    from xlkd.train.progress import write_json
 
+    file = door.resolve_output(given, "json", [*sources.list_paths(given["data"]), *_list_inputs(given)])
     task = _task(given)
     if task == "qa" and (unused := [name for name in OF_LABELS if name in given]):
         raise UserError(f"--{unused[0]} belongs to classification", "command line", "leave it out")
@@ -81,8 +81,16 @@ def main(arguments: list[str]) -> None:
     dropped = [{"where": where, "reason": reason} for where, reason in rows.dropped]
     found = {"version": 1, "data": given["data"], "rows": len(rows), "dropped": dropped} | judged
     if file:
-        write_json(file, found)
+        file.write_json(found)
     print("\n".join(map(visible, label_table(found) if task == "classify" else table(found))))
+
+
+def _list_inputs(given: dict[str, str]) -> list[pathlib.Path]:
+    """Returns what is read beside the data: the model's folder, or the answers."""
+    if "predictions" in given:
+        return [pathlib.Path(part).expanduser() for part in given["predictions"].split(",")]
+    folder = pathlib.Path(given["model"]).expanduser()
+    return [folder] if folder.is_dir() else []  # else a name of the hub or the package
 
 
 def _task(given: dict[str, str]) -> str:

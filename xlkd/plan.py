@@ -35,12 +35,10 @@ def main(arguments: list[str]) -> int:
     if "topology" in given and ("device" in given or "chips" in given):
         raise UserError("--topology says what the machine is", "command line", "leave out --device and --chips")
     config = settings.override(settings.read(given["config"]), overrides)
-    file = door.new_file(given, "json")
+    file = door.resolve_output(given, "json", [pathlib.Path(given["config"].partition(":")[0])])
     found = plan(config, given)
     if file:
-        from xlkd.train.progress import write_json
-
-        write_json(file, found)
+        file.write_json(found)
     print("\n".join(lines(found)))
     return DONE if found["fits"] else USER_INPUT
 

@@ -26,13 +26,13 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"unknown flag {unknown[0]!r}", "command line", "--help lists the flags")
     if not folders:
         raise UserError("no work directory given", "command line", "for example runs/gxlt-1a2b3c4d")
-    page, data = door.new_file(given, "out"), door.new_file(given, "json")
     from xlkd import reports
 
     paths = [pathlib.Path(folder).expanduser() for folder in folders]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("the same work directory twice", "command line", "name each once")
-    reports.write(paths, print, page=page, data=data)
+    page, data = (pathlib.Path(given[name]).expanduser() if given.get(name) else None for name in ("out", "json"))
+    reports.write(paths, print, reports.locate_outputs(paths, page=page, data=data))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,9 @@ def main(arguments: list[str]) -> None:
     from xlkd import reports
     from xlkd.train.run import run
 
+    folders = [base / name for name in runs]
+    if base.is_dir():
+        reports.locate_outputs(folders, folder=base)  # refuses now what it would refuse after the training
     command = ["python", "-m", "xlkd.sweep", *arguments]
     first.stages, first.controls, first.report.compare = tuple(shared), (), ()
     first.method.variant = "all"
@@ -55,7 +58,7 @@ def main(arguments: list[str]) -> None:
         config.start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
         config.stages = tuple(stage for stage in config.stages if stage not in shared)
         run(config, base / name, command)
-    reports.write([base / name for name in runs], print, page=base / "report.html", data=base / "results.json")
+    reports.write(folders, print, reports.locate_outputs(folders, folder=base))
 
 
 def _keys(named: dict[str, str]) -> list[str]:

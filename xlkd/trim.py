@@ -5,7 +5,7 @@
   --model=DIR         a folder of Hugging Face's kind, a hub id, or package:NAME
   --texts=FILE,FILE   plain text, one sentence or paragraph a line; only pieces that these use are kept
   --layers=N          only the lowest N layers are kept
-  --out=DIR           where the smaller folder goes
+  --out=DIR           the smaller folder: a new or an empty one, or an earlier export, whose files are replaced
 
 Without pieces that the texts don't use, outputs on these texts are those of the whole model, to the bit. With fewer
 layers it is another model, whose last states are the whole one's states at layer N. What a run of ours recorded, and
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xlkd import door
+from xlkd import door, files
 from xlkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,11 @@ def main(arguments: list[str]) -> None:
     from xlkd.models import hf, sentences, vocab
     from xlkd.train import cards, start
 
+    out = pathlib.Path(given["out"]).expanduser()
+    files.check_folder(out)
     folder, revision = start.locate(given["model"])
+    texts = [pathlib.Path(name).expanduser() for name in given["texts"].split(",")] if "texts" in given else []
+    files.check_inputs(out, [folder, *texts])
     start.one_encoder(folder)
     model, tokenizer, done = hf.load(folder), hf.tokenizer(folder), []
     if "layers" in given:
@@ -50,12 +54,12 @@ def main(arguments: list[str]) -> None:
     if "texts" in given:
         pieces = model.architecture.vocab_size
         spec = json.loads(tokenizer.backend_tokenizer.to_str())
-        model, spec, kept = vocab.trim(model, spec, lines(given["texts"].split(",")))
+        model, spec, kept = vocab.trim(model, spec, lines(texts))
         tokenizer = hf.tokenizer(folder, spec)
         done.append(f"{len(kept)} of {pieces} pieces")
     record = folder / hf.RECORD
     hf.save(
-        pathlib.Path(given["out"]).expanduser(),
+        out,
         model.architecture,
         model.params,
         labels=model.labels,
@@ -77,15 +81,15 @@ def lowest(model: Checkpoint, count: int) -> Checkpoint:
     return dataclasses.replace(model, architecture=architecture, params={**model.params, "encoder": encoder})
 
 
-def lines(files: list[str]) -> Iterator[str]:
-    for name in files:
+def lines(paths: list[pathlib.Path]) -> Iterator[str]:
+    for path in paths:
         try:
-            with pathlib.Path(name).expanduser().open(encoding="utf-8", newline="\n") as file:
+            with path.open(encoding="utf-8", newline="\n") as file:
                 yield from (line.rstrip("\r\n") for line in file)
         except OSError as error:
-            raise UserError(f"cannot be read: {error.strerror}", name, "give a text file") from error
+            raise UserError(f"cannot be read: {error.strerror}", str(path), "give a text file") from error
         except UnicodeDecodeError as error:
-            raise UserError(f"is not UTF-8: {error.reason}", name, "convert it") from error
+            raise UserError(f"is not UTF-8: {error.reason}", str(path), "convert it") from error
 
 
 if __name__ == "__main__":

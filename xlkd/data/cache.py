@@ -3,6 +3,7 @@
 """Features and targets on disk, shared by runs: an entry is whole or absent, and deleting it costs only time.
 
 The file `done` of an entry is written last and holds a checksum of every array: what was damaged since is made again.
+Only what has an entry's name and nothing but an entry's files is deleted; anything else in the folder is left alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
+import stat
 import tempfile
 import time
 import zlib
@@ -27,6 +30,13 @@ from xlkd.errors import UserError
 Arrays = dict[str, np.ndarray]
 COMPILED = "compiled"  # jax's own entries
 _WRITING = ".writing-"
+_ENTRY_NAME = re.compile(r"[a-z][a-z0-9_]*(-[0-9a-f]{32}){1,2}")  # as `name_of` makes it; a shard's has two hashes
+_WRITING_NAME = re.compile(re.escape(_WRITING) + "[a-z0-9_]{8}")
+_ENTRY_FILE = re.compile(r"done|[^/]+\.npy")
+_WRITING_FILE = re.compile(r"(deleted/)?(done|[^/]+\.npy)|deleted/|part-\d+")
+# jax names a program by its function and a hash; on GPUs XLA keeps a folder of its own in there
+_XLA_FOLDER = r"xla_gpu_per_fusion_autotune_cache_dir/(tmp/)?"
+_COMPILED_FILE = re.compile(rf"[^/]+-[0-9a-f]{{64}}-(cache|atime)|\.lockfile|{_XLA_FOLDER}([^/]+\.textproto)?")
 _STALE = 24 * 3600  # seconds after which nobody writes a half entry any more
 
 
@@ -68,7 +78,8 @@ def held(name: str) -> Arrays | None:
 
 def named(kind: str) -> list[str]:
     """The entries of a kind, in order of their names."""
-    return sorted(path.name for path in folder().glob(f"{kind}-*") if (path / "done").exists())
+    paths = folder().glob(f"{kind}-*")
+    return sorted(path.name for path in paths if _ENTRY_NAME.fullmatch(path.name) and (path / "done").exists())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +92,26 @@ class Entry:
     used: float
 
 
-def entries() -> list[Entry]:
-    """What lies in the cache, what was used longest ago first."""
-    base = folder()
-    found = [_entry(path) for path in (base.iterdir() if base.is_dir() else ()) if path.is_dir()]
-    return sorted((entry for entry in found if entry), key=lambda entry: (entry.used, entry.path.name))
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What lies in the cache's folder: entries, what was used longest ago first, and what is not the cache's."""
+
+    entries: tuple[Entry, ...]
+    foreign: tuple[pathlib.Path, ...]
+
+
+def list_contents() -> Contents:
+    """Returns the entries and what is left alone; what another process is writing is neither."""
+    base, entries, foreign = folder(), [], []
+    for path in sorted(base.iterdir()) if base.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # it just went
+            if entry := _read_entry(path):
+                entries.append(entry)
+            if path.name == COMPILED and not path.is_symlink() and path.is_dir():
+                foreign += [path / name for name in _list_files(path) if not _COMPILED_FILE.fullmatch(name)]
+            elif not entry and not _is_being_written(path):
+                foreign.append(path)
+    return Contents(tuple(sorted(entries, key=lambda entry: (entry.used, entry.path.name))), tuple(foreign))
 
 
 def limit() -> int:
@@ -99,7 +125,7 @@ def limit() -> int:
 
 def _make_room(new: pathlib.Path) -> None:
     """Delete what was used longest ago, but not the new entry, until the rest is within the limit."""
-    known = entries()
+    known = list_contents().entries
     total = sum(entry.size_bytes for entry in known)
     for entry in known:
         if total > limit() and entry.path != new:
@@ -107,21 +133,59 @@ def _make_room(new: pathlib.Path) -> None:
             total -= entry.size_bytes
 
 
-def _entry(path: pathlib.Path) -> Entry | None:
-    """None for a folder that is not ours, that another process is writing, or that just went."""
-    try:
-        done = path / "done"
-        states = [file.stat() for file in path.rglob("*")]
-        size = sum(state.st_size for state in states)
-        newest = max((state.st_mtime for state in states), default=path.stat().st_mtime)
-        if done.exists():
-            return Entry(path, path.name.partition("-")[0], size, done.stat().st_mtime)
-    except FileNotFoundError:
+def _read_entry(path: pathlib.Path) -> Entry | None:
+    """Returns what may be deleted; None for what is not ours, and for what another process may be writing."""
+    names = _list_own_files(path)
+    if names is None:
+        return None
+    states = [(path / name).lstat() for name in names]
+    size = sum(state.st_size for state in states)
+    newest = max((state.st_mtime for state in states), default=path.stat().st_mtime)
+    if path.name == COMPILED:
+        return Entry(path, COMPILED, size, newest) if names else None
+    if _WRITING_NAME.fullmatch(path.name):
+        return Entry(path, "half-written", size, newest) if time.time() - newest > _STALE else None
+    if not _read_sums(path / "done"):
+        return None
+    return Entry(path, path.name.partition("-")[0], size, (path / "done").stat().st_mtime)
+
+
+def _list_own_files(path: pathlib.Path) -> list[str] | None:
+    """Returns the files in a folder that this module, or jax for it, wrote; None for what is not ours as a whole."""
+    if path.is_symlink() or not path.is_dir():
         return None
     if path.name == COMPILED:
-        return Entry(path, COMPILED, size, newest)
-    half = path.name.startswith(_WRITING) and time.time() - newest > _STALE
-    return Entry(path, "half-written", size, newest) if half else None
+        return [name for name in _list_files(path) if _COMPILED_FILE.fullmatch(name)]
+    for name, file in ((_ENTRY_NAME, _ENTRY_FILE), (_WRITING_NAME, _WRITING_FILE)):
+        if name.fullmatch(path.name):
+            names = _list_files(path)
+            return names if all(map(file.fullmatch, names)) else None
+    return None
+
+
+def _list_files(path: pathlib.Path) -> list[str]:
+    """Returns all that lies in a folder by relative path: folders end in a slash, what is no regular file in @."""
+    names = []
+    for root, folders, files in os.walk(path):
+        for name in (*files, *folders):
+            mode = os.lstat(os.path.join(root, name)).st_mode
+            ending = "" if stat.S_ISREG(mode) else "/" if stat.S_ISDIR(mode) else "@"
+            names.append(os.path.relpath(os.path.join(root, name), path) + ending)
+    return names
+
+
+def _is_being_written(path: pathlib.Path) -> bool:
+    """Says whether a folder is an entry that a process is writing, or was less than a day ago."""
+    return bool(_WRITING_NAME.fullmatch(path.name)) and _list_own_files(path) is not None
+
+
+def _read_sums(done: pathlib.Path) -> dict[str, int] | None:
+    """Returns the checksums that the marker of an entry holds; None where it holds something else."""
+    try:
+        sums = json.loads(done.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return sums if isinstance(sums, dict) and all(type(value) is int for value in sums.values()) else None
 
 
 def _read(entry: pathlib.Path) -> Arrays | None:
@@ -165,7 +229,18 @@ def _write(entry: pathlib.Path, values: Arrays) -> None:
 
 
 def delete(path: pathlib.Path) -> None:
-    """Under another name first, so that a kill leaves nothing half."""
+    """Deletes an entry, under another name first, so that a kill leaves nothing half; leaves alone what is not ours."""
+    names = _list_own_files(path)
+    if names is None:
+        return
+    if path.name == COMPILED:
+        for name in names:
+            if not name.endswith("/"):
+                (path / name).unlink(missing_ok=True)
+        for root, *_ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):  # it holds something else
+                os.rmdir(root)
+        return
     aside = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=path.parent))
     with contextlib.suppress(FileNotFoundError):  # another process was first
         path.rename(aside / "deleted")

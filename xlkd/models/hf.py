@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -12,14 +11,14 @@ import operator
 import os
 import pathlib
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xlkd.compat import import_tokenizer_class
 from xlkd.errors import UserError
+from xlkd.files import replace_folder
 from xlkd.models import layout
 from xlkd.models.encoder import Architecture, Params
 from xlkd.models.layout import read_architecture
@@ -79,16 +78,16 @@ def save(
     files: Mapping[str, Any] | None = None,
     dtype: str = "float32",
 ) -> pathlib.Path:
-    """A directory that `transformers` loads, whole or not at all; `tokenizer` is a folder to copy from, or one loaded.
+    """Writes a directory that `transformers` loads, as `files.replace_folder` writes one.
 
-    `record` goes beside config.json as `xlkd.json`: what evaluating the model needs to know of its training; `files`
-    are other JSON files by name.
+    `tokenizer` is a folder to copy from, or one loaded. `record` goes beside config.json as `xlkd.json`: what
+    evaluating the model needs to know of its training; `files` are other JSON files by name.
     Weights on disk are in `dtype`; config.json says float32 all the same: `transformers` computes in what it says.
     """
     from safetensors.numpy import save_file
 
     path = pathlib.Path(path)
-    with replacing(path) as draft:
+    with replace_folder(path) as draft:
         tensors = {name: value.astype(dtype) for name, value in layout.to_tensors(architecture, params).items()}
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         _write_json(draft / "config.json", layout.write_config(architecture, params, labels))
@@ -97,21 +96,6 @@ def save(
             (draft / name).parent.mkdir(exist_ok=True)
             _write_json(draft / name, value)
     return path
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to write in that takes the place of `path` at the end, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)  # mkdtemp and safetensors leave both to the owner alone
-        for file in draft.glob("*.safetensors"):
-            file.chmod(0o644)
-        _replace(draft, path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_beside(
@@ -288,17 +272,6 @@ def read_json(path: pathlib.Path, kind: type = dict) -> Any:
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _replace(draft: pathlib.Path, path: pathlib.Path) -> None:
-    """The draft takes the place of what was there."""
-    if not path.exists():
-        draft.rename(path)
-        return
-    old = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    path.rename(old / path.name)
-    draft.rename(path)
-    shutil.rmtree(old)
 
 
 def _first(names: list[str]) -> str:

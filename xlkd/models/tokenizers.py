@@ -8,6 +8,8 @@ import json
 import pathlib
 from collections.abc import Iterable
 
+from xlkd import files
+
 BERT_SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 ROBERTA_SPECIALS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 
@@ -22,10 +24,9 @@ def train(folder: pathlib.Path, texts: Iterable[str], *, kind: str, size: int) -
     # transformers would else leave out the token types that BERT is trained with
     types = ["token_type_ids"] if kind == "bert" else []
     config["model_input_names"] = ["input_ids", *types, "attention_mask"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    draft = folder / ".tokenizer.json"
-    tokenizer.save(str(draft), pretty=False)
-    draft.replace(folder / "tokenizer.json")  # last, and whole or not at all: by it a restart knows that all is there
+    files.write_text(folder / "tokenizer_config.json", json.dumps(config, indent=1) + "\n")
+    # Last, and whole or not at all: by it a restart knows that all is there
+    files.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
 
 
 def _wordpiece(texts: list[str], size: int):

@@ -4,49 +4,117 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
 
 from xlkd.errors import UserError, visible
+from xlkd.files import OutputFile, check_file, check_inputs
+
+RUN_FILES = ("config.json", "environment.json", "log.txt", "events.jsonl", "stages", "texts")  # that a report reads
+REPORT_FILES = ("results.json", "report.html", "report.txt")
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """The files of one report."""
+
+    data: OutputFile
+    page: OutputFile
+    text: OutputFile | None  # beside the page; none where that is a pipe or a device
+
+
+def locate_outputs(
+    workdirs: Paths,
+    *,
+    page: pathlib.Path | None = None,
+    data: pathlib.Path | None = None,
+    folder: pathlib.Path | None = None,
+) -> Outputs:
+    """Returns where a report is to be written, after checking that it would replace nothing but what it may.
+
+    Without names the files go into the one work directory, else into `folder` or the current one. There, and where the
+    user did not name a file, only those of an earlier report are replaced.
+    """
+    runs = _list_folders(workdirs)
+    own = folder is None and len(runs) == 1
+    folder = folder or (runs[0] if own else pathlib.Path())
+    read = [run / name for run in runs for name in RUN_FILES]
+    pages, numbers = page or folder / "report.html", data or folder / "results.json"
+    for path, named, recognise in ((pages, page, _is_page), (numbers, data, _is_results)):
+        check_file(path)
+        check_inputs(path, read)
+        if not (own or named or recognise(path)) and os.path.lexists(path):
+            raise UserError("exists, and no report wrote it", str(path), "move it away, or name the output")
+    text = None
+    if not pages.exists() or pages.is_file():
+        text = pages.with_suffix(".txt")
+        check_file(text)
+        check_inputs(text, read)
+        if os.path.lexists(text) and text != pages and not (own and not page) and not _is_page(pages):
+            raise UserError("exists, and the tables of the report would replace it", str(text), "name another page")
+    paths = [os.path.realpath(path) for path in (pages, numbers, text) if path]
+    if len(set(paths)) < len(paths):
+        what = "named for two of the page, its tables as text (.txt) and the numbers"
+        raise UserError(what, str(pages), "name the page NAME.html and the numbers otherwise")
+    return Outputs(OutputFile(numbers), OutputFile(pages), OutputFile(text) if text else None)
 
 
 def write(
     workdirs: Paths,
     log: Callable[[str], object],
+    outputs: Outputs | None = None,
     *,
-    page: pathlib.Path | None = None,
-    data: pathlib.Path | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Compute the numbers of one or several work directories, write page, numbers and tables, and `log` them in brief.
 
     One work directory gets the files into it; several leave them in the current folder, where nothing else is said.
+    `check` is called before anything is written.
     """
     from xlkd.reports import files, results, tables
     from xlkd.reports import page as pages
 
-    folders = [workdirs] if isinstance(workdirs, (str, os.PathLike)) else workdirs
-    folders = [pathlib.Path(folder) for folder in folders]
-    where = folders[0] if len(folders) == 1 else pathlib.Path()
+    folders = _list_folders(workdirs)
+    outputs = outputs or locate_outputs(folders)
     runs = [files.read(folder) for folder in folders]
     found, answers = results.compute(runs)
-    _replace(data or where / "results.json", json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    page = page or where / "report.html"
-    _replace(page, pages.build(found, answers, runs))
-    _replace(page.with_suffix(".txt"), "\n".join(map(visible, tables.lines(found))) + "\n")
+    page = pages.build(found, answers, runs)
+    check()
+    outputs.data.write_json(found)
+    outputs.page.write_text(page)
+    if outputs.text:
+        outputs.text.write_text("\n".join(map(visible, tables.lines(found))) + "\n")
     for line in tables.lines(found, brief=True):
         log(visible(line))
-    log(f"report: {page}, its tables as text: {page.with_suffix('.txt').name}")
+    tables_as_text = f", its tables as text: {outputs.text.path.name}" if outputs.text else ""
+    log(f"report: {outputs.page.path}{tables_as_text}")
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _list_folders(workdirs: Paths) -> list[pathlib.Path]:
+    return [pathlib.Path(path) for path in ([workdirs] if isinstance(workdirs, (str, os.PathLike)) else workdirs)]
+
+
+def _is_page(path: pathlib.Path) -> bool:
+    """Says whether a file is the page of a report."""
+    return path.is_file() and b"<title>Report: " in _read_head(path)
+
+
+def _is_results(path: pathlib.Path) -> bool:
+    """Says whether a file holds the numbers of a report."""
+    if not path.is_file():
+        return False
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", str(path), "name another file") from None
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and {"version", "runs", "sets"} <= value.keys()
+
+
+def _read_head(path: pathlib.Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2000)

@@ -8,10 +8,10 @@ Each holds the checksums of its files, written before it gets its name: what was
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -27,24 +27,34 @@ NO_LIMIT = 10 * 365 * 86400  # seconds
 
 
 class Checkpoints:
-    """The checkpoints of one stage; `best` names the step to keep. Close it, or the save under way is lost."""
+    """The checkpoints of one stage; `best` names the step to keep. Close it, or the save under way is lost.
 
-    def __init__(self, folder: pathlib.Path, best: Callable[[], int | None]) -> None:
+    `check` is called before a save begins and before it gets its name: it raises where the work directory is gone.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, best: Callable[[], int | None], check: Callable[[], None] = lambda: None
+    ) -> None:
+        check()
+        self._check = check
         # Orbax takes no relative path, tells of every step at INFO, and of what it raises a dozen times at ERROR.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         from orbax.checkpoint import v1 as orbax
 
+        where = folder.resolve()
+
         class BestAndLast:
             def should_preserve(self, checkpoints, *, context):
-                keep = {best(), *(c.step for c in checkpoints[-2:])}
-                return [c.step in keep for c in checkpoints]
+                saved = [c.step for c in checkpoints if _is_checkpoint(where / str(c.step))]
+                former = set(saved) - {best(), *saved[-2:]}
+                return [c.step not in former for c in checkpoints]
 
-        self._folder = folder.resolve()
+        self._folder = where
         # Its limits are read from a clock that may jump, and a slow disk is no reason to lose a run
         sealed = orbax.options.AsyncOptions(
             timeout_secs=NO_LIMIT,
             create_directories_asynchronously=False,
-            post_finalization_callback=functools.partial(_seal, self._folder),
+            post_finalization_callback=functools.partial(_seal, self._folder, check),
         )
         self._checkpointer = orbax.training.Checkpointer(
             self._folder,
@@ -54,10 +64,16 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        return distributed.once("steps", lambda: sorted(found.step for found in self._checkpointer.checkpoints))
+        """Returns the steps that are saved; a folder of the user's with a number for a name is none."""
+        return distributed.once("steps", self._list_steps)
+
+    def _list_steps(self) -> list[int]:
+        steps = (found.step for found in self._checkpointer.checkpoints)
+        return sorted(step for step in steps if _is_checkpoint(self._folder / str(step)))
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Start a save, or make it; a former one that still runs is waited for."""
+        self._check()
         # Without force=True orbax leaves the save out, silently, while the former one runs.
         call = self._checkpointer.save_checkpointables if wait else self._checkpointer.save_checkpointables_async
         call(step, {"state": state}, force=True)
@@ -116,9 +132,11 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> str:
         """Kept for who wants to look at it, where nothing takes it for a checkpoint."""
-        aside = self._folder.with_name("damaged") / str(step)
-        aside.parent.mkdir(exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        self._check()
+        damaged = self._folder.with_name("damaged")
+        damaged.mkdir(exist_ok=True)
+        names = itertools.chain([str(step)], (f"{step}-{number}" for number in itertools.count(2)))
+        aside = next(damaged / name for name in names if not (damaged / name).exists())
         (self._folder / str(step)).rename(aside)
         return str(aside)
 
@@ -128,13 +146,19 @@ def abstract(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
 
-def _seal(folder: pathlib.Path) -> None:
+def _seal(folder: pathlib.Path, check: Callable[[], None]) -> None:
     """The checksums of the checkpoint that is about to get its name; orbax calls it in the thread that saves."""
     if distributed.first():
-        draft = max(folder.glob("*-tmp"), key=lambda path: path.stat().st_mtime_ns)
+        check()
+        draft = max(folder.glob("[0-9]*.orbax-checkpoint-tmp"), key=lambda path: path.stat().st_mtime_ns)
         files = sorted(path for path in (draft / "state").rglob("*") if path.is_file())
         sums = {str(path.relative_to(draft)): [path.stat().st_size, checksum(path)] for path in files}
         (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+
+
+def _is_checkpoint(folder: pathlib.Path) -> bool:
+    """Says whether a folder was saved by us, or is about to get its name: a folder of the user's is neither."""
+    return not folder.exists() or any((folder / name).exists() for name in (SUMS, "_CHECKPOINT_METADATA"))
 
 
 def _damage(folder: pathlib.Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from xlkd import settings
+from xlkd import files, settings
 from xlkd.methods import Export
 from xlkd.models import hf, sentences
 from xlkd.train import cards, whole
@@ -18,7 +18,8 @@ from xlkd.train import cards, whole
 def write(
     folder: pathlib.Path, exported: Export, tokenizer, config, results: dict[str, Any], seen: dict[str, Any]
 ) -> None:
-    """Whole or not at all."""
+    """Writes one export of a stage; a former one in its place is replaced, also that of version 0.1."""
+    files.mark_export(folder)
     place = cards.Place.of(folder)
     record = {"version": 1, "task": settings.plain(config.task), "dtype": config.encoder.dtype, "seen": seen}
     record |= {"base": cards.base_of(config, place)._asdict()}

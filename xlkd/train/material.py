@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import importlib
-import pathlib
 import pkgutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from xlkd.errors import UserError, nearest
 from xlkd.models.encoder import Architecture
 from xlkd.tasks import Features, Task
 from xlkd.train import start, streams
-from xlkd.train.progress import Log, write_json
+from xlkd.train.progress import Log
 from xlkd.train.sets import Ready
 
 SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}  # their tasks, where not the stage's
@@ -172,7 +171,7 @@ def spend(config, plan: Plan | Blocks) -> int:
     return steps
 
 
-def report_data(folder: pathlib.Path, sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
+def report_data(sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
     """What went in, what was left out, what tokens and windows lost, what buckets save."""
     reports = {"train": data_report(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
     for name, ready in sets.items():
@@ -183,8 +182,6 @@ def report_data(folder: pathlib.Path, sets: dict[str, Ready], plan: Plan, log: L
     buckets, one = ", ".join(train["buckets"]), train["padding_at_longest"]
     log(f"{train['windows']} windows, {train['tokens']} tokens in buckets {buckets}")
     log(f"{train['padding']:.0%} of the positions are padding, {one:.0%} at one length")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "data_report.json", reports)
     return reports
 
 

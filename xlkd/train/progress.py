@@ -12,15 +12,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
+from xlkd import files
 from xlkd.compat import import_event_files
 from xlkd.errors import visible
-from xlkd.train import distributed
 
 
 class Log:
-    """Lines for people: on the console and, with the time, at the end of `log.txt`; beside it events for programs."""
+    """Lines for people: on the console and, with the time, at the end of `log.txt`; beside it events for programs.
 
-    def __init__(self, file: pathlib.Path | None = None, stream: TextIO | None = None) -> None:
+    `check` is called before each write to a file: it raises where the work directory is no longer the run's.
+    """
+
+    def __init__(
+        self,
+        file: pathlib.Path | None = None,
+        stream: TextIO | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._check = check
         self._file = file.open("a", encoding="utf-8") if file else None
         self._events = file.with_name("events.jsonl").open("a", encoding="utf-8") if file else None
         self._stream = stream or sys.stdout
@@ -32,12 +41,14 @@ class Log:
         self._write("\r" + " " * self._width + "\r" if self._width else "", line + "\n")
         self._width = 0
         if self._file:
+            self._check()
             self._file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
             self._file.flush()
 
     def event(self, kind: str, at: float | None = None, **more: Any) -> None:
         """From now on, or since `at` (seconds since 1970), this process does `kind`; `reports/goodput.py` reads it."""
         if self._events:
+            self._check()
             self._events.write(json.dumps({"time": round(at or time.time(), 3), "kind": kind, **more}) + "\n")
             self._events.flush()
 
@@ -61,16 +72,22 @@ class Log:
 
 
 class Metrics:
-    """`metrics.jsonl` and TensorBoard events of a stage; on a restart the first is cut to the restored step."""
+    """`metrics.jsonl` and TensorBoard events of a stage; on a restart the first is cut to the restored step.
 
-    def __init__(self, folder: pathlib.Path, step: int) -> None:
+    `check` is called before each write, as that of `Log`.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
+        check()
         path = folder / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        _replace(path, "".join(kept))
+        files.write_text(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard", step + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
+        self._check()
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         self._board.write(step, values)
@@ -144,16 +161,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Whole or not at all; of several processes the first one writes."""
-    _replace(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
-    """A line of JSON a value; whole or not at all; of several processes the first one writes."""
-    _replace(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
-
-
 class _Board:
     """Events for TensorBoard, from a step on anew.
 
@@ -177,14 +184,6 @@ class _Board:
 
     def _add(self, step: int, **what: Any) -> None:
         self._writer.write_event(self._files.events.Event(step=step, wall_time=time.time(), **what))
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    if not distributed.first():
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 def _lines(path: pathlib.Path) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,8 +17,9 @@ from xlkd.tasks import Features, Scores, Task
 from xlkd.tasks.parallel import Parallel
 from xlkd.train import distributed
 from xlkd.train.evaluation import Evaluator
-from xlkd.train.progress import Log, write_json, write_lines
+from xlkd.train.progress import Log
 from xlkd.train.selection import Rule
+from xlkd.train.workdir import WorkDirectory
 
 
 class Ready(NamedTuple):
@@ -34,13 +34,22 @@ class Sets:
     """Evaluates what of a step is not on disk yet."""
 
     def __init__(
-        self, folder: pathlib.Path, ready: dict[str, Ready], rule: Rule, method: Method, mesh, config, log: Log
+        self,
+        workdir: WorkDirectory,
+        folder: pathlib.Path,
+        ready: dict[str, Ready],
+        rule: Rule,
+        method: Method,
+        mesh,
+        config,
+        log: Log,
     ) -> None:
+        self._workdir = workdir
         self._folder, self._ready, self._rule, self._log = folder / "evaluation", ready, rule, log
         self._evaluator = Evaluator(method, mesh, batch=config.eval.batch, buckets=config.data.buckets)
 
     def evaluate(self, step: int, variables: Variables, stop: Callable[[], None]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._workdir.make_folder(self._folder)
         for name, (task, _, features) in self._ready.items():
             file = self._folder / f"{step}-{name}.json"
             if not distributed.once(f"{file} there", file.exists):
@@ -50,9 +59,11 @@ class Sets:
     def _write(self, step: int, name: str, outputs: Any) -> None:
         task, rows, features = self._ready[name]
         scores = task.score(outputs, features, rows)
-        write_lines(self._rows(step, name), task.records(outputs, features, rows))
+        self._workdir.write_lines(self._rows(step, name), task.records(outputs, features, rows))
         file = self._folder / f"{step}-{name}.json"
-        write_json(file, {"step": step, "main": scores.main, "mean": scores.mean(), "cells": scores.cells})
+        self._workdir.write_json(
+            file, {"step": step, "main": scores.main, "mean": scores.mean(), "cells": scores.cells}
+        )
         if isinstance(task, Parallel):
             self._draw(step, name, task, outputs, rows)
         self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
@@ -61,10 +72,10 @@ class Sets:
         """Before the first step, and after the last on the same axes."""
         before = self._folder.parent / "report" / f"{name}-before.json"
         within = axes_of(json.loads(before.read_text(encoding="utf-8"))) if step and before.exists() else None
-        before.parent.mkdir(parents=True, exist_ok=True)
+        self._workdir.make_folder(before.parent)
         title = f"sentence vectors after {step} steps" if step else "sentence vectors before"
         file = before.with_name(f"{name}-after.json") if step else before
-        write_json(file, task.picture(outputs, rows, title, within))
+        self._workdir.write_json(file, task.picture(outputs, rows, title, within))
 
     def best(self) -> int | None:
         """The step that the rule would keep."""
@@ -72,12 +83,13 @@ class Sets:
 
     def keep(self, step: int, folder: pathlib.Path) -> None:
         """The rows of the step that goes on, by themselves; those of other steps go."""
-        folder.mkdir(exist_ok=True)
+        self._workdir.make_folder(folder)
         for name in self._ready:
             if self._rows(step, name).exists():
-                shutil.copyfile(self._rows(step, name), folder / f"{name}.jsonl")
-        for file in self._folder.glob("*.jsonl"):
-            file.unlink()
+                self._rows(step, name).replace(folder / f"{name}.jsonl")
+            for file in self._folder.glob(f"[0-9]*-{name}.jsonl"):
+                if file.name.removesuffix(f"-{name}.jsonl").isdecimal():
+                    file.unlink()
 
     def _rows(self, step: int, name: str) -> pathlib.Path:
         return self._folder / f"{step}-{name}.jsonl"

@@ -36,10 +36,11 @@ from xlkd.train import (
 )
 from xlkd.train.checkpoint import Checkpoints, abstract
 from xlkd.train.material import Material
-from xlkd.train.progress import Log, Metrics, Unwritten, write_json, write_lines
+from xlkd.train.progress import Log, Metrics, Unwritten
 from xlkd.train.sets import Ready, Sets
 from xlkd.train.signals import Signals
 from xlkd.train.state import State
+from xlkd.train.workdir import WorkDirectory
 
 
 class Prepared(NamedTuple):
@@ -62,6 +63,7 @@ class Prepared(NamedTuple):
 
 def train(
     config,
+    workdir: WorkDirectory,
     folder: pathlib.Path,
     earlier: dict[str, pathlib.Path],
     log: Log,
@@ -71,13 +73,13 @@ def train(
     """Train a stage to its end, export it, and mark it done."""
     devices = mesh.build(config.mesh)
     mesh.check_rows(devices, config.data.batch, config.optim.micro_batches)
-    stage = prepared(config, folder, earlier, log)
+    stage = prepared(config, workdir, folder, earlier, log)
     encoders = [start.encoder(config, of.architecture) for of in (stage.weights, stage.other) if of]
     method = material.named("methods", config.method.name).build(config, *encoders)
     distributed.together("data read")  # collectives give up sooner than another process may need for this
     ready = compared(config, stage, encoders[-1], devices)
-    sets = Sets(folder, ready, stage.keep, method, devices, config, log)
-    checkpoints = Checkpoints(folder / "checkpoints", sets.best)
+    sets = Sets(workdir, folder, ready, stage.keep, method, devices, config, log)
+    checkpoints = Checkpoints(folder / "checkpoints", sets.best, workdir.check)
 
     def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
         sets.evaluate(step, variables, stop)
@@ -98,7 +100,7 @@ def train(
         log_every=config.log.every,
         evaluate=evaluate,
         checkpoints=checkpoints,
-        metrics=lambda step: Metrics(folder, step) if distributed.first() else Unwritten(),
+        metrics=lambda step: Metrics(folder, step, workdir.check) if distributed.first() else Unwritten(),
         log=log,
         mesh=devices,
         peak_flops=runtime.peak_flops(),
@@ -115,11 +117,14 @@ def train(
             stage.plan.close()
     variables = distributed.on_host(state.variables) if distributed.several() else state.variables
     if distributed.first():
-        hand_on(config, folder, stage, method, variables, sets, int(state.step), seconds, log)
+        hand_on(config, workdir, folder, stage, method, variables, sets, int(state.step), seconds, log)
 
 
-def prepared(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: Log) -> Prepared:
+def prepared(
+    config, workdir: WorkDirectory, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: Log
+) -> Prepared:
     """Weights and rows as the config names them; what they are is written before anything is trained."""
+    workdir.check()
     weights = start.weights(config, earlier, folder / "tokenizer")
     if config.encoder.trim_vocab:
         weights = trimming.trimmed(weights, material.every_row(config))
@@ -129,7 +134,9 @@ def prepared(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log
     sets = material.evaluation(config, data.task, weights, log)
     supervised = config.task.get("languages", ()) or provenance.labelled_languages(data.known)
     keep = selection.rule(config, sets, supervised)
-    told = material.report_data(folder, {"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
+    told = material.report_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
+    workdir.make_folder(folder)
+    workdir.write_json(folder / "data_report.json", told)
     ceilings = {name: told[name]["task"]["ceilings"] for name in sets if "ceilings" in told[name]["task"]}
     plan = data.plan
     if data.streamed:
@@ -138,7 +145,7 @@ def prepared(config, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log
     before = begun(config, earlier, weights)
     met = provenance.met(data.known, sets, before.get("contamination", {}))
     warn(met, log)
-    remember_texts(folder.parent.parent / "texts", sets)
+    remember_texts(workdir, sets)
     return Prepared(weights, other, data, plan, material.spend(config, plan), sets, keep, ceilings, before, met)
 
 
@@ -162,6 +169,7 @@ def chosen(state: State, keep: selection.Rule, sets: Sets, checkpoints: Checkpoi
 
 def hand_on(
     config,
+    workdir: WorkDirectory,
     folder: pathlib.Path,
     stage: Prepared,
     method: Method,
@@ -182,6 +190,7 @@ def hand_on(
     tokenizer = (stage.weights.whole or stage.weights).tokenizer
     for name, exported in method.exports(variables).items():
         exported = trimming.restored(exported, stage.weights)
+        workdir.check()
         export.write(folder / "export" / name, exported, tokenizer, config, results, seen)
     written = {
         "version": 1,
@@ -199,7 +208,8 @@ def hand_on(
         "contamination": stage.met,
         "ceilings": {name: stage.ceilings[name] for name in results if name in stage.ceilings},
     }
-    write_json(folder / "results.json", written)
+    workdir.write_json(folder / "results.json", written)
+    workdir.check()
     (folder / "done").touch()
 
 
@@ -240,11 +250,12 @@ def warn(met: dict[str, Any], log: Log) -> None:
             log(f"warning: {found['flagged']} of {found['rows']} rows of {name} were met in training ({kinds})")
 
 
-def remember_texts(folder: pathlib.Path, sets: dict[str, Ready]) -> None:
+def remember_texts(workdir: WorkDirectory, sets: dict[str, Ready]) -> None:
     """A sample of the evaluation rows, for the report; sets of other stages that have the same name are joined."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = workdir.path / "texts"
+    workdir.make_folder(folder)
     for name, rows in provenance.texts(sets).items():
         path = folder / f"{name}.jsonl"
         there = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         known = {row["key"] for row in there}
-        write_lines(path, there + [row for row in rows if row["key"] not in known])
+        workdir.write_lines(path, there + [row for row in rows if row["key"] not in known])

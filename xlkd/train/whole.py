@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.errors import UserError
+from xlkd.files import replace_folder
 from xlkd.models import hf, layout
 from xlkd.models.encoder import Architecture
 
@@ -32,7 +33,7 @@ def save(
     from safetensors.numpy import save_file
 
     record = record | {"architecture": dataclasses.asdict(architecture), "labels": list(labels)}
-    with hf.replacing(folder) as draft:
+    with replace_folder(folder) as draft:
         save_file({name: np.ascontiguousarray(x) for name, x in _flat(params)}, draft / WEIGHTS)
         hf.write_beside(draft, tokenizer=tokenizer, card=card, record=record)
 

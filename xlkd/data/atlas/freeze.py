@@ -9,6 +9,8 @@ import pathlib
 import re
 import sys
 
+from xlkd import files
+
 LANGUAGES = ("en", "de", "es", "fr", "ru", "el", "ar", "hi", "zh", "tr")
 LATIN = frozenset({"en", "de", "es", "fr", "tr"})
 TARGET = pathlib.Path(__file__).with_name("cldr.json")
@@ -48,7 +50,7 @@ _AWKWARD = re.compile(r"[^\w\s'’&.\-\u0300-\u036f\u0900-\u097f]|[\d_]|\s-|-\s|
 def main() -> int:
     import babel
 
-    TARGET.write_text(text(), encoding="utf-8")
+    files.write_text(TARGET, text())
     print(f"{TARGET} from Babel {babel.__version__}")
     return 0
 

@@ -153,12 +153,15 @@ def parse(text: str) -> list[Spec]:
     return specs
 
 
+def list_paths(text: str) -> list[pathlib.Path]:
+    """Returns the files, folders and prefixes of names that a source string points at."""
+    specs = (spec for spec in parse(text) if spec.path and not getattr(_module(spec), "NAMED", False))
+    return [pathlib.Path(spec.path).expanduser() for spec in specs]
+
+
 def present(text: str) -> None:
     """Refuse a source that is unknown, or whose path leads nowhere; nothing of it is read."""
-    for spec in parse(text):
-        path = pathlib.Path(spec.path).expanduser()
-        if not spec.path or getattr(_module(spec), "NAMED", False):
-            continue
+    for path in list_paths(text):
         with contextlib.suppress(OSError):  # a reader says what of it cannot be read
             if not (path.exists() or _begun(path)):
                 raise UserError("no such file or folder", str(path), "look at the path")

@@ -1,0 +1,206 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Every command's output option with every kind of path: nothing that the command did not write before is changed."""
+
+import contextlib
+import json
+import os
+import pathlib
+import threading
+
+import pytest
+from reports_toys import grid_run
+from test_files import make_device, names, snapshot
+from toy_models import span_model
+
+from xlkd import check, evaluate, files, main, plan, report, sweep, trim
+from xlkd.errors import UserError
+
+QUESTION = {"id": "q", "question": "Who?", "answers": [{"text": "Anna", "answer_start": 0}]}
+SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "Anna went.", "qas": [QUESTION]}]}]}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> pathlib.Path:
+    """What the commands read: data, answers, a run, a model."""
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "data.json").write_text(json.dumps(SQUAD))
+    (folder / "answers.json").write_text('{"q": "Anna"}')
+    grid_run(folder / "run")
+    span_model(folder)
+    return folder
+
+
+COMMANDS = {
+    "evaluate --json": lambda at, out: evaluate.main(
+        [f"--predictions={at}/answers.json", f"--data=squad:{at}/data.json", f"--json={out}"]
+    ),
+    "check --json": lambda at, out: check.main([f"--data=squad:{at}/data.json", f"--json={out}"]),
+    "plan --json": lambda at, out: plan.main(["--config=configs/gxlt.py", f"--json={out}"]),
+    "report --out": lambda at, out: report.main([f"{at}/run", f"--out={out}", f"--json={at}/numbers.json"]),
+    "report --json": lambda at, out: report.main([f"{at}/run", f"--out={at}/page.html", f"--json={out}"]),
+}
+FOLDERS = {
+    "trim --out": lambda at, out: trim.main([f"--model={at}/model", "--layers=1", f"--out={out}"]),
+    "main --workdir": lambda at, out: main.main(["--config=configs/gxlt.py", f"--workdir={out}"]),
+    "sweep --workdir": lambda at, out: sweep.main(["--config=configs/gxlt.py", "--over=seed=0,1", f"--workdir={out}"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch, tmp_path_factory):
+    """A plan would compile the stages: here only what it writes counts."""
+    monkeypatch.setenv("XLKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(plan, "plan", lambda config, given: {"fits": True})
+    monkeypatch.setattr(plan, "lines", lambda found: [])
+
+
+def link(target: str):
+    return lambda path: path.symlink_to(target)
+
+
+def folder_with_a_file(path: pathlib.Path) -> None:
+    path.mkdir()
+    (path / "thesis.docx").write_text("mine")
+
+
+KINDS = {
+    "nothing": lambda path: None,
+    "file": lambda path: path.write_text("mine"),
+    "empty folder": lambda path: path.mkdir(),
+    "folder": folder_with_a_file,
+    "link to a file": link("neighbour"),
+    "link to nothing": link("nothing"),
+    "link to a folder": link("documents"),
+    "link to itself": link("out"),
+    "pipe": os.mkfifo,
+    "device": lambda path: make_device(path, 0o020000, 1, 3),
+    "full device": link("/dev/full"),
+    "in no folder": link("none/out"),
+}
+WRITTEN = {  # where the bytes go; the others are refused
+    "nothing": "out",
+    "file": "out",
+    "link to a file": "neighbour",
+    "link to nothing": "nothing",
+    "pipe": None,
+    "device": None,
+}
+
+
+@pytest.fixture
+def place(tmp_path) -> pathlib.Path:
+    """A folder with things of the user's, beside which the output is to stand."""
+    (tmp_path / "neighbour").write_text("mine")
+    folder_with_a_file(tmp_path / "documents")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_output(inputs, place, command, kind):
+    KINDS[kind](place / "out")
+    before, read = snapshot(place), snapshot(inputs / "run")
+    if kind not in WRITTEN:
+        with pytest.raises(UserError) as told:
+            COMMANDS[command](inputs, place / "out")
+        assert str(place) in str(told.value)
+        assert snapshot(place) == before
+        return
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append((place / "out").read_text()), daemon=True)
+    if kind == "pipe":
+        reader.start()
+    COMMANDS[command](inputs, place / "out")
+    after = snapshot(place)
+    if kind == "pipe":
+        reader.join(timeout=60)
+        assert got[0].strip()
+    written = WRITTEN[kind]
+    new = after.pop(written, b"")
+    before.pop(written, None)
+    if command == "report --out" and kind not in ("pipe", "device"):
+        assert after.pop("out.txt"), "the tables of the page"
+    assert after == before
+    assert new != b"mine"
+    assert snapshot(inputs / "run") == read
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("command", FOLDERS)
+def test_a_folder_output(inputs, place, command, kind):
+    KINDS[kind](place / "out")
+    before = snapshot(place)
+    training = command != "trim --out"
+    if training and kind in ("nothing", "empty folder", "folder", "link to a folder"):
+        pytest.skip("a run begins there, and others of its files stay: tests/test_workdir.py")
+    accepted = kind in ("nothing", "empty folder", "link to nothing", "in no folder") and not training
+    with contextlib.nullcontext() if accepted else pytest.raises(UserError):
+        FOLDERS[command](inputs, place / "out")
+    after = snapshot(place)
+    assert {name: after[name] for name in before} == before
+    target = pathlib.Path(os.path.realpath(place / "out"))
+    if accepted:
+        assert {files.MARKER, "config.json", "model.safetensors"} <= set(names(target))
+    else:
+        assert after == before
+
+
+def test_an_earlier_export_is_replaced_and_what_is_not_of_it_stays(inputs, place):
+    FOLDERS["trim --out"](inputs, place / "out")
+    (place / "out" / "thesis.docx").write_text("mine")
+    FOLDERS["trim --out"](inputs, place / "out")
+    assert (place / "out" / "thesis.docx").read_text() == "mine"
+    assert (place / "documents" / "thesis.docx").read_text() == "mine"
+
+
+def test_the_current_folder_is_no_export(inputs, place, monkeypatch):
+    monkeypatch.chdir(place)
+    before = snapshot(place)
+    with pytest.raises(UserError, match=r"^\.: holds documents, neighbour, which no export wrote"):
+        FOLDERS["trim --out"](inputs, ".")
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("evaluate --json", "data.json"),
+        ("evaluate --json", "answers.json"),
+        ("check --json", "data.json"),
+        ("report --out", "run/config.json"),
+        ("report --json", "run/stages/01-english/results.json"),
+        ("report --json", "run/texts/new.json"),
+        ("trim --out", "model"),
+        ("trim --out", "model/smaller"),
+    ],
+)
+def test_no_output_takes_the_place_of_an_input(inputs, command, name):
+    before = snapshot(inputs)
+    with pytest.raises(UserError, match="read from"):
+        (COMMANDS | FOLDERS)[command](inputs, inputs / name)
+    assert snapshot(inputs) == before
+
+
+@pytest.mark.parametrize(("page", "numbers"), [("a.html", "a.html"), ("a.txt", "b"), ("a.html", "a.txt"), ("l", "b")])
+def test_two_outputs_of_a_report_are_two_files(inputs, place, page, numbers):
+    (place / "l").symlink_to("b")
+    with pytest.raises(UserError, match="named for two"):
+        report.main([f"{inputs}/run", f"--out={place / page}", f"--json={place / numbers}"])
+    assert not (place / "a.txt").exists()
+
+
+def test_a_report_replaces_without_being_asked_only_an_earlier_report(inputs, place, monkeypatch):
+    """Of several runs it goes into the current folder, and its tables stand beside the page."""
+    two = [str(inputs / "run"), str(grid_run(place / "other", seed=1))]
+    monkeypatch.chdir(place / "documents")
+    for _ in range(2):
+        report.main(two)
+    assert names(pathlib.Path()) == ["report.html", "report.txt", "results.json", "thesis.docx"]
+    for name in ("report.html", "report.txt", "results.json"):
+        for other in ("report.html", "report.txt", "results.json"):
+            pathlib.Path(other).unlink(missing_ok=True)
+        pathlib.Path(name).write_text("mine")
+        with pytest.raises(UserError, match=f"{name}: exists"):
+            report.main(two)
+        assert pathlib.Path(name).read_text() == "mine"

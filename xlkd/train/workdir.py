@@ -1,0 +1,156 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The work directory of a run: locked by one process, and checked before each write, so that no other run is mixed in.
+
+Whoever deletes, moves or replaces the folder of a living run ends that run: it writes nothing more there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import stat
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from xlkd import files, settings
+from xlkd.errors import UserError
+from xlkd.reports import REPORT_FILES, RUN_FILES
+from xlkd.train import distributed
+
+LOCK = ".lock"
+LockId = tuple[int, int]  # device and inode of the lock: as long as it is open, no other file gets them
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkDirectory:
+    """A work directory and the lock that this process holds in it; only the primary process holds one, and writes."""
+
+    path: pathlib.Path
+    lock: LockId | None
+
+    def check(self) -> None:
+        """Raises one line where the folder is no longer the one that was locked."""
+        if self.lock and _lock_id(self.path) != self.lock:
+            what = "no longer the folder that this run began in: it was moved, deleted or replaced"
+            raise UserError(what, str(self.path), "nothing more is written; start the same command again")
+
+    @contextlib.contextmanager
+    def explain_loss(self) -> Iterator[None]:
+        """Turns any error into that line where it came from writing to a folder that is no longer there."""
+        try:
+            yield
+        except Exception:
+            self.check()
+            raise
+
+    def make_folder(self, folder: pathlib.Path) -> None:
+        """Makes a folder inside; a work directory that is gone is not made again."""
+        self.check()
+        if self.lock:
+            for parent in reversed(folder.relative_to(self.path).parents[:-1]):
+                (self.path / parent).mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
+
+    def write_json(self, path: pathlib.Path, value: Any) -> None:
+        """Writes the value as JSON, on the primary process."""
+        self.check()
+        if self.lock:
+            files.write_json(path, value)
+
+    def write_lines(self, path: pathlib.Path, values: Iterable[Any]) -> None:
+        """Writes each value as one line of JSON, on the primary process."""
+        self.check()
+        if self.lock:
+            files.write_lines(path, values)
+
+
+@contextlib.contextmanager
+def claim_folder(config, path: pathlib.Path) -> Iterator[LockId]:
+    """Locks a work directory with this config in it until the end, or refuses it; a kill gives it back too."""
+    _check_is_free(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / LOCK).open("a+")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", str(path), "choose another --workdir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read() or "?"
+            raise UserError(f"in use by process {owner}", str(path), "wait, or choose another") from None
+        state = os.fstat(lock.fileno())
+        workdir = WorkDirectory(path, (state.st_dev, state.st_ino))
+        workdir.check()
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        _write_config(workdir, settings.plain(config))
+        yield workdir.lock
+
+
+def _check_is_free(path: pathlib.Path) -> None:
+    """Refuses what is no folder, and a folder in which a run would write over files that no run wrote."""
+    elsewhere = "choose another --workdir"
+    if not path.is_dir():
+        if os.path.lexists(path):
+            raise UserError(
+                "a symlink that leads nowhere" if path.is_symlink() else "a file, not a folder", str(path), elsewhere
+            )
+        return
+    if _is_run(path):
+        return
+    foreign = [name for name in (*RUN_FILES, *REPORT_FILES) if os.path.lexists(path / name)]
+    if os.path.lexists(path / LOCK) and (not _is_plain(path / LOCK) or (path / LOCK).stat().st_size):
+        foreign.append(LOCK)
+    if foreign:
+        raise UserError(f"holds {', '.join(foreign)}, which no run wrote", str(path), elsewhere)
+
+
+def _is_run(path: pathlib.Path) -> bool:
+    """Says whether a run began in a folder: by its config, or, before that was written, by its lock."""
+    try:
+        if os.path.lexists(path / "config.json"):
+            value = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            return isinstance(value, dict) and isinstance(value.get("stages"), list)
+        return _is_plain(path / LOCK) and (path / LOCK).read_text(encoding="utf-8").isdecimal()
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _is_plain(path: pathlib.Path) -> bool:
+    return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
+
+
+def _lock_id(path: pathlib.Path) -> LockId | None:
+    with contextlib.suppress(OSError):
+        state = (path / LOCK).stat()
+        return state.st_dev, state.st_ino
+    return None
+
+
+def check_shared(path: pathlib.Path) -> None:
+    """Refuses a folder that is not the primary process's: several processes share one work directory."""
+    lock = path / LOCK
+    owner = distributed.once("owner of the work directory", lambda: lock.read_text(encoding="utf-8"))
+    if not distributed.first() and (not lock.exists() or lock.read_text(encoding="utf-8") != owner):
+        what = "not the folder that process 0 sees under this name"
+        raise UserError(what, str(path), "name one that lies on a file system that all hosts share")
+
+
+def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> None:
+    """Writes config.json; refuses another config than the one whose stages have begun."""
+    path = workdir.path / "config.json"
+    begun = (workdir.path / "stages").exists()  # where an input was bad, nothing was, and it may be mended
+    if begun and path.exists():
+        changed = settings.differences(config, json.loads(path.read_text(encoding="utf-8")))
+        if changed:
+            remedy = "choose another --workdir, or give the former values"
+            raise UserError(f"holds a run of another config ({', '.join(changed)} differ)", str(workdir.path), remedy)
+    workdir.write_json(path, config)
