@@ -156,11 +156,12 @@ def wait_for(members, seconds_to_follow=None):
         for member in members:
             for pipe in member.pipes:
                 selector.register(pipe, selectors.EVENT_READ, member)
-        killer = None
+        signal.signal(signal.SIGALRM, lambda *_: kill_members(members))
+        alarm_is_set = False
         while not all([member.has_ended() for member in members]):
-            if seconds_to_follow and killer is None and any(member.code for member in members):
-                killer = signal.signal(signal.SIGALRM, lambda *_: kill_members(members))
+            if seconds_to_follow and not alarm_is_set and any(member.code for member in members):
                 signal.alarm(seconds_to_follow)
+                alarm_is_set = True
             for key, _ in selector.select():
                 if key.data is None:
                     key.fileobj.recv(READ)

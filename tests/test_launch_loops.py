@@ -717,6 +717,19 @@ def test_a_process_of_a_pod_that_is_killed_is_named(machine, pod):
     assert error == "stopped: process 1 of 2 was killed (signal 9)\n"
 
 
+def test_who_does_not_follow_one_that_failed_is_killed(machine):
+    code = """
+import member, sys
+commands = [["bash", "-c", "exit 75"], ["bash", "-c", "trap '' TERM; while :; do sleep 0.05; done"]]
+members = [member.Member(command, print, print) for command in commands]
+member.wait_for(members, seconds_to_follow=1)
+print([each.code for each in members])
+"""
+    done = machine.run(sys.executable, "-c", code, PYTHONPATH=str(LAUNCH))
+    assert done.stdout == "[75, 137]\n", done.stderr
+    machine.check()
+
+
 def test_python_need_not_be_a_program_on_the_path(machine, tmp_path):
     """Debian and Ubuntu have only python3."""
     machine.plan("0", "0")
