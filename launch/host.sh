@@ -78,7 +78,8 @@ make_ready() { # code and environment
   mkdir -p "$top/code"
   tar -xzf "$top/code.tgz" -C "$top/code" || stop "$from/code.tgz is damaged"
   make_environment || stop "there is no Python 3.11 or later, and none can be installed"
-  retry "$top/venv/bin/python" -m pip install -q "$top/code[$extra]" || stop "the code cannot be installed"
+  # Python finds the package in the checkout first, and only an editable install adds the configs to it
+  retry "$top/venv/bin/python" -m pip install -q --editable "$top/code[$extra]" || stop "the code cannot be installed"
   touch "$top/ready"
 }
 

@@ -41,8 +41,10 @@ case "$*" in
   "-m venv --clear "*) mkdir -p "$4/bin"; cp "$STUBS/bin/python3" "$4/bin/python"; echo "venv ${4##*/}" >>"$STUBS/events" ;;
   "-m pip install "*)
     fails pip && exit 1
-    [ "$5" != uv ] || cp "$STUBS/uv" "${0%/*}/uv"
-    echo "pip ${5##*/}" >>"$STUBS/events"
+    case $* in *" uv") cp "$STUBS/uv" "${0%/*}/uv" ;; esac
+    place=${*: -1}
+    case $* in *--editable*) place="editable ${place##*/}" ;; esac
+    echo "pip $place" >>"$STUBS/events"
     ;;
   "-m xlkd.main "*) exec bash "$STUBS/train" "$@" ;;
   *) exec "$REAL_PYTHON" "$@" ;;
@@ -392,7 +394,7 @@ def test_a_host_is_made_ready_again_after_faults(machine):
     machine.plan("0", "0")
     host.boot()
     assert host.wait() == 0
-    assert host.count("pip code[tpu]") == 1, "a machine that is ready is not made ready again"
+    assert host.count("pip editable code[tpu]") == 1, "a machine that is ready is not made ready again"
 
 
 def test_a_host_whose_python_is_too_old_gets_another(machine):
@@ -402,7 +404,7 @@ def test_a_host_whose_python_is_too_old_gets_another(machine):
     assert host.wait() == 0, host.log
     made = [event for event in machine.events if event.startswith(("venv", "pip", "uv"))]
     venv = machine.folder / "top" / "venv"
-    assert made == ["venv uv", "pip uv", f"uv venv -q --clear --seed --python=3.12 {venv}", "pip code[tpu]"]
+    assert made == ["venv uv", "pip uv", f"uv venv -q --clear --seed --python=3.12 {venv}", "pip editable code[tpu]"]
 
 
 @pytest.mark.parametrize(
@@ -413,7 +415,7 @@ def test_a_host_installs_the_cuda_that_its_driver_knows(machine, driver, install
     host = Host(machine, "gce", GCE)
     host.boot(DRIVER=driver)
     assert host.wait() == (0 if installed else 1), host.log
-    assert host.count(f"pip {installed}") == bool(installed)
+    assert host.count(f"pip editable {installed}") == bool(installed)
     assert ("driver 470.9 is too old: CUDA 12 needs 525, CUDA 13 needs 580" in host.log) == (not installed)
 
 
@@ -589,6 +591,35 @@ def test_a_sky_job_that_cannot_fetch_results_does_not_begin_anew(machine, sky_jo
     assert done.returncode == 75
     assert done.stderr.startswith("stopped: ")
     assert machine.events == []
+
+
+# Kubernetes
+
+
+def test_a_pod_of_a_job_set_that_is_evicted_saves_and_asks_to_be_started_again(machine):
+    yaml = pytest.importorskip("yaml")
+    machine.plan("wait")
+    machine.stub("kubectl", 'case $1 in get) exit "${NO_JOBSET:-0}" ;; apply) cat >"$STUBS/jobset" ;; esac')
+    flags = ("--name=mine", "--image=registry/xlkd:1", "--claim=results", "--gpu=nvidia-l4", "--hosts=2", "--chips=1")
+    command = (LAUNCH / "gke.sh", *flags, *MAIN)
+    refused = machine.run(*command, NO_JOBSET="1")
+    assert refused.returncode == 2
+    assert "JobSet is not installed" in refused.stderr
+    assert machine.run(*command).returncode == 0
+
+    job = yaml.safe_load((machine.folder / "jobset").read_text())
+    pod = job["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] >= 60
+    words = [word.replace("$(JOB_COMPLETION_INDEX)", "1") for word in pod["containers"][0]["command"]]
+    assert words[-1] == "--process=1"
+    words[-1] = f"--workdir={machine.folder / 'work'}"  # the stub of training looks for it at the end
+    container = machine.start(*words)
+    wait_until(lambda: "training from 0" in machine.events, "it trains")
+    container.terminate()  # what Kubernetes sends first
+    container.communicate(timeout=PATIENCE)
+    assert container.returncode == 75
+    assert machine.events == ["training from 0", "saved"]
+    machine.check()
 
 
 # One machine with GPUs
