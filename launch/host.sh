@@ -27,10 +27,10 @@ if [ -z "${XLKD_SERVICE:-}" ]; then
 fi
 export HOME=${HOME:-/root} XLKD_CACHE=${XLKD_CACHE:-/var/cache/xlkd}
 
-say() { echo "$(date +%Y-%m-%dT%H:%M:%S) $*" >&2; }
+log_line() { echo "$(date +%Y-%m-%dT%H:%M:%S) $*" >&2; }
 
 stop() { # WHAT
-  say "stopped: $1; a restart of this machine tries again"
+  log_line "stopped: $1; a restart of this machine tries again"
   exit 1
 }
 
@@ -38,7 +38,7 @@ retry() { # COMMAND…
   local attempt pause=${XLKD_PAUSE:-10}
   for attempt in 1 2 3 4 5; do
     "$@" && return
-    say "failed ($attempt of 5 attempts): $*"
+    log_line "failed ($attempt of 5 attempts): $*"
     [ "$attempt" -eq 5 ] || sleep "$pause"
     pause=$((2 * pause))
   done
@@ -94,7 +94,7 @@ fetch_results() {
   touch "$top/fetched"
 }
 
-say "$(hostname): start"
+log_line "$(hostname): start"
 retry command -v gcloud >/dev/null || stop "gcloud is not there"
 [ -e "$top/ready" ] || make_ready
 cd "$top/code" || exit 1

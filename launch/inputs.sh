@@ -91,7 +91,7 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 1 ] || refuse "nothing to run" "for example $script … -- --config=configs/gxlt.py"
 shift
-python_program() { # what `python` is here: $PYTHON, else python on the path, else of this checkout, else python3
+find_python() { # what `python` is here: $PYTHON, else python on the path, else of this checkout, else python3
   if [ -n "${PYTHON:-}" ]; then
     echo "$PYTHON"
   elif command -v python >/dev/null; then
@@ -103,8 +103,8 @@ python_program() { # what `python` is here: $PYTHON, else python on the path, el
   fi
 }
 case $1 in
-  --*) main=("$(python_program)" -m xlkd.main "$@") ;;
-  python) main=("$(python_program)" "${@:2}") ;;
+  --*) main=("$(find_python)" -m xlkd.main "$@") ;;
+  python) main=("$(find_python)" "${@:2}") ;;
   *) main=("$@") ;;
 esac
 

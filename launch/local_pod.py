@@ -28,9 +28,9 @@ def main(processes, command):
         members.append(member.Member([*command, *place, f"--process={i}"], *sinks))
         tails.append(tail)
     signals.pass_to([each.process for each in members])
-    member.wait_for(members, TO_FOLLOW)
-    report(members, tails)
-    return combine([each.code for each in members])
+    member.wait_for_members(members, TO_FOLLOW)
+    report_failures(members, tails)
+    return combine_codes([each.code for each in members])
 
 
 def find_free_port():
@@ -46,7 +46,7 @@ def find_free_port():
     sys.exit(2)
 
 
-def report(members, tails):
+def report_failures(members, tails):
     """Says which processes were killed, and shows the last lines of those that failed."""
     for i, tail in enumerate(tails):
         code = members[i].code
@@ -57,7 +57,7 @@ def report(members, tails):
                 print(f"process {i}: " + line.decode(errors="replace").rstrip("\n"), file=sys.stderr)
 
 
-def combine(codes):
+def combine_codes(codes):
     """Returns the exit code of the whole: a fault or bad input of any process before "start me again" (75)."""
     failures = [code for code in codes if code]
     return next((code for code in failures if code in (1, 2, 3)), 75 if failures else 0)

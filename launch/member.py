@@ -49,7 +49,7 @@ class Member:
         self.code = None
         self._hidden = collections.deque(maxlen=10000)
         self._write_error = write_error
-        self.process = start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = start_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._rest = {self.process.stdout: b"", self.process.stderr: b""}
         self._writers = {self.process.stdout: write_out, self.process.stderr: write_error}
         for pipe in self._rest:
@@ -60,11 +60,11 @@ class Member:
         return list(self._rest)
 
     def pass_on(self, pipe):
-        """Passes on what a pipe holds now, whole lines only. Returns whether there may be more."""
+        """Passes on what a pipe holds now, whole lines only. Returns False at its end, None where it holds nothing."""
         try:
             text = os.read(pipe.fileno(), READ)
         except BlockingIOError:
-            return False
+            return None
         lines = (self._rest[pipe] + text).split(b"\n")
         self._rest[pipe] = lines.pop()
         for line in lines:
@@ -78,8 +78,9 @@ class Member:
                 for _ in range(PIPE_READS):
                     if not self.pass_on(pipe):
                         break
-                self._pass_on_line(pipe, self._rest[pipe])
-            self.code = self._translate(self.process.returncode)
+                rest, self._rest[pipe] = self._rest[pipe], b""
+                self._pass_on_line(pipe, rest)
+            self.code = self._translate_code(self.process.returncode)
         return self.code is not None
 
     def _pass_on_line(self, pipe, line):
@@ -88,7 +89,7 @@ class Member:
         elif line:
             self._writers[pipe](line)
 
-    def _translate(self, code):
+    def _translate_code(self, code):
         code = code if code >= 0 else 128 - code
         if code == 128 + signal.SIGABRT and any(PEER_DIED.search(line) for line in self._hidden):
             self._write_error(PEER_DIED_LINE)
@@ -99,7 +100,7 @@ class Member:
         return code
 
 
-def start(command, **pipes):
+def start_process(command, **pipes):
     """Starts a command in a process group of its own: a Ctrl-C reaches it through us, once. It ends with us (Linux)."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -116,7 +117,7 @@ def start(command, **pipes):
 
 
 class Signals:
-    """Passes signals on to processes, each exactly once; those that come before there is a process, to the first ones.
+    """Passes signals on to processes, each exactly once. Keeps those that come while there is no process for the next.
 
     A signal that is ignored stays ignored, as `nohup` and a shell's background jobs want it.
     """
@@ -127,11 +128,12 @@ class Signals:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._receive)
 
-    def hold(self):
-        """Keeps what comes from now on for the next processes."""
+    def hold_back(self):
+        """Keeps what comes from now on."""
         self._processes = None
 
     def pass_to(self, processes):
+        """Sends what was kept, and from now on what comes, to these processes."""
         self._processes = processes
         while self._waiting:
             self._send(self._waiting.pop(0))
@@ -149,7 +151,7 @@ class Signals:
                 process.send_signal(number)
 
 
-def wait_for(members, seconds_to_follow=None):
+def wait_for_members(members, seconds_to_follow=None):
     """Passes output on until all have ended; kills those that do not follow the first one that failed."""
     with selectors.DefaultSelector() as selector:
         wake_on_exit(selector)
@@ -165,7 +167,7 @@ def wait_for(members, seconds_to_follow=None):
             for key, _ in selector.select():
                 if key.data is None:
                     key.fileobj.recv(READ)
-                elif not key.data.pass_on(key.fileobj):
+                elif key.data.pass_on(key.fileobj) is False:
                     selector.unregister(key.fileobj)
         signal.alarm(0)
 
@@ -194,7 +196,7 @@ def main(command):
     signals = Signals()
     member = Member(command, Sink(1), Sink(2))
     signals.pass_to([member.process])
-    wait_for([member])
+    wait_for_members([member])
     return member.code
 
 

@@ -22,53 +22,53 @@ TRIES = 3  # of an upload after COMMAND ended
 
 
 def main(arguments):
-    options = parse(arguments)
+    options = parse_arguments(arguments)
     signals = member.Signals()
     while True:
-        code = run(options, signals)
-        say(f"ended with {code}")
+        code = run_once(options, signals)
+        log_line(f"ended with {code}")
         for attempt in range(TRIES if options.upload else 0):
             if attempt:
                 time.sleep(options.pause)
-            if upload(options):
+            if upload_results(options):
                 break
         if signals.received or not options.again or not (code == 75 or code > 128):
             return code
         time.sleep(options.pause)
         if signals.received:  # it came while nothing ran
             return code
-        say("started again")
+        log_line("started again")
 
 
-def run(options, signals):
+def run_once(options, signals):
     """Runs the command once, with uploads beside it. Returns its exit code as a shell would."""
-    process = member.start(options.command)
+    process = member.start_process(options.command)
     signals.pass_to([process])
     while True:
         try:
             code = process.wait(timeout=options.every)
         except subprocess.TimeoutExpired:
             if options.upload:
-                upload(options)
+                upload_results(options)
         else:
-            signals.hold()
+            signals.hold_back()
             return code if code >= 0 else 128 - code
 
 
-def upload(options):
+def upload_results(options):
     """Uploads once. Returns whether it succeeded; if it did not, its own words are shown."""
-    process = member.start(["bash", "-c", options.upload], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = member.start_process(["bash", "-c", options.upload], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output = process.communicate()[0].decode(errors="replace")
     if process.returncode:
-        say(f"upload failed (exit {process.returncode}): {options.upload}\n{output}")
+        log_line(f"upload failed (exit {process.returncode}): {options.upload}\n{output}")
     return process.returncode == 0
 
 
-def say(line):
+def log_line(line):
     print(time.strftime("%Y-%m-%dT%H:%M:%S"), line, flush=True)
 
 
-def parse(arguments):
+def parse_arguments(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upload", default="")
     parser.add_argument("--again", action="store_true")

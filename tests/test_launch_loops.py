@@ -753,7 +753,7 @@ def test_who_does_not_follow_one_that_failed_is_killed(machine):
 import member, sys
 commands = [["bash", "-c", "exit 75"], ["bash", "-c", "trap '' TERM; while :; do sleep 0.05; done"]]
 members = [member.Member(command, print, print) for command in commands]
-member.wait_for(members, seconds_to_follow=1)
+member.wait_for_members(members, seconds_to_follow=1)
 print([each.code for each in members])
 """
     done = machine.run(sys.executable, "-c", code, PYTHONPATH=str(LAUNCH))
