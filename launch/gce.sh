@@ -14,7 +14,8 @@
 #   --bucket=gs://…    code goes through it, and the results of a single machine
 #   --data=gs://…      copied to data/ on each machine before the start
 #   --share=IP:/PATH   NFS, for example Filestore; several machines need it for their one work directory
-#   --image=FAMILY     of project deeplearning-platform-release, with NVIDIA's driver
+#   --image=FAMILY     of project deeplearning-platform-release (default: one with driver 580, which CUDA 13 needs, and
+#                      Python 3.12); with an older driver, from 525, the machines install JAX for CUDA 12
 #   --disk=N           GB (default 200)
 #   --spot             cheaper, and taken away at any time
 #   --dry_run          print the commands and start nothing
@@ -24,7 +25,7 @@
 # Look at it: the last two lines that this prints. A group costs until it is deleted: the last line says how.
 
 set -u
-name='' zone='' machine=g2-standard-8 gpu='' hosts=1 bucket='' data='' share='' image=common-cu128-ubuntu-2204-nvidia-570 disk=200 spot=''
+name='' zone='' machine=g2-standard-8 gpu='' hosts=1 bucket='' data='' share='' image=common-cu129-ubuntu-2404-nvidia-580 disk=200 spot=''
 flags="name zone machine gpu hosts bucket data share image disk" switches="spot"
 # shellcheck source=launch/inputs.sh
 . "$(dirname "$0")/inputs.sh"
@@ -37,21 +38,25 @@ whole disk "$disk"
 [[ -z $gpu || $gpu =~ ^[a-z0-9-]+:[1-9][0-9]*$ ]] || refuse "--gpu=$gpu is not TYPE:NUMBER" "for example --gpu=nvidia-tesla-t4:1"
 check_travel "$hosts"
 
-there=
-[ -n "$dry_run" ] || there=$(gcloud compute instance-groups managed describe "$name" --zone="$zone" --format='value(name)' 2>/dev/null)
-send_code
-if [ -n "$there" ]; then
+group=(gcloud compute instance-groups managed)
+known=
+[ -n "$dry_run" ] || known=$("${group[@]}" describe "$name" --zone="$zone" --format='value(name)' 2>/dev/null)
+send_code || exit 1
+if [ -n "$known" ]; then
   echo "the group $name is there: its machines go on by themselves"
 else
-  file=$(start_up "$hosts" cuda "$name")
-  template=(gcloud compute instance-templates create "$name" --machine-type="$machine" --boot-disk-size="${disk}GB"
+  templates=(gcloud compute instance-templates)
+  if [ -z "$dry_run" ] && "${templates[@]}" describe "$name" >/dev/null 2>&1; then # of a group that is no more
+    do_it "${templates[@]}" delete "$name" --quiet || exit 1
+  fi
+  write_start_up "$hosts" cuda "$name" "$scratch/start.sh"
+  create=("${templates[@]}" create "$name" --machine-type="$machine" --boot-disk-size="${disk}GB"
     --image-family="$image" --image-project=deeplearning-platform-release --maintenance-policy=TERMINATE
-    --metadata=install-nvidia-driver=True --metadata-from-file="startup-script=$file" --scopes=cloud-platform)
-  [ -z "$gpu" ] || template+=(--accelerator="type=${gpu%:*},count=${gpu#*:}")
-  [ -z "$spot" ] || template+=(--provisioning-model=SPOT --instance-termination-action=STOP)
-  do_it "${template[@]}" || exit 1
-  do_it gcloud compute instance-groups managed create "$name" --zone="$zone" --template="$name" --size="$hosts" || exit 1
-  [ -z "$dry_run" ] || sed 's/^/  | /' <(sed -n 2,4p "$file")
+    --metadata=install-nvidia-driver=True --metadata-from-file="startup-script=$scratch/start.sh" --scopes=cloud-platform)
+  [ -z "$gpu" ] || create+=(--accelerator="type=${gpu%:*},count=${gpu#*:}")
+  [ -z "$spot" ] || create+=(--provisioning-model=SPOT --instance-termination-action=STOP)
+  do_it "${create[@]}" || exit 1
+  do_it "${group[@]}" create "$name" --zone="$zone" --template="$name" --size="$hosts" || exit 1
 fi
 echo "# look at the group:  gcloud compute instance-groups managed list-instances $name --zone=$zone"
 echo "# look at the run:    gcloud compute ssh INSTANCE --zone=$zone --command='tail -f /var/log/xlkd.log'"

@@ -56,7 +56,7 @@ esac
 needs kubectl "install it, then gcloud container clusters get-credentials CLUSTER"
 
 words=("${main[@]}")
-words[0]=python
+words[0]=python3
 words+=("--workdir=/results/runs/$name")
 # On TPU nodes JAX knows its place by itself; elsewhere Kubernetes fills in the pod's number.
 if [ -n "$gpu" ] && [ "$hosts" -gt 1 ]; then

@@ -20,13 +20,32 @@ flags="gpus" switches=""
 
 case $gpus in *[!0-9,]* | ,* | *, | *,,*) refuse "--gpus=$gpus is not a list of numbers" "for example --gpus=0,1" ;; esac
 needs nvidia-smi "install NVIDIA's driver, or use launch/local_pod.sh for processors alone"
+
+check_driver() { # that it fits the CUDA which the environment has
+  local driver cuda needed
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+  cuda=$("${main[0]}" -c 'if True:
+    from importlib import metadata
+    names = {distribution.metadata["Name"] for distribution in metadata.distributions()}
+    print(next((cuda for cuda in ("13", "12") if f"jax-cuda{cuda}-plugin" in names), ""))')
+  case $cuda in
+    13) needed=580 ;;
+    12) needed=525 ;;
+    *) refuse "the environment of ${main[0]} has no CUDA for JAX" "pip install -e '.[cuda]' into it" ;;
+  esac
+  [[ $driver =~ ^([0-9]+)\. ]] || refuse "nvidia-smi names no driver" "it says: $driver"
+  [ "${BASH_REMATCH[1]}" -ge "$needed" ] || refuse "NVIDIA's driver $driver is too old for CUDA $cuda, which needs $needed" \
+    "install a later driver$([ "$cuda" = 12 ] || echo ", or pip install -e '.[cuda12]' into an environment of its own")"
+}
+
 if [ -z "$dry_run" ]; then
-  there=$(nvidia-smi --query-gpu=index --format=csv,noheader | tr -d ' ')
+  check_driver
+  numbers=$(nvidia-smi --query-gpu=index --format=csv,noheader | tr -d ' ')
   for number in ${gpus//,/ }; do
-    grep -q -x "$number" <<<"$there" || refuse "there is no GPU $number" "nvidia-smi names: $(tr '\n' ' ' <<<"$there")"
+    grep -q -x "$number" <<<"$numbers" || refuse "there is no GPU $number" "nvidia-smi names: $(tr '\n' ' ' <<<"$numbers")"
   done
-  CUDA_VISIBLE_DEVICES=${gpus:-$(paste -sd, - <<<"$there")} "${main[0]}" -c 'import jax; jax.devices("gpu")' 2>/dev/null ||
-    refuse "JAX finds no GPU" "pip install -e '.[cuda]' into the environment of ${main[0]}"
+  CUDA_VISIBLE_DEVICES=${gpus:-$(paste -sd, - <<<"$numbers")} "${main[0]}" -c 'import jax; jax.devices("gpu")' 2>/dev/null ||
+    refuse "JAX finds no GPU" "${main[0]} -c 'import jax; print(jax.devices())' says why"
 fi
 [ -z "$gpus" ] || main=(env "CUDA_VISIBLE_DEVICES=$gpus" "${main[@]}")
 do_it exec "${main[@]}"

@@ -2,69 +2,114 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# What a cloud machine does each time it starts: tpu_vm.sh and gce.sh put it before a few settings as start-up script.
-# It fetches code and data, mounts the shared folder, and runs until the run is done: 75 means start me again.
+# What a cloud machine does each time it starts: tpu_vm.sh and gce.sh put a few settings before it and give the whole as
+# start-up script. It makes the machine ready once, fetches the results so far, and runs until the run is done.
 #
-#   code=gs://…/code.tgz  extra=tpu|cuda  data=gs://…  hosts=N  group=NAME  zone=ZONE  main=COMMAND
-#   share=SERVER:/PATH (several machines)  or  results=gs://… (one machine: sent there every minute)
+#   from=gs://…/NAME (code.tgz in it, and runs/ of a single machine)  extra=tpu|cuda  data=gs://…  hosts=N
+#   group=NAME  zone=ZONE  share=SERVER:/PATH (several machines)  main=(-m xlkd.main …)
 #
 # shellcheck disable=SC2154 # set by the lines that are put before this
 
 set -u
-exec >>/var/log/xlkd.log 2>&1
-echo "$(date -Is) $(hostname): start"
-export HOME=/root XLKD_CACHE=/var/cache/xlkd
-top=/opt/xlkd
+top=${XLKD_TOP:-/opt/xlkd}
+mkdir -p "$top"
+exec >>"${XLKD_LOG:-/var/log/xlkd.log}" 2>&1
 
-until command -v gcloud >/dev/null; do sleep 5; done
-if [ ! -e $top/ready ]; then
-  apt-get update -q && apt-get install -q -y python3-venv nfs-common
-  if mkdir -p $top/code && gcloud storage cp "$code" $top/code.tgz && tar -xzf $top/code.tgz -C $top/code &&
-    python3 -m venv $top/venv && $top/venv/bin/python -m pip install -q "$top/code[$extra]"; then
-    touch $top/ready
-  else
-    echo "stopped: the machine could not be made ready"
-    exit 1
-  fi
+# The service that runs start-up scripts (google-startup-scripts: KillMode=process) tells them nothing when the machine
+# is stopped or taken away. So the work is a service of its own: it gets SIGTERM while network, mounts and snaps (gcloud
+# may be one) are still there, and time to save and upload: as much as the cloud leaves, 30 s of a spot machine, 90 s
+# otherwise. It is there once: a second start-up script is refused.
+if [ -z "${XLKD_SERVICE:-}" ]; then
+  install -m 755 "$0" "$top/start.sh"
+  exec systemd-run --unit=xlkd --collect --setenv=XLKD_SERVICE=1 --setenv="PATH=$PATH:/snap/bin" \
+    --property=KillMode=mixed --property=TimeoutStopSec=300 \
+    --property='After=network-online.target remote-fs.target snapd.mounts.target' bash "$top/start.sh"
 fi
-cd $top/code || exit 1
-mkdir -p runs data
-[ -z "$data" ] || gcloud storage rsync --recursive "$data" data
-if [ -n "$share" ]; then
-  mountpoint -q runs || mount -t nfs "$share" runs || { echo "stopped: $share cannot be mounted"; exit 1; }
-else
-  gcloud storage rsync --recursive "$results" runs 2>/dev/null
-fi
+export HOME=${HOME:-/root} XLKD_CACHE=${XLKD_CACHE:-/var/cache/xlkd}
 
-place() { # three flags where JAX cannot know: the machines of the group in the order of their names
-  local names
-  names=$(gcloud compute instance-groups managed list-instances "$group" --zone="$zone" --format='value(instance.basename())' | sort)
-  [ "$(grep -c . <<<"$names")" -eq "$hosts" ] || return 1
-  echo "--coordinator=$(head -n 1 <<<"$names"):8476 --processes=$hosts" \
-    "--process=$(grep -n -x "$(hostname -s)" <<<"$names" | awk -F: '{ print $1 - 1 }')"
+log_line() { echo "$(date +%Y-%m-%dT%H:%M:%S) $*" >&2; }
+
+stop() { # WHAT
+  log_line "stopped: $1; a restart of this machine tries again"
+  exit 1
 }
 
-send() { # what is half written is left out
-  [ -z "$results" ] || gcloud storage rsync --recursive --exclude='.*orbax-checkpoint-tmp.*' runs "$results" >/dev/null 2>&1
-}
-
-while sleep 60; do send; done &
-sender=$!
-code=75
-while [ $code -eq 75 ] || [ $code -ge 128 ]; do
-  where=
-  while [ -n "$group" ] && [ "$hosts" -gt 1 ] && [ -z "$where" ]; do where=$(place) || sleep 10; done
-  eval "launch/member.sh $main $where" &
-  child=$!
-  trap 'kill -TERM $child' TERM
-  wait $child
-  code=$?
-  while kill -0 $child 2>/dev/null; do # a signal ended the waiting, not the run
-    wait $child
-    code=$?
+retry() { # COMMAND…
+  local attempt pause=${XLKD_PAUSE:-10}
+  for attempt in 1 2 3 4 5; do
+    "$@" && return
+    log_line "failed ($attempt of 5 attempts): $*"
+    [ "$attempt" -eq 5 ] || sleep "$pause"
+    pause=$((2 * pause))
   done
-  echo "$(date -Is) ended with $code"
-  sleep 5
-done
-kill $sender
-send
+  return 1
+}
+
+install_packages() {
+  # Updates that run by themselves hold the lock for minutes after a machine started
+  apt-get -q -o DPkg::Lock::Timeout=300 update && apt-get -q -y -o DPkg::Lock::Timeout=300 install "$@"
+}
+
+choose_cuda() { # cuda is CUDA 13
+  local driver
+  driver=$(retry nvidia-smi --query-gpu=driver_version --format=csv,noheader | grep -m 1 -E '^[0-9]+\.')
+  [ -n "$driver" ] || stop "nvidia-smi names no driver"
+  [ "${driver%%.*}" -ge 525 ] || stop "NVIDIA's driver $driver is too old: CUDA 12 needs 525, CUDA 13 needs 580"
+  if [ "${driver%%.*}" -ge 580 ]; then extra=cuda; else extra=cuda12; fi
+}
+
+make_environment() {
+  if python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    python3 -m venv --clear "$top/venv"
+  else # as in images with Ubuntu 22.04, whose own package python3.11 is a release candidate
+    export UV_PYTHON_INSTALL_DIR=$top/python
+    python3 -m venv --clear "$top/uv" && retry "$top/uv/bin/python" -m pip install -q uv &&
+      retry "$top/uv/bin/uv" venv -q --clear --seed --python=3.12 "$top/venv"
+  fi
+}
+
+make_ready() { # code and environment
+  local packages=()
+  python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+  [ -z "$share" ] || command -v mount.nfs >/dev/null || packages+=(nfs-common)
+  [ ${#packages[@]} -eq 0 ] || retry install_packages "${packages[@]}" || stop "${packages[*]} cannot be installed"
+  [ "$extra" != cuda ] || choose_cuda
+  retry gcloud storage cp "$from/code.tgz" "$top/code.tgz" || stop "$from/code.tgz cannot be read"
+  mkdir -p "$top/code"
+  tar -xzf "$top/code.tgz" -C "$top/code" || stop "$from/code.tgz is damaged"
+  make_environment || stop "there is no Python 3.11 or later, and none can be installed"
+  # Python finds the package in the checkout first, and only an editable install adds the configs to it
+  retry "$top/venv/bin/python" -m pip install -q --editable "$top/code[$extra]" || stop "the code cannot be installed"
+  touch "$top/ready"
+}
+
+# Once it has been fetched, this machine's disk is never behind the bucket. A run that cannot be fetched must not begin
+# anew: it would be uploaded over what is there.
+fetch_results() {
+  local listing
+  listing=$(retry gcloud storage ls "$from/") || stop "$from cannot be listed"
+  if grep -q -x -F "$from/runs/" <<<"$listing"; then
+    retry gcloud storage rsync --recursive "$from/runs" runs || stop "$from/runs cannot be fetched"
+  fi
+  touch "$top/fetched"
+}
+
+log_line "$(hostname): start"
+retry command -v gcloud >/dev/null || stop "gcloud is not there"
+[ -e "$top/ready" ] || make_ready
+cd "$top/code" || exit 1
+mkdir -p runs data
+[ -z "$data" ] || retry gcloud storage rsync --recursive "$data" data || stop "$data cannot be fetched"
+if [ -n "$share" ]; then
+  mountpoint -q runs || retry mount -t nfs "$share" runs || stop "$share cannot be mounted"
+  upload=
+else
+  [ -e "$top/fetched" ] || fetch_results
+  # Nothing is ever deleted there. What is half written is left out, and what says that a stage is done goes last.
+  sync="gcloud storage rsync --recursive runs $from/runs --exclude"
+  upload="$sync='.*orbax-checkpoint-tmp.*|(.*/)?done$' && $sync='.*orbax-checkpoint-tmp.*'"
+fi
+command=(launch/member.sh "$top/venv/bin/python" "${main[@]}")
+[ "$hosts" -eq 1 ] || [ -z "$group" ] || command=(bash launch/group.sh "$group" "$zone" "$hosts" "${command[@]}")
+exec "$top/venv/bin/python" launch/supervise.py --again --every="${XLKD_EVERY:-60}" --pause="${XLKD_PAUSE:-10}" \
+  --upload="$upload" "${command[@]}"

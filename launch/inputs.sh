@@ -91,8 +91,20 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 1 ] || refuse "nothing to run" "for example $script … -- --config=configs/gxlt.py"
 shift
+find_python() { # what `python` is here: $PYTHON, else python on the path, else of this checkout, else python3
+  if [ -n "${PYTHON:-}" ]; then
+    echo "$PYTHON"
+  elif command -v python >/dev/null; then
+    echo python
+  elif [ -x "$here/../.venv/bin/python" ]; then
+    echo "$(cd "$here/.." && pwd)/.venv/bin/python"
+  else
+    echo python3
+  fi
+}
 case $1 in
-  --*) main=("${PYTHON:-python3}" -m xlkd.main "$@") ;;
+  --*) main=("$(find_python)" -m xlkd.main "$@") ;;
+  python) main=("$(find_python)" "${@:2}") ;;
   *) main=("$@") ;;
 esac
 

@@ -12,7 +12,7 @@
 #   --time=HH:MM:SS      limit of one start; two minutes before it the run saves and is queued again
 #   --partition=NAME --account=NAME --name=NAME
 #   --restarts=N         after which it is not queued again (default 50)
-#   --python=FILE        of the environment, on the shared file system (default: python3 of this shell)
+#   --python=FILE        of the environment, on the shared file system (default: the one of this shell)
 #   --dry_run            print the job and submit nothing
 #
 # Code: this checkout, on a file system that all nodes see. Data, results and the cache (XLKD_CACHE): there too.
@@ -60,9 +60,13 @@ cd $(quoted "$(cd "$here/.." && pwd)") || exit 2
 srun --kill-on-bad-exit=0 launch/member.sh $(quoted "${main[@]}")
 code=\$?
 # 75: saved, start me again; 128 and more: a process was killed. Bad input and faults are not tried again.
-if { [ \$code -eq 75 ] || [ \$code -ge 128 ]; } && [ \"\${SLURM_RESTART_COUNT:-0}\" -lt $restarts ]; then
-  scontrol requeue \"\$SLURM_JOB_ID\" && sleep 60
-fi
+[ \$code -eq 75 ] || [ \$code -gt 128 ] || exit \$code
+[ \"\${SLURM_RESTART_COUNT:-0}\" -lt $restarts ] || { echo \"stopped: started again $restarts times\" >&2; exit \$code; }
+for attempt in 1 2 3 4 5; do
+  scontrol requeue \"\$SLURM_JOB_ID\" && sleep 60 && exit \$code # it ends this script
+  sleep 10
+done
+echo \"stopped: the job cannot be queued again; submit it again\" >&2
 exit \$code"
 
 if [ -n "$dry_run" ]; then

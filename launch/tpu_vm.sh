@@ -20,7 +20,7 @@
 #
 # Code: the commit that is checked out. Data: --data. Results: gs://BUCKET/xlkd/NAME/runs every minute (one machine),
 # else on the share. Each start of the machines goes on; start this script again when a spot TPU was taken away.
-# Look at it: the last two lines that this prints. End it: gcloud compute tpus queued-resources delete NAME --force.
+# Look at it, and end it: the last three lines that this prints.
 
 set -u
 name='' zone='' type='' hosts=1 bucket='' data='' share='' version='' spot=''
@@ -44,22 +44,28 @@ esac
 runtime=${version:-$runtime}
 check_travel "$hosts"
 
-tpu=(gcloud compute tpus)
-there=
-[ -n "$dry_run" ] || there=$("${tpu[@]}" queued-resources describe "$name" --zone="$zone" --format='value(state.state)' 2>/dev/null)
-case $there in SUSPENDED | FAILED) do_it "${tpu[@]}" queued-resources delete "$name" --zone="$zone" --force --quiet ;; esac
-send_code
-file=$(start_up "$hosts" tpu '')
-case $there in
+tpu=(gcloud compute tpus queued-resources)
+state=
+[ -n "$dry_run" ] || state=$("${tpu[@]}" describe "$name" --zone="$zone" --format='value(state.state)' 2>/dev/null)
+case $state in
+  SUSPENDING | DELETING)
+    echo "stopped: the TPU $name is $state; start this again in a minute" >&2
+    exit 75
+    ;;
+  SUSPENDED | FAILED) do_it "${tpu[@]}" delete "$name" --zone="$zone" --force --quiet || exit 1 ;;
+esac
+send_code || exit 1
+case $state in
   '' | SUSPENDED | FAILED)
-    create=("${tpu[@]}" queued-resources create "$name" --node-id="$name" --zone="$zone" --accelerator-type="$type"
-      --runtime-version="$runtime" --metadata-from-file="startup-script=$file"
+    write_start_up "$hosts" tpu '' "$scratch/start.sh"
+    create=("${tpu[@]}" create "$name" --node-id="$name" --zone="$zone" --accelerator-type="$type"
+      --runtime-version="$runtime" --metadata-from-file="startup-script=$scratch/start.sh"
       --scopes=https://www.googleapis.com/auth/cloud-platform)
     [ -z "$spot" ] || create+=(--spot)
     do_it "${create[@]}" || exit 1
     ;;
-  *) echo "the TPU $name is there ($there): its machines go on by themselves" ;;
+  *) echo "the TPU $name is there ($state): its machines go on by themselves" ;;
 esac
-[ -z "$dry_run" ] || sed 's/^/  | /' <(sed -n 2,4p "$file")
 echo "# look at the queue:  gcloud compute tpus queued-resources describe $name --zone=$zone"
 echo "# look at the run:    gcloud compute tpus tpu-vm ssh $name --zone=$zone --worker=0 --command='tail -f /var/log/xlkd.log'"
+echo "# end it:             gcloud compute tpus queued-resources delete $name --zone=$zone --force"

@@ -21,21 +21,21 @@ check_travel() { # HOSTS
   needs gcloud "install it from https://cloud.google.com/sdk, then gcloud auth login"
 }
 
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
 send_code() { # the committed state of this checkout
-  do_it git -C "$here/.." archive --format=tar.gz -o "${TMPDIR:-/tmp}/$name-code.tgz" HEAD
-  do_it gcloud storage cp "${TMPDIR:-/tmp}/$name-code.tgz" "$bucket/$name/code.tgz"
+  do_it git -C "$here/.." archive --format=tar.gz -o "$scratch/code.tgz" HEAD ||
+    refuse "this checkout cannot be packed" "git clone it: the commit that is checked out travels"
+  do_it gcloud storage cp "$scratch/code.tgz" "$bucket/$name/code.tgz"
 }
 
-start_up() { # HOSTS EXTRA GROUP: writes the start-up script and names its file
-  local file=${TMPDIR:-/tmp}/$name-start.sh words=("${main[@]}") results=
-  words[0]=/opt/xlkd/venv/bin/python
-  [ -n "$share" ] || results=$bucket/$name/runs
+write_start_up() { # HOSTS EXTRA GROUP FILE
   {
     echo '#!/usr/bin/env bash'
-    echo "code=$bucket/$name/code.tgz extra=$2 data=$(quoted "$data") hosts=$1 group=$3 zone=$zone"
-    echo "share=$(quoted "$share") results=$results"
-    echo "main=$(quoted "$(quoted "${words[@]}" "--workdir=runs/$name")")"
+    echo "from=$bucket/$name extra=$2 data=$(quoted "$data") hosts=$1 group=$3 zone=$zone share=$(quoted "$share")"
+    echo "main=($(quoted "${main[@]:1}" "--workdir=runs/$name"))"
     sed 1d "$here/host.sh"
-  } >"$file"
-  echo "$file"
+  } >"$4"
+  [ -z "$dry_run" ] || sed -n '2,3s/^/  | /p' "$4"
 }

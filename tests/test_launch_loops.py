@@ -1,0 +1,781 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Launch scripts run for real: their own loops, processes and signals, with stubs for clouds, schedulers and training."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
+PATIENCE = 120  # seconds until a test gives up; none needs them
+
+# What the stubs do stands in $STUBS/events, in order; what must never be in $STUBS/faults
+TRAINING = """
+workdir=${*: -1}
+workdir=${workdir#--workdir=}
+mkdir -p "$workdir"
+step=$(cat "$workdir/step" 2>/dev/null || echo 0)
+mkdir "$STUBS/training" 2>/dev/null || echo "two trainings at a time" >>"$STUBS/faults"
+ended() { echo "$1" >>"$STUBS/events"; rmdir "$STUBS/training"; }
+trap 'sleep 0.3; echo $((step + 100)) >"$workdir/step"; ended saved; exit 75' TERM
+echo "training from $step" >>"$STUBS/events"
+turn=$(grep -c training "$STUBS/events")
+how=$(sed -n "${turn}p" "$STUBS/plan")
+case $how in
+  wait) while :; do sleep 0.05; done ;;
+  kill) ended killed; kill -KILL $$ ;;
+  *) echo $((step + 100)) >"$workdir/step"; ended "code $how"; exit "$how" ;;
+esac
+"""
+PYTHON = """
+case "$*" in
+  "-c import sys; sys.exit(sys.version_info"*) exit "${OLD:-0}" ;;
+  "-c import ensurepip") exit "${BARE:-0}" ;;
+  "-m venv --clear "*) mkdir -p "$4/bin"; cp "$STUBS/bin/python3" "$4/bin/python"; echo "venv ${4##*/}" >>"$STUBS/events" ;;
+  "-m pip install "*)
+    fails pip && exit 1
+    case $* in *" uv") cp "$STUBS/uv" "${0%/*}/uv" ;; esac
+    place=${*: -1}
+    case $* in *--editable*) place="editable ${place##*/}" ;; esac
+    echo "pip $place" >>"$STUBS/events"
+    ;;
+  "-m xlkd.main "*) exec bash "$STUBS/train" "$@" ;;
+  *) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+UV = """
+echo "uv $*" >>"$STUBS/events"
+mkdir -p "${*: -1}/bin"
+cp "$STUBS/bin/python3" "${*: -1}/bin/python"
+"""
+GCLOUD = """
+words=() # a place in Cloud Storage is a folder
+for word in "$@"; do case $word in --*) ;; *) words+=("${word/#gs:\\/\\//$STUBS/}") ;; esac; done
+case "$1 $2" in
+  "storage ls")
+    fails ls && exit 1
+    ls "${words[2]}" | while read -r name; do
+      [ ! -d "${words[2]}$name" ] || name=$name/
+      echo "$3$name"
+    done
+    ;;
+  "storage cp") mkdir -p "${words[3]%/*}"; cp "${words[2]}" "${words[3]}" ;;
+  "storage rsync")
+    fails rsync && exit 1
+    mkdir "$STUBS/transfer" 2>/dev/null || echo "two transfers at a time" >>"$STUBS/faults"
+    mkdir -p "${words[3]}"
+    [ ! -d "$STUBS/training" ] || sleep 0.1
+    cp -R "${words[2]}/." "${words[3]}/"
+    case $* in *"rsync --recursive runs"*) echo uploaded >>"$STUBS/events" ;; *) echo fetched >>"$STUBS/events" ;; esac
+    rmdir "$STUBS/transfer"
+    ;;
+  *)
+    echo "gcloud $*" >>"$STUBS/events"
+    for word in "$@"; do
+      case $word in --metadata-from-file=startup-script=*) cp "${word##*=}" "$STUBS/start.sh" ;; esac
+    done
+    case $* in
+      *" delete "*) if fails delete; then exit 1; fi ;;
+      *"templates describe"*) [ -n "${TEMPLATE:-}" ] ;;
+      *" describe "*) [ -n "${STATE:-}" ] && echo "$STATE" ;;
+      *list-instances*) printf '%s\\n' $MACHINES ;;
+    esac
+    ;;
+esac
+"""
+SYSTEMD_RUN = """
+echo "systemd-run $*" >>"$STUBS/events"
+[ ! -e "$STUBS/service" ] || ! kill -0 "$(cat "$STUBS/service")" 2>/dev/null || { echo "already loaded"; exit 1; }
+while :; do
+  case $1 in
+    --setenv=*) export "${1#--setenv=}" ;;
+    --*) ;;
+    *) break ;;
+  esac
+  shift
+done
+rm -f "$STUBS/code"
+(
+  bash -c 'echo $$ >"$STUBS/service"; exec "$@"' bash "$@"
+  echo $? >"$STUBS/draft"
+  mv "$STUBS/draft" "$STUBS/code"
+) &
+"""
+NVIDIA_SMI = """
+case $* in *driver_version*) echo "$DRIVER" ;; *) echo 0 ;; esac
+"""
+
+
+class Machine:
+    """A folder with stubs that come first on the path, and all that the scripts write."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder, self.bin = folder, folder / "bin"
+        self.bin.mkdir()
+        for name in ("events", "faults"):
+            (folder / name).touch()
+        (folder / "train").write_text(TRAINING)
+        self.stub("python3", PYTHON)
+        self.stub("gcloud", GCLOUD)
+        self.stub("systemd-run", SYSTEMD_RUN)
+        self.stub("nvidia-smi", NVIDIA_SMI)
+        self.stub("apt-get", 'fails apt-get && exit 1; echo "apt-get ${*: -1}" >>"$STUBS/events"')
+        shutil.copy(self.stub("uv", UV), folder / "uv")
+        self.environment = os.environ | {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "STUBS": str(folder),
+            "REAL_PYTHON": sys.executable,
+            "HOME": str(folder / "home"),
+            "TMPDIR": str(folder / "tmp"),
+            "XLKD_TOP": str(folder / "top"),
+            "XLKD_LOG": str(folder / "log"),
+            "XLKD_CACHE": str(folder / "cache"),
+            "XLKD_PAUSE": "0",
+            "DRIVER": "580.65.06",
+        }
+        for name in ("home", "tmp"):
+            (folder / name).mkdir()
+
+    def stub(self, name: str, text: str) -> pathlib.Path:
+        """Adds a program; in it, `fails NAME` is true as often as `fail` said."""
+        fails = 'fails() { local n; n=$(cat "$STUBS/fail-$1" 2>/dev/null) && [ "$n" -gt 0 ] && echo $((n - 1)) >"$STUBS/fail-$1"; }'
+        program = self.bin / name
+        program.write_text(f"#!/usr/bin/env bash\n{fails}\n{text}")
+        program.chmod(0o755)
+        return program
+
+    def fail(self, name: str, times: int) -> None:
+        (self.folder / f"fail-{name}").write_text(str(times))
+
+    def plan(self, *ends: str) -> None:
+        """How each training ends: with an exit code, by a kill, or when it is asked to (wait)."""
+        (self.folder / "plan").write_text("\n".join(ends) + "\n")
+
+    def run(self, *command, **environment) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command,
+            env=self.environment | environment,
+            cwd=LAUNCH.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+
+    def start(self, *command, **environment) -> subprocess.Popen:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=self.environment | environment, cwd=LAUNCH.parent, text=True, **pipes)
+
+    @property
+    def events(self) -> list[str]:
+        return (self.folder / "events").read_text().splitlines()
+
+    def trained(self) -> list[str]:
+        """What came of training and results, without the uploads while a training ran."""
+        ends, kept = ("saved", "killed", "code"), []
+        for event in self.events:
+            after_end = event == "uploaded" and kept and kept[-1].startswith(ends)
+            if after_end or event.startswith(("training", "fetched", *ends)):
+                kept.append(event)
+        return kept
+
+    def check(self) -> None:
+        """No fault, nothing left running, nothing left among temporary files."""
+        assert (self.folder / "faults").read_text() == ""
+        wait_until(lambda: not self.running(), "all processes have ended")
+        assert not list((self.folder / "tmp").iterdir())
+
+    def running(self) -> list[str]:
+        mark, commands = f"STUBS={self.folder}\0".encode(), []
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (process / "environ").read_bytes():
+                    commands.append((process / "cmdline").read_text().replace("\0", " "))
+        return commands
+
+    def end(self) -> None:
+        """Leaves nothing running behind a test that failed."""
+        while self.running():
+            for process in pathlib.Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    if f"STUBS={self.folder}\0".encode() in (process / "environ").read_bytes():
+                        os.kill(int(process.name), signal.SIGKILL)
+
+
+def wait_until(condition, what: str) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, f"not within {PATIENCE} s: {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    machine = Machine(tmp_path)
+    yield machine
+    machine.end()
+
+
+# Machines of Google Cloud
+
+TPU = ("--name=mine", "--zone=us-east5-b", "--type=v6e-8", "--bucket=gs://bucket/xlkd")
+GCE = ("--name=mine", "--zone=us-central1-a", "--bucket=gs://bucket/xlkd")
+MAIN = ("--", "python", "-m", "xlkd.main", "--config=configs/gxlt.py", "--config.data.train=atlas?size=2&seed=1 'x'")
+
+
+class Host:
+    """A machine of Google Cloud: its start-up script, and the service that this starts."""
+
+    def __init__(self, machine: Machine, script: str = "tpu_vm", flags: tuple[str, ...] = TPU) -> None:
+        self.machine, self.bucket = machine, machine.folder / "bucket" / "xlkd" / "mine"
+        # What git archives is the last commit: the working tree is what is to be tested
+        machine.stub("git", f'tar -czf "$6" -C {LAUNCH.parent} launch')
+        done = machine.run(LAUNCH / f"{script}.sh", *flags, *MAIN)
+        assert done.returncode == 0, done.stderr
+
+    def boot(self, **environment) -> None:
+        done = self.machine.run("bash", self.machine.folder / "start.sh", **environment)
+        assert done.returncode == 0, self.log
+
+    def terminate(self) -> None:
+        os.kill(int((self.machine.folder / "service").read_text()), signal.SIGTERM)
+
+    def wait(self) -> int:
+        wait_until((self.machine.folder / "code").exists, "the service has ended")
+        return int((self.machine.folder / "code").read_text())
+
+    @property
+    def log(self) -> str:
+        return (self.machine.folder / "log").read_text()
+
+    def count(self, event: str) -> int:
+        return sum(each.startswith(event) for each in self.machine.events)
+
+    def replace(self) -> None:
+        """Another machine in the place of this one."""
+        shutil.rmtree(self.machine.folder / "top")
+
+
+def test_a_host_that_is_taken_away_saves_uploads_ends_and_another_goes_on(machine):
+    machine.plan("wait", "0")
+    host = Host(machine)
+    host.boot(XLKD_EVERY="0.05")
+    wait_until(lambda: host.count("training") and host.count("uploaded") > 2, "it trains and uploads")
+    host.terminate()
+    assert host.wait() == 75, host.log
+    assert machine.trained() == ["training from 0", "saved", "uploaded"]
+    assert (host.bucket / "runs" / "mine" / "step").read_text() == "100\n"
+    machine.check()
+
+    host.replace()
+    host.boot()
+    assert host.wait() == 0, host.log
+    assert machine.trained()[3:] == ["fetched", "training from 100", "code 0", "uploaded"]
+    machine.check()
+
+
+def test_a_host_starts_again_once_an_end_after_uploading(machine):
+    machine.plan("75", "kill", "0")
+    host = Host(machine)
+    host.boot()
+    assert host.wait() == 0, host.log
+    uploaded = ["training from 0", "code 75", "uploaded", "training from 100", "killed", "uploaded"]
+    assert machine.trained() == [*uploaded, "training from 100", "code 0", "uploaded"]
+    machine.check()
+
+
+@pytest.mark.parametrize("code", ["1", "2", "3"])
+def test_a_host_does_not_start_again_what_would_end_the_same(machine, code):
+    machine.plan(code)
+    host = Host(machine)
+    host.boot()
+    assert host.wait() == int(code)
+    assert machine.trained() == ["training from 0", f"code {code}", "uploaded"]
+    machine.check()
+
+
+def test_a_second_start_up_script_starts_nothing(machine):
+    machine.plan("wait")
+    host = Host(machine)
+    host.boot()
+    wait_until(lambda: host.count("training"), "it trains")
+    second = machine.run("bash", machine.folder / "start.sh")
+    assert second.returncode == 1
+    host.terminate()
+    assert host.wait() == 75
+    assert host.count("training") == 1
+    machine.check()
+
+
+def test_the_service_is_told_first_and_has_time(machine):
+    machine.plan("0")
+    host = Host(machine)
+    host.boot()
+    assert host.wait() == 0, host.log
+    asked = next(event for event in machine.events if event.startswith("systemd-run"))
+    for words in ("KillMode=mixed", "TimeoutStopSec=300", "network-online.target remote-fs.target"):
+        assert words in asked
+
+
+def test_words_arrive_on_the_host_as_they_were_given(machine):
+    machine.plan("0")
+    (machine.folder / "train").write_text('printf "%s\\n" "$@" >"$STUBS/words"')
+    host = Host(machine)
+    host.boot()
+    assert host.wait() == 0, host.log
+    words = (machine.folder / "words").read_text().splitlines()
+    assert words == [*MAIN[2:], "--workdir=runs/mine"]
+
+
+@pytest.mark.parametrize("what", ["ls", "rsync"])
+def test_a_host_that_cannot_fetch_results_does_not_begin_anew(machine, what):
+    machine.plan("0")
+    host = Host(machine)
+    (host.bucket / "runs" / "mine").mkdir(parents=True)
+    (host.bucket / "runs" / "mine" / "step").write_text("700\n")
+    machine.fail(what, 99)
+    host.boot()
+    assert host.wait() == 1
+    assert "stopped: gs://bucket/xlkd/mine" in host.log
+    assert not host.count("training")
+    assert (host.bucket / "runs" / "mine" / "step").read_text() == "700\n"
+
+    machine.fail(what, 2)
+    host.boot()
+    assert host.wait() == 0, host.log
+    assert host.count("training from 700") == 1
+    assert "failed (2 of 5 attempts)" in host.log
+    machine.check()
+
+
+def test_a_disk_that_is_ahead_of_the_bucket_is_not_overwritten(machine):
+    machine.plan("75", "0")
+    host = Host(machine)
+    host.boot()
+    assert host.wait() == 0, host.log
+    (host.bucket / "runs" / "mine" / "step").write_text("100\n")  # the last upload never arrived
+    machine.plan("75", "0", "0")
+    host.boot()
+    assert host.wait() == 0
+    assert machine.events[-4:] == ["training from 200", "code 0", "uploaded", "uploaded"]
+
+
+def test_an_upload_that_fails_is_tried_again_and_shown(machine):
+    machine.plan("0")
+    host = Host(machine)
+    machine.stub("gcloud", GCLOUD.replace("fails rsync && exit 1", "fails rsync && { echo no network; exit 7; }"))
+    machine.fail("rsync", 2)
+    host.boot()
+    assert host.wait() == 0
+    assert host.log.count("upload failed (exit 7)") == 2
+    assert "no network" in host.log
+    assert (host.bucket / "runs" / "mine" / "step").exists()
+
+
+def test_a_host_is_made_ready_again_after_faults(machine):
+    machine.plan("0")
+    host = Host(machine)
+    machine.fail("apt-get", 1)
+    machine.fail("pip", 5)
+    host.boot(BARE="1")
+    assert host.wait() == 1
+    assert "stopped: the code cannot be installed; a restart of this machine tries again" in host.log
+    assert not host.count("training")
+    host.boot()
+    assert host.wait() == 0, host.log
+    assert host.count("apt-get python3-venv") == 1
+    machine.plan("0", "0")
+    host.boot()
+    assert host.wait() == 0
+    assert host.count("pip editable code[tpu]") == 1, "a machine that is ready is not made ready again"
+
+
+def test_a_host_whose_python_is_too_old_gets_another(machine):
+    machine.plan("0")
+    host = Host(machine)
+    host.boot(OLD="1")
+    assert host.wait() == 0, host.log
+    made = [event for event in machine.events if event.startswith(("venv", "pip", "uv"))]
+    venv = machine.folder / "top" / "venv"
+    assert made == ["venv uv", "pip uv", f"uv venv -q --clear --seed --python=3.12 {venv}", "pip editable code[tpu]"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "installed"), [("580.65.06", "code[cuda]"), ("570.133.20", "code[cuda12]"), ("470.9", None)]
+)
+def test_a_host_installs_the_cuda_that_its_driver_knows(machine, driver, installed):
+    machine.plan("0")
+    host = Host(machine, "gce", GCE)
+    host.boot(DRIVER=driver)
+    assert host.wait() == (0 if installed else 1), host.log
+    assert host.count(f"pip editable {installed}") == bool(installed)
+    assert ("driver 470.9 is too old: CUDA 12 needs 525, CUDA 13 needs 580" in host.log) == (not installed)
+
+
+def test_machines_of_a_group_wait_for_each_other_and_know_their_place(machine):
+    machine.plan("0")
+    machine.stub("hostname", "echo mine-b")
+    machine.stub("mountpoint", "true")
+    (machine.folder / "train").write_text('printf "%s\\n" "$@" >"$STUBS/words"')
+    host = Host(machine, "gce", (*GCE, "--hosts=2", "--share=10.0.0.2:/share"))
+    machine.stub("mount.nfs", "")
+    (machine.folder / "machines").write_text("mine-b\n")
+    machine.stub("gcloud", GCLOUD.replace("$MACHINES", '$(cat "$STUBS/machines")'))
+    host.boot()
+    wait_until(lambda: "waiting: the group mine has 1 of 2 machines" in host.log, "it waits")
+    (machine.folder / "machines").write_text("mine-b\nmine-a\n")
+    assert host.wait() == 0, host.log
+    words = (machine.folder / "words").read_text().splitlines()
+    assert words[-3:] == ["--coordinator=mine-a:8476", "--processes=2", "--process=1"]
+    assert not host.count("uploaded"), "results are on the share"
+
+
+@pytest.mark.parametrize(
+    ("state", "does"),
+    [
+        ("", ["describe", "create"]),
+        ("ACTIVE", ["describe"]),
+        ("WAITING_FOR_RESOURCES", ["describe"]),
+        ("SUSPENDED", ["describe", "delete", "create"]),
+        ("FAILED", ["describe", "delete", "create"]),
+    ],
+)
+def test_a_tpu_is_asked_for_unless_it_is_there(machine, state, does):
+    Host(machine)
+    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, "--spot", *MAIN, STATE=state)
+    assert done.returncode == 0, done.stderr
+    calls = [event.split() for event in machine.events if event.startswith("gcloud compute")][2:]
+    assert [call[4] for call in calls] == does
+    if "create" in does:
+        assert "--spot" in calls[-1]
+        assert "--runtime-version=v2-alpha-tpuv6e" in calls[-1]
+    machine.check()
+
+
+def test_a_tpu_that_is_going_away_is_waited_for(machine):
+    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN, STATE="SUSPENDING")
+    assert done.returncode == 75
+    assert done.stderr == "stopped: the TPU mine is SUSPENDING; start this again in a minute\n"
+
+
+def test_a_tpu_that_cannot_be_deleted_is_not_asked_for_twice(machine):
+    machine.fail("delete", 1)
+    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN, STATE="FAILED")
+    assert done.returncode == 1
+    assert not [event for event in machine.events if " create " in event]
+
+
+def test_a_group_is_made_unless_it_is_there(machine):
+    Host(machine, "gce", GCE)
+    verbs = [" ".join(event.split()[2:5]) for event in machine.events if event.startswith("gcloud compute")]
+    assert verbs == [
+        "instance-groups managed describe",
+        "instance-templates describe mine",
+        "instance-templates create mine",
+        "instance-groups managed create",
+    ]
+    assert "--image-family=common-cu129-ubuntu-2404-nvidia-580" in " ".join(machine.events)
+    (machine.folder / "events").write_text("")
+    assert "is there" in machine.run(LAUNCH / "gce.sh", *GCE, *MAIN, STATE="mine").stdout
+    assert not [event for event in machine.events if " create " in event]
+    assert machine.run(LAUNCH / "gce.sh", *GCE, *MAIN, TEMPLATE="mine").returncode == 0
+    assert [event.split()[3] for event in machine.events if "templates" in event] == ["describe", "delete", "create"]
+
+
+# Slurm
+
+
+def slurm_job(machine, *flags) -> pathlib.Path:
+    """The job that slurm.sh submits, with stubs for what it calls."""
+    machine.stub("sbatch", 'cat >"$STUBS/job"')
+    machine.stub("srun", 'echo "srun $1" >>"$STUBS/events"; echo $$ >"$STUBS/step"; shift; exec "$@"')
+    # A job that is queued again is ended by Slurm
+    machine.stub("scontrol", 'fails scontrol && exit 1; echo "$*" >>"$STUBS/events"; kill $PPID')
+    flags = (*flags, f"--python={machine.bin / 'python3'}")
+    main = ("--config=configs/gxlt.py", f"--workdir={machine.folder / 'work'}")
+    done = machine.run(LAUNCH / "slurm.sh", *flags, "--", *main)
+    assert done.returncode == 0, done.stderr
+    return machine.folder / "job"
+
+
+def test_a_slurm_job_that_is_told_to_stop_saves_and_is_queued_again_once(machine):
+    machine.plan("wait", "0")
+    job = slurm_job(machine)
+    running = machine.start("bash", job, SLURM_JOB_ID="7")
+    wait_until(lambda: "training from 0" in machine.events, "it trains")
+    # Slurm signals the steps of a job (--signal=TERM@120, scancel --signal=TERM), not its script
+    os.kill(int((machine.folder / "step").read_text()), signal.SIGTERM)
+    running.communicate(timeout=PATIENCE)
+    done = machine.run("bash", job, SLURM_JOB_ID="7", SLURM_RESTART_COUNT="1")
+    assert done.returncode == 0
+    asked = ["srun --kill-on-bad-exit=0", "training from 0", "saved", "requeue 7"]
+    assert machine.events == [*asked, "srun --kill-on-bad-exit=0", "training from 100", "code 0"]
+    machine.check()
+
+
+@pytest.mark.parametrize(
+    ("how", "restarts", "requeued"),
+    [("0", 0, False), ("2", 0, False), ("3", 0, False), ("75", 0, True), ("kill", 0, True), ("75", 3, False)],
+)
+def test_when_a_slurm_job_is_queued_again(machine, how, restarts, requeued):
+    machine.plan(how)
+    done = machine.run("bash", slurm_job(machine, "--restarts=3"), SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts))
+    assert machine.events.count("requeue 7") == requeued
+    if not requeued:
+        assert done.returncode == int(how)
+    machine.check()
+
+
+# SkyPilot
+
+
+@pytest.fixture
+def sky_job(machine):
+    """The run block of skypilot.yaml, as SkyPilot writes it into a script."""
+    yaml = pytest.importorskip("yaml")
+    job = machine.folder / "sky.sh"
+    job.write_text(yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())["run"])
+    machine.stub("mountpoint", 'test -d "${*: -1}"')
+    machine.stub(
+        "rsync",
+        """
+        fails rsync && exit 1
+        words=()
+        for word in "$@"; do case $word in -*) ;; *) words+=("$word") ;; esac; done
+        mkdir "$STUBS/transfer" 2>/dev/null || echo "two transfers at a time" >>"$STUBS/faults"
+        cp -R "${words[0]}" "${words[1]}"
+        case ${words[1]} in "$RESULTS"*) echo uploaded >>"$STUBS/events" ;; *) echo fetched >>"$STUBS/events" ;; esac
+        rmdir "$STUBS/transfer"
+        """,
+    )
+    venv = machine.folder / "home" / "venv" / "bin"
+    venv.mkdir(parents=True)
+    shutil.copy(machine.bin / "python3", venv / "python")
+    (machine.folder / "results").mkdir()
+    machine.environment |= {
+        "RESULTS": str(machine.folder / "results"),
+        "RUN": "mine",
+        "MAIN": "--config=configs/gxlt.py '--config.data.train=atlas?size=2&seed=1'",
+        "EVERY": "0.1",
+    }
+    return job
+
+
+def test_a_sky_job_that_is_cancelled_saves_copies_and_ends_and_goes_on_elsewhere(machine, sky_job):
+    machine.plan("wait", "0")
+    running = machine.start("bash", sky_job)
+    wait_until(lambda: {"training from 0", "uploaded"} <= set(machine.events), "it trains and uploads")
+    running.terminate()
+    running.communicate(timeout=PATIENCE)
+    assert running.returncode == 75
+    assert machine.trained() == ["training from 0", "saved", "uploaded"]
+    machine.check()
+    shutil.rmtree(machine.folder / "home" / "runs")
+    assert machine.run("bash", sky_job).returncode == 0
+    assert machine.trained()[3:] == ["fetched", "training from 100", "code 0", "uploaded"]
+    machine.check()
+
+
+@pytest.mark.parametrize("fault", ["mount", "rsync"])
+def test_a_sky_job_that_cannot_fetch_results_does_not_begin_anew(machine, sky_job, fault):
+    (machine.folder / "results" / "runs" / "mine").mkdir(parents=True)
+    machine.fail("rsync", 1)
+    done = machine.run("bash", sky_job, **({"RESULTS": "/nowhere"} if fault == "mount" else {}))
+    assert done.returncode == 75
+    assert done.stderr.startswith("stopped: ")
+    assert machine.events == []
+
+
+# Kubernetes
+
+
+def test_a_pod_of_a_job_set_that_is_evicted_saves_and_asks_to_be_started_again(machine):
+    yaml = pytest.importorskip("yaml")
+    machine.plan("wait")
+    machine.stub("kubectl", 'case $1 in get) exit "${NO_JOBSET:-0}" ;; apply) cat >"$STUBS/jobset" ;; esac')
+    flags = ("--name=mine", "--image=registry/xlkd:1", "--claim=results", "--gpu=nvidia-l4", "--hosts=2", "--chips=1")
+    command = (LAUNCH / "gke.sh", *flags, *MAIN)
+    refused = machine.run(*command, NO_JOBSET="1")
+    assert refused.returncode == 2
+    assert "JobSet is not installed" in refused.stderr
+    assert machine.run(*command).returncode == 0
+
+    job = yaml.safe_load((machine.folder / "jobset").read_text())
+    pod = job["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] >= 60
+    words = [word.replace("$(JOB_COMPLETION_INDEX)", "1") for word in pod["containers"][0]["command"]]
+    assert words[-1] == "--process=1"
+    words[-1] = f"--workdir={machine.folder / 'work'}"  # the stub of training looks for it at the end
+    container = machine.start(*words)
+    wait_until(lambda: "training from 0" in machine.events, "it trains")
+    container.terminate()  # what Kubernetes sends first
+    container.communicate(timeout=PATIENCE)
+    assert container.returncode == 75
+    assert machine.events == ["training from 0", "saved"]
+    machine.check()
+
+
+# One machine with GPUs
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "says"),
+    [
+        ("570.133.20", "13", "NVIDIA's driver 570.133.20 is too old for CUDA 13, which needs 580"),
+        ("470.9", "12", "NVIDIA's driver 470.9 is too old for CUDA 12, which needs 525"),
+        ("580.65.06", "", "has no CUDA for JAX"),
+        ("No devices were found", "13", "nvidia-smi names no driver"),
+    ],
+)
+def test_a_driver_that_does_not_fit_is_refused(machine, driver, cuda, says):
+    machine.stub("python", f"echo {cuda}")
+    done = machine.run(LAUNCH / "gpu.sh", "--", "python", "-m", "xlkd.main", "--config=configs/gxlt.py", DRIVER=driver)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_driver_that_fits_runs_on_the_gpus_that_are_named(machine):
+    machine.stub(
+        "python", 'case $2 in *metadata*) echo 12 ;; *) echo "$CUDA_VISIBLE_DEVICES $*" >>"$STUBS/events" ;; esac'
+    )
+    command = ("--gpus=0", "--", "python", "-m", "xlkd.main", "--config=configs/gxlt.py")
+    assert machine.run(LAUNCH / "gpu.sh", *command, DRIVER="535.1").returncode == 0
+    assert machine.events == ['0 -c import jax; jax.devices("gpu")', "0 -m xlkd.main --config=configs/gxlt.py"]
+
+
+# One process, and a pod on this machine
+
+
+def test_what_a_process_wrote_is_whole_though_another_holds_its_output(machine):
+    script = "sleep 60 & for i in $(seq 2000); do echo $i; done; printf end; echo $! >$STUBS/sleeper; exit 3"
+    done = machine.run(LAUNCH / "member.sh", "bash", "-c", script.replace("sleep 60 &", "sleep 60 2>&1 &"))
+    os.kill(int((machine.folder / "sleeper").read_text()), signal.SIGKILL)
+    assert done.returncode == 3
+    assert done.stdout == "".join(f"{i}\n" for i in range(1, 2001)) + "end"
+    machine.check()
+
+
+def test_a_signal_is_passed_on_once_each_time_and_input_goes_through(machine):
+    script = "trap 'echo told' TERM; echo ready; while read -r line || [ $? -gt 128 ]; do echo $line; done; exit 4"
+    member = machine.start(LAUNCH / "member.sh", "bash", "-c", script)
+    assert member.stdout.readline() == "ready\n"
+    for _ in range(2):
+        member.terminate()
+        while (line := member.stdout.readline()) == "\n":  # read, interrupted
+            pass
+        assert line == "told\n"
+    output, _ = member.communicate("words\n", timeout=PATIENCE)
+    assert output.split() == ["words"]
+    assert member.returncode == 4
+    machine.check()
+
+
+def test_no_word_of_the_shell_how_often_so_ever_a_process_aborts(machine):
+    trace = "F1121 16:34:17.1 1 client.h:80] the JAX distributed service detected fatal errors"
+    for _ in range(5):
+        done = machine.run(LAUNCH / "member.sh", "bash", "-c", f"echo '{trace}' >&2; kill -ABRT $$")
+        says = "stopped: another process of this run ended; the same command goes on from its last save\n"
+        assert (done.returncode, done.stdout, done.stderr) == (75, "", says)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process whose parent was killed")
+@pytest.mark.parametrize("script", ["member.sh", "local_pod.sh"])
+def test_what_is_killed_leaves_no_training_behind(machine, script):
+    machine.plan("wait", "wait")
+    (machine.folder / "train").write_text('echo up >>"$STUBS/events"; trap "" TERM; while :; do sleep 0.05; done')
+    flags = ("--processes=2", "--") if script == "local_pod.sh" else ()
+    command = (machine.bin / "python3", "-m", "xlkd.main", "--config=configs/gxlt.py")
+    launcher = machine.start(LAUNCH / script, *flags, *command)
+    wait_until(lambda: len(machine.events) == (2 if flags else 1), "all train")
+    launcher.kill()
+    launcher.communicate(timeout=PATIENCE)
+    machine.check()
+
+
+@pytest.fixture
+def pod(machine):
+    """Starts a pod of two whose processes run a script: its first word is the number of the process."""
+
+    def start(script, **environment):
+        (machine.folder / "train").write_text(f"process=${{*: -1}}; process=${{process#*=}}; export process; {script}")
+        command = ("--processes=2", "--", machine.bin / "python3", "-m", "xlkd.main", "--config=configs/gxlt.py")
+        return machine.start(LAUNCH / "local_pod.sh", *command, **environment)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"), [("0 0", 0), ("75 75", 75), ("75 2", 2), ("3 75", 3), ("0 75", 75), ("0 134", 75), ("75 1", 1)]
+)
+def test_how_a_pod_ends(machine, pod, codes, code):
+    running = pod(f'codes=({codes}); echo "$process says" >&2; exit "${{codes[process]}}"')
+    _, error = running.communicate(timeout=PATIENCE)
+    assert running.returncode == code
+    failed = codes.split()[1] != "0"
+    assert ("process 1: 1 says" in error) == failed, "the words of the others stand where they fail"
+    assert "0 says" in error
+    machine.check()
+
+
+def test_all_of_a_pod_are_told_to_stop_once_and_see_one_port(machine, pod):
+    running = pod(
+        "trap 'echo told $process >>$STUBS/events; exit 75' TERM; echo $4 >>$STUBS/ports;"
+        "echo up >>$STUBS/events; while :; do sleep 0.05; done"
+    )
+    wait_until(lambda: len(machine.events) == 2, "both run")
+    running.terminate()
+    running.communicate(timeout=PATIENCE)
+    assert running.returncode == 75
+    assert sorted(machine.events) == ["told 0", "told 1", "up", "up"]
+    ports = (machine.folder / "ports").read_text().split()
+    assert len(ports) == 2
+    assert len(set(ports)) == 1
+    machine.check()
+
+
+def test_a_process_of_a_pod_that_is_killed_is_named(machine, pod):
+    running = pod('if [ $process = 1 ]; then kill -KILL $$; fi; echo "noticed"; exit 75')
+    output, error = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, output) == (75, "noticed\n")
+    assert error == "stopped: process 1 of 2 was killed (signal 9)\n"
+
+
+def test_who_does_not_follow_one_that_failed_is_killed(machine):
+    code = """
+import member, sys
+commands = [["bash", "-c", "exit 75"], ["bash", "-c", "trap '' TERM; while :; do sleep 0.05; done"]]
+members = [member.Member(command, print, print) for command in commands]
+member.wait_for_members(members, seconds_to_follow=1)
+print([each.code for each in members])
+"""
+    done = machine.run(sys.executable, "-c", code, PYTHONPATH=str(LAUNCH))
+    assert done.stdout == "[75, 137]\n", done.stderr
+    machine.check()
+
+
+def test_python_need_not_be_a_program_on_the_path(machine, tmp_path):
+    """Debian and Ubuntu have only python3."""
+    machine.plan("0", "0")
+    needed = ("bash", "env", "dirname", "basename", "sed", "mkdir", "cat", "grep", "rmdir", "sleep", "mktemp", "rm")
+    for name in needed:
+        (machine.bin / name).symlink_to(shutil.which(name))
+    command = (LAUNCH / "local_pod.sh", "--processes=1", "--", "python", "-m", "xlkd.main", "--config=configs/gxlt.py")
+    work = f"--workdir={tmp_path / 'work'}"
+    done = machine.run(*command, work, PATH=str(machine.bin), PYTHON="python3")
+    assert done.returncode == 0, done.stderr
+    copy = tmp_path / "checkout"
+    shutil.copytree(LAUNCH, copy / "launch")
+    shown = machine.run(copy / "launch" / "gpu.sh", "--dry_run", *command[2:], PATH=str(machine.bin), PYTHON="")
+    assert shown.stdout == "exec python3 -m xlkd.main --config=configs/gxlt.py\n"
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(machine.bin / "python3", copy / ".venv" / "bin" / "python")
+    shown = machine.run(copy / "launch" / "gpu.sh", "--dry_run", *command[2:], PATH=str(machine.bin), PYTHON="")
+    assert shown.stdout == f"exec {copy}/.venv/bin/python -m xlkd.main --config=configs/gxlt.py\n"
