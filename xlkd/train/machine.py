@@ -162,6 +162,7 @@ def _describe_topology(name: str, shape: str, slices: int) -> list:
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": f"{kind}-{math.prod(map(int, shape.split('x')))}",
         "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # libtpu's lock is for chips, and none is used here
     }.items():
         os.environ.setdefault(key, value)
     import jax
@@ -175,6 +176,8 @@ def _describe_topology(name: str, shape: str, slices: int) -> list:
     jax.config.update("jax_platforms", "cpu")
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=f"{name}:{shape}", **options).devices)
-    except Exception as error:  # what libtpu says of a shape that it does not know
+    except Exception as error:  # libtpu has no error class of its own
         what = str(error).splitlines()[0][:200]
-        raise UserError(f"libtpu knows no {name}:{shape} ({what})", "--topology", "give another shape") from error
+        if "INVALID_ARGUMENT" in what:
+            raise UserError(f"libtpu knows no {name}:{shape} ({what})", "--topology", "give another shape") from error
+        raise UserError(f"libtpu cannot be used: {what}", "--topology", "plan with --device and --chips") from error

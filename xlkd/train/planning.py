@@ -18,6 +18,7 @@ from xlkd.languages import normalise
 from xlkd.methods import Method
 from xlkd.models.encoder import forward_flops
 from xlkd.train import material, start, streams, trimming
+from xlkd.train import mesh as meshes
 from xlkd.train.machine import Machine
 from xlkd.train.material import Material
 from xlkd.train.program import Batches, Program, Record, Speed
@@ -38,6 +39,7 @@ class Planner:
 
     def stage(self, config) -> Record:
         """All figures of one stage."""
+        meshes.build(config.mesh, self.machine.devices, self.machine.slices)  # or refused, before anything is read
         weights = self.known[config.stage] = self._weights(config)
         if config.encoder.trim_vocab:
             weights = trimming.trimmed(weights, material.every_row(config))
