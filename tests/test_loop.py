@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, t
     output = finish(folder, *flags, code=3, cache=whole[0].parent / "cache")
     assert "not finite at step" in output
     assert "examples: " in output
-    assert not (folder / "results.json").exists()
+    assert not (folder / "stages" / "01-all" / "done").exists()
 
 
 @pytest.mark.parametrize(
