@@ -64,6 +64,7 @@ def base() -> ConfigDict:
     c.mesh = ConfigDict()
     c.mesh.data, c.mesh.fsdp, c.mesh.tensor = -1, 1, 1  # -1: the rest of the devices
     c.mesh.branch = 1  # of models with branches: parts that they are spread over
+    c.mesh.dcn_data = -1  # TPU slices that `data` is spread over, as no other axis can be; -1: as many as there are
     c.report = ConfigDict()
     c.report.compare = ()  # differences "a:b" of two stages
     c.log = ConfigDict()

@@ -5,6 +5,7 @@
     python -m xlkd.main --config=configs/gxlt.py                                  # the embedded world, all controls
     python -m xlkd.main --config=configs/gxlt.py --config.method.variant=skd_map  # one of them
     python -m xlkd.main --config=configs/gxlt.py:paper                            # mBERT, SQuAD and XQuAD, as published
+    python -m xlkd.main --config=configs/gxlt.py:paper_pod                        # the same on 64 chips
     python -m xlkd.main --config=configs/gxlt.py:paper --config.start=MODEL --config.stages=zs,ce,skd_map
 
 Stage `english` trains on English alone. Each control goes on from there with a few thousand examples whose question
@@ -105,4 +106,22 @@ def paper(c: ConfigDict) -> ConfigDict:
     return c
 
 
-VARIANTS = {"": embedded, "paper": paper}
+def paper_pod(c: ConfigDict) -> ConfigDict:
+    """`paper` on 64 chips: 6 examples on each, as on each of the authors' devices. Nobody has published this.
+
+    Adam's steps have a length that the gradient's does not change, and its noise falls with the root of the batch: each
+    learning rate is the published one × √(batch / published batch). Epochs, schedule and losses stay. A tenth of the
+    steps warms up, since the rate begins so much higher; the authors have no warm-up.
+    """
+    c = paper(c)
+    batch = 6 * 64
+    c.optim.lr *= (batch / c.data.batch) ** 0.5  # 24 -> 384: × 4
+    c.english.optim.lr *= (batch / c.english.data.batch) ** 0.5  # 6 -> 384: × 8
+    c.data.batch = c.english.data.batch = batch
+    c.optim.micro_batches, c.optim.warmup = 1, 0.1
+    c.eval.batch = 8 * 64
+    c.save.every = c.english.save.every = 100  # of some 340 steps and 460
+    return c
+
+
+VARIANTS = {"": embedded, "paper": paper, "paper_pod": paper_pod}

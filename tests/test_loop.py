@@ -28,6 +28,7 @@ TINY = [
     "--config.data.train=atlas?kind=mixed&languages=en,de&size=400&facts=3",
     "--config.data.eval=atlas?split=validation&kind=same&languages=en,de&size=40",
     "--config.data.retrieval=",
+    "--config.data.batch=12",
     "--config.data.buckets=2",
     "--config.encoder.dropout=0.1",
     "--config.encoder.layers_as=scanned",
@@ -163,9 +164,97 @@ def test_killed_stopped_killed_and_damaged_it_ends_with_the_same_bits(whole, tmp
 
 def test_eight_devices_see_the_same_batches_and_losses(whole, tmp_path):
     """Nothing is evaluated: what is compared are steps."""
-    finish(tmp_path / "run", "--config.data.eval=", devices=8, cache=whole[0].parent / "cache")
+    output = finish(tmp_path / "run", "--config.data.eval=", devices=8, cache=whole[0].parent / "cache")
+    assert "batch of 12 examples: 16 rows on 8 devices (75% useful)" in output
+    assert "compiled 16 × " in output
+    assert "batch of" not in whole[1]
     for a, b in list(zip(lines(whole[0]), lines(tmp_path / "run"), strict=True))[:4]:  # the first 20 steps
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+
+
+ON_DEVICES = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import jax, json, types
+import numpy as np
+from test_step import batch_of, similarities, toy
+from xlkd.configs.base import base
+from xlkd.data.batches import Plan
+from xlkd.errors import Stopped
+from xlkd.methods import Start
+from xlkd.train import loop, mesh
+from xlkd.train.checkpoint import Checkpoints
+
+class Task:
+    def arrays(self, features, index, lengths, draw):
+        nonsense = {"x": 1e4, "y": -1e4, "tokens": 1.0, "mask": 0.0}
+        expand = lambda there, value: there.reshape(-1, *[1] * (value.ndim - 1))
+        return {n: np.where(expand(index >= 0, v), v[index], np.float32(nonsense[n])) for n, v in features.items()}
+
+class Log(list):
+    def __call__(self, line): self.append(line)
+    def event(self, *_, **more): pass
+    def live(self, line, *, keep=False): pass
+
+def trained(folder, devices, micro_batches, dropped, stop_at=99):
+    log, losses, c = Log(), {}, base()
+    c.optim.micro_batches, c.optim.lr = micro_batches, 0.01
+    signals = types.SimpleNamespace(asked="")
+    def write(step, values):
+        losses[step] = values["loss"]
+        signals.asked = "a signal" if step == stop_at else ""
+    checkpoints = Checkpoints(pathlib.Path(sys.argv[2]) / folder, lambda: None)
+    job = loop.Job(
+        method=toy(similarities, dropped), start=lambda: Start(None, (), {}), task=Task(), features=batch_of(27, seed=5),
+        plan=Plan({"text": np.full(27, 9)}, batch=6, edges=(16,), seed=2), steps=20, seed=3, optim=c.optim,
+        save_every=50, evaluate_every=20, evaluate_start=False, log_every=1, evaluate=lambda *_: None,
+        checkpoints=checkpoints, metrics=lambda step: types.SimpleNamespace(write=write, close=lambda: None), log=log,
+        mesh=mesh.build(c.mesh, jax.devices()[:devices]), peak_flops=1.0)
+    try:
+        loop.train(job, signals)
+    except Stopped:
+        pass
+    checkpoints.close()
+    return {"losses": losses, "layout": [line for line in log if line.startswith("batch")]}
+
+print(json.dumps({
+    "one": trained("one", 1, 3, 0.0),
+    "four": trained("four", 4, 3, 0.0),
+    "eight": trained("eight", 8, 3, 0.0),
+    "one with dropout": trained("one-dropout", 1, 1, 0.5),
+    "eight with dropout": trained("eight-dropout", 8, 1, 0.5),
+    "stopped on four": trained("moved", 4, 3, 0.0, stop_at=7),
+    "goes on on eight": trained("moved", 8, 3, 0.0),
+}))
+"""
+
+
+def test_any_batch_on_any_number_of_devices(tmp_path):
+    """Six examples a step on 1, 4 and 8 devices, and moved from 4 to 8: the same examples, the same losses."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", ON_DEVICES, os.path.dirname(__file__), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(done.stdout.splitlines()[-1])
+
+    def losses(*names):
+        return [
+            loss for name in names for _, loss in sorted((int(step), x) for step, x in runs[name]["losses"].items())
+        ]
+
+    assert len(losses("one")) == 20
+    for name in ("four", "eight"):
+        np.testing.assert_allclose(losses(name), losses("one"), rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(losses("stopped on four", "goes on on eight"), losses("one"), rtol=1e-5)
+    np.testing.assert_allclose(losses("eight with dropout"), losses("one with dropout"), rtol=1e-5)
+    assert runs["one"]["layout"] == runs["one with dropout"]["layout"] == []
+    assert runs["four"]["layout"] == [
+        "batch of 6 examples: 8 rows on 4 devices (75% useful), 2 micro-batches instead of 3"
+    ]
+    assert runs["eight"]["layout"] == [
+        "batch of 6 examples: 8 rows on 8 devices (75% useful), 1 micro-batch instead of 3"
+    ]
+    assert runs["eight with dropout"]["layout"] == ["batch of 6 examples: 8 rows on 8 devices (75% useful)"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, tmp_path):

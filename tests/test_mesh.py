@@ -2,11 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which axis of which array lies where, on eight virtual devices of another process."""
 
+import dataclasses
+import itertools
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from xlkd.errors import UserError
@@ -54,12 +60,6 @@ there = mesh.place_batch(devices, batch, 8)
 found["rows"] = sorted({s.data[:, 0].tolist().__str__() for s in there["text"]["ids"].addressable_shards})
 found["same"] = bool((np.asarray(there["text"]["ids"]) == batch["text"]["ids"]).all())
 found["row_shards"] = mesh.row_shards(devices)
-for rows, parts in ((8, 2), (8, 4), (6, 1)):
-    try:
-        mesh.check_rows(devices, rows, parts)
-        found[f"{rows}/{parts}"] = "fits"
-    except UserError as error:
-        found[f"{rows}/{parts}"] = str(error)
 print(json.dumps(found))
 """
 SIZES = [(-1, 1, 1), (2, -1, 2), (2, 2, 2), (-1, -1, 1), (3, 1, 1), (-1, 3, 1), (-1, 0, 1), (4, -2, -1), (8, 8, 1)]
@@ -82,7 +82,10 @@ def found():
         ((2, 2, 2), {"data": 2, "fsdp": 2, "tensor": 2, "branch": 1}),
         ((-1, -1, 1), "only one axis can be -1"),
         ((3, 1, 1), "data 3 × fsdp 1 × tensor 1 × branch 1 does not use the 8 devices"),
-        ((-1, 3, 1), "data 2 × fsdp 3 × tensor 1 × branch 1 does not use the 8 devices"),
+        (
+            (-1, 3, 1),
+            "data 2 × fsdp 3 × tensor 1 × branch 1 does not use the 8 devices; for example data 4",
+        ),
         ((-1, 0, 1), "neither -1 nor 1 or more"),
         ((4, -2, -1), "neither -1 nor 1 or more"),
         ((8, 8, 1), "does not use the 8 devices"),
@@ -138,7 +141,149 @@ def test_the_axis_of_branches_is_told_and_not_what_is_left():
         mesh.build({"data": 1, "fsdp": 1, "tensor": 1, "branch": -1})
 
 
-def test_a_batch_that_does_not_divide_is_refused(found):
-    assert found["8/2"] == "fits"
-    assert "8 rows do not divide into 4 micro-batches on 4 devices" in found["8/4"]
-    assert "choose a multiple of 4" in found["6/1"]
+@pytest.mark.parametrize(
+    ("devices", "examples", "asked", "rows", "micro_batches"),
+    [
+        (1, 6, 1, 6, 1),
+        (8, 6, 1, 8, 1),
+        (8, 24, 4, 24, 3),  # three rows a device
+        (16, 24, 4, 32, 2),
+        (64, 24, 4, 64, 1),
+        (1, 31, 4, 31, 1),  # rows are not padded for the sake of micro-batches
+        (4, 6, 3, 8, 2),
+        (4, 6, 1, 8, 1),
+    ],
+)
+def test_a_batch_is_padded_to_the_devices_and_its_micro_batches_reduced(devices, examples, asked, rows, micro_batches):
+    spread = jax.sharding.AbstractMesh((devices, 1, 1, 1), mesh.AXES)
+    layout = mesh.fit_batch(spread, examples, asked)
+    assert (layout.rows, layout.micro_batches) == (rows, micro_batches)
+
+
+def test_rows_are_padded_for_the_axes_that_cut_them_alone():
+    """Devices along `tensor` and `branch` compute the same rows."""
+    layout = mesh.fit_batch(jax.sharding.AbstractMesh((2, 2, 2, 1), mesh.AXES), 6, 1)
+    assert (layout.rows, layout.devices) == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("layout", "line"),
+    [
+        (
+            mesh.BatchLayout(6, 8, 8, 1, 3),
+            "batch of 6 examples: 8 rows on 8 devices (75% useful), 1 micro-batch instead of 3",
+        ),
+        (mesh.BatchLayout(24, 32, 16, 2, 2), "batch of 24 examples: 32 rows on 16 devices (75% useful)"),
+        (
+            mesh.BatchLayout(24, 24, 8, 3, 4),
+            "batch of 24 examples: 24 rows on 8 devices (100% useful), 3 micro-batches instead of 4",
+        ),
+        (mesh.BatchLayout(24, 24, 8, 3, 3), ""),
+    ],
+)
+def test_what_differs_from_the_config_is_one_line(layout, line):
+    assert layout.describe() == line
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU device as far as a mesh looks at it."""
+
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int
+    device_kind: str
+    platform: str = "tpu"
+    core_on_chip: int = 0
+    process_index: int = 0
+
+
+def chips(kind: str, shape: tuple[int, int, int], slices: int = 1) -> list[Chip]:
+    """Return the devices of slices in the order in which JAX lists them: x runs fastest."""
+    places = [(x, y, z) for z in range(shape[2]) for y in range(shape[1]) for x in range(shape[0])]
+    cells = itertools.product(range(slices), places)
+    return [Chip(number, place, index, kind) for number, (index, place) in enumerate(cells)]
+
+
+def arranged(devices: list[Chip], **sizes: int) -> np.ndarray:
+    """Return the devices in the order of the mesh [data, fsdp, tensor, branch], which jax makes of real ones alone."""
+    groups = mesh.group_by_slice(devices)
+    config = {"data": -1, "fsdp": 1, "tensor": 1, "branch": 1} | sizes
+    return mesh._arrange_devices(groups, mesh._resolve_sizes(config, len(devices), len(groups)))
+
+
+KINDS = {  # device_kind -> shapes of slices
+    "TPU v4": [(2, 2, 1), (2, 2, 4), (4, 4, 4), (4, 4, 12)],
+    "TPU v5 lite": [(1, 1, 1), (2, 2, 1), (2, 4, 1), (4, 4, 1), (4, 8, 1), (8, 8, 1), (16, 16, 1)],
+    "TPU v5p": [(2, 2, 1), (2, 2, 2), (2, 2, 4), (4, 4, 4), (4, 4, 12)],
+    "TPU v6 lite": [(1, 1, 1), (2, 2, 1), (2, 4, 1), (4, 4, 1), (4, 8, 1), (8, 8, 1), (16, 16, 1)],
+}
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_division_of_every_slice_is_a_mesh(kind, slices):
+    for shape in KINDS[kind]:
+        devices, each = chips(kind, shape, slices), math.prod(shape)
+        for fsdp in (n for n in range(1, each + 1) if each % n == 0):
+            for tensor in (n for n in (1, 2, 3, 4) if each // fsdp % n == 0):
+                found = arranged(devices, fsdp=fsdp, tensor=tensor)
+                assert found.shape == (slices * each // fsdp // tensor, fsdp, tensor, 1)
+                assert len(set(found.flat)) == len(devices)
+                by_data = found.reshape(slices, -1)
+                assert [{chip.slice_index for chip in part} for part in by_data] == [{n} for n in range(slices)]
+
+
+def test_neighbours_in_a_slice_are_neighbours_in_the_inner_axis():
+    found = arranged(chips("TPU v6 lite", (8, 8, 1)), tensor=2)
+    steps = [
+        sum(abs(a - b) for a, b in zip(*(chip.coords for chip in pair), strict=True)) for pair in found.reshape(-1, 2)
+    ]
+    assert set(steps) == {1}
+
+
+@pytest.mark.parametrize("left_out", [1, 3])
+def test_part_of_a_slice_is_a_mesh_too(left_out):
+    devices = chips("TPU v6 lite", (4, 4, 1))[left_out:]
+    assert set(arranged(devices).flat) == set(devices)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        (
+            {"fsdp": 64},
+            "data 1 × fsdp 64 × tensor 1 × branch 1 does not use the 32 devices; for example data 2 × fsdp 16",
+        ),
+        ({"data": 1, "fsdp": 32}, "does not fit 2 slices of 16 devices"),
+        ({"data": 1, "fsdp": 32}, "data alone can cross slices: for example data 2 × fsdp 16 × tensor 1 × branch 1"),
+        ({"fsdp": 3}, "for example data 16 × fsdp 2 × tensor 1 × branch 1"),
+        ({"fsdp": 8, "tensor": 6}, "for example data 2 × fsdp 4 × tensor 4 × branch 1"),
+        ({"dcn_data": 4}, "dcn_data=4, but the number of slices is 2; set dcn_data=2, or -1"),
+        ({"dcn_data": 1}, "dcn_data=1, but the number of slices is 2"),
+    ],
+)
+def test_what_cannot_be_built_names_a_layout_that_can(sizes, says):
+    devices = chips("TPU v6 lite", (4, 4, 1), slices=2)
+    with pytest.raises(UserError) as told:
+        arranged(devices, **sizes)
+    assert says in str(told.value)
+    assert "\n" not in str(told.value)
+    if named := re.search(r"for example (.*)", str(told.value)):
+        layout = {axis: int(size) for axis, size in (part.split() for part in named[1].split(" × "))}
+        assert arranged(devices, **layout).size == 32
+
+
+def test_slices_are_found_or_told():
+    devices = chips("TPU v5p", (2, 2, 1), slices=2)
+    assert arranged(devices, dcn_data=2).shape == arranged(devices).shape == (8, 1, 1, 1)
+    with pytest.raises(UserError, match="slices of 4 and 2 devices"):
+        mesh.build({"data": -1, "fsdp": 1, "tensor": 1, "branch": 1}, devices[:6])
+    with pytest.raises(UserError, match="data alone can cross slices"):
+        mesh.build({"data": 1, "fsdp": 8, "tensor": 1, "branch": 1}, [Stand() for _ in range(8)], slices=2)
+
+
+class Stand:
+    """A processor that stands in for a chip that is not here."""
+
+    platform = "cpu"

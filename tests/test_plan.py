@@ -2,15 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door `plan`: what it says before a run is what the run then finds, and what does not fit is told with a way out."""
 
+import importlib.util
 import json
 import pathlib
+import subprocess
+import sys
+import types
 
+import numpy as np
 import pytest
 from toy_models import RECORD, span_model
 
 from xlkd import main, plan
+from xlkd.data.batches import Plan
 from xlkd.errors import DONE, USER_INPUT, UserError
-from xlkd.train import accelerators, loop, machine
+from xlkd.train import accelerators, loop, machine, mesh, planning
 from xlkd.train.program import fitted, needed
 
 
@@ -173,7 +179,16 @@ def test_the_line_of_what_does_not_fit(memory, said):
 
 
 @pytest.mark.parametrize(
-    ("topology", "shape"), [("v5e-64", ("v5e", "8x8")), ("v6e-16", ("v6e", "4x4")), ("v5p:2x2x4", ("v5p", "2x2x4"))]
+    ("topology", "shape"),
+    [
+        ("v5e-64", ("v5e", "8x8")),
+        ("v5e-8", ("v5e", "2x4")),
+        ("v6e-4", ("v6e", "2x2")),
+        ("v6e-1", ("v6e", "1x1")),
+        ("v4-8", ("v4", "2x2x1")),  # two cores in a chip, and Google counts cores
+        ("v5p-128", ("v5p", "4x4x4")),
+        ("v5p:2x2x4", ("v5p", "2x2x4")),
+    ],
 )
 def test_names_of_pods(topology, shape):
     assert machine._shape(topology) == shape
@@ -185,7 +200,8 @@ def test_names_of_pods(topology, shape):
         ([], "no --config"),
         (["--config=configs/gxlt.py", "--device=h1000"], "no device 'h1000' in the table"),
         (["--config=configs/gxlt.py", "--efficiency=2"], "is no share"),
-        (["--config=configs/gxlt.py", "--topology=v5e-63"], "no shape known for v5e-63; v5e-16, v5e-32"),
+        (["--config=configs/gxlt.py", "--topology=v5e-63"], "no shape known for v5e-63; v5e-1, v5e-4, v5e-8, v5e-16"),
+        (["--config=configs/gxlt.py", "--slices=2"], "--slices without --topology"),
         (["--config=configs/gxlt.py", "--topology=pod"], "for example v5e-64"),
         (["--config=configs/gxlt.py", "--topology=v5e-64", "--chips=4"], "leave out --device and --chips"),
         (["--config=configs/gxlt.py", "--chip=4"], "cannot read '--chip=4'"),
@@ -195,6 +211,54 @@ def test_what_is_wrong_with_the_flags(given, said):
     with pytest.raises(UserError) as told:
         plan.main(given)
     assert said in str(told.value)
+
+
+ELSEWHERE = """
+from xlkd.configs.base import base
+from xlkd.train import machine, mesh
+for topology, slices in (("v4-8", 1), ("v5e-1", 1), ("v5e-8", 1), ("v5p-8", 2), ("v6e-8", 2), ("v6e-64", 1)):
+    where, config = machine.choose("", 0, topology, slices, 0.35, print), base().mesh
+    config.tensor = min(2, where.count)
+    shape = mesh.build(config, where.devices).shape
+    print(topology, where.devices[0].device_kind, where.count, where.slices, where.exact, shape["data"], shape["tensor"])
+"""
+
+
+def test_slices_that_are_not_here_are_meshes():
+    """In another process, since libtpu reads its settings from the environment."""
+    if not importlib.util.find_spec("libtpu"):
+        pytest.skip("needs libtpu: pip install 'xlkd[topology]'")
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "v4-8 TPU v4 4 1 True 2 2",
+        "v5e-1 TPU v5 lite 1 1 True 1 1",
+        "v5e-8 TPU v5 lite 8 1 True 4 2",
+        "v5p-8 TPU v5 8 2 True 4 2",
+        "v6e-8 TPU v6 lite 16 2 True 8 2",
+        "v6e-64 TPU v6 lite 64 1 True 32 2",
+    ], done.stderr[-2000:]
+
+
+def test_slices_without_libtpu_are_told_apart_too(monkeypatch):
+    """Processors stand in for the chips, and only `data` may cross."""
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine, "_processors", lambda count: [types.SimpleNamespace(platform="cpu")] * count)
+    said = []
+    where = machine.choose("", 0, "v6e-8", 2, 0.35, said.append)
+    assert (where.count, where.slices, where.exact) == (16, 2, False)
+    assert "libtpu is not installed" in said[0]
+    with pytest.raises(UserError, match="data alone can cross slices"):
+        mesh.build({"data": 1, "fsdp": 16, "tensor": 1, "branch": 1}, where.devices, where.slices)
+
+
+def test_padding_for_the_devices_is_no_work():
+    """Two steps of three examples on four devices: FLOPs of real tokens are those of one device."""
+    method = types.SimpleNamespace(flops=lambda tokens, rows: tokens**2 / rows, teacher=None)
+    plan_ = Plan({"text": np.array([10, 20, 30, 40, 50, 60])}, batch=3, edges=(64,), seed=0)
+    made = types.SimpleNamespace(plan=plan_)
+    one, four = (planning._flops(method, planning._batches(plan_, 2, rows), made, 2) for rows in (3, 4))
+    assert four["step"] == one["step"]
+    assert four["step_padded"] == pytest.approx(4 / 3 * one["step_padded"])
 
 
 def test_what_a_step_takes_whatever_its_size_is_told_apart():

@@ -121,6 +121,22 @@ def test_a_json_that_is_no_config(tmp_path, text, says):
         settings.read(str(tmp_path / "config.json"))
 
 
+def test_a_config_that_an_older_version_saved_gets_the_keys_that_change_no_run(tmp_path):
+    """Such as `mesh.dcn_data`: its work directory resumes, and its config.json can be run again."""
+    config = settings.read("configs/gxlt.py:paper")
+    saved = settings.plain(config)
+    del saved["mesh"]["dcn_data"]
+    saved["mesh"]["fsdp"] = 4
+    assert settings.differences(settings.plain(config), saved) == []
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    found = settings.read(str(tmp_path / "config.json"))
+    assert (found.mesh.dcn_data, found.mesh.fsdp) == (-1, 4)
+    del saved["optim"]["clip"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"lacks config\.optim\.clip"):
+        settings.read(str(tmp_path / "config.json"))
+
+
 def test_a_stage_lies_over_the_shared_blocks():
     c = config()
     one, two = settings.stage(c, "one"), settings.stage(c, "two")

@@ -12,6 +12,7 @@ import pytest
 
 from xlkd.losses.terms import Term, over
 from xlkd.methods import Loss, Method, Start, Variables
+from xlkd.models.dropout import dropout
 from xlkd.train import optim, step
 from xlkd.train import state as states
 
@@ -19,7 +20,7 @@ ROWS, WIDTH = 8, 5
 
 
 @functools.cache
-def toy(coupled=None, noise=0.0) -> Method:
+def toy(coupled=None, dropped=0.0) -> Method:
     """Regression with a term by row and one by token; a frozen scale; statistics that `coupled` may move."""
 
     def init(key, start):
@@ -27,7 +28,7 @@ def toy(coupled=None, noise=0.0) -> Method:
         return Variables(params, frozen={"scale": jnp.full((), 2.0)}, statistics={"mean": jnp.zeros(3)})
 
     def loss(variables, batch, targets, key, step):
-        x = batch["x"] + (noise * jax.random.normal(key, batch["x"].shape) if noise else 0)
+        x = dropout(batch["x"], dropped, key)
         y = jnp.tanh(x @ variables.params["kernel"] + variables.params["bias"]) * variables.frozen["scale"]
         by_row = over(jnp.square(y.sum(-1) - batch["y"]), batch["mask"], 1.0)
         by_token = over(jnp.abs(y), batch["tokens"] * batch["mask"][:, None], 0.25)
@@ -110,6 +111,17 @@ def test_the_gradient_is_that_of_weighted_sums_over_counts():
 def test_padded_rows_change_nothing(coupled):
     method, batch = toy(coupled), batch_of(5)
     same(gradient(method, padded(batch, 8)), gradient(method, batch))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("coupled", [None, similarities])
+def test_rows_behind_the_examples_change_nothing_with_dropout_either(coupled, micro_batches):
+    """Every example keeps its micro-batch and its place in it, and with them the bits of its dropout."""
+    method, batch = toy(coupled, dropped=0.5), batch_of(6)
+    plain = gradient(method, batch, micro_batches)
+    same(gradient(method, padded(batch, 24), micro_batches), plain)
+    without = gradient(toy(coupled), batch, micro_batches)
+    assert abs(float(without[1]["row"].sum - plain[1]["row"].sum)) > 1e-2, "dropout took part"
 
 
 def test_three_rows_and_one_are_one_batch_of_four():
@@ -225,7 +237,7 @@ def test_the_state_is_donated():
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_dropout_differs_between_steps_and_not_between_runs(micro_batches):
-    method = toy(noise=0.1)
+    method = toy(dropped=0.5)
     one = make(method, rate=lambda s: 0.0, micro_batches=micro_batches)
     state, first = one(begin(method), batch_of(), ())
     _, second = one(state, batch_of(), ())

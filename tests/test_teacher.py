@@ -55,13 +55,15 @@ def forward(weights, batch):
     return {"start": ids, "hidden": jnp.stack([ids, -ids], axis=-1), "pooled": batch["ids"].sum(1)}
 
 
-def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", evolves=False):
+def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", evolves=False, rows=4):
     ragged = ("start", "hidden")
     told = Teacher(variables=None, forward=forward, uses=uses, evolves=evolves, ragged=ragged)
+    plan = Plan({"text": LENGTHS}, batch=4, edges=(16, 32), seed=0)
     job = types.SimpleNamespace(
         method=types.SimpleNamespace(teacher=told),
         mesh=meshes.build({"data": -1, "fsdp": 1, "tensor": 1, "branch": 1}),
-        plan=Plan({"text": LENGTHS}, batch=4, edges=(16, 32), seed=0),
+        plan=plan,
+        shapes=tuple(shape.with_rows(rows) for shape in plan.shapes),
         task=Task(task),
         features={"keys": np.arange(100, 100 + len(LENGTHS), dtype=np.uint64)},
         teacher_cache=kept,
@@ -72,8 +74,8 @@ def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", ev
     weights = {"w": jnp.float32(weight)}
     found = Teaching(job, () if evolves else weights)
     state = types.SimpleNamespace(teacher=weights)
-    for shape in job.plan.shapes:
-        found.compile(shape, batch_of(job, shape, np.full(4, PAD)), state)
+    for shape in job.shapes:
+        found.compile(shape, batch_of(job, shape, np.full(rows, PAD)), state)
     job.task.asked.clear()
     found.keep()
     return found, job, state
@@ -101,6 +103,18 @@ def test_what_is_kept_is_what_the_teacher_says():
         np.testing.assert_array_equal(kept["start"], np.where(inside, said["start"], 0))
         np.testing.assert_array_equal(kept["hidden"], np.where(inside[..., None], said["hidden"], 0))
         np.testing.assert_array_equal(kept["pooled"], np.where(there, said["pooled"], 0))
+
+
+def test_rows_that_are_only_there_for_the_devices_change_no_target():
+    """Six rows of a batch of four: its last two are padding, in training; the cache is filled six rows at a time."""
+    found, job, _ = teaching(rows=6)
+    four, _, _ = teaching()
+    for step in range(job.plan.steps_per_epoch):
+        planned = job.plan.at(step)
+        kept, plain = found.kept(planned.pad_rows(6)), four.kept(planned)
+        for name, value in plain.items():
+            np.testing.assert_array_equal(kept[name][:4], value)
+            assert not kept[name][4:].any()
 
 
 def test_a_row_in_another_shape_is_not_kept():

@@ -6,7 +6,8 @@
   --config.KEY=VALUE       any key of the config, typed as its default is
   --device=NAME            cpu, v4, v5e, v5p, v6e, tpu7x, h100 or h200; by default this machine
   --chips=N                how many of them; by default all that are here, of another machine one
-  --topology=v5e-64        a TPU pod, also as v5p:4x4x4, compiled without one (pip install 'xlkd[topology]')
+  --topology=v5e-64        a TPU slice, also as v5p:4x4x4, compiled without one (pip install 'xlkd[topology]')
+  --slices=N               how many of them; by default one
   --efficiency=0.35        share of the peak that a step is assumed to reach where nothing can be timed
   --json=FILE              also write the plan as JSON
 
@@ -25,7 +26,7 @@ from typing import Any
 from xlkd import door, settings
 from xlkd.errors import DONE, USER_INPUT, UserError
 
-FLAGS = ("config", "device", "chips", "topology", "efficiency", "json")
+FLAGS = ("config", "device", "chips", "topology", "slices", "efficiency", "json")
 
 
 def main(arguments: list[str]) -> int:
@@ -34,6 +35,8 @@ def main(arguments: list[str]) -> int:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     if "topology" in given and ("device" in given or "chips" in given):
         raise UserError("--topology says what the machine is", "command line", "leave out --device and --chips")
+    if "slices" in given and "topology" not in given:
+        raise UserError("--slices without --topology", "command line", "name the slice, for example --topology=v5e-64")
     config = settings.override(settings.read(given["config"]), overrides)
     file = door.resolve_output(given, "json", [pathlib.Path(given["config"].partition(":")[0])])
     found = plan(config, given)
@@ -55,7 +58,8 @@ def plan(config, given: Mapping[str, str]) -> dict[str, Any]:
     chips = door.whole(given, "chips", 1) if "chips" in given else 0
     log = Log(stream=sys.stderr)
     runtime.prepare()
-    where = machine.choose(given.get("device", ""), chips, given.get("topology", ""), efficiency, log)
+    slices = door.whole(given, "slices", 1)
+    where = machine.choose(given.get("device", ""), chips, given.get("topology", ""), slices, efficiency, log)
     with tempfile.TemporaryDirectory() as scratch:
         planner = Planner(where, log, pathlib.Path(scratch))
         stages = [planner.stage(settings.stage(config, name)) for name in settings.stages(config)]
@@ -110,6 +114,8 @@ def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
         shapes = ", ".join(f"{of['shape']}: {of['steps']:,} steps" for of in stage["buckets"])
         padding = f"{data['padding']:.0%} padding, {data['padding_at_longest']:.0%} at one length"
         yield f"  buckets     {shapes} ({padding})"
+        if stage["batch"]["shown"]:
+            yield f"  batch       {stage['batch']['shown'].removeprefix('batch of ')}"
         held = ", ".join(f"{name} {size(share)}" for name, share in memory["parts"].items() if share)
         yield f"  memory      {size(memory['total'])} a device at {memory['shape']}: {held}"
         work = stage["flops"]

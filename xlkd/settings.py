@@ -158,12 +158,22 @@ def _saved(path: pathlib.Path) -> ConfigDict:
         raise UserError(f"is no JSON: {error}", str(path), remedy) from error
     if not isinstance(found, dict) or not _names(found.get("stages")) or not _names(found.get("controls", [])):
         raise UserError("holds no config", str(path), remedy)
+    found = _fill_neutral(found)
     if fault := _saved_fault(found):
         raise UserError(fault, str(path), remedy)
     try:
         return ConfigDict(_tuples(found))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a key that no config can have
         raise UserError(f"holds no config ({error})", str(path), remedy) from error
+
+
+def _fill_neutral(found: dict[str, Any]) -> dict[str, Any]:
+    """Add keys that an older version did not know, in blocks that may differ between two starts of one run."""
+    from xlkd.configs.base import base
+
+    defaults = {name: plain(base())[name] for name in NEUTRAL}
+    blocks = {name: found[name] for name in NEUTRAL if isinstance(found.get(name), dict)}
+    return found | {name: defaults[name] | block for name, block in blocks.items()}
 
 
 def _names(values: Any) -> bool:

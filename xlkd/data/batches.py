@@ -25,6 +25,9 @@ class Shape:
     rows: int
     lengths: tuple[tuple[str, int], ...]
 
+    def with_rows(self, rows: int) -> Shape:
+        return dataclasses.replace(self, rows=rows)
+
     def __str__(self) -> str:
         return f"{self.rows} × " + ", ".join(f"{view} {length}" for view, length in self.lengths)
 
@@ -35,6 +38,16 @@ class Planned:
 
     index: np.ndarray
     shape: Shape
+
+    @property
+    def examples(self) -> int:
+        """Count the rows that are not padding."""
+        return int((self.index != PAD).sum())
+
+    def pad_rows(self, rows: int) -> Planned:
+        """Add padding at the end, so that every example keeps its place."""
+        padding = np.full(rows - len(self.index), PAD, self.index.dtype)
+        return Planned(np.concatenate([self.index, padding]), self.shape.with_rows(rows))
 
 
 class Plan:
@@ -75,8 +88,7 @@ class Plan:
 
     def padded(self, index: np.ndarray) -> Planned:
         """These rows in the first shape that holds them all."""
-        shape = self.shapes[self.bucket[index].max()]
-        return Planned(np.concatenate([index, np.full(self.batch - len(index), PAD, index.dtype)]), shape)
+        return Planned(index, self.shapes[self.bucket[index].max()]).pad_rows(self.batch)
 
     def _at(self, step: int) -> tuple[int, int]:
         """Epoch, and place in it."""

@@ -53,6 +53,19 @@ class Job:
     teacher_cache: str = "auto"  # or off
     teacher_dtype: str = "float32"  # of its computation
 
+    @functools.cached_property
+    def layout(self) -> meshes.BatchLayout:
+        return meshes.fit_batch(self.mesh, self.plan.batch, self.optim.micro_batches)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Return the shapes that are compiled: those of the plan, with rows for every device."""
+        return tuple(shape.with_rows(self.layout.rows) for shape in self.plan.shapes)
+
+    def batch_at(self, step: int) -> Planned:
+        """Return the examples of a step, padded to rows for every device."""
+        return self.plan.at(step).pad_rows(self.layout.rows)
+
 
 def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     """The state after the last step, and the seconds that this process trained; what was due is on disk."""
@@ -95,7 +108,7 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
 
     try:
         boundary(first)
-        for at, (batch, targets, shape, tokens) in zip(
+        for at, (batch, targets, shape, examples, tokens) in zip(
             range(first, job.steps), timed(_batches(job, first, teaching), waited), strict=True
         ):
             state = advance(at, state)
@@ -106,7 +119,7 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
                 new, report = compiled[shape](state._replace(teacher=()), batch, targets)
                 state = new._replace(teacher=state.teacher)
             pending.append(report)
-            meter.add(shape, tokens, asked)
+            meter.add(examples, tokens, asked)
             done = at + 1
             if done % job.log_every == 0 or done == job.steps:
                 values = _values(pending)
@@ -178,9 +191,12 @@ def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callabl
 def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock) -> dict[Shape, Callable]:
     """One step function a bucket shape, ahead of time, with its memory."""
     former = clock.to("compile")
-    jitted = jitted_step(job.method, job.optim, job.steps, job.seed, shardings)
+    parts = job.layout.micro_batches
+    jitted = jitted_step(job.method, job.optim, job.steps, job.seed, shardings, micro_batches=parts)
+    if line := job.layout.describe():
+        job.log(line)
     compiled = {}
-    for shape in job.plan.shapes:
+    for shape in job.shapes:
         example = job.task.arrays(
             features_of(job, int(state.step)),
             meshes.own_rows(job.mesh, np.full(shape.rows, -1)),
@@ -202,10 +218,12 @@ def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock
     return compiled
 
 
-def jitted_step(method: Method, settings: Any, steps: int, seed: int, shardings: states.State) -> Callable:
+def jitted_step(
+    method: Method, settings: Any, steps: int, seed: int, shardings: states.State, *, micro_batches: int
+) -> Callable:
     """The step as it is compiled: the state is donated and stays where it lies, but for the teacher."""
     rate = optim.schedule(settings, method.period or steps)
-    parts = {"clip_norm": settings.clip, "micro_batches": settings.micro_batches}
+    parts = {"clip_norm": settings.clip, "micro_batches": micro_batches}
     function = step.make(method, optim.optimizer(settings), rate, seed=seed, **parts)
     mesh = shardings.step.mesh
     report = meshes.replicated(mesh)  # the whole of it is read on the host
@@ -221,24 +239,28 @@ def memory(compiled) -> int:
     return held + found.temp_size_in_bytes
 
 
-def _batches(job: Job, first: int, teaching: Teaching | None) -> Iterator[tuple[Any, Any, Shape, int]]:
-    """Placed batches from step `first` on, made by threads ahead of the loop, with those targets that are known."""
+def _batches(job: Job, first: int, teaching: Teaching | None) -> Iterator[tuple[Any, Any, Shape, int, int]]:
+    """Yield placed batches from step `first` on, made by threads ahead of the loop, with those targets that are known.
+
+    Beside them stand the shape, the number of examples and that of their tokens.
+    """
     import grain
 
     dearest = job.plan.lengths[job.plan.view] if job.features is not None else None
 
     def build(at: int):
-        planned, features = job.plan.at(at), features_of(job, at)
+        planned, features = job.batch_at(at), features_of(job, at)
         mine = meshes.own_rows(job.mesh, planned.index)
         arrays = job.task.arrays(features, mine, dict(planned.shape.lengths), Draw(job.seed, at))
         lengths = next(iter(job.task.lengths(features).values())) if dearest is None else dearest
         known = teaching.kept(planned) if teaching else job.targets(planned) if job.targets else ()
-        return arrays, known, planned.shape, int(lengths[planned.index[planned.index >= 0]].sum())
+        tokens = int(lengths[planned.index[planned.index >= 0]].sum())
+        return arrays, known, planned.shape, planned.examples, tokens
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    for arrays, known, shape, tokens in grain.MapDataset.range(first, job.steps).map(build).to_iter_dataset(ahead):
+    for arrays, known, shape, *counts in grain.MapDataset.range(first, job.steps).map(build).to_iter_dataset(ahead):
         targets = None if known is None else meshes.place_batch(job.mesh, known, shape.rows)
-        yield meshes.place_batch(job.mesh, arrays, shape.rows), targets, shape, tokens
+        yield meshes.place_batch(job.mesh, arrays, shape.rows), targets, shape, *counts
 
 
 def _values(pending: list[dict]) -> dict[str, float]:
@@ -266,20 +288,21 @@ class _Meter:
 
     def __init__(self, job: Job, first: int, clock: Clock) -> None:
         self._job, self._first, self._clock = job, first, clock
-        self._rows = self._tokens = 0
+        self._examples = self._tokens = 0
         self._flops = 0.0
 
-    def add(self, shape: Shape, tokens: int, asked: bool) -> None:
+    def add(self, examples: int, tokens: int, asked: bool) -> None:
+        """Count a step: what is padding is no work."""
         method = self._job.method
-        self._rows += shape.rows
+        self._examples += examples
         self._tokens += tokens
-        self._flops += 3 * method.flops(tokens, shape.rows)
-        self._flops += method.teacher.flops(tokens, shape.rows) if asked else 0.0
+        self._flops += 3 * method.flops(tokens, examples)
+        self._flops += method.teacher.flops(tokens, examples) if asked else 0.0
 
     def line(self, done: int, values: dict[str, float]) -> str:
         seconds = max(self._clock.of("train"), 1e-9)
         left = (self._job.steps - done) * seconds / max(done - self._first, 1)
-        speed = f"{self._rows / seconds:.0f} examples/s  {self._tokens / seconds:.0f} tokens/s"
+        speed = f"{self._examples / seconds:.0f} examples/s  {self._tokens / seconds:.0f} tokens/s"
         utilisation = f"  MFU {self._flops / seconds / self._job.peak_flops:.0%}" if self._flops else ""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "grad_norm")
         return f"step {done}/{self._job.steps}  {shown}  {speed}{utilisation}  ETA {duration(left)}"

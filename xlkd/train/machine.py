@@ -16,11 +16,24 @@ from typing import Any
 from xlkd import door
 from xlkd.errors import UserError
 from xlkd.train import accelerators, runtime
+from xlkd.train import mesh as meshes
 from xlkd.train.accelerators import Accelerator
 
 EFFICIENCY = 0.35  # assumed share of the peak that a training step reaches where nothing can be timed
-PODS = {16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}  # chips of v5e and v6e
-SLICES = {"v5e": PODS, "v6e": PODS}
+BY_CHIPS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+BY_CORES = {  # two in a chip
+    8: "2x2x1",
+    16: "2x2x2",
+    32: "2x2x4",
+    64: "2x4x4",
+    128: "4x4x4",
+    256: "4x4x8",
+    512: "4x8x8",
+    1024: "8x8x8",
+    2048: "8x8x16",
+    4096: "8x16x16",
+}
+PODS = {"v4": BY_CORES, "v5e": BY_CHIPS, "v5p": BY_CORES, "v6e": BY_CHIPS}  # the number in Google's name -> chips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +47,7 @@ class Machine:
     exact: bool  # programs are compiled by the machine's own compiler
     efficiency: float = EFFICIENCY
     flops: float = 0.0  # of all devices at best, in bfloat16; on processors measured
+    slices: int = 1  # equal parts of the devices, between which `mesh.data` alone may lie
 
     @property
     def count(self) -> int:
@@ -53,10 +67,12 @@ class Machine:
         return self.flops * self.efficiency * (self.accelerator.float32 if dtype == "float32" else 1.0)
 
 
-def choose(device: str, chips: int, topology: str, efficiency: float, say: Callable[[str], object]) -> Machine:
-    """By the flags of the door; without any, this machine. Before jax is first asked for its devices."""
+def choose(
+    device: str, chips: int, topology: str, slices: int, efficiency: float, say: Callable[[str], object]
+) -> Machine:
+    """Choose by the flags of the command; without any, this machine. Before jax is first asked for its devices."""
     if topology:
-        return _pod(topology, efficiency, say)
+        return _pod(topology, slices, efficiency, say)
     known = (*accelerators.TABLE, "cpu")
     if device and device not in known:
         raise UserError(f"no device {device!r} in the table", "--device", f"one of {', '.join(known)}")
@@ -97,7 +113,8 @@ def _elsewhere(name: str, count: int, efficiency: float) -> Machine:
 
 def _of(known: Accelerator, name: str, found, efficiency: float, *, exact: bool) -> Machine:
     flops = known.flops * len(found)
-    return Machine(name, tuple(found), known.memory * known.usable, known, exact, efficiency, flops)
+    slices = len(meshes.group_by_slice(found))
+    return Machine(name, tuple(found), known.memory * known.usable, known, exact, efficiency, flops, slices)
 
 
 def _processors(count: int) -> list:
@@ -113,45 +130,54 @@ def _processors(count: int) -> list:
     return found[:count]
 
 
-def _pod(topology: str, efficiency: float, say: Callable[[str], object]) -> Machine:
+def _pod(topology: str, slices: int, efficiency: float, say: Callable[[str], object]) -> Machine:
     name, shape = _shape(topology)
     known = accelerators.TABLE[name]
-    count = math.prod(map(int, shape.split("x"))) * known.devices
     if not importlib.util.find_spec("libtpu"):
         say("libtpu is not installed: memory is estimated by compiling for processors; pip install 'xlkd[topology]'")
-        return _elsewhere(name, count, efficiency)
-    return _of(known, f"{name}:{shape}", _described(name, shape, count), efficiency, exact=True)
+        count = slices * math.prod(map(int, shape.split("x"))) * known.devices
+        return dataclasses.replace(_elsewhere(name, count, efficiency), slices=slices)
+    shown = f"{name}:{shape}" if slices == 1 else f"{name}:{shape} in {slices} slices"
+    return _of(known, shown, _describe_topology(name, shape, slices), efficiency, exact=True)
 
 
 def _shape(topology: str) -> tuple[str, str]:
-    """`v5e-64` or `v5e:8x8` as the kind and its shape in chips."""
+    """Read `v5e-64` or `v5e:8x8` as the kind and its shape in chips."""
     example = f"for example v5e-64 or v5p:4x4x4; kinds: {', '.join(n for n in accelerators.TABLE if n[0] != 'h')}"
     if not (found := re.fullmatch(r"(v\d[a-z]*|tpu7x)(?:-(\d+)|:(\d+(?:x\d+)+))", topology)):
         raise UserError(f"cannot read {topology!r}", "--topology", example)
-    name, chips, shape = found[1], found[2], found[3]
+    name, number, shape = found[1], found[2], found[3]
     if name not in accelerators.TABLE:
         raise UserError(f"no kind {name!r} in the table", "--topology", example)
-    if chips and int(chips) not in SLICES.get(name, {}):
-        some = ", ".join(f"{name}-{n}" for n in SLICES.get(name, {}))
-        raise UserError(f"no shape known for {topology}", "--topology", f"{some or 'give the shape'}, or {name}:AxB")
-    return name, shape or SLICES[name][int(chips)]
+    if number and int(number) not in PODS.get(name, {}):
+        names = ", ".join(f"{name}-{n}" for n in PODS.get(name, {}))
+        raise UserError(f"no shape known for {topology}", "--topology", f"{names or 'give the shape'}, or {name}:AxB")
+    return name, shape or PODS[name][int(number)]
 
 
-def _described(name: str, shape: str, count: int) -> list:
-    """Devices of a pod that is not here, as libtpu describes them."""
+def _describe_topology(name: str, shape: str, slices: int) -> list:
+    """Return the devices of a pod that is not here, as libtpu describes them."""
     kind = {"v5e": "v5litepod", "tpu7x": "tpu7x"}.get(name, name)
     for key, value in {
         "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": f"{kind}-{count}",
+        "TPU_ACCELERATOR_TYPE": f"{kind}-{math.prod(map(int, shape.split('x')))}",
         "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # libtpu's lock is for chips, and none is used here
     }.items():
         os.environ.setdefault(key, value)
     import jax
     from jax.experimental import topologies
 
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if name == "v4":  # as its hosts have it: one device a chip
+        options["chip_config_name"] = "megacore"
+    if shape == "1x1":  # a host has 4 chips, unless it is told otherwise
+        options["chips_per_host_bounds"] = [1, 1, 1]
     jax.config.update("jax_platforms", "cpu")
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=f"{name}:{shape}").devices)
-    except Exception as error:  # what libtpu says of a shape that it does not know
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=f"{name}:{shape}", **options).devices)
+    except Exception as error:  # libtpu has no error class of its own
         what = str(error).splitlines()[0][:200]
-        raise UserError(f"libtpu knows no {name}:{shape} ({what})", "--topology", "give another shape") from error
+        if "INVALID_ARGUMENT" in what:
+            raise UserError(f"libtpu knows no {name}:{shape} ({what})", "--topology", "give another shape") from error
+        raise UserError(f"libtpu cannot be used: {what}", "--topology", "plan with --device and --chips") from error

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xlkd.errors import UserError
@@ -33,23 +35,106 @@ TABLE = (
 )
 
 
-def build(config, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over all devices, or over the given ones; one size may be -1: the rest."""
+@dataclasses.dataclass(frozen=True)
+class BatchLayout:
+    """How the examples of a step lie on the devices."""
+
+    examples: int
+    rows: int  # the examples, and behind them masked rows
+    devices: int
+    micro_batches: int
+    micro_batches_asked: int
+
+    def describe(self) -> str:
+        """Say in one line what differs from the config; empty where nothing does."""
+        rows = f"{self.rows} rows on {self.devices} devices ({self.examples / self.rows:.0%} useful)"
+        parts = f"{self.micro_batches} micro-batch{'es' if self.micro_batches > 1 else ''}"
+        if self.micro_batches < self.micro_batches_asked:
+            return f"batch of {self.examples} examples: {rows}, {parts} instead of {self.micro_batches_asked}"
+        return f"batch of {self.examples} examples: {rows}" if self.rows > self.examples else ""
+
+
+def fit_batch(mesh: Mesh, examples: int, micro_batches: int) -> BatchLayout:
+    """Pad a batch to the next multiple of the row shards, the fewest rows that divide.
+
+    The micro-batches are the largest number, at most those asked for, that divides the rows of a shard.
+    """
+    shards = row_shards(mesh)
+    rows_of_shard = -(-examples // shards)
+    parts = max(n for n in range(1, micro_batches + 1) if rows_of_shard % n == 0)
+    return BatchLayout(examples, rows_of_shard * shards, mesh.size, parts, micro_batches)
+
+
+def build(config, devices: Sequence[Any] | None = None, slices: int = 0) -> Mesh:
+    """Make a mesh over all devices, or over the given ones; one size may be -1: the rest.
+
+    Axes may split the physical axes of a TPU slice. Of several slices (`slices`, or as the devices say) each holds an
+    equal part of `data`; no other axis leaves a slice.
+    """
+    devices = list(devices or jax.devices())
+    groups = group_by_slice(devices)
+    if len({len(group) for group in groups}) > 1:
+        shown = " and ".join(str(len(group)) for group in groups)
+        raise UserError(f"slices of {shown} devices", "the devices", "start on slices of one size")
+    sizes = _resolve_sizes(config, len(devices), slices or len(groups))
+    # Auto: jax.make_mesh alone would give explicit axes, under which an embedding lookup is refused.
+    return Mesh(_arrange_devices(groups, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _resolve_sizes(config, count: int, slices: int) -> tuple[int, ...]:
+    """Fill in -1, and refuse sizes that do not use the devices or whose inner axes leave a slice."""
     sizes = [config[axis] for axis in AXES]
-    count = len(devices or jax.devices())
     if sizes.count(-1) > 1:
-        raise UserError("only one axis can be -1", "config.mesh")
+        raise UserError("only one axis can be -1", "config.mesh", "say how many for the others")
     if any(size < 1 and size != -1 for size in sizes):
-        raise UserError("a size is neither -1 nor 1 or more", "config.mesh")
+        raise UserError("a size is neither -1 nor 1 or more", "config.mesh", "set each axis to -1 or to 1 and more")
     if config["branch"] == -1:
         raise UserError("branch=-1 is not possible", "config.mesh", "say how many, and set another axis to -1")
+    crossed = config.get("dcn_data", -1)  # absent in configs that 0.1.0 saved
+    if crossed not in (-1, slices):
+        what = f"dcn_data={crossed}, but the number of slices is {slices}"
+        raise UserError(what, "config.mesh", f"set dcn_data={slices}, or -1")
     known = math.prod(size for size in sizes if size != -1)
-    sizes = [count // known if size == -1 else size for size in sizes]
-    if math.prod(sizes) != count:
-        shape = " × ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
-        raise UserError(f"{shape} does not use the {count} devices", "config.mesh", "set one axis to -1")
-    # Auto: jax.make_mesh alone would give explicit axes, under which an embedding lookup is refused.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    resolved = tuple(max(count // known, 1) if size == -1 else size for size in sizes)
+    remedy = f"for example {_describe_sizes(_nearest_sizes(resolved, count, slices))}"
+    if math.prod(resolved) != count:
+        raise UserError(f"{_describe_sizes(resolved)} does not use the {count} devices", "config.mesh", remedy)
+    if resolved[0] % slices:
+        what = f"{_describe_sizes(resolved)} does not fit {slices} slices of {count // slices} devices"
+        raise UserError(what, "config.mesh", f"data alone can cross slices: {remedy}")
+    return resolved
+
+
+def _nearest_sizes(sizes: Sequence[int], count: int, slices: int) -> tuple[int, ...]:
+    """Return sizes that can be built: each axis but `data` as large as asked for or the next smaller divisor."""
+    left, nearest = count // slices, []
+    for asked in reversed(sizes[1:]):
+        nearest.insert(0, max(n for n in range(1, left + 1) if left % n == 0 and n <= max(asked, 1)))
+        left //= nearest[0]
+    return slices * left, *nearest
+
+
+def _describe_sizes(sizes: Sequence[int]) -> str:
+    return " × ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
+
+
+def group_by_slice(devices: Sequence[Any]) -> list[list[Any]]:
+    """Return the devices of each TPU slice; other devices are one group, whatever network they share."""
+    groups: dict[int, list[Any]] = {}
+    for device in devices:
+        number = getattr(device, "slice_index", None) if device.platform == "tpu" else None
+        groups.setdefault(number or 0, []).append(device)
+    return [groups[number] for number in sorted(groups)]
+
+
+def _arrange_devices(groups: Sequence[Sequence[Any]], sizes: tuple[int, ...]) -> np.ndarray:
+    """Place devices so that the axes to the right have the fastest links; slices stand one behind the other."""
+    inner = (sizes[0] // len(groups), *sizes[1:])
+    try:
+        parts = [mesh_utils.create_device_mesh(inner, group, allow_split_physical_axes=True) for group in groups]
+    except (AssertionError, NotImplementedError, ValueError):  # part of a slice: no grid of links to go by
+        parts = [np.asarray(group).reshape(inner) for group in groups]
+    return np.concatenate(parts)
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
@@ -68,14 +153,6 @@ def over_rows(mesh: Mesh) -> NamedSharding:
 def row_shards(mesh: Mesh) -> int:
     """How many parts the rows of a batch are cut into."""
     return math.prod(mesh.shape[axis] for axis in ROWS)
-
-
-def check_rows(mesh: Mesh, rows: int, micro_batches: int) -> None:
-    """A batch divides into micro-batches, and each of them over the devices."""
-    parts = row_shards(mesh) * micro_batches
-    if rows % parts:
-        what = f"{rows} rows do not divide into {micro_batches} micro-batches on {row_shards(mesh)} devices"
-        raise UserError(what, "config.data.batch", f"choose a multiple of {parts}")
 
 
 def own_rows(mesh: Mesh, index: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from xlkd.languages import normalise
 from xlkd.methods import Method
 from xlkd.models.encoder import forward_flops
 from xlkd.train import material, start, streams, trimming
+from xlkd.train import mesh as meshes
 from xlkd.train.machine import Machine
 from xlkd.train.material import Material
 from xlkd.train.program import Batches, Program, Record, Speed
@@ -38,6 +39,7 @@ class Planner:
 
     def stage(self, config) -> Record:
         """All figures of one stage."""
+        meshes.build(config.mesh, self.machine.devices, self.machine.slices)  # or refused, before anything is read
         weights = self.known[config.stage] = self._weights(config)
         if config.encoder.trim_vocab:
             weights = trimming.trimmed(weights, material.every_row(config))
@@ -49,7 +51,7 @@ class Planner:
         if config.encoder.layers_as == "auto" and self.machine.accelerator:
             config.encoder.layers_as = "scanned"
         program = Program(config, made, weights, other, self.machine)
-        batches = _batches(made.plan, steps)
+        batches = _batches(made.plan, steps, program.layout.rows)
         found: Record = {
             "stage": config.stage,
             "method": config.method.name,
@@ -58,6 +60,7 @@ class Planner:
             "steps": steps,
             "parameters": program.parameters(),
             "data": _data(made, sets),
+            "batch": dataclasses.asdict(program.layout) | {"shown": program.layout.describe()},
             "buckets": _buckets(batches, steps),
             "flops": _flops(program.method, batches, made, steps),
             "memory": self._memory(program, plan.shapes) if steps else {},
@@ -78,7 +81,7 @@ class Planner:
 
     def _memory(self, program: Program, shapes: Iterable[Shape]) -> Record:
         """Of the dearest shape; where it is too much, what would make it fit."""
-        dearest = max(shapes, key=_size)
+        dearest = max(shapes, key=_size).with_rows(program.layout.rows)
         self.log.live(f"compiling {dearest}")
         found = program.memory(dearest)
         found |= {"shape": str(dearest), "of": self.machine.memory, "fits": found["total"] <= self.machine.memory}
@@ -119,7 +122,7 @@ class Planner:
             traffic = ADAMW / 4 * program.share["parameters"] / self.machine.accelerator.bandwidth
             again = 4 / 3 if config.encoder.remat == "full" else 1.0
             return Speed(traffic, self.machine.speed(config.encoder.dtype) / again)
-        batch = f"{config.data.batch} / {config.optim.micro_batches}"
+        batch = f"{program.layout.rows} / {program.layout.micro_batches}"
         key = f"{program.architecture} {config.encoder} {config.method.name} {batch}"
         if key not in self.timed and batches:
             self.log.live("timing a few steps")
@@ -140,11 +143,11 @@ def _size(shape: Shape) -> int:
     return sum(length for _, length in shape.lengths)
 
 
-def _batches(plan, steps: int) -> Batches:
-    """The batches of the first epoch by shape, smallest first; no more than the run has."""
+def _batches(plan, steps: int, rows: int) -> Batches:
+    """Return the batches of the first epoch by shape, smallest first, padded to `rows`; no more than the run has."""
     found = collections.defaultdict(list)
     for step in range(min(steps, plan.steps_per_epoch)):
-        planned = plan.at(step)
+        planned = plan.at(step).pad_rows(rows)
         found[planned.shape].append(planned)
     return {shape: found[shape] for shape in sorted(found, key=_size)}
 
@@ -182,8 +185,8 @@ def _flops(method: Method, batches: Batches, made: Material, steps: int) -> Reco
         functions["teacher"] = method.teacher.flops
     for shape, planned in batches.items():
         for name, flops in functions.items():
-            tokens = [int(lengths[one.index[one.index >= 0]].sum()) for one in planned]
-            found[name] += sum(flops(count, shape.rows) for count in tokens) * steps / counted
+            real = sum(flops(int(lengths[step.index[step.index >= 0]].sum()), step.examples) for step in planned)
+            found[name] += real * steps / counted
             padded = flops(shape.rows * shape.lengths[0][1], shape.rows)
             found[f"{name}_padded"] += padded * len(planned) * steps / counted
     return found

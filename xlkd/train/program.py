@@ -41,14 +41,14 @@ class Program:
     """A stage's step over shapes: what it holds, and what compiling it says."""
 
     def __init__(self, config, made: material.Material, weights: start.Weights, other, machine: Machine) -> None:
-        self._given, self._made = (made, weights, other, machine), made
+        self._given, self._made, self._machine = (made, weights, other, machine), made, machine
         self._programs: dict[Shape, Any] = {}
         self._config, self._task, self._features = config, made.task, made.features
         self.architecture = weights.architecture
         both = [start.encoder(config, of.architecture) for of in (weights, other) if of]
         self.method: Method = material.named("methods", config.method.name).build(config, *both)
-        self.mesh = meshes.build(config.mesh, machine.devices)
-        meshes.check_rows(self.mesh, config.data.batch, config.optim.micro_batches)
+        self.mesh = meshes.build(config.mesh, machine.devices, machine.slices)
+        self.layout = meshes.fit_batch(self.mesh, config.data.batch, config.optim.micro_batches)
         begun = Start(weights.architecture, _encoder(weights.architecture), {})
         begun = begun._replace(other=_encoder(other.architecture) if other else ())
         state, fixed = _state(self.method, begun, config)
@@ -77,7 +77,8 @@ class Program:
         return KEPT * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._state))
 
     def memory(self, shape: Shape) -> Record:
-        """Bytes a device by part; gradients are among what the program holds for itself."""
+        """Count bytes a device by part, for a shape of any rows; gradients are among what the program itself holds."""
+        shape = shape.with_rows(self.layout.rows)
         held = self.share["parameters"] + self.share["not trained"] + self.share["moments"]
         try:
             program = loop.memory(self._compiled(shape))
@@ -91,14 +92,15 @@ class Program:
         return {"program": program, "total": sum(parts.values()), "parts": parts}
 
     def changes(self, over: float) -> list[dict[str, Any]]:
-        """What may make a program fit that needs `over` times the memory, least costly first."""
-        config, count = self._config, self.mesh.size
+        """Name what may make a program fit that needs `over` times the memory, least costly first."""
+        config, slices, now = self._config, self._machine.slices, self.layout.micro_batches
         tries: list[dict[str, Any]] = [{"encoder.remat": "full"}] if config.encoder.remat != "full" else []
-        if count > 1 and config.mesh.fsdp == 1:
-            tries.append({"mesh.data": 1, "mesh.fsdp": count})
-        most = config.data.batch // meshes.row_shards(self.mesh)
-        parts = [n for n in range(config.optim.micro_batches + 1, most + 1) if most % n == 0]
-        enough = [n for n in parts if n > 1.3 * over * config.optim.micro_batches] or parts[-1:]
+        spread = self.mesh.shape["data"] * self.mesh.shape["fsdp"] // slices
+        if spread > self.mesh.shape["fsdp"]:
+            tries.append({"mesh.data": slices, "mesh.fsdp": spread})
+        most = self.layout.rows // meshes.row_shards(self.mesh)
+        parts = [n for n in range(now + 1, most + 1) if most % n == 0]
+        enough = [n for n in parts if n > 1.3 * over * now] or parts[-1:]
         return tries + [{"optim.micro_batches": n} for n in enough[:1]]
 
     def changed(self, change: Mapping[str, Any]) -> Program:
@@ -115,7 +117,9 @@ class Program:
     def target_bytes(self) -> float:
         """Of what the teacher says of all training rows, on disk: ragged answers without padding."""
         plan = self._made.plan
-        found = jax.eval_shape(self.method.teacher.forward, self._teacher, self._batch(plan.shapes[-1]))
+        found = jax.eval_shape(
+            self.method.teacher.forward, self._teacher, self._batch(plan.shapes[-1].with_rows(self.layout.rows))
+        )
         lengths, total = plan.lengths[plan.view], 0.0
         for name, x in found.items():
             ragged = name in self.method.teacher.ragged
@@ -155,7 +159,14 @@ class Program:
 
     def _compile(self, shape: Shape) -> Any:
         config = self._config
-        jitted = loop.jitted_step(self.method, config.optim, config.budget.steps, config.seed, self._shardings)
+        jitted = loop.jitted_step(
+            self.method,
+            config.optim,
+            config.budget.steps,
+            config.seed,
+            self._shardings,
+            micro_batches=self.layout.micro_batches,
+        )
         lowered = jitted.lower(self._state._replace(teacher=()), self._batch(shape), self._targets(shape))
         return lowered.compile()
 

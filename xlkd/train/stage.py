@@ -72,7 +72,6 @@ def train(
 ) -> None:
     """Train a stage to its end, export it, and mark it done."""
     devices = mesh.build(config.mesh)
-    mesh.check_rows(devices, config.data.batch, config.optim.micro_batches)
     stage = prepared(config, workdir, folder, earlier, log)
     encoders = [start.encoder(config, of.architecture) for of in (stage.weights, stage.other) if of]
     method = material.named("methods", config.method.name).build(config, *encoders)

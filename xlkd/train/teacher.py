@@ -72,7 +72,7 @@ class Teaching:
             return
         identity = self._identity()
         todo = []
-        for number, shape in enumerate(plan.shapes):
+        for number, shape in enumerate(self._job.shapes):
             store = Targets(cache.name_of("targets", [*identity, str(shape)]), teacher.ragged)
             self._kept[shape] = store
             rows = np.flatnonzero(plan.bucket == number)
