@@ -90,3 +90,30 @@ def test_neither_tensorboardx_nor_transformers_bring_pytorch_or_its_absence_up()
     done = run_python(program)
     assert done.stdout == "False\ntransformers\n"
     assert done.stderr == "", "transformers has other advice to give: silence it in compat.import_tokenizer_class"
+
+
+def test_orbax_names_its_files_as_before(tmp_path):
+    import jax.numpy as jnp
+
+    from xlkd.train.checkpoint import SUMS, Checkpoints
+
+    checkpoints = Checkpoints(tmp_path, lambda: None)
+    checkpoints.save(1, {"x": jnp.ones(2)}, wait=True)
+    checkpoints.close()
+    assert (tmp_path / "1" / SUMS).exists(), "orbax has renamed its drafts: mend compat.ORBAX_DRAFTS"
+    advice = "orbax has renamed the metadata of a checkpoint: mend compat.ORBAX_METADATA"
+    assert (tmp_path / "1" / compat.ORBAX_METADATA).exists(), advice
+
+
+def test_jax_names_the_files_of_its_compilation_cache_as_before(tmp_path):
+    program = (
+        "import jax, jax.numpy as jnp\n"
+        f"jax.config.update('jax_compilation_cache_dir', {str(tmp_path)!r})\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((8, 8)))\n"
+    )
+    done = run_python(program, JAX_PLATFORMS="cpu")
+    names = [path.name for path in tmp_path.iterdir()]
+    assert names, done.stderr
+    strange = [name for name in names if not compat.JAX_CACHE_FILE.fullmatch(name)]
+    assert not strange, "jax has renamed the files of its cache, which is then not pruned: mend compat.JAX_CACHE_FILE"

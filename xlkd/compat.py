@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of other libraries that they do not promise to keep: private names, and imports with side effects.
+"""Parts of other libraries that they do not promise to keep: private names, names of files, imports with side effects.
 
 Everything of that kind stands here and nowhere else, imported on first use. `tests/test_compat.py` fails when one of
 them has moved, and says what to do.
@@ -11,12 +11,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+ORBAX_DRAFTS = "[0-9]*.orbax-checkpoint-tmp"  # the checkpoint of a step, until it is whole and gets its name
+ORBAX_METADATA = "_CHECKPOINT_METADATA"  # stands in every checkpoint
+# Files of jax's compilation cache: a program's function and a hash; on GPUs XLA keeps a folder of its own in there
+_XLA_FOLDER = r"xla_gpu_per_fusion_autotune_cache_dir/(tmp/)?"
+JAX_CACHE_FILE = re.compile(rf"[^/]+-[0-9a-f]{{64}}-(cache|atime)|\.lockfile|{_XLA_FOLDER}([^/]+\.textproto)?")
 
 
 class EventFiles(NamedTuple):

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from xlkd.compat import JAX_CACHE_FILE
 from xlkd.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -34,9 +35,6 @@ _ENTRY_NAME = re.compile(r"[a-z][a-z0-9_]*(-[0-9a-f]{32}){1,2}")  # as `name_of`
 _WRITING_NAME = re.compile(re.escape(_WRITING) + "[a-z0-9_]{8}")
 _ENTRY_FILE = re.compile(r"done|[^/]+\.npy")
 _WRITING_FILE = re.compile(r"(deleted/)?(done|[^/]+\.npy)|deleted/|part-\d+")
-# jax names a program by its function and a hash; on GPUs XLA keeps a folder of its own in there
-_XLA_FOLDER = r"xla_gpu_per_fusion_autotune_cache_dir/(tmp/)?"
-_COMPILED_FILE = re.compile(rf"[^/]+-[0-9a-f]{{64}}-(cache|atime)|\.lockfile|{_XLA_FOLDER}([^/]+\.textproto)?")
 _STALE = 24 * 3600  # seconds after which nobody writes a half entry any more
 
 
@@ -108,7 +106,7 @@ def list_contents() -> Contents:
             if entry := _read_entry(path):
                 entries.append(entry)
             if path.name == COMPILED and not path.is_symlink() and path.is_dir():
-                foreign += [path / name for name in _list_files(path) if not _COMPILED_FILE.fullmatch(name)]
+                foreign += [path / name for name in _list_files(path) if not JAX_CACHE_FILE.fullmatch(name)]
             elif not entry and not _is_being_written(path):
                 foreign.append(path)
     return Contents(tuple(sorted(entries, key=lambda entry: (entry.used, entry.path.name))), tuple(foreign))
@@ -155,7 +153,7 @@ def _list_own_files(path: pathlib.Path) -> list[str] | None:
     if path.is_symlink() or not path.is_dir():
         return None
     if path.name == COMPILED:
-        return [name for name in _list_files(path) if _COMPILED_FILE.fullmatch(name)]
+        return [name for name in _list_files(path) if JAX_CACHE_FILE.fullmatch(name)]
     for name, file in ((_ENTRY_NAME, _ENTRY_FILE), (_WRITING_NAME, _WRITING_FILE)):
         if name.fullmatch(path.name):
             names = _list_files(path)

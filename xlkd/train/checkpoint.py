@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from xlkd.compat import ORBAX_DRAFTS, ORBAX_METADATA
 from xlkd.data.cache import checksum
 from xlkd.errors import UserError
 from xlkd.train import distributed
@@ -147,10 +148,16 @@ def abstract(tree: Any, shardings: Any) -> Any:
 
 
 def _seal(folder: pathlib.Path, check: Callable[[], None]) -> None:
-    """The checksums of the checkpoint that is about to get its name; orbax calls it in the thread that saves."""
+    """Writes checksums into the checkpoint that is about to get its name; orbax calls it in the thread that saves."""
     if distributed.first():
         check()
-        draft = max(folder.glob("[0-9]*.orbax-checkpoint-tmp"), key=lambda path: path.stat().st_mtime_ns)
+        drafts = sorted(folder.glob(ORBAX_DRAFTS), key=lambda path: path.stat().st_mtime_ns)
+        if not drafts:
+            logging.getLogger(__name__).warning(
+                "%s: this Orbax names drafts otherwise: saved without checksums", folder
+            )
+            return
+        draft = drafts[-1]
         files = sorted(path for path in (draft / "state").rglob("*") if path.is_file())
         sums = {str(path.relative_to(draft)): [path.stat().st_size, checksum(path)] for path in files}
         (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
@@ -158,7 +165,7 @@ def _seal(folder: pathlib.Path, check: Callable[[], None]) -> None:
 
 def _is_checkpoint(folder: pathlib.Path) -> bool:
     """Says whether a folder was saved by us, or is about to get its name: a folder of the user's is neither."""
-    return not folder.exists() or any((folder / name).exists() for name in (SUMS, "_CHECKPOINT_METADATA"))
+    return not folder.exists() or any((folder / name).exists() for name in (SUMS, ORBAX_METADATA))
 
 
 def _damage(folder: pathlib.Path) -> str:
