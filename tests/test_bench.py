@@ -17,6 +17,7 @@ import pytest
 
 from xlkd.data.buckets import encoder_cost
 from xlkd.errors import UserError
+from xlkd.files import OutputFile
 
 BENCH = pathlib.Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
@@ -89,7 +90,7 @@ def test_anyway_marks_what_was_measured_under_load(monkeypatch, quiet):
 def test_only_the_named_cases_are_built_and_every_time_is_kept(quiet, tmp_path):
     out = tmp_path / "out.json"
     cases = [case(name="first"), Case("second", lambda: pytest.fail("built"))]
-    side_by_side.judge("t", cases, flags(only="fir", json=out))
+    side_by_side.judge("t", cases, flags(only="fir", json=OutputFile(out)))
     (kept,) = json.loads(out.read_text())["cases"]
     assert (kept["name"], kept["ours"]) == ("first", [1.0] * 5)
 

@@ -121,9 +121,9 @@ def check_file(path: pathlib.Path) -> None:
     if former and not stat.S_ISREG(former.st_mode):
         _refuse_kind(path, former)
     elif not os.path.isdir(folder):
-        raise UserError("cannot be written: no such folder", folder, elsewhere)
+        raise UserError(f"cannot be written: no such folder: {folder}", str(path), elsewhere)
     elif not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError("cannot be written: permission denied", folder, elsewhere)
+        raise UserError(f"cannot be written: permission denied in {folder}", str(path), elsewhere)
     if former and not os.access(path, os.W_OK):
         raise UserError("cannot be written: permission denied", str(path), elsewhere)
 
