@@ -19,7 +19,7 @@ extra=${1:-} python=${PYTHON:-python3} venv=${2:-$checkout/.venv}
 [ -n "$extra" ] || refuse "no extra" "for example launch/install.sh cuda"
 
 if [ "$extra" = cuda ]; then
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | grep -m 1 -E '^[0-9]+\.') ||
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | grep -m 1 -E '^[0-9]+\.') ||
     refuse "nvidia-smi names no driver" "install NVIDIA's driver, 580 or later"
   [ "${driver%%.*}" -ge 525 ] ||
     refuse "NVIDIA's driver $driver is too old: CUDA 12 needs 525, CUDA 13 needs 580" "install a later driver"
