@@ -9,7 +9,7 @@
 #   launch/gke.sh --name=mine --image=… --claim=results --gpu=nvidia-h100-80gb --hosts=2 --chips=8 -- --config=…
 #
 #   --name=NAME        of the run
-#   --image=IMAGE      with this code installed ('.[tpu]' or '.[cuda]') and the checkout in --code
+#   --image=IMAGE      with the checkout in --code, installed from there (pip install --editable '.[tpu]' or '.[cuda]')
 #   --code=FOLDER      of the checkout in the image (default /xlkd)
 #   --claim=NAME       a PersistentVolumeClaim; with several hosts one that many may write (ReadWriteMany: Filestore)
 #   --tpu=KIND --topology=AxB    node labels cloud.google.com/gke-tpu-accelerator and gke-tpu-topology; or

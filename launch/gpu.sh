@@ -9,7 +9,7 @@
 #   --gpus=LIST   numbers as nvidia-smi has them (default: all)
 #   --dry_run     print the command and start nothing
 #
-# Code: this checkout, installed with pip install -e '.[cuda]'. Data and results: folders of this machine.
+# Code: this checkout, installed with launch/install.sh cuda. Data and results: folders of this machine.
 # Look at it: tail -f WORKDIR/log.txt, tensorboard --logdir WORKDIR. Exit code 75: the same command goes on.
 
 set -u
@@ -31,11 +31,11 @@ check_driver() { # that it fits the CUDA which the environment has
   case $cuda in
     13) needed=580 ;;
     12) needed=525 ;;
-    *) refuse "the environment of ${main[0]} has no CUDA for JAX" "pip install -e '.[cuda]' into it" ;;
+    *) refuse "the environment of ${main[0]} has no CUDA for JAX" "launch/install.sh cuda" ;;
   esac
   [[ $driver =~ ^([0-9]+)\. ]] || refuse "nvidia-smi names no driver" "it says: $driver"
   [ "${BASH_REMATCH[1]}" -ge "$needed" ] || refuse "NVIDIA's driver $driver is too old for CUDA $cuda, which needs $needed" \
-    "install a later driver$([ "$cuda" = 12 ] || echo ", or pip install -e '.[cuda12]' into an environment of its own")"
+    "install a later driver$([ "$cuda" = 12 ] || echo ', or JAX for CUDA 12: launch/install.sh cuda')"
 }
 
 if [ -z "$dry_run" ]; then

@@ -50,36 +50,15 @@ install_packages() {
   apt-get -q -o DPkg::Lock::Timeout=300 update && apt-get -q -y -o DPkg::Lock::Timeout=300 install "$@"
 }
 
-choose_cuda() { # cuda is CUDA 13
-  local driver
-  driver=$(retry nvidia-smi --query-gpu=driver_version --format=csv,noheader | grep -m 1 -E '^[0-9]+\.')
-  [ -n "$driver" ] || stop "nvidia-smi names no driver"
-  [ "${driver%%.*}" -ge 525 ] || stop "NVIDIA's driver $driver is too old: CUDA 12 needs 525, CUDA 13 needs 580"
-  if [ "${driver%%.*}" -ge 580 ]; then extra=cuda; else extra=cuda12; fi
-}
-
-make_environment() {
-  if python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    python3 -m venv --clear "$top/venv"
-  else # as in images with Ubuntu 22.04, whose own package python3.11 is a release candidate
-    export UV_PYTHON_INSTALL_DIR=$top/python
-    python3 -m venv --clear "$top/uv" && retry "$top/uv/bin/python" -m pip install -q uv &&
-      retry "$top/uv/bin/uv" venv -q --clear --seed --python=3.12 "$top/venv"
-  fi
-}
-
 make_ready() { # code and environment
   local packages=()
   python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
   [ -z "$share" ] || command -v mount.nfs >/dev/null || packages+=(nfs-common)
   [ ${#packages[@]} -eq 0 ] || retry install_packages "${packages[@]}" || stop "${packages[*]} cannot be installed"
-  [ "$extra" != cuda ] || choose_cuda
   retry gcloud storage cp "$from/code.tgz" "$top/code.tgz" || stop "$from/code.tgz cannot be read"
   mkdir -p "$top/code"
   tar -xzf "$top/code.tgz" -C "$top/code" || stop "$from/code.tgz is damaged"
-  make_environment || stop "there is no Python 3.11 or later, and none can be installed"
-  # Python finds the package in the checkout first, and only an editable install adds the configs to it
-  retry "$top/venv/bin/python" -m pip install -q --editable "$top/code[$extra]" || stop "the code cannot be installed"
+  retry "$top/code/launch/install.sh" "$extra" "$top/venv" || stop "the code cannot be installed"
   touch "$top/ready"
 }
 

@@ -32,10 +32,11 @@ def main(arguments):
                 time.sleep(options.pause)
             if upload_results(options):
                 break
-        if signals.received or not options.again or not (code == 75 or code > 128):
+        if not options.again or not (code == 75 or code > 128):
             return code
-        time.sleep(options.pause)
-        if signals.received:  # it came while nothing ran
+        if not signals.received:
+            time.sleep(options.pause)
+        if signals.received:  # by now
             return code
         log_line("started again")
 

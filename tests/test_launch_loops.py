@@ -37,8 +37,13 @@ esac
 PYTHON = """
 case "$*" in
   "-c import sys; sys.exit(sys.version_info"*) exit "${OLD:-0}" ;;
-  "-c import ensurepip") exit "${BARE:-0}" ;;
-  "-m venv --clear "*) mkdir -p "$4/bin"; cp "$STUBS/bin/python3" "$4/bin/python"; echo "venv ${4##*/}" >>"$STUBS/events" ;;
+  "-c import ensurepip") [ -z "${BARE:-}" ] || [ -e "$STUBS/python3-venv" ]; exit ;;
+  "-m venv "*)
+    place=${*: -1}
+    mkdir -p "$place/bin"
+    cp "$STUBS/bin/python3" "$place/bin/python"
+    echo "venv ${place##*/}" >>"$STUBS/events"
+    ;;
   "-m pip install "*)
     fails pip && exit 1
     case $* in *" uv") cp "$STUBS/uv" "${0%/*}/uv" ;; esac
@@ -126,7 +131,9 @@ class Machine:
         self.stub("gcloud", GCLOUD)
         self.stub("systemd-run", SYSTEMD_RUN)
         self.stub("nvidia-smi", NVIDIA_SMI)
-        self.stub("apt-get", 'fails apt-get && exit 1; echo "apt-get ${*: -1}" >>"$STUBS/events"')
+        self.stub(
+            "apt-get", 'fails apt-get && exit 1; touch "$STUBS/${*: -1}"; echo "apt-get ${*: -1}" >>"$STUBS/events"'
+        )
         shutil.copy(self.stub("uv", UV), folder / "uv")
         self.environment = os.environ | {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
@@ -221,6 +228,40 @@ def machine(tmp_path):
     machine = Machine(tmp_path)
     yield machine
     machine.end()
+
+
+# An environment that fits the machine
+
+
+def copy_checkout(machine: Machine) -> pathlib.Path:
+    checkout = machine.folder / "checkout"
+    shutil.copytree(LAUNCH, checkout / "launch")
+    return checkout
+
+
+def test_an_environment_is_made_in_the_checkout(machine):
+    checkout = copy_checkout(machine)
+    done = machine.run(checkout / "launch" / "install.sh", "tpu")
+    assert done.returncode == 0, done.stderr
+    assert machine.events == ["venv .venv", "pip editable checkout[tpu]"]
+    assert (checkout / ".venv" / "bin" / "python").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "environment", "says"),
+    [
+        ((), {}, "no extra"),
+        (("cuda",), {"DRIVER": "470.9"}, "NVIDIA's driver 470.9 is too old"),
+        (("cuda",), {"DRIVER": "No devices were found"}, "nvidia-smi names no driver"),
+        (("tpu",), {"BARE": "1"}, "python3 cannot make environments; sudo apt-get install python3-venv"),
+    ],
+)
+def test_what_an_environment_is_not_made_of(machine, extra, environment, says):
+    done = machine.run(copy_checkout(machine) / "launch" / "install.sh", *extra, **environment)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert machine.events == []
 
 
 # Machines of Google Cloud
@@ -404,6 +445,7 @@ def test_a_host_whose_python_is_too_old_gets_another(machine):
     assert host.wait() == 0, host.log
     made = [event for event in machine.events if event.startswith(("venv", "pip", "uv"))]
     venv = machine.folder / "top" / "venv"
+    machine.check()
     assert made == ["venv uv", "pip uv", f"uv venv -q --clear --seed --python=3.12 {venv}", "pip editable code[tpu]"]
 
 
@@ -417,6 +459,7 @@ def test_a_host_installs_the_cuda_that_its_driver_knows(machine, driver, install
     assert host.wait() == (0 if installed else 1), host.log
     assert host.count(f"pip editable {installed}") == bool(installed)
     assert ("driver 470.9 is too old: CUDA 12 needs 525, CUDA 13 needs 580" in host.log) == (not installed)
+    machine.check()
 
 
 def test_machines_of_a_group_wait_for_each_other_and_know_their_place(machine):
