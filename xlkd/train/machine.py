@@ -59,7 +59,7 @@ class Machine:
 
     def described(self) -> dict[str, Any]:
         """For the record of a plan."""
-        told = {name: getattr(self, name) for name in ("name", "memory", "flops", "exact", "efficiency", "chips")}
+        told = {name: getattr(self, name) for name in ("name", "memory", "flops", "exact", "efficiency", "chips", "slices")}
         return told | {"devices": self.count, "measured": self.accelerator is None}
 
     def speed(self, dtype: str) -> float:
