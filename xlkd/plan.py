@@ -111,11 +111,11 @@ def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
     kept = f"; checkpoints {size(stage['checkpoint_bytes'])}" if stage["steps"] else ""
     yield f"  disk        features {size(data['features_bytes'])}{kept}"
     if stage["steps"]:
+        if stage["batch"]["shown"]:
+            yield f"  batch       {stage['batch']['shown'].removeprefix('batch of ')}"
         shapes = ", ".join(f"{of['shape']}: {of['steps']:,} steps" for of in stage["buckets"])
         padding = f"{data['padding']:.0%} padding, {data['padding_at_longest']:.0%} at one length"
         yield f"  buckets     {shapes} ({padding})"
-        if stage["batch"]["shown"]:
-            yield f"  batch       {stage['batch']['shown'].removeprefix('batch of ')}"
         held = ", ".join(f"{name} {size(share)}" for name, share in memory["parts"].items() if share)
         yield f"  memory      {size(memory['total'])} a device at {memory['shape']}: {held}"
         work = stage["flops"]

@@ -59,8 +59,9 @@ class Machine:
 
     def described(self) -> dict[str, Any]:
         """For the record of a plan."""
-        told = {name: getattr(self, name) for name in ("name", "memory", "flops", "exact", "efficiency", "chips")}
-        return told | {"devices": self.count, "measured": self.accelerator is None}
+        names = ("name", "memory", "flops", "exact", "efficiency", "chips", "slices")
+        counted = {"devices": self.count, "measured": self.accelerator is None}
+        return {name: getattr(self, name) for name in names} | counted
 
     def speed(self, dtype: str) -> float:
         """FLOP/s of a training step, assumed."""
