@@ -128,9 +128,9 @@ def test_an_export_of_a_former_version_is_replaced_in_a_run_and_what_is_foreign_
     (tmp_path / "export" / files.MARKER).unlink()
     with pytest.raises(UserError, match="which no export wrote"):
         files.check_folder(tmp_path / "export")
+    (tmp_path / "export" / "notes.txt").write_text("mine")
     now = write(tmp_path / "export", seed=2)
     jax.tree.map(np.testing.assert_array_equal, hf.load(tmp_path / "export").params["encoder"], now.encoder)
-    (tmp_path / "export" / "notes.txt").write_text("mine")
     write(tmp_path / "export", seed=3)
     assert (tmp_path / "export" / "notes.txt").read_text() == "mine"
 

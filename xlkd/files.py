@@ -188,10 +188,10 @@ def replace_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
             os.close(lock)
 
 
-def mark_export(folder: pathlib.Path) -> None:
-    """Marks a folder of a run's own as an export, where version 0.1 wrote it without a marker."""
+def mark_export(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Marks a folder of a run's own, where version 0.1 wrote an export of files with these names without a marker."""
     if folder.is_dir() and not os.path.lexists(folder / MARKER):
-        _write_marker(folder, _list_files(folder))
+        _write_marker(folder, _list_files(folder) & frozenset(names))
 
 
 @contextlib.contextmanager

@@ -14,12 +14,18 @@ from xlkd.methods import Export
 from xlkd.models import hf, sentences
 from xlkd.train import cards, whole
 
+UNMARKED = (  # the files of version 0.1's exports, which have no marker
+    *("config.json", "model.safetensors", whole.WEIGHTS, hf.RECORD, hf.CARD),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"),
+)
+
 
 def write(
     folder: pathlib.Path, exported: Export, tokenizer, config, results: dict[str, Any], seen: dict[str, Any]
 ) -> None:
     """Writes one export of a stage; a former one in its place is replaced, also that of version 0.1."""
-    files.mark_export(folder)
+    files.mark_export(folder, UNMARKED)
     place = cards.Place.of(folder)
     record = {"version": 1, "task": settings.plain(config.task), "dtype": config.encoder.dtype, "seen": seen}
     record |= {"base": cards.base_of(config, place)._asdict()}
