@@ -15,7 +15,8 @@ TORCH ?= torch==2.13.0+cpu
 PIP_ARGUMENTS ?=
 # More arguments for pytest, for example PYTEST_ARGUMENTS='-n 4 tests/test_qa.py'
 PYTEST_ARGUMENTS ?=
-INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGUMENTS)
+# Without setuptools' general advice on editable installs
+INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet $(PIP_ARGUMENTS)
 
 .PHONY: demo test test-long test-lowest lint docs wheel clean
 
