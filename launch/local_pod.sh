@@ -23,14 +23,11 @@ whole processes "$processes"
 whole devices "$devices"
 command -v "${main[0]}" >/dev/null || refuse "${main[0]} is not there" "name a program behind --, as python -m xlkd.main …"
 
-export JAX_PLATFORMS=cpu
-XLA_FLAGS="$(printf '%s' "${XLA_FLAGS:-}" | sed 's/--xla_force_host_platform_device_count=[0-9]*//') --xla_force_host_platform_device_count=$devices"
-XLA_FLAGS=${XLA_FLAGS# }
-export XLA_FLAGS
+export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices
 
 if [ -n "$dry_run" ]; then
   for ((i = 0; i < processes; i++)); do
-    do_it env JAX_PLATFORMS=cpu "XLA_FLAGS=$XLA_FLAGS" "$here/member.sh" "${main[@]}" \
+    do_it env JAX_PLATFORMS=cpu "JAX_NUM_CPU_DEVICES=$devices" "$here/member.sh" "${main[@]}" \
       --coordinator=127.0.0.1:8476 "--processes=$processes" "--process=$i"
   done
   exit 0

@@ -159,7 +159,7 @@ def start(model, workdir, processes):
     main = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--config.start={model}", f"--workdir={workdir}"]
     environment = os.environ | {
         "XLKD_CACHE": str(workdir.parent / f"cache-{workdir.name}"),
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
+        "JAX_NUM_CPU_DEVICES": "4",
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
     }

@@ -126,7 +126,7 @@ def _processors(count: int) -> list:
         jax.config.update("jax_num_cpu_devices", count)
     found = jax.devices("cpu")
     if len(found) < count:
-        remedy = f"set XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+        remedy = f"set JAX_NUM_CPU_DEVICES={count}"
         raise UserError(f"{len(found)} devices stand in for {count}", "this process", remedy)
     return found[:count]
 
