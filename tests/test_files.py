@@ -169,6 +169,8 @@ def test_a_pipe_is_written_into(tmp_path):
 @pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
 @pytest.mark.parametrize("to", ["pipe", "file"])
 def test_standard_output_is_written_into_in_its_order(tmp_path, path, to):
+    if path.startswith("/proc") and not os.path.exists(path):
+        pytest.skip("there is no /proc here")
     (tmp_path / "link").symlink_to("/dev/stdout")
     code = (
         "import pathlib, sys; from xlkd import files; path = pathlib.Path(sys.argv[1]); files.check_file(path)\n"

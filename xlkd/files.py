@@ -313,7 +313,7 @@ def _own_descriptor(path: pathlib.Path) -> int | None:
     place = os.path.join(os.getcwd(), path)
     for _ in range(40):  # as many symlinks as Linux follows
         folder, name = os.path.realpath(os.path.dirname(place)), os.path.basename(place)
-        if name.isdecimal() and re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd", folder):
+        if name.isdecimal() and re.fullmatch(rf"(/dev|/proc/{os.getpid()}(/task/\d+)?)/fd", folder):
             return int(name)
         place = os.path.join(folder, name)
         if not os.path.islink(place):
