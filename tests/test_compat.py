@@ -100,7 +100,7 @@ def test_orbax_names_its_files_as_before(tmp_path):
     checkpoints = Checkpoints(tmp_path, lambda: None)
     checkpoints.save(1, {"x": jnp.ones(2)}, wait=True)
     checkpoints.close()
-    assert (tmp_path / "1" / SUMS).exists(), "orbax has renamed its drafts: mend compat.ORBAX_DRAFTS"
+    assert (tmp_path / "1" / SUMS).exists(), "orbax has renamed its drafts: mend compat.ORBAX_DRAFT"
     advice = "orbax has renamed the metadata of a checkpoint: mend compat.ORBAX_METADATA"
     assert (tmp_path / "1" / compat.ORBAX_METADATA).exists(), advice
 

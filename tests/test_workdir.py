@@ -154,7 +154,7 @@ def test_whoever_writes_for_a_run_notices_that_its_folder_is_gone(tmp_path, chan
             lambda: Metrics(stage, 0, mine.check),
             lambda: Checkpoints(stage / "checkpoints", lambda: None, mine.check),
             lambda: checkpoints.save(2, state),
-            lambda: checkpoint._seal(stage / "checkpoints", mine.check),
+            checkpoints._seal,
         ):
             with pytest.raises(UserError, match="no longer the folder that this run began in"):
                 write()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-ORBAX_DRAFTS = "[0-9]*.orbax-checkpoint-tmp"  # the checkpoint of a step, until it is whole and gets its name
+ORBAX_DRAFT = "{step}.orbax-checkpoint-tmp"  # the checkpoint of a step, until it is whole and gets its name
 ORBAX_METADATA = "_CHECKPOINT_METADATA"  # stands in every checkpoint
 # Files of jax's compilation cache: a program's function and a hash; on GPUs XLA keeps a folder of its own in there
 _XLA_FOLDER = r"xla_gpu_per_fusion_autotune_cache_dir/(tmp/)?"

@@ -7,7 +7,6 @@ Each holds the checksums of its files, written before it gets its name: what was
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import logging
@@ -18,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from xlkd.compat import ORBAX_DRAFTS, ORBAX_METADATA
+from xlkd.compat import ORBAX_DRAFT, ORBAX_METADATA
 from xlkd.data.cache import checksum
 from xlkd.errors import UserError
 from xlkd.train import distributed
@@ -37,7 +36,7 @@ class Checkpoints:
         self, folder: pathlib.Path, best: Callable[[], int | None], check: Callable[[], None] = lambda: None
     ) -> None:
         check()
-        self._check = check
+        self._check, self._saving = check, -1  # the step whose save is under way
         # Orbax takes no relative path, tells of every step at INFO, and of what it raises a dozen times at ERROR.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         from orbax.checkpoint import v1 as orbax
@@ -55,7 +54,7 @@ class Checkpoints:
         sealed = orbax.options.AsyncOptions(
             timeout_secs=NO_LIMIT,
             create_directories_asynchronously=False,
-            post_finalization_callback=functools.partial(_seal, self._folder, check),
+            post_finalization_callback=lambda: self._seal(),  # orbax would copy what a bound method belongs to
         )
         self._checkpointer = orbax.training.Checkpointer(
             self._folder,
@@ -74,7 +73,9 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Start a save, or make it; a former one that still runs is waited for."""
+        self._checkpointer.wait()  # for a former save, which may take long: the check comes behind it
         self._check()
+        self._saving = step
         # Without force=True orbax leaves the save out, silently, while the former one runs.
         call = self._checkpointer.save_checkpointables if wait else self._checkpointer.save_checkpointables_async
         call(step, {"state": state}, force=True)
@@ -131,6 +132,18 @@ class Checkpoints:
                 what = f"the checkpoint of step {step} does not fit this model: {leaf} is {there} there, {here} here"
                 raise UserError(what, str(self._folder), "use another work directory")
 
+    def _seal(self) -> None:
+        """Writes checksums into the checkpoint that is about to get its name; orbax calls this in its own thread."""
+        if distributed.first():
+            self._check()
+            draft = self._folder / ORBAX_DRAFT.format(step=self._saving)
+            if not draft.is_dir():
+                logging.getLogger(__name__).warning("%s: Orbax has renamed its drafts: saved without checksums", draft)
+                return
+            files = sorted(path for path in (draft / "state").rglob("*") if path.is_file())
+            sums = {str(path.relative_to(draft)): [path.stat().st_size, checksum(path)] for path in files}
+            (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+
     def _set_aside(self, step: int) -> str:
         """Kept for who wants to look at it, where nothing takes it for a checkpoint."""
         self._check()
@@ -145,22 +158,6 @@ class Checkpoints:
 def abstract(tree: Any, shardings: Any) -> Any:
     """Shapes with the placement that a restore must give them: without it, the saved one is taken."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
-
-
-def _seal(folder: pathlib.Path, check: Callable[[], None]) -> None:
-    """Writes checksums into the checkpoint that is about to get its name; orbax calls it in the thread that saves."""
-    if distributed.first():
-        check()
-        drafts = sorted(folder.glob(ORBAX_DRAFTS), key=lambda path: path.stat().st_mtime_ns)
-        if not drafts:
-            logging.getLogger(__name__).warning(
-                "%s: this Orbax names drafts otherwise: saved without checksums", folder
-            )
-            return
-        draft = drafts[-1]
-        files = sorted(path for path in (draft / "state").rglob("*") if path.is_file())
-        sums = {str(path.relative_to(draft)): [path.stat().st_size, checksum(path)] for path in files}
-        (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
 
 
 def _is_checkpoint(folder: pathlib.Path) -> bool:
