@@ -25,8 +25,6 @@ packing, scaling, side_by_side = map(importlib.import_module, ("packing", "scali
 disturbed, faults, kills = map(importlib.import_module, ("disturbed", "faults", "kills"))
 Case, Flags = side_by_side.Case, side_by_side.Flags
 
-whole = pytest.mark.skipif(not os.environ.get("XLKD_BENCH"), reason="a whole bench, half a minute each: XLKD_BENCH=1")
-
 
 @pytest.fixture
 def quiet(monkeypatch):
@@ -200,13 +198,13 @@ def test_collectives_of_a_step_over_two_devices():
     assert all(line.endswith("| 0 |") for line in lines if line.startswith(("| data", "| fsdp")))
 
 
-@whole
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mblm", "mmkd", "startup", "packing"])
 def test_the_others_run(name):
     assert "|---" in run(name, *([] if name == "packing" else ["--quick"]))
 
 
-@whole
+@pytest.mark.long
 @pytest.mark.torch
 def test_distillation_runs_on_both_sides():
     pytest.importorskip("torch")

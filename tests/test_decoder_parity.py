@@ -83,6 +83,7 @@ def plain_answer(model, tokenizer, torch, question, context) -> str:
     return min(found)[-1] if found else None
 
 
+@pytest.mark.long
 def test_answers_equal_those_of_a_plain_decoder(model, shared_data):
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForQuestionAnswering

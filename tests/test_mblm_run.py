@@ -123,7 +123,7 @@ def test_killed_and_started_again_ends_with_the_same_bits(whole, folder):
         np.testing.assert_array_equal(exported(workdir)[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("parts", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_eight_devices_draw_the_same_mixtures(whole, folder, parts):
     """Branches on one part of the mesh, or two spread over four, which are filled up with copies."""
     flags = [f"--config.mesh.branch={parts}", "--config.data.eval="]  # what is compared are steps

@@ -47,6 +47,7 @@ def test_a_wrong_layer_shows_in_its_line_and_in_the_gradient(monkeypatch):
     assert differences["gradient of layers"] > 1e-2
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])

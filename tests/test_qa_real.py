@@ -13,7 +13,7 @@ from xlkd.models import hf
 from xlkd.tasks.qa import counts
 from xlkd.tasks.windows import EXACT, WIDE, Settings, features
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.long, pytest.mark.shared]
 TOKENIZERS = ("multilingual-e5-small", "all-MiniLM-L6-v2")
 
 
