@@ -28,7 +28,7 @@ JAX_CACHE_FILE = re.compile(rf"[^/]+-[0-9a-f]{{64}}-(cache|atime)|\.lockfile|{_X
 
 
 class EventFiles(NamedTuple):
-    """What writes TensorBoard's event files without a thread of its own."""
+    """Holds what writes TensorBoard's event files without a thread of its own."""
 
     writer: Any  # (path prefix) -> object with write_event, flush and close
     events: Any  # module of the protocol buffers Event and SessionLog
@@ -36,7 +36,7 @@ class EventFiles(NamedTuple):
 
 
 class ClusterPlace(NamedTuple):
-    """Where this process stands in a cluster; None where the cluster does not tell."""
+    """Says where this process stands in a cluster; None where the cluster does not tell."""
 
     coordinator: str | None
     processes: int | None

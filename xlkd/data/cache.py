@@ -92,7 +92,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What lies in the cache's folder: entries, what was used longest ago first, and what is not the cache's."""
+    """Lists what lies in the cache's folder: entries, the least recently used first, and what is not the cache's."""
 
     entries: tuple[Entry, ...]
     foreign: tuple[pathlib.Path, ...]

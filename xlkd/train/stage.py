@@ -133,10 +133,11 @@ def prepared(
     sets = material.evaluation(config, data.task, weights, log)
     supervised = config.task.get("languages", ()) or provenance.labelled_languages(data.known)
     keep = selection.rule(config, sets, supervised)
-    told = material.report_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
+    data_reports = material.report_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
     workdir.make_folder(folder)
-    workdir.write_json(folder / "data_report.json", told)
-    ceilings = {name: told[name]["task"]["ceilings"] for name in sets if "ceilings" in told[name]["task"]}
+    workdir.write_json(folder / "data_report.json", data_reports)
+    tasks = {name: data_reports[name]["task"] for name in sets}
+    ceilings = {name: report["ceilings"] for name, report in tasks.items() if "ceilings" in report}
     plan = data.plan
     if data.streamed:
         plan = streams.blocks(config, data.task, data.rows, data.features, plan.edges, weights.architecture)
