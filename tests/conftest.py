@@ -25,6 +25,7 @@ def supported_xla_flags(flags: tuple[str, ...]) -> str:
     return every if start_jax(every) else " ".join(flag for flag in flags if start_jax(flag))
 
 
+os.environ.pop("PYTHON", None)  # `make PYTHON=…` hands it on, and the scripts of launch/ would take it
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Toys compile longer than they run: so a quarter as long. What needs a user's programs says so (toy_models.OPTIMIZED)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
