@@ -151,29 +151,29 @@ def stage(config: ConfigDict, name: str) -> ConfigDict:
 def _saved(path: pathlib.Path) -> ConfigDict:
     remedy = "give the config.json that a run left in its work directory"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError("no such config", str(path), remedy) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"is no JSON: {error}", str(path), remedy) from error
-    if not isinstance(found, dict) or not _names(found.get("stages")) or not _names(found.get("controls", [])):
+    if not isinstance(saved, dict) or not _names(saved.get("stages")) or not _names(saved.get("controls", [])):
         raise UserError("holds no config", str(path), remedy)
-    found = _fill_neutral(found)
-    if fault := _saved_fault(found):
+    config = _fill_neutral(saved)
+    if fault := _saved_fault(config):
         raise UserError(fault, str(path), remedy)
     try:
-        return ConfigDict(_tuples(found))
+        return ConfigDict(_tuples(config))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a key that no config can have
         raise UserError(f"holds no config ({error})", str(path), remedy) from error
 
 
-def _fill_neutral(found: dict[str, Any]) -> dict[str, Any]:
-    """Add keys that an older version did not know, in blocks that may differ between two starts of one run."""
+def _fill_neutral(saved: dict[str, Any]) -> dict[str, Any]:
+    """Adds keys that an older version did not know, in blocks that may differ between two starts of one run."""
     from xlkd.configs.base import base
 
-    defaults = {name: plain(base())[name] for name in NEUTRAL}
-    blocks = {name: found[name] for name in NEUTRAL if isinstance(found.get(name), dict)}
-    return found | {name: defaults[name] | block for name, block in blocks.items()}
+    defaults = plain(base())
+    blocks = {name: saved[name] for name in NEUTRAL if isinstance(saved.get(name), dict)}
+    return saved | {name: defaults[name] | block for name, block in blocks.items()}
 
 
 def _names(values: Any) -> bool:

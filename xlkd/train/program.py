@@ -117,11 +117,10 @@ class Program:
     def target_bytes(self) -> float:
         """Of what the teacher says of all training rows, on disk: ragged answers without padding."""
         plan = self._made.plan
-        found = jax.eval_shape(
-            self.method.teacher.forward, self._teacher, self._batch(plan.shapes[-1].with_rows(self.layout.rows))
-        )
+        batch = self._batch(plan.shapes[-1].with_rows(self.layout.rows))
+        targets = jax.eval_shape(self.method.teacher.forward, self._teacher, batch)
         lengths, total = plan.lengths[plan.view], 0.0
-        for name, x in found.items():
+        for name, x in targets.items():
             ragged = name in self.method.teacher.ragged
             values = lengths.sum() * math.prod(x.shape[2:]) if ragged else len(lengths) * math.prod(x.shape[1:])
             total += float(values) * x.dtype.itemsize
