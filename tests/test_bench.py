@@ -180,6 +180,7 @@ def run(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.parametrize("only", ["train, 6×384, 8×128, no dropout", "forward, 6×384, 8×128"])
 def test_both_sides_of_a_step_agree_and_run(only):
@@ -187,6 +188,7 @@ def test_both_sides_of_a_step_agree_and_run(only):
     assert f"| {only} |" in run("step", "--quick", f"--only={only}")
 
 
+@pytest.mark.long
 def test_collectives_of_a_step_over_two_devices():
     """One reduction of the gradient; under FSDP parameters are gathered, and rows move for the word table alone."""
     lines = run("scaling", "--quick").splitlines()

@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+import toy_models
 
 from xlkd import main
 from xlkd.errors import UserError
@@ -50,13 +51,14 @@ LISTENING = (  # the same door, which says at its end what a run had loaded
 )
 
 
-def start(workdir, *flags, devices=1, cache=None, door=DOOR, **options):
+def start(workdir, *flags, devices=1, cache=None, door=DOOR, optimized=True, **options):
+    """Starts a run; optimized as a user's unless it has a program of its own, which compiles longer than it runs."""
     environment = os.environ | {
         "XLKD_CACHE": str(cache or workdir.parent / "cache"),
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",  # six runs of one program, with a score for each of 1200 words
     }
+    environment |= toy_models.OPTIMIZED if optimized else {}
     command = [sys.executable, *door, *TINY, f"--workdir={workdir}", *flags]
     return subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
@@ -164,7 +166,8 @@ def test_killed_stopped_killed_and_damaged_it_ends_with_the_same_bits(whole, tmp
 
 def test_eight_devices_see_the_same_batches_and_losses(whole, tmp_path):
     """Nothing is evaluated: what is compared are steps."""
-    output = finish(tmp_path / "run", "--config.data.eval=", devices=8, cache=whole[0].parent / "cache")
+    where = {"devices": 8, "cache": whole[0].parent / "cache", "optimized": False}
+    output = finish(tmp_path / "run", "--config.data.eval=", **where)
     assert "batch of 12 examples: 16 rows on 8 devices (75% useful)" in output
     assert "compiled 16 × " in output
     assert "batch of" not in whole[1]
@@ -260,7 +263,8 @@ def test_any_batch_on_any_number_of_devices(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, tmp_path):
     folder = tmp_path / "run"
     flags = ["--config.optim.lr=1e30", "--config.optim.warmup=0", "--config.optim.clip=0.0", "--config.data.eval="]
-    output = finish(folder, *flags, code=3, cache=whole[0].parent / "cache")
+    flags += ["--config.data.buckets=1", "--config.eval.start=False"]
+    output = finish(folder, *flags, code=3, cache=whole[0].parent / "cache", optimized=False)
     assert "not finite at step" in output
     assert "examples: " in output
     assert not (folder / "stages" / "01-all" / "done").exists()
@@ -314,8 +318,8 @@ def until(condition, process):
 def test_a_run_whose_folder_was_deleted_ends_and_leaves_the_next_one_there_alone(whole, tmp_path):
     """The first one stands still while its folder is deleted and another run begins in one of the same name."""
     cache, folder = whole[0].parent / "cache", tmp_path / "run"
-    long = ["--config.budget.steps=100000", "--config.save.every=100000", "--config.eval.every=100000"]
-    first = start(folder, *long, "--config.eval.start=False", cache=cache)
+    unsaved = ["--config.save.every=1000", "--config.eval.every=1000", "--config.eval.start=False"]
+    first = start(folder, *unsaved, cache=cache)
     until(lambda: step_of(folder) >= 5, first)
     first.send_signal(signal.SIGSTOP)
     shutil.rmtree(folder)
@@ -334,7 +338,7 @@ def test_a_run_whose_folder_was_deleted_ends_and_leaves_the_next_one_there_alone
 
 def test_a_run_whose_folder_was_moved_ends_and_makes_it_not_again(whole, tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, "--config.budget.steps=100000", cache=whole[0].parent / "cache")
+    process = start(folder, cache=whole[0].parent / "cache")
     until(lambda: step_of(folder) >= 5, process)
     folder.rename(tmp_path / "elsewhere")
     said = process.communicate()[0]

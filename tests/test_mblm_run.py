@@ -109,6 +109,7 @@ def test_a_run_says_what_teachers_know_and_leaves_every_route(whole):
     assert json.loads((stage(workdir) / "export" / "de" / "config.json").read_text())["num_hidden_layers"] == 2
 
 
+@pytest.mark.long
 def test_killed_and_started_again_ends_with_the_same_bits(whole, folder):
     workdir = folder / "killed"
     process = start(folder, workdir)
@@ -123,7 +124,8 @@ def test_killed_and_started_again_ends_with_the_same_bits(whole, folder):
         np.testing.assert_array_equal(exported(workdir)[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("parts", [1, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("parts", [1, 4])
 def test_eight_devices_draw_the_same_mixtures(whole, folder, parts):
     """Branches on one part of the mesh, or two spread over four, which are filled up with copies."""
     flags = [f"--config.mesh.branch={parts}", "--config.data.eval="]  # what is compared are steps

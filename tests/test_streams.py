@@ -84,6 +84,7 @@ def test_skipped_it_is_counted_and_the_rest_is_read_in_blocks(whole):
     assert results["steps"] == 2 * -(-kept // 8)
 
 
+@pytest.mark.long
 def test_killed_between_blocks_and_started_again_ends_with_the_same_bits(flags, whole, monkeypatch):
     from safetensors.numpy import load_file
 

@@ -14,12 +14,16 @@ from xlkd.train import accelerators
 
 
 def prepare() -> None:
-    """The persistent compilation cache on, ours unless JAX's variable names one; before the first device call."""
+    """Turns on the persistent compilation cache, but for what JAX's own variables say; before the first device call."""
     import jax
 
-    named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    jax.config.update("jax_compilation_cache_dir", named or str(cache.folder() / cache.COMPILED))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    chosen = {
+        "jax_compilation_cache_dir": str(cache.folder() / cache.COMPILED),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    for name, value in chosen.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
 
 
 def give_back() -> None:

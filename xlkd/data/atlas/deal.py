@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
+from collections.abc import Sequence
 
 from xlkd.data.atlas.draw import Draw
 
@@ -67,11 +70,30 @@ def _free(draw: Draw, pool: tuple[int, ...], taken: list[int]) -> int:
 
 @functools.cache
 def alike(place: int) -> frozenset[int]:
-    """The names that in some language are part of this one or hold it; itself among them."""
-    own = _FOLDED[place]
-    return frozenset(
-        other for other, names in enumerate(_FOLDED) if any(a in b or b in a for a, b in zip(own, names, strict=True))
-    )
+    """Returns the names that in some language are part of this one or hold it; itself among them."""
+    return frozenset().union(*(names.alike(name) for name, names in zip(NAMES[place], _BY_LANGUAGE, strict=True)))
+
+
+class _Names:
+    """Finds among the names of one language, whatever their case, those that are part of a name or hold it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        folded = [name.casefold() for name in names]
+        self._text = "\n".join(folded)
+        self._starts = list(itertools.accumulate((len(name) + 1 for name in folded[:-1]), initial=0))
+        self._places: dict[str, list[int]] = {}
+        for place, name in enumerate(folded):
+            self._places.setdefault(name, []).append(place)
+
+    def alike(self, name: str) -> set[int]:
+        name = name.casefold()
+        parts = {name[start:stop] for start in range(len(name)) for stop in range(start + 1, len(name) + 1)}
+        places = {place for part in parts & self._places.keys() for place in self._places[part]}
+        position = self._text.find(name)
+        while position >= 0:
+            places.add(bisect.bisect_right(self._starts, position) - 1)
+            position = self._text.find(name, position + 1)
+        return places
 
 
 def _split_countries(places: dict[str, int]) -> dict[str, tuple[int, ...]]:
@@ -96,6 +118,6 @@ def _tables():
 
 
 NAMES, _PLACES = _tables()
-_FOLDED = [tuple(name.casefold() for name in row) for row in NAMES]
+_BY_LANGUAGE = [_Names(column) for column in zip(*NAMES, strict=True)]
 POOLS = {pool: tuple(places.values()) for pool, places in _PLACES.items() if pool != "country"}
 COUNTRIES = _split_countries(_PLACES["country"])
