@@ -1,0 +1,58 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What version 0.1 left on disk still resumes, is evaluated, answers and is reported.
+
+`golden/run-0.1/run` was stopped by SIGTERM at step 8 of its third stage; checkpoints of the stages that were done are
+left out. `golden/run-0.1/branches` is the export of an MBLM student with three branches.
+"""
+
+import json
+import pathlib
+import shutil
+
+import toy_models
+
+import xlkd
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "run-0.1"
+
+
+def command_of(run: pathlib.Path) -> list[str]:
+    """Returns the flags that a run was started with, but for its work directory."""
+    command = json.loads((run / "environment.json").read_text())["command"]
+    return [flag for flag in command[3:] if not flag.startswith("--workdir")]
+
+
+def test_a_stopped_run_resumes_and_is_reported_and_its_models_are_evaluated_and_answer(tmp_path):
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    shutil.copytree(GOLDEN / "run", run)
+    resumed = toy_models.door("main", *command_of(run), f"--workdir={run}", cache=cache)
+    assert resumed.returncode == 0, resumed.stderr + resumed.stdout
+    assert resumed.stdout.count("done before") == 2
+    assert "restored step 8" in resumed.stdout
+    steps = [json.loads(line)["step"] for line in (run / "stages/03-skd_map/metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(2, 53, 2))
+    results = json.loads((run / "results.json").read_text())
+    assert {"english", "ce", "skd_map"} <= set(json.dumps(results).replace('"', " ").split())
+
+    reported = toy_models.door("report", str(run), cache=cache)
+    assert reported.returncode == 0, reported.stderr
+    assert "skd_map" in (run / "report.txt").read_text()
+
+    model = run / "stages" / "02-ce" / "export"
+    data = "atlas?split=test&languages=en,de&size=4&pairs=all&facts=2"
+    evaluated = toy_models.door("evaluate", f"--model={model}", f"--data={data}", cache=cache)
+    assert evaluated.returncode == 0, evaluated.stderr
+    (printed,) = [line.split()[-3:] for line in evaluated.stdout.splitlines() if line.startswith("all cells")]
+    recorded = json.loads((run / "stages/02-ce/evaluation/52-eval.json").read_text())["cells"].values()
+    assert float(printed[0]) == round(sum(cell["f1"] for cell in recorded) / len(recorded), 2)
+
+    answer = xlkd.load(model).answer("Who went?", "It was Anna who went.")
+    assert answer["answer"] in "It was Anna who went."
+
+
+def test_a_student_with_branches_labels_texts_by_every_route():
+    model = xlkd.load(GOLDEN / "branches")
+    assert model.classify("Anna ging.", "Anna blieb.", language="de")["route"] == "de"
+    assert model.classify("Anna ging.", "Anna blieb.")["route"] == "mixture"
+    assert model.branch("ru").architecture.layers == 2
