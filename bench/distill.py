@@ -21,7 +21,7 @@ import tempfile
 import side_by_side
 from side_by_side import Case
 
-from xlkd import door
+from xlkd import cli
 
 LANGUAGES = "en,es,de,ar,hi,vi,zh"  # the seven of the paper
 EPOCHS = 3
@@ -29,7 +29,7 @@ EPOCHS = 3
 
 def main(arguments: list[str]) -> None:
     flags = side_by_side.flags(arguments, ("xquad", "tokenizer", "steps"))
-    count = 2 if flags.quick else door.whole(flags.rest, "steps", 24)
+    count = 2 if flags.quick else cli.whole(flags.rest, "steps", 24)
     stage, material = _material(flags)
     longest = stage.task.max_length
     cases = [
@@ -137,4 +137,4 @@ def kept(flags: side_by_side.Flags, stage, read, count: int, teacher: str = "6x3
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

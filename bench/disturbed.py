@@ -175,9 +175,9 @@ class Run:
         folder.mkdir(parents=True)
 
     def command(self, code: str = "") -> list[str]:
-        """`code` goes before the door is opened, in the same process."""
-        door = "import runpy; runpy.run_module('xlkd.main', run_name='__main__', alter_sys=True)"
-        main = ["-c", f"{code}\n{door}"] if code else ["-m", "xlkd.main"]
+        """`code` goes before the command begins, in the same process."""
+        entry = "import runpy; runpy.run_module('xlkd.main', run_name='__main__', alter_sys=True)"
+        main = ["-c", f"{code}\n{entry}"] if code else ["-m", "xlkd.main"]
         given = [f"--config={self.system.config}", *self.flags, f"--workdir={self.workdir}"]
         return [*self.system.launcher, sys.executable, *main, *given]
 

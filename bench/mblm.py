@@ -18,14 +18,14 @@ import sys
 import side_by_side
 from side_by_side import Case
 
-from xlkd import door
+from xlkd import cli
 
 LENGTH = 128
 
 
 def main(arguments: list[str]) -> None:
     flags = side_by_side.flags(arguments, ("data", "tokenizer", "steps"))
-    count = 2 if flags.quick else door.whole(flags.rest, "steps", 16)
+    count = 2 if flags.quick else cli.whole(flags.rest, "steps", 16)
     cases = [
         Case(
             "kept answers and buckets, against both in the step", lambda: epoch(flags, count, buckets=True), 1.5, True
@@ -94,4 +94,4 @@ def _stage(flags: side_by_side.Flags):
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -21,7 +21,7 @@ from typing import Any
 import side_by_side
 from side_by_side import Case
 
-from xlkd import door
+from xlkd import cli
 
 LENGTH, ROWS, WORDS = 128, 8, 32
 PUBLISHED = {"method__student_passes": "separate", "method__teacher_dropout": True}
@@ -60,7 +60,7 @@ def real(flags: side_by_side.Flags):
     from xlkd.tasks import Draw
 
     stage = models.stage("mmkd.py:own", "full", **_data(flags))
-    count = 2 if flags.quick else door.whole(flags.rest, "steps", 16)
+    count = 2 if flags.quick else cli.whole(flags.rest, "steps", 16)
     read = real_batches.read(stage)
     length = stage.task.max_length
     steps, others = real_batches.bucketed(read, count), real_batches.shuffled(read, count, length)
@@ -124,4 +124,4 @@ def _batch(rows: int, length: int, positions: int, words: int) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

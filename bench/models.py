@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from xlkd import settings
-from xlkd.methods import Method, Start
+from xlkd.methods import Method, Start, key_for
 from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Architecture, Encoder
 from xlkd.train import optim, state, step
@@ -99,7 +99,7 @@ class Trainer:
         if method.teacher:
 
             def teach(*a):
-                return method.teacher.variables(method.init(state.key_for(0, "init"), begun(*a)), begun(*a))
+                return method.teacher.variables(method.init(key_for(0, "init"), begun(*a)), begun(*a))
 
             self.ask = functools.partial(jax.jit(method.teacher.forward), jax.jit(teach)(*arrays))
 

@@ -17,14 +17,14 @@ import sys
 
 import numpy as np
 
-from xlkd import door
+from xlkd import cli
 from xlkd.data.buckets import bucket_of, edges, encoder_cost
 
 BUCKETS = (1, 4, 8, 16)
 
 
 def main(arguments: list[str]) -> None:
-    given = door.flags(arguments, ("data", "tokenizer", "max_length"))
+    given = cli.flags(arguments, ("data", "tokenizer", "max_length"))
     lengths = _lengths(given)
     longest = -(-int(lengths.max()) // 16) * 16
     print(f"{len(lengths)} rows, mean {lengths.mean():.0f}, longest {lengths.max()}\n")
@@ -69,16 +69,17 @@ def _row(total, lengths: np.ndarray) -> str:
 def _lengths(given: dict[str, str]) -> np.ndarray:
     import models
 
-    from xlkd.train import material, start
-    from xlkd.train.progress import Log
+    from xlkd.inputs import data as inputs
+    from xlkd.inputs.weights import resolve_weights
+    from xlkd.runtime.log import Log
 
-    changes = {"data__eval": "", "task__max_length": door.whole(given, "max_length", 384)}
+    changes = {"data__eval": "", "task__max_length": cli.whole(given, "max_length", 384)}
     changes |= {"data__train": given["data"]} if "data" in given else {}
     changes |= {"encoder__path": given["tokenizer"]} if "tokenizer" in given else {}
     stage = models.stage("finetune.py", "finetune", **changes)
-    plan = material.training(stage, start.weights(stage, {}, None), None, Log()).plan
+    plan = inputs.training(stage, resolve_weights(stage, {}, None), None, Log()).plan
     return plan.lengths[plan.view]
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

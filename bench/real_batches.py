@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from xlkd.data.batches import Planned, Shape
+from xlkd.inputs import data as inputs
+from xlkd.inputs import trimming
+from xlkd.inputs.weights import resolve_teacher, resolve_weights
+from xlkd.runtime.log import Log
 from xlkd.tasks import Draw
-from xlkd.train import material, start, trimming
-from xlkd.train.progress import Log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +40,9 @@ class Material:
 
 def read(stage) -> Material:
     """The training rows of a stage; the vocabulary is cut to what they use, as `encoder.trim_vocab` does."""
-    weights = start.weights(stage, {}, None)
-    weights = trimming.trimmed(weights, material.every_row(stage))
-    found = material.training(stage, weights, start.other(stage), Log())
+    weights = resolve_weights(stage, {}, None)
+    weights = trimming.trimmed(weights, inputs.every_row(stage))
+    found = inputs.training(stage, weights, resolve_teacher(stage), Log())
     return Material(found.task, found.features, found.plan, weights.architecture.vocab_size)
 
 

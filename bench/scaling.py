@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from xlkd import door
+from xlkd import cli
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f16": 2, "s64": 8, "u8": 1, "s8": 1, "u16": 2}
@@ -29,7 +29,7 @@ INVOLUNTARY = "nvoluntary full rematerialization"
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
         return _child(*arguments[1:])
-    given = door.flags(arguments, ("json",), ("quick",))
+    given = cli.flags(arguments, ("json",), ("quick",))
     shape = "tiny" if "quick" in given else "6x384"
     layouts = [("data", 1), ("data", 2), ("data", 4), ("data", 8), ("fsdp", 8)]
     if "quick" in given:
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     for line in found:
         large = ", ".join(f"{n} × {kind} ({share:.2f})" for kind, (n, share) in line["large"].items()) or "none"
         print(f"| {line['layout']} | {line['seconds']:.3g} | {large} | {line['small']} | {line['involuntary']} |")
-    if file := door.resolve_output(given, "json"):
+    if file := cli.resolve_output(given, "json"):
         file.write_json(found)
 
 
@@ -65,7 +65,7 @@ def _child(shape: str, axis: str, devices: str) -> None:
 
     from xlkd.methods import finetune
     from xlkd.models.encoder import Encoder
-    from xlkd.train import mesh as meshes
+    from xlkd.runtime import mesh as meshes
     from xlkd.train import optim, state, step
 
     mesh = meshes.build(ConfigDict({"data": 1, "fsdp": 1, "tensor": 1, "branch": 1} | {axis: -1}))
@@ -113,4 +113,4 @@ def _bytes(kind: str, sizes: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -19,7 +19,7 @@ import time
 import side_by_side
 from side_by_side import Case
 
-from xlkd import door
+from xlkd import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -134,4 +134,4 @@ def _saving(flags: side_by_side.Flags, folder: str):
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -13,7 +13,7 @@ import sys
 import side_by_side
 from side_by_side import Case
 
-from xlkd import door
+from xlkd import cli
 
 STEPS = {  # name: shape, rows, length, dropout, bar
     "train, 6×384, 4×384, dropout": ("6x384", 4, 384, 0.1, 0.65),
@@ -104,4 +104,4 @@ def _cut(of: tuple, flags: side_by_side.Flags) -> tuple:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -11,10 +11,10 @@ from toy_models import span_model
 from xlkd.configs import mblm as configs
 
 from xlkd import settings
+from xlkd.export.folder import write_export
 from xlkd.methods import Start, Variables, mblm
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
-from xlkd.train import export
 
 SEEN = {"training": ["de", "en"], "selection": [], "teacher": ["de", "en"]}
 LABELS = ("entailment", "neutral", "contradiction")
@@ -120,5 +120,5 @@ def exported(folder: pathlib.Path) -> pathlib.Path:
         "classifier": jax.tree.map(lambda x: 30 * x, params["classifier"]),
     }
     for name, part in method.exports(Variables(params)).items():
-        export.write(folder / "export" / name, part, hf.tokenizer(base), config, {}, SEEN)
+        write_export(folder / "export" / name, part, hf.tokenizer(base), config, {}, SEEN)
     return folder / "export"

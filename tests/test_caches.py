@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The door `caches`: lists, prunes what was used longest ago, and never touches what is not a cache's."""
+"""The command `caches`: lists, prunes what was used longest ago, and never touches what is not a cache's."""
 
 import os
 import subprocess
@@ -173,7 +173,7 @@ def test_what_jax_writes_is_recognised(tmp_path, monkeypatch):
     """Its file names are its own affair: a release that changes them fills the folder for ever."""
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path))
     code = (
-        "import jax; from xlkd.train import runtime; runtime.prepare()\n"
+        "import jax; from xlkd.runtime import devices; devices.prepare_devices()\n"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
         "jax.config.update('jax_compilation_cache_max_size', 1 << 30)\n"
         "jax.jit(lambda x: x + 1)(1.0)"

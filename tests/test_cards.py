@@ -8,9 +8,9 @@ import re
 import pytest
 
 from xlkd import settings
+from xlkd.export import cards
 from xlkd.methods import Export
 from xlkd.models import hf
-from xlkd.train import cards
 
 NOWHERE = cards.Place(None, None)
 SEEN = {"training": ["de", "en"], "selection": [], "teacher": ["en"]}

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The door `check`: every fault of every source, what the data holds, and what a tokenizer makes of it."""
+"""The command `check`: every fault of every source, what the data holds, and what a tokenizer makes of it."""
 
 import json
 

@@ -260,7 +260,7 @@ import sys, pathlib, jax, numpy as np
 sys.path.insert(0, {tests!r})
 from test_checkpoint import state
 from ml_collections import ConfigDict
-from xlkd.train import mesh
+from xlkd.runtime import mesh
 from xlkd.train.checkpoint import Checkpoints, abstract
 checkpoints = Checkpoints(pathlib.Path({folder!r}), lambda: None)
 shapes = jax.eval_shape(lambda: state(0))

@@ -16,7 +16,7 @@ from xlkd.models.heads import ClassifierHead, init_head
 from xlkd.rows import Labelled, key_of
 from xlkd.tasks.classify import Classify
 from xlkd.tasks.text import Template
-from xlkd.train import classifiers
+from xlkd.train.targets import classifiers
 
 NLI = ("entailment", "neutral", "contradiction")
 WORDS = [f"w{i}" for i in range(20)]

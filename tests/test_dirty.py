@@ -202,7 +202,7 @@ class Files(dict):
 
 
 def opened(place):
-    """As every door opens a model."""
+    """Opens a model as every command does."""
     from xlkd import api
     from xlkd.models import hf, sentences
     from xlkd.tasks.text import Template
@@ -264,7 +264,7 @@ def test_shards_and_a_plain_vocabulary(folder, model, operations, slips):
 def test_a_student_of_several_branches(folder, operations, slips, bytewise):
     from mblm_toys import LABELS, METHOD, architecture
 
-    from xlkd.train import whole
+    from xlkd.export import branch_checkpoint
 
     record = {
         "version": 1, "task": {"name": "classify", "labels": LABELS, "languages": ["en"], "max_length": 8},
@@ -275,12 +275,12 @@ def test_a_student_of_several_branches(folder, operations, slips, bytewise):
     import numpy as np
     from safetensors.numpy import save_file
 
-    save_file({"trunk/a": np.ones(3), "trunk/b/c": np.ones(2)}, place / whole.WEIGHTS)
-    found = result(lambda: whole.load(place))
+    save_file({"trunk/a": np.ones(3), "trunk/b/c": np.ones(2)}, place / branch_checkpoint.WEIGHTS)
+    found = result(lambda: branch_checkpoint.load(place))
     assert found is None or all(isinstance(label, str) for label in found.labels)
 
 
-# What doors read
+# What commands read
 
 
 QUESTION = [{"id": 1, "question": "Who?", "context": "Anna went."}, {"question": "谁?", "context": "安娜"}]

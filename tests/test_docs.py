@@ -106,7 +106,7 @@ def test_the_site_builds_strictly(tmp_path):
 
 
 def commands(page: pathlib.Path) -> list[list[str]]:
-    """Every `python -m xlkd.…`, in blocks and in running text, as the door gets it."""
+    """Every `python -m xlkd.…`, in blocks and in running text, as the command gets it."""
     shown = [line for b in blocks(page) if b.kind in ("", "sh") for line in b.text.replace("\\\n", " ").splitlines()]
     shown += re.findall(r"`(python -m xlkd[^`]*)`", prose(page)) + re.findall(
         r"^ {4}(.*python -m xlkd.*)$", prose(page), re.M
@@ -129,16 +129,16 @@ ALL = [(page, command) for page in PAGES for command in commands(page)]
 def test_commands_are_understood(page, command, tmp_path, monkeypatch):
     unpack(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    door, *flags = [word for word in command if "…" not in word]
-    assert importlib.util.find_spec(f"xlkd.{door}"), f"no door {door}"
+    module, *flags = [word for word in command if "…" not in word]
+    assert importlib.util.find_spec(f"xlkd.{module}"), f"no command {module}"
     given = dict(flag.removeprefix("--").partition("=")[::2] for flag in flags if flag.startswith("--"))
     if "config" in given:
         understood(given, [flag for flag in flags if flag.startswith("--config.")], page)
-    known = set(re.findall(r"--([a-z_]+)", importlib.import_module(f"xlkd.{door}").__doc__)) | {"help"}
+    known = set(re.findall(r"--([a-z_]+)", importlib.import_module(f"xlkd.{module}").__doc__)) | {"help"}
     assert {name for name in given if not name.startswith("config.")} <= known
     if "data" in given:
         read_or_named(given["data"], page)
-    if door == "check" and list(tmp_path.glob(re.sub(r"^\w+:|\?.*", "", given["data"]) + "*")) and page != EXTEND:
+    if module == "check" and list(tmp_path.glob(re.sub(r"^\w+:|\?.*", "", given["data"]) + "*")) and page != EXTEND:
         assert importlib.import_module("xlkd.check").main(flags) in (0, None)
 
 
@@ -225,19 +225,19 @@ def extended(tmp_path_factory):
 
 @pytest.mark.parametrize("number", range(len(commands(EXTEND))), ids=lambda i: commands(EXTEND)[i][0])
 def test_a_new_source_metric_and_method_work_as_shown(extended, number):
-    door, *flags = commands(EXTEND)[number]
-    if door == "main":
+    module, *flags = commands(EXTEND)[number]
+    if module == "main":
         flags.append("--config.stages=twice")  # the page's other stage is compared with it, and costs as much again
     environment = {"PYTHONPATH": str(extended), "XLKD_CACHE": str(extended / "cache"), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-m", f"xlkd.{door}", *flags],
+        [sys.executable, "-m", f"xlkd.{module}", *flags],
         cwd=extended,
         env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    if door == "main":
+    if module == "main":
         results = (extended / "runs" / "twice" / "results.json").read_text(encoding="utf-8")
         assert '"inside"' in results
         assert "quiz" in results

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The door `evaluate`: the same scores whatever the devices and batches, other systems' answers, one line for a fault."""
+"""The command `evaluate`: the same scores whatever the devices and batches, other systems' answers, one line for a fault."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from toy_models import DATA, RECORD, door, span_model
+from toy_models import DATA, RECORD, run_command, span_model
 
 from xlkd import evaluate
 from xlkd.data import sources
@@ -45,7 +45,7 @@ def evaluated(file, *flags) -> dict:
 @pytest.fixture(scope="module")
 def whole(model, folder, cache):
     """On one device, another process, as a user does it: what it printed and what it wrote."""
-    done = door("evaluate", f"--model={model}", f"--data={DATA}", f"--json={folder / 'whole.json'}", cache=cache)
+    done = run_command("evaluate", f"--model={model}", f"--data={DATA}", f"--json={folder / 'whole.json'}", cache=cache)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads((folder / "whole.json").read_text())
 
@@ -69,7 +69,7 @@ def test_scores_depend_on_neither_batch_nor_devices(whole, model, folder, cache,
         evaluated(tmp_path / "7.json", f"--model={model}", f"--data={DATA}", "--batch=7")["sets"] == reference["sets"]
     )
     flags = (f"--model={model}", f"--data={DATA}", f"--json={tmp_path / '8.json'}", "--batch=20")
-    assert door("evaluate", *flags, cache=cache, devices=8).returncode == 0
+    assert run_command("evaluate", *flags, cache=cache, devices=8).returncode == 0
     assert json.loads((tmp_path / "8.json").read_text())["sets"] == reference["sets"]
 
 
@@ -91,7 +91,7 @@ def test_an_exported_model_gives_the_numbers_that_its_run_printed(model, cache, 
         "--config.data.buckets=1",
         f"--workdir={tmp_path / 'run'}",
     ]
-    trained = door("main", *flags, cache=cache)
+    trained = run_command("main", *flags, cache=cache)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     written = json.loads((tmp_path / "run" / "results.json").read_text())["stages"]["finetune"]["sets"]["eval"]
     export = tmp_path / "run" / "stages" / "01-finetune" / "export"

@@ -16,11 +16,14 @@ from qa_toys import words_tokenizer
 
 from xlkd import files, settings
 from xlkd.errors import UserError
+from xlkd.export import cards
+from xlkd.export.folder import write_export
+from xlkd.inputs.weights import Weights
 from xlkd.methods import Export
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
 from xlkd.models.heads import SpanHead, init_head
-from xlkd.train import cards, export, stage, start
+from xlkd.train import stage
 
 SEEN = {"training": ["en"], "selection": [], "teacher": []}
 RESULTS = {
@@ -45,7 +48,7 @@ def model(seed=0):
 
 def write(folder, seed=0, of=None):
     exported, tokenizer = model(seed)
-    export.write(folder, exported, tokenizer, config() if of is None else of, RESULTS, SEEN)
+    write_export(folder, exported, tokenizer, config() if of is None else of, RESULTS, SEEN)
     return exported
 
 
@@ -58,7 +61,7 @@ def test_what_a_run_met_goes_with_all_of_its_exports(tmp_path, inner, key):
     folder.mkdir(parents=True)
     (tmp_path / "run" / "stages" / "01-one" / "results.json").write_text(json.dumps(known))
     of = config("configs/finetune.py", f"--config.{key}={folder}")
-    weights = start.Weights(None, None, folder, None)
+    weights = Weights(None, None, folder, None)
     assert stage.begun(of, {}, weights) == known
 
 

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import reports_toys as toys
-from toy_models import door
+from toy_models import run_command
 
 from xlkd import reports
 from xlkd.reports import goodput
-from xlkd.train.progress import Log, timed
+from xlkd.runtime.log import Log, timed
 
 
 def events(folder, *lines, cut=""):
@@ -160,7 +160,7 @@ def finished(tmp_path_factory):
         "--config.budget.steps=6",
         "--config.log.every=2",
     )
-    first = door("main", *flags, cache=base / "cache", check=True)
+    first = run_command("main", *flags, cache=base / "cache", check=True)
     return base / "run", first
 
 

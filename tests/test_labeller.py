@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Classifiers by the doors and in Python: ordinary ones, and a student with branches by every route."""
+"""Classifiers by the commands and in Python: ordinary ones, and a student with branches by every route."""
 
 import io
 import json
@@ -14,8 +14,8 @@ import xlkd
 from xlkd import evaluate, predict
 from xlkd.data import sources
 from xlkd.errors import UserError
+from xlkd.export import branch_checkpoint
 from xlkd.models import hf
-from xlkd.train import whole
 
 DATA = "atlas?split=validation&size=8&languages=en,de,fr"
 
@@ -53,7 +53,7 @@ def texts(language="de", count=3):
 
 
 def test_the_whole_comes_back_as_it_was_and_looks_like_no_ordinary_model(exports):
-    found = whole.load(exports / "branches")
+    found = branch_checkpoint.load(exports / "branches")
     assert sorted(file.name for file in (exports / "branches").glob("*.safetensors")) == ["branches.safetensors"]
     assert not (exports / "branches" / "config.json").exists()
     assert found.labels == LABELS
@@ -135,7 +135,7 @@ def test_a_language_that_is_told_leaves_no_features_for_those_of_the_rows(export
     assert [cell["route"] for cell in cells] == ["mixture", "de"]
 
 
-def test_labels_by_the_door(exports, ask):
+def test_labels_by_the_command(exports, ask):
     lines = [texts("de")[0], texts("fr")[0] | {"language": "fr"}, texts("en")[0] | {"second": None}]
     found = ask(lines, f"--model={exports / 'branches'}", "--language=de-CH")
     assert [(one["id"], one["route"]) for one in found] == [

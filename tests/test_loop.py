@@ -41,17 +41,17 @@ TINY = [
 ]
 
 
-DOOR = ["-m", "xlkd.main"]
-LISTENING = (  # the same door, which says at its end what a run had loaded
+ENTRY = ["-m", "xlkd.main"]
+LISTENING = (  # the same command, which says at its end what a run had loaded
     "import sys\n"
-    "from xlkd import door, main\n"
-    "code = door.run(main.main)\n"
+    "from xlkd import cli, main\n"
+    "code = cli.run(main.main)\n"
     "print('loaded:', sorted({'torch', 'tensorflow'} & set(sys.modules)))\n"
     "sys.exit(code)"
 )
 
 
-def start(workdir, *flags, devices=1, cache=None, door=DOOR, optimized=True, **options):
+def start(workdir, *flags, devices=1, cache=None, entry=ENTRY, optimized=True, **options):
     """Starts a run; optimized as a user's unless it has a program of its own, which compiles longer than it runs."""
     environment = os.environ | {
         "XLKD_CACHE": str(cache or workdir.parent / "cache"),
@@ -59,7 +59,7 @@ def start(workdir, *flags, devices=1, cache=None, door=DOOR, optimized=True, **o
         "JAX_PLATFORMS": "cpu",
     }
     environment |= toy_models.OPTIMIZED if optimized else {}
-    command = [sys.executable, *door, *TINY, f"--workdir={workdir}", *flags]
+    command = [sys.executable, *entry, *TINY, f"--workdir={workdir}", *flags]
     return subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
     )
@@ -99,7 +99,7 @@ def step_of(workdir) -> int:
 def whole(tmp_path_factory):
     """An uninterrupted run: its work directory and what it printed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return folder, finish(folder, door=["-c", LISTENING])
+    return folder, finish(folder, entry=["-c", LISTENING])
 
 
 def test_a_run_leaves_what_is_promised(whole):
@@ -185,7 +185,8 @@ from xlkd.configs.base import base
 from xlkd.data.batches import Plan
 from xlkd.errors import Stopped
 from xlkd.methods import Start
-from xlkd.train import loop, mesh
+from xlkd.runtime import mesh
+from xlkd.train import loop
 from xlkd.train.checkpoint import Checkpoints
 
 class Task:
@@ -283,7 +284,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, t
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, flags, says):
-    """In this process: how a door tells it, and with which exit code, is shown where another config is refused."""
+    """In this process: how a command says it, and with which exit code, is shown where another config is refused."""
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError) as told:
         main.main([*TINY, f"--workdir={tmp_path / 'run'}", *flags])

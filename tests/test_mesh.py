@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from xlkd.errors import UserError
-from xlkd.train import mesh
+from xlkd.runtime import mesh
 
 SCRIPT = """
 import json
@@ -25,7 +25,8 @@ from ml_collections import ConfigDict
 from xlkd.errors import UserError
 from xlkd.models import encoder as encoders
 from xlkd.models.heads import SpanHead, init_head
-from xlkd.train import mesh, optim
+from xlkd.runtime import mesh
+from xlkd.train import optim
 from xlkd.configs.base import base
 
 def build(data, fsdp, tensor):

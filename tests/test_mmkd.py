@@ -452,7 +452,8 @@ SCRIPT = """
 import sys, json; sys.path.insert(0, "tests")
 import jax, numpy as np
 import test_mmkd as t
-from xlkd.train import mesh, optim, step
+from xlkd.runtime import mesh
+from xlkd.train import optim, step
 from xlkd.train import state as states
 from xlkd.methods import Start
 

@@ -26,7 +26,7 @@ def command_of(run: pathlib.Path) -> list[str]:
 def test_a_stopped_run_resumes_and_is_reported_and_its_models_are_evaluated_and_answer(tmp_path):
     run, cache = tmp_path / "run", tmp_path / "cache"
     shutil.copytree(GOLDEN / "run", run)
-    resumed = toy_models.door("main", *command_of(run), f"--workdir={run}", cache=cache)
+    resumed = toy_models.run_command("main", *command_of(run), f"--workdir={run}", cache=cache)
     assert resumed.returncode == 0, resumed.stderr + resumed.stdout
     assert resumed.stdout.count("done before") == 2
     assert "restored step 8" in resumed.stdout
@@ -35,13 +35,13 @@ def test_a_stopped_run_resumes_and_is_reported_and_its_models_are_evaluated_and_
     results = json.loads((run / "results.json").read_text())
     assert {"english", "ce", "skd_map"} <= set(json.dumps(results).replace('"', " ").split())
 
-    reported = toy_models.door("report", str(run), cache=cache)
+    reported = toy_models.run_command("report", str(run), cache=cache)
     assert reported.returncode == 0, reported.stderr
     assert "skd_map" in (run / "report.txt").read_text()
 
     model = run / "stages" / "02-ce" / "export"
     data = "atlas?split=test&languages=en,de&size=4&pairs=all&facts=2"
-    evaluated = toy_models.door("evaluate", f"--model={model}", f"--data={data}", cache=cache)
+    evaluated = toy_models.run_command("evaluate", f"--model={model}", f"--data={data}", cache=cache)
     assert evaluated.returncode == 0, evaluated.stderr
     (printed,) = [line.split()[-3:] for line in evaluated.stdout.splitlines() if line.startswith("all cells")]
     recorded = json.loads((run / "stages/02-ce/evaluation/52-eval.json").read_text())["cells"].values()

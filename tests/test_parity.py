@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The door that compares with transformers: what it prints, and its exit codes."""
+"""The command that compares with transformers: what it prints, and its exit codes."""
 
 import pathlib
 import shutil
@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from toy_models import door
+from toy_models import run_command
 
 from xlkd import parity
 from xlkd.errors import UserError
@@ -54,7 +54,7 @@ def test_a_wrong_layer_shows_in_its_line_and_in_the_gradient(monkeypatch):
 def test_real_encoders_are_within_tolerance(shared, name, tmp_path):
     """Compiled as a user's programs are."""
     pytest.importorskip("torch")
-    done = door("parity", f"--model={shared / 'models' / name}", cache=tmp_path, optimized=True)
+    done = run_command("parity", f"--model={shared / 'models' / name}", cache=tmp_path, optimized=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "gradient of layers" in done.stdout
 
@@ -77,7 +77,7 @@ def test_bad_flags(arguments):
         parity.main(arguments)
 
 
-def test_the_door_says_in_one_line_what_is_wrong_and_helps_without_jax(tmp_path):
+def test_the_command_says_in_one_line_what_is_wrong_and_helps_without_jax(tmp_path):
     pytest.importorskip("torch")
     run = [sys.executable, "-m", "xlkd.parity"]
     done = subprocess.run([*run, f"--model={tmp_path / 'nowhere'}"], capture_output=True, text=True)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The door `plan`: what it says before a run is what the run then finds, and what does not fit is told with a way out."""
+"""The command `plan`: what it says before a run is what the run then finds, and what does not fit is told with a way out."""
 
 import importlib.util
 import json
@@ -16,8 +16,10 @@ from toy_models import RECORD, span_model
 from xlkd import main, plan
 from xlkd.data.batches import Plan
 from xlkd.errors import DONE, USER_INPUT, UserError
-from xlkd.train import accelerators, loop, machine, mesh, planning
-from xlkd.train.program import fitted, needed
+from xlkd.planning import machine, planner
+from xlkd.planning.program import fitted, needed
+from xlkd.runtime import accelerators, mesh
+from xlkd.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +159,7 @@ def test_what_does_not_fit_is_told_with_a_way_out(flags, monkeypatch, capsys):
 
 
 def plan_of(flags, monkeypatch):
-    given, overrides = plan.door.split(flags, plan.FLAGS)
+    given, overrides = plan.cli.split(flags, plan.FLAGS)
     return plan.plan(plan.settings.override(plan.settings.read(given["config"]), overrides), given)
 
 
@@ -215,7 +217,8 @@ def test_what_is_wrong_with_the_flags(given, said):
 
 ELSEWHERE = """
 from xlkd.configs.base import base
-from xlkd.train import machine, mesh
+from xlkd.planning import machine
+from xlkd.runtime import mesh
 for topology, slices in (("v4-8", 1), ("v5e-1", 1), ("v5e-8", 1), ("v5p-8", 2), ("v6e-8", 2), ("v6e-64", 1)):
     where, config = machine.choose("", 0, topology, slices, 0.35, print), base().mesh
     config.tensor = min(2, where.count)
@@ -256,7 +259,7 @@ def test_padding_for_the_devices_is_no_work():
     method = types.SimpleNamespace(flops=lambda tokens, rows: tokens**2 / rows, teacher=None)
     plan_ = Plan({"text": np.array([10, 20, 30, 40, 50, 60])}, batch=3, edges=(64,), seed=0)
     made = types.SimpleNamespace(plan=plan_)
-    one, four = (planning._flops(method, planning._batches(plan_, 2, rows), made, 2) for rows in (3, 4))
+    one, four = (planner._flops(method, planner._batches(plan_, 2, rows), made, 2) for rows in (3, 4))
     assert four["step"] == one["step"]
     assert four["step_padded"] == pytest.approx(4 / 3 * one["step_padded"])
 

@@ -1,13 +1,13 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The door `predict`: JSON lines in, answers out in the same order, bad lines named by number."""
+"""The command `predict`: JSON lines in, answers out in the same order, bad lines named by number."""
 
 import io
 import json
 import sys
 
 import pytest
-from toy_models import DATA, RECORD, door, span_model
+from toy_models import DATA, RECORD, run_command, span_model
 
 from xlkd import predict
 from xlkd.data import sources
@@ -26,7 +26,7 @@ def _own_cache(monkeypatch, model):
 
 @pytest.fixture
 def ask(model, monkeypatch, capsys):
-    """The door on given lines: the objects that it wrote."""
+    """The command on given lines: the objects that it wrote."""
 
     def asked(lines, *flags):
         data = lines if isinstance(lines, bytes) else "".join(f"{line}\n" for line in lines).encode()
@@ -126,7 +126,7 @@ def test_a_line_that_names_no_language_has_that_of_the_command():
 
 def test_one_question_on_the_command_line(model):
     flags = (f"--model={model}", "--question", "who?", "--context=It was Anna who went.")
-    done = door("predict", *flags, cache=model.parent / "cache")
+    done = run_command("predict", *flags, cache=model.parent / "cache")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["answer"] in "It was Anna who went."
 

@@ -156,15 +156,15 @@ def test_unequal_budgets_and_verdicts_are_marked(tmp_path):
     assert "cannot tell" in text
 
 
-def test_the_door_writes_where_it_is_told_and_refuses_in_one_line(tmp_path):
+def test_the_command_writes_where_it_is_told_and_refuses_in_one_line(tmp_path):
     folder = grid_run(tmp_path / "run")
     out, data = tmp_path / "page.html", tmp_path / "numbers.json"
 
-    def door(*arguments: str):
+    def report(*arguments: str):
         command = [sys.executable, "-m", "xlkd.report", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
 
-    done = door(str(folder), f"--out={out}", f"--json={data}")
+    done = report(str(folder), f"--out={out}", f"--json={data}")
     assert (done.returncode, done.stderr) == (0, "")
     assert out.exists()
     assert json.loads(data.read_text())["version"] == 1
@@ -175,7 +175,7 @@ def test_the_door_writes_where_it_is_told_and_refuses_in_one_line(tmp_path):
         ((str(folder), str(folder)), "twice"),
         ((str(folder), "--ouT=x"), "unknown flag"),
     ):
-        refused = door(*arguments)
+        refused = report(*arguments)
         assert refused.returncode == 2
         assert said in refused.stderr
         assert refused.stderr.count("\n") == 1

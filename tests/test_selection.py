@@ -9,8 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from xlkd.errors import UserError
+from xlkd.evaluation import provenance, selection
 from xlkd.rows import Labelled, key_of
-from xlkd.train import provenance, selection
 
 SCORES = {  # step: accuracy by language
     10: {"en": 60.0, "de": 50.0, "zh": 90.0},

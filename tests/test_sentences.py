@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from xlkd import settings, trim
+from xlkd.export import cards
+from xlkd.export.folder import write_export
+from xlkd.inputs.weights import PACKAGED
 from xlkd.methods import Export
 from xlkd.models import hf, sentences
 from xlkd.models.encoder import Encoder
 from xlkd.models.pooling import pool
 from xlkd.tasks.text import Template
-from xlkd.train import cards, export, start
 
 SENTENCES = [
     "Anna wrote a letter.", "The train stops here!", "a", "It was Anna who went, wasn't it? " * 9,
@@ -33,11 +35,11 @@ def student(request, tmp_path_factory):
     config = settings.read("configs/mmkd.py")
     config.task.max_length = LENGTH
     config = settings.stage(config, "full")
-    found = hf.load(start.PACKAGED / "multilingual")
+    found = hf.load(PACKAGED / "multilingual")
     heads = {"masked_lm": found.params["masked_lm"]}
     exported = Export(found.architecture, found.params["encoder"], heads, pooling=request.param)
     folder = tmp_path_factory.mktemp(request.param) / "student"
-    export.write(folder, exported, hf.tokenizer(start.PACKAGED / "multilingual"), config, {}, {"training": []})
+    write_export(folder, exported, hf.tokenizer(PACKAGED / "multilingual"), config, {}, {"training": []})
     return folder, request.param
 
 
@@ -124,10 +126,10 @@ def test_modules_of_other_kinds_and_places_are_left_behind(tmp_path, modules):
 
 
 def test_other_methods_hand_on_no_vectors(tmp_path):
-    found = hf.load(start.PACKAGED / "english")
+    found = hf.load(PACKAGED / "english")
     config = settings.read("configs/finetune.py")
     exported = Export(found.architecture, found.params["encoder"], {})
     config = settings.stage(config, config.stages[0])
-    export.write(tmp_path / "out", exported, hf.tokenizer(start.PACKAGED / "english"), config, {}, {})
+    write_export(tmp_path / "out", exported, hf.tokenizer(PACKAGED / "english"), config, {}, {})
     assert not (tmp_path / "out" / "modules.json").exists()
     assert cards.licence(tmp_path / "out") == ""

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
+from xlkd.keys import PURPOSES
 from xlkd.losses.terms import Term, over
-from xlkd.methods import Loss, Method, Start, Variables
+from xlkd.methods import Loss, Method, Start, Variables, key_for
 from xlkd.models.dropout import dropout
 from xlkd.train import optim, step
 from xlkd.train import state as states
@@ -247,6 +248,6 @@ def test_dropout_differs_between_steps_and_not_between_runs(micro_batches):
 
 
 def test_keys_differ_by_seed_purpose_and_step():
-    names = [(s, p, i) for s in (0, 1) for p in states.PURPOSES for i in (0, 1)]
-    keys = {tuple(np.asarray(jax.random.key_data(states.key_for(*name)))) for name in names}
+    names = [(s, p, i) for s in (0, 1) for p in PURPOSES for i in (0, 1)]
+    keys = {tuple(np.asarray(jax.random.key_data(key_for(*name)))) for name in names}
     assert len(keys) == len(names)

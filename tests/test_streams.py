@@ -9,7 +9,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from toy_models import door
+from toy_models import run_command
 
 from xlkd.data import sources
 from xlkd.models import encoder as encoders
@@ -56,7 +56,7 @@ def flags(tmp_path_factory):
 
 
 def run(flags, workdir, *more, **options):
-    return door("main", *flags[0], f"--workdir={workdir}", *more, cache=flags[1] / "cache", **options)
+    return run_command("main", *flags[0], f"--workdir={workdir}", *more, cache=flags[1] / "cache", **options)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from xlkd.data import cache
 from xlkd.data.batches import PAD, Plan
 from xlkd.errors import UserError
 from xlkd.methods import Teacher
-from xlkd.train import mesh as meshes
-from xlkd.train import teacher as teachers
-from xlkd.train.teacher import Teaching
+from xlkd.runtime import mesh as meshes
+from xlkd.train.targets import teacher as teachers
+from xlkd.train.targets.teacher import Teaching
 
 LENGTHS = np.array([3, 30, 12, 16, 7, 20, 9, 31, 25], np.int32)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The door that trims a vocabulary."""
+"""The command that trims a vocabulary."""
 
 import json
 import subprocess

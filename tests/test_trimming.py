@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 
 from xlkd.data import sources
 from xlkd.errors import UserError
+from xlkd.inputs import trimming
+from xlkd.inputs.weights import Weights, resolve_weights
 from xlkd.methods import Export
 from xlkd.models import hf
 from xlkd.models.encoder import Encoder
 from xlkd.tasks.text import Template
-from xlkd.train import start, trimming
 
 FEW = "atlas?split=train&size=6&languages=en&facts=2"
 
@@ -31,7 +32,7 @@ def model(tmp_path_factory):
 def pair(model):
     """(whole, trimmed) weights."""
     blocks = {"stage": "one", "start": str(model), "encoder": {"dropout": -1.0, "path": "", "revision": ""}}
-    whole = start.weights(ConfigDict(blocks), {}, model / "none")
+    whole = resolve_weights(ConfigDict(blocks), {}, model / "none")
     return whole, trimming.trimmed(whole, sources.read(FEW, "qa"))
 
 
@@ -57,7 +58,7 @@ def test_fewer_rows_are_trained(pair):
     assert few.load(0).heads.keys() == whole.load(0).heads.keys()
 
 
-def trained(of: start.Weights, below: bool) -> Export:
+def trained(of: Weights, below: bool) -> Export:
     """As a method gives it, every word a little higher; `below`: in the trunk of branches."""
     given = of.load(0)
     encoder = given.encoder | {"embeddings": jax.tree.map(lambda x: x + 1, given.encoder["embeddings"])}
@@ -96,7 +97,7 @@ def test_a_run_that_trims_hands_on_the_whole_table(model, tmp_path):
     flags = ["--config=configs/gxlt.py", "--config.stages=ce", f"--config.start={model}", f"--workdir={tmp_path}/run"]
     flags += [f"--config.data.train={FEW}", f"--config.data.eval={FEW}", "--config.data.ntl=-1"]
     flags += ["--config.task.max_length=96", "--config.budget.steps=2", "--config.encoder.trim_vocab=True"]
-    done = toy_models.door("main", *flags, cache=tmp_path / "cache")
+    done = toy_models.run_command("main", *flags, cache=tmp_path / "cache")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f" of {hf.load(model).architecture.vocab_size} pieces" in done.stdout
     export = tmp_path / "run" / "stages" / "01-ce" / "export"

@@ -12,9 +12,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from xlkd.errors import UserError
-from xlkd.train import checkpoint, workdir
+from xlkd.runtime import workdir
+from xlkd.runtime.log import Log, Metrics
+from xlkd.train import checkpoint
 from xlkd.train.checkpoint import Checkpoints
-from xlkd.train.progress import Log, Metrics
 
 
 def config(**changes) -> ConfigDict:

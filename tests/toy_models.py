@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny untrained model on disk, and doors as a user opens them: other processes."""
+"""A tiny untrained model on disk, and commands as a user starts them: other processes."""
 
 import os
 import pathlib
@@ -47,10 +47,10 @@ RECORD = {"version": 1, "task": {"name": "qa", "max_length": 64, "doc_stride": 2
 OPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false", "XLA_FLAGS": ""}  # as users compile; see conftest.py
 
 
-def door(
+def run_command(
     name: str, *flags: str, cache: pathlib.Path, devices: int = 1, optimized: bool = False, **options
 ) -> subprocess.CompletedProcess:
-    """A door's exit code and what it wrote."""
+    """Returns a command's exit code and what it wrote."""
     environment = os.environ | {
         "XLKD_CACHE": str(cache),
         "JAX_NUM_CPU_DEVICES": str(devices),

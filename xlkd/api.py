@@ -27,28 +27,30 @@ from ml_collections import ConfigDict
 from xlkd import settings
 from xlkd.configs.base import base
 from xlkd.errors import UserError
+from xlkd.evaluation.evaluator import Evaluator
+from xlkd.export import branch_checkpoint
+from xlkd.inputs.weights import locate_model, read_folder_architecture
 from xlkd.languages import UNKNOWN, normalise
 from xlkd.methods import Method, Variables, finetune, mblm
-from xlkd.models import heads, hf
+from xlkd.models import branches, heads, hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.rows import Labelled, Question, key_of
+from xlkd.runtime import mesh as meshes
+from xlkd.runtime.devices import prepare_devices
 from xlkd.tasks import Features, qa
 from xlkd.tasks.classify import ROUTE, Classify
 from xlkd.tasks.spans import Candidate, Predictions
 from xlkd.tasks.text import Template
-from xlkd.train import mesh as meshes
-from xlkd.train import runtime, start, whole
-from xlkd.train.evaluation import Evaluator
 
 _VERSION = 1  # of xlkd.json
 
 
 def load(name: str | pathlib.Path, revision: str = "") -> Model:
     """The model of a folder, a hub id or `package:NAME`."""
-    runtime.prepare()
+    prepare_devices()
     folder, commit = locate(str(name), revision)
     record = recorded(folder)
-    found = whole.load(folder) if (folder / whole.WEIGHTS).exists() else hf.load(folder)
+    found = branch_checkpoint.load(folder) if (folder / branch_checkpoint.WEIGHTS).exists() else hf.load(folder)
     return Model(
         folder=folder,
         revision=commit,
@@ -62,9 +64,9 @@ def load(name: str | pathlib.Path, revision: str = "") -> Model:
 
 def locate(name: str, revision: str = "") -> tuple[pathlib.Path, str | None]:
     """The folder of a model, and its commit where it came from the hub; a run's own folder is told from its exports."""
-    folder, commit = start.locate(name, revision or None)
+    folder, commit = locate_model(name, revision or None)
     exports = sorted(str(file.parent) for file in folder.glob(f"**/{hf.RECORD}") if file.parent != folder)
-    if exports and not any((folder / weights).exists() for weights in ("model.safetensors", whole.WEIGHTS)):
+    if exports and not any((folder / weights).exists() for weights in ("model.safetensors", branch_checkpoint.WEIGHTS)):
         raise UserError("a run's folder, not a model", str(folder), f"give what it exported: {', '.join(exports)}")
     return folder, commit
 
@@ -81,9 +83,9 @@ def task_of(name: str, revision: str = "") -> str:
 
 def architecture_of(folder: pathlib.Path) -> Architecture:
     """What fixes the shapes, before any weights are read."""
-    if (folder / whole.WEIGHTS).exists():
-        return whole.architecture_of(recorded(folder), folder / hf.RECORD)
-    return start.architecture_of(folder)
+    if (folder / branch_checkpoint.WEIGHTS).exists():
+        return branch_checkpoint.architecture_of(recorded(folder), folder / hf.RECORD)
+    return read_folder_architecture(folder)
 
 
 def recorded(folder: pathlib.Path) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _sound(record: dict[str, Any]) -> bool:
-    """What doors read of it is of the kinds that a run writes."""
+    """Returns whether what commands read of it is of the kinds that a run writes."""
     seen = record.get("seen", {})
     tags = itertools.chain.from_iterable(seen.values()) if isinstance(seen, dict) and _lists(seen.values()) else [None]
     lists = [record["task"].get(name, []) for name in ("labels", "languages")]
@@ -152,7 +154,7 @@ class Model:
         exports = self._labeller.method.exports(Variables(self.params))
         tag = normalise(language)
         if tag not in exports:
-            known = ", ".join(name for name in exports if name and name != mblm.WHOLE)
+            known = ", ".join(name for name in exports if name and name != branches.WHOLE)
             raise UserError(f"no branch for {tag!r}", str(self.folder), f"branches: {known or 'none'}")
         params = {"encoder": exports[tag].encoder, **exports[tag].heads}
         return dataclasses.replace(self, params=jax.device_get(params))
@@ -259,11 +261,11 @@ class Labeller:
 
     def route(self, name: str) -> str:
         """A route by its name, or by one of the languages that share a branch."""
-        if name == mblm.MIXTURE and self.branches:
+        if name == branches.MIXTURE and self.branches:
             return name
         tag = normalise(name, "--route")
         if tag not in self.branches:
-            known = ", ".join([*self.branches, mblm.MIXTURE]) if self.branches else "it has none"
+            known = ", ".join([*self.branches, branches.MIXTURE]) if self.branches else "it has none"
             raise UserError(f"no route {name!r}", self._where, f"routes: {known}")
         return self.branches[tag]
 
@@ -271,7 +273,7 @@ class Labeller:
         """The way of a text in a language; empty where a model has but one."""
         if not self.branches:
             return ""
-        return self.route(forced) if forced else self.branches.get(language, mblm.MIXTURE)
+        return self.route(forced) if forced else self.branches.get(language, branches.MIXTURE)
 
     def labels(self, asked: Sequence[tuple[str, str | None, str]], route: str = "") -> list[dict[str, Any]]:
         """For each text, second text or None, and language or nothing."""

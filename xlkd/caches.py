@@ -19,14 +19,14 @@ import re
 import sys
 import time
 
-from xlkd import door
+from xlkd import cli
 from xlkd.errors import UserError
 
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def main(arguments: list[str]) -> None:
-    given = door.flags(arguments, ("prune",), ("delete_all",))
+    given = cli.flags(arguments, ("prune",), ("delete_all",))
     if len(given) > 1:
         raise UserError("--prune and --delete_all contradict each other", "command line", "give one of them")
     from xlkd.data import cache
@@ -69,4 +69,4 @@ def _day(when: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

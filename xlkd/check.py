@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from xlkd import door
+from xlkd import cli
 from xlkd.errors import DONE, USER_INPUT, UserError, visible
 from xlkd.settings import TASK_FLAGS
 
@@ -32,7 +32,7 @@ FLAGS = ("data", "task", "model", "json", *OF_A_MODEL)
 
 
 def main(arguments: list[str]) -> int:
-    given = door.flags(arguments, FLAGS)
+    given = cli.flags(arguments, FLAGS)
     if "data" not in given:
         raise UserError("no --data given", "command line", "for example --data=squad:FILE")
     if "model" not in given and (unused := [name for name in OF_A_MODEL if name in given]):
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
     folder = pathlib.Path(given.get("model", "")).expanduser()
     models = [folder] if "model" in given and folder.is_dir() else []
-    file = door.resolve_output(given, "json", [*sources.list_paths(given["data"]), *models])
+    file = cli.resolve_output(given, "json", [*sources.list_paths(given["data"]), *models])
     task, rows, faults = read(given["data"], given.get("task", ""))
     report: dict[str, Any] = {"version": 1, "data": given["data"], "task": task, "rows": len(rows)}
     report |= {"cells": cells(rows), "faults": faults}
@@ -137,18 +137,18 @@ def _windows(given: dict[str, str], task: str, rows) -> dict[str, Any]:
     """What the model's tokenizer makes of the rows."""
     from xlkd import api, settings
     from xlkd.configs.base import base
+    from xlkd.inputs import data as inputs
     from xlkd.models import hf
-    from xlkd.train import material
-    from xlkd.train.progress import Log
+    from xlkd.runtime.log import Log
 
     folder, _ = api.locate(given["model"], given.get("revision", ""))
     architecture = api.architecture_of(folder)
     config = base()
     config.task = settings.task(task, api.recorded(folder).get("task", {}), given)
-    config.data.batch, config.data.buckets = door.whole(given, "batch", 32), door.whole(given, "buckets", 4)
-    built = material.named("tasks", task).build(config.task, hf.tokenizer(folder))
-    features = material.features_of(built, rows, Log(stream=sys.stderr))
-    report = material.data_report(built, features, rows, material.plan_of(config, built, features, architecture))
+    config.data.batch, config.data.buckets = cli.whole(given, "batch", 32), cli.whole(given, "buckets", 4)
+    built = inputs.named("tasks", task).build(config.task, hf.tokenizer(folder))
+    features = inputs.features_of(built, rows, Log(stream=sys.stderr))
+    report = inputs.data_report(built, features, rows, inputs.plan_of(config, built, features, architecture))
     kept = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")
     return {name: report[name] for name in kept} | {"settings": settings.plain(config.task)}
 
@@ -191,4 +191,4 @@ def _grid(name: str, by_language: Mapping[str, Mapping[str, float]]) -> list[str
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -41,7 +41,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xlkd import door
+from xlkd import cli
 from xlkd.errors import UserError, visible
 from xlkd.settings import TASK_FLAGS
 
@@ -57,17 +57,17 @@ _NAMES = (  # of a file of predictions; the groups are context and question lang
 
 
 def main(arguments: list[str]) -> None:
-    given = door.flags(arguments, FLAGS)
+    given = cli.flags(arguments, FLAGS)
     if ("model" in given) == ("predictions" in given):
         raise UserError("give --model or --predictions, one of them", "command line", "--help shows both")
     if "data" not in given:
         raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
     if given.get("task", "qa") not in TASKS:
         raise UserError(f"--task={given['task']} is not possible", "command line", f"{' and '.join(TASKS)} are")
-    batch = door.whole(given, "batch", 64)
+    batch = cli.whole(given, "batch", 64)
     from xlkd.data import sources
 
-    file = door.resolve_output(given, "json", [*sources.list_paths(given["data"]), *_list_inputs(given)])
+    file = cli.resolve_output(given, "json", [*sources.list_paths(given["data"]), *_list_inputs(given)])
     task = _task(given)
     if task == "qa" and (unused := [name for name in OF_LABELS if name in given]):
         raise UserError(f"--{unused[0]} belongs to classification", "command line", "leave it out")
@@ -110,15 +110,15 @@ def _task(given: dict[str, str]) -> str:
 def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model answers."""
     from xlkd import api, settings
+    from xlkd.inputs import data as inputs
+    from xlkd.runtime.log import Log
     from xlkd.tasks.scores import cell_name, score
-    from xlkd.train import material
-    from xlkd.train.progress import Log
 
     model = api.load(given["model"], given.get("revision", ""))
     chosen = model.task("qa", given)
     reader = api.Reader(model, chosen, batch=batch)
     log = Log(stream=sys.stderr)
-    features = material.features_of(reader.task, rows, log)
+    features = inputs.features_of(reader.task, rows, log)
     log(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
     predictions = reader.predictions(features)
     scores = score(predictions.texts, rows, chosen.mlqa_fallback)
@@ -155,10 +155,10 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     if "model" not in given:
         raise UserError("--predictions are answers to questions", "command line", "give --model for labels")
     from xlkd import api, settings
+    from xlkd.inputs import data as inputs
     from xlkd.languages import UNKNOWN, normalise
     from xlkd.rows import key_of
-    from xlkd.train import material
-    from xlkd.train.progress import Log
+    from xlkd.runtime.log import Log
 
     if tag := given.get("language"):
         tag = tag if tag == UNKNOWN else normalise(tag, "--language")
@@ -169,7 +169,7 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     labeller, log = api.Labeller(model, chosen, batch=batch), Log(stream=sys.stderr)
     forced = given.get("route", "")
     routes = collections.Counter(labeller.route_of(row.language, forced) for row in rows)
-    features = material.features_of(labeller.task, rows, log)
+    features = inputs.features_of(labeller.task, rows, log)
     log(f"reading {len(rows)} rows")
     scores = labeller.task.score(labeller.outputs(features, forced), features, rows)
     found = {
@@ -314,4 +314,4 @@ def _read(path: pathlib.Path) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -18,13 +18,13 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from xlkd import door, settings
+from xlkd import cli, settings
 from xlkd.errors import UserError
-from xlkd.train import distributed
+from xlkd.runtime import distributed
 
 
 def main(arguments: list[str]) -> None:
-    named, overrides = door.split(arguments, ("config", "workdir", *distributed.FLAGS))
+    named, overrides = cli.split(arguments, ("config", "workdir", *distributed.FLAGS))
     if "config" not in named:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     config = settings.override(settings.read(named["config"]), overrides)
@@ -39,4 +39,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

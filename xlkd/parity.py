@@ -16,7 +16,7 @@ import math
 import sys
 from typing import Any
 
-from xlkd import door
+from xlkd import cli
 from xlkd.errors import BUG, DONE, UserError
 
 CLASSES = {
@@ -28,7 +28,7 @@ ROWS, LENGTH = 3, 24
 
 
 def main(arguments: list[str]) -> int:
-    given = door.flags(arguments, ("model", "tolerance"))
+    given = cli.flags(arguments, ("model", "tolerance"))
     if "model" not in given:
         raise UserError("no --model given", "command line", "for example --model=runs/NAME/stages/01-english/export")
     tolerance = _positive(given.get("tolerance", "1e-4"))
@@ -55,10 +55,10 @@ def _positive(text: str) -> float:
 def compare(name: str) -> dict[str, float]:
     """The largest difference of each part: every layer, logits of every head there is, gradients."""
     torch = _torch()
+    from xlkd.inputs.weights import locate_model
     from xlkd.models import hf
-    from xlkd.train.start import locate
 
-    path, _ = locate(name)
+    path, _ = locate_model(name)
     checkpoint = hf.load(path)
     inputs = _inputs(checkpoint.architecture)
     ours, our_gradient = _ours(checkpoint, inputs)
@@ -201,4 +201,4 @@ def _relative(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -23,14 +23,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from xlkd import door, settings
+from xlkd import cli, settings
 from xlkd.errors import DONE, USER_INPUT, UserError
 
 FLAGS = ("config", "device", "chips", "topology", "slices", "efficiency", "json")
 
 
 def main(arguments: list[str]) -> int:
-    given, overrides = door.split(arguments, FLAGS)
+    given, overrides = cli.split(arguments, FLAGS)
     if "config" not in given:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     if "topology" in given and ("device" in given or "chips" in given):
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if "slices" in given and "topology" not in given:
         raise UserError("--slices without --topology", "command line", "name the slice, for example --topology=v5e-64")
     config = settings.override(settings.read(given["config"]), overrides)
-    file = door.resolve_output(given, "json", [pathlib.Path(given["config"].partition(":")[0])])
+    file = cli.resolve_output(given, "json", [pathlib.Path(given["config"].partition(":")[0])])
     found = plan(config, given)
     if file:
         file.write_json(found)
@@ -48,17 +48,19 @@ def main(arguments: list[str]) -> int:
 
 def plan(config, given: Mapping[str, str]) -> dict[str, Any]:
     """The figures of all stages."""
-    from xlkd.train import accelerators, machine, runtime
-    from xlkd.train.planning import Planner
-    from xlkd.train.progress import Log
+    from xlkd.planning import machine
+    from xlkd.planning.planner import Planner
+    from xlkd.runtime import accelerators
+    from xlkd.runtime.devices import prepare_devices
+    from xlkd.runtime.log import Log
 
     efficiency = settings.typed("--efficiency", machine.EFFICIENCY, given.get("efficiency", str(machine.EFFICIENCY)))
     if not 0 < efficiency <= 1:
         raise UserError(f"--efficiency={efficiency} is no share", "command line", "give a number above 0 and up to 1")
-    chips = door.whole(given, "chips", 1) if "chips" in given else 0
+    chips = cli.whole(given, "chips", 1) if "chips" in given else 0
     log = Log(stream=sys.stderr)
-    runtime.prepare()
-    slices = door.whole(given, "slices", 1)
+    prepare_devices()
+    slices = cli.whole(given, "slices", 1)
     where = machine.choose(given.get("device", ""), chips, given.get("topology", ""), slices, efficiency, log)
     with tempfile.TemporaryDirectory() as scratch:
         planner = Planner(where, log, pathlib.Path(scratch))
@@ -154,7 +156,7 @@ def _teacher(teacher: Mapping[str, Any]) -> str:
 
 
 def _time(told: Mapping[str, Any]) -> str:
-    from xlkd.train.progress import duration
+    from xlkd.runtime.log import duration
 
     parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in told["parts"].items() if seconds)
     if "mfu" not in told:
@@ -164,7 +166,7 @@ def _time(told: Mapping[str, Any]) -> str:
 
 
 def _total(found: Mapping[str, Any]) -> Iterator[str]:
-    from xlkd.train.progress import duration
+    from xlkd.runtime.log import duration
 
     if not found["fits"]:
         yield "a stage does not fit, so that no time is predicted"
@@ -195,4 +197,4 @@ def flops(count: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -42,7 +42,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from xlkd import door
+from xlkd import cli
 from xlkd.errors import UserError, visible
 from xlkd.settings import TASK_FLAGS
 
@@ -67,7 +67,7 @@ class Text(NamedTuple):
 
 
 def main(arguments: list[str]) -> None:
-    given = door.flags(arguments, FLAGS)
+    given = cli.flags(arguments, FLAGS)
     if "model" not in given:
         raise UserError("no --model given", "command line", "give the folder that a run exported")
     if ("question" in given) != ("context" in given):
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
 
     bad = Bad(given.get("on_bad_row", "stop"))
     for name, default in NUMBERS.items():
-        door.whole(given, name, default)
+        cli.whole(given, name, default)
     task = _task(given)
     if unused := [name for name in (OF_QUESTIONS if task == "classify" else OF_LABELS) if name in given]:
         raise UserError(f"--{unused[0]} is not for the task {task}", "command line", "leave it out")
@@ -115,7 +115,7 @@ def _answers(given: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list
     """Some questions at a time, and the answers to them."""
     from xlkd import api
 
-    n_best, batch = (door.whole(given, name, default) for name, default in NUMBERS.items())
+    n_best, batch = (cli.whole(given, name, default) for name, default in NUMBERS.items())
     model = api.load(given["model"], given.get("revision", ""))
     # the flag says what is written; fewer candidates for the decoder would be other answers
     recorded = model.task().n_best
@@ -129,7 +129,7 @@ def _labels(given: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[
     """Some texts at a time, and their labels."""
     from xlkd import api
 
-    batch, route = door.whole(given, "batch", NUMBERS["batch"]), given.get("route", "")
+    batch, route = cli.whole(given, "batch", NUMBERS["batch"]), given.get("route", "")
     model = api.load(given["model"], given.get("revision", ""))
     chosen = model.task("classify", given)
     labeller = api.Labeller(model, chosen, batch=-(-batch // 4), fixed=True)
@@ -198,4 +198,4 @@ def _text(value: dict[str, Any], where: str) -> Text:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

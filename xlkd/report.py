@@ -16,12 +16,12 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from xlkd import door
+from xlkd import cli
 from xlkd.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    given, folders = door.split(arguments, ("out", "json"))
+    given, folders = cli.split(arguments, ("out", "json"))
     if unknown := [text for text in folders if text.startswith("-")]:
         raise UserError(f"unknown flag {unknown[0]!r}", "command line", "--help lists the flags")
     if not folders:
@@ -36,4 +36,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

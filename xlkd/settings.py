@@ -22,7 +22,7 @@ from xlkd.errors import UserError, nearest
 
 NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
 ONE_OR_MORE = ("data.batch", "data.buckets", "optim.micro_batches", "eval.batch", "save.every", "log.every")
-TASK_FLAGS = (  # of a task's settings, those that doors take as flags
+TASK_FLAGS = (  # of a task's settings, those that commands take as flags
     "max_length",
     "max_query_length",
     "doc_stride",
@@ -253,8 +253,8 @@ def _module(path: pathlib.Path):
 def _named(flag: str, keys: dict[str, Any]) -> tuple[str, str]:
     name, equals, value = flag.removeprefix("--config.").partition("=")
     if not flag.startswith("--config.") or not equals:
-        doors = () if flag.startswith("--config.") else ("--config", "--workdir", "--help")
-        near = difflib.get_close_matches(flag.partition("=")[0], doors, n=1)
+        known = () if flag.startswith("--config.") else ("--config", "--workdir", "--help")
+        near = difflib.get_close_matches(flag.partition("=")[0], known, n=1)
         hint = f"did you mean {near[0]}?" if near else "write --config.KEY=VALUE"
         raise UserError(f"cannot read {flag!r}", "command line", hint)
     if name not in keys:

@@ -18,12 +18,12 @@ import itertools
 import pathlib
 import sys
 
-from xlkd import door, settings
+from xlkd import cli, settings
 from xlkd.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    named, overrides = door.split(arguments, ("config", "workdir", "over"))
+    named, overrides = cli.split(arguments, ("config", "workdir", "over"))
     for name, example in (("config", "configs/gxlt.py"), ("over", "seed=0,1,2"), ("workdir", "runs/sweep")):
         if not named.get(name):
             raise UserError(f"no --{name} given", "command line", f"for example --{name}={example}")
@@ -77,4 +77,4 @@ def _all(named: dict[str, str]) -> list[tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xlkd import door, files
+from xlkd import cli, files
 from xlkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,24 +29,25 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> None:
-    given = door.flags(arguments, ("model", "texts", "layers", "out"))
+    given = cli.flags(arguments, ("model", "texts", "layers", "out"))
     for name in ("model", "out"):
         if name not in given:
             raise UserError(f"--{name} is missing", "command line", "see --help")
     if not {"texts", "layers"} & set(given):
         raise UserError("nothing to leave out", "command line", "give --texts, --layers or both")
+    from xlkd.export import cards
+    from xlkd.inputs.weights import locate_model, reject_branch_folder
     from xlkd.models import hf, sentences, vocab
-    from xlkd.train import cards, start
 
     out = pathlib.Path(given["out"]).expanduser()
     files.check_folder(out)
-    folder, revision = start.locate(given["model"])
+    folder, revision = locate_model(given["model"])
     texts = [pathlib.Path(name).expanduser() for name in given["texts"].split(",")] if "texts" in given else []
     files.check_inputs(out, [folder, *texts])
-    start.one_encoder(folder)
+    reject_branch_folder(folder)
     model, tokenizer, done = hf.load(folder), hf.tokenizer(folder), []
     if "layers" in given:
-        count, whole = door.whole(given, "layers", 1), model.architecture.layers
+        count, whole = cli.whole(given, "layers", 1), model.architecture.layers
         if count > whole:
             raise UserError(f"--layers={count} is more than the {whole} there are", given["model"], "give fewer")
         model = lowest(model, count)
@@ -93,4 +94,4 @@ def lines(paths: list[pathlib.Path]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(door.run(main))
+    sys.exit(cli.run(main))

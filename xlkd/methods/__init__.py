@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from xlkd.keys import PURPOSES
 from xlkd.losses.terms import Term
 from xlkd.models.encoder import Architecture
 
@@ -91,3 +92,8 @@ class Method:
     prepare: Callable[[Batch, Tree], Tree] | None = None  # targets of the whole step, before it is cut into parts
     period: int = 0  # steps after which the learning rate's schedule begins again; 0: never
     flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # forward, of so many real tokens in so many rows
+
+
+def key_for(seed: int, purpose: str, step: jax.Array | int = 0) -> jax.Array:
+    """Returns the one random key of a purpose at a step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSES[purpose]), step)

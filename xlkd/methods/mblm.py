@@ -20,7 +20,7 @@ from xlkd.errors import UserError
 from xlkd.languages import normalise
 from xlkd.losses import distill, mixture
 from xlkd.losses.terms import Term, over
-from xlkd.methods import Export, Loss, Method, Start, Variables
+from xlkd.methods import Export, Loss, Method, Start, Variables, key_for
 from xlkd.models import branches
 from xlkd.models.encoder import Encoder
 from xlkd.models.heads import ClassifierHead, init_head
@@ -32,9 +32,6 @@ CHOICES = {
     "weights": ("uniform", "learned", "dirichlet"),
     "stop": ("none", "branches", "trunk"),
 }
-WHOLE = "branches"  # the export that holds all of them
-MIXTURE = "mixture"  # the route through all of them
-_DRAWS = 17  # names the keys of mixtures among those of a seed
 
 
 def build(stage, encoder: Encoder) -> Method:
@@ -56,7 +53,7 @@ def build(stage, encoder: Encoder) -> Method:
     def loss(variables, batch, targets, key, step) -> Loss:
         own = student.own(batch)
         allowed = student.allowed(variables.params, own)
-        draws = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DRAWS), step)
+        draws = key_for(seed, "mixture", step)
         logs = student.log_weights(variables.params, allowed, (draws, targets["place"]))
         mixing = (logs, allowed) if settings.weight_z else None
         found, mixed = student.answers(variables.params, batch, own, mixing, key)
@@ -215,7 +212,7 @@ class Student:
             mixed = mixture.mix_probabilities(logs, logits)
         of_branch = logits[jnp.maximum(own, 0), jnp.arange(len(own))]
         routes = {f"logits_{name}": logits[k] for k, name in enumerate(self.names)}
-        return {"logits": jnp.where(own[:, None] >= 0, of_branch, mixed), f"logits_{MIXTURE}": mixed} | routes
+        return {"logits": jnp.where(own[:, None] >= 0, of_branch, mixed), f"logits_{branches.MIXTURE}": mixed} | routes
 
     def read(self, params, first: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Logits [..., labels] of first tokens [..., D]; with a head a branch, of [K, rows, D] alone."""
@@ -242,7 +239,7 @@ class Student:
         if self.real == 1:
             return {"": of(0)._replace(route="")}
         each = {tag: of(k) for k, group in enumerate(self.groups) for _, tag in group}
-        return {WHOLE: Export(architecture, self._without_padding(params), {}, self.labels)} | each
+        return {branches.WHOLE: Export(architecture, self._without_padding(params), {}, self.labels)} | each
 
     def _without_padding(self, params) -> dict[str, Any]:
         stacked = ("branches", "classifier") if self.settings.head == "branch" else ("branches",)

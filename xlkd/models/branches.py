@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Encoder, Params, forward_flops
 
+WHOLE = "branches"  # the export that holds all of them
+MIXTURE = "mixture"  # the route through all of them
+
 
 def split(encoder: Params, count: int, top: int) -> tuple[Params, Params]:
     """The trunk, and `count` branches that are copies of the `top` upper layers [count, top, …]."""

@@ -20,7 +20,7 @@ import numpy as np
 from xlkd.compat import ORBAX_DRAFT, ORBAX_METADATA
 from xlkd.data.cache import checksum
 from xlkd.errors import UserError
-from xlkd.train import distributed
+from xlkd.runtime import distributed
 
 SUMS = "sums.json"
 NO_LIMIT = 10 * 365 * 86400  # seconds

@@ -16,15 +16,17 @@ from xlkd.data.batches import Plan, Planned, Shape
 from xlkd.data.blocks import Blocks
 from xlkd.data.draw import names
 from xlkd.errors import NotFinite, Stopped
-from xlkd.methods import Method, Start
+from xlkd.methods import Method, Start, key_for
+from xlkd.runtime import distributed
+from xlkd.runtime import mesh as meshes
+from xlkd.runtime.devices import release_memory
+from xlkd.runtime.log import Clock, Log, Metrics, duration, timed
+from xlkd.runtime.signals import Signals
 from xlkd.tasks import Draw, Features, Task
-from xlkd.train import distributed, optim, runtime, step
-from xlkd.train import mesh as meshes
+from xlkd.train import optim, step
 from xlkd.train import state as states
 from xlkd.train.checkpoint import Checkpoints, abstract
-from xlkd.train.progress import Clock, Log, Metrics, duration, timed
-from xlkd.train.signals import Signals
-from xlkd.train.teacher import Teaching
+from xlkd.train.targets.teacher import Teaching
 
 
 @dataclasses.dataclass
@@ -104,7 +106,7 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
         due = evaluated or (at and at % job.save_every == 0)  # what was evaluated may be the best
         if due:
             save(at, wait=at == job.steps)
-            runtime.give_back()
+            release_memory()
 
     try:
         boundary(first)
@@ -158,7 +160,7 @@ def _begin(job: Job):
         return states.create(job.method, begun(*given), optimizer, job.seed)
 
     def teach(*given):
-        variables = job.method.init(states.key_for(job.seed, "init"), begun(*given))
+        variables = job.method.init(key_for(job.seed, "init"), begun(*given))
         return teacher.variables(variables, begun(*given))
 
     def placed(function):
@@ -179,7 +181,7 @@ def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callabl
 
     @functools.partial(jax.jit, out_shardings=shardings)
     def change(state, *given):
-        return teacher.advance(state, begun(*given), states.key_for(job.seed, "advance", state.step))
+        return teacher.advance(state, begun(*given), key_for(job.seed, "advance", state.step))
 
     def advance(at: int, state):
         begins = at > 0 and teacher.generation(at) != teacher.generation(at - 1)
@@ -212,7 +214,7 @@ def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock
             targets = meshes.place_batch(job.mesh, job.targets(nobody), shape.rows)
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
         job.log(f"compiled {shape}: {memory(compiled[shape]) / 2**20:.0f} MiB a device")
-        runtime.give_back()
+        release_memory()
     clock.to(former)
     distributed.together("compiled")
     return compiled

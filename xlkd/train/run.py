@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from xlkd import files, reports, settings
-from xlkd.train import distributed
-from xlkd.train.progress import Log, process_began
-from xlkd.train.signals import Signals
-from xlkd.train.workdir import WorkDirectory, check_shared, claim_folder
+from xlkd.runtime import distributed
+from xlkd.runtime.log import Log, process_began
+from xlkd.runtime.signals import Signals
+from xlkd.runtime.workdir import WorkDirectory, check_shared, claim_folder
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -35,21 +35,23 @@ def run(config, path: pathlib.Path, command: Sequence[str]) -> None:
         workdir = WorkDirectory(path, tuple(lock) if distributed.first() else None)
         stack.enter_context(workdir.explain_loss())
         signals = stack.enter_context(Signals())
-        from xlkd.train import material, runtime, stage
+        from xlkd.inputs import data as inputs
+        from xlkd.runtime.devices import describe_devices, prepare_devices
+        from xlkd.train import stage
 
-        runtime.prepare()
+        prepare_devices()
         console = None if distributed.first() else stack.enter_context(_nowhere())
         log = Log(path / "log.txt" if distributed.first() else None, console, workdir.check)
         log.event("start", at=process_began())
         log(f"start: {' '.join(command)}")
         workdir.write_json(path / "environment.json", environment(command))
-        log(f"work directory {path}, devices: {runtime.devices()}")
+        log(f"work directory {path}, devices: {describe_devices()}")
         tell, finished = Telling(workdir, log), {}
         names = settings.stages(config)
         folders = [path / "stages" / f"{number:02d}-{name}" for number, name in enumerate(names, 1)]
         for folder, name in zip(folders, names, strict=True):
             if not (folder / "done").exists():
-                material.present(settings.stage(config, name))
+                inputs.present(settings.stage(config, name))
         for folder, name in zip(folders, names, strict=True):
             if distributed.once(f"{folder} done", (folder / "done").exists):
                 log(f"stage {name}: done before")

@@ -16,38 +16,32 @@ import numpy as np
 
 from xlkd.data.batches import Plan
 from xlkd.data.blocks import Blocks
+from xlkd.evaluation import provenance, reference, selection
+from xlkd.evaluation.sets import Ready, Sets
+from xlkd.export import cards
+from xlkd.export.folder import write_export
+from xlkd.inputs import data as inputs
+from xlkd.inputs import streams, trimming
+from xlkd.inputs.data import Material
+from xlkd.inputs.weights import Weights, build_encoder, resolve_teacher, resolve_weights
 from xlkd.methods import Method, Start, Variables
 from xlkd.models import hf
 from xlkd.models.encoder import Encoder
-from xlkd.train import (
-    cards,
-    distributed,
-    export,
-    loop,
-    material,
-    mesh,
-    provenance,
-    reference,
-    runtime,
-    selection,
-    start,
-    streams,
-    trimming,
-)
+from xlkd.runtime import distributed, mesh
+from xlkd.runtime.devices import peak_flops
+from xlkd.runtime.log import Log, Metrics, Unwritten
+from xlkd.runtime.signals import Signals
+from xlkd.runtime.workdir import WorkDirectory
+from xlkd.train import loop
 from xlkd.train.checkpoint import Checkpoints, abstract
-from xlkd.train.material import Material
-from xlkd.train.progress import Log, Metrics, Unwritten
-from xlkd.train.sets import Ready, Sets
-from xlkd.train.signals import Signals
 from xlkd.train.state import State
-from xlkd.train.workdir import WorkDirectory
 
 
 class Prepared(NamedTuple):
     """All that is known before a method is built: weights, rows, sets, and how they touch."""
 
-    weights: start.Weights
-    other: start.Weights | None  # of another encoder than the student's, where the method asks for one
+    weights: Weights
+    other: Weights | None  # of another encoder than the student's, where the method asks for one
     data: Material
     plan: Plan | Blocks
     steps: int
@@ -73,8 +67,8 @@ def train(
     """Train a stage to its end, export it, and mark it done."""
     devices = mesh.build(config.mesh)
     stage = prepared(config, workdir, folder, earlier, log)
-    encoders = [start.encoder(config, of.architecture) for of in (stage.weights, stage.other) if of]
-    method = material.named("methods", config.method.name).build(config, *encoders)
+    encoders = [build_encoder(config, of.architecture) for of in (stage.weights, stage.other) if of]
+    method = inputs.named("methods", config.method.name).build(config, *encoders)
     distributed.together("data read")  # collectives give up sooner than another process may need for this
     ready = compared(config, stage, encoders[-1], devices)
     sets = Sets(workdir, folder, ready, stage.keep, method, devices, config, log)
@@ -102,7 +96,7 @@ def train(
         metrics=lambda step: Metrics(folder, step, workdir.check) if distributed.first() else Unwritten(),
         log=log,
         mesh=devices,
-        peak_flops=runtime.peak_flops(),
+        peak_flops=peak_flops(),
         targets=targets_of(config, stage.data, earlier, devices, log),
         teacher_cache=config.teacher.cache,
         teacher_dtype=config.encoder.dtype,
@@ -124,16 +118,16 @@ def prepared(
 ) -> Prepared:
     """Weights and rows as the config names them; what they are is written before anything is trained."""
     workdir.check()
-    weights = start.weights(config, earlier, folder / "tokenizer")
+    weights = resolve_weights(config, earlier, folder / "tokenizer")
     if config.encoder.trim_vocab:
-        weights = trimming.trimmed(weights, material.every_row(config))
+        weights = trimming.trimmed(weights, inputs.every_row(config))
         log(f"vocabulary: {len(weights.kept)} of {weights.whole.architecture.vocab_size} pieces")
-    other = start.other(config)
-    data = material.training(config, weights, other, log)
-    sets = material.evaluation(config, data.task, weights, log)
+    other = resolve_teacher(config)
+    data = inputs.training(config, weights, other, log)
+    sets = inputs.evaluation(config, data.task, weights, log)
     supervised = config.task.get("languages", ()) or provenance.labelled_languages(data.known)
     keep = selection.rule(config, sets, supervised)
-    data_reports = material.report_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
+    data_reports = inputs.report_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
     workdir.make_folder(folder)
     workdir.write_json(folder / "data_report.json", data_reports)
     tasks = {name: data_reports[name]["task"] for name in sets}
@@ -146,7 +140,7 @@ def prepared(
     met = provenance.met(data.known, sets, before.get("contamination", {}))
     warn(met, log)
     remember_texts(workdir, sets)
-    return Prepared(weights, other, data, plan, material.spend(config, plan), sets, keep, ceilings, before, met)
+    return Prepared(weights, other, data, plan, inputs.spend(config, plan), sets, keep, ceilings, before, met)
 
 
 def compared(config, stage: Prepared, teacher: Encoder, devices) -> dict[str, Ready]:
@@ -191,7 +185,7 @@ def hand_on(
     for name, exported in method.exports(variables).items():
         exported = trimming.restored(exported, stage.weights)
         workdir.check()
-        export.write(folder / "export" / name, exported, tokenizer, config, results, seen)
+        write_export(folder / "export" / name, exported, tokenizer, config, results, seen)
     written = {
         "version": 1,
         "stage": config.stage,
@@ -213,7 +207,7 @@ def hand_on(
     (folder / "done").touch()
 
 
-def begun(config, earlier: dict[str, pathlib.Path], weights: start.Weights) -> dict[str, Any]:
+def begun(config, earlier: dict[str, pathlib.Path], weights: Weights) -> dict[str, Any]:
     """What is known of the training before this stage: of an earlier stage all, of a folder what its record says."""
     if config.start in earlier:
         return json.loads((earlier[config.start].parent / "results.json").read_text(encoding="utf-8"))
@@ -228,7 +222,7 @@ def targets_of(config, data: Material, earlier: dict[str, pathlib.Path], devices
     """Targets by feature row from classifiers that were asked once, where the config names any."""
     if not config.teachers:
         return None
-    from xlkd.train import classifiers
+    from xlkd.train.targets import classifiers
 
     held = classifiers.targets(config, data.rows, data.features, data.task, earlier, log)
 

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from xlkd.methods import Method, Start, Variables
-
-PURPOSES = {"init": 0, "dropout": 1, "advance": 2}
+from xlkd.methods import Method, Start, Variables, key_for
 
 
 class State(NamedTuple):
@@ -22,11 +20,6 @@ class State(NamedTuple):
     optimizer: Any
     teacher: Any
     ok: jax.Array
-
-
-def key_for(seed: int, purpose: str, step: jax.Array | int = 0) -> jax.Array:
-    """The one random key of a purpose at a step."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSES[purpose]), step)
 
 
 def create(method: Method, start: Start, optimizer, seed: int) -> State:

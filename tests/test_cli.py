@@ -4,14 +4,14 @@
 
 import pytest
 
-from xlkd import door
+from xlkd import cli
 
 
 @pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
 def test_a_container_may_have_less_memory_than_its_machine(tmp_path, file):
-    machine = door.memory(str(tmp_path))
+    machine = cli.memory(str(tmp_path))
     limit = tmp_path / file
     limit.parent.mkdir(exist_ok=True)
     for text, memory in (("max\n", machine), (f"{2**62}\n", machine), ("4096\n", 4096)):
         limit.write_text(text)
-        assert door.memory(str(tmp_path)) == memory
+        assert cli.memory(str(tmp_path)) == memory

@@ -13,8 +13,8 @@ import numpy as np
 from xlkd.data import batches
 from xlkd.data.buckets import edges
 from xlkd.methods import Method, Variables
+from xlkd.runtime import mesh as meshes
 from xlkd.tasks import Draw, Features, Task
-from xlkd.train import mesh as meshes
 
 EVALUATION = Draw(seed=0, step=0, purpose="evaluation")
 

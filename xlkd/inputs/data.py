@@ -16,11 +16,11 @@ from xlkd.data.batches import ByLanguage, Plan, Redrawn
 from xlkd.data.blocks import Blocks
 from xlkd.data.buckets import edges, encoder_cost, saved
 from xlkd.errors import UserError, nearest
+from xlkd.inputs import streams
+from xlkd.inputs.weights import Weights
 from xlkd.models.encoder import Architecture
+from xlkd.runtime.log import Log
 from xlkd.tasks import Features, Task
-from xlkd.train import start, streams
-from xlkd.train.progress import Log
-from xlkd.train.sets import Ready
 
 SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}  # their tasks, where not the stage's
 
@@ -39,7 +39,15 @@ class Material(NamedTuple):
         return self.known is not self.rows
 
 
-def training(config, weights: start.Weights, other: start.Weights | None, log: Log) -> Material:
+class Ready(NamedTuple):
+    """A set that can be evaluated."""
+
+    task: Task
+    rows: sources.Rows
+    features: Features
+
+
+def training(config, weights: Weights, other: Weights | None, log: Log) -> Material:
     """The training rows that the config names, tokenized, in buckets."""
     rows, epochs = training_rows(config, log)
     task = task_of(config, weights, other)
@@ -82,7 +90,7 @@ def windows_of(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray
     return tuple(np.flatnonzero(np.isin(features["row_of"], rows)) for rows in epochs) or None
 
 
-def settled(config, task: Task, features: Features, weights: start.Weights, other: start.Weights | None) -> Task:
+def settled(config, task: Task, features: Features, weights: Weights, other: Weights | None) -> Task:
     """The task with what its training rows decide for all that follows: the order of the labels."""
     if "labels" not in features or config.task.labels:
         return task
@@ -95,7 +103,7 @@ def plan_of(
     task: Task,
     features: Features,
     architecture: Architecture,
-    other: start.Weights | None = None,
+    other: Weights | None = None,
     members: tuple[np.ndarray, ...] | None = None,
 ) -> Plan:
     """Buckets chosen from the lengths at hand under the budget of compiled shapes."""
@@ -124,7 +132,7 @@ def fit(lengths: dict[str, np.ndarray], architecture: Architecture) -> None:
         raise UserError(what, "config.task.max_length", "choose a shorter one")
 
 
-def evaluation(config, task: Task, weights: start.Weights, log: Log) -> dict[str, Ready]:
+def evaluation(config, task: Task, weights: Weights, log: Log) -> dict[str, Ready]:
     """`config.data.eval` and `dev` for the stage's own task, the others for sentence vectors and for links of words."""
     ready = {}
     for name, other in SETS.items():
@@ -201,7 +209,7 @@ def data_report(task: Task, features: Features, rows: sources.Rows, plan: Plan) 
     }
 
 
-def task_of(config, weights: start.Weights, other: start.Weights | None) -> Task:
+def task_of(config, weights: Weights, other: Weights | None) -> Task:
     """A task of two encoders reads with both tokenizers."""
     tokenizers = [of.tokenizer for of in (weights, other) if of]
     return named("tasks", config.task.name).build(config.task, *tokenizers)

@@ -14,10 +14,10 @@ import numpy as np
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.methods import Start
-from xlkd.methods.mblm import WHOLE
 from xlkd.models import encoder as encoders
 from xlkd.models import hf, hub, vocab
-from xlkd.train import distributed
+from xlkd.models.branches import WHOLE
+from xlkd.runtime import distributed
 
 PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
 
@@ -44,7 +44,7 @@ class Weights:
         return Start(self.architecture, found.params["encoder"], heads, found.labels or ())
 
 
-def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
+def resolve_weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
     """What the config names; `earlier` are the exports of finished stages; a new tokenizer goes to `fresh`."""
     if stage.start in earlier:
         folder, revision = earlier[stage.start], None
@@ -52,15 +52,15 @@ def weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Wei
         known = f"known: {', '.join(['encoder', *earlier])}, or give a folder"
         raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.stage}.start", known)
     elif stage.start != "encoder":
-        folder, revision = locate(stage.start)
+        folder, revision = locate_model(stage.start)
     elif stage.encoder.path == "new":
         return _new(stage.encoder.new, fresh, stage.encoder.dropout)
     else:
-        folder, revision = locate(stage.encoder.path, stage.encoder.revision or None)
+        folder, revision = locate_model(stage.encoder.path, stage.encoder.revision or None)
     return _found(folder, revision, stage.encoder.dropout)
 
 
-def one_encoder(folder: pathlib.Path) -> None:
+def reject_branch_folder(folder: pathlib.Path) -> None:
     """Refuse what a student of several branches left: each of them is a folder of its own beside the whole."""
     exports = folder.parent if folder.name == WHOLE else folder
     if (folder / "config.json").exists() or not (exports / WHOLE).is_dir():
@@ -70,14 +70,14 @@ def one_encoder(folder: pathlib.Path) -> None:
     raise UserError("a student of several branches, not one encoder", str(folder), remedy)
 
 
-def other(stage) -> Weights | None:
+def resolve_teacher(stage) -> Weights | None:
     """The teacher of another kind than the student, where the config names one."""
     if not stage.teacher.path:
         return None
-    return _found(*locate(stage.teacher.path, stage.teacher.revision or None), dropout=-1)
+    return _found(*locate_model(stage.teacher.path, stage.teacher.revision or None), dropout=-1)
 
 
-def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
+def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
     """A folder of Hugging Face's kind for a path, a hub id or `package:NAME`."""
     if not name.startswith("package:"):
         return hub.resolve(name, revision)
@@ -88,12 +88,12 @@ def locate(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | 
     return folder, None
 
 
-def architecture_of(folder: pathlib.Path) -> encoders.Architecture:
+def read_folder_architecture(folder: pathlib.Path) -> encoders.Architecture:
     """What fixes the shapes, before any weights are read."""
     return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
 
 
-def encoder(stage, architecture: encoders.Architecture) -> encoders.Encoder:
+def build_encoder(stage, architecture: encoders.Architecture) -> encoders.Encoder:
     """As the config wants it computed."""
     scan = {"auto": encoders.scan_by_device(), "scanned": True, "unrolled": False}
     chosen = stage.encoder.layers_as
@@ -102,7 +102,7 @@ def encoder(stage, architecture: encoders.Architecture) -> encoders.Encoder:
     return encoders.Encoder(architecture, dtype=stage.encoder.dtype, scan=scan[chosen], remat=stage.encoder.remat)
 
 
-def with_dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:
+def override_dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:
     """-1 leaves what the encoder's own config says."""
     if rate < 0:
         return architecture
@@ -110,8 +110,8 @@ def with_dropout(architecture: encoders.Architecture, rate: float) -> encoders.A
 
 
 def _found(folder: pathlib.Path, revision: str | None, dropout: float) -> Weights:
-    one_encoder(folder)
-    return Weights(with_dropout(architecture_of(folder), dropout), hf.tokenizer(folder), folder, revision)
+    reject_branch_folder(folder)
+    return Weights(override_dropout(read_folder_architecture(folder), dropout), hf.tokenizer(folder), folder, revision)
 
 
 def _new(new, folder: pathlib.Path, dropout: float) -> Weights:
@@ -139,4 +139,4 @@ def _new(new, folder: pathlib.Path, dropout: float) -> Weights:
         position_offset=0 if new.model_type == "bert" else tokenizer.pad_token_id + 1,
         norm_eps=1e-12 if new.model_type == "bert" else 1e-5,
     )
-    return Weights(with_dropout(architecture, dropout), tokenizer, None, None, new.embedding_scale)
+    return Weights(override_dropout(architecture, dropout), tokenizer, None, None, new.embedding_scale)

@@ -14,15 +14,24 @@ import numpy as np
 
 from xlkd.data.batches import Shape
 from xlkd.data.buckets import edges, saved
+from xlkd.inputs import data as inputs
+from xlkd.inputs import streams, trimming
+from xlkd.inputs.data import Material
+from xlkd.inputs.weights import (
+    Weights,
+    locate_model,
+    override_dropout,
+    read_folder_architecture,
+    resolve_teacher,
+    resolve_weights,
+)
 from xlkd.languages import normalise
 from xlkd.methods import Method
 from xlkd.models.encoder import forward_flops
-from xlkd.train import material, start, streams, trimming
-from xlkd.train import mesh as meshes
-from xlkd.train.machine import Machine
-from xlkd.train.material import Material
-from xlkd.train.program import Batches, Program, Record, Speed
-from xlkd.train.progress import Log
+from xlkd.planning.machine import Machine
+from xlkd.planning.program import Batches, Program, Record, Speed
+from xlkd.runtime import mesh as meshes
+from xlkd.runtime.log import Log
 
 ADAMW = 28  # bytes of memory traffic a parameter and step: four values read, three written
 
@@ -34,7 +43,7 @@ class Planner:
     machine: Machine
     log: Log
     scratch: pathlib.Path  # for tokenizers that have to be trained
-    known: dict[str, start.Weights] = dataclasses.field(default_factory=dict)
+    known: dict[str, Weights] = dataclasses.field(default_factory=dict)
     timed: dict[str, Speed] = dataclasses.field(default_factory=dict)
 
     def stage(self, config) -> Record:
@@ -42,12 +51,12 @@ class Planner:
         meshes.build(config.mesh, self.machine.devices, self.machine.slices)  # or refused, before anything is read
         weights = self.known[config.stage] = self._weights(config)
         if config.encoder.trim_vocab:
-            weights = trimming.trimmed(weights, material.every_row(config))
-        other = start.other(config)
-        made = material.training(config, weights, other, self.log)
-        sets = material.evaluation(config, made.task, weights, self.log)
+            weights = trimming.trimmed(weights, inputs.every_row(config))
+        other = resolve_teacher(config)
+        made = inputs.training(config, weights, other, self.log)
+        sets = inputs.evaluation(config, made.task, weights, self.log)
         plan = _whole(config, made, weights)
-        steps = material.spend(config, plan)
+        steps = inputs.spend(config, plan)
         if config.encoder.layers_as == "auto" and self.machine.accelerator:
             config.encoder.layers_as = "scanned"
         program = Program(config, made, weights, other, self.machine)
@@ -71,12 +80,12 @@ class Planner:
         found["time"] = self._time(config, program, made, batches, found, evaluations)
         return found
 
-    def _weights(self, config) -> start.Weights:
+    def _weights(self, config) -> Weights:
         """Of a stage that is yet to come, what it starts from itself: training changes no shape."""
         if config.start not in self.known:
-            return start.weights(config, {}, self.scratch / config.stage)
+            return resolve_weights(config, {}, self.scratch / config.stage)
         earlier = self.known[config.start]
-        architecture = start.with_dropout(earlier.architecture, config.encoder.dropout)
+        architecture = override_dropout(earlier.architecture, config.encoder.dropout)
         return dataclasses.replace(earlier, architecture=architecture)
 
     def _memory(self, program: Program, shapes: Iterable[Shape]) -> Record:
@@ -130,7 +139,7 @@ class Planner:
         return self.timed.get(key) or next(iter(self.timed.values()), None)
 
 
-def _whole(config, made: Material, weights: start.Weights):
+def _whole(config, made: Material, weights: Weights):
     """The plan of all rows: of a streamed corpus the one that reads it by blocks."""
     if not made.streamed:
         return made.plan
@@ -205,7 +214,7 @@ def _evaluation_flops(config, program: Program, sets: Mapping[str, Any], steps: 
     return times * total
 
 
-def _teacher(config, made: Material, program: Program, flops: Record, known: Mapping[str, start.Weights]) -> Record:
+def _teacher(config, made: Material, program: Program, flops: Record, known: Mapping[str, Weights]) -> Record:
     """Who teaches, what asking costs, whether answers can be kept: `live` FLOPs within steps, `once` before them."""
     if config.teachers:
         return {"kind": "once", **_classifiers(config, made, known)}
@@ -222,7 +231,7 @@ def _teacher(config, made: Material, program: Program, flops: Record, known: Map
     return told | {"kind": "kept", "once": once, "gain": (step + asked) / (step + once)}
 
 
-def _classifiers(config, made: Material, known: Mapping[str, start.Weights]) -> Record:
+def _classifiers(config, made: Material, known: Mapping[str, Weights]) -> Record:
     """Teachers of classes: asked once for the rows of their language."""
     features, lengths = made.features, made.plan.lengths[made.plan.view]
     languages = np.asarray(features["languages"])[features["language"]]
@@ -235,5 +244,5 @@ def _classifiers(config, made: Material, known: Mapping[str, start.Weights]) -> 
     return {"once": total, "bytes": rows * 4.0 * len(config.task.labels), "uses": float(config.budget.epochs)}
 
 
-def _architecture(name: str, known: Mapping[str, start.Weights]):
-    return known[name].architecture if name in known else start.architecture_of(start.locate(name)[0])
+def _architecture(name: str, known: Mapping[str, Weights]):
+    return known[name].architecture if name in known else read_folder_architecture(locate_model(name)[0])

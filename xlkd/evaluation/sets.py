@@ -8,26 +8,19 @@ import functools
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from xlkd.data import sources
+from xlkd.evaluation.evaluator import Evaluator
+from xlkd.evaluation.selection import Rule
+from xlkd.inputs.data import Ready
 from xlkd.methods import Method, Variables
 from xlkd.metrics.picture import axes_of
-from xlkd.tasks import Features, Scores, Task
+from xlkd.runtime import distributed
+from xlkd.runtime.log import Log
+from xlkd.runtime.workdir import WorkDirectory
+from xlkd.tasks import Scores
 from xlkd.tasks.parallel import Parallel
-from xlkd.train import distributed
-from xlkd.train.evaluation import Evaluator
-from xlkd.train.progress import Log
-from xlkd.train.selection import Rule
-from xlkd.train.workdir import WorkDirectory
-
-
-class Ready(NamedTuple):
-    """A set that can be evaluated."""
-
-    task: Task
-    rows: sources.Rows
-    features: Features
 
 
 class Sets:

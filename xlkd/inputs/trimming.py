@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from xlkd.errors import UserError
+from xlkd.inputs.weights import Weights
 from xlkd.methods import Export
 from xlkd.models import hf, vocab
 from xlkd.rows import Labelled, Pair, Question
-from xlkd.train.start import Weights
 
 TEXTS = {Question: ("question", "context"), Labelled: ("text", "second"), Pair: ("source", "target")}
 

@@ -20,7 +20,7 @@ from typing import Any
 from xlkd import files, settings
 from xlkd.errors import UserError
 from xlkd.reports import REPORT_FILES, RUN_FILES
-from xlkd.train import distributed
+from xlkd.runtime import distributed
 
 LOCK = ".lock"
 LockId = tuple[int, int]  # device and inode of the lock: as long as it is open, no other file gets them

@@ -13,10 +13,10 @@ import pytest
 from xlkd.configs.base import base
 
 from xlkd.errors import Stopped
+from xlkd.evaluation.evaluator import Evaluator, joined
 from xlkd.methods import Method
+from xlkd.runtime import mesh
 from xlkd.tasks.text import ragged, take
-from xlkd.train import mesh
-from xlkd.train.evaluation import Evaluator, joined
 
 
 class Toy:

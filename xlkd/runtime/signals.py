@@ -9,7 +9,7 @@ import os
 import signal
 
 from xlkd.errors import INTERRUPTED
-from xlkd.train import distributed
+from xlkd.runtime import distributed
 
 
 class Signals:

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xlkd.inputs.data import Ready
 from xlkd.metrics import contamination
 from xlkd.rows import Labelled, Question, key_of
-from xlkd.train.sets import Ready
 
 KINDS = {
     contamination.PARALLEL_ID: "parallel id",

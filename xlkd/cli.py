@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What every door does: prepare the process, call one function, turn what went wrong into one line and an exit code."""
+"""Runs a command: prepares the process, calls one function, turns what went wrong into one line and an exit code."""
 
 from __future__ import annotations
 

@@ -15,14 +15,16 @@ import jax
 import numpy as np
 
 from xlkd.data.batches import Planned, Shape
+from xlkd.inputs import data as inputs
+from xlkd.inputs.weights import Weights, build_encoder
 from xlkd.methods import Method, Start
 from xlkd.models import encoder as encoders
+from xlkd.planning.machine import Machine
+from xlkd.runtime import mesh as meshes
 from xlkd.tasks import Draw
-from xlkd.train import loop, material, optim, start
-from xlkd.train import mesh as meshes
+from xlkd.train import loop, optim
 from xlkd.train import state as states
 from xlkd.train.checkpoint import abstract
-from xlkd.train.machine import Machine
 
 KEPT = 3  # checkpoints: the best and the last two
 LONG = 10.0  # seconds of timing after which no more steps are made
@@ -40,13 +42,13 @@ class Speed(NamedTuple):
 class Program:
     """A stage's step over shapes: what it holds, and what compiling it says."""
 
-    def __init__(self, config, made: material.Material, weights: start.Weights, other, machine: Machine) -> None:
+    def __init__(self, config, made: inputs.Material, weights: Weights, other, machine: Machine) -> None:
         self._given, self._made, self._machine = (made, weights, other, machine), made, machine
         self._programs: dict[Shape, Any] = {}
         self._config, self._task, self._features = config, made.task, made.features
         self.architecture = weights.architecture
-        both = [start.encoder(config, of.architecture) for of in (weights, other) if of]
-        self.method: Method = material.named("methods", config.method.name).build(config, *both)
+        both = [build_encoder(config, of.architecture) for of in (weights, other) if of]
+        self.method: Method = inputs.named("methods", config.method.name).build(config, *both)
         self.mesh = meshes.build(config.mesh, machine.devices, machine.slices)
         self.layout = meshes.fit_batch(self.mesh, config.data.batch, config.optim.micro_batches)
         begun = Start(weights.architecture, _encoder(weights.architecture), {})

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xlkd.evaluation.evaluator import Evaluator
+from xlkd.inputs.weights import Weights
 from xlkd.methods import Method
 from xlkd.models.encoder import Encoder
 from xlkd.models.pooling import pool
 from xlkd.rows import Pair
 from xlkd.tasks import parallel
-from xlkd.train.evaluation import Evaluator
-from xlkd.train.start import Weights
 
 
 def english(config, encoder: Encoder, weights: Weights, rows: Sequence[Pair], mesh) -> np.ndarray:

@@ -21,18 +21,18 @@ from ml_collections import ConfigDict
 
 from xlkd.data import cache
 from xlkd.errors import UserError
+from xlkd.evaluation.evaluator import Evaluator
+from xlkd.inputs.weights import locate_model, read_folder_architecture, reject_branch_folder
 from xlkd.languages import normalise
 from xlkd.methods import Variables, finetune
 from xlkd.metrics.labels import confusion
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
+from xlkd.runtime import mesh as meshes
+from xlkd.runtime.log import Log
 from xlkd.tasks import Features
 from xlkd.tasks.classify import NONE, Classify, permutation
 from xlkd.tasks.text import Template
-from xlkd.train import mesh as meshes
-from xlkd.train import start
-from xlkd.train.evaluation import Evaluator
-from xlkd.train.progress import Log
 
 EDGES = (32, 64, 96, 128, 192, 256, 384, 512)  # padded lengths: fixed, so that a row is computed alike in any company
 AUDIT, CLOSE = 8, 1e-5  # rows computed again where the cache had them; how far they may be off
@@ -84,9 +84,9 @@ def targets(
 
 def load(config, tag: str, name: str, labels: Sequence[str], earlier: Mapping[str, pathlib.Path]) -> Classifier:
     """The classifier of an earlier stage, a folder or a hub id."""
-    folder = earlier[name] if name in earlier else start.locate(name)[0]
+    folder = earlier[name] if name in earlier else locate_model(name)[0]
     where = f"{name} (config.teachers.{tag})"
-    start.one_encoder(folder)
+    reject_branch_folder(folder)
     found = hf.load(folder)
     if "classifier" not in found.params:
         raise UserError("has no head for labels", where, "name a model that was trained to classify")
@@ -206,5 +206,5 @@ def _digest(folder: pathlib.Path) -> str:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    digest.update(repr(start.architecture_of(folder)).encode())
+    digest.update(repr(read_folder_architecture(folder)).encode())
     return digest.hexdigest()

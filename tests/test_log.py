@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from xlkd.files import write_json
-from xlkd.train import progress
-from xlkd.train.progress import Clock, Log, Metrics, duration
+from xlkd.runtime import log as log_module
+from xlkd.runtime.log import Clock, Log, Metrics, duration
 
 
 def terminal(monkeypatch) -> io.StringIO:
@@ -90,7 +90,7 @@ def test_a_restart_that_is_killed_keeps_the_metrics(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(progress.pathlib.Path, "replace", killed)
+    monkeypatch.setattr(log_module.pathlib.Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         Metrics(tmp_path, 5)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 5
@@ -98,7 +98,7 @@ def test_a_restart_that_is_killed_keeps_the_metrics(tmp_path, monkeypatch):
 
 def test_what_tensorboard_reads_though_the_clock_goes_back_a_year(tmp_path, monkeypatch):
     times = iter(range(2_000_000_000, 0, -30_000_000))
-    monkeypatch.setattr(progress.time, "time", lambda: float(next(times)))
+    monkeypatch.setattr(log_module.time, "time", lambda: float(next(times)))
     metrics = Metrics(tmp_path, 4)
     for step in range(5, 25):
         metrics.write(step, {"loss": step / 4})
@@ -126,7 +126,7 @@ def events(data: bytes) -> list:
 
 def test_metrics_do_without_pytorch(tmp_path):
     code = (
-        "import sys, pathlib; from xlkd.train.progress import Metrics; m = Metrics(pathlib.Path(sys.argv[1]), 0)\n"
+        "import sys, pathlib; from xlkd.runtime.log import Metrics; m = Metrics(pathlib.Path(sys.argv[1]), 0)\n"
         "m.write(1, {'loss': 1.0}); m.close(); print('torch' in sys.modules, 'tensorboardX' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -146,7 +146,7 @@ def test_json_is_whole_or_as_it_was(tmp_path):
 
 def test_the_clock_keeps_kinds_of_time_apart(monkeypatch):
     now = iter([0.0, 2.0, 5.0, 6.0, 10.0, 10.0, 10.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(log_module.time, "perf_counter", lambda: next(now))
     clock = Clock()
     clock.to("train")  # 2 s of start
     former = clock.to("evaluate")  # 3 s of training

@@ -10,10 +10,10 @@ import os
 import time
 
 from xlkd.data import cache
-from xlkd.train import accelerators
+from xlkd.runtime import accelerators
 
 
-def prepare() -> None:
+def prepare_devices() -> None:
     """Turns on the persistent compilation cache, but for what JAX's own variables say; before the first device call."""
     import jax
 
@@ -26,17 +26,17 @@ def prepare() -> None:
             jax.config.update(name, value)
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Memory that nothing holds any more, to the system.
 
-    The doors have glibc keep what a step frees for the next one. What compiling, saving and evaluating freed is kept
+    The commands have glibc keep what a step frees for the next one. What compiling, saving and evaluating freed is kept
     too, and glibc before 2.38 seldom finds the hole of an aligned block again: temporaries of all shapes add up.
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def devices() -> str:
+def describe_devices() -> str:
     import jax
 
     kind = jax.devices()[0].device_kind
@@ -49,12 +49,12 @@ def peak_flops() -> float:
 
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return measured() * jax.process_count()
+        return measure_flops() * jax.process_count()
     known = accelerators.of_kind(device.device_kind)
     return known.flops * jax.device_count() if known else float("inf")
 
 
-def measured(n: int = 1024) -> float:
+def measure_flops(n: int = 1024) -> float:
     """FLOP/s of one matrix product on this machine's processors."""
     import jax
     import jax.numpy as jnp

@@ -13,11 +13,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from xlkd import door
+from xlkd import cli
 from xlkd.errors import UserError
-from xlkd.train import accelerators, runtime
-from xlkd.train import mesh as meshes
-from xlkd.train.accelerators import Accelerator
+from xlkd.runtime import accelerators
+from xlkd.runtime import mesh as meshes
+from xlkd.runtime.accelerators import Accelerator
+from xlkd.runtime.devices import measure_flops
 
 EFFICIENCY = 0.35  # assumed share of the peak that a training step reaches where nothing can be timed
 BY_CHIPS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
@@ -98,8 +99,8 @@ def _here(device: str, chips: int, efficiency: float) -> Machine:
 
 
 def _cpu(found) -> Machine:
-    memory = door.memory() / len(found)
-    return Machine("cpu", tuple(found), memory, None, exact=True, flops=runtime.measured())
+    memory = cli.memory() / len(found)
+    return Machine("cpu", tuple(found), memory, None, exact=True, flops=measure_flops())
 
 
 def _elsewhere(name: str, count: int, efficiency: float) -> Machine:

@@ -10,18 +10,18 @@ from typing import Any
 import jax
 
 from xlkd import files, settings
+from xlkd.export import branch_checkpoint, cards
 from xlkd.methods import Export
 from xlkd.models import hf, sentences
-from xlkd.train import cards, whole
 
 UNMARKED = (  # the files of version 0.1's exports, which have no marker
-    *("config.json", "model.safetensors", whole.WEIGHTS, hf.RECORD, hf.CARD),
+    *("config.json", "model.safetensors", branch_checkpoint.WEIGHTS, hf.RECORD, hf.CARD),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"),
 )
 
 
-def write(
+def write_export(
     folder: pathlib.Path, exported: Export, tokenizer, config, results: dict[str, Any], seen: dict[str, Any]
 ) -> None:
     """Writes one export of a stage; a former one in its place is replaced, also that of version 0.1."""
@@ -32,7 +32,9 @@ def write(
     beside = {"tokenizer": tokenizer, "card": cards.card(config, results, seen, exported, place)}
     if "branches" in exported.encoder:
         record |= {"method": settings.plain(config.method)}
-        whole.save(folder, exported.architecture, jax.device_get(exported.encoder), exported.labels, record, **beside)
+        branch_checkpoint.save(
+            folder, exported.architecture, jax.device_get(exported.encoder), exported.labels, record, **beside
+        )
         return
     params = jax.device_get({"encoder": exported.encoder, **exported.heads})
     pretrained = config.method.name == "pretrain"

@@ -17,10 +17,10 @@ from xlkd.data.batches import PAD, Planned, Shape
 from xlkd.data.draw import names
 from xlkd.data.targets import Targets
 from xlkd.errors import UserError
+from xlkd.runtime import distributed
+from xlkd.runtime import mesh as meshes
+from xlkd.runtime.log import duration
 from xlkd.tasks import Draw
-from xlkd.train import distributed
-from xlkd.train import mesh as meshes
-from xlkd.train.progress import duration
 
 AUDIT = Draw(0, 0)
 CLOSE = 1e-5  # between a kept target and the same computed now
