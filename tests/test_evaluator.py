@@ -129,7 +129,7 @@ def test_a_process_reads_the_rows_of_its_devices_once_each_and_in_order(monkeypa
 EIGHT = """
 import sys; sys.path.insert(0, sys.argv[1])
 import jax.numpy as jnp
-from test_evaluation import Toy, evaluator, expected, features
+from test_evaluator import Toy, evaluator, expected, features
 task = Toy()
 found = evaluator(batch=5).outputs(jnp.float32(2), task, features())
 assert found["sum"].tolist() == expected(features())[0]
