@@ -67,17 +67,21 @@ def _trainer(flags: side_by_side.Flags, stage, vocabulary: int, teacher: str = "
     import jax
     import models
 
-    from xlkd.methods import finetune, gxlt
+    from xlkd.methods import gxlt
     from xlkd.models.encoder import Encoder
     from xlkd.models.heads import SpanHead, init_head
+    from xlkd.models.outputs import span_logits
 
     of = models.architecture("tiny" if flags.quick else "6x384", 0.1, vocabulary)
     method = gxlt.build(stage, Encoder(of))
     if teacher:
         big = models.architecture("tiny" if flags.quick else teacher, 0.0, vocabulary)
         params = {"encoder": models.start(big, 1).encoder, "span": init_head(SpanHead(big), jax.random.key(2))}
-        logits = finetune.span_logits(Encoder(big))
-        asked = {"variables": lambda variables, start: params, "forward": lambda p, b: logits(p, b)._asdict()}
+        logits = span_logits(Encoder(big))
+        asked = {
+            "variables": lambda variables, start: params,
+            "forward": lambda p, b: dict(zip(("start", "end"), logits(p, b), strict=True)),
+        }
         method = dataclasses.replace(method, teacher=dataclasses.replace(method.teacher, evolves=False, **asked))
     return models.Trainer(method, models.start(of), stage), of
 

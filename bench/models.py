@@ -15,6 +15,7 @@ from xlkd import settings
 from xlkd.methods import Method, Start, key_for
 from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Architecture, Encoder
+from xlkd.models.outputs import span_logits
 from xlkd.train import optim, state, step
 
 SHAPES = {  # hidden, layers, heads, feed-forward, vocabulary
@@ -120,9 +121,7 @@ class Trainer:
 
 def forward(of: Architecture, params: Any) -> Callable[[Any], Any]:
     """The encoder and its head of spans, in inference."""
-    from xlkd.methods import finetune
-
-    logits = finetune.span_logits(Encoder(of))
+    logits = span_logits(Encoder(of))
     return functools.partial(jax.jit(lambda params, batch: logits(params, batch)), params)
 
 

@@ -14,7 +14,6 @@ from xlkd.configs.base import base
 
 from xlkd.errors import Stopped
 from xlkd.evaluation.evaluator import Evaluator, joined
-from xlkd.methods import Method
 from xlkd.runtime import mesh
 from xlkd.tasks.text import ragged, take
 
@@ -41,12 +40,9 @@ def outputs(variables, batch):
     return {"sum": variables * x.sum(1), "first": x[:, :2].astype(jnp.int32)}
 
 
-METHOD = Method(init=None, loss=None, outputs=outputs, exports=None)
-
-
 def evaluator(batch=4, buckets=2):
     devices = mesh.build(base().mesh)
-    return Evaluator(METHOD, devices, batch=batch, buckets=buckets)
+    return Evaluator(outputs, devices, batch=batch, buckets=buckets)
 
 
 def features(rows=11):

@@ -12,6 +12,7 @@ from xlkd.errors import UserError
 from xlkd.losses.span import Span
 from xlkd.methods import Start, Variables, finetune
 from xlkd.models import encoder as encoders
+from xlkd.models.outputs import best_spans
 
 TASK = ConfigDict({"name": "qa", "n_best": 4, "max_answer_tokens": 3, "candidates": "all"})
 
@@ -23,7 +24,7 @@ def batch_of(mask, context):
 def answers(start, end, mask, context, **changes):
     found = Span(jnp.array(start, jnp.float32), jnp.array(end, jnp.float32))
     task = ConfigDict({**TASK.to_dict(), **changes})
-    return jax.tree.map(np.asarray, finetune.answers(found, batch_of(mask, context), task))
+    return jax.tree.map(np.asarray, best_spans(*found, batch_of(mask, context), task))
 
 
 def test_of_equal_scores_the_lower_position_comes_first():
@@ -188,7 +189,7 @@ def test_a_task_without_a_head_is_refused():
 
 def test_a_classifier_exports_its_labels_and_gives_a_logit_for_each():
     method, variables = classifier()
-    assert jax.jit(method.outputs)(variables, labelled_batch([1, 1, 1]))["logits"].shape == (3, 3)
+    assert jax.jit(method.outputs["classify"])(variables, labelled_batch([1, 1, 1]))["logits"].shape == (3, 3)
     assert method.exports(variables)[""].labels == ("yes", "no", "perhaps")
 
 

@@ -13,6 +13,7 @@ from xlkd.errors import UserError
 from xlkd.losses import distill, span
 from xlkd.methods import Start, finetune, gxlt
 from xlkd.models import encoder as encoders
+from xlkd.models.outputs import span_logits
 from xlkd.train.state import create
 
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
@@ -84,7 +85,7 @@ def test_the_kl_is_weighed_by_what_the_teacher_knows(coefficient):
     found = loss_of(method, state, {"start": logits[0], "end": logits[1]})
     rows, taught = batch(), span.Span(*logits)
     mask, gold = rows["text"]["mask"], span.Span(rows["start"], rows["end"])
-    student = finetune.span_logits(encoders.Encoder(ARCHITECTURE))(state.variables.params, rows)
+    student = span.Span(*span_logits(encoders.Encoder(ARCHITECTURE))(state.variables.params, rows))
     kl = distill.span_kl(taught, student, mask, temperature=3.0, direction="symmetric")
     factor = jnp.ones(4)
     if coefficient != "none":

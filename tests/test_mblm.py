@@ -78,7 +78,7 @@ def test_at_the_start_all_branches_say_the_same(mix, weights):
     method, variables = student(spread=False, mix=mix, weights=weights)
     found = terms(method, variables, batch(), targets())
     np.testing.assert_allclose(found["zero_shot"].sum, found["kd"].sum, rtol=1e-5)
-    outputs = method.outputs(variables, batch())
+    outputs = method.outputs["classify"](variables, batch())
     for name in ("mixture", "en", "de", "ru"):
         a, b = (jax.nn.log_softmax(outputs[of]) for of in (f"logits_{name}", "logits"))
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -213,7 +213,7 @@ def test_languages_and_branches_may_change_places_together():
 def test_several_languages_on_one_branch():
     method, variables = student(branches="en+de,ru")
     assert branches.count(variables.params["branches"]) == 2
-    found = method.outputs(variables, batch())
+    found = method.outputs["classify"](variables, batch())
     assert sorted(found) == ["logits", "logits_en+de", "logits_mixture", "logits_ru"]
     for row, language in enumerate(batch()["language"]):
         np.testing.assert_array_equal(
@@ -229,7 +229,7 @@ def test_branches_that_fill_a_mesh_axis_change_nothing(weights, head):
     assert branches.count(padded[1].params["branches"]) == 4
     for name in ("kd", "zero_shot", "ce"):
         assert value(*padded, name) == pytest.approx(value(*plain, name), rel=1e-5)
-    a, b = (method.outputs(variables, batch()) for method, variables in (plain, padded))
+    a, b = (method.outputs["classify"](variables, batch()) for method, variables in (plain, padded))
     assert a.keys() == b.keys()
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
     assert branches.count(padded[0].exports(padded[1].params and padded[1])["branches"].encoder["branches"]) == 3
@@ -284,7 +284,7 @@ def test_without_teachers_only_labels_can_be_learned():
 def test_the_route_of_a_row(mix):
     method, variables = student(mix=mix, weights="learned")
     languages = np.array([0, 1, 2, -1, -1, 0])
-    found = method.outputs(variables, change(batch(), language=languages))
+    found = method.outputs["classify"](variables, change(batch(), language=languages))
     for row, language in enumerate(languages):
         name = "mixture" if language < 0 else ("en", "de", "ru")[language]
         np.testing.assert_array_equal(found["logits"][row], found[f"logits_{name}"][row])
@@ -300,7 +300,7 @@ def test_the_route_of_a_row(mix):
 
 def test_one_branch_has_one_route_and_is_an_ordinary_classifier():
     method, variables = student(branches="one", weight_z=0.0)
-    assert list(method.outputs(variables, batch())) == ["logits"]
+    assert list(method.outputs["classify"](variables, batch())) == ["logits"]
     assert list(method.exports(variables)) == [""]
 
 
@@ -357,7 +357,7 @@ def test_transformers_gives_the_logits_of_each_branch(tmp_path, head):
     from xlkd.models import hf
 
     method, variables = student(mix="logits", head=head)
-    text, expected = batch()["text"], method.outputs(variables, batch())
+    text, expected = batch()["text"], method.outputs["classify"](variables, batch())
     inputs = {"input_ids": text["ids"], "attention_mask": text["mask"], "token_type_ids": text["types"]}
     found = {}
     for name, exported in method.exports(variables).items():

@@ -370,13 +370,13 @@ def test_outputs_for_each_kind_of_evaluation():
     variables, _ = begun(method)
     side = view(5, rows=3) | {"inside": np.tile([0, 1, 1, 1, 0], (3, 1)) > 0}
     side["ids"] = side["ids"] % 7
-    links = method.outputs(variables, {"source": side, "target": side})
+    links = method.outputs["alignment"](variables, {"source": side, "target": side})
     assert links["forth"].shape == (3, 128)
     assert links["forth"][:, 1:4].tolist() == links["back"][:, 1:4].tolist()
     assert set(np.unique(links["forth"][:, :5])) <= {1, 2, 3}
-    vectors = method.outputs(variables, {"text": side})
+    vectors = method.outputs["parallel"](variables, {"text": side})
     assert vectors["vectors"].shape == vectors["cls"].shape == (3, 8)
-    tokens = method.outputs(variables, BATCH)
+    tokens = method.outputs["views"](variables, BATCH)
     assert tokens["count"].tolist() == [2] * 8
 
 

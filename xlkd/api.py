@@ -31,9 +31,10 @@ from xlkd.evaluation.evaluator import Evaluator
 from xlkd.export import branch_checkpoint
 from xlkd.inputs.weights import locate_model, read_folder_architecture
 from xlkd.languages import UNKNOWN, normalise
-from xlkd.methods import Method, Variables, finetune, mblm
+from xlkd.methods import Variables, mblm
 from xlkd.models import branches, heads, hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
+from xlkd.models.outputs import OutputFn, class_outputs, span_outputs
 from xlkd.rows import Labelled, Question, key_of
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.devices import prepare_devices
@@ -151,8 +152,8 @@ class Model:
     def branch(self, language: str) -> Model:
         """The ordinary model that trunk, one branch and head are."""
         self._labels_texts()
-        exports = self._labeller.method.exports(Variables(self.params))
         tag = normalise(language)
+        exports = self._labeller.method.exports(Variables(self.params)) if self._labeller.branches else {}
         if tag not in exports:
             known = ", ".join(name for name in exports if name and name != branches.WHOLE)
             raise UserError(f"no branch for {tag!r}", str(self.folder), f"branches: {known or 'none'}")
@@ -213,10 +214,9 @@ class Reader:
             remedy = f"train one: --config=configs/finetune.py --config.encoder.path={model.folder}"
             raise UserError("has no head that marks answers", str(model.folder), remedy)
         self.task = qa.build(settings, model.tokenizer)
-        stage = base()
-        stage.task = settings
         params = {name: model.params[name] for name in ("encoder", "span")}
-        self._forward = Forward(model, params, finetune.build(stage, model.encoder), settings, batch=batch, fixed=fixed)
+        outputs = span_outputs(model.encoder, settings)
+        self._forward = Forward(model, params, outputs, settings, batch=batch, fixed=fixed)
 
     def predictions(self, features: Features) -> Predictions:
         """Answers to the rows that the features were made from."""
@@ -241,17 +241,21 @@ class Labeller:
             )
         languages = tuple(settings.get("languages", ()))
         self.task = Classify(Template(model.tokenizer), settings.max_length, labels=labels, languages=languages)
-        stage = base()
-        stage.task = ConfigDict({"name": "classify", "labels": labels, "languages": languages})
         if "branches" in model.params:
+            stage = base()
+            stage.task = ConfigDict({"name": "classify", "labels": labels, "languages": languages})
             stage.method = ConfigDict(model.record["method"])
             self.method, params = mblm.build(stage, model.encoder), model.params
-            self.branches = mblm.routes(stage)
+            self.branches, of_variables = mblm.routes(stage), self.method.outputs["classify"]
+
+            def outputs(params, batch):
+                return of_variables(Variables(params), batch)
+
         else:
             params = {name: model.params[name] for name in ("encoder", "classifier")}
-            self.method, self.branches = finetune.build(stage, model.encoder), {}
+            self.branches, outputs = {}, class_outputs(model.encoder, len(labels))
         self._where = str(model.folder)
-        self._forward = Forward(model, params, self.method, settings, batch=batch, fixed=fixed)
+        self._forward = Forward(model, params, outputs, settings, batch=batch, fixed=fixed)
 
     def outputs(self, features: Features, route: str = "") -> dict[str, Any]:
         """`logits` of the rows that the features were made from, and of each route; `route` forces one."""
@@ -292,21 +296,21 @@ class Labeller:
 
 
 class Forward:
-    """A method's outputs over rows of any number, by a model's parameters."""
+    """An output function over rows of any number, by a model's parameters."""
 
-    def __init__(self, model: Model, params, method: Method, settings, *, batch: int, fixed: bool) -> None:
+    def __init__(self, model: Model, params, outputs: OutputFn, settings, *, batch: int, fixed: bool) -> None:
         self._longest = model.architecture.max_length
         mesh = meshes.build(base().mesh)
-        self._variables = Variables(jax.device_put(params, meshes.shardings(mesh, params)))
+        self._params = jax.device_put(params, meshes.shardings(mesh, params))
         buckets = _quarters(min(settings.max_length, self._longest)) if fixed else base().data.buckets
-        self._evaluator = Evaluator(method, mesh, batch=batch, buckets=buckets)
+        self._evaluator = Evaluator(outputs, mesh, batch=batch, buckets=buckets)
 
     def outputs(self, task, features: Features) -> dict[str, Any]:
         longest = task.lengths(features)["text"].max()
         if longest > self._longest:
             what = f"windows of {longest} tokens do not fit a model of {self._longest} positions"
             raise UserError(what, "--max_length", f"give {self._longest} or less")
-        return self._evaluator.outputs(self._variables, task, features)
+        return self._evaluator.outputs(self._params, task, features)
 
 
 def _labelled(number: int, text: str, second: str | None, language: str) -> Labelled:

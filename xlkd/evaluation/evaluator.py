@@ -12,7 +12,7 @@ import numpy as np
 
 from xlkd.data import batches
 from xlkd.data.buckets import edges
-from xlkd.methods import Method, Variables
+from xlkd.models.outputs import OutputFn
 from xlkd.runtime import mesh as meshes
 from xlkd.tasks import Draw, Features, Task
 
@@ -25,14 +25,14 @@ class Evaluator:
     `buckets` says how many padded lengths are chosen for each set, or which there are for all sets.
     """
 
-    def __init__(self, method: Method, mesh, *, batch: int, buckets: int | tuple[int, ...]) -> None:
-        self._forward = jax.jit(meshes.traced(mesh, method.outputs), out_shardings=meshes.replicated(mesh))
+    def __init__(self, outputs: OutputFn, mesh, *, batch: int, buckets: int | tuple[int, ...]) -> None:
+        self._forward = jax.jit(meshes.traced(mesh, outputs), out_shardings=meshes.replicated(mesh))
         self._mesh, self._buckets = mesh, buckets
         shards = meshes.row_shards(mesh)
         self._batch = -(-batch // shards) * shards
 
     def outputs(
-        self, variables: Variables, task: Task, features: Features, stop: Callable[[], None] = lambda: None
+        self, variables: Any, task: Task, features: Features, stop: Callable[[], None] = lambda: None
     ) -> dict[str, np.ndarray]:
         """{name: [rows of the features, …]} in the order of the features."""
         lengths = task.lengths(features)

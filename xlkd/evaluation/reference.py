@@ -11,9 +11,8 @@ import numpy as np
 
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.inputs.weights import Weights
-from xlkd.methods import Method
 from xlkd.models.encoder import Encoder
-from xlkd.models.pooling import pool
+from xlkd.models.outputs import text_vectors
 from xlkd.rows import Pair
 from xlkd.tasks import parallel
 
@@ -24,13 +23,8 @@ def english(config, encoder: Encoder, weights: Weights, rows: Sequence[Pair], me
     texts = {row.source if row.source_language == "en" else row.target: row for row in rows}
     alone = [dataclasses.replace(row, source=text, target="") for text, row in texts.items()]
 
-    def outputs(params, batch):
-        text = batch["text"]
-        hidden = encoder.apply({"params": params}, text["ids"], text["mask"], text["types"])[-1]
-        return {"vectors": pool(hidden, text["mask"], config.method.teacher_pooling)}
-
-    method = Method(init=None, loss=None, outputs=outputs, exports=None)
-    evaluator = Evaluator(method, mesh, batch=config.eval.batch, buckets=config.data.buckets)
-    vectors = evaluator.outputs(weights.load(0).encoder, task, task.features(alone))["vectors"]
+    outputs = text_vectors(encoder, config.method.teacher_pooling)
+    evaluator = Evaluator(outputs, mesh, batch=config.eval.batch, buckets=config.data.buckets)
+    vectors = evaluator.outputs({"encoder": weights.load(0).encoder}, task, task.features(alone))["vectors"]
     place = {text: i for i, text in enumerate(texts)}
     return vectors[[place[row.source if row.source_language == "en" else row.target] for row in rows]]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xlkd.data import sources
+from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.evaluation.selection import Rule
 from xlkd.inputs.data import Ready
@@ -39,14 +40,20 @@ class Sets:
     ) -> None:
         self._workdir = workdir
         self._folder, self._ready, self._rule, self._log = folder / "evaluation", ready, rule, log
-        self._evaluator = Evaluator(method, mesh, batch=config.eval.batch, buckets=config.data.buckets)
+        self._evaluators = {}
+        for name, task in {of.task.name: of.task for of in ready.values()}.items():
+            if name not in method.outputs:
+                what = f"the method {config.method.name} has no outputs for the task {task.name!r}"
+                raise UserError(what, f"config.data of stage {config.stage}", "leave that set out")
+            outputs = method.outputs[name]
+            self._evaluators[name] = Evaluator(outputs, mesh, batch=config.eval.batch, buckets=config.data.buckets)
 
     def evaluate(self, step: int, variables: Variables, stop: Callable[[], None]) -> None:
         self._workdir.make_folder(self._folder)
         for name, (task, _, features) in self._ready.items():
             file = self._folder / f"{step}-{name}.json"
             if not distributed.once(f"{file} there", file.exists):
-                outputs = self._evaluator.outputs(variables, task, features, stop)
+                outputs = self._evaluators[task.name].outputs(variables, task, features, stop)
                 distributed.once(f"{file} written", functools.partial(self._write, step, name, outputs))
 
     def _write(self, step: int, name: str, outputs: Any) -> None:

@@ -8,7 +8,7 @@ A method is one file in this folder with `build(stage, encoder) -> Method`, foun
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import jax
 from xlkd.keys import PURPOSES
 from xlkd.losses.terms import Term
 from xlkd.models.encoder import Architecture
+from xlkd.models.outputs import OutputFn
 
 Tree = Any  # a pytree of arrays
 Batch = dict[str, Any]  # {view: {name: [rows, length]}} and arrays per row; `mask` is the row mask
@@ -85,13 +86,22 @@ class Method:
 
     init: Callable[[jax.Array, Start], Variables]
     loss: Callable[[Variables, Batch, Tree, jax.Array, jax.Array], Loss]
-    outputs: Callable[[Variables, Batch], Tree]
+    outputs: Mapping[str, OutputFn]  # by the name of the task that reads them: (variables, batch) -> outputs
     exports: Callable[[Variables], dict[str, Export]]
     coupled: Callable[[Variables, Tree, Batch, Tree, jax.Array], Coupled] | None = None
     teacher: Teacher | None = None
     prepare: Callable[[Batch, Tree], Tree] | None = None  # targets of the whole step, before it is cut into parts
     period: int = 0  # steps after which the learning rate's schedule begins again; 0: never
     flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # forward, of so many real tokens in so many rows
+
+
+def of_params(outputs: Mapping[str, OutputFn]) -> dict[str, OutputFn]:
+    """Returns the output functions of parameters as functions of a method's variables."""
+
+    def of_variables(function: OutputFn) -> OutputFn:
+        return lambda variables, batch: function(variables.params, batch)
+
+    return {task: of_variables(function) for task, function in outputs.items()}
 
 
 def key_for(seed: int, purpose: str, step: jax.Array | int = 0) -> jax.Array:

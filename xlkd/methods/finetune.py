@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
-import jax.numpy as jnp
 
 from xlkd.errors import UserError
 from xlkd.losses import distill, span
 from xlkd.losses.terms import Term, over
-from xlkd.methods import Export, Loss, Method, Start, Variables
+from xlkd.methods import Export, Loss, Method, Start, Variables, of_params
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import ClassifierHead, SpanHead, init_head
+from xlkd.models.outputs import OutputFn, class_logits, class_outputs, span_logits, span_outputs
 
 
 def build(stage, encoder: Encoder) -> Method:
@@ -27,36 +29,19 @@ def spans(stage, encoder: Encoder) -> Method:
     head, logits = SpanHead(encoder.architecture, encoder.dtype), span_logits(encoder)
 
     def loss(variables, batch, targets, key, step) -> Loss:
-        found = logits(variables.params, batch, train=True, key=key)
+        found = span.Span(*logits(variables.params, batch, train=True, key=key))
         gold = span.Span(batch["start"], batch["end"])
         ce = span.cross_entropy(found, gold, batch["text"]["mask"], batch["mask"])
         return Loss({"ce": ce}, {"exact": hits(found, gold, batch)})
 
-    def outputs(variables, batch):
-        return answers(logits(variables.params, batch), batch, stage.task)
-
-    return _with_head("span", head, encoder, (), loss, outputs)
-
-
-def span_logits(encoder: Encoder):
-    """`(params, batch, train, key)` to the logits of a window's positions."""
-    head = SpanHead(encoder.architecture, encoder.dtype)
-
-    def logits(params, batch, train: bool = False, key=None) -> span.Span:
-        return span.Span(*head.apply({"params": params["span"]}, last(encoder, params, batch, train, key)))
-
-    return logits
+    return _with_head("span", head, encoder, (), loss, {"qa": span_outputs(encoder, stage.task)})
 
 
 def classes(stage, encoder: Encoder) -> Method:
     """A logit a label, read from the first position."""
     labels = tuple(stage.task.labels)
     head = ClassifierHead(encoder.architecture, len(labels), encoder.dtype)
-
-    def logits(params, batch, train=False, key=None) -> jax.Array:
-        inner, outer = jax.random.split(key) if train else (None, None)
-        hidden = last(encoder, params, batch, train, inner)
-        return head.apply({"params": params["classifier"]}, hidden, train, outer)
+    logits = class_logits(encoder, len(labels))
 
     def loss(variables, batch, targets, key, step) -> Loss:
         found = logits(variables.params, batch, train=True, key=key)
@@ -65,23 +50,15 @@ def classes(stage, encoder: Encoder) -> Method:
         right = (found.argmax(-1) == batch["labels"]).astype(values.dtype)
         return Loss({"ce": over(values, counted)}, {"accuracy": over(right, counted, 0.0)})
 
-    def outputs(variables, batch):
-        return {"logits": logits(variables.params, batch)}
-
-    return _with_head("classifier", head, encoder, labels, loss, outputs)
+    return _with_head("classifier", head, encoder, labels, loss, {"classify": class_outputs(encoder, len(labels))})
 
 
 HEADS = {"qa": spans, "classify": classes}
 
 
-def last(encoder: Encoder, params, batch, train: bool = False, key=None) -> jax.Array:
-    """The last hidden state of the view `text`."""
-    text = batch["text"]
-    states = encoder.apply({"params": params["encoder"]}, text["ids"], text["mask"], text["types"], train, key=key)
-    return states[-1]
-
-
-def _with_head(name: str, head, encoder: Encoder, labels: tuple[str, ...], loss, outputs) -> Method:
+def _with_head(
+    name: str, head, encoder: Encoder, labels: tuple[str, ...], loss, outputs: Mapping[str, OutputFn]
+) -> Method:
     """An encoder and one head: a head that came with the weights is kept where its labels are the task's."""
     architecture = encoder.architecture
 
@@ -93,7 +70,10 @@ def _with_head(name: str, head, encoder: Encoder, labels: tuple[str, ...], loss,
         params = variables.params
         return {"": Export(architecture, params["encoder"], {name: params[name]}, labels)}
 
-    return Method(init, loss, outputs, exports, flops=lambda tokens, rows: forward_flops(architecture, tokens, rows))
+    def flops(tokens: int, rows: int) -> float:
+        return forward_flops(architecture, tokens, rows)
+
+    return Method(init, loss, of_params(outputs), exports, flops=flops)
 
 
 def hits(found: span.Span, gold: span.Span, batch) -> Term:
@@ -101,33 +81,3 @@ def hits(found: span.Span, gold: span.Span, batch) -> Term:
     log_p = [span.log_probabilities(side, batch["text"]["mask"]).argmax(-1) for side in found]
     right = (log_p[0] == gold.start) & (log_p[1] == gold.end)
     return Term((right * batch["mask"]).sum(), batch["mask"].sum(), 0.0)
-
-
-def answers(found: span.Span, batch, settings) -> dict[str, jax.Array]:
-    """What the decoder reads: the best positions of each side, and the best span of the window's context."""
-    among = batch["context_mask"] if settings.candidates == "context" else batch["text"]["mask"]
-    k = min(settings.n_best, found.start.shape[-1])
-    best = {}
-    for name, logits in zip(("start", "end"), found, strict=True):
-        scores, index = jax.lax.top_k(jnp.where(among, logits, -jnp.inf), k)
-        best |= {f"{name}_scores": _padded(scores, settings.n_best), f"{name}_index": _padded(index, settings.n_best)}
-    return best | _search(found, batch["context_mask"], settings.max_answer_tokens)
-
-
-def _padded(x: jax.Array, k: int) -> jax.Array:
-    """A window shorter than k has fewer positions than k; every output has the same width."""
-    fill = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else 0
-    return jnp.pad(x, ((0, 0), (0, k - x.shape[1])), constant_values=fill)
-
-
-def _search(found: span.Span, context: jax.Array, longest: int) -> dict[str, jax.Array]:
-    length = context.shape[-1]
-    start = jnp.where(context, found.start, -jnp.inf)
-    end = jnp.where(context, found.end, -jnp.inf)
-    reach = min(longest, length)
-    later = jnp.pad(end, ((0, 0), (0, reach - 1)), constant_values=-jnp.inf)
-    joint = jnp.stack([start + later[:, d : d + length] for d in range(reach)], axis=-1)  # [rows, start, length - 1]
-    flat = joint.reshape(len(joint), -1)
-    at = flat.argmax(-1)
-    score = jnp.take_along_axis(flat, at[:, None], axis=-1)[:, 0]
-    return {"best_score": score, "best_start": at // reach, "best_end": at // reach + at % reach}

@@ -15,6 +15,7 @@ from xlkd.losses import distill, span
 from xlkd.losses.terms import over
 from xlkd.methods import Loss, Method, Teacher, finetune
 from xlkd.models.encoder import Encoder
+from xlkd.models.outputs import span_logits
 
 CHOICES = {
     "kl": ("forward", "reverse", "symmetric"),
@@ -28,14 +29,14 @@ CHOICES = {
 def build(stage, encoder: Encoder) -> Method:
     """`L = α_CE · CE + α_KL · factor · KL(teacher ‖ student)`; with α_KL = 0 there is no teacher."""
     check(stage)
-    m, logits = stage.method, finetune.span_logits(encoder)
+    m, logits = stage.method, span_logits(encoder)
     base = finetune.spans(stage, encoder)
 
     def mask_of(batch) -> jax.Array:
         return span.positions(m.mask_positions, batch["text"]["mask"], batch["context_mask"])
 
     def loss(variables, batch, targets, key, step) -> Loss:
-        found, gold, mask = logits(variables.params, batch, True, key), _gold(batch), mask_of(batch)
+        found, gold, mask = span.Span(*logits(variables.params, batch, True, key)), _gold(batch), mask_of(batch)
         ce = span.cross_entropy(found, gold, mask, batch["mask"], weight=m.alpha_ce)
         metrics = {"exact": finetune.hits(found, gold, batch)}
         if not m.alpha_kl:
@@ -56,7 +57,7 @@ def build(stage, encoder: Encoder) -> Method:
         return dataclasses.replace(base, loss=loss)
 
     def forward(params, batch):
-        return logits(params, batch)._asdict()
+        return span.Span(*logits(params, batch))._asdict()
 
     teacher = dataclasses.replace(_generations(stage, base), forward=forward, ragged=("start", "end"), flops=base.flops)
     period = m.generation_epochs * stage.budget.epoch_steps if m.generations == "born_again" else 0

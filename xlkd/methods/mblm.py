@@ -20,7 +20,7 @@ from xlkd.errors import UserError
 from xlkd.languages import normalise
 from xlkd.losses import distill, mixture
 from xlkd.losses.terms import Term, over
-from xlkd.methods import Export, Loss, Method, Start, Variables, key_for
+from xlkd.methods import Export, Loss, Method, Start, Variables, key_for, of_params
 from xlkd.models import branches
 from xlkd.models.encoder import Encoder
 from xlkd.models.heads import ClassifierHead, init_head
@@ -72,7 +72,7 @@ def build(stage, encoder: Encoder) -> Method:
     return Method(
         init,
         loss,
-        lambda variables, batch: student.routes(variables.params, batch),
+        of_params({"classify": student.routes}),
         lambda variables: student.exports(variables.params),
         prepare=prepare,
         flops=lambda tokens, rows: branches.flops(encoder.architecture, student.real, student.top, tokens, rows),

@@ -22,6 +22,7 @@ from xlkd.losses.terms import Term, over, real
 from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Teacher, Tree, Variables
 from xlkd.models.encoder import Architecture, Encoder, forward_flops, normal
 from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
+from xlkd.models.outputs import OutputFn
 from xlkd.models.pooling import POOLINGS, nearest, pool
 
 CHOICES = {
@@ -114,16 +115,17 @@ class Ties:
         view = view["ids"], view["mask"], view["types"]
         return self.student.apply({"params": params["encoder"]}, *view, train, key=key)
 
-    def taught_by(self, params, batch: Batch, keys=(None, None, None)) -> dict[str, jax.Array]:
-        """Word vectors [rows, maps, words, D] and sentence vectors [rows, maps, D] of the English sentence."""
-        view, passes, found = batch["teacher"], {}, {}
+    def taught_by(self, params, batch: Batch, keys: dict[str, jax.Array] | None = None) -> dict[str, jax.Array]:
+        """Returns word vectors [rows, maps, words, D] and sentence vectors [rows, maps, D] of the English sentence.
+
+        Without keys there is no dropout, and one pass serves all levels; with them each level has a pass of its own.
+        """
+        view, found = batch["teacher"], {}
         apply = functools.partial(self.teacher.apply, {"params": params}, view["ids"], view["mask"], view["types"])
-        for name, key in zip(("word", *COUPLED), keys, strict=True):
-            if not self.levels[name]:
-                continue
-            if id(key) not in passes:  # one pass serves all levels where no dropout tells them apart
-                passes[id(key)] = apply(train=key is not None, key=key)
-            hidden = [passes[id(key)][layer] for _, layer in self.levels[name].layers]
+        shared = apply() if keys is None else None
+        for name in filter(self.levels.get, ("word", *COUPLED)):
+            states = shared if keys is None else apply(train=True, key=keys[name])
+            hidden = [states[layer] for _, layer in self.levels[name].layers]
             if name == "word":
                 found[name] = jnp.stack([align.words(h, view["first"]) for h in hidden], 1)
             else:
@@ -134,7 +136,8 @@ class Ties:
         params, levels = variables.params, self.levels
         of_token, of_word, of_sentence, of_structure, *of_teacher = jax.random.split(key, 7)
         if self.in_loss:
-            targets = jax.lax.stop_gradient(self.taught_by(variables.frozen["teacher"], batch, of_teacher))
+            keys = dict(zip(("word", *COUPLED), of_teacher, strict=True))
+            targets = jax.lax.stop_gradient(self.taught_by(variables.frozen["teacher"], batch, keys))
         terms, metrics = {}, {}
         if levels["token"]:
             logits = self.predictions(variables, batch, self.states(params, batch["token"], True, of_token))
@@ -147,15 +150,15 @@ class Ties:
         return Loss(terms, metrics, vectors | {f"teacher_{name}": targets[name] for name in vectors})
 
     def sentence_vectors(self, params, batch: Batch, keys: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """By level, [rows, pairs of layers, D]; levels that share a key share a pass."""
+        """Returns by level [rows, pairs of layers, D]; the levels share a pass, or each has one with its own key."""
+        if not self.of_all_rows:
+            return {}
+        view, found, shared = batch["sentence"], {}, None
         if self.settings.student_passes == "shared":
-            keys = dict.fromkeys(keys, keys["sentence"])
-        passes, found = {}, {}
+            shared = self.states(params, view, True, keys["sentence"])
         for name, level in self.of_all_rows.items():
-            view, key = batch["sentence"], keys[name]
-            if id(key) not in passes:
-                passes[id(key)] = self.states(params, view, True, key)
-            hidden = [passes[id(key)][layer] for layer, _ in level.layers]
+            states = self.states(params, view, True, keys[name]) if shared is None else shared
+            hidden = [states[layer] for layer, _ in level.layers]
             found[name] = jnp.stack([pool(h, view["mask"], self.settings.student_pooling) for h in hidden], 1)
         return found
 
@@ -190,17 +193,20 @@ class Ties:
             terms[name] = averaged(found)
         return terms, metrics, statistics
 
-    def outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        params = variables.params
-        if "positions" in batch:
-            logits = self.predictions(variables, batch, self.states(params, batch["token"]))
-            return {"right": (right(logits, batch) * batch["counted"]).sum(1), "count": batch["counted"].sum(1)}
-        if "target" in batch:
-            return self.links(batch, [self.states(params, batch[side]) for side in ("source", "target")])
-        hidden, mask = self.states(params, batch["text"])[self.settings.retrieval_layer], batch["text"]["mask"]
-        return {"vectors": pool(hidden, mask, "mean"), "cls": pool(hidden, mask, "cls")}
+    @property
+    def outputs(self) -> dict[str, OutputFn]:
+        return {"views": self.token_outputs, "parallel": self.sentence_outputs, "alignment": self.link_outputs}
 
-    def links(self, batch: Batch, hidden) -> dict[str, jax.Array]:
+    def token_outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        logits = self.predictions(variables, batch, self.states(variables.params, batch["token"]))
+        return {"right": (right(logits, batch) * batch["counted"]).sum(1), "count": batch["counted"].sum(1)}
+
+    def sentence_outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        hidden = self.states(variables.params, batch["text"])[self.settings.retrieval_layer]
+        return {name: pool(hidden, batch["text"]["mask"], how) for name, how in (("vectors", "mean"), ("cls", "cls"))}
+
+    def link_outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        hidden = [self.states(variables.params, batch[side]) for side in ("source", "target")]
         layer = self.settings.alignment_layer or -(-2 * self.architecture.layers // 3)
         found = nearest(*(of[layer] for of in hidden), *(batch[side]["inside"] for side in ("source", "target")))
         missing = self.task.max_length - found[0].shape[1]

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from xlkd.losses.terms import Term
-from xlkd.methods import Export, Loss, Method, Start, Variables
-from xlkd.methods.finetune import last
+from xlkd.methods import Export, Loss, Method, Start, Variables, of_params
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import MaskedLMHead, init_head
+from xlkd.models.outputs import last_hidden, text_vectors
 
 
 def build(stage, encoder: Encoder) -> Method:
@@ -24,7 +24,7 @@ def build(stage, encoder: Encoder) -> Method:
         return Variables({"encoder": start.encoder, "masked_lm": fresh})
 
     def predictions(params, batch, train=False, key=None):
-        states = last(encoder, params, batch, train, key)
+        states = last_hidden(encoder, params, batch, train, key)
         found = jnp.take_along_axis(states, batch["positions"][..., None], axis=1)
         logits = head.apply({"params": params["masked_lm"]}, found, params["encoder"]["embeddings"]["words"])
         return jax.nn.log_softmax(logits)
@@ -39,13 +39,8 @@ def build(stage, encoder: Encoder) -> Method:
         term = Term((nll * batch["weights"]).sum(), count, 1.0)
         return Loss({"masked_lm": term}, {"accuracy": Term(right(log_p, batch).sum(), count, 0.0)})
 
-    def outputs(variables, batch):
-        if "positions" in batch:
-            log_p = predictions(variables.params, batch)
-            return {"right": right(log_p, batch).sum(1), "count": batch["weights"].sum(1)}
-        mask = batch["text"]["mask"][..., None]
-        states = last(encoder, variables.params, batch)
-        return {"vectors": (states * mask).sum(1) / mask.sum(1)}
+    def predicted(params, batch):
+        return {"right": right(predictions(params, batch), batch).sum(1), "count": batch["weights"].sum(1)}
 
     def exports(variables) -> dict[str, Export]:
         params = variables.params
@@ -56,4 +51,5 @@ def build(stage, encoder: Encoder) -> Method:
         D, V = architecture.hidden_size, architecture.vocab_size
         return forward_flops(architecture, tokens, rows) + scored * (2.0 * D**2 + 2.0 * D * V)
 
+    outputs = of_params({"masked": predicted, "parallel": text_vectors(encoder, "mean")})
     return Method(init, loss, outputs, exports, flops=flops)

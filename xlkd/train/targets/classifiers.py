@@ -24,10 +24,10 @@ from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.inputs.weights import locate_model, read_folder_architecture, reject_branch_folder
 from xlkd.languages import normalise
-from xlkd.methods import Variables, finetune
 from xlkd.metrics.labels import confusion
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
+from xlkd.models.outputs import class_outputs
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
 from xlkd.tasks import Features
@@ -165,20 +165,19 @@ def _labels(config, tag: str, found: hf.Checkpoint, where: str) -> tuple[str, ..
 
 def _computer(teacher: Classifier, config, log: Log):
     """A function that gives the logits of rows, each as if it were read alone."""
-    stage = ConfigDict({"task": {"name": "classify", "labels": teacher.labels}})
-    method = finetune.build(stage, Encoder(teacher.architecture, scan=scan_by_device()))
+    outputs = class_outputs(Encoder(teacher.architecture, scan=scan_by_device()), len(teacher.labels))
     mesh, length = meshes.build(config.mesh), teacher.task.max_length
     edges = (*(edge for edge in EDGES if edge < length), length)
-    evaluator = Evaluator(method, mesh, batch=config.eval.batch, buckets=edges)
+    evaluator = Evaluator(outputs, mesh, batch=config.eval.batch, buckets=edges)
 
     def compute(rows: Sequence[Any]) -> np.ndarray:
         params = {name: teacher.params[name] for name in ("encoder", "classifier")}
-        variables = Variables(jax.device_put(params, meshes.shardings(mesh, params)))
+        params = jax.device_put(params, meshes.shardings(mesh, params))
         features = teacher.task.features(rows)
         cut = float((features["lost"] > 0).mean())
         if len(rows) > AUDIT:
             log(f"asking teacher {teacher.name} for {len(rows)} rows; {cut:.1%} are cut at {length} of its tokens")
-        return evaluator.outputs(variables, teacher.task, features)["logits"].astype(np.float32)
+        return evaluator.outputs(params, teacher.task, features)["logits"].astype(np.float32)
 
     return compute
 
