@@ -112,7 +112,7 @@ def kept(flags: side_by_side.Flags, stage, read, count: int, teacher: str = "6x3
     import numpy as np
     import real_batches
 
-    from xlkd.data.targets import Targets
+    from xlkd.data.targets import TargetStore
 
     stage = stage.copy_and_resolve_references()
     stage.method.generations = "fixed"
@@ -121,12 +121,12 @@ def kept(flags: side_by_side.Flags, stage, read, count: int, teacher: str = "6x3
     batches = models.place([read.batch(step) for step in steps])
     folder = tempfile.TemporaryDirectory(prefix="xlkd-bench-")
 
-    def answers(store: Targets, step):
+    def answers(store: TargetStore, step):
         return models.place(store.take(read.keys(step), step.shape.lengths[0][1]))
 
     def ours() -> None:
         os.environ["XLKD_CACHE"] = tempfile.mkdtemp(dir=folder.name)  # empty each time
-        store = Targets("targets-bench", ("start", "end"))
+        store = TargetStore("targets-bench", ("start", "end"))
         found = [jax.device_get(trainer.ask(batch)) for batch in batches]
         for step, values in zip(steps, found, strict=True):
             store.add(read.keys(step), {n: np.asarray(v) for n, v in values.items()}, read.lengths[step.index])

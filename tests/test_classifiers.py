@@ -207,7 +207,6 @@ def test_answers_are_kept_by_content(tmp_path, monkeypatch):
     folder, of = str(save(tmp_path / "en")), rows(languages=("en",))
     first = ask({"en": folder}, of)["teacher"]
     order = np.random.default_rng(1).permutation(len(of))
-    monkeypatch.setattr(classifiers, "AUDIT", 3)
 
     def entries():
         return len(cache.named("teacher"))
@@ -218,8 +217,12 @@ def test_answers_are_kept_by_content(tmp_path, monkeypatch):
     np.testing.assert_array_equal(shuffled, first[order])
     assert any("12 rows from the cache" in line for line in log.lines)
     assert entries() == 1
-    ask({"en": folder}, of, teacher_length=10)
     ask({"en": folder}, of[1:])
+    assert entries() == 1, "fewer rows are found too"
+    more = ask({"en": folder}, rows(15, languages=("en",)))["teacher"]
+    np.testing.assert_array_equal(more[:12], first)
+    assert entries() == 2, "of more rows only the new ones are asked for"
+    ask({"en": folder}, of, teacher_length=10)
     ask({"en": str(save(tmp_path / "other", seed=5))}, of)
     assert entries() == 4
 
@@ -231,10 +234,10 @@ def test_a_cache_that_lies_stops_the_run(tmp_path, monkeypatch):
 
     def wrong(name):
         found = held(name)
-        return found and {"logits": np.asarray(found["logits"])[::-1]}
+        return found and found | {"logits": np.asarray(found["logits"])[::-1]}
 
     monkeypatch.setattr(cache, "held", wrong)
-    with pytest.raises(UserError, match="is not what it says now"):
+    with pytest.raises(UserError, match="is not the teacher's"):
         ask({"en": folder})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xlkd.data import cache
-from xlkd.data.targets import Targets
+from xlkd.data.targets import TargetStore
 
 KEYS = np.array([7, 2**64 - 1, 3, 5], np.uint64)
 LENGTHS = np.array([3, 1, 4, 2])
@@ -25,7 +25,7 @@ def values(keys=KEYS, length=4):
 
 
 def kept(name="a", rows=slice(None)):
-    store = Targets(name, RAGGED)
+    store = TargetStore(name, RAGGED)
     store.add(KEYS[rows], values(KEYS[rows]), LENGTHS[rows])
     return store
 
@@ -44,13 +44,13 @@ def assert_rows(store, order, length):
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 0, 2, 1, 1], [2]])
 def test_rows_come_back_by_key_and_padded_anew(order, length):
     assert_rows(kept(), order, length)
-    assert_rows(Targets("a", RAGGED), order, length)  # as another run finds them
+    assert_rows(TargetStore("a", RAGGED), order, length)  # as another run finds them
 
 
 def test_shards_add_up():
     store = kept(rows=slice(2))
     store.add(KEYS[2:], values(KEYS[2:]), LENGTHS[2:])
-    for one in (store, Targets("a", RAGGED)):
+    for one in (store, TargetStore("a", RAGGED)):
         assert len(one) == 4
         assert_rows(one, [2, 0, 3, 1], 5)
 
@@ -65,7 +65,7 @@ def test_a_process_may_ask_for_no_row():
 
 
 def test_without_ragged_arrays_the_length_says_nothing():
-    store = Targets("plain")
+    store = TargetStore("plain")
     store.add(KEYS, {"logits": values()["hidden"]}, LENGTHS)
     np.testing.assert_array_equal(store.take(KEYS[[2]], 99)["logits"], values()["hidden"][[2]])
 
@@ -74,7 +74,7 @@ def test_what_is_missing_is_named_once():
     store = kept(rows=slice(2))
     assert store.missing(np.array([3, 7, 3, 8], np.uint64)).tolist() == [True, False, False, True]
     assert store.take(KEYS[[0, 2]], 4) is None
-    assert not len(Targets("another", RAGGED))
+    assert not len(TargetStore("another", RAGGED))
 
 
 def test_what_was_damaged_is_missing_again():
@@ -82,7 +82,7 @@ def test_what_was_damaged_is_missing_again():
     kept(rows=slice(2, 4))
     damaged = cache.folder() / cache.named("a")[0] / "start.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    store = Targets("a", RAGGED)
+    store = TargetStore("a", RAGGED)
     there = ~store.missing(KEYS)
     assert there.tolist() in ([True, True, False, False], [False, False, True, True])
     assert_rows(store, np.flatnonzero(there), 4)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a teacher said of each example, on disk: looked up by the example's key, added by any number of processes."""
+"""Teacher targets on disk: looked up by an example's key, added by any number of processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xlkd.data import cache
 Values = dict[str, np.ndarray]  # [rows, …], the ragged ones padded on axis 1
 
 
-class Targets:
+class TargetStore:
     """Rows under one name, in shards: entries of the cache, each with its keys; ragged arrays are kept unpadded.
 
     `name` says all that the values depend on but the example, the padded shape they were computed at included.
@@ -62,7 +62,7 @@ class Targets:
         return [key for s in self._shards for key in random.permutation(s["keys"])[:of_each].tolist()]
 
     def _rows(self, name: str, places: list[tuple[int, int]], length: int) -> np.ndarray:
-        """Of no place at all too: a process may hold nothing but padding of a short batch."""
+        """Gathers rows. `places` may be empty: a process can hold only padding."""
         ragged, like = name in self._ragged, self._shards[0][name]
         found = np.zeros((len(places), *[length] * ragged, *like.shape[1:]), like.dtype)
         for i, (number, row) in enumerate(places):

@@ -26,7 +26,7 @@ from xlkd.tasks import Draw, Features, Task
 from xlkd.train import optim, step
 from xlkd.train import state as states
 from xlkd.train.checkpoint import Checkpoints, abstract
-from xlkd.train.targets.teacher import Teaching
+from xlkd.train.targets import Targets, choose_targets
 
 
 @dataclasses.dataclass
@@ -51,7 +51,7 @@ class Job:
     log: Log
     mesh: Any
     peak_flops: float
-    targets: Callable[[Planned], Any] | None = None  # of teachers that were asked before the first step
+    computed: Targets | None = None  # of classifiers that were asked before
     teacher_cache: str = "auto"  # or off
     teacher_dtype: str = "float32"  # of its computation
 
@@ -73,12 +73,12 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     """The state after the last step, and the seconds that this process trained; what was due is on disk."""
     clock, waited = Clock(job.log.event), []
     clock.to("begin")
-    state, shardings, advance, teaching = _begin(job)
+    state, shardings, advance, source = _begin(job)
     first = int(state.step)
-    compiled = _compile(job, state, shardings, teaching, clock) if first < job.steps else {}
-    if teaching and compiled:
+    compiled = _compile(job, state, shardings, source, clock) if first < job.steps else {}
+    if compiled:
         clock.to("teacher")
-        teaching.keep()
+        source.prepare()
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
     saved = set(job.checkpoints.steps())
     clock.to("train", step=first)
@@ -111,13 +111,13 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     try:
         boundary(first)
         for at, (batch, targets, shape, examples, tokens) in zip(
-            range(first, job.steps), timed(_batches(job, first, teaching), waited), strict=True
+            range(first, job.steps), timed(_batches(job, first, source), waited), strict=True
         ):
             state = advance(at, state)
             with jax.transfer_guard("disallow"):
                 asked = targets is None
                 if asked:
-                    targets = teaching.ask(shape, batch, state)
+                    targets = source.ask(shape, batch, state)
                 new, report = compiled[shape](state._replace(teacher=()), batch, targets)
                 state = new._replace(teacher=state.teacher)
             pending.append(report)
@@ -146,7 +146,7 @@ def features_of(job: Job, at: int) -> Features:
 
 
 def _begin(job: Job):
-    """The state of the last checkpoint, or the one before step 0, on its devices; and who teaches how."""
+    """The state of the last checkpoint, or the one before step 0, on its devices; and where targets come from."""
     optimizer, teacher = optim.optimizer(job.optim), job.method.teacher
     start = job.start()
     given = (start.encoder, start.heads, start.other)
@@ -169,10 +169,10 @@ def _begin(job: Job):
         return jax.jit(function, out_shardings=there), there
 
     create, shardings = placed(create)
-    teaching = Teaching(job, () if teacher.evolves else placed(teach)[0](*given)) if teacher else None
+    fixed = placed(teach)[0](*given) if teacher and not teacher.evolves else ()
     advance = _advance(job, begun, given, shardings) if teacher and teacher.evolves else lambda at, state: state
     state = job.checkpoints.last(abstract(jax.eval_shape(create, *given), shardings), job.log)
-    return create(*given) if state is None else state, shardings, advance, teaching
+    return create(*given) if state is None else state, shardings, advance, choose_targets(job, fixed)
 
 
 def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callable:
@@ -190,7 +190,7 @@ def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callabl
     return advance
 
 
-def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock) -> dict[Shape, Callable]:
+def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[Shape, Callable]:
     """One step function a bucket shape, ahead of time, with its memory."""
     former = clock.to("compile")
     parts = job.layout.micro_batches
@@ -206,12 +206,7 @@ def _compile(job: Job, state, shardings, teaching: Teaching | None, clock: Clock
             Draw(0, 0),
         )
         batch = meshes.place_batch(job.mesh, example, shape.rows)
-        targets = ()
-        if teaching:
-            targets = teaching.compile(shape, batch, state)
-        elif job.targets:
-            nobody = Planned(np.full(shape.rows, -1), shape)
-            targets = meshes.place_batch(job.mesh, job.targets(nobody), shape.rows)
+        targets = source.example(shape, batch, state)
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
         job.log(f"compiled {shape}: {memory(compiled[shape]) / 2**20:.0f} MiB a device")
         release_memory()
@@ -241,7 +236,7 @@ def memory(compiled) -> int:
     return held + found.temp_size_in_bytes
 
 
-def _batches(job: Job, first: int, teaching: Teaching | None) -> Iterator[tuple[Any, Any, Shape, int, int]]:
+def _batches(job: Job, first: int, source: Targets) -> Iterator[tuple[Any, Any, Shape, int, int]]:
     """Yield placed batches from step `first` on, made by threads ahead of the loop, with those targets that are known.
 
     Beside them stand the shape, the number of examples and that of their tokens.
@@ -255,9 +250,8 @@ def _batches(job: Job, first: int, teaching: Teaching | None) -> Iterator[tuple[
         mine = meshes.own_rows(job.mesh, planned.index)
         arrays = job.task.arrays(features, mine, dict(planned.shape.lengths), Draw(job.seed, at))
         lengths = next(iter(job.task.lengths(features).values())) if dearest is None else dearest
-        known = teaching.kept(planned) if teaching else job.targets(planned) if job.targets else ()
         tokens = int(lengths[planned.index[planned.index >= 0]].sum())
-        return arrays, known, planned.shape, planned.examples, tokens
+        return arrays, source.for_batch(planned), planned.shape, planned.examples, tokens
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     for arrays, known, shape, *counts in grain.MapDataset.range(first, job.steps).map(build).to_iter_dataset(ahead):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from xlkd.data.batches import Plan
 from xlkd.data.blocks import Blocks
@@ -35,6 +34,7 @@ from xlkd.runtime.workdir import WorkDirectory
 from xlkd.train import loop
 from xlkd.train.checkpoint import Checkpoints, abstract
 from xlkd.train.state import State
+from xlkd.train.targets import Targets
 
 
 class Prepared(NamedTuple):
@@ -97,7 +97,7 @@ def train(
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
-        targets=targets_of(config, stage.data, earlier, devices, log),
+        computed=compute_targets(config, stage.data, earlier, devices, log),
         teacher_cache=config.teacher.cache,
         teacher_dtype=config.encoder.dtype,
     )
@@ -218,22 +218,14 @@ def begun(config, earlier: dict[str, pathlib.Path], weights: Weights) -> dict[st
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
 
 
-def targets_of(config, data: Material, earlier: dict[str, pathlib.Path], devices, log: Log):
-    """Targets by feature row from classifiers that were asked once, where the config names any."""
+def compute_targets(config, data: Material, earlier: dict[str, pathlib.Path], devices, log: Log) -> Targets | None:
+    """Asks the classifiers that the config names, where it does, for all training rows."""
     if not config.teachers:
         return None
     from xlkd.train.targets import classifiers
 
-    held = classifiers.targets(config, data.rows, data.features, data.task, earlier, log)
-
-    def of(planned):
-        index = mesh.own_rows(devices, planned.index)
-        found = {name: value[np.maximum(index, 0)] for name, value in held.items()}
-        for value in found.values():
-            value[index < 0] = 0
-        return found
-
-    return of
+    values = classifiers.targets(config, data.rows, data.features, data.task, earlier, log)
+    return classifiers.ComputedTargets(values, devices)
 
 
 def warn(met: dict[str, Any], log: Log) -> None:

@@ -13,13 +13,15 @@ import itertools
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from xlkd.data import cache
+from xlkd.data.batches import PAD, Planned, Shape
+from xlkd.data.targets import TargetStore
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.inputs.weights import locate_model, read_folder_architecture, reject_branch_folder
@@ -33,9 +35,9 @@ from xlkd.runtime.log import Log
 from xlkd.tasks import Features
 from xlkd.tasks.classify import NONE, Classify, permutation
 from xlkd.tasks.text import Template
+from xlkd.train.targets.audit import SAMPLE, check_targets
 
 EDGES = (32, 64, 96, 128, 192, 256, 384, 512)  # padded lengths: fixed, so that a row is computed alike in any company
-AUDIT, CLOSE = 8, 1e-5  # rows computed again where the cache had them; how far they may be off
 CHECKED, MARGIN = 200, 0.2  # rows that show which order the labels have, and by how much another one must be better
 
 
@@ -50,6 +52,30 @@ class Classifier:
     task: Classify
     labels: tuple[str, ...]  # its own order
     order: np.ndarray
+
+
+class ComputedTargets:
+    """Targets of all feature rows, known before the first step; padding has 0."""
+
+    def __init__(self, values: dict[str, np.ndarray], mesh) -> None:
+        self._values, self._mesh = values, mesh
+
+    def example(self, shape: Shape, batch: Any, state: Any) -> Any:
+        padding = Planned(np.full(shape.rows, PAD), shape)
+        return meshes.place_batch(self._mesh, self.for_batch(padding), shape.rows)
+
+    def prepare(self) -> None:
+        pass
+
+    def for_batch(self, planned: Planned) -> dict[str, np.ndarray]:
+        index = meshes.own_rows(self._mesh, planned.index)
+        batch = {name: value[np.maximum(index, 0)] for name, value in self._values.items()}
+        for value in batch.values():
+            value[index < 0] = 0
+        return batch
+
+    def ask(self, shape: Shape, batch: Any, state: Any) -> Any:
+        raise AssertionError("all targets are known")
 
 
 def targets(
@@ -98,22 +124,19 @@ def load(config, tag: str, name: str, labels: Sequence[str], earlier: Mapping[st
 
 
 def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, config, log: Log) -> np.ndarray:
-    """Its logits [rows, its labels] in its own order: from the cache, where a sample of them is computed again."""
-    sort = np.argsort(keys, kind="stable")  # the entry is the same however the rows are shuffled
-    placed = np.empty(len(keys), np.int64)
-    placed[sort] = np.arange(len(keys))
-    ordered = [rows[i] for i in sort]
+    """Returns its logits [rows, its labels] in its own order: those that the cache lacks are computed."""
     compute = _computer(teacher, config, log)
     if jax.process_count() > 1:  # all compute together; what one finds in its cache another may not
-        return compute(ordered)[placed]
-    name = _entry(teacher, keys[sort], config)
-    held = cache.held(name)
-    if held is None:
-        held = cache.arrays(name, lambda: {"logits": compute(ordered)})
-    else:
-        _audit(teacher, held["logits"], ordered, compute, config.seed)
-        log(f"teacher {teacher.name}: {len(rows)} rows from the cache")
-    return np.asarray(held["logits"])[placed]
+        return compute(rows)
+    store = TargetStore(_cache_name(teacher, config))
+    _audit(store, rows, keys, compute, config.seed)
+    missing = np.flatnonzero(store.missing(keys))
+    if len(missing):
+        logits = compute([rows[i] for i in missing])
+        store.add(keys[missing], {"logits": logits}, np.zeros(len(missing), np.int64))
+    if len(missing) < len(rows):
+        log(f"teacher {teacher.name}: {len(rows) - len(missing)} rows from the cache")
+    return store.take(keys, 0)["logits"]
 
 
 def check_order(counts: np.ndarray, teacher: Classifier, labels: Sequence[str], where: str) -> None:
@@ -163,39 +186,43 @@ def _labels(config, tag: str, found: hf.Checkpoint, where: str) -> tuple[str, ..
     return labels
 
 
-def _computer(teacher: Classifier, config, log: Log):
-    """A function that gives the logits of rows, each as if it were read alone."""
+class Compute(Protocol):
+    """Computes the logits of rows, each as if it were read alone."""
+
+    def __call__(self, rows: Sequence[Any], *, quietly: bool = False) -> np.ndarray: ...
+
+
+def _computer(teacher: Classifier, config, log: Log) -> Compute:
     outputs = class_outputs(Encoder(teacher.architecture, scan=scan_by_device()), len(teacher.labels))
     mesh, length = meshes.build(config.mesh), teacher.task.max_length
     edges = (*(edge for edge in EDGES if edge < length), length)
     evaluator = Evaluator(outputs, mesh, batch=config.eval.batch, buckets=edges)
 
-    def compute(rows: Sequence[Any]) -> np.ndarray:
+    def compute(rows: Sequence[Any], *, quietly: bool = False) -> np.ndarray:
         params = {name: teacher.params[name] for name in ("encoder", "classifier")}
         params = jax.device_put(params, meshes.shardings(mesh, params))
         features = teacher.task.features(rows)
         cut = float((features["lost"] > 0).mean())
-        if len(rows) > AUDIT:
+        if not quietly:
             log(f"asking teacher {teacher.name} for {len(rows)} rows; {cut:.1%} are cut at {length} of its tokens")
         return evaluator.outputs(params, teacher.task, features)["logits"].astype(np.float32)
 
     return compute
 
 
-def _audit(teacher: Classifier, held: np.ndarray, rows: Sequence[Any], compute, seed: int) -> None:
-    some = np.random.default_rng(seed).choice(len(rows), min(AUDIT, len(rows)), replace=False)
-    fresh = compute([rows[i] for i in some])
-    off = np.abs(held[some] - fresh).max()
-    if not off <= CLOSE * max(1.0, float(np.abs(fresh).max())):
-        what = f"what the cache holds of this teacher is not what it says now (off by {off:.2g})"
-        raise UserError(what, teacher.name, "empty the cache: python -m xlkd.caches --delete_all")
+def _audit(store: TargetStore, rows: Sequence[Any], keys: np.ndarray, compute: Compute, seed: int) -> None:
+    """Computes a sample of the rows that the cache holds again."""
+    sample = set(store.sample(np.random.default_rng(seed), of_each=SAMPLE))
+    places = [place for place, key in enumerate(keys.tolist()) if key in sample]
+    if places:
+        fresh = {"logits": compute([rows[place] for place in places], quietly=True)}
+        check_targets(keys[places], store.take(keys[places], 0), fresh, (), np.zeros(len(places), np.int64))
 
 
-def _entry(teacher: Classifier, keys: np.ndarray, config) -> str:
-    """Named by all that a logit depends on."""
-    rows = hashlib.sha256(np.ascontiguousarray(keys).tobytes()).hexdigest()
+def _cache_name(teacher: Classifier, config) -> str:
+    """Names all that a logit depends on but its row."""
     reads = f"{teacher.task.max_length} {EDGES} {config.eval.batch} {dict(config.mesh)} {jax.device_count()}"
-    return cache.name_of("teacher", [_digest(teacher.folder), teacher.task.identity(), reads, jax.__version__, rows])
+    return cache.name_of("teacher", [_digest(teacher.folder), teacher.task.identity(), reads, jax.__version__])
 
 
 def _digest(folder: pathlib.Path) -> str:

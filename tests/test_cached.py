@@ -13,8 +13,7 @@ from xlkd.data.batches import PAD, Plan
 from xlkd.errors import UserError
 from xlkd.methods import Teacher
 from xlkd.runtime import mesh as meshes
-from xlkd.train.targets import teacher as teachers
-from xlkd.train.targets.teacher import Teaching
+from xlkd.train.targets import cached, choose_targets
 
 LENGTHS = np.array([3, 30, 12, 16, 7, 20, 9, 31, 25], np.int32)
 
@@ -66,18 +65,19 @@ def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", ev
         shapes=tuple(shape.with_rows(rows) for shape in plan.shapes),
         task=Task(task),
         features={"keys": np.arange(100, 100 + len(LENGTHS), dtype=np.uint64)},
+        computed=None,
         teacher_cache=kept,
         teacher_dtype=dtype,
         log=Log(),
         seed=0,
     )
     weights = {"w": jnp.float32(weight)}
-    found = Teaching(job, () if evolves else weights)
+    found = choose_targets(job, () if evolves else weights)
     state = types.SimpleNamespace(teacher=weights)
     for shape in job.shapes:
-        found.compile(shape, batch_of(job, shape, np.full(rows, PAD)), state)
+        found.example(shape, batch_of(job, shape, np.full(rows, PAD)), state)
     job.task.asked.clear()
-    found.keep()
+    found.prepare()
     return found, job, state
 
 
@@ -96,7 +96,10 @@ def test_what_is_kept_is_what_the_teacher_says():
     assert counts(job) == (0, 9)
     for step in range(job.plan.steps_per_epoch):
         planned = job.plan.at(step)
-        kept, said = found.kept(planned), found.ask(planned.shape, batch_of(job, planned.shape, planned.index), state)
+        kept, said = (
+            found.for_batch(planned),
+            found.ask(planned.shape, batch_of(job, planned.shape, planned.index), state),
+        )
         there = planned.index != PAD
         inside = np.arange(planned.shape.lengths[0][1]) < np.where(there, LENGTHS[planned.index], 0)[:, None]
         assert {name: value.shape for name, value in kept.items()} == {n: v.shape for n, v in said.items()}
@@ -111,7 +114,7 @@ def test_rows_that_are_only_there_for_the_devices_change_no_target():
     four, _, _ = teaching()
     for step in range(job.plan.steps_per_epoch):
         planned = job.plan.at(step)
-        kept, plain = found.kept(planned.pad_rows(6)), four.kept(planned)
+        kept, plain = found.for_batch(planned.pad_rows(6)), four.for_batch(planned)
         for name, value in plain.items():
             np.testing.assert_array_equal(kept[name][:4], value)
             assert not kept[name][4:].any()
@@ -120,12 +123,12 @@ def test_rows_that_are_only_there_for_the_devices_change_no_target():
 def test_a_row_in_another_shape_is_not_kept():
     found, job, _ = teaching()
     short, long = job.plan.shapes
-    assert found.kept(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=long)) is None
-    assert found.kept(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=short)) is not None
+    assert found.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=long)) is None
+    assert found.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=short)) is not None
 
 
 def test_each_target_is_made_once_and_in_shards(monkeypatch):
-    monkeypatch.setattr(teachers, "SHARD", 4)
+    monkeypatch.setattr(cached, "SHARD", 4)
     _, job, _ = teaching()
     timed = [np.flatnonzero(LENGTHS <= 16)[0], np.flatnonzero(LENGTHS > 16)[0]]
     assert sorted(job.task.asked) == sorted([*timed, *range(9)]), (
@@ -135,7 +138,7 @@ def test_each_target_is_made_once_and_in_shards(monkeypatch):
     found, job, _ = teaching()
     assert counts(job) == (9, 0)
     assert sorted(job.task.asked) == list(range(9)), "a sample of each shard is asked again: here all of it"
-    assert found.kept(job.plan.at(0))["start"].any()
+    assert found.for_batch(job.plan.at(0))["start"].any()
 
 
 @pytest.mark.parametrize("other", [{"weight": 3.0}, {"task": "longer"}, {"dtype": "bfloat16"}])
@@ -156,7 +159,7 @@ def test_where_nothing_is_kept_the_log_says_why(options, why):
     found, job, state = teaching(**options)
     assert [line for line in job.log if why in line]
     planned = job.plan.at(0)
-    assert found.kept(planned) is None
+    assert found.for_batch(planned) is None
     said = found.ask(planned.shape, batch_of(job, planned.shape, planned.index), state)
     assert said["start"].max() > 2
     assert not list(cache.folder().glob("*"))

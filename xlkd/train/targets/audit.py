@@ -1,0 +1,31 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The audit of cached targets: a sample is computed again, for a cache that lies would be worse than none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xlkd.data import cache
+from xlkd.data.draw import names
+from xlkd.data.targets import Values
+from xlkd.errors import UserError
+
+SAMPLE = 8  # rows of every shard
+CLOSE = 1e-5  # between a cached target and the same computed now, as a share of the largest value
+
+
+def check_targets(keys: np.ndarray, cached: Values, fresh: Values, ragged: Sequence[str], lengths: np.ndarray) -> None:
+    """Stops where a cached row differs from the teacher's answer of now; ragged arrays count up to their lengths."""
+    for name, value in cached.items():
+        inside = np.ones(value.shape, bool)
+        if name in ragged:
+            inside = np.arange(value.shape[1]) < lengths[:, None]
+            inside = inside.reshape(*inside.shape, *[1] * (value.ndim - 2))
+        off = np.abs(np.where(inside, value - fresh[name], 0)).reshape(len(value), -1)
+        if not (off.max(1) <= CLOSE * max(1.0, float(np.abs(value).max()))).all():
+            example = names(keys)[int(off.max(1).argmax())]
+            what = f"the cached target of example {example} is not the teacher's (off by {off.max():.2g})"
+            raise UserError(what, str(cache.folder()), "empty the cache: python -m xlkd.caches --delete_all")
