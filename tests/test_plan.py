@@ -87,7 +87,7 @@ def test_a_plan_says_what_the_run_finds(planned, flags, tmp_path, monkeypatch):
         weights.unlink()
     english = planned[0]["stages"][0]
     assert max(found) == english["memory"]["program"]
-    results = json.loads((tmp_path / "run" / "stages" / "01-english" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "stages" / "01-english" / "stage.json").read_text())
     assert results["steps"] == english["steps"]
     assert results["parameters"] == sum(english["parameters"].values())
 

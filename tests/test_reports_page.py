@@ -51,8 +51,8 @@ def hostile_run(folder: pathlib.Path) -> pathlib.Path:
     rows = [row | {"id": HOSTILE, "prediction": HOSTILE} for row in questions(0.5, languages=("en", "ar"))]
     met = {"flagged": 1, "rows": 9, "kinds": {HOSTILE: 1}, "examples": [{"kind": "x", "id": "1", "text": HOSTILE}]}
     here = stage(folder, 1, "one", {"eval": rows}, contamination={"eval": met}, start=HOSTILE)
-    extras = {"kind": "table", "title": HOSTILE, "columns": [HOSTILE], "rows": [[HOSTILE]]}
-    write_lines(here / "report" / "table.json", [extras])
+    picture = {"kind": "picture", "title": HOSTILE, "points": [{"x": 0, "y": 0, "language": HOSTILE, "id": HOSTILE}]}
+    write_lines(here / "report" / "picture.json", [picture])
     texts = question_texts(rows, {language: HOSTILE + text for language, text in CONTEXTS.items()})
     write_lines(folder / "texts" / "eval.jsonl", [text | {"question": HOSTILE} for text in texts])
     return folder
@@ -123,9 +123,9 @@ def test_a_page_has_at_most_five_megabytes_whatever_the_data(tmp_path):
 
 def test_a_section_that_is_too_large_gives_way_and_says_so(tmp_path):
     folder = pair_run(tmp_path)
-    rows = [[f"row {i}", "x" * 60_000] for i in range(100)]
-    table = {"kind": "table", "title": "Long", "columns": ["a", "b"], "rows": rows}
-    write_lines(folder / "stages" / "02-align" / "report" / "long.json", [table])
+    points = [{"x": 0.0, "y": 0.0, "language": "de", "id": "1"}, {"x": 1.0, "y": 1.0, "language": "de", "id": "2"}]
+    picture = {"kind": "picture", "title": "x" * 6_000_000, "points": points}
+    write_lines(folder / "stages" / "02-align" / "report" / "long.json", [picture])
     text = page(folder)
     assert len(text.encode()) <= 5_000_000
     assert "Left out: too large for one page" in text

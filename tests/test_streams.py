@@ -80,7 +80,7 @@ def test_skipped_it_is_counted_and_the_rest_is_read_in_blocks(whole):
     assert any("line 41" in dropped["where"] for dropped in report["dropped"])
     kept = report["rows"]
     assert kept == 2 * (PAIRS - 1), "each pair that is left, and English with itself for each"
-    results = json.loads((folder / "stages" / "01-full" / "results.json").read_text())
+    results = json.loads((folder / "stages" / "01-full" / "stage.json").read_text())
     assert results["steps"] == 2 * -(-kept // 8)
 
 

@@ -15,6 +15,7 @@ from xlkd import settings
 from xlkd.errors import UserError
 
 DONE, UNFINISHED, TO_COME = "done", "unfinished", "to come"
+STAGE_RECORD = "stage.json"
 
 Record = dict[str, Any]
 
@@ -48,8 +49,8 @@ class Stage:
     def metrics(self) -> list[Record]:
         return _lines(self.folder / "metrics.jsonl") if self.folder else []
 
-    def extras(self) -> list[Record]:
-        """Tables and pictures that the method added."""
+    def pictures(self) -> list[Record]:
+        """Returns the pictures that the method added."""
         return [_json(path) for path in _found(self.folder, "report/*.json")]
 
     def progress(self) -> Record:
@@ -117,13 +118,18 @@ def read(folder: pathlib.Path) -> Run:
     return Run(folder, config, environment, tuple(stages))
 
 
+def find_stage_record(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns what a stage wrote of itself at its end; version 0.1 called it as the run's own results."""
+    return next(filter(pathlib.Path.exists, (folder / name for name in (STAGE_RECORD, "results.json"))), None)
+
+
 def _stage(name: str, folder: pathlib.Path | None, config: Record) -> Stage:
     shared, own = config.get("budget") or {}, (config.get(name) or {}).get("budget") or {}
     steps = int((shared | own).get("steps") or 0)
     if folder is None:
         return Stage(name, None, TO_COME, {}, steps)
-    if (folder / "done").exists() and (folder / "results.json").exists():
-        return Stage(name, folder, DONE, _json(folder / "results.json"), steps)
+    if (folder / "done").exists() and (record := find_stage_record(folder)):
+        return Stage(name, folder, DONE, _json(record), steps)
     return Stage(name, folder, UNFINISHED, {}, steps)
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,19 +21,6 @@ def table(rows: Sequence[Record]) -> grid.Table:
     """Rows without a label have no score."""
     scored = [row for row in rows if row.get("accuracy") is not None]
     return grid.Table(METRICS, grid.by_cell(scored, lambda row: row["language"]), lambda cell: (cell,))
-
-
-def routes(rows: Sequence[Record]) -> dict[str, list[Record]]:
-    """Where a row was answered along several routes: the answers by route; a row that has one keeps it in all."""
-    by_key: dict[str, dict[str, Record]] = {}
-    for row in rows:
-        by_key.setdefault(row["key"], {}).setdefault(row.get("route", ""), row)
-    names = dict.fromkeys(route for answers in by_key.values() if len(answers) > 1 for route in answers)
-    if not names:
-        return {"": list(rows)}
-    return {
-        name: [answers.get(name, next(iter(answers.values()))) for answers in by_key.values()] for name in sorted(names)
-    }
 
 
 def means(told: Mapping[str, Record]) -> dict[str, grid.Mean]:
@@ -61,15 +47,6 @@ def majority(held: grid.Table) -> dict[str, float]:
         order = sorted({row["gold"] for row in rows})
         found[cell] = round(100 * labels.majority([order.index(row["gold"]) for row in rows]), 6)
     return found | {"macro_mean": round(sum(found.values()) / len(found), 6)} if found else found
-
-
-def taken(rows: Sequence[Record]) -> dict[str, dict[str, int]]:
-    """By language how many rows took which route."""
-    found: dict[str, Counter[str]] = {}
-    for row in rows:
-        if row.get("route"):
-            found.setdefault(row["language"], Counter())[row["route"]] += 1
-    return {language: dict(counts) for language, counts in sorted(found.items())}
 
 
 def macro_f1(runs: Sequence[grid.Table], means: Mapping[str, grid.Mean], seed: int) -> dict[str, Record]:

@@ -28,7 +28,7 @@ def build(found: Record, answers: Mapping[str, DataSet], runs: Sequence[files.Ru
         *((f"set{i}", title, sheets.data_set(data)) for i, (title, data) in enumerate(found["sets"].items())),
         ("plain", "Scores without intervals", sheets.without_intervals(found)),
         ("curves", "Learning curves", panels.curves(runs)),
-        ("extras", "From the methods", panels.extras(found, runs)),
+        ("pictures", "From the methods", panels.pictures(runs)),
         ("time", "Where the time went", sheets.goodput(found)),
     ]
     sections = _fitting([section for section in sections if section[2]], MOST_BYTES - LEAST_EXPLORED - 100_000)

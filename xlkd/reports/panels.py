@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from xlkd.reports import files, plots, tables, words
+from xlkd.reports import files, plots, words
 from xlkd.reports.files import Record
 
 LOSSES = ("loss", "ce", "kl")
@@ -31,17 +31,17 @@ def curves(runs: Sequence[files.Run]) -> str:
     return "".join(parts)
 
 
-def extras(found: Record, runs: Sequence[files.Run]) -> str:
-    """Tables and pictures; pictures of one run share their axes, so that before and after can be compared."""
+def pictures(runs: Sequence[files.Run]) -> str:
+    """Draws what methods added; pictures of one run share their axes, so that before and after can be compared."""
     parts = []
     for run in runs:
-        pictures = [(s.name, one) for s in run.stages for one in s.extras() if one.get("kind") == "picture"]
-        pictures.sort(key=lambda named: "before" not in named[1].get("title", ""))
-        bounds = plots.bounds([one for _, one in pictures])
-        drawn = [plots.picture(one | {"title": f"{name}: {one.get('title', '')}"}, bounds) for name, one in pictures]
+        named = [(stage.name, picture) for stage in run.stages for picture in stage.pictures()]
+        named.sort(key=lambda pair: "before" not in pair[1].get("title", ""))
+        bounds = plots.bounds([one for _, one in named])
+        drawn = [plots.picture(one | {"title": f"{name}: {one.get('title', '')}"}, bounds) for name, one in named]
         if drawn:
             parts.append(f'<div class="pictures">{"".join(drawn)}</div>')
-    return "".join(parts) + "".join(map(_table, found["tables"]))
+    return "".join(parts)
 
 
 def _panels(stage: files.Stage) -> Iterator[str]:
@@ -65,16 +65,3 @@ def _panels(stage: files.Stage) -> Iterator[str]:
 
 def _points(logged: Sequence[Record], name: str) -> list[tuple[float, float]]:
     return [(line["step"], line[name]) for line in logged if isinstance(line.get(name), (int, float))]
-
-
-def _table(one: Record) -> str:
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in one.get("columns", ()))
-    rows = one.get("rows", ())
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows[:MOST_ROWS])
-    more = f"<p>{len(rows) - MOST_ROWS} more rows are left out here.</p>" if len(rows) > MOST_ROWS else ""
-    title = f"{one['stage']}: {one.get('title', '')}"
-    return f'<h3>{escape(title)}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>{more}'
-
-
-def _cell(value: object) -> str:
-    return f'<td dir="auto">{escape(tables.figure(value))}</td>'

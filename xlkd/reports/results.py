@@ -28,7 +28,6 @@ class Entry:
     touched: badges.Touched
     tables: tuple[grid.Table, ...]
     rows: Sequence[Record]
-    route: str = ""
 
     def told(self) -> dict[str, Record]:
         return grid.describe(self.tables[0], self.seen, self.touched)
@@ -65,13 +64,6 @@ def compute(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
     _nothing_in_common(wanted, held)
     result["budgets"] = _unequal(result, named)
     result["plain"] = _plain(found)
-    result["tables"] = [
-        {"run": str(run.folder), "stage": stage.name, **one}
-        for run in runs
-        for stage in run.stages
-        for one in stage.extras()
-        if one.get("kind") == "table"
-    ]
     result["sentences"] = words.sentences(result)
     result["notes"] = notes
     return result, named
@@ -145,7 +137,8 @@ def _data_sets(found: Sequence[System], notes: list[str]) -> list[DataSet]:
                     continue
                 data = held.setdefault((where, name), DataSet(name, where, task))
                 every = [of.get(name, []) for of in by_seed]
-                data.entries |= _entries(system, seen, touched, data, every)
+                if (tables := tuple(map(_TABLES[task], every)))[0].rows:
+                    data.entries[system.name] = Entry(system, seen, touched, tables, every[0])
             notes += _disagreements(system, where, by_seed[0])
     return list(held.values())
 
@@ -161,27 +154,13 @@ def _task(row: Record) -> str:
     )
 
 
-def _entries(system: System, seen, touched, data: DataSet, by_seed: Sequence[Sequence[Record]]) -> dict[str, Entry]:
-    """One column, or one a route."""
-    if data.task != CLASSIFY:
-        return {system.name: Entry(system, seen, touched, tuple(map(_TABLES[data.task], by_seed)), by_seed[0])}
-    split = [labelled.routes(rows) for rows in by_seed]
-    entries = {}
-    for route in split[0]:
-        tables = tuple(labelled.table(routes.get(route, ())) for routes in split)
-        if tables[0].rows:
-            name = f"{system.name} ({route})" if route else system.name
-            entries[name] = Entry(system, seen, touched, tables, split[0][route], route)
-    return entries
-
-
 def _disagreements(system: System, where: str, by_set: Mapping[str, Sequence[Record]]) -> list[str]:
     """The rows must give the scores that the stage reported; where they do not, one of the two is old."""
     reported = ((system.results.get("sets") or {}).get(where) or {}).get("cells") or {}
     notes = []
     for name, rows in by_set.items():
         build = _TABLES.get(_task(rows[0]))
-        if build is None or len(labelled.routes(rows)) > 1:
+        if build is None:
             continue
         held = build(rows)
         for cell in held.rows:
@@ -240,18 +219,12 @@ def _metrics(data: DataSet) -> tuple[str, ...]:
 
 
 def _pairs_of(data: DataSet, wanted: Sequence[Pair]) -> dict[str, tuple[str, str, bool]]:
-    """The differences that can be shown here; columns by route are paired by route where both have it.
+    """Returns the differences that can be shown here.
 
     Where none was named for this data set, each against what was not trained here, or else against the first.
     """
-    found = {}
-    for pair in wanted:
-        left, right = ([n for n, e in data.entries.items() if e.system.name == side] for side in (pair.a, pair.b))
-        same = {data.entries[name].route for name in left} == {data.entries[name].route for name in right}
-        for a in left:
-            for b in right:
-                if not same or data.entries[a].route == data.entries[b].route:
-                    found[f"{a}:{b}"] = (a, b, pair.asked)
+    possible = (pair for pair in wanted if {pair.a, pair.b} <= data.entries.keys())
+    found = {f"{pair.a}:{pair.b}": (pair.a, pair.b, pair.asked) for pair in possible}
     if found or len(data.entries) < 2:
         return found
     first = next((n for n, e in data.entries.items() if not e.system.results.get("steps")), next(iter(data.entries)))
@@ -267,8 +240,6 @@ def _own(entry: Entry, data: DataSet, seed: int) -> Record:
     if data.task == CLASSIFY:
         for name, value in labelled.macro_f1(entry.tables, means, seed).items():
             (found["cells"] | found["averages"])[name]["macro_f1"] = value
-        if routes := labelled.taken(entry.rows):
-            found["routes"] = routes
     return found | {"seeds": list(entry.system.seeds)}
 
 

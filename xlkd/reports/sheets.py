@@ -68,7 +68,7 @@ def data_set(data: Record) -> str:
             parts.append(f"<h3>{words.METRICS[metric]}: question language × context language</h3>{_maps(data, metric)}")
     else:
         parts.append(_side_by_side(data, "by language", _by_cell))
-    parts += [_counts(data), _ceilings(data), _routes(data)]
+    parts += [_counts(data), _ceilings(data)]
     return "".join(parts)
 
 
@@ -309,17 +309,6 @@ def _ceilings(data: Record) -> str:
     head = _head(["language", *(words.METRICS.get(metric, metric) for metric in metrics)])
     table = _scroll(head + "".join(rows))
     return f"<details><summary>Ceilings: the best that windows and lengths allow</summary>{table}</details>"
-
-
-def _routes(data: Record) -> str:
-    lines = [
-        f"<li>{escape(name)}, {escape(language)}: "
-        + escape(", ".join(f"{count:,} rows by {route}" for route, count in counts.items()))
-        + "</li>"
-        for name, system in data["systems"].items()
-        for language, counts in system.get("routes", {}).items()
-    ]
-    return f"<details><summary>Routes taken</summary><ul>{''.join(lines)}</ul></details>" if lines else ""
 
 
 def _contaminated(found: Record) -> str:

@@ -33,10 +33,6 @@ def lines(results: Record, *, brief: bool = False) -> Iterator[str]:
         yield ""
         yield f"{where}: no intervals, for there are no scores by row"
         yield from _table(plain_rows(systems))
-    for one in results["tables"]:
-        yield ""
-        yield f"{one['stage']}: {one.get('title', '')}"
-        yield from _table([[figure(value) for value in row] for row in (one.get("columns", ()), *one.get("rows", ()))])
     yield ""
     if letters := used(results):
         yield "badges: " + "; ".join(f"{letter} {badges.MEANING[letter]}" for letter in letters)
@@ -103,11 +99,6 @@ def plain_rows(systems: Record) -> list[list[str]]:
 def _before_and_after(told: Record, metric: str, cell: str) -> str:
     before, after = (told.get(side, {}).get(cell, {}).get(metric) for side in ("before", "after"))
     return words.one(after) if before is None else f"{words.one(before)} → {words.one(after)}"
-
-
-def figure(value: Any) -> str:
-    """A cell of a table that a method added."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def cells(data: Record) -> list[str]:

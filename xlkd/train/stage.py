@@ -26,6 +26,7 @@ from xlkd.inputs.weights import Weights, build_encoder, resolve_teacher, resolve
 from xlkd.methods import Method, Start, Variables
 from xlkd.models import hf
 from xlkd.models.encoder import Encoder
+from xlkd.reports.files import STAGE_RECORD, find_stage_record
 from xlkd.runtime import distributed, mesh
 from xlkd.runtime.devices import peak_flops
 from xlkd.runtime.log import Log, Metrics, Unwritten
@@ -136,7 +137,7 @@ def prepared(
     if data.streamed:
         plan = streams.blocks(config, data.task, data.rows, data.features, plan.edges, weights.architecture)
         log(f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above: {len(data.known)} of them")
-    before = begun(config, earlier, weights)
+    before = begun(weights)
     met = provenance.met(data.known, sets, before.get("contamination", {}))
     warn(met, log)
     remember_texts(workdir, sets)
@@ -202,18 +203,16 @@ def hand_on(
         "contamination": stage.met,
         "ceilings": {name: stage.ceilings[name] for name in results if name in stage.ceilings},
     }
-    workdir.write_json(folder / "results.json", written)
+    workdir.write_json(folder / STAGE_RECORD, written)
     workdir.check()
     (folder / "done").touch()
 
 
-def begun(config, earlier: dict[str, pathlib.Path], weights: Weights) -> dict[str, Any]:
-    """What is known of the training before this stage: of an earlier stage all, of a folder what its record says."""
-    if config.start in earlier:
-        return json.loads((earlier[config.start].parent / "results.json").read_text(encoding="utf-8"))
+def begun(weights: Weights) -> dict[str, Any]:
+    """Returns what is known of the training before this stage: of a stage all, of a folder what its record says."""
     place = cards.Place.of(weights.folder).stage if weights.folder else None
-    if place and (place / "results.json").exists():
-        return hf.read_json(place / "results.json")  # the export of another run of ours
+    if place and (record := find_stage_record(place)):  # of this run, or of another of ours
+        return hf.read_json(record)
     record = weights.folder / hf.RECORD if weights.folder else None
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
 
