@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from xlkd.errors import UserError
 from xlkd.losses import distill, span
 from xlkd.losses.terms import over
-from xlkd.methods import Loss, Method, Teacher, finetune
+from xlkd.methods import Batch, Loss, Method, Teacher, Tree, finetune
 from xlkd.models.encoder import Encoder
 from xlkd.models.outputs import span_logits
 
@@ -59,7 +60,7 @@ def build(stage, encoder: Encoder) -> Method:
     def forward(params, batch):
         return span.Span(*logits(params, batch))._asdict()
 
-    teacher = dataclasses.replace(_generations(stage, base), forward=forward, ragged=("start", "end"), flops=base.flops)
+    teacher = _evolving_teacher(stage, base, forward)
     period = m.generation_epochs * stage.budget.epoch_steps if m.generations == "born_again" else 0
     return dataclasses.replace(base, loss=loss, prepare=prepare, teacher=teacher, period=period)
 
@@ -101,8 +102,8 @@ def _factor(m, batch, targets, mask: jax.Array) -> jax.Array:
     )
 
 
-def _generations(stage, base: Method) -> Teacher:
-    """Who teaches when: the student of a generation's start, one that is left as it began, or a moving average."""
+def _evolving_teacher(stage, base: Method, forward: Callable[[Tree, Batch], Tree]) -> Teacher:
+    """Returns the teacher: the student of a generation's start, one that stays as it began, or a moving average."""
     m = stage.method
 
     def variables(variables, start):
@@ -130,7 +131,8 @@ def _generations(stage, base: Method) -> Teacher:
         "born_again": {"evolves": True, "generation": by_epoch, "advance": born_again},
         "ema": {"evolves": True, "generation": lambda step: step, "advance": average},
     }
-    return Teacher(variables, lambda params, batch: {}, **kinds[m.generations])
+    common = {"ragged": ("start", "end"), "flops": base.flops}
+    return Teacher(variables, forward, **common, **kinds[m.generations])
 
 
 def _copy(tree):
