@@ -37,7 +37,6 @@ def write_export(
         )
         return
     params = jax.device_get({"encoder": exported.encoder, **exported.heads})
-    pretrained = config.method.name == "pretrain"
     hf.save(
         folder,
         exported.architecture,
@@ -46,7 +45,7 @@ def write_export(
         record=record,
         files=vectors(exported, config.task.max_length),
         **beside,
-        dtype=config.encoder.new.disk if pretrained else "float32",
+        dtype=exported.dtype,
     )
 
 

@@ -59,6 +59,7 @@ class Export(NamedTuple):
     heads: dict[str, Tree]
     labels: tuple[str, ...] = ()
     route: str = ""  # of a part of a larger model: what the scores of that part are called by
+    dtype: str = "float32"  # of the weights on disk
     pooling: str = ""  # how its last layer gives the vector of a text, where the method trains such vectors
 
 

@@ -44,7 +44,8 @@ def build(stage, encoder: Encoder) -> Method:
 
     def exports(variables) -> dict[str, Export]:
         params = variables.params
-        return {"": Export(architecture, params["encoder"], {"masked_lm": params["masked_lm"]})}
+        heads = {"masked_lm": params["masked_lm"]}
+        return {"": Export(architecture, params["encoder"], heads, dtype=stage.encoder.new.disk)}
 
     def flops(tokens: int, rows: int) -> float:
         scored = stage.task.share * tokens  # about: the head sees the masked positions alone
