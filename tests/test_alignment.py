@@ -14,7 +14,7 @@ from xlkd.data.sources.align import Aligned
 from xlkd.errors import UserError
 from xlkd.metrics import picture
 from xlkd.models.pooling import nearest, pool
-from xlkd.rows import Pair
+from xlkd.rows import Cell, Pair
 from xlkd.tasks import Draw
 from xlkd.tasks.alignment import SIDES, WordAlignment, build
 from xlkd.tasks.parallel import Parallel
@@ -42,9 +42,9 @@ def test_links_are_scored_by_pair_of_languages():
     forth, back = np.zeros((1, 8), int), np.zeros((1, 8), int)
     forth[0, 1:4], back[0, 1:4] = [3, 3, 1], [3, 1, 1]
     scores = TASK.score({"forth": forth, "back": back}, TASK.features([ROW]), [ROW])
-    assert scores.cells == {"en-fr": {"aer": 0.0, "precision": 100.0, "recall": 100.0, "n": 1}}
+    assert scores.cells == {Cell.parse("en-fr"): {"aer": 0.0, "precision": 100.0, "recall": 100.0, "n": 1}}
     forth[0, 3], back[0, 2] = 2, 3  # c with d: possible, not sure
-    cell = TASK.score({"forth": forth, "back": back}, TASK.features([ROW]), [ROW]).cells["en-fr"]
+    cell = TASK.score({"forth": forth, "back": back}, TASK.features([ROW]), [ROW]).cells[Cell.parse("en-fr")]
     assert cell["aer"] == pytest.approx(100 * (1 - 3 / 4))
     assert (cell["precision"], cell["recall"]) == (100.0, 50.0)
 
@@ -127,12 +127,16 @@ def test_structure_is_compared_with_the_reference():
     turned = english @ np.linalg.qr(random.normal(size=(5, 5)))[0]
     outputs = {"vectors": np.concatenate([english, turned]), "cls": np.concatenate([english, noise])}
     task = Parallel(TEMPLATE, 8, reference=english)
-    cell = task.score(outputs, task.features(rows), rows).cells["en-de"]
+    cell = task.score(outputs, task.features(rows), rows).cells[Cell.parse("en-de")]
     assert cell["structure"] == pytest.approx(100)
     assert cell["cka"] == pytest.approx(100)
     assert cell["structure_en"] == pytest.approx(100)
     assert cell["retrieval"] < 50, "turned, it is the same structure in another place"
     assert cell["cls"] < 20
     assert "margin" in cell
-    bare = Parallel(TEMPLATE, 8).score({"vectors": outputs["vectors"]}, task.features(rows), rows).cells["en-de"]
+    bare = (
+        Parallel(TEMPLATE, 8)
+        .score({"vectors": outputs["vectors"]}, task.features(rows), rows)
+        .cells[Cell.parse("en-de")]
+    )
     assert not {"structure", "cka", "cls"} & set(bare)

@@ -13,7 +13,7 @@ from qa_toys import words_tokenizer
 from xlkd import check
 from xlkd.data import labels, sources
 from xlkd.errors import UserError
-from xlkd.rows import Labelled, key_of
+from xlkd.rows import Cell, Labelled, key_of
 from xlkd.tasks import Draw
 from xlkd.tasks.classify import build, permutation
 from xlkd.tasks.labelled import contents
@@ -103,7 +103,12 @@ def test_rows_without_a_label_are_predicted_never_scored_nor_trained_silently():
     assert arrays(task(labels=NLI, unlabelled="keep"), features, [0, 1, 2])["labelled"].tolist() == [1, 0, 1]
     outputs = logits([1, 2, 1], 3)
     scores = of.score(outputs, features, rows)
-    assert scores.cells["toy en"] == {"accuracy": 50, "macro_f1": pytest.approx(100 / 3), "majority": 50, "n": 2}
+    assert scores.cells[Cell.parse("toy en")] == {
+        "accuracy": 50,
+        "macro_f1": pytest.approx(100 / 3),
+        "majority": 50,
+        "n": 2,
+    }
     assert ["accuracy" in record for record in of.records(outputs, features, rows)] == [True, False, True]
     assert [found.label for found in of.decode(outputs, features)] == ["neutral", "contradiction", "neutral"]
     assert of.decode(outputs, features)[0].probabilities["neutral"] == pytest.approx(np.e / (np.e + 2))
@@ -128,13 +133,15 @@ def test_golden_scores(language):
 def test_ties_go_to_the_lower_label():
     of = task(labels=NLI)
     rows = [row(0, "entailment")]
-    assert of.score({"logits": np.zeros((1, 3))}, of.features(rows), rows).cells["toy en"]["accuracy"] == 100
+    assert (
+        of.score({"logits": np.zeros((1, 3))}, of.features(rows), rows).cells[Cell.parse("toy en")]["accuracy"] == 100
+    )
 
 
 def test_stars_are_a_scale():
     rows = [row(i, str(star)) for i, star in enumerate((1, 5, 3))]
     for of in (task(), task(ordered=True)):
-        cell = of.score(logits([2, 2, 1], 3), of.features(rows), rows).cells["toy en"]  # 5, 5, 3
+        cell = of.score(logits([2, 2, 1], 3), of.features(rows), rows).cells[Cell.parse("toy en")]  # 5, 5, 3
         assert cell["mae"] == pytest.approx((4 + 0 + 0) / 3)
     of = task(ordered=True)
     with pytest.raises(UserError, match="are no numbers"):
@@ -156,12 +163,12 @@ def test_other_routes_stand_beside_the_rows_own():
     features = of.features(rows)
     outputs = logits([1, 1, 1, 1], 3) | {"logits_en": logits([0, 0, 1, 1], 3)["logits"]}
     scores = of.score(outputs, features, rows)
-    assert [scores.cells[f"toy {tag}"]["accuracy"] for tag in ("en", "de")] == [100, 50]
-    assert [scores.cells[f"toy {tag}"]["accuracy_via_en"] for tag in ("en", "de")] == [0, 100]
+    assert [scores.cells[Cell.parse(f"toy {tag}")]["accuracy"] for tag in ("en", "de")] == [100, 50]
+    assert [scores.cells[Cell.parse(f"toy {tag}")]["accuracy_via_en"] for tag in ("en", "de")] == [0, 100]
     assert scores.mean() == 75
     by_row = of.records(outputs, features, rows)
     assert [one.get("accuracy_via_en") for one in by_row] == [0, 100, 100, None]
-    assert "accuracy_via_en" not in of.score(logits([1, 1, 1, 1], 3), features, rows).cells["toy en"]
+    assert "accuracy_via_en" not in of.score(logits([1, 1, 1, 1], 3), features, rows).cells[Cell.parse("toy en")]
 
 
 def test_what_max_length_costs():

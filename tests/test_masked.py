@@ -200,7 +200,7 @@ def test_scores_by_cell(template):
     right, count = np.zeros(len(ROWS)), np.full(len(ROWS), 4.0)
     right[features["cell"] == list(features["cells"]).index("→zh")] = 1.0
     scores = task.score({"right": right, "count": count}, features, ROWS)
-    assert {name: cell["accuracy"] for name, cell in scores.cells.items()} == {"en": 0, "→en": 0, "→zh": 25}
+    assert {str(name): cell["accuracy"] for name, cell in scores.cells.items()} == {"en": 0, "→en": 0, "→zh": 25}
     assert scores.mean() == pytest.approx(25 / 3)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from xlkd.errors import UserError
 from xlkd.metrics import mlqa, squad
-from xlkd.rows import Answer, Question
+from xlkd.rows import Answer, Cell, Question
 from xlkd.tasks.scores import score_file
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_metrics.json").read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def file_rows(set="squad"):
 def test_whole_file_golden():
     for set, name in (("squad", "squad"), ("mlqa", "mlqa_en")):
         scores, missing = score_file(GOLDEN["whole_file"]["predictions"], file_rows(set))
-        found = scores.cells[f"{set} en-en"]
+        found = scores.cells[Cell.parse(f"{set} en-en")]
         assert found["f1"] == pytest.approx(GOLDEN["whole_file"][name]["f1"], abs=1e-9)
         assert found["em"] == pytest.approx(GOLDEN["whole_file"][name]["exact_match"], abs=1e-9)
         assert (found["n"], missing) == (6, 1)
@@ -73,7 +73,7 @@ def test_a_missing_prediction_is_not_an_empty_one():
     the = Question("q4", "k", "g", "squad", "?", "the", (Answer("the", 0),), "en", "en")
     for predictions, em, missing in (({"q4": ""}, 100.0, 0), ({}, 0.0, 1)):
         scores, count = score_file(predictions, [the])
-        assert (scores.cells["squad en-en"]["em"], count) == (em, missing)
+        assert (scores.cells[Cell.parse("squad en-en")]["em"], count) == (em, missing)
 
 
 def test_what_cannot_be_scored_is_refused():

@@ -47,7 +47,7 @@ def test_accuracy_both_ways_by_pair_of_languages():
     found = {"vectors": vectors(np.concatenate([sources, targets]))}
     scores = TASK.score(found, TASK.features(ROWS), ROWS)
     names = ("retrieval", "to_target", "to_source", "n")
-    assert {name: [cell[key] for key in names] for name, cell in scores.cells.items()} == {
+    assert {str(name): [cell[key] for key in names] for name, cell in scores.cells.items()} == {
         "en-de": [100, 100, 100, 2],
         "en-ru": [75, 100, 50, 2],
     }

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from qa_toys import device, question, words_tokenizer
 
 from xlkd.errors import UserError
-from xlkd.rows import Answer
+from xlkd.rows import Answer, Cell
 from xlkd.tasks import Draw, qa
 from xlkd.tasks.ceilings import ceilings
 from xlkd.tasks.scores import score, score_file
@@ -98,7 +98,7 @@ def test_the_task_from_rows_to_scores():
     scores = one.score(outputs, held, [LONG, SHORT])
     assert scores.main == "f1"
     assert [record["em"] for record in one.records(outputs, held, [LONG, SHORT])] == [100.0, 0.0]
-    assert scores.cells == {"squad en-en": {"f1": pytest.approx(100 * (1 + 2 / 3) / 2), "em": 50.0, "n": 2}}
+    assert scores.cells == {Cell.parse("squad en-en"): {"f1": pytest.approx(100 * (1 + 2 / 3) / 2), "em": 50.0, "n": 2}}
 
 
 def test_identity_goes_with_what_features_depend_on():
@@ -117,21 +117,21 @@ def test_mlqa_rows_go_by_their_contexts_language():
         question("la casa", "casa", set="mlqa", question_language="es", context_language="en"),
     ]
     scores = score(["la casa"] * 3, rows)
-    assert scores.cells["mlqa en-es"]["em"] == 100.0
-    assert scores.cells["xquad es-es"]["em"] == 0.0
-    assert scores.cells["mlqa es-en"]["em"] == 0.0
+    assert scores.cells[Cell.parse("mlqa en-es")]["em"] == 100.0
+    assert scores.cells[Cell.parse("xquad es-es")]["em"] == 0.0
+    assert scores.cells[Cell.parse("mlqa es-en")]["em"] == 0.0
 
 
 def test_mlqa_refuses_a_language_without_rules_unless_told():
     row = question("a b", "b", set="mlqa", context_language="fr")
     with pytest.raises(UserError, match="'fr'"):
         score(["b"], [row])
-    assert score(["b"], [row], mlqa_fallback=True).cells["mlqa en-fr"]["em"] == 100.0
+    assert score(["b"], [row], mlqa_fallback=True).cells[Cell.parse("mlqa en-fr")]["em"] == 100.0
 
 
 def test_a_prediction_file_may_lack_ids():
     scores, missing = score_file({"i": "w7 w8", "other": "x"}, [LONG, SHORT])
-    assert (scores.cells["squad en-en"]["em"], missing) == (50.0, 1)
+    assert (scores.cells[Cell.parse("squad en-en")]["em"], missing) == (50.0, 1)
 
 
 def test_counts_account_for_every_row():

@@ -65,7 +65,7 @@ def test_intervals_and_verdicts_are_those_of_the_statistics(grid):
         for row in rows:
             found.setdefault(f"{row['question_language']}-{row['context_language']}", []).append(row)
         return {
-            name: statistics.Cell([r["id"] for r in of], [r["group"] for r in of], [r["f1"] for r in of])
+            name: statistics.Sample([r["id"] for r in of], [r["group"] for r in of], [r["f1"] for r in of])
             for name, of in sorted(found.items())
         }
 
@@ -319,3 +319,20 @@ def test_ids_that_are_not_unique_in_a_cell_are_told_apart_by_key(tmp_path):
     rows = [row | {"id": "same"} for row in questions(0.5)]
     stage(tmp_path, 1, "one", {"eval": rows}, seen=NOTHING)
     assert report(tmp_path)[0]["sets"]["toy"]["systems"]["one"]["cells"]["en-en"]["n"] == 30
+
+
+def test_tags_may_hold_hyphens(tmp_path):
+    run(tmp_path, ("one",))
+    sides = ("question_language", "context_language")
+    rows = [
+        row | {side: "zh-Hant" if row[side] == "de" else row[side] for side in sides}
+        for row in questions(0.5, languages=("en", "de"))
+    ]
+    stage(tmp_path, 1, "one", {"eval": rows})
+    cells = report(tmp_path)[0]["sets"]["toy"]["systems"]["one"]["cells"]
+    assert {name: cell["languages"] for name, cell in cells.items()} == {
+        "en-en": ["en", "en"],
+        "en-zh-Hant": ["en", "zh-Hant"],
+        "zh-Hant-en": ["zh-Hant", "en"],
+        "zh-Hant-zh-Hant": ["zh-Hant", "zh-Hant"],
+    }

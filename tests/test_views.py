@@ -182,7 +182,7 @@ def test_what_is_found_again_is_scored_by_language(templates):
     of = task(templates)
     features = of.features(TEXTS[:4])
     scores = of.score({"right": np.array([1, 2, 3, 4.0]), "count": np.array([2, 4, 3, 8.0])}, features, TEXTS[:4])
-    assert {name: cell["accuracy"] for name, cell in scores.cells.items()} == {"de": 80.0, "zh": 50.0}
+    assert {str(name): cell["accuracy"] for name, cell in scores.cells.items()} == {"de": 80.0, "zh": 50.0}
 
 
 def test_a_build_without_a_teacher_or_with_an_unknown_label_is_refused(templates):

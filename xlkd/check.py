@@ -85,7 +85,7 @@ def read(text: str, task: str) -> tuple[str, Any, list[str]]:
 
 def cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
     """By cell: rows, groups, labels where there are any, and lengths of the texts in characters."""
-    found: dict[str, _Cell] = collections.defaultdict(_Cell)
+    found: dict[str, _Counts] = collections.defaultdict(_Counts)
     for row in rows:
         name, texts, label = _parts(row)
         cell = found[name]
@@ -99,7 +99,7 @@ def cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
 
 
 @dataclasses.dataclass
-class _Cell:
+class _Counts:
     rows: int = 0
     groups: set[str] = dataclasses.field(default_factory=set)
     labels: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -120,16 +120,15 @@ class _Cell:
 
 def _parts(row: Any) -> tuple[str, dict[str, str], str | None]:
     """A row's cell, its texts, and its label."""
-    from xlkd.rows import Labelled, Question
-    from xlkd.tasks.scores import cell_name
+    from xlkd.rows import Cell, Labelled, Question
 
+    cell = str(Cell.of(row))
     if isinstance(row, Question):
         answer = {"answer": row.answers[0].text} if row.answers else {}
-        return cell_name(row), {"context": row.context, "question": row.question} | answer, None
+        return cell, {"context": row.context, "question": row.question} | answer, None
     if isinstance(row, Labelled):
         second = {} if row.second is None else {"second": row.second}
-        return f"{row.set} {row.language}", {"text": row.text} | second, row.label
-    cell = f"{row.set} {row.source_language}-{row.target_language}"
+        return cell, {"text": row.text} | second, row.label
     return cell, {"source": row.source, "target": row.target}, None
 
 

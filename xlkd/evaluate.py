@@ -43,6 +43,7 @@ from typing import Any
 
 from xlkd import cli
 from xlkd.errors import UserError, visible
+from xlkd.rows import Cell
 from xlkd.settings import TASK_FLAGS
 
 OF_LABELS = ("language", "route", "labels")
@@ -112,7 +113,7 @@ def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     from xlkd import api, settings
     from xlkd.inputs import data as inputs
     from xlkd.runtime.log import Log
-    from xlkd.tasks.scores import cell_name, score
+    from xlkd.tasks.scores import score
 
     model = api.load(given["model"], given.get("revision", ""))
     chosen = model.task("qa", given)
@@ -122,32 +123,33 @@ def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     log(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
     predictions = reader.predictions(features)
     scores = score(predictions.texts, rows, chosen.mlqa_fallback)
-    ties = [{"id": rows[i].id, "key": rows[i].key, "cell": cell_name(rows[i])} for i in predictions.near_ties()]
+    ties = [{"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.of(rows[i]))} for i in predictions.near_ties()]
     model_is = {"model": given["model"], "revision": model.revision, "task": settings.plain(chosen)}
-    return model_is | summary(scores.cells, rows) | {"near_ties": ties}
+    return model_is | summary(scores.cells) | {"near_ties": ties}
 
 
 def _predictions(given: dict[str, str], rows) -> dict[str, Any]:
     """What the answers in files are worth; no model, no jax."""
     from xlkd import settings
-    from xlkd.tasks.scores import cell_name, score_file
+    from xlkd.tasks.scores import score_file
 
     if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in given and name != "mlqa_fallback"]:
         raise UserError(f"--{unused[0]} belongs to a model", "command line", "leave it out with --predictions")
     fallback = settings.task("qa", {}, given).mlqa_fallback
-    members: dict[tuple[str, str, str], list[Any]] = {}
+    members: dict[Cell, list[Any]] = {}
     for row in rows:
-        members.setdefault((row.set, row.question_language, row.context_language), []).append(row)
+        members.setdefault(Cell.of(row), []).append(row)
     files = _files(given["predictions"], list(members.values()))
     cells = {}
-    for (_, question, context), those in members.items():
-        path = files.get((question, context)) or files.get(())
+    for cell, those in members.items():
+        path = files.get(cell.languages) or files.get(())
         if not path:
+            question, context = cell.languages
             named = f"context-{context}-question-{question}.json"
-            raise UserError(f"no file for {cell_name(those[0])}", given["predictions"], f"name it {named}, see --help")
+            raise UserError(f"no file for {cell}", given["predictions"], f"name it {named}, see --help")
         scores, missing = score_file(_read(path), those, str(path), fallback)
-        cells |= {name: values | {"missing": missing} for name, values in scores.cells.items()}
-    return {"predictions": given["predictions"]} | summary(cells, rows)
+        cells[cell] = scores.cells[cell] | {"missing": missing}
+    return {"predictions": given["predictions"]} | summary(cells)
 
 
 def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
@@ -179,25 +181,23 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
         "routes": dict(routes),
     }
     way = {row.language: labeller.route_of(row.language, forced) for row in rows}
-    return found | label_summary(scores.cells, rows, way, model.record.get("seen"))
+    return found | label_summary(scores.cells, way, model.record.get("seen"))
 
 
-def label_summary(cells: Mapping[str, Mapping[str, Any]], rows, way: Mapping[str, str], seen) -> dict[str, Any]:
-    """Cells by set with their means over languages; `seen` is what a run recorded of the labels it saw, if any."""
+def label_summary(cells: Mapping[Cell, Mapping[str, Any]], way: Mapping[str, str], seen) -> dict[str, Any]:
+    """Returns cells by set with their means over languages; `seen` is what a run recorded of the labels it saw."""
     from xlkd.metrics import labels
-    from xlkd.tasks.labelled import cell_name
 
-    places = {cell_name(row): (row.set, row.language) for row in rows}
     training = set((seen or {}).get("training", ()))
     other = set().union(*(seen or {}).values())
     sets: dict[str, Any] = {}
-    for name in dict.fromkeys(set for set, _ in places.values()):
-        mine = {tag: cells[cell] for cell, (set, tag) in places.items() if set == name and cell in cells}
+    for name in dict.fromkeys(cell.set for cell in cells):
+        mine = {cell.languages[0]: values for cell, values in cells.items() if cell.set == name}
         values = {tag: cell["accuracy"] for tag, cell in mine.items()}
         zero = [tag for tag in values if seen and tag not in other]
         means = labels.means(values, supervised=training, zero_shot=zero, pivot="en" if "en" in values else None)
         sets[name] = {
-            "cells": {tag: {"route": way[tag] or None, **cell} for tag, cell in mine.items()},
+            "cells": {tag: {"languages": [tag], "route": way[tag] or None, **cell} for tag, cell in mine.items()},
             "averages": {m: {"accuracy": of.value, "languages": list(of.languages)} for m, of in means.items()},
         }
     return {"sets": sets, "mean": {"accuracy": sum(cell["accuracy"] for cell in cells.values()) / len(cells)}}
@@ -223,16 +223,14 @@ def label_table(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def summary(cells: Mapping[str, Mapping[str, float]], rows: Sequence[Any]) -> dict[str, Any]:
-    """Cells by set with their averages, and the plain mean over all cells."""
-    from xlkd.tasks.scores import cell_name
+def summary(cells: Mapping[Cell, Mapping[str, float]]) -> dict[str, Any]:
+    """Returns cells by set with their averages, and the plain mean over all cells."""
 
-    places = {cell_name(row): (row.set, (row.question_language, row.context_language)) for row in rows}
     sets = {}
-    for name in dict.fromkeys(set for set, _ in places.values()):
-        mine = {cell: cells[key] for key, (set, cell) in places.items() if set == name}
-        sets[name] = {"cells": {"-".join(cell): dict(values) for cell, values in mine.items()}}
-        sets[name]["averages"] = _averages(name, mine)
+    for name in dict.fromkeys(cell.set for cell in cells):
+        mine = {cell.languages: values for cell, values in cells.items() if cell.set == name}
+        shown = {str(Cell("", pair)): {"languages": list(pair), **values} for pair, values in mine.items()}
+        sets[name] = {"cells": shown, "averages": _averages(name, mine)}
     mean = {metric: sum(cell[metric] for cell in cells.values()) / len(cells) for metric in METRICS}
     return {"sets": sets, "mean": mean}
 
@@ -249,7 +247,7 @@ def _averages(set: str, cells: Mapping[tuple[str, str], Mapping[str, float]]) ->
             entry = named.setdefault(name, counts)
             entry[metric] = found.value
             if name == "worst" and found.cells:
-                entry[f"{metric}_cell"] = averages.cell_name(found.cells[0])
+                entry[f"{metric}_cell"] = str(Cell("", found.cells[0]))
     return named
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 
 
 def key_of(*parts: object) -> str:
@@ -70,3 +71,34 @@ class Pair:
     source_language: str
     target_language: str
     links: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, order=True, slots=True)
+class Cell:
+    """What is scored by itself: the examples of a data set in certain languages.
+
+    `languages` are those of question and context, of source and target, or the one language. `set` is empty where
+    scores go by language alone.
+    """
+
+    set: str
+    languages: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Returns the cell as people read it and as files name it: `mlqa en-de`, `xnli zh-Hant`."""
+        return f"{self.set} {'-'.join(self.languages)}".lstrip()
+
+    @classmethod
+    def of(cls, example: Question | Labelled | Pair) -> Cell:
+        """Returns the cell of an example."""
+        if isinstance(example, Question):
+            return cls(example.set, (example.question_language, example.context_language))
+        if isinstance(example, Labelled):
+            return cls(example.set, (example.language,))
+        return cls(example.set, (example.source_language, example.target_language))
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """Returns the cell that `str` wrote: a new language begins at two or three small letters after a hyphen."""
+        set_name, _, languages = text.rpartition(" ")
+        return cls(set_name, tuple(re.split(r"-(?=[a-z]{2,3}(?:-|$))", languages)))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.errors import UserError
-from xlkd.rows import Labelled, Question
+from xlkd.rows import Cell, Labelled, Question
 
 RULES = ("last", "best", "english", "supervised")
 
@@ -28,9 +28,10 @@ class Rule(NamedTuple):
         """The evaluated step with the highest mean, the earlier of equals."""
         means = {}
         for file in folder.glob(f"[0-9]*-{self.set}.json"):
-            found = json.loads(file.read_text(encoding="utf-8"))
-            counted = [cell[found["main"]] for name, cell in found["cells"].items() if self.counts(_languages(name))]
-            means[found["step"]] = float(np.mean(counted))
+            record = json.loads(file.read_text(encoding="utf-8"))
+            languages = {name: Cell.parse(name).languages for name in record["cells"]} | record.get("languages", {})
+            counted = [name for name in record["cells"] if self.counts(languages[name])]
+            means[record["step"]] = float(np.mean([record["cells"][name][record["main"]] for name in counted]))
         return max(means, key=lambda step: (means[step], -step)) if means else None
 
     def counts(self, languages: Iterable[str]) -> bool:
@@ -69,8 +70,3 @@ def _of(row: Any) -> tuple[str, ...]:
     if isinstance(row, Question):
         return row.question_language, row.context_language
     return (row.language,) if isinstance(row, Labelled) else ()
-
-
-def _languages(cell: str) -> list[str]:
-    """A cell is named by its set and its language, or question and context language: `mlqa en-de`."""
-    return cell.rpartition(" ")[2].split("-")

@@ -61,9 +61,10 @@ class Sets:
         scores = task.score(outputs, features, rows)
         self._workdir.write_lines(self._rows(step, name), task.records(outputs, features, rows))
         file = self._folder / f"{step}-{name}.json"
-        self._workdir.write_json(
-            file, {"step": step, "main": scores.main, "mean": scores.mean(), "cells": scores.cells}
-        )
+        record = {"step": step, "main": scores.main, "mean": scores.mean()}
+        record["cells"] = {str(cell): values for cell, values in scores.cells.items()}
+        record["languages"] = {str(cell): list(cell.languages) for cell in scores.cells}
+        self._workdir.write_json(file, record)
         if isinstance(task, Parallel):
             self._draw(step, name, task, outputs, rows)
         self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
@@ -113,7 +114,7 @@ class Sets:
 
 def _by_cell(scores: Scores, most: int = 16) -> str:
     """Each cell's score; of a large grid its ends."""
-    values = {name: cell[scores.main] for name, cell in scores.cells.items()}
+    values = {str(cell): numbers[scores.main] for cell, numbers in scores.cells.items()}
     shown, before = list(values), ""
     if len(values) > most:
         shown, before = [min(values, key=values.get), max(values, key=values.get)], f"{len(values)} cells, "

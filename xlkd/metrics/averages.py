@@ -7,7 +7,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-Cell = tuple[str, str]
+from xlkd.rows import Cell
+
+LanguagePair = tuple[str, str]  # (question language, context language)
 
 # The languages of a set, over which its averages are defined.
 LANGUAGES = {
@@ -33,20 +35,20 @@ class Average:
 
     name: str
     value: float | None
-    cells: tuple[Cell, ...]
-    missing: tuple[Cell, ...] = ()
+    cells: tuple[LanguagePair, ...]
+    missing: tuple[LanguagePair, ...] = ()
 
     @property
     def title(self) -> str:
         """The official name, or what is missing of it."""
         if not self.missing:
             return self.name
-        absent = ", ".join(cell_name(cell) for cell in self.missing)
+        absent = ", ".join(str(Cell("", cell)) for cell in self.missing)
         return f"{len(self.cells)} of {len(self.cells) + len(self.missing)} cells of {self.name} (missing: {absent})"
 
 
 def averages(
-    scores: Mapping[Cell, float],
+    scores: Mapping[LanguagePair, float],
     languages: Sequence[str],
     *,
     set: str = "",
@@ -76,7 +78,7 @@ def definitions(
     pivot: str = "en",
     seen: Collection[str] | None = None,
     grid: bool = True,
-) -> dict[str, tuple[Cell, ...]]:
+) -> dict[str, tuple[LanguagePair, ...]]:
     """Which cells each average is the mean of."""
     named = {"xlt": _diagonal(languages)}
     if seen is not None:
@@ -86,16 +88,11 @@ def definitions(
     return named | _grid(languages, pivot, seen) if grid else named
 
 
-def cell_name(cell: Cell) -> str:
-    """question language-context language, as in `en-de`."""
-    return "-".join(cell)
-
-
-def _diagonal(languages: Sequence[str]) -> tuple[Cell, ...]:
+def _diagonal(languages: Sequence[str]) -> tuple[LanguagePair, ...]:
     return tuple((language, language) for language in languages)
 
 
-def _grid(languages: Sequence[str], pivot: str, seen: Collection[str] | None) -> dict[str, tuple[Cell, ...]]:
+def _grid(languages: Sequence[str], pivot: str, seen: Collection[str] | None) -> dict[str, tuple[LanguagePair, ...]]:
     cells = tuple((question, context) for question in languages for context in languages)
     off = tuple((question, context) for question, context in cells if question != context)
     named = {"gxlt": cells, "gxlt_off": off}
@@ -113,13 +110,13 @@ def _grid(languages: Sequence[str], pivot: str, seen: Collection[str] | None) ->
     return named
 
 
-def _average(name: str, cells: Sequence[Cell], scores: Mapping[Cell, float]) -> Average:
+def _average(name: str, cells: Sequence[LanguagePair], scores: Mapping[LanguagePair, float]) -> Average:
     here = tuple(cell for cell in cells if cell in scores)
     absent = tuple(cell for cell in cells if cell not in scores)
     return Average(name, sum(scores[cell] for cell in here) / len(here) if here else None, here, absent)
 
 
-def _transfer_gap(scores: Mapping[Cell, float], languages: Sequence[str], pivot: str) -> Average:
+def _transfer_gap(scores: Mapping[LanguagePair, float], languages: Sequence[str], pivot: str) -> Average:
     others = _average("transfer_gap", _diagonal([language for language in languages if language != pivot]), scores)
     own = (pivot, pivot)
     if own not in scores:

@@ -23,7 +23,7 @@ Name = Hashable
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Sample:
     """One score of one system on one set: for each question its id (unique here), its group, its score in 0 … 100."""
 
     ids: Sequence[str]
@@ -31,7 +31,7 @@ class Cell:
     scores: Sequence[float]
 
 
-Cells = Mapping[Name, Cell]
+Samples = Mapping[Name, Sample]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Comparison:
 
 
 def compare(
-    a: Sequence[Cells],
-    b: Sequence[Cells],
+    a: Sequence[Samples],
+    b: Sequence[Samples],
     *,
     averages: Mapping[Name, Sequence[Name]] | None = None,
     primary: Sequence[Name] = (),
@@ -97,7 +97,7 @@ def compare(
 
 
 def own_scores(
-    runs: Sequence[Cells],
+    runs: Sequence[Samples],
     *,
     averages: Mapping[Name, Sequence[Name]] | None = None,
     resamples: int = RESAMPLES,
@@ -214,7 +214,7 @@ class _Layout:
         return int(sizes.sum()), int((sizes.sum(1) > 0).sum())
 
 
-def _layout(runs: Sequence[Cells]) -> _Layout:
+def _layout(runs: Sequence[Samples]) -> _Layout:
     first, *others = runs
     groups: dict[Name, dict[str, str]] = {name: _by_id(name, cell, cell.groups) for name, cell in first.items()}
     for run in others:
@@ -229,7 +229,7 @@ def _layout(runs: Sequence[Cells]) -> _Layout:
     return _Layout(list(group_of), group_of, sizes.astype(np.float64))
 
 
-def _by_id(name: Name, cell: Cell, values: Sequence) -> dict[str, object]:
+def _by_id(name: Name, cell: Sample, values: Sequence) -> dict[str, object]:
     found = dict(zip(cell.ids, values, strict=True))
     if len(found) < len(cell.ids):
         raise UserError(
@@ -265,7 +265,7 @@ def _some(names: Sequence | set) -> str:
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 
 
-def _sums(run: Cells, layout: _Layout) -> np.ndarray:
+def _sums(run: Samples, layout: _Layout) -> np.ndarray:
     """Sums of scores over the questions of each group [groups, cells]."""
     columns = []
     for name in layout.names:
@@ -274,10 +274,10 @@ def _sums(run: Cells, layout: _Layout) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _identical(a: Sequence[Cells], b: Sequence[Cells], layout: _Layout) -> list[bool]:
+def _identical(a: Sequence[Samples], b: Sequence[Samples], layout: _Layout) -> list[bool]:
     """By cell: no question differs in any pair of runs."""
 
-    def scores(run: Cells, name: Name) -> dict[str, object]:
+    def scores(run: Samples, name: Name) -> dict[str, object]:
         return dict(zip(run[name].ids, run[name].scores, strict=True))
 
     return [all(scores(x, name) == scores(y, name) for x in a for y in b) for name in layout.names]

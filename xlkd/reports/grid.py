@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from xlkd.metrics import statistics
 from xlkd.reports import badges
 from xlkd.reports.files import Record
+from xlkd.rows import Cell
 
 WIDER, NARROWER = "wider", "narrower"  # a gap is no score: neither is better
 
@@ -34,10 +35,10 @@ class Table:
 
     metrics: tuple[str, ...]
     rows: Mapping[str, Sequence[Record]]
-    languages: Callable[[str], tuple[str, ...]]
+    languages: Mapping[str, tuple[str, ...]]  # by cell
     learned: bool = True  # from labels, so that a cell is supervised, zero-shot or between
 
-    def cells(self, metric: str) -> dict[str, statistics.Cell]:
+    def cells(self, metric: str) -> dict[str, statistics.Sample]:
         return {cell: _cell(rows, metric) for cell, rows in self.rows.items()}
 
     def mean(self, metric: str, cell: str) -> float:
@@ -45,11 +46,29 @@ class Table:
         return sum(row[metric] for row in rows) / len(rows)
 
 
-def by_cell(rows: Sequence[Record], name: Callable[[Record], str]) -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = {}
+def table(
+    metrics: tuple[str, ...],
+    rows: Sequence[Record],
+    languages: Callable[[Record], tuple[str, ...]],
+    *,
+    learned: bool = True,
+) -> Table:
+    """Returns rows by cell; `languages` gives those of a row, which are its cell."""
+    members: dict[Cell, list[Record]] = {}
     for row in rows:
-        found.setdefault(name(row), []).append(row)
-    return dict(sorted(found.items()))
+        members.setdefault(Cell("", languages(row)), []).append(row)
+    cells = sorted(members, key=str)
+    return Table(
+        metrics, {str(cell): members[cell] for cell in cells}, {str(cell): cell.languages for cell in cells}, learned
+    )
+
+
+def by_name(rows: Sequence[Record], name: Callable[[Record], str]) -> dict[str, list[Record]]:
+    """Returns rows by a name that each has, sorted."""
+    members: dict[str, list[Record]] = {}
+    for row in rows:
+        members.setdefault(name(row), []).append(row)
+    return dict(sorted(members.items()))
 
 
 def ids(rows: Sequence[Record]) -> list[str]:
@@ -62,11 +81,12 @@ def describe(table: Table, seen: badges.Seen, touched: badges.Touched) -> dict[s
     """By cell what stands beside its scores."""
     found = {}
     for cell, rows in table.rows.items():
-        languages = table.languages(cell)
+        languages = table.languages[cell]
         met = touched.count([row["key"] for row in rows], languages)
         known = met != 0 if touched.recorded else None
         found[cell] = {
             "n": len(rows),
+            "languages": list(languages),
             "badges": badges.of(seen, languages, known),
             "word": badges.word(seen, languages, known) if table.learned else "",
         } | ({} if met == 0 else {"met_in_training": met})
@@ -163,11 +183,11 @@ def fixed_and_broken(a: Table, b: Table, metric: str) -> dict[str, int]:
     return {"fixed": fixed, "broken": broken}
 
 
-def _cell(rows: Sequence[Record], metric: str) -> statistics.Cell:
-    return statistics.Cell(ids(rows), [row["group"] for row in rows], [row[metric] for row in rows])
+def _cell(rows: Sequence[Record], metric: str) -> statistics.Sample:
+    return statistics.Sample(ids(rows), [row["group"] for row in rows], [row[metric] for row in rows])
 
 
-def _joined(run: Table, metrics: Sequence[str]) -> dict[tuple[str, str], statistics.Cell]:
+def _joined(run: Table, metrics: Sequence[str]) -> dict[tuple[str, str], statistics.Sample]:
     """All metrics in one set of cells: they share their draws."""
     return {(metric, cell): scores for metric in metrics for cell, scores in run.cells(metric).items()}
 
@@ -181,7 +201,7 @@ def _gap(a, b, metric: str, gap: Mean, name: str, seed: int, paired: bool) -> st
     return statistics.compare(*sides, averages={name: gap.all}, seed=seed, paired=paired).averages[name]
 
 
-def _scaled(run: Table, metric: str, gap: Mean) -> dict[str, statistics.Cell]:
+def _scaled(run: Table, metric: str, gap: Mean) -> dict[str, statistics.Sample]:
     """Cells whose plain mean is the gap: each is scaled by its share of the difference."""
     many = len(gap.all)
     share = {cell: many / len(gap.cells) for cell in gap.cells}

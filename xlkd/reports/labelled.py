@@ -20,7 +20,7 @@ PIVOT = "en"
 def table(rows: Sequence[Record]) -> grid.Table:
     """Rows without a label have no score."""
     scored = [row for row in rows if row.get("accuracy") is not None]
-    return grid.Table(METRICS, grid.by_cell(scored, lambda row: row["language"]), lambda cell: (cell,))
+    return grid.table(METRICS, scored, lambda row: (row["language"],))
 
 
 def means(told: Mapping[str, Record]) -> dict[str, grid.Mean]:

@@ -9,24 +9,25 @@ from collections.abc import Sequence
 from xlkd.metrics import averages
 from xlkd.reports import badges, grid
 from xlkd.reports.files import Record
+from xlkd.rows import Cell
 
 METRICS = ("f1", "em")
 PIVOT = "en"
 
 
 def table(rows: Sequence[Record]) -> grid.Table:
-    return grid.Table(METRICS, grid.by_cell(rows, _name), _languages)
+    return grid.table(METRICS, rows, lambda row: (row["question_language"], row["context_language"]))
 
 
 def means(held: grid.Table, set: str, seen: badges.Seen) -> dict[str, grid.Mean]:
     """The named averages that have a cell; `worst` is no mean, see there."""
-    cells = {_languages(cell): 0.0 for cell in held.rows}
+    cells = dict.fromkeys(held.languages.values(), 0.0)
     named = averages.averages(cells, languages(held, set), set=set, pivot=PIVOT, seen=seen.get("training"))
     found = {}
     for name, average in named.items():
         if name == "worst" or average.value is None:
             continue
-        those = tuple(averages.cell_name(cell) for cell in average.cells)
+        those = tuple(str(Cell("", cell)) for cell in average.cells)
         title = average.title if average.missing else ""
         split = (those[:1], those[1:]) if name == "transfer_gap" else (those, ())
         found[name] = grid.Mean(split[0], title, len(average.missing), split[1])
@@ -35,13 +36,13 @@ def means(held: grid.Table, set: str, seen: badges.Seen) -> dict[str, grid.Mean]
 
 def primary(held: grid.Table) -> tuple[str, ...]:
     """What is judged first: the mean of the grid, of the diagonal where there is no grid."""
-    return ("gxlt",) if any(len(set(_languages(cell))) > 1 for cell in held.rows) else ("xlt",)
+    return ("gxlt",) if any(len(set(pair)) > 1 for pair in held.languages.values()) else ("xlt",)
 
 
 def languages(held: grid.Table, set: str) -> list[str]:
     """Over which the averages of a set are defined."""
     known = averages.LANGUAGES.get(set)
-    there = {language for cell in held.rows for language in _languages(cell)}
+    there = {language for pair in held.languages.values() for language in pair}
     return list(known) if known and there <= {*known} else sorted(there)
 
 
@@ -53,11 +54,3 @@ def worst(cells: dict[str, Record]) -> Record:
         kept = {key: cells[cell][key] for key in ("badges", "word")}
         found[metric] = cells[cell][metric] | {"cell": cell} | kept
     return found
-
-
-def _name(row: Record) -> str:
-    return f"{row['question_language']}-{row['context_language']}"
-
-
-def _languages(cell: str) -> tuple[str, ...]:
-    return tuple(cell.split("-"))

@@ -144,7 +144,7 @@ def _data_sets(found: Sequence[System], notes: list[str]) -> list[DataSet]:
 
 
 def _by_data_set(rows: Sequence[Record], where: str) -> dict[str, list[Record]]:
-    return grid.by_cell(rows, lambda row: row.get("set") or where)
+    return grid.by_name(rows, lambda row: row.get("set") or where)
 
 
 def _task(row: Record) -> str:

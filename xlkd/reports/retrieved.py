@@ -15,12 +15,8 @@ PRIMARY = ("macro_mean",)
 
 def table(rows: Sequence[Record]) -> grid.Table:
     both = [row | {"retrieval": (row["to_source"] + row["to_target"]) / 2} for row in rows]
-    return grid.Table(METRICS, grid.by_cell(both, _name), lambda cell: tuple(cell.split("-")), learned=False)
+    return grid.table(METRICS, both, lambda row: (row["source_language"], row["target_language"]), learned=False)
 
 
 def means(held: grid.Table) -> dict[str, grid.Mean]:
     return {"macro_mean": grid.Mean(tuple(held.rows))}
-
-
-def _name(row: Record) -> str:
-    return f"{row['source_language']}-{row['target_language']}"

@@ -11,6 +11,7 @@ from typing import Any
 from xlkd.reports import badges, tables, words
 from xlkd.reports import goodput as times
 from xlkd.reports.files import Record
+from xlkd.rows import Cell
 
 BUDGET = {"rows": "examples", "steps": "steps", "lr": "learning rate", "parameters": "parameters", "seconds": "seconds"}
 ZERO_SHOT_MARK = "Z"
@@ -169,7 +170,7 @@ def _columns(data: Record, first: str, more: Sequence[str] = ()) -> str:
 
 
 def _maps(data: Record, metric: str) -> str:
-    languages = sorted({language for cell in tables.cells(data) for language in cell.split("-")})
+    languages = sorted({language for pair in _languages(data) for language in pair})
     maps = [_map(name, system, metric, languages, _heat) for name, system in data["systems"].items()]
     for one in data["comparisons"].values():
         maps.append(_map(f"{one['a']} − {one['b']}", one, metric, languages, _change))
@@ -183,7 +184,7 @@ def _map(title: str, of: Record, metric: str, languages: Sequence[str], cell: An
     head = _head(["Q \\ C", *languages, *(label for label, _ in margins)])
     rows = []
     for question in languages:
-        cells = [cell(of["cells"].get(f"{question}-{context}"), metric) for context in languages]
+        cells = [cell(of["cells"].get(str(Cell("", (question, context)))), metric) for context in languages]
         cells += [cell(named.get(name.format("question", question)), metric, "m") for _, name in margins]
         rows.append(f'<tr><th scope="row">{escape(question)}</th>{"".join(cells)}</tr>')
     for i, (label, name) in enumerate(margins):
@@ -333,4 +334,9 @@ def _examples(met: Record) -> str:
 
 
 def _is_grid(data: Record) -> bool:
-    return any(len(set(cell.split("-"))) > 1 for cell in tables.cells(data))
+    return any(len(set(pair)) > 1 for pair in _languages(data))
+
+
+def _languages(data: Record) -> list[list[str]]:
+    """Returns the languages of every cell that some system has."""
+    return [cell["languages"] for system in data["systems"].values() for cell in system["cells"].values()]

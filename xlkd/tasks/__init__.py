@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xlkd.rows import Cell
+
 Features = dict[str, np.ndarray]  # flat arrays of fixed dtype: saved, mapped and shared as they are
 
 
@@ -33,7 +35,7 @@ class Draw(NamedTuple):
 class Scores(NamedTuple):
     """`cells`: {cell: {metric: value}}; `main`: the metric that tables show first."""
 
-    cells: dict[str, dict[str, float]]
+    cells: dict[Cell, dict[str, float]]
     main: str
 
     def mean(self) -> float:

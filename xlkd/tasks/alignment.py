@@ -17,6 +17,7 @@ from xlkd.errors import UserError
 from xlkd.metrics.retrieval import Link, alignment, mutual_links
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, pieces, silent
+from xlkd.tasks.parallel import by_languages
 from xlkd.tasks.text import Template, padded, ragged, take
 
 ROWS = "parallel"
@@ -74,11 +75,9 @@ class WordAlignment:
     def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
         """Counts are summed over the sentences of a pair of languages, then divided; `aer`: the lower the better."""
         predicted, cells = self._links(outputs, features), {}
-        names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
-        for name in dict.fromkeys(names):
-            mine = np.flatnonzero(names == name)
+        for cell, mine in by_languages(rows).items():
             found = alignment(*zip(*(_gold(predicted[i], rows[i]) for i in mine), strict=True))
-            cells[str(name)] = {
+            cells[cell] = {
                 "aer": 100 * found.error_rate,
                 "precision": 100 * found.precision,
                 "recall": 100 * found.recall,

@@ -15,9 +15,9 @@ from xlkd.data.draw import row_keys
 from xlkd.errors import UserError
 from xlkd.languages import normalise
 from xlkd.metrics import labels as metrics
-from xlkd.rows import Labelled
+from xlkd.rows import Cell, Labelled
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
-from xlkd.tasks.labelled import cell_name, contents
+from xlkd.tasks.labelled import contents
 from xlkd.tasks.text import Template, padded, ragged
 
 NONE = -1  # in place of a label or a language that is not known
@@ -118,10 +118,10 @@ class Classify:
         """
         order = self._order(outputs["logits"], features)
         gold, predicted = features["label"], metrics.predictions(outputs["logits"])
-        members: dict[str, list[int]] = {}
+        members: dict[Cell, list[int]] = {}
         for i, row in enumerate(rows):
             if gold[i] != NONE:
-                members.setdefault(cell_name(row), []).append(i)
+                members.setdefault(Cell.of(row), []).append(i)
         if not members:
             raise UserError("no row has a label", "config.data.eval", "such rows can be predicted, not scored")
         scale = self._scale(order)
@@ -160,7 +160,7 @@ class Classify:
         lost, lengths = features["lost"], self.lengths(features)["text"]
         places: dict[str, list[int]] = {}
         for i, row in enumerate(rows):
-            places.setdefault(cell_name(row), []).append(i)
+            places.setdefault(str(Cell.of(row)), []).append(i)
         cut = {
             cell: {
                 "cut_percent": 100 * float((lost[those] > 0).mean()),

@@ -9,12 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from xlkd.data import labels
-from xlkd.rows import Labelled
-
-
-def cell_name(row: Labelled) -> str:
-    """Set and language: `xnli de`."""
-    return f"{row.set} {row.language}"
+from xlkd.rows import Cell, Labelled
 
 
 def contents(rows: Sequence[Labelled]) -> dict[str, Any]:
@@ -46,7 +41,7 @@ def contents(rows: Sequence[Labelled]) -> dict[str, Any]:
 def by_cell(rows: Iterable[Labelled]) -> dict[str, list[Labelled]]:
     found: dict[str, list[Labelled]] = {}
     for row in rows:
-        found.setdefault(cell_name(row), []).append(row)
+        found.setdefault(str(Cell.of(row)), []).append(row)
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from xlkd.data.draw import row_keys, uniform
 from xlkd.languages import WITHOUT_SPACES
-from xlkd.rows import Pair
+from xlkd.rows import Cell, Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.text import Template, counts, padded, ragged, take
 
@@ -103,7 +103,7 @@ def found_again(outputs: dict[str, np.ndarray], features: Features) -> Scores:
     for i, name in enumerate(features["cells"]):
         mine = features["cell"] == i
         right, count = (float(outputs[key][mine].sum()) for key in ("right", "count"))
-        cells[str(name)] = {"accuracy": 100 * right / max(count, 1.0), "n": int(mine.sum())}
+        cells[Cell.parse(str(name))] = {"accuracy": 100 * right / max(count, 1.0), "n": int(mine.sum())}
     return Scores(cells, "accuracy")
 
 

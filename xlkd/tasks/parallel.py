@@ -13,7 +13,7 @@ import numpy as np
 from xlkd.data.draw import row_keys
 from xlkd.metrics.picture import Axes, axes, picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
-from xlkd.rows import Pair
+from xlkd.rows import Cell, Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.text import Template, padded, ragged
 
@@ -60,7 +60,7 @@ class Parallel:
         English sides and the reference: what could be reached.
         """
         cells = {}
-        for name, mine in _by_languages(rows).items():
+        for name, mine in by_languages(rows).items():
             sides = outputs["vectors"][mine], outputs["vectors"][mine + len(rows)]
             to_source, to_target = _accuracy(*sides)
             cells[name] = {
@@ -102,7 +102,7 @@ class Parallel:
 
     def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
         to_source, to_target = np.zeros(len(rows)), np.zeros(len(rows))
-        for mine in _by_languages(rows).values():
+        for mine in by_languages(rows).values():
             found = retrieve(outputs["vectors"][mine + len(rows)], outputs["vectors"][mine])
             to_source[mine], to_target[mine] = found.to_english, found.from_english
         return [
@@ -124,10 +124,12 @@ class Parallel:
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
 
 
-def _by_languages(rows: Sequence[Pair]) -> dict[str, np.ndarray]:
-    """The numbers of the rows of each two languages."""
-    names = np.array([f"{row.source_language}-{row.target_language}" for row in rows])
-    return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names)}
+def by_languages(rows: Sequence[Pair]) -> dict[Cell, np.ndarray]:
+    """Returns the numbers of the rows of each two languages, whatever their data set."""
+    members: dict[Cell, list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault(Cell("", (row.source_language, row.target_language)), []).append(i)
+    return {cell: np.array(numbers) for cell, numbers in members.items()}
 
 
 def _accuracy(source: np.ndarray, target: np.ndarray, score: str = "cosine") -> tuple[float, float]:

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from xlkd.metrics import mlqa, squad
-from xlkd.rows import Question
+from xlkd.rows import Cell, Question
 from xlkd.tasks import Scores
 
 
 def score(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool = False) -> Scores:
     """The means of each cell; a row without prediction (None) counts 0."""
     found = by_row(texts, rows, mlqa_fallback)
-    members: dict[str, list[int]] = {}
+    members: dict[Cell, list[int]] = {}
     for i, row in enumerate(rows):
-        members.setdefault(cell_name(row), []).append(i)
+        members.setdefault(Cell.of(row), []).append(i)
     cells = {
         cell: {name: float(np.mean(values[which])) for name, values in found.items()} | {"n": len(which)}
         for cell, which in members.items()
@@ -31,11 +31,6 @@ def by_row(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback:
     pairs = [row_score(text, row, mlqa_fallback) for text, row in zip(texts, rows, strict=True)]
     em, f1 = 100.0 * np.array(pairs, np.float64).reshape(-1, 2).T
     return {"f1": f1, "em": em}
-
-
-def cell_name(row: Question) -> str:
-    """Set, question language, context language: `mlqa en-de`."""
-    return f"{row.set} {row.question_language}-{row.context_language}"
 
 
 def score_file(

@@ -19,8 +19,8 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
     spec.allow("languages", "pairs", "split", "limit")
     found = []
     for (context, question), path in _cells(spec).items():
-        cell = squad.Cell("mlqa", "", question, context)
-        found += [cell.row(one) for one in spec.first(squad.read(path, bad))]
+        origin = squad.QuestionOrigin("mlqa", "", question, context)
+        found += [origin.row(one) for one in spec.first(squad.read(path, bad))]
     return tuple(grouped(found))
 
 

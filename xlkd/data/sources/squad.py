@@ -30,8 +30,8 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
     if len(languages) > 1:
         raise UserError("one file has one language", str(spec), "name the one it is written in")
     path = pathlib.Path(spec.path).expanduser()
-    cell = Cell("squad", path.name, languages[0], languages[0])
-    return tuple(cell.row(found) for found in spec.first(read(path, bad)))
+    origin = QuestionOrigin("squad", path.name, languages[0], languages[0])
+    return tuple(origin.row(found) for found in spec.first(read(path, bad)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class QuestionOrigin:
     """One pair of languages of one data set; `scope` is what keeps paragraphs of two files apart."""
 
     set: str

@@ -103,8 +103,8 @@ def _rows(spec: Spec, name: str, builder: Any, one: _Set, bad: Bad) -> Iterator[
             continue
         if not one.repeated_ids:
             seen.add(id)
-        cell = squad.Cell(one.name, f"tfds/{name}/{split}", language, language)
-        yield cell.row(squad.Found(number, squad.text_name(context), id, question, context, answers))
+        origin = squad.QuestionOrigin(one.name, f"tfds/{name}/{split}", language, language)
+        yield origin.row(squad.Found(number, squad.text_name(context), id, question, context, answers))
 
 
 def _labelled_rows(spec: Spec, name: str, config: str, bad: Bad) -> tuple[Labelled, ...]:

@@ -29,6 +29,6 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
 
 
 def _cell(spec: Spec, language: str, path: pathlib.Path, bad: Bad) -> Iterator[Question]:
-    cell = squad.Cell("tydiqa", path.name, language, language)
+    origin = squad.QuestionOrigin("tydiqa", path.name, language, language)
     for found in spec.first(squad.read(path, bad, repeated_ids=True)):
-        yield cell.row(dataclasses.replace(found, paragraph=squad.text_name(found.context)))
+        yield origin.row(dataclasses.replace(found, paragraph=squad.text_name(found.context)))

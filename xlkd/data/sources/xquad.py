@@ -21,7 +21,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
 
 def _cell(spec: Spec, asked: str, language: str, found: dict[str, list[squad.Found]]) -> list[Question]:
     """The questions that exist in both languages, over the contexts of one."""
-    cell = squad.Cell("xquad", "", asked, language)
+    origin = squad.QuestionOrigin("xquad", "", asked, language)
     texts = {one.id: one.question for one in found[asked]}
     both = (one for one in found[language] if one.id in texts)
-    return [cell.row(one, texts[one.id]) for one in spec.first(both)]
+    return [origin.row(one, texts[one.id]) for one in spec.first(both)]
