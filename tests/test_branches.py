@@ -121,6 +121,7 @@ print("the same on", jax.device_count())
 """
 
 
+@pytest.mark.long
 def test_a_branch_axis_spread_over_devices_is_the_same():
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", SHARDED, str(pathlib.Path(__file__).parent)]

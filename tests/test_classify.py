@@ -124,10 +124,10 @@ def test_golden_scores(language):
     rows += [row(i, "neutral", "zz") for i in range(3)]  # another cell changes nothing
     of = task(labels=NLI)
     cells = of.score(logits([*predicted, 0, 0, 0], 3), of.features(rows), rows).cells
-    assert cells[f"toy {language}"]["accuracy"] == pytest.approx(100 * GOLDEN[language]["accuracy"])
-    assert cells[f"toy {language}"]["macro_f1"] == pytest.approx(100 * GOLDEN[language]["macro_f1"])
-    assert "mae" not in cells[f"toy {language}"]
-    assert cells["toy zz"]["accuracy"] == 0
+    assert cells[Cell("toy", (language,))]["accuracy"] == pytest.approx(100 * GOLDEN[language]["accuracy"])
+    assert cells[Cell("toy", (language,))]["macro_f1"] == pytest.approx(100 * GOLDEN[language]["macro_f1"])
+    assert "mae" not in cells[Cell("toy", (language,))]
+    assert cells[Cell("toy", ("zz",))]["accuracy"] == 0
 
 
 def test_ties_go_to_the_lower_label():

@@ -199,6 +199,7 @@ def pid_of(workdir, member) -> int:
     raise AssertionError("the process is no more: it ended before it was to be killed")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="finds a process of the pod in Linux's /proc")
 def test_a_pod_is_killed_goes_on_is_stopped_and_ends_as_one_process(model, tmp_path):
     whole, pod = tmp_path / "whole", tmp_path / "pod"

@@ -98,6 +98,7 @@ def test_an_exported_model_gives_the_numbers_that_its_run_printed(model, cache, 
     assert json.loads((export / "xlkd.json").read_text())["task"]["max_length"] == 80
     found = evaluated(tmp_path / "found.json", f"--model={export}", f"--data={DATA}", "--batch=5")
     cells = {f"atlas {name}": cell for name, cell in found["sets"]["atlas"]["cells"].items()}
+    assert {name: cell.pop("languages") for name, cell in cells.items()} == written["languages"]
     assert cells == written["cells"]
     assert found["mean"]["f1"] == pytest.approx(written["mean"], abs=1e-12)
     with pytest.raises(UserError, match=r"a run's folder, not a model; give what it exported: .*01-finetune/export"):
@@ -133,7 +134,9 @@ def test_questions_without_an_answer_count_as_wrong_and_are_counted(tmp_path):
     answers.pop(next(iter(answers)))
     (tmp_path / "answers.json").write_text(json.dumps(answers | {"nobody": "asked this"}))
     found = evaluated(tmp_path / "out.json", f"--predictions={tmp_path / 'answers.json'}", f"--data={data}")
-    assert found["sets"]["atlas"]["cells"]["en-en"] == {"f1": 75.0, "em": 75.0, "n": 4, "missing": 1}
+    assert found["sets"]["atlas"]["cells"]["en-en"] == {
+        "languages": ["en", "en"], "f1": 75.0, "em": 75.0, "n": 4, "missing": 1
+    }  # fmt: skip
 
 
 def xquad(folder, *languages):

@@ -81,9 +81,12 @@ def test_the_record_says_how_it_was_trained(tmp_path):
     assert record["dtype"] == "float32"
 
 
-def test_a_new_encoder_goes_to_disk_as_its_config_says(tmp_path):
-    write(tmp_path / "export", of=config("configs/pretrain.py"))
+def test_an_encoder_goes_to_disk_in_the_dtype_of_its_export(tmp_path):
     from safetensors.numpy import load_file
+
+    exported, tokenizer = model()
+    half = exported._replace(dtype="float16")
+    write_export(tmp_path / "export", half, tokenizer, config("configs/pretrain.py"), RESULTS, SEEN)
 
     assert {str(t.dtype) for t in load_file(tmp_path / "export" / "model.safetensors").values()} == {"float16"}
 

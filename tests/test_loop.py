@@ -164,6 +164,7 @@ def test_killed_stopped_killed_and_damaged_it_ends_with_the_same_bits(whole, tmp
     assert lines(folder) == lines(whole[0])
 
 
+@pytest.mark.long
 def test_eight_devices_see_the_same_batches_and_losses(whole, tmp_path):
     """Nothing is evaluated: what is compared are steps."""
     where = {"devices": 8, "cache": whole[0].parent / "cache", "optimized": False}
@@ -316,6 +317,7 @@ def until(condition, process):
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_a_run_whose_folder_was_deleted_ends_and_leaves_the_next_one_there_alone(whole, tmp_path):
     """The first one stands still while its folder is deleted and another run begins in one of the same name."""
     cache, folder = whole[0].parent / "cache", tmp_path / "run"

@@ -481,6 +481,7 @@ print(max(float(np.abs(x).max()) for x in moved) > 0)
 """
 
 
+@pytest.mark.long
 def test_statistics_are_the_same_on_one_device_and_on_eight():
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": "8",

@@ -18,7 +18,7 @@ NAMES = [f"q{i}" for i in range(12)]
 
 
 def cell(scores, groups=TOY["paragraph"]):
-    return st.Cell([f"q{i}" for i in range(len(scores))], groups, scores)
+    return st.Sample([f"q{i}" for i in range(len(scores))], groups, scores)
 
 
 def toy():
@@ -36,7 +36,7 @@ def only(cells, name="one"):
 def random_cells(rng, groups=30, questions=60, cells=3, shift=0.0):
     of = rng.integers(0, groups, questions)
     return {
-        c: st.Cell([f"q{i}" for i in range(questions)], [f"g{g}" for g in of], rng.uniform(0, 60, questions) + shift)
+        c: st.Sample([f"q{i}" for i in range(questions)], [f"g{g}" for g in of], rng.uniform(0, 60, questions) + shift)
         for c in range(cells)
     }
 
@@ -98,7 +98,7 @@ def test_golden_macro_mean():
 def test_golden_by_question():
     golden = TOY["by_question_unclustered_for_contrast"]
     ids = [f"{i:02d}" for i in range(12)]
-    a, b = ({"one": st.Cell(ids, ids, TOY[k])} for k in ("f1_a", "f1_b"))
+    a, b = ({"one": st.Sample(ids, ids, TOY[k])} for k in ("f1_a", "f1_b"))
     result = st.compare([a], [b], seed=golden["seed"]).cells["one"]
     assert (result.low, result.high) == pytest.approx(golden["interval_95"], abs=1e-9)
     assert result.p == pytest.approx(golden["p"], abs=1e-9)
@@ -112,8 +112,8 @@ def seed_runs():
     for sums in SEEDS["cluster_sum_of_differences_by_seed"]:
         scores = np.zeros(len(groups))
         scores[list(first.values())] = sums
-        runs.append({"one": st.Cell(NAMES, groups, scores)})
-    return runs, [{"one": st.Cell(NAMES, groups, np.zeros(12))}] * 3
+        runs.append({"one": st.Sample(NAMES, groups, scores)})
+    return runs, [{"one": st.Sample(NAMES, groups, np.zeros(12))}] * 3
 
 
 def test_golden_seeds():
@@ -131,7 +131,7 @@ def test_two_seeds_speak_of_questions_only():
     a, b = seed_runs()
     found = st.compare(a[:2], b[:2])
     assert "questions only" in found.caption
-    mean = {"one": st.Cell(NAMES, a[0]["one"].groups, (a[0]["one"].scores + a[1]["one"].scores) / 2)}
+    mean = {"one": st.Sample(NAMES, a[0]["one"].groups, (a[0]["one"].scores + a[1]["one"].scores) / 2)}
     one = st.compare([mean], b[:1])
     assert found.cells["one"].low == pytest.approx(one.cells["one"].low, abs=1e-9)
 
@@ -140,7 +140,7 @@ def test_unpaired_seeds():
     a, b = seed_runs()
     found = st.compare(a, b[:1], paired=False).cells["one"]
     assert found.estimate == pytest.approx(SEEDS["estimate"], abs=1e-9)
-    ten = {"one": st.Cell(NAMES, b[0]["one"].groups, [10.0] * 12)}
+    ten = {"one": st.Sample(NAMES, b[0]["one"].groups, [10.0] * 12)}
     shifted = st.compare(a, [ten], paired=False).cells["one"]
     assert (shifted.low, shifted.high) == pytest.approx((found.low - 10, found.high - 10), abs=1e-9)
     with pytest.raises(UserError, match="3 runs against 1"):
@@ -187,7 +187,9 @@ def test_order_of_rows_does_not_matter():
     a, b = toy()
     order = np.random.default_rng(0).permutation(12)
     turned = {
-        "one": st.Cell([NAMES[i] for i in order], [TOY["paragraph"][i] for i in order], [TOY["f1_a"][i] for i in order])
+        "one": st.Sample(
+            [NAMES[i] for i in order], [TOY["paragraph"][i] for i in order], [TOY["f1_a"][i] for i in order]
+        )
     }
     assert st.compare([turned], [only(b)]) == st.compare([only(a)], [only(b)])
 
@@ -218,7 +220,7 @@ def test_verdicts(shift, expected):
     rng = np.random.default_rng(3)
     b = random_cells(rng, groups=40, questions=200)
     a = {
-        c: st.Cell(of.ids, of.groups, of.scores + shift + np.random.default_rng(c).normal(0, 20, 200))
+        c: st.Sample(of.ids, of.groups, of.scores + shift + np.random.default_rng(c).normal(0, 20, 200))
         for c, of in b.items()
     }
     assert {r.verdict for r in st.compare([a], [b]).cells.values()} == {expected}
@@ -226,7 +228,7 @@ def test_verdicts(shift, expected):
 
 def test_too_few_groups_whatever_p():
     ids = [f"q{i}" for i in range(19)]
-    a, b = ({0: st.Cell(ids, ids, [value] * 19)} for value in (100.0, 0.0))
+    a, b = ({0: st.Sample(ids, ids, [value] * 19)} for value in (100.0, 0.0))
     result = st.compare([a], [b]).cells[0]
     assert result.verdict == st.TOO_FEW_GROUPS
     assert result.p < 0.001
@@ -235,7 +237,7 @@ def test_too_few_groups_whatever_p():
 def test_primary_averages_are_a_family_of_their_own():
     rng = np.random.default_rng(4)
     b = random_cells(rng, cells=6)
-    a = {c: st.Cell(of.ids, of.groups, of.scores + np.random.default_rng(c).normal(2, 12, 60)) for c, of in b.items()}
+    a = {c: st.Sample(of.ids, of.groups, of.scores + np.random.default_rng(c).normal(2, 12, 60)) for c, of in b.items()}
     found = st.compare([a], [b], averages={"all": range(6), "x": [0, 1], "y": [2, 3]}, primary=["all"])
     assert found.averages["all"].adjusted == found.averages["all"].p
     assert found.averages["x"].adjusted == pytest.approx(st.holm([found.averages["x"].p, found.averages["y"].p])[0])
@@ -254,16 +256,16 @@ def test_own_scores():
 
 def test_other_questions_are_refused_by_name():
     a, b = toy()
-    fewer = {"one": st.Cell(NAMES[:11], TOY["paragraph"][:11], TOY["f1_b"][:11])}
+    fewer = {"one": st.Sample(NAMES[:11], TOY["paragraph"][:11], TOY["f1_b"][:11])}
     with pytest.raises(UserError, match=r"one: 1 questions on one side only: q11"):
         st.compare([only(a)], [fewer])
     with pytest.raises(UserError, match="only one side has two"):
         st.compare([a], [only(b)])
     with pytest.raises(UserError, match=r"13 questions on one side only: q0, .*, q7 and 3 more"):
-        st.compare([only(a)], [{"one": st.Cell(["q99"], ["p1"], [1.0])}])
+        st.compare([only(a)], [{"one": st.Sample(["q99"], ["p1"], [1.0])}])
     with pytest.raises(UserError, match="1 ids occur twice"):
-        st.own_scores([{"one": st.Cell(["a", "a"], ["g", "g"], [0.0, 1.0])}])
-    moved = {"one": st.Cell(NAMES, ["p9", *TOY["paragraph"][1:]], TOY["f1_b"])}
+        st.own_scores([{"one": st.Sample(["a", "a"], ["g", "g"], [0.0, 1.0])}])
+    moved = {"one": st.Sample(NAMES, ["p9", *TOY["paragraph"][1:]], TOY["f1_b"])}
     with pytest.raises(UserError, match="different groups: q0"):
         st.compare([only(a)], [moved])
 
@@ -271,7 +273,7 @@ def test_other_questions_are_refused_by_name():
 def test_a_large_grid_takes_seconds():
     rng = np.random.default_rng(0)
     ids, groups = [f"q{i}" for i in range(1148)], [f"g{i * 933 // 1148}" for i in range(1148)]
-    a, b = ({c: st.Cell(ids, groups, rng.uniform(0, 100, 1148)) for c in range(49)} for _ in range(2))
+    a, b = ({c: st.Sample(ids, groups, rng.uniform(0, 100, 1148)) for c in range(49)} for _ in range(2))
     start = time.process_time()
     st.compare([a], [b], averages={"gxlt": range(49)}, primary=["gxlt"])
     assert time.process_time() - start < 10
@@ -281,10 +283,10 @@ def test_coverage_without_a_true_difference():
     rng = np.random.default_rng(11)
     groups = [f"g{i:02d}" for i in np.repeat(np.arange(60), 3)]
     ids = [f"q{i}" for i in range(180)]
-    zero = dict.fromkeys(range(100), st.Cell(ids, groups, [0.0] * 180))
+    zero = dict.fromkeys(range(100), st.Sample(ids, groups, [0.0] * 180))
     p = []
     for seed in range(10):  # 1,000 trials, a hundred with one draw
         scores = np.repeat(rng.normal(0, 10, (100, 60)), 3, axis=1) + rng.normal(0, 20, (100, 180))
-        a = {trial: st.Cell(ids, groups, row) for trial, row in enumerate(scores)}
+        a = {trial: st.Sample(ids, groups, row) for trial, row in enumerate(scores)}
         p += [result.p for result in st.compare([a], [zero], seed=seed).cells.values()]
     assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.085

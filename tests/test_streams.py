@@ -73,6 +73,7 @@ def test_a_corrupt_line_stops_the_run_by_name(flags):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_skipped_it_is_counted_and_the_rest_is_read_in_blocks(whole):
     folder, output = whole
     assert "blocks of 48 rows" in output

@@ -44,6 +44,7 @@ def model(tmp_path_factory):
     return toy_models.span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
 
 
+@pytest.mark.long
 def test_the_start_is_trained_once_and_runs_are_compared_as_seeds(model, tmp_path):
     found = sweep(model, tmp_path / "sweep", "--over=seed=0,1")
     assert found.returncode == 0, found.stdout + found.stderr
