@@ -77,7 +77,7 @@ def _lengths(given: dict[str, str]) -> np.ndarray:
     changes |= {"data__train": given["data"]} if "data" in given else {}
     changes |= {"encoder__path": given["tokenizer"]} if "tokenizer" in given else {}
     stage = models.stage("finetune.py", "finetune", **changes)
-    plan = inputs.training(stage, resolve_weights(stage, {}, None), None, Log()).plan
+    plan = inputs.read_training_data(stage, resolve_weights(stage, {}, None), None, Log()).plan
     return plan.lengths[plan.view]
 
 

@@ -128,8 +128,8 @@ def test_one_process_imports_nothing():
     code = "import sys; from xlkd.runtime import distributed as d; print(d.first(), d.several(), 'jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]
-    with distributed.joined({}):
-        assert distributed.once("name", lambda: 3) == 3
+    with distributed.join_run({}):
+        assert distributed.broadcast_from_primary("name", lambda: 3) == 3
 
 
 FLAGS = [

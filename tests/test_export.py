@@ -60,7 +60,7 @@ def test_what_a_run_met_goes_with_all_of_its_exports(tmp_path, inner, name):
     folder = tmp_path / "run" / "stages" / "01-one" / inner
     folder.mkdir(parents=True)
     (tmp_path / "run" / "stages" / "01-one" / name).write_text(json.dumps(known))
-    assert stage.begun(Weights(None, None, folder, None)) == known
+    assert stage.load_prior_training(Weights(None, None, folder, None)) == known
 
 
 def test_loaded_again_it_is_the_same(tmp_path):

@@ -22,7 +22,7 @@ def test_a_source_that_is_not_there_is_refused_before_the_first_stage(tmp_path):
     later = {"data": {"train": there, "eval": f"squad:{tmp_path / 'nope.json'}"}}
     data = {"train": there, "eval": ""}
     two = config(stages=("one", "two"), data=data, two=later, controls=(), method={"variant": "all"}, start="")
-    inputs.present(settings.stage(two, "one"))
+    inputs.check_sources_exist(settings.stage(two, "one"))
     with pytest.raises(UserError, match=r"nope\.json: no such file or folder; look at the path"):
         run.run(two, tmp_path / "run", ["command"])
     assert not (tmp_path / "run" / "stages").exists()

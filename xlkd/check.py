@@ -145,9 +145,9 @@ def _windows(given: dict[str, str], task: str, rows) -> dict[str, Any]:
     config = base()
     config.task = settings.task(task, api.recorded(folder).get("task", {}), given)
     config.data.batch, config.data.buckets = cli.whole(given, "batch", 32), cli.whole(given, "buckets", 4)
-    built = inputs.named("tasks", task).build(config.task, hf.tokenizer(folder))
-    features = inputs.features_of(built, rows, Log(stream=sys.stderr))
-    report = inputs.data_report(built, features, rows, inputs.plan_of(config, built, features, architecture))
+    built = inputs.load_module("tasks", task).build(config.task, hf.tokenizer(folder))
+    features = inputs.load_features(built, rows, Log(stream=sys.stderr))
+    report = inputs.report_data(built, features, rows, inputs.plan_batches(config, built, features, architecture))
     kept = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")
     return {name: report[name] for name in kept} | {"settings": settings.plain(config.task)}
 

@@ -119,7 +119,7 @@ def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     chosen = model.task("qa", given)
     reader = api.Reader(model, chosen, batch=batch)
     log = Log(stream=sys.stderr)
-    features = inputs.features_of(reader.task, rows, log)
+    features = inputs.load_features(reader.task, rows, log)
     log(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
     predictions = reader.predictions(features)
     scores = score(predictions.texts, rows, chosen.mlqa_fallback)
@@ -171,7 +171,7 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     labeller, log = api.Labeller(model, chosen, batch=batch), Log(stream=sys.stderr)
     forced = given.get("route", "")
     routes = collections.Counter(labeller.route_of(row.language, forced) for row in rows)
-    features = inputs.features_of(labeller.task, rows, log)
+    features = inputs.load_features(labeller.task, rows, log)
     log(f"reading {len(rows)} rows")
     scores = labeller.task.score(labeller.outputs(features, forced), features, rows)
     found = {

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     name = named.get("workdir") or f"runs/{stem}-{settings.digest(settings.plain(config))}"
     if "://" in name:
         raise UserError("a work directory lies in a folder", name, "launch/README.md: how results reach it")
-    with distributed.joined(named):
+    with distributed.join_run(named):
         from xlkd.train.run import run
 
         run(config, pathlib.Path(name).expanduser(), ["python", "-m", "xlkd.main", *arguments])

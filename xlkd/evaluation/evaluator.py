@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs of a model over all rows of a set: each row once, sorted by length, on any number of devices."""
+"""Computes outputs over all examples of a set: each once, sorted by length, on any number of devices."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Evaluator:
     def outputs(
         self, variables: Any, task: Task, features: Features, stop: Callable[[], None] = lambda: None
     ) -> dict[str, np.ndarray]:
-        """{name: [rows of the features, …]} in the order of the features."""
+        """Returns {name: [rows of the features, …]} in the order of the features."""
         lengths = task.lengths(features)
         view = next(iter(lengths))
         chosen = self._buckets if isinstance(self._buckets, tuple) else edges(lengths[view], self._buckets)
@@ -54,7 +54,7 @@ class Evaluator:
 
 
 def joined(parts: list[tuple[np.ndarray, dict[str, np.ndarray]]], rows: int) -> dict[str, np.ndarray]:
-    """Outputs of batches in the order of rows, -1 being none; what is of a token each is 0 beyond its own bucket."""
+    """Joins the outputs of batches in the order of rows, -1 being none; what is of tokens is 0 beyond its own bucket."""
     found: dict[str, np.ndarray] = {}
     for name, first in parts[0][1].items() if parts else ():
         widest = np.max([outputs[name].shape[1:] for _, outputs in parts], axis=0).astype(int)

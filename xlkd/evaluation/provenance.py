@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where a stage's knowledge comes from: languages whose labels it saw, and evaluation rows it met before."""
+"""Records where a stage's knowledge comes from: languages whose labels it saw, evaluation examples it met before."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Seen = dict[str, list[str]]
 
 
 def seen(config, rows: Sequence[Any], chosen_by: Sequence[Any], before: Mapping[str, list[str]], teaches: bool) -> Seen:
-    """Languages whose labels came in by training, by choosing a checkpoint and by a teacher; what began it included."""
+    """Returns the languages whose labels were seen in training, in choosing a checkpoint and by a teacher, now and before."""
     own = labelled_languages(rows) if config.budget.steps else set()
     training = own | set(before.get("training", ()))
     teacher = {tag for tag, named in config.teachers.items() if named} | (
@@ -34,13 +34,13 @@ def seen(config, rows: Sequence[Any], chosen_by: Sequence[Any], before: Mapping[
 
 
 def labelled_languages(rows: Sequence[Any]) -> set[str]:
-    """An answer belongs to the language of its context."""
+    """Returns the languages of examples with labels; an answer belongs to the language of its context."""
     questions = {row.context_language for row in rows if isinstance(row, Question) and row.answers}
     return questions | {row.language for row in rows if isinstance(row, Labelled) and row.label is not None}
 
 
 def met(rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, Any]) -> dict[str, Any]:
-    """For each set the rows that training touched, here or in an earlier stage, by kind, with some examples."""
+    """Returns by set the examples that training touched, here or in an earlier stage, by kind."""
     found = {}
     for name, ready in sets.items():
         if not ready.rows or not isinstance(ready.rows[0], Question | Labelled):
@@ -68,7 +68,7 @@ def met(rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, Any
 
 
 def texts(sets: Mapping[str, Ready], groups: int = 60) -> dict[str, list[dict[str, Any]]]:
-    """For the explorer of a report: all rows of some groups, the same whatever the stage."""
+    """Returns by set all examples of some groups, for a report; the same whatever the stage."""
     found = {}
     for name, ready in sets.items():
         named = {row.group for row in ready.rows}

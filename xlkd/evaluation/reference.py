@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The teacher's own vectors of the English sides of a retrieval set: what the student's structure is compared with."""
+"""Computes the teacher's vectors of the English sides of a retrieval set, with which the student's are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xlkd.tasks import parallel
 
 
 def english(config, encoder: Encoder, weights: Weights, rows: Sequence[Pair], mesh) -> np.ndarray:
-    """[rows, D], pooled as the method pools the teacher."""
+    """Returns vectors [rows, D], pooled as the method pools the teacher."""
     task = parallel.build(config.task, weights.tokenizer)
     texts = {row.source if row.source_language == "en" else row.target: row for row in rows}
     alone = [dataclasses.replace(row, source=text, target="") for text, row in texts.items()]

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoint goes on: the last one, or the best by a named rule on rows whose labels may choose."""
+"""Chooses the checkpoint that is exported: the last one, or the best by a named rule."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RULES = ("last", "best", "english", "supervised")
 
 
 class Rule(NamedTuple):
-    """Scores of a set count, of its cells those whose languages are all among `languages`, where these are named."""
+    """Which scores choose: those of a set, of its cells those whose languages are all among `languages`, where named."""
 
     name: str
     set: str
     languages: frozenset[str] | None
 
     def best(self, folder: pathlib.Path) -> int | None:
-        """The evaluated step with the highest mean, the earlier of equals."""
+        """Returns the evaluated step with the highest mean, the earlier of equals."""
         means = {}
         for file in folder.glob(f"[0-9]*-{self.set}.json"):
             record = json.loads(file.read_text(encoding="utf-8"))
@@ -38,12 +38,12 @@ class Rule(NamedTuple):
         return self.languages is None or set(languages) <= self.languages
 
     def looked_at(self, rows: Sequence[Any]) -> list[Any]:
-        """The rows whose labels choose."""
+        """Returns the examples whose labels choose."""
         return [row for row in rows if self.name != "last" and self.counts(_of(row))]
 
 
 def rule(config, sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
-    """`config.eval.keep` on `config.data.dev`, or on `config.data.eval` where there is no dev set."""
+    """Returns the rule `config.eval.keep` on `config.data.dev`, or on `config.data.eval` where there is no dev set."""
     name, chosen = config.eval.keep, "dev" if "dev" in sets else "eval"
     if name not in RULES:
         raise UserError(f"keep={name} is not possible", "config.eval", f"choose one of {', '.join(RULES)}")
@@ -66,7 +66,7 @@ def rule(config, sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
 
 
 def _of(row: Any) -> tuple[str, ...]:
-    """The languages of a row that has a label or an answer."""
+    """Returns the languages of an example that has a label or an answer."""
     if isinstance(row, Question):
         return row.question_language, row.context_language
     return (row.language,) if isinstance(row, Labelled) else ()

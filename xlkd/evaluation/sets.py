@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The evaluation sets of a stage: rows and features held ready, scores in files named by step and set."""
+"""Evaluates the sets of a stage; scores stand in files named by step and set."""
 
 from __future__ import annotations
 
@@ -52,9 +52,11 @@ class Sets:
         self._workdir.make_folder(self._folder)
         for name, (task, _, features) in self._ready.items():
             file = self._folder / f"{step}-{name}.json"
-            if not distributed.once(f"{file} there", file.exists):
+            if not distributed.broadcast_from_primary(f"{file} there", file.exists):
                 outputs = self._evaluators[task.name].outputs(variables, task, features, stop)
-                distributed.once(f"{file} written", functools.partial(self._write, step, name, outputs))
+                distributed.broadcast_from_primary(
+                    f"{file} written", functools.partial(self._write, step, name, outputs)
+                )
 
     def _write(self, step: int, name: str, outputs: Any) -> None:
         task, rows, features = self._ready[name]
@@ -70,7 +72,7 @@ class Sets:
         self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
 
     def _draw(self, step: int, name: str, task: Parallel, outputs: Any, rows: sources.Rows) -> None:
-        """Before the first step, and after the last on the same axes."""
+        """Draws sentence vectors before the first step, and after the last one on the same axes."""
         before = self._folder.parent / "report" / f"{name}-before.json"
         within = axes_of(json.loads(before.read_text(encoding="utf-8"))) if step and before.exists() else None
         self._workdir.make_folder(before.parent)
@@ -79,11 +81,11 @@ class Sets:
         self._workdir.write_json(file, task.picture(outputs, rows, title, within))
 
     def best(self) -> int | None:
-        """The step that the rule would keep."""
-        return distributed.once("best", lambda: self._rule.best(self._folder))
+        """Returns the step that the rule chooses."""
+        return distributed.broadcast_from_primary("best", lambda: self._rule.best(self._folder))
 
     def keep(self, step: int, folder: pathlib.Path) -> None:
-        """The rows of the step that goes on, by themselves; those of other steps go."""
+        """Keeps the records of the step that is exported, and deletes those of other steps."""
         self._workdir.make_folder(folder)
         for name in self._ready:
             if self._rows(step, name).exists():
@@ -96,13 +98,13 @@ class Sets:
         return self._folder / f"{step}-{name}.jsonl"
 
     def of(self, step: int) -> dict[str, Any]:
-        """What was written for a step, by set."""
+        """Returns what was written for a step, by set."""
         return {
             name: json.loads((self._folder / f"{step}-{name}.json").read_text(encoding="utf-8")) for name in self._ready
         }
 
     def changes(self, step: int) -> list[str]:
-        """A line a set that was also evaluated before the first step."""
+        """Returns a line for each set that was also evaluated before the first step."""
         lines = []
         for name, after in self.of(step).items():
             before = self._folder / f"0-{name}.json"
@@ -113,7 +115,7 @@ class Sets:
 
 
 def _by_cell(scores: Scores, most: int = 16) -> str:
-    """Each cell's score; of a large grid its ends."""
+    """Lists each cell's score; of a large grid its lowest and highest."""
     values = {str(cell): numbers[scores.main] for cell, numbers in scores.cells.items()}
     shown, before = list(values), ""
     if len(values) > most:

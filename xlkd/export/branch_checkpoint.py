@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A folder that holds a student with all its branches: safetensors and a record; `transformers` has no form for it."""
+"""Saves and loads a student with all its branches: safetensors and a record; `transformers` has no form for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Whole(NamedTuple):
 def save(
     folder: pathlib.Path, architecture: Architecture, params, labels, record: dict[str, Any], *, tokenizer, card: str
 ) -> None:
-    """Whole or not at all."""
+    """Saves the folder, whole or not at all."""
     from safetensors.numpy import save_file
 
     record = record | {"architecture": dataclasses.asdict(architecture), "labels": list(labels)}
@@ -39,7 +39,7 @@ def save(
 
 
 def load(folder: pathlib.Path) -> Whole:
-    """What `save` wrote."""
+    """Loads what `save` wrote."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -64,7 +64,7 @@ def load(folder: pathlib.Path) -> Whole:
 
 
 def architecture_of(record: dict[str, Any], where: pathlib.Path) -> Architecture:
-    """As it was recorded."""
+    """Reads the architecture from the record."""
     try:
         found = Architecture(**record["architecture"])
     except (KeyError, TypeError) as error:

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a stage hands on: a folder that transformers loads, with a card that says what it was trained on."""
+"""Writes what a stage exports: a folder that transformers loads, with a card that says what it was trained on."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def write_export(
 
 
 def vectors(exported: Export, max_length: int) -> dict[str, Any]:
-    """What makes a folder one of sentence-transformers, where the method trains vectors of texts."""
+    """Returns the files that sentence-transformers needs, where the method trains vectors of texts."""
     return sentences.files(exported.architecture, exported.pooling, max_length) if exported.pooling else {}

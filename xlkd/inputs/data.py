@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a stage learns from and is tested on: the rows that the config names, tokenized, in buckets."""
+"""Reads what a stage learns from and is tested on: the examples that the config names, tokenized, in buckets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"
 
 
 class Material(NamedTuple):
-    """What a stage learns from; of a streamed corpus `known` is a sample, by which lengths are judged."""
+    """The training examples of a stage; of a streamed corpus `known` is a sample, by which lengths are judged."""
 
     rows: sources.Rows
     known: sources.Rows
@@ -40,30 +40,30 @@ class Material(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A set that can be evaluated."""
+    """An evaluation set with its features."""
 
     task: Task
     rows: sources.Rows
     features: Features
 
 
-def training(config, weights: Weights, other: Weights | None, log: Log) -> Material:
-    """The training rows that the config names, tokenized, in buckets."""
-    rows, epochs = training_rows(config, log)
-    task = task_of(config, weights, other)
+def read_training_data(config, weights: Weights, other: Weights | None, log: Log) -> Material:
+    """Reads the training examples that the config names, tokenizes them and plans their batches."""
+    rows, epochs = read_training_examples(config, log)
+    task = build_task(config, weights, other)
     known = streams.sample(config, rows) if streams.wanted(config, rows) else rows
-    features = features_of(task, known, log)
-    task = settled(config, task, features, weights, other)
-    plan = plan_of(config, task, features, weights.architecture, other, windows_of(epochs, features))
+    features = load_features(task, known, log)
+    task = fix_label_order(config, task, features, weights, other)
+    plan = plan_batches(config, task, features, weights.architecture, other, windows_by_epoch(epochs, features))
     return Material(rows, known, task, features, plan)
 
 
-def training_rows(config, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
-    """The rows that the config names; of aligned questions those pairs of languages that were drawn.
+def read_training_examples(config, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
+    """Reads the examples that the config names; of aligned questions those pairs of languages that were drawn.
 
     Where pairs are drawn again for each epoch, also which rows belong to each.
     """
-    rows = sources.read(config.data.train, kind_of(config.task.name), config.data.on_bad_row)
+    rows = sources.read(config.data.train, kind_of_examples(config.task.name), config.data.on_bad_row)
     rows = streams.composed(config, rows)
     if config.data.get("ntl", -1) < 0:
         return rows, []
@@ -85,20 +85,20 @@ def training_rows(config, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
     return sources.Rows((sampling.crossed(rows, every),), (*rows.dropped, *undrawn)), epochs if again else []
 
 
-def windows_of(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:
-    """The windows of each epoch's rows."""
+def windows_by_epoch(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:
+    """Returns the windows of each epoch's examples; None where all epochs have the same."""
     return tuple(np.flatnonzero(np.isin(features["row_of"], rows)) for rows in epochs) or None
 
 
-def settled(config, task: Task, features: Features, weights: Weights, other: Weights | None) -> Task:
-    """The task with what its training rows decide for all that follows: the order of the labels."""
+def fix_label_order(config, task: Task, features: Features, weights: Weights, other: Weights | None) -> Task:
+    """Returns the task with the order of labels that its training examples decide."""
     if "labels" not in features or config.task.labels:
         return task
     config.task.labels = tuple(features["labels"].tolist())
-    return task_of(config, weights, other)
+    return build_task(config, weights, other)
 
 
-def plan_of(
+def plan_batches(
     config,
     task: Task,
     features: Features,
@@ -106,10 +106,10 @@ def plan_of(
     other: Weights | None = None,
     members: tuple[np.ndarray, ...] | None = None,
 ) -> Plan:
-    """Buckets chosen from the lengths at hand under the budget of compiled shapes."""
+    """Chooses buckets from the lengths at hand, as many as shapes may be compiled."""
     lengths = task.lengths(features)
     for view, values in lengths.items():
-        fit({view: values}, other.architecture if other and view == "teacher" else architecture)
+        check_lengths({view: values}, other.architecture if other and view == "teacher" else architecture)
     dearest = next(iter(lengths.values()))
     chosen = edges(dearest, config.data.buckets, cost=encoder_cost(architecture.hidden_size))
     if config.data.pad_to:
@@ -124,7 +124,7 @@ def plan_of(
     return Plan(lengths, **common)
 
 
-def fit(lengths: dict[str, np.ndarray], architecture: Architecture) -> None:
+def check_lengths(lengths: dict[str, np.ndarray], architecture: Architecture) -> None:
     """Refuse rows that the encoder has no positions for."""
     longest = max(int(of.max()) for of in lengths.values())
     if longest > architecture.max_length:
@@ -132,34 +132,34 @@ def fit(lengths: dict[str, np.ndarray], architecture: Architecture) -> None:
         raise UserError(what, "config.task.max_length", "choose a shorter one")
 
 
-def evaluation(config, task: Task, weights: Weights, log: Log) -> dict[str, Ready]:
-    """`config.data.eval` and `dev` for the stage's own task, the others for sentence vectors and for links of words."""
+def read_evaluation_sets(config, task: Task, weights: Weights, log: Log) -> dict[str, Ready]:
+    """Reads `config.data.eval` and `dev` for the stage's own task, the others for sentence vectors and word links."""
     ready = {}
     for name, other in SETS.items():
         if source := config.data.get(name, ""):
-            of = named("tasks", other).build(config.task, weights.tokenizer) if other else task
-            rows = sources.read(source, kind_of(of.name), config.data.on_bad_row)
-            ready[name] = Ready(of, rows, features_of(of, rows, log))
-            fit(of.lengths(ready[name].features), weights.architecture)
+            of = load_module("tasks", other).build(config.task, weights.tokenizer) if other else task
+            rows = sources.read(source, kind_of_examples(of.name), config.data.on_bad_row)
+            ready[name] = Ready(of, rows, load_features(of, rows, log))
+            check_lengths(of.lengths(ready[name].features), weights.architecture)
     return ready
 
 
-def present(config) -> None:
+def check_sources_exist(config) -> None:
     """Refuse sources that are not there, which is quick, before stages are trained that come first."""
     for name in ("train", *SETS):
         if source := config.data.get(name, ""):
             sources.present(source)
 
 
-def every_row(config) -> Iterator[Any]:
-    """What the encoder reads, in training and evaluation."""
+def iterate_examples(config) -> Iterator[Any]:
+    """Yields every example that the encoder reads, in training and evaluation."""
     for name, other in ({"train": ""} | SETS).items():
         if source := config.data.get(name, ""):
-            yield from sources.read(source, kind_of(other or config.task.name), config.data.on_bad_row)
+            yield from sources.read(source, kind_of_examples(other or config.task.name), config.data.on_bad_row)
 
 
-def features_of(task: Task, rows: sources.Rows, log: Log) -> Features:
-    """Features from the cache, built first where they are not there."""
+def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
+    """Returns features from the cache, built first where it lacks them."""
 
     def build() -> Features:
         log(f"tokenizing {len(rows)} rows")
@@ -169,8 +169,8 @@ def features_of(task: Task, rows: sources.Rows, log: Log) -> Features:
     return cache.arrays(name, build)
 
 
-def spend(config, plan: Plan | Blocks) -> int:
-    """The steps of the budget; `config.budget` gets them and what methods count by: where epochs begin."""
+def resolve_budget(config, plan: Plan | Blocks) -> int:
+    """Returns the steps of the budget; `config.budget` gets them, and where epochs begin, by which methods count."""
     redrawn = isinstance(plan, Redrawn)
     config.budget.epoch_steps = plan.steps_per_epoch
     whole = plan.steps if redrawn else round(config.budget.epochs * plan.steps_per_epoch)
@@ -179,9 +179,9 @@ def spend(config, plan: Plan | Blocks) -> int:
     return steps
 
 
-def report_data(sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
-    """What went in, what was left out, what tokens and windows lost, what buckets save."""
-    reports = {"train": data_report(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
+def report_all_data(sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
+    """Returns the data report of every set, and logs its lines."""
+    reports = {"train": report_data(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
     for name, ready in sets.items():
         report = reports.get(name) or {"rows": len(ready.rows), "task": ready.task.report(ready.features, ready.rows)}
         reports[name] = report
@@ -193,8 +193,8 @@ def report_data(sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
     return reports
 
 
-def data_report(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
-    """What went in, what was left out, and what the buckets save."""
+def report_data(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
+    """Returns what went in, what was left out, and what the buckets save."""
     lengths = next(iter(plan.lengths.values()))
     padding = saved(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
     return {
@@ -209,19 +209,19 @@ def data_report(task: Task, features: Features, rows: sources.Rows, plan: Plan) 
     }
 
 
-def task_of(config, weights: Weights, other: Weights | None) -> Task:
-    """A task of two encoders reads with both tokenizers."""
+def build_task(config, weights: Weights, other: Weights | None) -> Task:
+    """Builds the stage's task; one of two encoders reads with both tokenizers."""
     tokenizers = [of.tokenizer for of in (weights, other) if of]
-    return named("tasks", config.task.name).build(config.task, *tokenizers)
+    return load_module("tasks", config.task.name).build(config.task, *tokenizers)
 
 
-def kind_of(task: str) -> str:
-    """The rows that sources give to a task: its own kind, unless its module names another."""
-    return getattr(named("tasks", task), "ROWS", task)
+def kind_of_examples(task: str) -> str:
+    """Returns the kind of examples that a task reads: its own, unless its module names another."""
+    return getattr(load_module("tasks", task), "ROWS", task)
 
 
-def named(room: str, name: str):
-    """The module of a task or a method: adding one is adding a file."""
+def load_module(room: str, name: str):
+    """Loads the module of a task or a method by its name: adding one is adding a file."""
     package = importlib.import_module(f"xlkd.{room}")
     known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     if name not in known:

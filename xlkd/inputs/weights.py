@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where a stage's weights come from: a folder, a hub id, the package, an earlier stage, or nothing but a seed."""
+"""Resolves where a stage's weights come from: a folder, a hub id, the package, an earlier stage, or a seed alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Weights:
 
 
 def resolve_weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
-    """What the config names; `earlier` are the exports of finished stages; a new tokenizer goes to `fresh`."""
+    """Resolves what the config names; `earlier` are the exports of finished stages; a new tokenizer goes to `fresh`."""
     if stage.start in earlier:
         folder, revision = earlier[stage.start], None
     elif stage.start != "encoder" and not pathlib.Path(stage.start).expanduser().is_dir():
@@ -71,14 +71,14 @@ def reject_branch_folder(folder: pathlib.Path) -> None:
 
 
 def resolve_teacher(stage) -> Weights | None:
-    """The teacher of another kind than the student, where the config names one."""
+    """Resolves the teacher of another kind than the student; None where the config names none."""
     if not stage.teacher.path:
         return None
     return _found(*locate_model(stage.teacher.path, stage.teacher.revision or None), dropout=-1)
 
 
 def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
-    """A folder of Hugging Face's kind for a path, a hub id or `package:NAME`."""
+    """Returns the Hugging Face folder of a path, a hub id or `package:NAME`, and a hub id's commit."""
     if not name.startswith("package:"):
         return hub.resolve(name, revision)
     folder = PACKAGED / name.removeprefix("package:")
@@ -89,12 +89,12 @@ def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, 
 
 
 def read_folder_architecture(folder: pathlib.Path) -> encoders.Architecture:
-    """What fixes the shapes, before any weights are read."""
+    """Reads the architecture of a folder, before any weights."""
     return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
 
 
 def build_encoder(stage, architecture: encoders.Architecture) -> encoders.Encoder:
-    """As the config wants it computed."""
+    """Builds the encoder as the config wants it computed."""
     scan = {"auto": encoders.scan_by_device(), "scanned": True, "unrolled": False}
     chosen = stage.encoder.layers_as
     if chosen not in scan:
@@ -103,7 +103,7 @@ def build_encoder(stage, architecture: encoders.Architecture) -> encoders.Encode
 
 
 def override_dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:
-    """-1 leaves what the encoder's own config says."""
+    """Overrides all dropout rates; -1 keeps the encoder's own."""
     if rate < 0:
         return architecture
     return dataclasses.replace(architecture, dropout=rate, attention_dropout=rate, classifier_dropout=rate)
@@ -115,7 +115,7 @@ def _found(folder: pathlib.Path, revision: str | None, dropout: float) -> Weight
 
 
 def _new(new, folder: pathlib.Path, dropout: float) -> Weights:
-    """A new encoder with a tokenizer trained on given texts; it is kept for restarts."""
+    """Returns a new encoder with a tokenizer trained on given texts, which is kept for restarts."""
     from xlkd.models import tokenizers
 
     def train() -> None:
@@ -124,7 +124,7 @@ def _new(new, folder: pathlib.Path, dropout: float) -> Weights:
             texts = (text for row in rows for text in (row.source, row.target))
             tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
 
-    distributed.once("tokenizer", train)
+    distributed.broadcast_from_primary("tokenizer", train)
     tokenizer = hf.tokenizer(folder)
     architecture = encoders.Architecture(
         model_type=new.model_type,

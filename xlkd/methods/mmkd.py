@@ -41,7 +41,7 @@ COUPLED = ("sentence", "structure")  # levels that need all rows of a step
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """A level's weight (0: off) and the layers it ties, student's and teacher's."""
+    """A level's weight (0: off) and the layers it aligns, student's and teacher's."""
 
     weight: float
     layers: tuple[tuple[int, int], ...]
@@ -53,19 +53,27 @@ class Level:
 def build(stage, encoder: Encoder, teacher: Encoder | None = None) -> Method:
     """Batches come from `tasks/views.py`; `tasks/parallel.py` and `tasks/alignment.py` evaluate."""
     check(stage, encoder.architecture, teacher)
-    ties = Ties(stage.method, stage.task, encoder, teacher, levels_of(stage.method, encoder, teacher))
-    kept = not ties.levels["word"] and not stage.data.block  # word vectors are too many, and so is a streamed corpus
-    teaching = None
-    if ties.taught and not ties.in_loss:
-        uses = float(stage.budget.epochs) if kept else 0.0
-        teaching = Teacher(lambda variables, start: start.other, ties.taught_by, uses=uses, flops=ties.asked)
-    coupled = ties.coupled if ties.of_all_rows else None
-    return Method(ties.init, ties.loss, ties.outputs, ties.exports, coupled, teaching, flops=ties.flops)
+    alignment = Alignment(stage.method, stage.task, encoder, teacher, levels_of(stage.method, encoder, teacher))
+    cached = not alignment.levels["word"] and not stage.data.block  # word vectors and streamed corpora are too many
+    fixed_teacher = None
+    if alignment.taught and not alignment.in_loss:
+        uses = float(stage.budget.epochs) if cached else 0.0
+        forward, flops = alignment.taught_by, alignment.asked
+        fixed_teacher = Teacher(lambda variables, start: start.other, forward, uses=uses, flops=flops)
+    return Method(
+        alignment.init,
+        alignment.loss,
+        alignment.outputs,
+        alignment.exports,
+        alignment.coupled if alignment.of_all_rows else None,
+        fixed_teacher,
+        flops=alignment.flops,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Ties:
-    """A student and its teacher, tied on the levels that have a weight."""
+class Alignment:
+    """A student and its teacher, aligned on the levels that have a weight."""
 
     settings: Any
     task: Any

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from xlkd.models.dropout import dropout
-from xlkd.models.product import across
+from xlkd.models.matmul import transposed_matmul
 
 HALF = (jnp.bfloat16, jnp.float16)  # the kernel takes no others
 GROUPS = 4  # of heads, on a CPU,
@@ -78,7 +78,7 @@ def _backward(rate, kept, above):
         weights = jnp.exp(_scores(q, k, bias) - highest) / total
         change = weights * (drop(_sum("bhld,bhmd->bhlm", above, v)) - mean) * q.shape[-1] ** -0.5
         change = change.astype(q.dtype)
-        return change @ k, across(change, q), across(drop(weights).astype(v.dtype), above)
+        return change @ k, transposed_matmul(change, q), transposed_matmul(drop(weights).astype(v.dtype), above)
 
     return *_by_heads(some, q, k, v, above, mean, *norms), None, None, None
 

@@ -16,7 +16,7 @@ from xlkd.errors import UserError
 from xlkd.models import rows
 from xlkd.models.attention import attend
 from xlkd.models.dropout import dropout
-from xlkd.models.product import product
+from xlkd.models.matmul import matmul
 
 Params = dict[str, Any]
 
@@ -235,11 +235,13 @@ def run_layer(
     number: jax.Array | int = 0,
 ) -> jax.Array:
     """One layer, normalised after each half."""
-    hidden = rows.apart(hidden)
+    hidden = rows.shard_rows(hidden)
     attended = _attention(architecture, params, hidden, bias, dtype, key, number)
     if architecture.model_type != "distilbert":  # it drops nothing here
         attended = dropout(attended, architecture.dropout, key, ATTENTION_OUTPUT, number)
-    hidden = rows.apart(layer_norm(params["attention_norm"], attended + hidden, architecture.norm_eps).astype(dtype))
+    hidden = rows.shard_rows(
+        layer_norm(params["attention_norm"], attended + hidden, architecture.norm_eps).astype(dtype)
+    )
     inner = ACTIVATIONS[architecture.activation](dense(params["up"], hidden, dtype))
     outer = dropout(dense(params["down"], inner, dtype), architecture.dropout, key, FEED_FORWARD, number)
     return layer_norm(params["norm"], outer + hidden, architecture.norm_eps).astype(dtype)
@@ -263,7 +265,7 @@ def _attention(
 
 def dense(params: Params, x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
     """x·kernel + bias in the compute dtype."""
-    return product(x.astype(dtype), params["kernel"].astype(dtype)) + params["bias"].astype(dtype)
+    return matmul(x.astype(dtype), params["kernel"].astype(dtype)) + params["bias"].astype(dtype)
 
 
 def layer_norm(params: Params, x: jax.Array, eps: float) -> jax.Array:

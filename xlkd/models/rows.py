@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 ROWS = ("data", "fsdp")  # mesh axes that the rows of a batch are spread over
 
 
-def apart(x: jax.Array) -> jax.Array:
+def shard_rows(x: jax.Array) -> jax.Array:
     """Keep [rows, …] spread over its axes, where a mesh is known.
 
     Under FSDP the compiler then gathers a layer's parameters; left to itself it moves what the rows became.

@@ -51,12 +51,12 @@ class Planner:
         meshes.build(config.mesh, self.machine.devices, self.machine.slices)  # or refused, before anything is read
         weights = self.known[config.stage] = self._weights(config)
         if config.encoder.trim_vocab:
-            weights = trimming.trimmed(weights, inputs.every_row(config))
+            weights = trimming.trimmed(weights, inputs.iterate_examples(config))
         other = resolve_teacher(config)
-        made = inputs.training(config, weights, other, self.log)
-        sets = inputs.evaluation(config, made.task, weights, self.log)
+        made = inputs.read_training_data(config, weights, other, self.log)
+        sets = inputs.read_evaluation_sets(config, made.task, weights, self.log)
         plan = _whole(config, made, weights)
-        steps = inputs.spend(config, plan)
+        steps = inputs.resolve_budget(config, plan)
         if config.encoder.layers_as == "auto" and self.machine.accelerator:
             config.encoder.layers_as = "scanned"
         program = Program(config, made, weights, other, self.machine)

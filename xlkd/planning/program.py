@@ -48,7 +48,7 @@ class Program:
         self._config, self._task, self._features = config, made.task, made.features
         self.architecture = weights.architecture
         both = [build_encoder(config, of.architecture) for of in (weights, other) if of]
-        self.method: Method = inputs.named("methods", config.method.name).build(config, *both)
+        self.method: Method = inputs.load_module("methods", config.method.name).build(config, *both)
         self.mesh = meshes.build(config.mesh, machine.devices, machine.slices)
         self.layout = meshes.fit_batch(self.mesh, config.data.batch, config.optim.micro_batches)
         begun = Start(weights.architecture, _encoder(weights.architecture), {})

@@ -37,8 +37,8 @@ _TURN = itertools.count()  # of what was agreed on: all processes ask for the sa
 
 
 @contextlib.contextmanager
-def joined(given: Mapping[str, str]) -> Iterator[None]:
-    """Inside, the processes of this run are one: by three flags, or as Slurm, GKE and TPU hosts say by themselves."""
+def join_run(given: Mapping[str, str]) -> Iterator[None]:
+    """Joins the processes of a run: by three flags, or as Slurm, GKE and TPU hosts say by themselves."""
     place = _flags(given) if any(name in given for name in FLAGS) else _detected(os.environ)
     if place is None:
         yield
@@ -62,23 +62,23 @@ def joined(given: Mapping[str, str]) -> Iterator[None]:
         os._exit(STOPPED)
 
 
-def several() -> bool:
-    """Whether this run has more than one process; jax is not imported to know it."""
+def has_several_processes() -> bool:
+    """Returns whether this run has more than one process; jax is not imported to know it."""
     state = coordination_state()
     return state is not None and state.client is not None and state.num_processes > 1
 
 
-def first() -> bool:
-    """Whether this process writes the files and speaks."""
-    return not several() or coordination_state().process_id == 0
+def is_primary() -> bool:
+    """Returns whether this process is the one that writes files and prints."""
+    return not has_several_processes() or coordination_state().process_id == 0
 
 
-def once(name: str, function: Callable[[], Any]) -> Any:
-    """What the first process gets from `function` (JSON, or its UserError), at all of them."""
-    if not several():
+def broadcast_from_primary(name: str, function: Callable[[], Any]) -> Any:
+    """Returns to every process what the primary one gets from `function`: JSON, or its UserError."""
+    if not has_several_processes():
         return function()
     client, key = coordination_state().client, f"xlkd/{next(_TURN)}/{name}"
-    if first():
+    if is_primary():
         try:
             found = {"value": function()}
         except UserError as error:
@@ -92,26 +92,26 @@ def once(name: str, function: Callable[[], Any]) -> Any:
     return found["value"]
 
 
-def together(name: str) -> None:
-    """Nobody goes on before all are here."""
-    if several():
+def barrier(name: str) -> None:
+    """Waits until every process has come here."""
+    if has_several_processes():
         coordination_state().client.wait_at_barrier(f"xlkd/{next(_TURN)}/{name}", PATIENCE * 1000)
 
 
-def anywhere(flags: np.ndarray) -> np.ndarray:
-    """Which of these are true at any process."""
-    if not several():
+def any_process(flags: np.ndarray) -> np.ndarray:
+    """Returns which of the flags are true at any process."""
+    if not has_several_processes():
         return flags
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(flags).any(0)
 
 
-def on_host(tree: Any) -> Any:
-    """Global arrays as numpy arrays of their whole values, at every process: all of them ask for it."""
+def gather_to_host(tree: Any) -> Any:
+    """Gathers global arrays as numpy arrays, whole at every process; all of them must call it."""
     import jax
 
-    if not several():
+    if not has_several_processes():
         return jax.device_get(tree)
     from jax.experimental import multihost_utils
 
@@ -140,7 +140,7 @@ def _flags(given: Mapping[str, str]) -> tuple[str, int, int]:
 
 
 def _detected(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
-    """Where a scheduler started several of us. What it left in the environment decides whether jax is asked at all."""
+    """Detects several processes of a scheduler; what it left in the environment decides whether jax is asked."""
     kind = kind_of(environment)
     if kind is None:
         return None
@@ -149,7 +149,7 @@ def _detected(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
 
 
 def kind_of(environment: Mapping[str, str]) -> str | None:
-    """jax's name for the cluster that this process is part of; None on a single machine. No network is touched."""
+    """Returns jax's name for the cluster of this process; None on a single machine. No network is touched."""
     slurm = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
     if all(name in environment for name in slurm):
         return "slurm" if environment["SLURM_NTASKS"] != "1" else None
@@ -162,7 +162,7 @@ def kind_of(environment: Mapping[str, str]) -> str | None:
 
 
 def _tpu_machine() -> bool:
-    """Google's machine with TPU chips: only there the metadata server is asked, which answers at once."""
+    """Returns whether this is Google's machine with TPU chips: only there the metadata server answers at once."""
     maker = pathlib.Path("/sys/class/dmi/id/product_name")
     chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and maker.exists() and maker.read_text(encoding="utf-8").startswith("Google")
@@ -186,7 +186,7 @@ def _start(coordinator: str, processes: int, process: int) -> None:
 
 
 def _meet(coordinator: str, processes: int, process: int) -> None:
-    """A roll call before jax's own, which ends every process with a stack trace and names nobody."""
+    """Calls the roll before jax does, which ends every process with a stack trace and names none."""
     host, _, port = coordinator.rpartition(":")
     there = host.strip("[]"), int(port)
     answer = _answer(*there, processes, process) if process else _call(there[1], processes)
@@ -195,7 +195,7 @@ def _meet(coordinator: str, processes: int, process: int) -> None:
 
 
 def _call(port: int, processes: int) -> str:
-    """Wait for all others at the port; tell those that came how it ended."""
+    """Waits for all others at the port, and tells those that came how it ended."""
     until, there = time.monotonic() + COME, {}
     both = socket.has_dualstack_ipv6()
     try:
@@ -230,7 +230,7 @@ def _call(port: int, processes: int) -> str:
 
 
 def _answer(host: str, port: int, processes: int, process: int) -> str:
-    """Tell the first process that we are here, and hear how the roll call ended."""
+    """Reports to the primary process, and hears how the roll call ended."""
     until = time.monotonic() + COME
     while time.monotonic() < until:
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5) as there:

@@ -16,7 +16,7 @@ class Signals:
     """`asked` names the first signal that came, or is empty; of several processes all ask in the same places."""
 
     def __init__(self) -> None:
-        self._came, self._several, self._places = "", distributed.several(), itertools.count()
+        self._came, self._several, self._places = "", distributed.has_several_processes(), itertools.count()
         self._again = False
 
     def __enter__(self) -> Signals:

@@ -138,8 +138,8 @@ def _lock_id(path: pathlib.Path) -> LockId | None:
 def check_shared(path: pathlib.Path) -> None:
     """Refuses a folder that is not the primary process's: several processes share one work directory."""
     lock = path / LOCK
-    owner = distributed.once("owner of the work directory", lambda: lock.read_text(encoding="utf-8"))
-    if not distributed.first() and (not lock.exists() or lock.read_text(encoding="utf-8") != owner):
+    owner = distributed.broadcast_from_primary("owner of the work directory", lambda: lock.read_text(encoding="utf-8"))
+    if not distributed.is_primary() and (not lock.exists() or lock.read_text(encoding="utf-8") != owner):
         what = "not the folder that process 0 sees under this name"
         raise UserError(what, str(path), "name one that lies on a file system that all hosts share")
 

@@ -65,7 +65,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps that are saved; a folder of the user's with a number for a name is none."""
-        return distributed.once("steps", self._list_steps)
+        return distributed.broadcast_from_primary("steps", self._list_steps)
 
     def _list_steps(self) -> list[int]:
         steps = (found.step for found in self._checkpointer.checkpoints)
@@ -88,7 +88,7 @@ class Checkpoints:
             if not damage:
                 log(f"restored step {step}")
                 return found
-            aside = distributed.once("aside", lambda step=step: self._set_aside(step))
+            aside = distributed.broadcast_from_primary("aside", lambda step=step: self._set_aside(step))
             before = f"step {steps[number - 1]}" if number else "the beginning of this stage"
             log(f"the checkpoint of step {step} is damaged ({damage}): moved to {aside}, going on from {before}")
             self._checkpointer.reload()
@@ -108,7 +108,7 @@ class Checkpoints:
 
     def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
         """The state of a step, or what is wrong with its files."""
-        damage = distributed.once("damage", lambda: _damage(self._folder / str(step)))
+        damage = distributed.broadcast_from_primary("damage", lambda: _damage(self._folder / str(step)))
         if damage:
             return None, damage
         try:
@@ -118,7 +118,7 @@ class Checkpoints:
             if (self._folder / str(step) / SUMS).exists():  # sound, so it is something else
                 raise
             found, damage = None, f"unreadable: {type(error).__name__}"
-        unread = distributed.anywhere(np.array([found is None])).any()
+        unread = distributed.any_process(np.array([found is None])).any()
         return (None, damage or "unreadable at another process") if unread else (found, "")
 
     def _fits(self, step: int, abstract: Any) -> None:
@@ -134,7 +134,7 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Writes checksums into the checkpoint that is about to get its name; orbax calls this in its own thread."""
-        if distributed.first():
+        if distributed.is_primary():
             self._check()
             draft = self._folder / ORBAX_DRAFT.format(step=self._saving)
             if not draft.is_dir():

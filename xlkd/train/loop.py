@@ -150,7 +150,7 @@ def _begin(job: Job):
     optimizer, teacher = optim.optimizer(job.optim), job.method.teacher
     start = job.start()
     given = (start.encoder, start.heads, start.other)
-    if distributed.several():
+    if distributed.has_several_processes():
         given = jax.device_get(given)  # on a device of this process, it is on none of the others'
 
     def begun(encoder, heads, other):
@@ -211,7 +211,7 @@ def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[
         job.log(f"compiled {shape}: {memory(compiled[shape]) / 2**20:.0f} MiB a device")
         release_memory()
     clock.to(former)
-    distributed.together("compiled")
+    distributed.barrier("compiled")
     return compiled
 
 

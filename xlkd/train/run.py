@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A run is a list of stages in a work directory; what is finished is not done again."""
+"""Runs the stages of a config in a work directory; what is finished is not done again."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers",
 
 
 def run(config, path: pathlib.Path, command: Sequence[str]) -> None:
-    """All stages of a config that are not done yet."""
+    """Runs all stages of a config that are not done yet."""
     with contextlib.ExitStack() as stack:
         remedy = "make room, then the same command goes on from the last save"
         stack.enter_context(files.explain_no_room(str(path), remedy))
-        lock = distributed.once("work directory", lambda: stack.enter_context(claim_folder(config, path)))
+        lock = distributed.broadcast_from_primary(
+            "work directory", lambda: stack.enter_context(claim_folder(config, path))
+        )
         check_shared(path)
-        workdir = WorkDirectory(path, tuple(lock) if distributed.first() else None)
+        workdir = WorkDirectory(path, tuple(lock) if distributed.is_primary() else None)
         stack.enter_context(workdir.explain_loss())
         signals = stack.enter_context(Signals())
         from xlkd.inputs import data as inputs
@@ -40,36 +42,36 @@ def run(config, path: pathlib.Path, command: Sequence[str]) -> None:
         from xlkd.train import stage
 
         prepare_devices()
-        console = None if distributed.first() else stack.enter_context(_nowhere())
-        log = Log(path / "log.txt" if distributed.first() else None, console, workdir.check)
+        console = None if distributed.is_primary() else stack.enter_context(_nowhere())
+        log = Log(path / "log.txt" if distributed.is_primary() else None, console, workdir.check)
         log.event("start", at=process_began())
         log(f"start: {' '.join(command)}")
         workdir.write_json(path / "environment.json", environment(command))
         log(f"work directory {path}, devices: {describe_devices()}")
-        tell, finished = Telling(workdir, log), {}
+        tell, finished = ReportWriter(workdir, log), {}
         names = settings.stages(config)
         folders = [path / "stages" / f"{number:02d}-{name}" for number, name in enumerate(names, 1)]
         for folder, name in zip(folders, names, strict=True):
             if not (folder / "done").exists():
-                inputs.present(settings.stage(config, name))
+                inputs.check_sources_exist(settings.stage(config, name))
         for folder, name in zip(folders, names, strict=True):
-            if distributed.once(f"{folder} done", (folder / "done").exists):
+            if distributed.broadcast_from_primary(f"{folder} done", (folder / "done").exists):
                 log(f"stage {name}: done before")
             else:
                 log(f"stage {name}")
                 log.event("prepare", stage=name)
                 stage.train(settings.stage(config, name), workdir, folder, finished, log, signals, tell)
-                distributed.together(f"{folder} finished")
+                distributed.barrier(f"{folder} finished")
             finished[name] = folder / "export"
         log.event("report")
-        if distributed.first():
+        if distributed.is_primary():
             reports.write(path, log, check=workdir.check)
-        distributed.together("report")  # who ended before would be missed
+        distributed.barrier("report")  # who ended before would be missed
         log.event("end")
         log("done")
 
 
-class Telling:
+class ReportWriter:
     """Writes the report anew where something was evaluated, as often as it costs a twentieth of the time or less."""
 
     def __init__(self, workdir: WorkDirectory, log: Log) -> None:
@@ -77,7 +79,7 @@ class Telling:
 
     def __call__(self) -> None:
         began = time.monotonic()
-        if began < self._next or not distributed.first():
+        if began < self._next or not distributed.is_primary():
             return
         self._log.event("report")
         reports.write(self._workdir.path, lambda line: None, check=self._workdir.check)
@@ -85,7 +87,7 @@ class Telling:
 
 
 def environment(command: Sequence[str]) -> dict[str, Any]:
-    """What a reader needs to repeat the run."""
+    """Returns what a reader needs to repeat the run."""
     import jax
 
     return {

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One stage: weights, material, method and sets put together for the loop, and what it leaves behind."""
+"""Trains one stage: puts weights, data, method and sets together for the loop, and exports what comes out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from xlkd.train.targets import Targets
 
 
 class Prepared(NamedTuple):
-    """All that is known before a method is built: weights, rows, sets, and how they touch."""
+    """All that is known before a method is built: weights, examples, sets, and which test examples training touches."""
 
     weights: Weights
     other: Weights | None  # of another encoder than the student's, where the method asks for one
@@ -67,11 +67,11 @@ def train(
 ) -> None:
     """Train a stage to its end, export it, and mark it done."""
     devices = mesh.build(config.mesh)
-    stage = prepared(config, workdir, folder, earlier, log)
+    stage = prepare_stage(config, workdir, folder, earlier, log)
     encoders = [build_encoder(config, of.architecture) for of in (stage.weights, stage.other) if of]
-    method = inputs.named("methods", config.method.name).build(config, *encoders)
-    distributed.together("data read")  # collectives give up sooner than another process may need for this
-    ready = compared(config, stage, encoders[-1], devices)
+    method = inputs.load_module("methods", config.method.name).build(config, *encoders)
+    distributed.barrier("data read")  # collectives give up sooner than another process may need for this
+    ready = add_reference_vectors(config, stage, encoders[-1], devices)
     sets = Sets(workdir, folder, ready, stage.keep, method, devices, config, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.best, workdir.check)
 
@@ -94,7 +94,7 @@ def train(
         log_every=config.log.every,
         evaluate=evaluate,
         checkpoints=checkpoints,
-        metrics=lambda step: Metrics(folder, step, workdir.check) if distributed.first() else Unwritten(),
+        metrics=lambda step: Metrics(folder, step, workdir.check) if distributed.is_primary() else Unwritten(),
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
@@ -104,31 +104,31 @@ def train(
     )
     try:
         state, seconds = loop.train(job, signals)
-        state = chosen(state, stage.keep, sets, checkpoints, log)
+        state = restore_selected(state, stage.keep, sets, checkpoints, log)
     finally:
         checkpoints.close()
         if stage.data.streamed:
             stage.plan.close()
-    variables = distributed.on_host(state.variables) if distributed.several() else state.variables
-    if distributed.first():
-        hand_on(config, workdir, folder, stage, method, variables, sets, int(state.step), seconds, log)
+    variables = distributed.gather_to_host(state.variables) if distributed.has_several_processes() else state.variables
+    if distributed.is_primary():
+        export_stage(config, workdir, folder, stage, method, variables, sets, int(state.step), seconds, log)
 
 
-def prepared(
+def prepare_stage(
     config, workdir: WorkDirectory, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: Log
 ) -> Prepared:
-    """Weights and rows as the config names them; what they are is written before anything is trained."""
+    """Reads weights and examples as the config names them, and writes what they are before anything is trained."""
     workdir.check()
     weights = resolve_weights(config, earlier, folder / "tokenizer")
     if config.encoder.trim_vocab:
-        weights = trimming.trimmed(weights, inputs.every_row(config))
+        weights = trimming.trimmed(weights, inputs.iterate_examples(config))
         log(f"vocabulary: {len(weights.kept)} of {weights.whole.architecture.vocab_size} pieces")
     other = resolve_teacher(config)
-    data = inputs.training(config, weights, other, log)
-    sets = inputs.evaluation(config, data.task, weights, log)
+    data = inputs.read_training_data(config, weights, other, log)
+    sets = inputs.read_evaluation_sets(config, data.task, weights, log)
     supervised = config.task.get("languages", ()) or provenance.labelled_languages(data.known)
     keep = selection.rule(config, sets, supervised)
-    data_reports = inputs.report_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
+    data_reports = inputs.report_all_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
     workdir.make_folder(folder)
     workdir.write_json(folder / "data_report.json", data_reports)
     tasks = {name: data_reports[name]["task"] for name in sets}
@@ -137,15 +137,15 @@ def prepared(
     if data.streamed:
         plan = streams.blocks(config, data.task, data.rows, data.features, plan.edges, weights.architecture)
         log(f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above: {len(data.known)} of them")
-    before = begun(weights)
+    before = load_prior_training(weights)
     met = provenance.met(data.known, sets, before.get("contamination", {}))
-    warn(met, log)
-    remember_texts(workdir, sets)
-    return Prepared(weights, other, data, plan, inputs.spend(config, plan), sets, keep, ceilings, before, met)
+    warn_of_contamination(met, log)
+    write_text_sample(workdir, sets)
+    return Prepared(weights, other, data, plan, inputs.resolve_budget(config, plan), sets, keep, ceilings, before, met)
 
 
-def compared(config, stage: Prepared, teacher: Encoder, devices) -> dict[str, Ready]:
-    """The sets; where another encoder teaches, retrieval is compared with its English vectors."""
+def add_reference_vectors(config, stage: Prepared, teacher: Encoder, devices) -> dict[str, Ready]:
+    """Returns the sets; where another encoder teaches, retrieval gets its English vectors to compare with."""
     if not stage.other or "retrieval" not in stage.sets:
         return stage.sets
     found = stage.sets["retrieval"]
@@ -153,8 +153,8 @@ def compared(config, stage: Prepared, teacher: Encoder, devices) -> dict[str, Re
     return stage.sets | {"retrieval": found._replace(task=dataclasses.replace(found.task, reference=vectors))}
 
 
-def chosen(state: State, keep: selection.Rule, sets: Sets, checkpoints: Checkpoints, log: Log) -> State:
-    """The last state, or that of the step which the rule names."""
+def restore_selected(state: State, keep: selection.Rule, sets: Sets, checkpoints: Checkpoints, log: Log) -> State:
+    """Returns the last state, or that of the step which the rule chooses."""
     best = sets.best() if keep.name != "last" else None
     if best is None:
         return state
@@ -162,7 +162,7 @@ def chosen(state: State, keep: selection.Rule, sets: Sets, checkpoints: Checkpoi
     return checkpoints.restore(best, abstract(state, jax.tree.map(lambda x: x.sharding, state)))
 
 
-def hand_on(
+def export_stage(
     config,
     workdir: WorkDirectory,
     folder: pathlib.Path,
@@ -174,7 +174,7 @@ def hand_on(
     seconds: float,
     log: Log,
 ) -> None:
-    """Scores, exported models and the record of the stage."""
+    """Writes the exported models, the scores and the record of the stage."""
     results = sets.of(step)
     for line in sets.changes(step):
         log(line)
@@ -208,7 +208,7 @@ def hand_on(
     (folder / "done").touch()
 
 
-def begun(weights: Weights) -> dict[str, Any]:
+def load_prior_training(weights: Weights) -> dict[str, Any]:
     """Returns what is known of the training before this stage: of a stage all, of a folder what its record says."""
     place = cards.Place.of(weights.folder).stage if weights.folder else None
     if place and (record := find_stage_record(place)):  # of this run, or of another of ours
@@ -227,16 +227,16 @@ def compute_targets(config, data: Material, earlier: dict[str, pathlib.Path], de
     return classifiers.ComputedTargets(values, devices)
 
 
-def warn(met: dict[str, Any], log: Log) -> None:
-    """Evaluation rows that training touched are no test of what was not seen."""
+def warn_of_contamination(met: dict[str, Any], log: Log) -> None:
+    """Warns of evaluation examples that training touched: they test nothing unseen."""
     for name, found in met.items():
         if found["flagged"]:
             kinds = ", ".join(f"{kind} {count}" for kind, count in found["kinds"].items() if count)
             log(f"warning: {found['flagged']} of {found['rows']} rows of {name} were met in training ({kinds})")
 
 
-def remember_texts(workdir: WorkDirectory, sets: dict[str, Ready]) -> None:
-    """A sample of the evaluation rows, for the report; sets of other stages that have the same name are joined."""
+def write_text_sample(workdir: WorkDirectory, sets: dict[str, Ready]) -> None:
+    """Writes a sample of the evaluation examples for the report; sets of the same name in other stages are joined."""
     folder = workdir.path / "texts"
     workdir.make_folder(folder)
     for name, rows in provenance.texts(sets).items():

@@ -55,7 +55,7 @@ class CachedTargets:
     def _every_process_has(self, planned: Planned) -> bool:
         """Returns whether every process finds its part: they ask the teacher together, or none of them does."""
         present = planned.index[planned.index >= 0]
-        return not distributed.several() or bool(np.isin(present, self._members[planned.shape]).all())
+        return not distributed.has_several_processes() or bool(np.isin(present, self._members[planned.shape]).all())
 
     def prepare(self) -> None:
         """Fills the cache, and checks a sample of what it held before."""
@@ -66,7 +66,7 @@ class CachedTargets:
             self._stores[shape] = store
             rows = np.flatnonzero(self._job.plan.bucket == number)
             self._members[shape] = rows
-            todo.append((shape, store, rows[distributed.anywhere(store.missing(self._keys(rows)))]))
+            todo.append((shape, store, rows[distributed.any_process(store.missing(self._keys(rows)))]))
         self._announce(todo)
         for shape, store, _ in todo:
             self._audit(shape, store)
@@ -112,7 +112,7 @@ class CachedTargets:
     def _audit(self, shape: Shape, store: TargetStore) -> None:
         sample = set(store.sample(np.random.default_rng(self._job.seed), of_each=SAMPLE))
         keys = self._keys(np.arange(self._job.plan.rows)).tolist()
-        rows = np.flatnonzero(distributed.anywhere(np.array([key in sample for key in keys], bool)))
+        rows = np.flatnonzero(distributed.any_process(np.array([key in sample for key in keys], bool)))
         for at in range(0, len(rows), shape.rows):
             few = rows[at : at + shape.rows]
             values = store.take(self._keys(few), self._length(shape))
@@ -121,7 +121,7 @@ class CachedTargets:
                 check_targets(self._keys(few), values, fresh, self._teacher.ragged, self._lengths()[few])
 
     def _answers(self, shape: Shape, rows: np.ndarray) -> Any:
-        return distributed.on_host(self.ask(shape, self._batch(shape, rows), None))
+        return distributed.gather_to_host(self.ask(shape, self._batch(shape, rows), None))
 
     def _batch(self, shape: Shape, rows: np.ndarray) -> Any:
         index = np.concatenate([rows, np.full(shape.rows - len(rows), PAD)])
@@ -143,6 +143,6 @@ class CachedTargets:
         digest = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._fixed):
             digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.ascontiguousarray(distributed.on_host(leaf)).tobytes())
+            digest.update(np.ascontiguousarray(distributed.gather_to_host(leaf)).tobytes())
         mesh = self._job.mesh
         return [digest.hexdigest(), self._job.task.identity(), self._job.teacher_dtype, jax.__version__, str(mesh)]

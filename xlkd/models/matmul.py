@@ -15,7 +15,7 @@ _keep = jax.lax.optimization_barrier  # nothing is folded across it
 
 
 @jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x·kernel over the last axis of x."""
     return x @ kernel
 
@@ -27,13 +27,13 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 def _backward(kept: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     rows, change = (each.reshape(-1, each.shape[-1]) for each in (x, above))
-    return jax.lax.dot_general(above, kernel, (((above.ndim - 1,), (1,)), ((), ()))), across(rows, change)
+    return jax.lax.dot_general(above, kernel, (((above.ndim - 1,), (1,)), ((), ()))), transposed_matmul(rows, change)
 
 
-product.defvjp(_forward, _backward)
+matmul.defvjp(_forward, _backward)
 
 
-def across(x: jax.Array, y: jax.Array) -> jax.Array:
+def transposed_matmul(x: jax.Array, y: jax.Array) -> jax.Array:
     """xᵀ·y of [..., rows, a] and [..., rows, b]."""
     return jax.lax.platform_dependent(x, y, cpu=_turned, default=lambda x, y: x.mT @ y)
 

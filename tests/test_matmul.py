@@ -1,13 +1,13 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Rows times a kernel: the same values and gradients as the plain product, whichever side is turned."""
+"""Rows times a kernel: the same values and gradients as the plain matmul, whichever side is turned."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlkd.models.product import product
+from xlkd.models.matmul import matmul
 
 
 def plain(x, kernel):
@@ -23,28 +23,28 @@ def gradients(function, x, kernel):
 @pytest.mark.parametrize("rows", [(6,), (2, 3), (2, 1, 3)])
 def test_values_and_gradients_are_those_of_the_plain_product(rows, shape):
     x, kernel = (jax.random.normal(jax.random.key(i), of) for i, of in enumerate([(*rows, shape[0]), shape]))
-    np.testing.assert_allclose(product(x, kernel), plain(x, kernel), rtol=1e-6)
-    for ours, known in zip(gradients(product, x, kernel), gradients(plain, x, kernel), strict=True):
+    np.testing.assert_allclose(matmul(x, kernel), plain(x, kernel), rtol=1e-6)
+    for ours, known in zip(gradients(matmul, x, kernel), gradients(plain, x, kernel), strict=True):
         np.testing.assert_allclose(ours, known, rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_of_kernels():
     """As several branches or a scan over layers have them."""
     x, kernels = jax.random.normal(jax.random.key(0), (2, 6, 5)), jax.random.normal(jax.random.key(1), (2, 5, 3))
-    many = gradients(jax.vmap(product), x, kernels)
+    many = gradients(jax.vmap(matmul), x, kernels)
     for ours, known in zip(many, gradients(plain, x, kernels), strict=True):
         np.testing.assert_allclose(ours, known, rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_keeps_its_type():
     x, kernel = jnp.ones((4, 8), jnp.bfloat16), jnp.ones((8, 2), jnp.bfloat16)
-    assert product(x, kernel).dtype == jnp.bfloat16
-    assert [one.dtype for one in gradients(lambda x, k: product(x, k).astype(jnp.float32), x, kernel)] == [x.dtype] * 2
+    assert matmul(x, kernel).dtype == jnp.bfloat16
+    assert [one.dtype for one in gradients(lambda x, k: matmul(x, k).astype(jnp.float32), x, kernel)] == [x.dtype] * 2
 
 
 def lowered(shape: tuple[int, int], platform: str) -> str:
     """The gradient of a kernel over four rows."""
-    gradient = jax.jit(jax.grad(lambda kernel: product(jnp.ones((4, shape[0])), kernel).sum()))
+    gradient = jax.jit(jax.grad(lambda kernel: matmul(jnp.ones((4, shape[0])), kernel).sum()))
     return gradient.trace(jnp.ones(shape)).lower(lowering_platforms=(platform,)).as_text()
 
 
