@@ -54,7 +54,7 @@ class Evaluator:
 
 
 def joined(parts: list[tuple[np.ndarray, dict[str, np.ndarray]]], rows: int) -> dict[str, np.ndarray]:
-    """Joins the outputs of batches in the order of rows, -1 being none; what is of tokens is 0 beyond its own bucket."""
+    """Joins the outputs of batches in the order of rows, -1 being none; values of tokens are 0 beyond their bucket."""
     found: dict[str, np.ndarray] = {}
     for name, first in parts[0][1].items() if parts else ():
         widest = np.max([outputs[name].shape[1:] for _, outputs in parts], axis=0).astype(int)

@@ -23,7 +23,7 @@ Seen = dict[str, list[str]]
 
 
 def seen(config, rows: Sequence[Any], chosen_by: Sequence[Any], before: Mapping[str, list[str]], teaches: bool) -> Seen:
-    """Returns the languages whose labels were seen in training, in choosing a checkpoint and by a teacher, now and before."""
+    """Returns the languages whose labels were seen in training, selection and by a teacher, now and before."""
     own = labelled_languages(rows) if config.budget.steps else set()
     training = own | set(before.get("training", ()))
     teacher = {tag for tag, named in config.teachers.items() if named} | (

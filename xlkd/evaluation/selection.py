@@ -18,7 +18,7 @@ RULES = ("last", "best", "english", "supervised")
 
 
 class Rule(NamedTuple):
-    """Which scores choose: those of a set, of its cells those whose languages are all among `languages`, where named."""
+    """Which scores choose: those of a set, of its cells those in these languages alone, where any are named."""
 
     name: str
     set: str
