@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from xlkd.errors import UserError
 from xlkd.evaluation import provenance, selection
-from xlkd.rows import Labelled, key_of
+from xlkd.rows import Labelled, Pair, key_of
 
 SCORES = {  # step: accuracy by language
     10: {"en": 60.0, "de": 50.0, "zh": 90.0},
@@ -58,6 +58,15 @@ def test_the_badge_names_the_languages_that_chose(keep, chosen):
     config = ConfigDict({"budget": {"steps": 0}, "teachers": {}})
     looked_at = rule(keep).looked_at(rows(("en", "de", "zh")))
     assert provenance.seen(config, [], looked_at, {}, teaches=False)["selection"] == chosen
+
+
+@pytest.mark.parametrize(("steps", "before", "languages"), [(4, [], ["de", "en"]), (0, [], []), (0, ["fr"], ["fr"])])
+def test_the_languages_of_parallel_text_are_recorded(steps, before, languages):
+    """Two texts in one language are none; a stage without steps has only what came before it."""
+    config = ConfigDict({"budget": {"steps": steps}, "teachers": {}, "teacher": {"path": ""}})
+    pairs = [Pair("1", "k", "g", "s", "a", "b", *tags) for tags in (("en", "de"), ("ru", "ru"))]
+    found = provenance.seen(config, pairs, [], {"parallel": before}, teaches=False)
+    assert found == {"training": [], "selection": [], "teacher": [], "parallel": languages}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from xlkd.inputs.data import Ready
 from xlkd.metrics import contamination
-from xlkd.rows import Labelled, Question, key_of
+from xlkd.rows import Labelled, Pair, Question, key_of
 
 KINDS = {
     contamination.PARALLEL_ID: "parallel id",
@@ -23,20 +23,34 @@ Seen = dict[str, list[str]]
 
 
 def seen(config, rows: Sequence[Any], chosen_by: Sequence[Any], before: Mapping[str, list[str]], teaches: bool) -> Seen:
-    """Returns the languages whose labels were seen in training, selection and by a teacher, now and before."""
-    own = labelled_languages(rows) if config.budget.steps else set()
-    training = own | set(before.get("training", ()))
+    """Returns the languages whose labels were seen in training, selection and by a teacher, now and before.
+
+    `parallel`: those of parallel text, which needs no labels.
+    """
+    trained = rows if config.budget.steps else ()
+    training = labelled_languages(trained) | set(before.get("training", ()))
     teacher = {tag for tag, named in config.teachers.items() if named} | (
         training if teaches and not config.teacher.path else set()
     )
-    found = {"training": training, "selection": labelled_languages(chosen_by), "teacher": teacher}
-    return {kind: sorted(languages | set(before.get(kind, ()))) for kind, languages in found.items()}
+    by_kind = {
+        "training": training,
+        "selection": labelled_languages(chosen_by),
+        "teacher": teacher,
+        "parallel": parallel_languages(trained),
+    }
+    return {kind: sorted(languages | set(before.get(kind, ()))) for kind, languages in by_kind.items()}
 
 
 def labelled_languages(rows: Sequence[Any]) -> set[str]:
     """Returns the languages of examples with labels; an answer belongs to the language of its context."""
     questions = {row.context_language for row in rows if isinstance(row, Question) and row.answers}
     return questions | {row.language for row in rows if isinstance(row, Labelled) and row.label is not None}
+
+
+def parallel_languages(rows: Sequence[Any]) -> set[str]:
+    """Returns the languages of translations, both sides."""
+    pairs = {(row.source_language, row.target_language) for row in rows if isinstance(row, Pair)}
+    return {language for pair in pairs if pair[0] != pair[1] for language in pair}
 
 
 def met(rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -230,8 +230,13 @@ def _data(spec: sources.Spec) -> str:
 
 def _seen(seen: Mapping[str, Sequence[str]]) -> list[str]:
     ways = {"training": "training", "selection": "choosing the checkpoint", "teacher": "training a teacher"}
-    rows = [(ways.get(way, way), ", ".join(map(said, of)) or "none") for way, of in seen.items()]
-    return ["## Languages whose labels were seen", "", *_table(("in", ""), rows)]
+    rows = [(ways.get(way, way), _listed(of)) for way, of in seen.items() if way != "parallel"]
+    lines = ["## Languages whose labels were seen", "", *_table(("in", ""), rows)]
+    return lines + (["", f"Parallel text in training: {_listed(seen['parallel'])}."] if seen.get("parallel") else [])
+
+
+def _listed(tags: Sequence[str]) -> str:
+    return ", ".join(map(said, tags)) or "none"
 
 
 def _scores(told: Mapping[str, Any], exported: Export, place: Place) -> Iterator[list[str]]:
