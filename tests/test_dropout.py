@@ -65,6 +65,7 @@ def test_triples_of_neighbours_are_independent():
     assert np.abs(patterns / patterns.sum() - 1 / 8).max() < 0.002
 
 
+@pytest.mark.long
 def test_steps_layers_and_sites_are_independent():
     steps = [jax.random.fold_in(KEY, step) for step in range(4)]
     streams = [drawn(key, site, layer) for key in steps for layer in range(3) for site in (1, 2, 3)]

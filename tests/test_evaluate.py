@@ -80,6 +80,7 @@ def test_settings_come_from_the_model_and_flags_stand_above_them(whole, model, t
     assert found["sets"] != whole[1]["sets"]
 
 
+@pytest.mark.long
 def test_an_exported_model_gives_the_numbers_that_its_run_printed(model, cache, tmp_path):
     flags = [
         "--config=configs/finetune.py",

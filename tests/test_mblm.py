@@ -248,6 +248,7 @@ def test_a_draw_goes_by_step_and_place_alone():
     assert float(sum(part.sum for part in parts)) / 6 == pytest.approx(one, rel=1e-5)
 
 
+@pytest.mark.long
 def test_micro_batches_and_padded_rows_change_nothing():
     encoder = encoders.Encoder(architecture(1))
     start = Start(encoder.architecture, encoders.init(encoder.architecture, jax.random.key(0), 1.0), {})

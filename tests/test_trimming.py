@@ -93,6 +93,7 @@ def test_a_new_encoder_has_nothing_to_leave_out(pair):
         trimming.trimmed(dataclasses.replace(pair[0], folder=None), [])
 
 
+@pytest.mark.long
 def test_a_run_that_trims_hands_on_the_whole_table(model, tmp_path):
     flags = ["--config=configs/gxlt.py", "--config.stages=ce", f"--config.start={model}", f"--workdir={tmp_path}/run"]
     flags += [f"--config.data.train={FEW}", f"--config.data.eval={FEW}", "--config.data.ntl=-1"]
