@@ -125,7 +125,7 @@ def test_a_port_that_is_taken():
 
 
 def test_one_process_imports_nothing():
-    code = "import sys; from xlkd.runtime import distributed as d; print(d.first(), d.several(), 'jax' in sys.modules)"
+    code = "import sys; from xlkd.runtime import distributed as d; print(d.is_primary(), d.has_several_processes(), 'jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]
     with distributed.join_run({}):
