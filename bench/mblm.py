@@ -43,8 +43,8 @@ def epoch(flags: side_by_side.Flags, count: int, buckets: bool):
     import real_batches
 
     from xlkd.methods import mblm
-    from xlkd.methods.finetune import last
     from xlkd.models.encoder import Encoder
+    from xlkd.models.outputs import last_hidden
 
     stage = _stage(flags)
     read = real_batches.read(stage)
@@ -55,7 +55,7 @@ def epoch(flags: side_by_side.Flags, count: int, buckets: bool):
     trainer = models.Trainer(mblm.build(stage, Encoder(of)), models.start(of, labels=labels), stage)
     teacher = models.start(of, 1).encoder
     head = np.random.default_rng(0).normal(0, 0.02, (of.hidden_size, len(labels))).astype(np.float32)
-    forward = jax.jit(lambda params, batch: last(Encoder(of), {"encoder": params}, batch)[:, 0] @ head)
+    forward = jax.jit(lambda params, batch: last_hidden(Encoder(of), {"encoder": params}, batch)[:, 0] @ head)
     rows = np.ones(stage.data.batch, np.float32)
 
     def targets(logits):
