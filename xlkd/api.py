@@ -47,18 +47,19 @@ _VERSION = 1  # of xlkd.json
 
 
 def load(name: str | pathlib.Path, revision: str = "") -> Model:
-    """The model of a folder, a hub id or `package:NAME`."""
+    """Loads the model of a folder, a hub id or `package:NAME`."""
     prepare_devices()
     folder, commit = locate(str(name), revision)
     record = recorded(folder)
-    found = branch_checkpoint.load(folder) if (folder / branch_checkpoint.WEIGHTS).exists() else hf.load(folder)
+    branched = (folder / branch_checkpoint.WEIGHTS).exists()
+    checkpoint = branch_checkpoint.load(folder) if branched else hf.load(folder)
     return Model(
         folder=folder,
         revision=commit,
-        architecture=found.architecture,
-        params=found.params,
+        architecture=checkpoint.architecture,
+        params=checkpoint.params,
         tokenizer=hf.tokenizer(folder),
-        labels=found.labels or (),
+        labels=checkpoint.labels or (),
         record=record,
     )
 

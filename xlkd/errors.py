@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a user did wrong, in one line; and the exit codes of every command."""
+"""Defines what a user did wrong as one line, and the exit codes of every command."""
 
 from __future__ import annotations
 
