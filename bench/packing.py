@@ -24,8 +24,8 @@ BUCKETS = (1, 4, 8, 16)
 
 
 def main(arguments: list[str]) -> None:
-    given = cli.flags(arguments, ("data", "tokenizer", "max_length"))
-    lengths = _lengths(given)
+    flags = cli.flags(arguments, ("data", "tokenizer", "max_length"))
+    lengths = _lengths(flags)
     longest = -(-int(lengths.max()) // 16) * 16
     print(f"{len(lengths)} rows, mean {lengths.mean():.0f}, longest {lengths.max()}\n")
     print("| FLOPs ÷ those without padding | width 384 | width 768 | compiled shapes |\n|---|---|---|---|")
@@ -66,16 +66,16 @@ def _row(total, lengths: np.ndarray) -> str:
     return " | ".join(f"{share:.3f}" for share in shares)
 
 
-def _lengths(given: dict[str, str]) -> np.ndarray:
+def _lengths(flags: dict[str, str]) -> np.ndarray:
     import models
 
     from xlkd.inputs import data as inputs
     from xlkd.inputs.weights import resolve_weights
     from xlkd.runtime.log import Log
 
-    changes = {"data__eval": "", "task__max_length": cli.whole(given, "max_length", 384)}
-    changes |= {"data__train": given["data"]} if "data" in given else {}
-    changes |= {"encoder__path": given["tokenizer"]} if "tokenizer" in given else {}
+    changes = {"data__eval": "", "task__max_length": cli.whole(flags, "max_length", 384)}
+    changes |= {"data__train": flags["data"]} if "data" in flags else {}
+    changes |= {"encoder__path": flags["tokenizer"]} if "tokenizer" in flags else {}
     stage = models.stage("finetune.py", "finetune", **changes)
     plan = inputs.read_training_data(stage, resolve_weights(stage, {}, None), None, Log()).plan
     return plan.lengths[plan.view]

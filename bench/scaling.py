@@ -29,10 +29,10 @@ INVOLUNTARY = "nvoluntary full rematerialization"
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
         return _child(*arguments[1:])
-    given = cli.flags(arguments, ("json",), ("quick",))
-    shape = "tiny" if "quick" in given else "6x384"
+    flags = cli.flags(arguments, ("json",), ("quick",))
+    shape = "tiny" if "quick" in flags else "6x384"
     layouts = [("data", 1), ("data", 2), ("data", 4), ("data", 8), ("fsdp", 8)]
-    if "quick" in given:
+    if "quick" in flags:
         layouts = [("data", 2), ("fsdp", 2)]
     found = [_measured(shape, *layout) for layout in layouts]
     print("\n| devices | s a step | large collectives (share of the parameters' bytes) | small | remade in full |")
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     for line in found:
         large = ", ".join(f"{n} × {kind} ({share:.2f})" for kind, (n, share) in line["large"].items()) or "none"
         print(f"| {line['layout']} | {line['seconds']:.3g} | {large} | {line['small']} | {line['involuntary']} |")
-    if file := cli.resolve_output(given, "json"):
+    if file := cli.resolve_output(flags, "json"):
         file.write_json(found)
 
 

@@ -26,8 +26,8 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def main(arguments: list[str]) -> None:
-    given = cli.flags(arguments, ("prune",), ("delete_all",))
-    if len(given) > 1:
+    flags = cli.flags(arguments, ("prune",), ("delete_all",))
+    if len(flags) > 1:
         raise UserError("--prune and --delete_all contradict each other", "command line", "give one of them")
     from xlkd.data import cache
 
@@ -35,12 +35,12 @@ def main(arguments: list[str]) -> None:
     entries, foreign = contents.entries, len(contents.foreign)
     others = f"; not the cache's and left alone: {foreign}" if foreign else ""
     total = sum(entry.size_bytes for entry in entries)
-    if not given:
+    if not flags:
         for entry in entries:
             print(f"{entry.kind:<12}  {size(entry.size_bytes):>8}  {_day(entry.used)}  {entry.path.name}")
         print(f"{len(entries)} entries, {size(total)} in {cache.folder()}{others}")
         return
-    allowed = size_bytes(given["prune"]) if "prune" in given else -1
+    allowed = size_bytes(flags["prune"]) if "prune" in flags else -1
     deleted, left = 0, total
     for entry in entries:
         if left > allowed:

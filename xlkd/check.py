@@ -32,21 +32,21 @@ FLAGS = ("data", "task", "model", "json", *OF_A_MODEL)
 
 
 def main(arguments: list[str]) -> int:
-    given = cli.flags(arguments, FLAGS)
-    if "data" not in given:
+    flags = cli.flags(arguments, FLAGS)
+    if "data" not in flags:
         raise UserError("no --data given", "command line", "for example --data=squad:FILE")
-    if "model" not in given and (unused := [name for name in OF_A_MODEL if name in given]):
+    if "model" not in flags and (unused := [name for name in OF_A_MODEL if name in flags]):
         raise UserError(f"--{unused[0]} needs a tokenizer", "command line", "add --model")
     from xlkd.data import sources
 
-    folder = pathlib.Path(given.get("model", "")).expanduser()
-    models = [folder] if "model" in given and folder.is_dir() else []
-    file = cli.resolve_output(given, "json", [*sources.list_paths(given["data"]), *models])
-    task, rows, faults = read(given["data"], given.get("task", ""))
-    report: dict[str, Any] = {"version": 1, "data": given["data"], "task": task, "rows": len(rows)}
+    folder = pathlib.Path(flags.get("model", "")).expanduser()
+    models = [folder] if "model" in flags and folder.is_dir() else []
+    file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *models])
+    task, rows, faults = read(flags["data"], flags.get("task", ""))
+    report: dict[str, Any] = {"version": 1, "data": flags["data"], "task": task, "rows": len(rows)}
     report |= {"cells": cells(rows), "faults": faults}
-    if "model" in given and len(rows):
-        report["windows"] = _windows(given, task, rows)
+    if "model" in flags and len(rows):
+        report["windows"] = _windows(flags, task, rows)
     elif task == "classify":
         from xlkd.tasks.labelled import contents
 
@@ -132,7 +132,7 @@ def _parts(row: Any) -> tuple[str, dict[str, str], str | None]:
     return cell, {"source": row.source, "target": row.target}, None
 
 
-def _windows(given: dict[str, str], task: str, rows) -> dict[str, Any]:
+def _windows(flags: dict[str, str], task: str, rows) -> dict[str, Any]:
     """What the model's tokenizer makes of the rows."""
     from xlkd import api, settings
     from xlkd.configs.base import base
@@ -140,11 +140,11 @@ def _windows(given: dict[str, str], task: str, rows) -> dict[str, Any]:
     from xlkd.models import hf
     from xlkd.runtime.log import Log
 
-    folder, _ = api.locate(given["model"], given.get("revision", ""))
+    folder, _ = api.locate(flags["model"], flags.get("revision", ""))
     architecture = api.architecture_of(folder)
     config = base()
-    config.task = settings.task(task, api.recorded(folder).get("task", {}), given)
-    config.data.batch, config.data.buckets = cli.whole(given, "batch", 32), cli.whole(given, "buckets", 4)
+    config.task = settings.task(task, api.recorded(folder).get("task", {}), flags)
+    config.data.batch, config.data.buckets = cli.whole(flags, "batch", 32), cli.whole(flags, "buckets", 4)
     built = inputs.load_module("tasks", task).build(config.task, hf.tokenizer(folder))
     features = inputs.load_features(built, rows, Log(stream=sys.stderr))
     report = inputs.report_data(built, features, rows, inputs.plan_batches(config, built, features, architecture))

@@ -58,65 +58,65 @@ _NAMES = (  # of a file of predictions; the groups are context and question lang
 
 
 def main(arguments: list[str]) -> None:
-    given = cli.flags(arguments, FLAGS)
-    if ("model" in given) == ("predictions" in given):
+    flags = cli.flags(arguments, FLAGS)
+    if ("model" in flags) == ("predictions" in flags):
         raise UserError("give --model or --predictions, one of them", "command line", "--help shows both")
-    if "data" not in given:
+    if "data" not in flags:
         raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
-    if given.get("task", "qa") not in TASKS:
-        raise UserError(f"--task={given['task']} is not possible", "command line", f"{' and '.join(TASKS)} are")
-    batch = cli.whole(given, "batch", 64)
+    if flags.get("task", "qa") not in TASKS:
+        raise UserError(f"--task={flags['task']} is not possible", "command line", f"{' and '.join(TASKS)} are")
+    batch = cli.whole(flags, "batch", 64)
     from xlkd.data import sources
 
-    file = cli.resolve_output(given, "json", [*sources.list_paths(given["data"]), *_list_inputs(given)])
-    task = _task(given)
-    if task == "qa" and (unused := [name for name in OF_LABELS if name in given]):
+    file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *_list_inputs(flags)])
+    task = _task(flags)
+    if task == "qa" and (unused := [name for name in OF_LABELS if name in flags]):
         raise UserError(f"--{unused[0]} belongs to classification", "command line", "leave it out")
-    rows = sources.read(given["data"], task, given.get("on_bad_row", "stop"))
+    rows = sources.read(flags["data"], task, flags.get("on_bad_row", "stop"))
     for where, reason in rows.dropped:
         print(visible(f"left out: {where}: {reason}"), file=sys.stderr)
     if task == "classify":
-        judged = _classifier(given, rows, batch)
+        judged = _classifier(flags, rows, batch)
     else:
-        judged = _model(given, rows, batch) if "model" in given else _predictions(given, rows)
+        judged = _model(flags, rows, batch) if "model" in flags else _predictions(flags, rows)
     dropped = [{"where": where, "reason": reason} for where, reason in rows.dropped]
-    found = {"version": 1, "data": given["data"], "rows": len(rows), "dropped": dropped} | judged
+    found = {"version": 1, "data": flags["data"], "rows": len(rows), "dropped": dropped} | judged
     if file:
         file.write_json(found)
     print("\n".join(map(visible, label_table(found) if task == "classify" else table(found))))
 
 
-def _list_inputs(given: dict[str, str]) -> list[pathlib.Path]:
+def _list_inputs(flags: dict[str, str]) -> list[pathlib.Path]:
     """Returns what is read beside the data: the model's folder, or the answers."""
-    if "predictions" in given:
-        return [pathlib.Path(part).expanduser() for part in given["predictions"].split(",")]
-    folder = pathlib.Path(given["model"]).expanduser()
+    if "predictions" in flags:
+        return [pathlib.Path(part).expanduser() for part in flags["predictions"].split(",")]
+    folder = pathlib.Path(flags["model"]).expanduser()
     return [folder] if folder.is_dir() else []  # else a name of the hub or the package
 
 
-def _task(given: dict[str, str]) -> str:
+def _task(flags: dict[str, str]) -> str:
     """As asked; else what the data can be asked, and where that is both, what the model was made for."""
     from xlkd.data import sources
 
-    served = set(TASKS).intersection(*(sources.tasks(spec) for spec in sources.parse(given["data"])))
-    if "task" in given or len(served) == 1:
-        return given.get("task") or served.pop()
-    if "model" not in given:
+    served = set(TASKS).intersection(*(sources.tasks(spec) for spec in sources.parse(flags["data"])))
+    if "task" in flags or len(served) == 1:
+        return flags.get("task") or served.pop()
+    if "model" not in flags:
         return "qa"
     from xlkd import api
 
-    return api.task_of(given["model"], given.get("revision", ""))
+    return api.task_of(flags["model"], flags.get("revision", ""))
 
 
-def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
+def _model(flags: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model answers."""
     from xlkd import api, settings
     from xlkd.inputs import data as inputs
     from xlkd.runtime.log import Log
     from xlkd.tasks.scores import score
 
-    model = api.load(given["model"], given.get("revision", ""))
-    chosen = model.task("qa", given)
+    model = api.load(flags["model"], flags.get("revision", ""))
+    chosen = model.task("qa", flags)
     reader = api.Reader(model, chosen, batch=batch)
     log = Log(stream=sys.stderr)
     features = inputs.load_features(reader.task, rows, log)
@@ -124,37 +124,37 @@ def _model(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     predictions = reader.predictions(features)
     scores = score(predictions.texts, rows, chosen.mlqa_fallback)
     ties = [{"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.of(rows[i]))} for i in predictions.near_ties()]
-    model_is = {"model": given["model"], "revision": model.revision, "task": settings.plain(chosen)}
+    model_is = {"model": flags["model"], "revision": model.revision, "task": settings.plain(chosen)}
     return model_is | summary(scores.cells) | {"near_ties": ties}
 
 
-def _predictions(given: dict[str, str], rows) -> dict[str, Any]:
+def _predictions(flags: dict[str, str], rows) -> dict[str, Any]:
     """What the answers in files are worth; no model, no jax."""
     from xlkd import settings
     from xlkd.tasks.scores import score_file
 
-    if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in given and name != "mlqa_fallback"]:
+    if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in flags and name != "mlqa_fallback"]:
         raise UserError(f"--{unused[0]} belongs to a model", "command line", "leave it out with --predictions")
-    fallback = settings.task("qa", {}, given).mlqa_fallback
+    fallback = settings.task("qa", {}, flags).mlqa_fallback
     members: dict[Cell, list[Any]] = {}
     for row in rows:
         members.setdefault(Cell.of(row), []).append(row)
-    files = _files(given["predictions"], list(members.values()))
+    files = _files(flags["predictions"], list(members.values()))
     cells = {}
     for cell, those in members.items():
         path = files.get(cell.languages) or files.get(())
         if not path:
             question, context = cell.languages
             named = f"context-{context}-question-{question}.json"
-            raise UserError(f"no file for {cell}", given["predictions"], f"name it {named}, see --help")
+            raise UserError(f"no file for {cell}", flags["predictions"], f"name it {named}, see --help")
         scores, missing = score_file(_read(path), those, str(path), fallback)
         cells[cell] = scores.cells[cell] | {"missing": missing}
-    return {"predictions": given["predictions"]} | summary(cells)
+    return {"predictions": flags["predictions"]} | summary(cells)
 
 
-def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
+def _classifier(flags: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model says of texts with labels."""
-    if "model" not in given:
+    if "model" not in flags:
         raise UserError("--predictions are answers to questions", "command line", "give --model for labels")
     from xlkd import api, settings
     from xlkd.inputs import data as inputs
@@ -162,20 +162,20 @@ def _classifier(given: dict[str, str], rows, batch: int) -> dict[str, Any]:
     from xlkd.rows import key_of
     from xlkd.runtime.log import Log
 
-    if tag := given.get("language"):
+    if tag := flags.get("language"):
         tag = tag if tag == UNKNOWN else normalise(tag, "--language")
         told = [dataclasses.replace(row, language=tag, key=key_of(row.key, tag)) for row in rows]
         rows = dataclasses.replace(rows, parts=(told,))
-    model = api.load(given["model"], given.get("revision", ""))
-    chosen = model.task("classify", given)
+    model = api.load(flags["model"], flags.get("revision", ""))
+    chosen = model.task("classify", flags)
     labeller, log = api.Labeller(model, chosen, batch=batch), Log(stream=sys.stderr)
-    forced = given.get("route", "")
+    forced = flags.get("route", "")
     routes = collections.Counter(labeller.route_of(row.language, forced) for row in rows)
     features = inputs.load_features(labeller.task, rows, log)
     log(f"reading {len(rows)} rows")
     scores = labeller.task.score(labeller.outputs(features, forced), features, rows)
     found = {
-        "model": given["model"],
+        "model": flags["model"],
         "revision": model.revision,
         "task": settings.plain(chosen),
         "routes": dict(routes),
@@ -277,16 +277,16 @@ def _remark(name: str, average: Mapping[str, Any]) -> str:
     return f"  {average['of']} of {average['of'] + average['missing']} cells" if average["missing"] else ""
 
 
-def _files(given: str, cells: Sequence[Sequence[Any]]) -> dict[tuple[str, ...], pathlib.Path]:
+def _files(flags: str, cells: Sequence[Sequence[Any]]) -> dict[tuple[str, ...], pathlib.Path]:
     """Files of predictions by (question, context) language; by () the one that serves all cells."""
     from xlkd.languages import normalise
 
-    paths = [pathlib.Path(part).expanduser() for part in given.split(",")]
+    paths = [pathlib.Path(part).expanduser() for part in flags.split(",")]
     if len(paths) == 1 and not paths[0].is_dir():
         ids = [{row.id for row in rows} for rows in cells]
         if sum(map(len, ids)) > len(set().union(*ids)):
             what = f"one file for {len(cells)} cells that share ids"
-            raise UserError(what, given, "give a folder with one file for each cell, or --data of one cell")
+            raise UserError(what, flags, "give a folder with one file for each cell, or --data of one cell")
         return {(): paths[0]}
     found: dict[tuple[str, ...], pathlib.Path] = {}
     for path in [file for one in paths for file in (sorted(one.glob("*.json")) if one.is_dir() else [one])]:

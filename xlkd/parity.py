@@ -28,11 +28,11 @@ ROWS, LENGTH = 3, 24
 
 
 def main(arguments: list[str]) -> int:
-    given = cli.flags(arguments, ("model", "tolerance"))
-    if "model" not in given:
+    flags = cli.flags(arguments, ("model", "tolerance"))
+    if "model" not in flags:
         raise UserError("no --model given", "command line", "for example --model=runs/NAME/stages/01-english/export")
-    tolerance = _positive(given.get("tolerance", "1e-4"))
-    differences = compare(given["model"])
+    tolerance = _positive(flags.get("tolerance", "1e-4"))
+    differences = compare(flags["model"])
     limits = {part: tolerance * (10 if part.startswith("gradient") else 1) for part in differences}
     within = {part: difference <= limits[part] for part, difference in differences.items()}  # False for NaN too
     width = max(map(len, differences))

@@ -30,23 +30,23 @@ FLAGS = ("config", "device", "chips", "topology", "slices", "efficiency", "json"
 
 
 def main(arguments: list[str]) -> int:
-    given, overrides = cli.split(arguments, FLAGS)
-    if "config" not in given:
+    flags, overrides = cli.split(arguments, FLAGS)
+    if "config" not in flags:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
-    if "topology" in given and ("device" in given or "chips" in given):
+    if "topology" in flags and ("device" in flags or "chips" in flags):
         raise UserError("--topology says what the machine is", "command line", "leave out --device and --chips")
-    if "slices" in given and "topology" not in given:
+    if "slices" in flags and "topology" not in flags:
         raise UserError("--slices without --topology", "command line", "name the slice, for example --topology=v5e-64")
-    config = settings.override(settings.read(given["config"]), overrides)
-    file = cli.resolve_output(given, "json", [pathlib.Path(given["config"].partition(":")[0])])
-    found = plan(config, given)
+    config = settings.override(settings.read(flags["config"]), overrides)
+    file = cli.resolve_output(flags, "json", [pathlib.Path(flags["config"].partition(":")[0])])
+    found = plan(config, flags)
     if file:
         file.write_json(found)
     print("\n".join(lines(found)))
     return DONE if found["fits"] else USER_INPUT
 
 
-def plan(config, given: Mapping[str, str]) -> dict[str, Any]:
+def plan(config, flags: Mapping[str, str]) -> dict[str, Any]:
     """The figures of all stages."""
     from xlkd.planning import machine
     from xlkd.planning.planner import Planner
@@ -54,14 +54,14 @@ def plan(config, given: Mapping[str, str]) -> dict[str, Any]:
     from xlkd.runtime.devices import prepare_devices
     from xlkd.runtime.log import Log
 
-    efficiency = settings.typed("--efficiency", machine.EFFICIENCY, given.get("efficiency", str(machine.EFFICIENCY)))
+    efficiency = settings.typed("--efficiency", machine.EFFICIENCY, flags.get("efficiency", str(machine.EFFICIENCY)))
     if not 0 < efficiency <= 1:
         raise UserError(f"--efficiency={efficiency} is no share", "command line", "give a number above 0 and up to 1")
-    chips = cli.whole(given, "chips", 1) if "chips" in given else 0
+    chips = cli.whole(flags, "chips", 1) if "chips" in flags else 0
     log = Log(stream=sys.stderr)
     prepare_devices()
-    slices = cli.whole(given, "slices", 1)
-    where = machine.choose(given.get("device", ""), chips, given.get("topology", ""), slices, efficiency, log)
+    slices = cli.whole(flags, "slices", 1)
+    where = machine.choose(flags.get("device", ""), chips, flags.get("topology", ""), slices, efficiency, log)
     with tempfile.TemporaryDirectory() as scratch:
         planner = Planner(where, log, pathlib.Path(scratch))
         stages = [planner.stage(settings.stage(config, name)) for name in settings.stages(config)]

@@ -67,29 +67,29 @@ class Text(NamedTuple):
 
 
 def main(arguments: list[str]) -> None:
-    given = cli.flags(arguments, FLAGS)
-    if "model" not in given:
+    flags = cli.flags(arguments, FLAGS)
+    if "model" not in flags:
         raise UserError("no --model given", "command line", "give the folder that a run exported")
-    if ("question" in given) != ("context" in given):
+    if ("question" in flags) != ("context" in flags):
         raise UserError("--question and --context belong together", "command line", "give both, or JSONL on stdin")
-    if "second" in given and "text" not in given:
+    if "second" in flags and "text" not in flags:
         raise UserError("--second without --text", "command line", "give both, or JSONL on stdin")
-    if given.get("task", "qa") not in ("qa", "classify"):
-        raise UserError(f"--task={given['task']} is not possible", "command line", "qa and classify are")
+    if flags.get("task", "qa") not in ("qa", "classify"):
+        raise UserError(f"--task={flags['task']} is not possible", "command line", "qa and classify are")
     from xlkd.data.sources import Bad
 
-    bad = Bad(given.get("on_bad_row", "stop"))
+    bad = Bad(flags.get("on_bad_row", "stop"))
     for name, default in NUMBERS.items():
-        cli.whole(given, name, default)
-    task = _task(given)
-    if unused := [name for name in (OF_QUESTIONS if task == "classify" else OF_LABELS) if name in given]:
+        cli.whole(flags, name, default)
+    task = _task(flags)
+    if unused := [name for name in (OF_QUESTIONS if task == "classify" else OF_LABELS) if name in flags]:
         raise UserError(f"--{unused[0]} is not for the task {task}", "command line", "leave it out")
     read, answers = (_text, _labels) if task == "classify" else (_asked, _answers)
-    if "question" in given or "text" in given:
-        asked = [read({"id": 1} | given, "command line")]
+    if "question" in flags or "text" in flags:
+        asked = [read({"id": 1} | flags, "command line")]
     else:
-        asked = _lines(sys.stdin.buffer, bad, read, {name: given[name] for name in ("language",) if name in given})
-    for some, found in answers(given, asked):
+        asked = _lines(sys.stdin.buffer, bad, read, {name: flags[name] for name in ("language",) if name in flags})
+    for some, found in answers(flags, asked):
         for one, answer in zip(some, found, strict=True):
             print(written({"id": one.id} | answer))
         sys.stdout.flush()
@@ -102,36 +102,36 @@ def written(value: dict[str, Any]) -> str:
     return visible(json.dumps(value, ensure_ascii=False))
 
 
-def _task(given: dict[str, str]) -> str:
+def _task(flags: dict[str, str]) -> str:
     """As asked, as the command line's own text needs it, else what the model was made for."""
-    if "task" in given or "question" in given or "text" in given:
-        return given.get("task") or ("classify" if "text" in given else "qa")
+    if "task" in flags or "question" in flags or "text" in flags:
+        return flags.get("task") or ("classify" if "text" in flags else "qa")
     from xlkd import api
 
-    return api.task_of(given["model"], given.get("revision", ""))
+    return api.task_of(flags["model"], flags.get("revision", ""))
 
 
-def _answers(given: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
+def _answers(flags: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
     """Some questions at a time, and the answers to them."""
     from xlkd import api
 
-    n_best, batch = (cli.whole(given, name, default) for name, default in NUMBERS.items())
-    model = api.load(given["model"], given.get("revision", ""))
+    n_best, batch = (cli.whole(flags, name, default) for name, default in NUMBERS.items())
+    model = api.load(flags["model"], flags.get("revision", ""))
     # the flag says what is written; fewer candidates for the decoder would be other answers
     recorded = model.task().n_best
-    chosen = model.task("qa", given | {"n_best": str(max(recorded, n_best))})
+    chosen = model.task("qa", flags | {"n_best": str(max(recorded, n_best))})
     reader = api.Reader(model, chosen, batch=-(-batch // 4), fixed=True)
     for some in _chunks(asked, batch):
         yield some, reader.answers([(one.question, one.context) for one in some], n_best)
 
 
-def _labels(given: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
+def _labels(flags: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
     """Some texts at a time, and their labels."""
     from xlkd import api
 
-    batch, route = cli.whole(given, "batch", NUMBERS["batch"]), given.get("route", "")
-    model = api.load(given["model"], given.get("revision", ""))
-    chosen = model.task("classify", given)
+    batch, route = cli.whole(flags, "batch", NUMBERS["batch"]), flags.get("route", "")
+    model = api.load(flags["model"], flags.get("revision", ""))
+    chosen = model.task("classify", flags)
     labeller = api.Labeller(model, chosen, batch=-(-batch // 4), fixed=True)
     for some in _chunks(asked, batch):
         yield some, labeller.labels([(one.text, one.second, one.language) for one in some], route)
@@ -187,8 +187,8 @@ def _text(value: dict[str, Any], where: str) -> Text:
     from xlkd.languages import UNKNOWN, normalise
 
     for name in ("text", "second"):
-        given = name == "text" or value.get(name) is not None
-        if fault := given and text_fault(value.get(name), name):
+        flags = name == "text" or value.get(name) is not None
+        if fault := flags and text_fault(value.get(name), name):
             raise UserError(fault, where)
     language = value.get("language") or ""
     if not isinstance(language, str):

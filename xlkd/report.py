@@ -21,7 +21,7 @@ from xlkd.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    given, folders = cli.split(arguments, ("out", "json"))
+    flags, folders = cli.split(arguments, ("out", "json"))
     if unknown := [text for text in folders if text.startswith("-")]:
         raise UserError(f"unknown flag {unknown[0]!r}", "command line", "--help lists the flags")
     if not folders:
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     paths = [pathlib.Path(folder).expanduser() for folder in folders]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("the same work directory twice", "command line", "name each once")
-    page, data = (pathlib.Path(given[name]).expanduser() if given.get(name) else None for name in ("out", "json"))
+    page, data = (pathlib.Path(flags[name]).expanduser() if flags.get(name) else None for name in ("out", "json"))
     reports.write(paths, print, reports.locate_outputs(paths, page=page, data=data))
 
 

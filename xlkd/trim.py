@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> None:
-    given = cli.flags(arguments, ("model", "texts", "layers", "out"))
+    flags = cli.flags(arguments, ("model", "texts", "layers", "out"))
     for name in ("model", "out"):
-        if name not in given:
+        if name not in flags:
             raise UserError(f"--{name} is missing", "command line", "see --help")
-    if not {"texts", "layers"} & set(given):
+    if not {"texts", "layers"} & set(flags):
         raise UserError("nothing to leave out", "command line", "give --texts, --layers or both")
     from xlkd.export import cards
     from xlkd.inputs.weights import locate_model, reject_branch_folder
     from xlkd.models import hf, sentences, vocab
 
-    out = pathlib.Path(given["out"]).expanduser()
+    out = pathlib.Path(flags["out"]).expanduser()
     files.check_folder(out)
-    folder, revision = locate_model(given["model"])
-    texts = [pathlib.Path(name).expanduser() for name in given["texts"].split(",")] if "texts" in given else []
+    folder, revision = locate_model(flags["model"])
+    texts = [pathlib.Path(name).expanduser() for name in flags["texts"].split(",")] if "texts" in flags else []
     files.check_inputs(out, [folder, *texts])
     reject_branch_folder(folder)
     model, tokenizer, done = hf.load(folder), hf.tokenizer(folder), []
-    if "layers" in given:
-        count, whole = cli.whole(given, "layers", 1), model.architecture.layers
+    if "layers" in flags:
+        count, whole = cli.whole(flags, "layers", 1), model.architecture.layers
         if count > whole:
-            raise UserError(f"--layers={count} is more than the {whole} there are", given["model"], "give fewer")
+            raise UserError(f"--layers={count} is more than the {whole} there are", flags["model"], "give fewer")
         model = lowest(model, count)
         done.append(f"{count} of {whole} layers")
-    if "texts" in given:
+    if "texts" in flags:
         pieces = model.architecture.vocab_size
         spec = json.loads(tokenizer.backend_tokenizer.to_str())
         model, spec, kept = vocab.trim(model, spec, lines(texts))
@@ -65,11 +65,11 @@ def main(arguments: list[str]) -> None:
         model.params,
         labels=model.labels,
         tokenizer=tokenizer,
-        card=cards.trimmed(folder, cards.Origin(given["model"], revision, cards.licence(folder)), done, arguments),
+        card=cards.trimmed(folder, cards.Origin(flags["model"], revision, cards.licence(folder)), done, arguments),
         record=hf.read_json(record) if record.exists() else None,
         files=sentences.found(folder),
     )
-    print(f"kept {' and '.join(done)}: {given['out']}")
+    print(f"kept {' and '.join(done)}: {flags['out']}")
 
 
 def lowest(model: Checkpoint, count: int) -> Checkpoint:

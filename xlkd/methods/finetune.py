@@ -29,10 +29,10 @@ def spans(stage, encoder: Encoder) -> Method:
     head, logits = SpanHead(encoder.architecture, encoder.dtype), span_logits(encoder)
 
     def loss(variables, batch, targets, key, step) -> Loss:
-        found = span.Span(*logits(variables.params, batch, train=True, key=key))
+        predicted = span.Span(*logits(variables.params, batch, train=True, key=key))
         gold = span.Span(batch["start"], batch["end"])
-        ce = span.cross_entropy(found, gold, batch["text"]["mask"], batch["mask"])
-        return Loss({"ce": ce}, {"exact": hits(found, gold, batch)})
+        ce = span.cross_entropy(predicted, gold, batch["text"]["mask"], batch["mask"])
+        return Loss({"ce": ce}, {"exact": hits(predicted, gold, batch)})
 
     return _with_head("span", head, encoder, (), loss, {"qa": span_outputs(encoder, stage.task)})
 
@@ -44,10 +44,10 @@ def classes(stage, encoder: Encoder) -> Method:
     logits = class_logits(encoder, len(labels))
 
     def loss(variables, batch, targets, key, step) -> Loss:
-        found = logits(variables.params, batch, train=True, key=key)
+        scores = logits(variables.params, batch, train=True, key=key)
         counted = batch["mask"] * batch["labelled"]
-        values, _ = distill.label_loss(found, batch["labels"])
-        right = (found.argmax(-1) == batch["labels"]).astype(values.dtype)
+        values, _ = distill.label_loss(scores, batch["labels"])
+        right = (scores.argmax(-1) == batch["labels"]).astype(values.dtype)
         return Loss({"ce": over(values, counted)}, {"accuracy": over(right, counted, 0.0)})
 
     return _with_head("classifier", head, encoder, labels, loss, {"classify": class_outputs(encoder, len(labels))})
@@ -76,8 +76,8 @@ def _with_head(
     return Method(init, loss, of_params(outputs), exports, flops=flops)
 
 
-def hits(found: span.Span, gold: span.Span, batch) -> Term:
+def hits(predicted: span.Span, gold: span.Span, batch) -> Term:
     """Windows whose best start and best end are the gold ones."""
-    log_p = [span.log_probabilities(side, batch["text"]["mask"]).argmax(-1) for side in found]
+    log_p = [span.log_probabilities(side, batch["text"]["mask"]).argmax(-1) for side in predicted]
     right = (log_p[0] == gold.start) & (log_p[1] == gold.end)
     return Term((right * batch["mask"]).sum(), batch["mask"].sum(), 0.0)

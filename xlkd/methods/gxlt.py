@@ -37,16 +37,18 @@ def build(stage, encoder: Encoder) -> Method:
         return span.positions(m.mask_positions, batch["text"]["mask"], batch["context_mask"])
 
     def loss(variables, batch, targets, key, step) -> Loss:
-        found, gold, mask = span.Span(*logits(variables.params, batch, True, key)), _gold(batch), mask_of(batch)
-        ce = span.cross_entropy(found, gold, mask, batch["mask"], weight=m.alpha_ce)
-        metrics = {"exact": finetune.hits(found, gold, batch)}
+        student, gold, mask = span.Span(*logits(variables.params, batch, True, key)), _gold(batch), mask_of(batch)
+        ce = span.cross_entropy(student, gold, mask, batch["mask"], weight=m.alpha_ce)
+        metrics = {"exact": finetune.hits(student, gold, batch)}
         if not m.alpha_kl:
             return Loss({"ce": ce}, metrics)
         taught = span.Span(targets["start"], targets["end"])
-        values = distill.span_kl(taught, found, mask, temperature=m.temperature, direction=m.kl, t_squared=m.t_squared)
+        values = distill.span_kl(
+            taught, student, mask, temperature=m.temperature, direction=m.kl, t_squared=m.t_squared
+        )
         kl = over(values * targets["factor"], batch["mask"], m.alpha_kl)
         entropy = sum(distill.entropy(t, mask, m.temperature) for t in taught) / 2
-        agreement = sum(distill.agreement(t, s, mask) for t, s in zip(taught, found, strict=True)) / 2
+        agreement = sum(distill.agreement(t, s, mask) for t, s in zip(taught, student, strict=True)) / 2
         logged = {"coefficient": targets["factor"], "teacher_entropy": entropy, "agreement": agreement}
         metrics |= {name: over(value, batch["mask"], 0.0) for name, value in logged.items()}
         return Loss({"ce": ce, "kl": kl}, metrics)

@@ -53,14 +53,14 @@ class Planner:
         if config.encoder.trim_vocab:
             weights = trimming.trimmed(weights, inputs.iterate_examples(config))
         other = resolve_teacher(config)
-        made = inputs.read_training_data(config, weights, other, self.log)
-        sets = inputs.read_evaluation_sets(config, made.task, weights, self.log)
-        plan = _whole(config, made, weights)
+        data = inputs.read_training_data(config, weights, other, self.log)
+        sets = inputs.read_evaluation_sets(config, data.task, weights, self.log)
+        plan = _whole(config, data, weights)
         steps = inputs.resolve_budget(config, plan)
         if config.encoder.layers_as == "auto" and self.machine.accelerator:
             config.encoder.layers_as = "scanned"
-        program = Program(config, made, weights, other, self.machine)
-        batches = _batches(made.plan, steps, program.layout.rows)
+        program = Program(config, data, weights, other, self.machine)
+        batches = _batches(data.plan, steps, program.layout.rows)
         found: Record = {
             "stage": config.stage,
             "method": config.method.name,
@@ -68,16 +68,16 @@ class Planner:
             "dtype": config.encoder.dtype,
             "steps": steps,
             "parameters": program.parameters(),
-            "data": _data(made, sets),
+            "data": _data(data, sets),
             "batch": dataclasses.asdict(program.layout) | {"shown": program.layout.describe()},
             "buckets": _buckets(batches, steps),
-            "flops": _flops(program.method, batches, made, steps),
+            "flops": _flops(program.method, batches, data, steps),
             "memory": self._memory(program, plan.shapes) if steps else {},
             "checkpoint_bytes": program.checkpoint_bytes() if steps else 0,
         }
         evaluations = _evaluation_flops(config, program, sets, steps)
-        found["teacher"] = _teacher(config, made, program, found["flops"], self.known) if steps else {}
-        found["time"] = self._time(config, program, made, batches, found, evaluations)
+        found["teacher"] = _teacher(config, data, program, found["flops"], self.known) if steps else {}
+        found["time"] = self._time(config, program, data, batches, found, evaluations)
         return found
 
     def _weights(self, config) -> Weights:
@@ -105,7 +105,7 @@ class Planner:
         total = program.changed(change).memory(shape)["total"]
         return {"change": told, "total": total, "fits": total <= self.machine.memory}
 
-    def _time(self, config, program: Program, made, batches: Batches, found: Record, evaluations: float) -> Record:
+    def _time(self, config, program: Program, data, batches: Batches, found: Record, evaluations: float) -> Record:
         """Predicted seconds by part; nothing where the program would not fit."""
         if found["memory"] and not found["memory"]["fits"]:
             return {}
@@ -139,11 +139,11 @@ class Planner:
         return self.timed.get(key) or next(iter(self.timed.values()), None)
 
 
-def _whole(config, made: Material, weights: Weights):
+def _whole(config, data: Material, weights: Weights):
     """The plan of all rows: of a streamed corpus the one that reads it by blocks."""
-    if not made.streamed:
-        return made.plan
-    plan = streams.blocks(config, made.task, made.rows, made.features, made.plan.edges, weights.architecture)
+    if not data.streamed:
+        return data.plan
+    plan = streams.blocks(config, data.task, data.rows, data.features, data.plan.edges, weights.architecture)
     plan.close()
     return plan
 
@@ -161,16 +161,16 @@ def _batches(plan, steps: int, rows: int) -> Batches:
     return {shape: found[shape] for shape in sorted(found, key=_size)}
 
 
-def _data(made: Material, sets: Mapping[str, Any]) -> Record:
+def _data(data: Material, sets: Mapping[str, Any]) -> Record:
     """What goes in, and what its features take on disk."""
-    plan = made.plan
+    plan = data.plan
     lengths = plan.lengths[plan.view]
     padding = saved(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
-    every = [made.features, *(ready.features for ready in sets.values())]
+    every = [data.features, *(ready.features for ready in sets.values())]
     return {
-        "rows": len(made.rows),
-        "windows": None if made.streamed else len(lengths),
-        "tokens": round(float(lengths.sum()) * len(made.rows) / len(made.known)),
+        "rows": len(data.rows),
+        "windows": None if data.streamed else len(lengths),
+        "tokens": round(float(lengths.sum()) * len(data.rows) / len(data.known)),
         "padding": padding.padding,
         "padding_at_longest": padding.padding_at_longest,
         "evaluated_rows": {name: len(ready.rows) for name, ready in sets.items()},
@@ -184,11 +184,11 @@ def _buckets(batches: Batches, steps: int) -> list[Record]:
     return [{"shape": str(shape), "steps": round(len(of) * steps / counted)} for shape, of in batches.items()]
 
 
-def _flops(method: Method, batches: Batches, made: Material, steps: int) -> Record:
+def _flops(method: Method, batches: Batches, data: Material, steps: int) -> Record:
     """Of the whole stage: of real tokens as the run's MFU counts them, and of all positions; the teacher's forward
     passes apart, as if each step asked."""
     found = dict.fromkeys(("step", "step_padded", "teacher", "teacher_padded"), 0.0)
-    lengths, counted = made.plan.lengths[made.plan.view], sum(map(len, batches.values()))
+    lengths, counted = data.plan.lengths[data.plan.view], sum(map(len, batches.values()))
     functions = {"step": lambda *of: 3 * method.flops(*of)}
     if method.teacher:
         functions["teacher"] = method.teacher.flops
@@ -214,10 +214,10 @@ def _evaluation_flops(config, program: Program, sets: Mapping[str, Any], steps: 
     return times * total
 
 
-def _teacher(config, made: Material, program: Program, flops: Record, known: Mapping[str, Weights]) -> Record:
+def _teacher(config, data: Material, program: Program, flops: Record, known: Mapping[str, Weights]) -> Record:
     """Who teaches, what asking costs, whether answers can be kept: `live` FLOPs within steps, `once` before them."""
     if config.teachers:
-        return {"kind": "once", **_classifiers(config, made, known)}
+        return {"kind": "once", **_classifiers(config, data, known)}
     teacher = program.method.teacher
     if not teacher:
         return {}
@@ -231,9 +231,9 @@ def _teacher(config, made: Material, program: Program, flops: Record, known: Map
     return told | {"kind": "kept", "once": once, "gain": (step + asked) / (step + once)}
 
 
-def _classifiers(config, made: Material, known: Mapping[str, Weights]) -> Record:
+def _classifiers(config, data: Material, known: Mapping[str, Weights]) -> Record:
     """Teachers of classes: asked once for the rows of their language."""
-    features, lengths = made.features, made.plan.lengths[made.plan.view]
+    features, lengths = data.features, data.plan.lengths[data.plan.view]
     languages = np.asarray(features["languages"])[features["language"]]
     total = rows = 0.0
     for tag, names in config.teachers.items():

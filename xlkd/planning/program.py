@@ -42,13 +42,13 @@ class Speed(NamedTuple):
 class Program:
     """A stage's step over shapes: what it holds, and what compiling it says."""
 
-    def __init__(self, config, made: inputs.Material, weights: Weights, other, machine: Machine) -> None:
-        self._given, self._made, self._machine = (made, weights, other, machine), made, machine
+    def __init__(self, config, data: inputs.Material, weights: Weights, other, machine: Machine) -> None:
+        self._arguments, self._data, self._machine = (data, weights, other, machine), data, machine
         self._programs: dict[Shape, Any] = {}
-        self._config, self._task, self._features = config, made.task, made.features
+        self._config, self._task, self._features = config, data.task, data.features
         self.architecture = weights.architecture
-        both = [build_encoder(config, of.architecture) for of in (weights, other) if of]
-        self.method: Method = inputs.load_module("methods", config.method.name).build(config, *both)
+        encoders_of_stage = [build_encoder(config, of.architecture) for of in (weights, other) if of]
+        self.method: Method = inputs.load_module("methods", config.method.name).build(config, *encoders_of_stage)
         self.mesh = meshes.build(config.mesh, machine.devices, machine.slices)
         self.layout = meshes.fit_batch(self.mesh, config.data.batch, config.optim.micro_batches)
         begun = Start(weights.architecture, _encoder(weights.architecture), {})
@@ -110,7 +110,7 @@ class Program:
         for name, value in change.items():
             block, key = name.split(".")
             config[block][key] = value
-        return Program(config, *self._given)
+        return Program(config, *self._arguments)
 
     def forward_flops(self, tokens: int, rows: int) -> float:
         """Of the encoder alone."""
@@ -118,7 +118,7 @@ class Program:
 
     def target_bytes(self) -> float:
         """Of what the teacher says of all training rows, on disk: ragged answers without padding."""
-        plan = self._made.plan
+        plan = self._data.plan
         batch = self._batch(plan.shapes[-1].with_rows(self.layout.rows))
         targets = jax.eval_shape(self.method.teacher.forward, self._teacher, batch)
         lengths, total = plan.lengths[plan.view], 0.0
@@ -126,7 +126,7 @@ class Program:
             ragged = name in self.method.teacher.ragged
             values = lengths.sum() * math.prod(x.shape[2:]) if ragged else len(lengths) * math.prod(x.shape[1:])
             total += float(values) * x.dtype.itemsize
-        return total * len(self._made.rows) / len(self._made.known)
+        return total * len(self._data.rows) / len(self._data.known)
 
     def timed(self, batches: Batches) -> Speed:
         """From steps of the smallest and of the largest shape, with numbers that mean nothing."""
