@@ -29,7 +29,7 @@ EPOCHS = 3
 
 def main(arguments: list[str]) -> None:
     flags = side_by_side.flags(arguments, ("xquad", "tokenizer", "steps"))
-    count = 2 if flags.quick else cli.whole(flags.rest, "steps", 24)
+    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 24)
     stage, material = _material(flags)
     longest = stage.task.max_length
     cases = [

@@ -37,7 +37,7 @@ from xlkd.errors import BUG, DONE, NOT_FINITE, STOPPED, USER_INPUT, UserError
 
 
 def main(arguments: list[str]) -> int:
-    flags = cli.flags(arguments, ("kills", "seed", "only", "scale", "json"))
+    flags = cli.parse_flags(arguments, ("kills", "seed", "only", "scale", "json"))
     out, only, scale = cli.resolve_output(flags, "json"), flags.get("only", ""), flags.get("scale", "small")
     if scale not in ("small", "default"):
         raise UserError(f"--scale={scale} is not possible", "command line", "choose small or default")
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     systems = [system for system in SYSTEMS if only in f"kills, {system.name}"]
     if not systems and not any(only in name for name in FAULTS):
         raise UserError(f"no fault is called {only!r}", "command line", f"known: kills, {', '.join(FAULTS)}")
-    count, seed = 0 if flags.get("kills") == "0" else cli.whole(flags, "kills", 100), flags.get("seed", "0")
+    count, seed = 0 if flags.get("kills") == "0" else cli.parse_count(flags, "kills", 100), flags.get("seed", "0")
     shares = [count // len(systems) + (i < count % len(systems)) for i in range(len(systems))]
     todo = [planned(share, random.Random(f"{seed} {of.name}")) for of, share in zip(systems, shares, strict=True)]
     while any(todo):

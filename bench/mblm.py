@@ -25,7 +25,7 @@ LENGTH = 128
 
 def main(arguments: list[str]) -> None:
     flags = side_by_side.flags(arguments, ("data", "tokenizer", "steps"))
-    count = 2 if flags.quick else cli.whole(flags.rest, "steps", 16)
+    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 16)
     cases = [
         Case(
             "kept answers and buckets, against both in the step", lambda: epoch(flags, count, buckets=True), 1.5, True

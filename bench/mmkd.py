@@ -60,7 +60,7 @@ def real(flags: side_by_side.Flags):
     from xlkd.tasks import Draw
 
     stage = models.stage("mmkd.py:own", "full", **_data(flags))
-    count = 2 if flags.quick else cli.whole(flags.rest, "steps", 16)
+    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 16)
     read = real_batches.read(stage)
     length = stage.task.max_length
     steps, others = real_batches.bucketed(read, count), real_batches.shuffled(read, count, length)

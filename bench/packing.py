@@ -24,7 +24,7 @@ BUCKETS = (1, 4, 8, 16)
 
 
 def main(arguments: list[str]) -> None:
-    flags = cli.flags(arguments, ("data", "tokenizer", "max_length"))
+    flags = cli.parse_flags(arguments, ("data", "tokenizer", "max_length"))
     lengths = _lengths(flags)
     longest = -(-int(lengths.max()) // 16) * 16
     print(f"{len(lengths)} rows, mean {lengths.mean():.0f}, longest {lengths.max()}\n")
@@ -73,7 +73,7 @@ def _lengths(flags: dict[str, str]) -> np.ndarray:
     from xlkd.inputs.weights import resolve_weights
     from xlkd.runtime.log import Log
 
-    changes = {"data__eval": "", "task__max_length": cli.whole(flags, "max_length", 384)}
+    changes = {"data__eval": "", "task__max_length": cli.parse_count(flags, "max_length", 384)}
     changes |= {"data__train": flags["data"]} if "data" in flags else {}
     changes |= {"encoder__path": flags["tokenizer"]} if "tokenizer" in flags else {}
     stage = models.stage("finetune.py", "finetune", **changes)

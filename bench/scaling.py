@@ -29,7 +29,7 @@ INVOLUNTARY = "nvoluntary full rematerialization"
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
         return _child(*arguments[1:])
-    flags = cli.flags(arguments, ("json",), ("quick",))
+    flags = cli.parse_flags(arguments, ("json",), ("quick",))
     shape = "tiny" if "quick" in flags else "6x384"
     layouts = [("data", 1), ("data", 2), ("data", 4), ("data", 8), ("fsdp", 8)]
     if "quick" in flags:

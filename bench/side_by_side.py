@@ -60,12 +60,12 @@ class Flags:
 
 def flags(arguments: list[str], names: tuple[str, ...] = (), switches: tuple[str, ...] = ()) -> Flags:
     """What the command line says; from here on the process has two cores. Before jax and torch are imported."""
-    given = cli.flags(arguments, (*NAMES, *names), (*SWITCHES, *switches))
+    given = cli.parse_flags(arguments, (*NAMES, *names), (*SWITCHES, *switches))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     quick = "quick" in given
     rest = {name: value for name, value in given.items() if name in (*names, *switches)}
-    rounds = cli.whole(given, "rounds", 1 if quick else ENOUGH)
+    rounds = cli.parse_count(given, "rounds", 1 if quick else ENOUGH)
     return Flags(
         quick, rounds, "anyway" in given or quick, given.get("only", ""), cli.resolve_output(given, "json"), rest
     )

@@ -13,7 +13,7 @@ from xlkd.errors import UserError
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
 from xlkd.models.heads import ClassifierHead, init_head
-from xlkd.rows import Labelled, key_of
+from xlkd.rows import Labelled, make_key
 from xlkd.tasks.classify import Classify
 from xlkd.tasks.text import Template
 from xlkd.train.targets import classifiers
@@ -43,7 +43,7 @@ def rows(count=12, languages=("en", "de"), label=None):
     found = []
     for i in range(count):
         first, second = (" ".join(random.choice(WORDS, random.integers(1, 12))) for _ in range(2))
-        found.append(Labelled(str(i), key_of(i), "g", "toy", first, second, label, languages[i % len(languages)]))
+        found.append(Labelled(str(i), make_key(i), "g", "toy", first, second, label, languages[i % len(languages)]))
     return found
 
 
@@ -267,7 +267,7 @@ def test_a_real_english_encoder_teaches_beside_a_multilingual_tokenizer(shared, 
         tmp_path / "teacher", found.architecture, params, labels=NLI, tokenizer=shared / "models" / "all-MiniLM-L6-v2"
     )
     text = "Ünlike the OTHERS, this naïve sentence; 5%!"
-    of = [Labelled(str(i), key_of(i), "g", "toy", text[:n], text[n:], None, "en") for i, n in enumerate((5, 20, 35))]
+    of = [Labelled(str(i), make_key(i), "g", "toy", text[:n], text[n:], None, "en") for i, n in enumerate((5, 20, 35))]
     student = hf.tokenizer(shared / "models" / "multilingual-e5-small")
     answers = ask({"en": str(teacher)}, of, tokenizer=student)["teacher"]
     assert np.ptp(answers) > 0.01

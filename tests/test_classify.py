@@ -13,7 +13,7 @@ from qa_toys import words_tokenizer
 from xlkd import check
 from xlkd.data import labels, sources
 from xlkd.errors import UserError
-from xlkd.rows import Cell, Labelled, key_of
+from xlkd.rows import Cell, Labelled, make_key
 from xlkd.tasks import Draw
 from xlkd.tasks.classify import build, permutation
 from xlkd.tasks.labelled import contents
@@ -24,7 +24,7 @@ NLI = ("entailment", "neutral", "contradiction")
 
 
 def row(number=0, label="neutral", language="en", text="w1 w2", second="w3", set="toy", group="g"):
-    key = key_of(number, label, language, text)
+    key = make_key(number, label, language, text)
     return Labelled(str(number), key, group, set, text, second, label, language)
 
 

@@ -31,14 +31,14 @@ def test_jax_keeps_the_record_of_processes():
     """What its client offers, a store and a barrier, is called for real by tests/test_distributed.py."""
     import jax
 
-    state = compat.coordination_state()
-    advice = f"jax {jax.__version__} has moved jax._src.distributed.global_state: mend compat.coordination_state"
+    state = compat.get_coordination_state()
+    advice = f"jax {jax.__version__} has moved jax._src.distributed.global_state: fix compat.get_coordination_state"
     assert state is not None, advice
     assert {"client", "num_processes", "process_id"} <= set(dir(state)), advice
 
 
 def test_the_record_of_processes_is_empty_before_jax_is_imported():
-    program = "import sys; from xlkd import compat; print(compat.coordination_state(), 'jax' in sys.modules)"
+    program = "import sys; from xlkd import compat; print(compat.get_coordination_state(), 'jax' in sys.modules)"
     assert run_python(program).stdout == "None False\n"
 
 
@@ -54,7 +54,7 @@ def test_jax_detects_clusters_by_the_call_that_is_made_of_it(monkeypatch):
         "cluster_detection_method",
         "initialization_timeout",
     ]
-    assert names == expected, "jax's cluster detection has changed its arguments: mend compat.detect_cluster"
+    assert names == expected, "jax's cluster detection has changed its arguments: fix compat.detect_cluster"
     slurm = {"JOB_ID": "7", "STEP_NODELIST": "node[1-2]", "NTASKS": "2", "PROCID": "1", "LOCALID": "0"}
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
@@ -66,7 +66,7 @@ def test_jax_detects_clusters_by_the_call_that_is_made_of_it(monkeypatch):
 def test_tensorboardx_writes_events_without_a_thread(tmp_path):
     import threading
 
-    advice = "tensorboardX has moved its EventsWriter, event_pb2 or summary.scalar: mend compat.import_event_files"
+    advice = "tensorboardX has moved its EventsWriter, event_pb2 or summary.scalar: fix compat.import_event_files"
     try:
         files = compat.import_event_files()
     except ImportError as error:
@@ -100,8 +100,8 @@ def test_orbax_names_its_files_as_before(tmp_path):
     checkpoints = Checkpoints(tmp_path, lambda: None)
     checkpoints.save(1, {"x": jnp.ones(2)}, wait=True)
     checkpoints.close()
-    assert (tmp_path / "1" / SUMS).exists(), "orbax has renamed its drafts: mend compat.ORBAX_DRAFT"
-    advice = "orbax has renamed the metadata of a checkpoint: mend compat.ORBAX_METADATA"
+    assert (tmp_path / "1" / SUMS).exists(), "orbax has renamed its drafts: fix compat.ORBAX_DRAFT"
+    advice = "orbax has renamed the metadata of a checkpoint: fix compat.ORBAX_METADATA"
     assert (tmp_path / "1" / compat.ORBAX_METADATA).exists(), advice
 
 
@@ -116,4 +116,4 @@ def test_jax_names_the_files_of_its_compilation_cache_as_before(tmp_path):
     names = [path.name for path in tmp_path.iterdir()]
     assert names, done.stderr
     strange = [name for name in names if not compat.JAX_CACHE_FILE.fullmatch(name)]
-    assert not strange, "jax has renamed the files of its cache, which is then not pruned: mend compat.JAX_CACHE_FILE"
+    assert not strange, "jax has renamed the files of its cache, which is then not pruned: fix compat.JAX_CACHE_FILE"

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from xlkd.data import sources
-from xlkd.errors import UserError, visible
+from xlkd.errors import UserError, escape_controls
 from xlkd.languages import NAMES
 
 EXAMPLES = int(os.environ.get("XLKD_EXAMPLES", "12"))
@@ -51,7 +51,7 @@ def result(read):
         return read()
     except UserError as error:
         line = str(error)
-    assert line == visible(line)
+    assert line == escape_controls(line)
     return None
 
 

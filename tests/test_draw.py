@@ -5,7 +5,7 @@
 import numpy as np
 
 from xlkd.data.draw import names, row_keys, uniform
-from xlkd.rows import key_of
+from xlkd.rows import make_key
 
 KEYS = np.array([1, 2, 2**63 + 5], np.uint64)
 
@@ -48,6 +48,6 @@ def test_keys_are_the_first_64_bits():
 
 def test_examples_are_named_however_features_hold_their_keys():
     """The message of a loss that is not finite names rows of any task."""
-    whole = key_of("a row")
+    whole = make_key("a row")
     assert names(np.array([whole], "S32")) == [whole]
     assert names(row_keys([whole])) == [whole[:16]]

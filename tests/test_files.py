@@ -354,7 +354,7 @@ def test_a_marker_that_is_not_ours_is_no_permission(tmp_path, marker):
     export(tmp_path / "out", a="1")
     (tmp_path / "out" / files.MARKER).write_text(marker)
     before = snapshot(tmp_path)
-    with pytest.raises(UserError, match="no list of exported files"):
+    with pytest.raises(UserError, match="not a list of exported files"):
         export(tmp_path / "out", a="2")
     assert snapshot(tmp_path) == before
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xlkd.models import hf, tokenizers
-from xlkd.rows import Pair, key_of
+from xlkd.rows import Pair, make_key
 from xlkd.tasks import Draw
 from xlkd.tasks.masked import Masked, build
 from xlkd.tasks.text import Template
@@ -20,7 +20,7 @@ TEXTS = {
 
 def pair(a: str, b: str, i: int, j: int) -> Pair:
     texts = TEXTS[a][i % 3] + (f" {i}" if a != "zh" else str(i)), TEXTS[b][j % 3]
-    return Pair(f"{i}", key_of(a, b, i, j), f"{i}", "toy", *texts, a, b)
+    return Pair(f"{i}", make_key(a, b, i, j), f"{i}", "toy", *texts, a, b)
 
 
 ROWS = [pair(a, b, i, i + 1) for i in range(40) for a, b in (("en", "en"), ("de", "en"), ("de", "zh"))]

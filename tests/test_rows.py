@@ -26,4 +26,4 @@ def test_a_cell_is_read_as_it_was_written(name, tags):
     ],
 )
 def test_the_cell_of_an_example(example, written):
-    assert str(Cell.of(example)) == written
+    assert str(Cell.from_example(example)) == written

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from xlkd.errors import UserError
 from xlkd.evaluation import provenance, selection
-from xlkd.rows import Labelled, Pair, key_of
+from xlkd.rows import Labelled, Pair, make_key
 
 SCORES = {  # step: accuracy by language
     10: {"en": 60.0, "de": 50.0, "zh": 90.0},
@@ -21,7 +21,7 @@ SCORES = {  # step: accuracy by language
 
 
 def rows(languages):
-    return [Labelled(tag, key_of(tag), tag, "set", "a text", None, "yes", tag) for tag in languages]
+    return [Labelled(tag, make_key(tag), tag, "set", "a text", None, "yes", tag) for tag in languages]
 
 
 def rule(keep, *, languages=(), supervised=("en", "de"), tags=("en", "de", "zh"), dev=True):

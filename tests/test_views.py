@@ -10,7 +10,7 @@ import pytest
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.models import hf, tokenizers
-from xlkd.rows import Pair, key_of
+from xlkd.rows import Pair, make_key
 from xlkd.tasks import Draw, views
 from xlkd.tasks.text import Template
 
@@ -194,7 +194,7 @@ def test_a_build_without_a_teacher_or_with_an_unknown_label_is_refused(templates
 
 
 def test_an_unknown_piece_is_in_no_drawn_word(templates):
-    row = Pair("1", key_of("u"), "1", "toy", "one two \U0001f980 three four five six seven eight", "eins", "en", "de")
+    row = Pair("1", make_key("u"), "1", "toy", "one two \U0001f980 three four five six seven eight", "eins", "en", "de")
     features = task(templates).features([row])
     unknown = features["token_ids"] == templates[0].tokenizer.unk_token_id
     assert unknown.any()

@@ -30,12 +30,12 @@ from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.export import branch_checkpoint
 from xlkd.inputs.weights import locate_model, read_folder_architecture
-from xlkd.languages import UNKNOWN, normalise
+from xlkd.languages import UNKNOWN, normalise_tag
 from xlkd.methods import Variables, mblm
 from xlkd.models import branches, heads, hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.models.outputs import OutputFn, class_outputs, span_outputs
-from xlkd.rows import Labelled, Question, key_of
+from xlkd.rows import Labelled, Question, make_key
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.devices import prepare_devices
 from xlkd.tasks import Features, qa
@@ -153,7 +153,7 @@ class Model:
     def branch(self, language: str) -> Model:
         """The ordinary model that trunk, one branch and head are."""
         self._labels_texts()
-        tag = normalise(language)
+        tag = normalise_tag(language)
         exports = self._labeller.method.exports(Variables(self.params)) if self._labeller.branches else {}
         if tag not in exports:
             known = ", ".join(name for name in exports if name and name != branches.WHOLE)
@@ -268,7 +268,7 @@ class Labeller:
         """A route by its name, or by one of the languages that share a branch."""
         if name == branches.MIXTURE and self.branches:
             return name
-        tag = normalise(name, "--route")
+        tag = normalise_tag(name, "--route")
         if tag not in self.branches:
             known = ", ".join([*self.branches, branches.MIXTURE]) if self.branches else "it has none"
             raise UserError(f"no route {name!r}", self._where, f"routes: {known}")
@@ -315,8 +315,8 @@ class Forward:
 
 
 def _labelled(number: int, text: str, second: str | None, language: str) -> Labelled:
-    key = key_of(number, text, second)
-    tag = UNKNOWN if language in ("", UNKNOWN) else normalise(language, "language")
+    key = make_key(number, text, second)
+    tag = UNKNOWN if language in ("", UNKNOWN) else normalise_tag(language, "language")
     return Labelled(str(number), key, key, "asked", text, second, None, tag)
 
 
@@ -325,7 +325,7 @@ def _quarters(length: int) -> tuple[int, ...]:
 
 
 def _row(number: int, question: str, context: str) -> Question:
-    key = key_of(number, question, context)
+    key = make_key(number, question, context)
     return Question(str(number), key, key, "asked", question, context, (), UNKNOWN, UNKNOWN)
 
 

@@ -26,7 +26,7 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def main(arguments: list[str]) -> None:
-    flags = cli.flags(arguments, ("prune",), ("delete_all",))
+    flags = cli.parse_flags(arguments, ("prune",), ("delete_all",))
     if len(flags) > 1:
         raise UserError("--prune and --delete_all contradict each other", "command line", "give one of them")
     from xlkd.data import cache

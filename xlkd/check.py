@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xlkd import cli
-from xlkd.errors import DONE, USER_INPUT, UserError, visible
+from xlkd.errors import DONE, USER_INPUT, UserError, escape_controls
 from xlkd.settings import TASK_FLAGS
 
 OF_A_MODEL = ("batch", "buckets", "revision", *TASK_FLAGS)
@@ -32,7 +32,7 @@ FLAGS = ("data", "task", "model", "json", *OF_A_MODEL)
 
 
 def main(arguments: list[str]) -> int:
-    flags = cli.flags(arguments, FLAGS)
+    flags = cli.parse_flags(arguments, FLAGS)
     if "data" not in flags:
         raise UserError("no --data given", "command line", "for example --data=squad:FILE")
     if "model" not in flags and (unused := [name for name in OF_A_MODEL if name in flags]):
@@ -53,9 +53,9 @@ def main(arguments: list[str]) -> int:
         report["contents"] = contents(rows)
     if file:
         file.write_json(report)
-    print("\n".join(map(visible, lines(report))))
+    print("\n".join(map(escape_controls, lines(report))))
     for fault in faults:
-        print(visible(fault), file=sys.stderr)
+        print(escape_controls(fault), file=sys.stderr)
     return USER_INPUT if faults else DONE
 
 
@@ -122,7 +122,7 @@ def _parts(row: Any) -> tuple[str, dict[str, str], str | None]:
     """A row's cell, its texts, and its label."""
     from xlkd.rows import Cell, Labelled, Question
 
-    cell = str(Cell.of(row))
+    cell = str(Cell.from_example(row))
     if isinstance(row, Question):
         answer = {"answer": row.answers[0].text} if row.answers else {}
         return cell, {"context": row.context, "question": row.question} | answer, None
@@ -144,7 +144,7 @@ def _windows(flags: dict[str, str], task: str, rows) -> dict[str, Any]:
     architecture = api.architecture_of(folder)
     config = base()
     config.task = settings.task(task, api.recorded(folder).get("task", {}), flags)
-    config.data.batch, config.data.buckets = cli.whole(flags, "batch", 32), cli.whole(flags, "buckets", 4)
+    config.data.batch, config.data.buckets = cli.parse_count(flags, "batch", 32), cli.parse_count(flags, "buckets", 4)
     built = inputs.load_module("tasks", task).build(config.task, hf.tokenizer(folder))
     features = inputs.load_features(built, rows, Log(stream=sys.stderr))
     report = inputs.report_data(built, features, rows, inputs.plan_batches(config, built, features, architecture))

@@ -42,7 +42,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlkd import cli
-from xlkd.errors import UserError, visible
+from xlkd.errors import UserError, escape_controls
 from xlkd.rows import Cell
 from xlkd.settings import TASK_FLAGS
 
@@ -58,14 +58,14 @@ _NAMES = (  # of a file of predictions; the groups are context and question lang
 
 
 def main(arguments: list[str]) -> None:
-    flags = cli.flags(arguments, FLAGS)
+    flags = cli.parse_flags(arguments, FLAGS)
     if ("model" in flags) == ("predictions" in flags):
         raise UserError("give --model or --predictions, one of them", "command line", "--help shows both")
     if "data" not in flags:
         raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
     if flags.get("task", "qa") not in TASKS:
         raise UserError(f"--task={flags['task']} is not possible", "command line", f"{' and '.join(TASKS)} are")
-    batch = cli.whole(flags, "batch", 64)
+    batch = cli.parse_count(flags, "batch", 64)
     from xlkd.data import sources
 
     file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *_list_inputs(flags)])
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--{unused[0]} belongs to classification", "command line", "leave it out")
     rows = sources.read(flags["data"], task, flags.get("on_bad_row", "stop"))
     for where, reason in rows.dropped:
-        print(visible(f"left out: {where}: {reason}"), file=sys.stderr)
+        print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
     if task == "classify":
         judged = _classifier(flags, rows, batch)
     else:
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> None:
     found = {"version": 1, "data": flags["data"], "rows": len(rows), "dropped": dropped} | judged
     if file:
         file.write_json(found)
-    print("\n".join(map(visible, label_table(found) if task == "classify" else table(found))))
+    print("\n".join(map(escape_controls, label_table(found) if task == "classify" else table(found))))
 
 
 def _list_inputs(flags: dict[str, str]) -> list[pathlib.Path]:
@@ -123,7 +123,9 @@ def _model(flags: dict[str, str], rows, batch: int) -> dict[str, Any]:
     log(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
     predictions = reader.predictions(features)
     scores = score(predictions.texts, rows, chosen.mlqa_fallback)
-    ties = [{"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.of(rows[i]))} for i in predictions.near_ties()]
+    ties = [
+        {"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.from_example(rows[i]))} for i in predictions.near_ties()
+    ]
     model_is = {"model": flags["model"], "revision": model.revision, "task": settings.plain(chosen)}
     return model_is | summary(scores.cells) | {"near_ties": ties}
 
@@ -138,7 +140,7 @@ def _predictions(flags: dict[str, str], rows) -> dict[str, Any]:
     fallback = settings.task("qa", {}, flags).mlqa_fallback
     members: dict[Cell, list[Any]] = {}
     for row in rows:
-        members.setdefault(Cell.of(row), []).append(row)
+        members.setdefault(Cell.from_example(row), []).append(row)
     files = _files(flags["predictions"], list(members.values()))
     cells = {}
     for cell, those in members.items():
@@ -158,13 +160,13 @@ def _classifier(flags: dict[str, str], rows, batch: int) -> dict[str, Any]:
         raise UserError("--predictions are answers to questions", "command line", "give --model for labels")
     from xlkd import api, settings
     from xlkd.inputs import data as inputs
-    from xlkd.languages import UNKNOWN, normalise
-    from xlkd.rows import key_of
+    from xlkd.languages import UNKNOWN, normalise_tag
+    from xlkd.rows import make_key
     from xlkd.runtime.log import Log
 
     if tag := flags.get("language"):
-        tag = tag if tag == UNKNOWN else normalise(tag, "--language")
-        told = [dataclasses.replace(row, language=tag, key=key_of(row.key, tag)) for row in rows]
+        tag = tag if tag == UNKNOWN else normalise_tag(tag, "--language")
+        told = [dataclasses.replace(row, language=tag, key=make_key(row.key, tag)) for row in rows]
         rows = dataclasses.replace(rows, parts=(told,))
     model = api.load(flags["model"], flags.get("revision", ""))
     chosen = model.task("classify", flags)
@@ -279,7 +281,7 @@ def _remark(name: str, average: Mapping[str, Any]) -> str:
 
 def _files(flags: str, cells: Sequence[Sequence[Any]]) -> dict[tuple[str, ...], pathlib.Path]:
     """Files of predictions by (question, context) language; by () the one that serves all cells."""
-    from xlkd.languages import normalise
+    from xlkd.languages import normalise_tag
 
     paths = [pathlib.Path(part).expanduser() for part in flags.split(",")]
     if len(paths) == 1 and not paths[0].is_dir():
@@ -293,7 +295,7 @@ def _files(flags: str, cells: Sequence[Sequence[Any]]) -> dict[tuple[str, ...], 
         match = next(filter(None, (re.fullmatch(name, path.name) for name in _NAMES)), None)
         if not match:
             raise UserError("the name does not say which cell", str(path), "name it as the data file is, see --help")
-        context, question = (normalise(tag, str(path)) for tag in (match.groups() * 2)[:2])
+        context, question = (normalise_tag(tag, str(path)) for tag in (match.groups() * 2)[:2])
         if (question, context) in found:
             raise UserError(f"the same cell as {found[question, context]}", str(path), "keep one of the two")
         found[question, context] = path

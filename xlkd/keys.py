@@ -1,5 +1,5 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Purposes of random draws: a key is folded from (seed, purpose, step), so no two purposes share one."""
+"""Purposes of random draws. A key is folded from (seed, purpose, step), so two purposes never share one."""
 
 PURPOSES = {"init": 0, "dropout": 1, "advance": 2, "mixture": 17}

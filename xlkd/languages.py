@@ -1,10 +1,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The one table of languages: whatever a file calls a language becomes the tag used everywhere here."""
+"""The table of languages: maps tags, codes and English names to the tags that xlkd uses."""
 
 from __future__ import annotations
 
-from xlkd.errors import UserError, nearest
+from xlkd.errors import UserError, suggest_name
 
 NAMES = {
     "ace": "Acehnese", "af": "Afrikaans", "ar": "Arabic", "az": "Azerbaijani", "ban": "Balinese", "bbc": "Toba Batak",
@@ -23,7 +23,7 @@ NAMES = {
     "vi": "Vietnamese", "yo": "Yoruba", "zh": "Chinese",
 }  # fmt: skip
 
-# Other names that files use: ISO 639-3, macro-languages and their usual member, English words.
+# Other tags that files use: ISO 639-3, macrolanguages for their usual member, older codes.
 ALIASES = {
     "afr": "af", "ara": "ar", "arb": "ar", "aze": "az", "bel": "be", "ben": "bn", "bul": "bg", "cat": "ca",
     "ces": "cs", "cmn": "zh", "dan": "da", "deu": "de", "ell": "el", "eng": "en", "est": "et", "eus": "eu",
@@ -38,24 +38,24 @@ ALIASES = {
     "ukr": "uk", "urd": "ur", "uzb": "uz", "vie": "vi", "yor": "yo", "zho": "zh", "zsm": "ms",
 }  # fmt: skip
 
-UNKNOWN = "und"  # the language of a text of which nothing is known
+UNKNOWN = "und"  # an undetermined language
 RIGHT_TO_LEFT = frozenset({"ar", "fa", "he", "ps", "ur"})
 WITHOUT_SPACES = frozenset({"ja", "my", "th", "zh"})
 
-_WORDS = {name.casefold().replace(" ", "_"): tag for tag, name in NAMES.items()}
+_TAGS_BY_NAME = {name.casefold().replace(" ", "_"): tag for tag, name in NAMES.items()}
 
 
-def normalise(tag: str, where: str = "") -> str:
-    """The tag used here for a tag, a code or an English name: zho-CN, cmn, zh_Hans and Chinese are zh."""
-    given = tag.strip().casefold().replace("-", "_").replace(" ", "_")
-    base = given.split("_")[0]
-    for candidate in (given, base):
+def normalise_tag(tag: str, where: str = "") -> str:
+    """Returns xlkd's tag for a tag, a code or an English name: zho-CN, cmn, zh_Hans and Chinese are all zh."""
+    name = tag.strip().casefold().replace("-", "_").replace(" ", "_")
+    base = name.split("_")[0]
+    for candidate in (name, base):
         if candidate in NAMES:
             return candidate
         if candidate in ALIASES:
             return ALIASES[candidate]
-        if candidate in _WORDS:
-            return _WORDS[candidate]
-    tag, base = tag[:60], base[:60]  # whatever stands in that column
-    remedy = nearest(base, [*NAMES, *ALIASES, *_WORDS], "use a two-letter code such as 'en'")
+        if candidate in _TAGS_BY_NAME:
+            return _TAGS_BY_NAME[candidate]
+    tag, base = tag[:60], base[:60]  # a cell of a wrong column can be long
+    remedy = suggest_name(base, [*NAMES, *ALIASES, *_TAGS_BY_NAME], "use a two-letter code such as 'en'")
     raise UserError(f"unknown language {tag!r}", where, remedy)

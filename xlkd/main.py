@@ -24,7 +24,7 @@ from xlkd.runtime import distributed
 
 
 def main(arguments: list[str]) -> None:
-    named, overrides = cli.split(arguments, ("config", "workdir", *distributed.FLAGS))
+    named, overrides = cli.split_flags(arguments, ("config", "workdir", *distributed.FLAGS))
     if "config" not in named:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     config = settings.override(settings.read(named["config"]), overrides)

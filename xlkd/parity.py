@@ -28,7 +28,7 @@ ROWS, LENGTH = 3, 24
 
 
 def main(arguments: list[str]) -> int:
-    flags = cli.flags(arguments, ("model", "tolerance"))
+    flags = cli.parse_flags(arguments, ("model", "tolerance"))
     if "model" not in flags:
         raise UserError("no --model given", "command line", "for example --model=runs/NAME/stages/01-english/export")
     tolerance = _positive(flags.get("tolerance", "1e-4"))

@@ -30,7 +30,7 @@ FLAGS = ("config", "device", "chips", "topology", "slices", "efficiency", "json"
 
 
 def main(arguments: list[str]) -> int:
-    flags, overrides = cli.split(arguments, FLAGS)
+    flags, overrides = cli.split_flags(arguments, FLAGS)
     if "config" not in flags:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     if "topology" in flags and ("device" in flags or "chips" in flags):
@@ -57,10 +57,10 @@ def plan(config, flags: Mapping[str, str]) -> dict[str, Any]:
     efficiency = settings.typed("--efficiency", machine.EFFICIENCY, flags.get("efficiency", str(machine.EFFICIENCY)))
     if not 0 < efficiency <= 1:
         raise UserError(f"--efficiency={efficiency} is no share", "command line", "give a number above 0 and up to 1")
-    chips = cli.whole(flags, "chips", 1) if "chips" in flags else 0
+    chips = cli.parse_count(flags, "chips", 1) if "chips" in flags else 0
     log = Log(stream=sys.stderr)
     prepare_devices()
-    slices = cli.whole(flags, "slices", 1)
+    slices = cli.parse_count(flags, "slices", 1)
     where = machine.choose(flags.get("device", ""), chips, flags.get("topology", ""), slices, efficiency, log)
     with tempfile.TemporaryDirectory() as scratch:
         planner = Planner(where, log, pathlib.Path(scratch))

@@ -43,7 +43,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from xlkd import cli
-from xlkd.errors import UserError, visible
+from xlkd.errors import UserError, escape_controls
 from xlkd.settings import TASK_FLAGS
 
 READING = tuple(flag for flag in TASK_FLAGS if flag != "mlqa_fallback")  # that one is about scores
@@ -67,7 +67,7 @@ class Text(NamedTuple):
 
 
 def main(arguments: list[str]) -> None:
-    flags = cli.flags(arguments, FLAGS)
+    flags = cli.parse_flags(arguments, FLAGS)
     if "model" not in flags:
         raise UserError("no --model given", "command line", "give the folder that a run exported")
     if ("question" in flags) != ("context" in flags):
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
 
     bad = Bad(flags.get("on_bad_row", "stop"))
     for name, default in NUMBERS.items():
-        cli.whole(flags, name, default)
+        cli.parse_count(flags, name, default)
     task = _task(flags)
     if unused := [name for name in (OF_QUESTIONS if task == "classify" else OF_LABELS) if name in flags]:
         raise UserError(f"--{unused[0]} is not for the task {task}", "command line", "leave it out")
@@ -94,12 +94,12 @@ def main(arguments: list[str]) -> None:
             print(written({"id": one.id} | answer))
         sys.stdout.flush()
     for where, reason in bad.seen:
-        print(visible(f"left out: {where}: {reason}"), file=sys.stderr)
+        print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
 
 
 def written(value: dict[str, Any]) -> str:
     """One line of JSON, in the letters of all languages; what would act on a terminal is spelt out, as JSON does."""
-    return visible(json.dumps(value, ensure_ascii=False))
+    return escape_controls(json.dumps(value, ensure_ascii=False))
 
 
 def _task(flags: dict[str, str]) -> str:
@@ -115,7 +115,7 @@ def _answers(flags: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list
     """Some questions at a time, and the answers to them."""
     from xlkd import api
 
-    n_best, batch = (cli.whole(flags, name, default) for name, default in NUMBERS.items())
+    n_best, batch = (cli.parse_count(flags, name, default) for name, default in NUMBERS.items())
     model = api.load(flags["model"], flags.get("revision", ""))
     # the flag says what is written; fewer candidates for the decoder would be other answers
     recorded = model.task().n_best
@@ -129,7 +129,7 @@ def _labels(flags: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[
     """Some texts at a time, and their labels."""
     from xlkd import api
 
-    batch, route = cli.whole(flags, "batch", NUMBERS["batch"]), flags.get("route", "")
+    batch, route = cli.parse_count(flags, "batch", NUMBERS["batch"]), flags.get("route", "")
     model = api.load(flags["model"], flags.get("revision", ""))
     chosen = model.task("classify", flags)
     labeller = api.Labeller(model, chosen, batch=-(-batch // 4), fixed=True)
@@ -184,7 +184,7 @@ def _asked(value: dict[str, Any], where: str) -> Asked:
 
 def _text(value: dict[str, Any], where: str) -> Text:
     from xlkd.data.sources.squad import text_fault
-    from xlkd.languages import UNKNOWN, normalise
+    from xlkd.languages import UNKNOWN, normalise_tag
 
     for name in ("text", "second"):
         flags = name == "text" or value.get(name) is not None
@@ -193,7 +193,7 @@ def _text(value: dict[str, Any], where: str) -> Text:
     language = value.get("language") or ""
     if not isinstance(language, str):
         raise UserError("language is not a string", where)
-    tag = language if language in ("", UNKNOWN) else normalise(language, where)
+    tag = language if language in ("", UNKNOWN) else normalise_tag(language, where)
     return Text(value["id"], value["text"], value.get("second"), tag)
 
 

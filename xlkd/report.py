@@ -21,7 +21,7 @@ from xlkd.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    flags, folders = cli.split(arguments, ("out", "json"))
+    flags, folders = cli.split_flags(arguments, ("out", "json"))
     if unknown := [text for text in folders if text.startswith("-")]:
         raise UserError(f"unknown flag {unknown[0]!r}", "command line", "--help lists the flags")
     if not folders:

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One example as a source yields it: plain values, the same on every machine."""
+"""Examples as sources yield them: frozen values that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import hashlib
 import re
 
 
-def key_of(*parts: object) -> str:
-    """128 bits over the parts, in hexadecimal: the name of an example in caches and random draws."""
+def make_key(*parts: object) -> str:
+    """Returns 128 bits hashed from the parts, in hexadecimal: the key of an example in caches and random draws."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = str(part).encode("utf-8", "surrogatepass")
@@ -20,7 +20,7 @@ def key_of(*parts: object) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """A gold span: its text, and the character at which it starts in the context."""
+    """A gold answer: its text, and the character at which it starts in the context."""
 
     text: str
     start: int
@@ -28,12 +28,12 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """Extractive question answering; `answers` is empty only where the file holds no labels."""
+    """An example of extractive question answering; `answers` is empty only where the file has no labels."""
 
-    id: str  # as in the file: not unique in TyDiQA nor over MLQA's cells
+    id: str  # as in the file; not unique in TyDiQA nor across MLQA's cells
     key: str  # unique in a run
-    group: str  # the paragraph: statistics cluster by it
-    set: str  # the data set's name: it decides which official script scores
+    group: str  # the paragraph, by which statistics cluster
+    set: str  # the data set, which decides the official scoring script
     question: str
     context: str
     answers: tuple[Answer, ...]
@@ -43,7 +43,7 @@ class Question:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Labelled:
-    """Text classification, one text or a pair; `label` is None where the file holds none."""
+    """An example of text classification, one text or a pair; `label` is None where the file has none."""
 
     id: str
     key: str
@@ -57,9 +57,9 @@ class Labelled:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pair:
-    """Two texts that belong together: a sentence and its translation, or two texts in one language.
+    """A pair of texts: a sentence and its translation, or two texts in one language.
 
-    `links` are word alignments (source word, target word), counted from 0; None where not known.
+    `links` are word alignments (source word, target word), counted from 0; None where they are not known.
     """
 
     id: str
@@ -75,22 +75,22 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
 class Cell:
-    """What is scored by itself: the examples of a data set in certain languages.
+    """The unit of scoring: the examples of a data set in certain languages.
 
-    `languages` are those of question and context, of source and target, or the one language. `set` is empty where
-    scores go by language alone.
+    `languages` are those of question and context, those of source and target, or a single language. `set` is empty
+    where scores are grouped by language alone.
     """
 
     set: str
     languages: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Returns the cell as people read it and as files name it: `mlqa en-de`, `xnli zh-Hant`."""
+        """Returns the cell as it is displayed and as files name it: `mlqa en-de`, `xnli zh-Hant`."""
         return f"{self.set} {'-'.join(self.languages)}".lstrip()
 
     @classmethod
-    def of(cls, example: Question | Labelled | Pair) -> Cell:
-        """Returns the cell of an example."""
+    def from_example(cls, example: Question | Labelled | Pair) -> Cell:
+        """Returns the cell that an example belongs to."""
         if isinstance(example, Question):
             return cls(example.set, (example.question_language, example.context_language))
         if isinstance(example, Labelled):
@@ -99,6 +99,6 @@ class Cell:
 
     @classmethod
     def parse(cls, text: str) -> Cell:
-        """Returns the cell that `str` wrote: a new language begins at two or three small letters after a hyphen."""
+        """Parses the output of `str`; a new language begins at two or three lower-case letters after a hyphen."""
         set_name, _, languages = text.rpartition(" ")
         return cls(set_name, tuple(re.split(r"-(?=[a-z]{2,3}(?:-|$))", languages)))

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlkd.errors import UserError, nearest
+from xlkd.errors import UserError, suggest_name
 
 NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
 ONE_OR_MORE = ("data.batch", "data.buckets", "optim.micro_batches", "eval.batch", "save.every", "log.every")
@@ -119,7 +119,7 @@ def stages(config: ConfigDict) -> list[str]:
     """The stages to run: all, or without the controls that were not asked for."""
     wanted = config.method.variant
     if wanted != "all" and wanted not in config.controls:
-        remedy = nearest(wanted, config.controls, f"known: {', '.join(('all', *config.controls))}")
+        remedy = suggest_name(wanted, config.controls, f"known: {', '.join(('all', *config.controls))}")
         raise UserError(f"no variant {wanted!r}", "config.method.variant", remedy)
     return wanted_of(plain(config))
 

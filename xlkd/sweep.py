@@ -23,7 +23,7 @@ from xlkd.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    named, overrides = cli.split(arguments, ("config", "workdir", "over"))
+    named, overrides = cli.split_flags(arguments, ("config", "workdir", "over"))
     for name, example in (("config", "configs/gxlt.py"), ("over", "seed=0,1,2"), ("workdir", "runs/sweep")):
         if not named.get(name):
             raise UserError(f"no --{name} given", "command line", f"for example --{name}={example}")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> None:
-    flags = cli.flags(arguments, ("model", "texts", "layers", "out"))
+    flags = cli.parse_flags(arguments, ("model", "texts", "layers", "out"))
     for name in ("model", "out"):
         if name not in flags:
             raise UserError(f"--{name} is missing", "command line", "see --help")
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     reject_branch_folder(folder)
     model, tokenizer, done = hf.load(folder), hf.tokenizer(folder), []
     if "layers" in flags:
-        count, whole = cli.whole(flags, "layers", 1), model.architecture.layers
+        count, whole = cli.parse_count(flags, "layers", 1), model.architecture.layers
         if count > whole:
             raise UserError(f"--layers={count} is more than the {whole} there are", flags["model"], "give fewer")
         model = lowest(model, count)

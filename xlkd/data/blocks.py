@@ -20,7 +20,7 @@ from xlkd.data.buckets import rounded
 from xlkd.data.composition import many
 from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
-from xlkd.rows import key_of
+from xlkd.rows import make_key
 
 Features = Mapping[str, np.ndarray]
 _SAMPLE = 2048  # rows of the first epoch from which the shapes of the views are chosen
@@ -107,7 +107,7 @@ class Blocks:
         view = next(iter(lengths))
         edges = np.array(self.edges)[self._buckets(lengths)]
         below = np.array((0, *self.edges))[np.searchsorted(self.edges, edges)]
-        seed = int(key_of(self.seed, epoch, block)[:15], 16)
+        seed = int(make_key(self.seed, epoch, block)[:15], 16)
         as_long = np.maximum(lengths[view], below + 1)  # a row that another view puts into a longer bucket
         return features, Plan({view: as_long}, batch=self.batch, edges=self.edges, seed=seed)
 

@@ -13,7 +13,7 @@ import numpy as np
 from xlkd.data.corpus import Corpus, Gathered
 from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
-from xlkd.rows import Pair, key_of
+from xlkd.rows import Pair, make_key
 
 
 def compose(
@@ -62,12 +62,12 @@ def _gathered(parts: Sequence[Sequence[Any]], of: np.ndarray, index: np.ndarray)
 
 def _identity(rows: Sequence[Any]) -> str:
     made = getattr(rows, "identity", None)
-    return made if isinstance(made, str) else key_of(*(row.key for row in rows))
+    return made if isinstance(made, str) else make_key(*(row.key for row in rows))
 
 
 def _itself(row: Pair) -> Pair:
     text = row.source if row.source_language == "en" else row.target
-    key = key_of("identity", row.key)
+    key = make_key("identity", row.key)
     return Pair(row.id, key, row.group, row.set, text, text, "en", "en")
 
 

@@ -28,7 +28,7 @@ from xlkd.data import cache
 from xlkd.data.cleaning import CORRUPT, DUPLICATE, RULES, Rules
 from xlkd.data.sources import Bad
 from xlkd.errors import UserError
-from xlkd.rows import Pair, key_of
+from xlkd.rows import Pair, make_key
 
 _VERSION = "1"
 _PIECE = 1 << 23  # bytes of an array of the cache
@@ -146,7 +146,7 @@ class Corpus(Gathered):
         of, (a, b) = self._origin, self.languages
         return Pair(
             id=str(number),
-            key=key_of(of.set, of.name, a, b, number, source, target),
+            key=make_key(of.set, of.name, a, b, number, source, target),
             group=f"{of.set}/{of.name}/{number}",
             set=of.set,
             source=source,

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping
 
 from xlkd.errors import UserError
-from xlkd.rows import Question, key_of
+from xlkd.rows import Question, make_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def pairs(
         return [(language, language) for language in sorted(languages)]
     others = set(languages) - {pivot}
     # The n smallest of one hash a language: uniform, and the set of a smaller n is part of the set of a larger one.
-    by_hash = sorted(others, key=lambda language: key_of("ntl", seed, epoch, question, language))
+    by_hash = sorted(others, key=lambda language: make_key("ntl", seed, epoch, question, language))
     chosen = sorted({*by_hash[:n], *({pivot} & set(languages))})
     return list(itertools.product(chosen, chosen))
 
@@ -92,7 +92,7 @@ def _joined(asked: Question, told: Question) -> Question:
     return dataclasses.replace(
         told,
         id=f"{told.id}_{asked.question_language}-{told.context_language}",
-        key=key_of("crossed", asked.key, told.key),
+        key=make_key("crossed", asked.key, told.key),
         question=asked.question,
         question_language=asked.question_language,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from xlkd.inputs.data import Ready
 from xlkd.metrics import contamination
-from xlkd.rows import Labelled, Pair, Question, key_of
+from xlkd.rows import Labelled, Pair, Question, make_key
 
 KINDS = {
     contamination.PARALLEL_ID: "parallel id",
@@ -86,7 +86,7 @@ def texts(sets: Mapping[str, Ready], groups: int = 60) -> dict[str, list[dict[st
     found = {}
     for name, ready in sets.items():
         named = {row.group for row in ready.rows}
-        chosen = set(sorted(named, key=lambda group: key_of("explorer", group))[:groups])
+        chosen = set(sorted(named, key=lambda group: make_key("explorer", group))[:groups])
         found[name] = [_text(row) for row in ready.rows if row.group in chosen and isinstance(row, Question | Labelled)]
     return {name: rows for name, rows in found.items() if rows}
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from xlkd import settings
 from xlkd.data import sources
-from xlkd.errors import visible
+from xlkd.errors import escape_controls
 from xlkd.methods import Export
 from xlkd.models import hf, hub, sentences
 from xlkd.models.pooling import DESCRIBED
@@ -141,7 +141,7 @@ def licence(folder: pathlib.Path) -> str:
 
 def code(text: Any) -> str:
     """Text that is nothing but text, in a table too."""
-    text = visible(str(text)).replace("|", "\\|")
+    text = escape_controls(str(text)).replace("|", "\\|")
     longest = max(map(len, re.findall("`+", text)), default=0)
     blank = " " if longest else ""
     return f"{'`' * (longest + 1)}{blank}{text or ' '}{blank}{'`' * (longest + 1)}"
@@ -154,7 +154,7 @@ def said(text: str) -> str:
 
 def fenced(text: str, kind: str = "") -> list[str]:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return [fence + kind, *map(visible, text.split("\n")), fence]
+    return [fence + kind, *map(escape_controls, text.split("\n")), fence]
 
 
 def version() -> str:

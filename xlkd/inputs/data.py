@@ -15,7 +15,7 @@ from xlkd.data import cache, sampling, sources
 from xlkd.data.batches import ByLanguage, Plan, Redrawn
 from xlkd.data.blocks import Blocks
 from xlkd.data.buckets import edges, encoder_cost, saved
-from xlkd.errors import UserError, nearest
+from xlkd.errors import UserError, suggest_name
 from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
 from xlkd.models.encoder import Architecture
@@ -225,6 +225,6 @@ def load_module(room: str, name: str):
     package = importlib.import_module(f"xlkd.{room}")
     known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     if name not in known:
-        remedy = nearest(name, known, f"known: {', '.join(known)}")
+        remedy = suggest_name(name, known, f"known: {', '.join(known)}")
         raise UserError(f"no {room.rstrip('s')} {name!r}", f"config.{room.rstrip('s')}.name", remedy)
     return importlib.import_module(f"xlkd.{room}.{name}")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from xlkd.errors import UserError
-from xlkd.languages import normalise
+from xlkd.languages import normalise_tag
 from xlkd.losses import distill, mixture
 from xlkd.losses.terms import Term, over
 from xlkd.methods import Export, Loss, Method, Start, Variables, key_for, of_params
@@ -259,9 +259,9 @@ def _groups(stage) -> tuple[tuple[tuple[int, str], ...], ...]:
     where, languages = "config.method.branches", list(stage.task.languages)
     if not languages:
         raise UserError("no supervised languages", "config.task.languages", "name those of the training rows: en,de")
-    languages = [normalise(tag, "config.task.languages") for tag in languages]
+    languages = [normalise_tag(tag, "config.task.languages") for tag in languages]
     text = {"each": ",".join(languages), "one": "+".join(languages)}.get(stage.method.branches, stage.method.branches)
-    groups = [[normalise(tag, where) for tag in group.split("+")] for group in text.split(",")]
+    groups = [[normalise_tag(tag, where) for tag in group.split("+")] for group in text.split(",")]
     if sorted(tag for group in groups for tag in group) != sorted(set(languages)):
         what = f"branches={stage.method.branches} does not hold each of {', '.join(languages)} once"
         raise UserError(what, where, "write each, one, or groups such as en+de,ru")

@@ -99,7 +99,7 @@ def _here(device: str, chips: int, efficiency: float) -> Machine:
 
 
 def _cpu(found) -> Machine:
-    memory = cli.memory() / len(found)
+    memory = cli.available_memory_bytes() / len(found)
     return Machine("cpu", tuple(found), memory, None, exact=True, flops=measure_flops())
 
 

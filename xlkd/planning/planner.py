@@ -25,7 +25,7 @@ from xlkd.inputs.weights import (
     resolve_teacher,
     resolve_weights,
 )
-from xlkd.languages import normalise
+from xlkd.languages import normalise_tag
 from xlkd.methods import Method
 from xlkd.models.encoder import forward_flops
 from xlkd.planning.machine import Machine
@@ -237,7 +237,7 @@ def _classifiers(config, data: Material, known: Mapping[str, Weights]) -> Record
     languages = np.asarray(features["languages"])[features["language"]]
     total = rows = 0.0
     for tag, names in config.teachers.items():
-        mine = lengths[languages == normalise(tag, "config.teachers")]
+        mine = lengths[languages == normalise_tag(tag, "config.teachers")]
         for name in filter(None, map(str.strip, names.split("+"))):
             total += forward_flops(_architecture(name, known), int(mine.sum()), len(mine))
             rows += len(mine)

@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from xlkd.errors import UserError, visible
+from xlkd.errors import UserError, escape_controls
 from xlkd.files import OutputFile, check_file, check_inputs
 
 RUN_FILES = ("config.json", "environment.json", "log.txt", "events.jsonl", "stages", "texts")  # that a report reads
@@ -88,9 +88,9 @@ def write(
     outputs.data.write_json(found)
     outputs.page.write_text(page)
     if outputs.text:
-        outputs.text.write_text("\n".join(map(visible, tables.lines(found))) + "\n")
+        outputs.text.write_text("\n".join(map(escape_controls, tables.lines(found))) + "\n")
     for line in tables.lines(found, brief=True):
-        log(visible(line))
+        log(escape_controls(line))
     tables_as_text = f", its tables as text: {outputs.text.path.name}" if outputs.text else ""
     log(f"report: {outputs.page.path}{tables_as_text}")
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xlkd.compat import coordination_state, detect_cluster
+from xlkd.compat import detect_cluster, get_coordination_state
 from xlkd.errors import STOPPED, Stopped, UserError
 
 if TYPE_CHECKING:
@@ -64,20 +64,20 @@ def join_run(given: Mapping[str, str]) -> Iterator[None]:
 
 def has_several_processes() -> bool:
     """Returns whether this run has more than one process; jax is not imported to know it."""
-    state = coordination_state()
+    state = get_coordination_state()
     return state is not None and state.client is not None and state.num_processes > 1
 
 
 def is_primary() -> bool:
     """Returns whether this process is the one that writes files and prints."""
-    return not has_several_processes() or coordination_state().process_id == 0
+    return not has_several_processes() or get_coordination_state().process_id == 0
 
 
 def broadcast_from_primary(name: str, function: Callable[[], Any]) -> Any:
     """Returns to every process what the primary one gets from `function`: JSON, or its UserError."""
     if not has_several_processes():
         return function()
-    client, key = coordination_state().client, f"xlkd/{next(_TURN)}/{name}"
+    client, key = get_coordination_state().client, f"xlkd/{next(_TURN)}/{name}"
     if is_primary():
         try:
             found = {"value": function()}
@@ -95,7 +95,7 @@ def broadcast_from_primary(name: str, function: Callable[[], Any]) -> Any:
 def barrier(name: str) -> None:
     """Waits until every process has come here."""
     if has_several_processes():
-        coordination_state().client.wait_at_barrier(f"xlkd/{next(_TURN)}/{name}", PATIENCE * 1000)
+        get_coordination_state().client.wait_at_barrier(f"xlkd/{next(_TURN)}/{name}", PATIENCE * 1000)
 
 
 def any_process(flags: np.ndarray) -> np.ndarray:

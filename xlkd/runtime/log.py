@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from xlkd import files
 from xlkd.compat import import_event_files
-from xlkd.errors import visible
+from xlkd.errors import escape_controls
 
 
 class Log:
@@ -37,7 +37,7 @@ class Log:
         self._width = 0
 
     def __call__(self, line: str) -> None:
-        line = visible(line)
+        line = escape_controls(line)
         self._write("\r" + " " * self._width + "\r" if self._width else "", line + "\n")
         self._width = 0
         if self._file:

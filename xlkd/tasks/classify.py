@@ -13,7 +13,7 @@ import numpy as np
 from xlkd.data import labels as names
 from xlkd.data.draw import row_keys
 from xlkd.errors import UserError
-from xlkd.languages import normalise
+from xlkd.languages import normalise_tag
 from xlkd.metrics import labels as metrics
 from xlkd.rows import Cell, Labelled
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
@@ -121,7 +121,7 @@ class Classify:
         members: dict[Cell, list[int]] = {}
         for i, row in enumerate(rows):
             if gold[i] != NONE:
-                members.setdefault(Cell.of(row), []).append(i)
+                members.setdefault(Cell.from_example(row), []).append(i)
         if not members:
             raise UserError("no row has a label", "config.data.eval", "such rows can be predicted, not scored")
         scale = self._scale(order)
@@ -160,7 +160,7 @@ class Classify:
         lost, lengths = features["lost"], self.lengths(features)["text"]
         places: dict[str, list[int]] = {}
         for i, row in enumerate(rows):
-            places.setdefault(str(Cell.of(row)), []).append(i)
+            places.setdefault(str(Cell.from_example(row)), []).append(i)
         cut = {
             cell: {
                 "cut_percent": 100 * float((lost[those] > 0).mean()),
@@ -215,7 +215,7 @@ def build(config, tokenizer) -> Classify:
         Template(tokenizer),
         config.max_length,
         labels=labels,
-        languages=tuple(normalise(tag, "config.task.languages") for tag in config.get("languages", ())),
+        languages=tuple(normalise_tag(tag, "config.task.languages") for tag in config.get("languages", ())),
         ordered=bool(config.get("ordered", False)),
         unlabelled=unlabelled,
     )

@@ -41,7 +41,7 @@ def contents(rows: Sequence[Labelled]) -> dict[str, Any]:
 def by_cell(rows: Iterable[Labelled]) -> dict[str, list[Labelled]]:
     found: dict[str, list[Labelled]] = {}
     for row in rows:
-        found.setdefault(str(Cell.of(row)), []).append(row)
+        found.setdefault(str(Cell.from_example(row)), []).append(row)
     return found
 
 

@@ -18,7 +18,7 @@ def score(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: 
     found = by_row(texts, rows, mlqa_fallback)
     members: dict[Cell, list[int]] = {}
     for i, row in enumerate(rows):
-        members.setdefault(Cell.of(row), []).append(i)
+        members.setdefault(Cell.from_example(row), []).append(i)
     cells = {
         cell: {name: float(np.mean(values[which])) for name, values in found.items()} | {"n": len(which)}
         for cell, which in members.items()

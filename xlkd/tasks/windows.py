@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from xlkd.errors import UserError
-from xlkd.rows import Answer, Question, key_of
+from xlkd.rows import Answer, Question, make_key
 from xlkd.tasks import Progress, pieces, silent
 from xlkd.tasks.pieces import Frame, Pieces
 
@@ -153,7 +153,7 @@ def features(
         gold=gold,
         gold_first=gold_first,
         gold_last=gold_last,
-        keys=np.array([key_of(rows[r].key, n) for r, n in zip(row_of, number, strict=True)], "S32"),
+        keys=np.array([make_key(rows[r].key, n) for r, n in zip(row_of, number, strict=True)], "S32"),
         row_of=row_of,
         first=first,
         count=count,

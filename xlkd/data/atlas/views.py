@@ -11,7 +11,7 @@ from xlkd.data.atlas import grammar
 from xlkd.data.atlas.deal import RELATIONS, Deal, Fact, deal
 from xlkd.data.atlas.draw import Draw
 from xlkd.data.atlas.grammar import HEADERS, NAMED, POINTED, Sentence, Text, write
-from xlkd.rows import Answer, Labelled, Pair, Question, key_of
+from xlkd.rows import Answer, Labelled, Pair, Question, make_key
 
 LABELS = ("entailment", "contradiction", "neutral")
 FRAMES = {"seen": grammar.SEEN, "held_out": grammar.HELD_OUT, "all": grammar.SEEN + grammar.HELD_OUT}
@@ -45,7 +45,7 @@ def question(world: World, item: int, asked_in: str, told_in: str) -> Question:
     group = _group(world, passage)
     return Question(
         id=f"{group}-q{number}",
-        key=key_of("atlas qa", item, asked_in, told_in, asked, told.text),
+        key=make_key("atlas qa", item, asked_in, told_in, asked, told.text),
         group=group,
         set="atlas",
         question=asked,
@@ -77,7 +77,7 @@ def statements(world: World, item: int, language: str) -> Labelled:
     group = _group(world, passage)
     return Labelled(
         id=f"{group}-s{number}",
-        key=key_of("atlas classify", item, language, told.text, claim),
+        key=make_key("atlas classify", item, language, told.text, claim),
         group=group,
         set="atlas",
         text=told.text,
@@ -96,7 +96,7 @@ def translation(world: World, item: int, source: str, target: str) -> Pair:
     group = _group(world, item)
     return Pair(
         id=group,
-        key=key_of("atlas parallel", item, source, target, left.text, right.text),
+        key=make_key("atlas parallel", item, source, target, left.text, right.text),
         group=group,
         set="atlas",
         source=left.text,
@@ -130,7 +130,7 @@ def companions(world: World, item: int, languages: tuple[str, ...], translated: 
     (text, source), (other, target) = sides if draw.below(2) else sides[::-1]
     return Pair(
         id=group,
-        key=key_of("atlas masked", item, source, target, text, other),
+        key=make_key("atlas masked", item, source, target, text, other),
         group=group,
         set="atlas",
         source=text,

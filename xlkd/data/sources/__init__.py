@@ -19,8 +19,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from xlkd.errors import UserError, nearest
-from xlkd.languages import normalise
+from xlkd.errors import UserError, suggest_name
+from xlkd.languages import normalise_tag
 
 _T = TypeVar("_T")
 _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
@@ -67,13 +67,13 @@ class Spec:
     def languages(self) -> tuple[str, ...]:
         """The languages asked for, normalised; empty where all are meant."""
         asked = self.option("languages")
-        return tuple(normalise(tag, str(self)) for tag in asked.split(",")) if asked else ()
+        return tuple(normalise_tag(tag, str(self)) for tag in asked.split(",")) if asked else ()
 
     def allow(self, *names: str) -> None:
         """Refuse options that this source does not know."""
         for name, _ in self.options:
             if name not in names:
-                remedy = nearest(name, names, f"known here: {', '.join(names)}")
+                remedy = suggest_name(name, names, f"known here: {', '.join(names)}")
                 raise UserError(f"unknown option {name!r}", str(self), remedy)
 
 
@@ -94,7 +94,7 @@ class Bad:
 
     def __call__(self, reason: str, where: str) -> None:
         if self.policy == "stop":
-            raise UserError(reason, where, "mend the row or set on_bad_row=skip")
+            raise UserError(reason, where, "fix the row or set on_bad_row=skip")
         self.seen.append((where, reason))
 
     def leave_out(self, reason: str, where: str) -> None:
@@ -146,7 +146,7 @@ def parse(text: str) -> list[Spec]:
         head, _, query = piece.partition("?")
         name, _, path = head.partition(":")
         if name not in names():
-            remedy = nearest(name, names(), f"known sources: {', '.join(names())}")
+            remedy = suggest_name(name, names(), f"known sources: {', '.join(names())}")
             raise UserError(f"unknown source {name!r}", piece, remedy)
         options = tuple(tuple(item.partition("=")[::2]) for item in query.split("&") if item)
         specs.append(Spec(name, path, options))

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from xlkd.data.corpus import clean
 from xlkd.data.sources import Bad
 from xlkd.errors import UserError
-from xlkd.languages import normalise
-from xlkd.rows import Pair, key_of
+from xlkd.languages import normalise_tag
+from xlkd.rows import Pair, make_key
 
 
 def lines(path: pathlib.Path, bad: Bad) -> list[str | None]:
@@ -68,7 +68,7 @@ def find(root: pathlib.Path, pattern: str, expected: str) -> dict[str, pathlib.P
 def known(tag: str) -> str:
     """The tag used here; empty for a language that is not in the table."""
     try:
-        return normalise(tag)
+        return normalise_tag(tag)
     except UserError:
         return ""
 
@@ -76,5 +76,5 @@ def known(tag: str) -> str:
 def pair(set: str, scope: str, group: str, number: int, languages: tuple[str, str], texts: list[str]) -> Pair:
     """A row; its id is the number of its line, from 1."""
     id, (source, target) = str(number + 1), texts
-    key = key_of(set, scope, *languages, id, source, target)
+    key = make_key(set, scope, *languages, id, source, target)
     return Pair(id, key, f"{set}/{group}", set, source, target, languages[0], languages[1])

@@ -9,7 +9,7 @@ import re
 
 from xlkd.data.sources import Spec
 from xlkd.errors import UserError
-from xlkd.languages import normalise
+from xlkd.languages import normalise_tag
 
 
 def find(
@@ -25,7 +25,7 @@ def find(
         raise UserError(f"no file named {expected}", str(root), "look at the path and at split")
     found = {}
     for path, match in matches:
-        languages = tuple(normalise(tag, str(path)) for tag in match.groups())
+        languages = tuple(normalise_tag(tag, str(path)) for tag in match.groups())
         if languages in found:
             raise UserError(f"the same languages as {found[languages].name}", str(path), "keep one of the two")
         found[languages] = path

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from xlkd.data.sources import Bad, Spec, _labelled, _table, is_whole
 from xlkd.data.sources.squad import text_fault
 from xlkd.errors import UserError
-from xlkd.rows import Labelled, Pair, key_of
+from xlkd.rows import Labelled, Pair, make_key
 
 TASKS = ("classify", "parallel")
 
@@ -68,7 +68,7 @@ def _pairs(spec: Spec, path: pathlib.Path, form: str, bad: Bad) -> Iterator[Pair
         id = own or f"{path.name}:{number}"
         yield Pair(
             id=id,
-            key=key_of(path.stem, number, own, source_language, source, target_language, target),
+            key=make_key(path.stem, number, own, source_language, source, target_language, target),
             group=f"{path.stem}/{values.get('group') or id}",
             set=path.stem,
             source=source,

@@ -20,8 +20,8 @@ from xlkd.data import labels
 from xlkd.data.sources import Bad, Spec, _folders, _table
 from xlkd.data.sources.squad import text_fault, text_name
 from xlkd.errors import UserError
-from xlkd.languages import normalise
-from xlkd.rows import Labelled, key_of
+from xlkd.languages import normalise_tag
+from xlkd.rows import Labelled, make_key
 
 OPTIONS = ("languages", "limit", "rows", "part")
 LABEL_PARTS = ("label", "from_0")  # of a row's values
@@ -106,7 +106,7 @@ def _matched(path: pathlib.Path, root: pathlib.Path, layout: Layout, ours: Mappi
     if not match:
         return None
     named = match.groupdict()
-    language = normalise(named["language"], str(path)) if named.get("language") else ""
+    language = normalise_tag(named["language"], str(path)) if named.get("language") else ""
     form = QUOTING[spec.choice("quoting", tuple(QUOTING))] if spec.option("quoting") else layout.form
     return File(path, form, layout.columns, layout.split or ours[named["split"]], language)
 
@@ -144,7 +144,7 @@ def rows(spec: Spec, kind: Kind, files: Sequence[File], bad: Bad) -> tuple[Label
     made = []
     for language, those in found.items():
         of = (_row(one, kind, files[0], language, reference) for one in those)
-        mine = (row for row in of if int(key_of("part", row.group), 16) % parts == part)
+        mine = (row for row in of if int(make_key("part", row.group), 16) % parts == part)
         made += spec.first(mine)
     return tuple(made)
 
@@ -168,7 +168,7 @@ def _sound(file: File, kind: Kind, bad: Bad, asked: Sequence[str] = ()) -> Itera
     for at, where, cells in _table.read(file.path, file.form, file.columns, bad):
         values = drop_missing_label(cells)
         try:
-            language = file.language or normalise(values["language"], where)
+            language = file.language or normalise_tag(values["language"], where)
         except UserError as error:
             bad(error.what, where)
             continue
@@ -238,7 +238,7 @@ def labelled(kind: Kind, found: Found, *, id: str, split: str, language: str, gr
     text, second = (*found.texts, None)[:2]
     return Labelled(
         id=id,
-        key=key_of(kind.set, split, language, found.number, found.id, found.label, *found.texts),
+        key=make_key(kind.set, split, language, found.number, found.id, found.label, *found.texts),
         group=f"{kind.set}/{group}",
         set=kind.set,
         text=text,

@@ -53,7 +53,7 @@ def read(path: pathlib.Path, form: str, choices: Sequence[Columns], bad: Bad) ->
     if first is None:
         return
     if first.fault:
-        raise UserError(first.fault, f"{path}: line {first.line}", "mend the first line: it says what the columns are")
+        raise UserError(first.fault, f"{path}: line {first.line}", "fix the first line: it names the columns")
     header = form != JSONL and not choices[0].numbered
     pick = _by_key(first, choices, path) if form == JSONL else _by_place(first, choices, path)
     for number, row in enumerate(_ended(rows if header else itertools.chain([first], rows))):

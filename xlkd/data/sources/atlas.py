@@ -13,7 +13,7 @@ from typing import Any
 from xlkd.data import atlas
 from xlkd.data.sources import Bad, Spec
 from xlkd.errors import UserError
-from xlkd.languages import normalise
+from xlkd.languages import normalise_tag
 
 TASKS = ("qa", "classify", "parallel", "masked")
 
@@ -100,7 +100,7 @@ def _parallel(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
     if spec.choice("pairs", ("pivot", "all")) == "all":
         cells = list(itertools.permutations(languages, 2))
     else:
-        pivot = normalise(spec.option("pivot", "en"), str(spec))
+        pivot = normalise_tag(spec.option("pivot", "en"), str(spec))
         _known(pivot, spec)
         cells = [(pivot, other) for other in languages if other != pivot]
     if not cells:

@@ -16,7 +16,7 @@ from typing import Any
 
 from xlkd.data.sources import Bad, Spec
 from xlkd.errors import UserError
-from xlkd.rows import Answer, Question, key_of
+from xlkd.rows import Answer, Question, make_key
 
 TASKS = ("qa",)
 _HALF = re.compile("[\ud800-\udfff]")
@@ -61,7 +61,7 @@ class QuestionOrigin:
         content = (found.id, question, found.context, *(f"{a.start} {a.text}" for a in found.answers))
         return Question(
             id=found.id,
-            key=key_of(*dataclasses.astuple(self), found.number, *content),
+            key=make_key(*dataclasses.astuple(self), found.number, *content),
             group="/".join(part for part in (self.set, self.scope, found.paragraph) if part),
             set=self.set,
             question=question,
@@ -74,7 +74,7 @@ class QuestionOrigin:
 
 def text_name(text: str) -> str:
     """The name of what shares a text, where its place in a file says nothing."""
-    return key_of(text)[:16]
+    return make_key(text)[:16]
 
 
 def read(path: pathlib.Path, bad: Bad, repeated_ids: bool = False) -> Iterator[Found]:

@@ -23,7 +23,7 @@ from typing import Any
 from xlkd.data import labels
 from xlkd.data.sources import Bad, Spec, _folders, _labelled, mlqa, pawsx, squad, xnli
 from xlkd.errors import UserError
-from xlkd.languages import normalise
+from xlkd.languages import normalise_tag
 from xlkd.rows import Answer, Labelled, Question
 
 TASKS = ("qa", "classify")
@@ -150,9 +150,9 @@ def _sides(example: dict[str, Any], one: _Labelled, config: str) -> dict[str, tu
     """The two texts by language."""
     first, second = (example[part] for part in one.texts)
     if not isinstance(first, dict):
-        return {one.language or normalise(config): (_text(first), _text(second))}
+        return {one.language or normalise_tag(config): (_text(first), _text(second))}
     there = zip(map(_text, second["language"]), map(_text, second["translation"]), strict=True)
-    return {normalise(tag): (_text(first[tag]), text) for tag, text in there if tag in first}
+    return {normalise_tag(tag): (_text(first[tag]), text) for tag, text in there if tag in first}
 
 
 def _fault(question: str, context: str, answers: tuple[Answer, ...]) -> str:
@@ -166,9 +166,9 @@ def _fault(question: str, context: str, answers: tuple[Answer, ...]) -> str:
 def _language(name: str, split: str, id: str, where: str) -> str:
     """Of a row: the config, or for TyDiQA the split's ending (validation-sw) or the id's beginning (swahili-…)."""
     if not name.startswith("tydi_qa/"):
-        return normalise(name.partition("/")[2], where)
+        return normalise_tag(name.partition("/")[2], where)
     named = re.match(r"(?:validation|translate-train)-([a-z]{2})\b", split)
-    return normalise(named.group(1) if named else id.split("-")[0], where)
+    return normalise_tag(named.group(1) if named else id.split("-")[0], where)
 
 
 def _text(value: Any) -> str:

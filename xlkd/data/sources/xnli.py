@@ -17,7 +17,7 @@ from xlkd.data.sources import Bad, Spec, _labelled
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import EITHER, JSONL, QUOTED, TSV, Columns
 from xlkd.errors import UserError
-from xlkd.rows import Labelled, key_of
+from xlkd.rows import Labelled, make_key
 
 TASKS = ("classify",)
 
@@ -72,7 +72,7 @@ def _joined(spec: Spec, found: tuple[Labelled, ...]) -> tuple[Labelled, ...]:
         official[row.language].append(row)
     labels = [_label(official[row.language], row, path) for row in found]
     pairs = zip(found, labels, strict=True)
-    return tuple(dataclasses.replace(row, label=label, key=key_of(row.key, label)) for row, label in pairs)
+    return tuple(dataclasses.replace(row, label=label, key=make_key(row.key, label)) for row, label in pairs)
 
 
 def _label(official: list[Labelled], row: Labelled, path: pathlib.Path) -> str | None:

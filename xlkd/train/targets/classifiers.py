@@ -25,7 +25,7 @@ from xlkd.data.targets import TargetStore
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.inputs.weights import locate_model, read_folder_architecture, reject_branch_folder
-from xlkd.languages import normalise
+from xlkd.languages import normalise_tag
 from xlkd.metrics.labels import confusion
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
@@ -87,7 +87,7 @@ def targets(
     found = np.zeros((len(languages), len(labels)), np.float32)
     taught = np.zeros(len(languages), np.float32)
     for tag, names in sorted(config.teachers.items()):
-        mine = np.flatnonzero(languages == normalise(tag, "config.teachers"))
+        mine = np.flatnonzero(languages == normalise_tag(tag, "config.teachers"))
         if not names:
             continue
         if not len(mine):
