@@ -18,7 +18,7 @@ import sys
 import numpy as np
 
 from xlkd import cli
-from xlkd.data.buckets import bucket_of, edges, encoder_cost
+from xlkd.data.buckets import assign_buckets, choose_edges, make_encoder_cost
 
 BUCKETS = (1, 4, 8, 16)
 
@@ -51,8 +51,8 @@ def packed(lengths: np.ndarray, size: int) -> int:
 
 
 def bucketed(lengths: np.ndarray, k: int, cost) -> float:
-    chosen = edges(lengths, k, cost=cost)
-    return float(cost(np.asarray(chosen, np.float64)[bucket_of(lengths, chosen)]).sum())
+    chosen = choose_edges(lengths, k, cost=cost)
+    return float(cost(np.asarray(chosen, np.float64)[assign_buckets(lengths, chosen)]).sum())
 
 
 def _apart(lengths: np.ndarray, bins: int, size: int, cost) -> float:
@@ -62,7 +62,7 @@ def _apart(lengths: np.ndarray, bins: int, size: int, cost) -> float:
 
 
 def _row(total, lengths: np.ndarray) -> str:
-    shares = (total(cost) / cost(lengths.astype(np.float64)).sum() for cost in map(encoder_cost, (384, 768)))
+    shares = (total(cost) / cost(lengths.astype(np.float64)).sum() for cost in map(make_encoder_cost, (384, 768)))
     return " | ".join(f"{share:.3f}" for share in shares)
 
 

@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import pytest
 
-from xlkd.data.buckets import encoder_cost
+from xlkd.data.buckets import make_encoder_cost
 from xlkd.errors import UserError
 from xlkd.files import OutputFile
 
@@ -114,7 +114,7 @@ def test_packing_counts_rows_that_hold_all():
 
 def test_more_buckets_cost_less_and_never_less_than_no_padding():
     lengths = np.random.default_rng(0).integers(20, 384, 500)
-    cost = encoder_cost(384)
+    cost = make_encoder_cost(384)
     totals = [packing.bucketed(lengths, k, cost) for k in (1, 4, 8, 16)]
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] > cost(lengths.astype(float)).sum()

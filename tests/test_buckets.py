@@ -19,17 +19,17 @@ def lengths():
 
 
 def price(cost, rows, edges):
-    return cost(np.asarray(edges, float)[buckets.bucket_of(rows, edges)]).sum()
+    return cost(np.asarray(edges, float)[buckets.assign_buckets(rows, edges)]).sum()
 
 
-@pytest.mark.parametrize("cost", [lambda length: length, buckets.encoder_cost(384)])
+@pytest.mark.parametrize("cost", [lambda length: length, buckets.make_encoder_cost(384)])
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_edges_equal_exhaustive_search(k, cost):
     rows = lengths()
     top = -(-rows.max() // 16) * 16
     inner = range(16, top, 16)
     cheapest = min(price(cost, rows, (*some, top)) for n in range(k) for some in itertools.combinations(inner, n))
-    found = buckets.edges(rows, k, cost=cost)
+    found = buckets.choose_edges(rows, k, cost=cost)
     assert price(cost, rows, found) == pytest.approx(cheapest, rel=1e-12)
     assert len(found) <= k
     assert found[-1] == top
@@ -37,21 +37,21 @@ def test_edges_equal_exhaustive_search(k, cost):
 
 
 def test_more_buckets_than_lengths_gives_each_its_own():
-    assert buckets.edges([3, 16, 17, 40], 9) == (16, 32, 48)
-    assert buckets.edges([], 4) == ()
+    assert buckets.choose_edges([3, 16, 17, 40], 9) == (16, 32, 48)
+    assert buckets.choose_edges([], 4) == ()
 
 
 def test_a_row_on_the_edge_stays_in_its_bucket():
-    assert buckets.bucket_of([1, 16, 17, 32], (16, 32)).tolist() == [0, 0, 1, 1]
+    assert buckets.assign_buckets([1, 16, 17, 32], (16, 32)).tolist() == [0, 0, 1, 1]
 
 
 def test_a_row_that_fits_no_bucket_is_an_error():
     with pytest.raises(ValueError, match="33"):
-        buckets.bucket_of([33], (16, 32))
+        buckets.assign_buckets([33], (16, 32))
 
 
 def test_figures():
-    figures = buckets.saved([10, 20, 30], (16, 32))
+    figures = buckets.measure_padding([10, 20, 30], (16, 32))
     assert (figures.tokens, figures.bucketed_tokens, figures.longest_tokens) == (60, 80, 96)
     assert figures.padding == pytest.approx(0.25)
     assert figures.padding_at_longest == pytest.approx(0.375)
@@ -62,7 +62,7 @@ def test_saving_on_the_xquad_histogram():
     starts = range(32, 384, 32)
     spread = np.concatenate([np.linspace(a, a + 31, n).round() for a, n in zip(starts, HISTOGRAM, strict=True)])
     rows = np.append(spread.astype(int), 384)
-    found = buckets.edges(rows, 4)
+    found = buckets.choose_edges(rows, 4)
     longest = buckets.BASE(384.0) * len(rows)
     assert len(found) == 4
     assert all(abs(a - b) <= 16 for a, b in zip(found, (176, 224, 304, 384), strict=True))

@@ -65,7 +65,7 @@ def test_one_text_and_a_pair_in_the_frame_of_the_tokenizer():
 def test_the_data_decide_the_order_and_it_is_recorded(given, order):
     features = task().features([row(i, label) for i, label in enumerate(given)])
     assert tuple(features["labels"]) == order
-    assert [order[i] for i in features["label"]] == [labels.canonical(label) for label in given]
+    assert [order[i] for i in features["label"]] == [labels.normalise_label(label) for label in given]
 
 
 def test_the_config_decides_the_order_by_name():

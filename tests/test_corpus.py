@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from xlkd.data import corpus, sources
-from xlkd.data.cleaning import RULES, Rules, in_script
+from xlkd.data.cleaning import RULES, Rules, is_in_script
 from xlkd.data.composition import Capped, compose
 from xlkd.errors import UserError
 
@@ -115,13 +115,13 @@ def test_dials_of_the_rules(tmp_path):
     ],
 )
 def test_scripts(text, language, expected):
-    assert in_script(text, language) is expected
+    assert is_in_script(text, language) is expected
 
 
 def test_length_is_compared_in_english_characters():
-    assert not Rules().fault("The committee has not yet come to a decision.", "委员会尚未作出决定。", ("en", "zh"))
+    assert not Rules().find_fault("The committee has not yet come to a decision.", "委员会尚未作出决定。", ("en", "zh"))
     long, short = "The committee has not yet come to a decision on it.", "noch nichts"
-    assert Rules().fault(long, short, ("en", "de")) == "length ratio"
+    assert Rules().find_fault(long, short, ("en", "de")) == "length ratio"
 
 
 CORRUPT = {

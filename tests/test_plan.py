@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_told_with_a_way_out(flags, monkeypatch, capsys):
 
 
 def plan_of(flags, monkeypatch):
-    given, overrides = plan.cli.split(flags, plan.FLAGS)
+    given, overrides = plan.cli.split_flags(flags, plan.FLAGS)
     return plan.plan(plan.settings.override(plan.settings.read(given["config"]), overrides), given)
 
 

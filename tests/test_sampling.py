@@ -24,9 +24,9 @@ PARALLEL = {f"q{i}": SEVEN["languages"] for i in range(SEVEN["questions"])}
 @pytest.mark.parametrize("n", range(7))
 def test_golden_totals(n):
     golden = SEVEN["by_ntl"][str(n)]
-    drawn = sampling.ntl(PARALLEL, n=n)
+    drawn = sampling.draw_pairs(PARALLEL, n=n)
     assert (
-        sampling.counts(drawn).items()
+        sampling.count_pairs(drawn).items()
         >= {k: golden[k] for k in ("examples", "same_language", "cross_language", "pivot_on_a_side")}.items()
     )
     assert len({(a, b) for _, a, b in drawn.examples}) == golden["distinct_pairs_seen"]
@@ -36,7 +36,7 @@ def test_golden_totals(n):
 
 def test_golden_without_pivot_rule():
     for n, examples in GOLDEN["without_pivot_rule"]["examples_by_ntl"].items():
-        assert len(sampling.ntl(PARALLEL, n=int(n), pivot="none").examples) == examples
+        assert len(sampling.draw_pairs(PARALLEL, n=int(n), pivot="none").examples) == examples
 
 
 @pytest.mark.parametrize("name", list(GOLDEN["partially_parallel"]["results"]))
@@ -46,7 +46,7 @@ def test_golden_partially_parallel(name):
     available = {
         k: v.split() for k, v in GOLDEN["partially_parallel"]["available"].items() if k != "q5" or which == "with q5"
     }
-    drawn = sampling.ntl(available, n=int(n))
+    drawn = sampling.draw_pairs(available, n=int(n))
     found = Counter(question for question, _, _ in drawn.examples)
     if "error" in golden:  # the published sampler dies on the question without the pivot; ours gives it n languages
         assert found == {"q1": 4, "q2": 4, "q3": 1, "q4": 4, "q5": 1}
@@ -58,7 +58,7 @@ def test_golden_partially_parallel(name):
 
 def test_the_pivot_is_in_every_draw_that_has_it():
     by_question = {}
-    for question, a, _ in sampling.ntl(PARALLEL, n=1).examples:
+    for question, a, _ in sampling.draw_pairs(PARALLEL, n=1).examples:
         by_question.setdefault(question, set()).add(a)
     assert all("en" in languages and len(languages) == 2 for languages in by_question.values())
     drawn = Counter(next(iter(languages - {"en"})) for languages in by_question.values())
@@ -66,21 +66,21 @@ def test_the_pivot_is_in_every_draw_that_has_it():
 
 
 def test_other_questions_and_the_order_change_nothing():
-    small = sampling.ntl({"q7": ["en", "de", "es", "ar"]}, n=1)
+    small = sampling.draw_pairs({"q7": ["en", "de", "es", "ar"]}, n=1)
     more = {"a": ["de", "en"], "q7": ["ar", "es", "de", "en"], "z": ["hi"]}
-    within = [e for e in sampling.ntl(more, n=1).examples if e[0] == "q7"]
+    within = [e for e in sampling.draw_pairs(more, n=1).examples if e[0] == "q7"]
     assert list(small.examples) == within
 
 
 def test_seed_and_epoch_change_the_draw():
-    base = sampling.ntl(PARALLEL, n=1, seed=3)
-    assert base == sampling.ntl(PARALLEL, n=1, seed=3)
-    assert base != sampling.ntl(PARALLEL, n=1, seed=4)
-    assert base != sampling.ntl(PARALLEL, n=1, seed=3, epoch=1)
+    base = sampling.draw_pairs(PARALLEL, n=1, seed=3)
+    assert base == sampling.draw_pairs(PARALLEL, n=1, seed=3)
+    assert base != sampling.draw_pairs(PARALLEL, n=1, seed=4)
+    assert base != sampling.draw_pairs(PARALLEL, n=1, seed=3, epoch=1)
 
 
 def test_another_process_with_another_string_hash_draws_the_same():
-    program = "from xlkd.data.sampling import ntl; print(ntl({'q': {'en','de','es','ar','hi'}, 'r': {'zh','vi','en'}}, n=2).examples)"
+    program = "from xlkd.data.sampling import draw_pairs; print(draw_pairs({'q': {'en','de','es','ar','hi'}, 'r': {'zh','vi','en'}}, n=2).examples)"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", program],
@@ -97,14 +97,14 @@ def test_another_process_with_another_string_hash_draws_the_same():
 
 def test_a_larger_n_keeps_what_a_smaller_one_drew():
     for n in range(1, 6):
-        assert set(sampling.ntl(PARALLEL, n=n).examples) <= set(sampling.ntl(PARALLEL, n=n + 1).examples)
+        assert set(sampling.draw_pairs(PARALLEL, n=n).examples) <= set(sampling.draw_pairs(PARALLEL, n=n + 1).examples)
 
 
 def test_golden_draw():
     """A change here changes every run."""
-    drawn = sampling.ntl({"q1": ["ar", "de", "en", "es", "hi"], "q2": ["de", "es", "zh"]}, n=1)
+    drawn = sampling.draw_pairs({"q1": ["ar", "de", "en", "es", "hi"], "q2": ["de", "es", "zh"]}, n=1)
     assert drawn.examples == (*(("q1", a, b) for a in ("en", "hi") for b in ("en", "hi")), ("q2", "es", "es"))
-    again = sampling.ntl({"q1": ["ar", "de", "en", "es", "hi"]}, n=2, pivot="none", seed=1, epoch=2)
+    again = sampling.draw_pairs({"q1": ["ar", "de", "en", "es", "hi"]}, n=2, pivot="none", seed=1, epoch=2)
     assert (again.examples[1], again.without_pivot) == (("q1", "ar", "en"), 0)
 
 
@@ -114,24 +114,24 @@ def row(id_, question, context):
 
 def test_languages_come_from_rows_in_one_language():
     rows = [row("a", "en", "en"), row("a", "de", "de"), row("a", "de", "en"), row("b", "es", "en")]
-    assert sampling.languages_of(rows) == {"a": {"en", "de"}}
+    assert sampling.group_languages(rows) == {"a": {"en", "de"}}
 
 
 def test_rows_that_cannot_be_drawn_from_are_named():
     """TyDiQA's ids stand several times in a file; the first row keeps its place."""
     rows = [row("a", "en", "en"), row("a", "de", "en"), row("a", "en", "en")]
-    assert sampling.undrawn(rows) == (
+    assert sampling.list_undrawable(rows) == (
         ("mlqa: a", "question and context in two languages, from which no pair is drawn"),
         ("mlqa: a", "a second row of this id in en"),
     )
-    (drawn,) = sampling.crossed(rows, sampling.Drawn((("a", "en", "en"),), 0))
+    (drawn,) = sampling.make_crossed_examples(rows, sampling.PairDraw((("a", "en", "en"),), 0))
     assert drawn is rows[0]
 
 
 def test_drawn_examples_are_the_question_of_one_language_over_the_context_of_another():
     rows = [row("a", "en", "en"), row("a", "de", "de"), row("a", "de", "en")]
     examples = (("a", "de", "de"), ("a", "de", "en"), ("a", "en", "de"))
-    same, there, back = sampling.crossed(rows, sampling.Drawn(examples, 0))
+    same, there, back = sampling.make_crossed_examples(rows, sampling.PairDraw(examples, 0))
     assert same is rows[1]
     assert (there.id, there.question, there.context) == ("a_de-en", "de?", "en")
     assert (there.question_language, there.context_language) == ("de", "en")
@@ -140,20 +140,20 @@ def test_drawn_examples_are_the_question_of_one_language_over_the_context_of_ano
 
 
 def test_examples_of_several_draws_stand_once():
-    draws = [sampling.Drawn((("a", "de", "de"), ("a", "de", "en")), 1), sampling.Drawn((("a", "de", "de"),), 3)]
-    assert sampling.joined(draws) == sampling.Drawn(draws[0].examples, 3)
+    draws = [sampling.PairDraw((("a", "de", "de"), ("a", "de", "en")), 1), sampling.PairDraw((("a", "de", "de"),), 3)]
+    assert sampling.join_draws(draws) == sampling.PairDraw(draws[0].examples, 3)
 
 
 def test_a_negative_number_of_languages_is_refused():
     with pytest.raises(UserError, match="ntl=-1"):
-        sampling.ntl(PARALLEL, n=-1)
+        sampling.draw_pairs(PARALLEL, n=-1)
 
 
 def test_golden_shares():
     golden = dict(json.loads((FOLDER / "protocol.json").read_text())["language_exponent"])
     rows = dict(zip("abc", golden.pop("rows"), strict=True))
     for exponent, expected in golden.items():
-        assert list(sampling.shares(rows, float(exponent)).values()) == pytest.approx(expected, abs=1e-9)
-    assert sampling.shares({"de": 5, "fr": 0}, 0.0) == {"de": 1.0, "fr": 0.0}
+        assert list(sampling.compute_shares(rows, float(exponent)).values()) == pytest.approx(expected, abs=1e-9)
+    assert sampling.compute_shares({"de": 5, "fr": 0}, 0.0) == {"de": 1.0, "fr": 0.0}
     with pytest.raises(UserError):
-        sampling.shares({"de": 0}, 1.0)
+        sampling.compute_shares({"de": 0}, 1.0)

@@ -72,7 +72,7 @@ def test_without_ragged_arrays_the_length_says_nothing():
 
 def test_what_is_missing_is_named_once():
     store = kept(rows=slice(2))
-    assert store.missing(np.array([3, 7, 3, 8], np.uint64)).tolist() == [True, False, False, True]
+    assert store.find_missing(np.array([3, 7, 3, 8], np.uint64)).tolist() == [True, False, False, True]
     assert store.take(KEYS[[0, 2]], 4) is None
     assert not len(TargetStore("another", RAGGED))
 
@@ -83,7 +83,7 @@ def test_what_was_damaged_is_missing_again():
     damaged = cache.folder() / cache.named("a")[0] / "start.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     store = TargetStore("a", RAGGED)
-    there = ~store.missing(KEYS)
+    there = ~store.find_missing(KEYS)
     assert there.tolist() in ([True, True, False, False], [False, False, True, True])
     assert_rows(store, np.flatnonzero(there), 4)
 
@@ -91,7 +91,7 @@ def test_what_was_damaged_is_missing_again():
 def test_a_sample_has_some_of_every_shard():
     store = kept(rows=slice(3))
     store.add(KEYS[3:], values(KEYS[3:]), LENGTHS[3:])
-    found = [store.sample(np.random.default_rng(seed), of_each=2) for seed in range(9)]
+    found = [store.sample(np.random.default_rng(seed), per_shard=2) for seed in range(9)]
     assert {len(one) for one in found} == {3}
     assert {one[-1] for one in found} == {5}
     assert {key for one in found for key in one} == set(KEYS.tolist())

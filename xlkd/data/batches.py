@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from xlkd.data.buckets import rounded
-from xlkd.data.sampling import shares
+from xlkd.data.buckets import round_up
+from xlkd.data.sampling import compute_shares
 
 PAD = -1  # the index of a row that is not there
 
@@ -72,7 +72,7 @@ class Plan:
         """One static shape a bucket, smallest first."""
         buckets = range(len(self.edges))
         running = {
-            view: np.maximum.accumulate([rounded(int(values[self.bucket == b].max())) for b in buckets])
+            view: np.maximum.accumulate([round_up(int(values[self.bucket == b].max())) for b in buckets])
             for view, values in self.lengths.items()
             if view != self.view
         }
@@ -139,7 +139,9 @@ class ByLanguage(Plan):
         super().__init__(lengths, **plan)
         self.mixed = mixed
         self.of = {int(language): np.flatnonzero(languages == language) for language in np.unique(languages)}
-        self.quota = _apportioned(shares({str(k): len(rows) for k, rows in self.of.items()}, exponent), self.rows)
+        self.quota = _apportioned(
+            compute_shares({str(k): len(rows) for k, rows in self.of.items()}, exponent), self.rows
+        )
         if not mixed:
             self.steps_per_epoch = sum(-(-count // self.batch) for count in self.quota.values())
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.data.batches import Plan, Planned, Shape
-from xlkd.data.buckets import rounded
+from xlkd.data.buckets import round_up
 from xlkd.data.composition import many
 from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
@@ -129,6 +129,6 @@ class Blocks:
         found = []
         for number, edge in enumerate(self.edges):
             last, mine = number == len(self.edges) - 1, bucket <= number
-            other = [(v, limits[v] if last else rounded(int(lengths[v][mine].max(initial=1)))) for v in others]
+            other = [(v, limits[v] if last else round_up(int(lengths[v][mine].max(initial=1)))) for v in others]
             found.append(Shape(self.batch, ((first, edge), *other)))
         return tuple(found)

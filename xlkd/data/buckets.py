@@ -1,59 +1,62 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The padded lengths that cost least for the lengths at hand."""
+"""Chooses the padded lengths that cost least for given lengths of rows."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-_MULTIPLE = 16  # every padded length is one of these
+_MULTIPLE = 16  # of which every padded length is a multiple
 
 Cost = Callable[[np.ndarray], np.ndarray]
 
 
-def encoder_cost(width: int) -> Cost:
-    """FLOPs of one encoder layer over one row of a padded length, forward."""
+def make_encoder_cost(width: int) -> Cost:
+    """Returns the function from a padded length to the FLOPs of one encoder layer over one row, forward pass."""
     return lambda length: length * (24.0 * width**2 + 4.0 * length * width)
 
 
-BASE = encoder_cost(768)
+BASE = make_encoder_cost(768)
 
 
-def rounded(length: Any) -> Any:
-    """Up to the next padded length, of a number or of an array."""
+_Length = TypeVar("_Length", int, np.ndarray)
+
+
+def round_up(length: _Length) -> _Length:
+    """Rounds a length, or an array of lengths, up to the next multiple of 16."""
     return -(-length // _MULTIPLE) * _MULTIPLE
 
 
-def edges(lengths: Sequence[int] | np.ndarray, k: int, *, cost: Cost = BASE) -> tuple[int, ...]:
-    """At most k padded lengths, ascending, of least total cost; the last one holds the longest row."""
-    candidates, counts = np.unique(np.maximum(rounded(np.asarray(lengths, np.int64)), _MULTIPLE), return_counts=True)
+def choose_edges(lengths: Sequence[int] | np.ndarray, k: int, *, cost: Cost = BASE) -> tuple[int, ...]:
+    """Returns at most k padded lengths, ascending, of least total cost; the last one fits the longest row."""
+    candidates, counts = np.unique(np.maximum(round_up(np.asarray(lengths, np.int64)), _MULTIPLE), return_counts=True)
     if not len(candidates):
         return ()
     k = min(k, len(candidates))
     price = cost(candidates.astype(np.float64))
     before = np.concatenate([[0], np.cumsum(counts)]).astype(np.float64)
-    # best[j]: least cost of the rows of candidates 0 ... j-1 in the buckets so far; cut: where the last one begins
-    best = np.full(len(candidates) + 1, np.inf)
-    best[0] = 0.0
-    cut = []
+    # least[j]: cost of the rows of candidates 0 … j-1 in the buckets so far; cuts: where the last bucket begins
+    least = np.full(len(candidates) + 1, np.inf)
+    least[0] = 0.0
+    cuts = []
     for _ in range(k):
-        step = best[:, None] + (before[None, 1:] - before[:, None]) * price[None, :]
-        step = np.where(np.arange(len(best))[:, None] <= np.arange(len(candidates))[None, :], step, np.inf)
-        cut.append(np.argmin(step, axis=0))
-        best = np.concatenate([[np.inf], np.min(step, axis=0)])
-    chosen, j = [], len(candidates)
-    for starts in reversed(cut):
-        chosen.append(int(candidates[j - 1]))
+        step = least[:, None] + (before[None, 1:] - before[:, None]) * price[None, :]
+        step = np.where(np.arange(len(least))[:, None] <= np.arange(len(candidates))[None, :], step, np.inf)
+        cuts.append(np.argmin(step, axis=0))
+        least = np.concatenate([[np.inf], np.min(step, axis=0)])
+    edges, j = [], len(candidates)
+    for starts in reversed(cuts):
+        edges.append(int(candidates[j - 1]))
         j = int(starts[j - 1])
-    return tuple(reversed(chosen))
+    return tuple(reversed(edges))
 
 
-def bucket_of(lengths: Sequence[int] | np.ndarray, edges: Sequence[int]) -> np.ndarray:
-    """The index of each length's bucket: the first edge that holds it."""
+def assign_buckets(lengths: Sequence[int] | np.ndarray, edges: Sequence[int]) -> np.ndarray:
+    """Returns the index of each length's bucket: the first edge that is not shorter."""
     index = np.searchsorted(np.asarray(edges), np.asarray(lengths), side="left")
     if len(index) and index.max() >= len(edges):
         raise ValueError(f"a row of length {int(np.max(lengths))} does not fit the longest bucket {edges[-1]}")
@@ -61,8 +64,8 @@ def bucket_of(lengths: Sequence[int] | np.ndarray, edges: Sequence[int]) -> np.n
 
 
 @dataclasses.dataclass(frozen=True)
-class Saved:
-    """Tokens with padding: without any, in buckets, and with all rows padded to the longest bucket."""
+class Padding:
+    """Token counts of rows: without padding, padded to their buckets, and all padded to the longest bucket."""
 
     tokens: int
     bucketed_tokens: int
@@ -70,16 +73,17 @@ class Saved:
 
     @property
     def padding(self) -> float:
-        """Share of the positions that are padding, in buckets."""
+        """Returns the share of positions that are padding, in buckets."""
         return 1 - self.tokens / self.bucketed_tokens
 
     @property
     def padding_at_longest(self) -> float:
+        """Returns the share of positions that are padding, with all rows at the longest bucket."""
         return 1 - self.tokens / self.longest_tokens
 
 
-def saved(lengths: Sequence[int] | np.ndarray, edges: Sequence[int]) -> Saved:
-    """Tokens of these rows in these buckets."""
+def measure_padding(lengths: Sequence[int] | np.ndarray, edges: Sequence[int]) -> Padding:
+    """Counts the tokens of rows of these lengths in these buckets."""
     lengths = np.asarray(lengths, np.int64)
-    padded = np.asarray(edges, np.int64)[bucket_of(lengths, edges)]
-    return Saved(int(lengths.sum()), int(padded.sum()), len(lengths) * int(edges[-1]))
+    padded = np.asarray(edges, np.int64)[assign_buckets(lengths, edges)]
+    return Padding(int(lengths.sum()), int(padded.sum()), len(lengths) * edges[-1])

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which pairs of a parallel corpus are left out, and by which rule."""
+"""The rules by which pairs of a parallel corpus are left out."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ _SCRIPTS = {
     "ne": "Deva", "pa": "Guru Arab", "ps": "Arab", "ru": "Cyrl", "si": "Sinh", "sr": "Cyrl Latn", "ta": "Taml",
     "te": "Telu", "th": "Thai", "uk": "Cyrl", "ur": "Arab", "uz": "Latn Cyrl", "zh": "Hani",
 }  # fmt: skip
-# English characters that one character stands for, from 1,997 translated news sentences; the others are near 1
+# English characters per character of the language, from 1,997 translated news sentences; other languages are near 1
 _WIDTH = {"ja": 2.2, "ko": 1.9, "zh": 3.0}
-_SLACK = 8  # characters on both sides, so that "Yes." may be "Mais oui, bien sûr !"
+_SLACK = 8  # characters added to both sides, so that short sentences may differ ("Yes.", "Mais oui, bien sûr !")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What a pair must hold to; 0 turns a rule off, `only_empty` all but one."""
+    """The rules that a pair must satisfy; 0 turns a rule off, `only_empty` keeps the rule on empty texts alone."""
 
-    longest: int = 1000  # characters of either side
-    ratio: int = 3  # of the longer side to the shorter, in English characters
+    longest: int = 1000  # maximum characters of each side
+    ratio: int = 3  # maximum of the longer side to the shorter, in English characters
     only_empty: bool = False
 
-    def fault(self, source: str, target: str, languages: tuple[str, str]) -> str:
-        """The first rule that leaves the pair out, or nothing; the texts are stripped."""
+    def find_fault(self, source: str, target: str, languages: tuple[str, str]) -> str:
+        """Returns the first rule that the pair breaks, or an empty string; the texts must be stripped."""
         if not source or not target:
             return EMPTY
         if self.only_empty:
@@ -65,22 +65,22 @@ class Rules:
             return LONG
         if source == target:
             return IDENTICAL
-        a, b = (len(t) * _WIDTH.get(of, 1) + _SLACK for t, of in zip((source, target), languages, strict=True))
-        if self.ratio and max(a, b) > self.ratio * min(a, b):
+        widths = [len(t) * _WIDTH.get(tag, 1) + _SLACK for t, tag in zip((source, target), languages, strict=True)]
+        if self.ratio and max(widths) > self.ratio * min(widths):
             return RATIO
-        return "" if in_script(source, languages[0]) and in_script(target, languages[1]) else SCRIPT
+        return "" if is_in_script(source, languages[0]) and is_in_script(target, languages[1]) else SCRIPT
 
 
-def in_script(text: str, language: str) -> bool:
-    """Whether half of the letters, or what they stand for, are of the language's own scripts."""
+def is_in_script(text: str, language: str) -> bool:
+    """Returns whether at least half of the letters, weighted by width, are of the language's own scripts."""
     if text.isascii() and language not in _SCRIPTS:
         return True
-    own, other = _letters(language)
+    own, other = _compile_letters(language)
     return _WIDTH.get(language, 1) * len(own.findall(text)) >= len(other.findall(text))
 
 
 @functools.cache
-def _letters(language: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Letters of the language's scripts, Latin unless the table says otherwise, and all others."""
+def _compile_letters(language: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Compiles patterns of the letters of the language's scripts (Latin by default) and of all other letters."""
     ranges = "".join(_RANGES[name] for name in _SCRIPTS.get(language, "Latn").split())
     return re.compile(f"[{ranges}]"), re.compile(rf"[^\W\d_{ranges}]")

@@ -206,7 +206,7 @@ def _indexed(origin: Origin, rules: Rules, bad: Bad, scratch: pathlib.Path) -> _
                 bad(*_told(origin, raw))
             counts[CORRUPT] += 1
             corrupt += [raw] if len(corrupt) < _SHOWN else []
-        elif fault := rules.fault(raw.source, raw.target, origin.languages):
+        elif fault := rules.find_fault(raw.source, raw.target, origin.languages):
             counts[fault] += 1
         else:
             place = raw.place or text.put(raw.source.encode(), raw.target.encode())

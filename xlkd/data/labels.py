@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Names of labels: which of them mean the same, and the order in which they stand."""
+"""Names of labels: which names mean the same label, and the order of labels."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ ALIASES = {
 }
 
 
-def canonical(label: str) -> str:
-    """The name used here: trimmed, casefolded, through the aliases."""
+def normalise_label(label: str) -> str:
+    """Returns xlkd's name of a label: trimmed, casefolded, aliases replaced."""
     folded = label.strip().casefold()
     return ALIASES.get(folded, ALIASES.get(folded.replace(" ", "_"), folded))
 
 
-def find(label: str, labels: Sequence[str]) -> int:
-    """The place of a label among labels by name; -1 where it has none."""
+def find_label(label: str, labels: Sequence[str]) -> int:
+    """Returns the index of a label among labels, compared by normalised name; -1 where it is missing."""
     if label in labels:
         return labels.index(label)
-    name = canonical(label)
-    return next((i for i, other in enumerate(labels) if canonical(other) == name), -1)
+    name = normalise_label(label)
+    return next((i for i, other in enumerate(labels) if normalise_label(other) == name), -1)
 
 
-def in_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Each once, in the customary order: that of NLI, of sentiment, of numbers, else of the alphabet."""
-    found = {canonical(label) for label in labels}
+def order_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Returns each label once in the customary order: that of NLI, of sentiment, of numbers, else alphabetical."""
+    names = {normalise_label(label) for label in labels}
     for known in (NLI, SENTIMENT):
-        if found <= set(known):
-            return tuple(label for label in known if label in found)
-    return tuple(sorted(found, key=(lambda label: (int(label), label)) if all(map(is_whole, found)) else None))
+        if names <= set(known):
+            return tuple(label for label in known if label in names)
+    return tuple(sorted(names, key=(lambda label: (int(label), label)) if all(map(is_whole, names)) else None))
 
 
-def aligned(row: Labelled) -> str:
-    """What the translations of a row share with it: its id, without the language where a source put it there."""
+def alignment_id(row: Labelled) -> str:
+    """Returns the id that all translations of an example share: its id without a language that the source put there."""
     return row.id.replace(f":{row.language}:", ":")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from xlkd.data import batches
-from xlkd.data.buckets import edges
+from xlkd.data.buckets import choose_edges
 from xlkd.models.outputs import OutputFn
 from xlkd.runtime import mesh as meshes
 from xlkd.tasks import Draw, Features, Task
@@ -37,7 +37,7 @@ class Evaluator:
         """Returns {name: [rows of the features, …]} in the order of the features."""
         lengths = task.lengths(features)
         view = next(iter(lengths))
-        chosen = self._buckets if isinstance(self._buckets, tuple) else edges(lengths[view], self._buckets)
+        chosen = self._buckets if isinstance(self._buckets, tuple) else choose_edges(lengths[view], self._buckets)
         plan = batches.in_order_of_length(lengths, batch=self._batch, edges=chosen)
         parts: list[tuple[np.ndarray, Any]] = []
         for planned in plan:

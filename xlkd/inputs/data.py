@@ -14,7 +14,7 @@ import numpy as np
 from xlkd.data import cache, sampling, sources
 from xlkd.data.batches import ByLanguage, Plan, Redrawn
 from xlkd.data.blocks import Blocks
-from xlkd.data.buckets import edges, encoder_cost, saved
+from xlkd.data.buckets import choose_edges, make_encoder_cost, measure_padding
 from xlkd.errors import UserError, suggest_name
 from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
@@ -72,17 +72,19 @@ def read_training_examples(config, log: Log) -> tuple[sources.Rows, list[np.ndar
     again = config.data.redraw == "epoch"
     number = max(1, round(config.budget.epochs)) if again else 1
     rule = {"n": config.data.ntl, "pivot": config.data.pivot, "seed": config.data.draw_seed}
-    languages = sampling.languages_of(rows)
-    draws = [sampling.ntl(languages, epoch=epoch, **rule) for epoch in range(number)]
-    counts = sampling.counts(draws[0], config.data.pivot)
+    languages = sampling.group_languages(rows)
+    draws = [sampling.draw_pairs(languages, epoch=epoch, **rule) for epoch in range(number)]
+    counts = sampling.count_pairs(draws[0], config.data.pivot)
     log("drawn: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()))
-    every = sampling.joined(draws)
+    every = sampling.join_draws(draws)
     place = {example: i for i, example in enumerate(every.examples)}
     epochs = [np.array([place[example] for example in drawn.examples]) for drawn in draws]
-    undrawn = sampling.undrawn(rows)
+    undrawn = sampling.list_undrawable(rows)
     if undrawn:
         log(f"warning: {len(undrawn)} rows have no part in the draw; data_report.json names them")
-    return sources.Rows((sampling.crossed(rows, every),), (*rows.dropped, *undrawn)), epochs if again else []
+    return sources.Rows(
+        (sampling.make_crossed_examples(rows, every),), (*rows.dropped, *undrawn)
+    ), epochs if again else []
 
 
 def windows_by_epoch(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:
@@ -111,7 +113,7 @@ def plan_batches(
     for view, values in lengths.items():
         check_lengths({view: values}, other.architecture if other and view == "teacher" else architecture)
     dearest = next(iter(lengths.values()))
-    chosen = edges(dearest, config.data.buckets, cost=encoder_cost(architecture.hidden_size))
+    chosen = choose_edges(dearest, config.data.buckets, cost=make_encoder_cost(architecture.hidden_size))
     if config.data.pad_to:
         chosen = (max(config.data.pad_to, int(dearest.max())),)
     chosen = tuple(min(edge, architecture.max_length) for edge in chosen)
@@ -196,7 +198,7 @@ def report_all_data(sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, A
 def report_data(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
     """Returns what went in, what was left out, and what the buckets save."""
     lengths = next(iter(plan.lengths.values()))
-    padding = saved(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
+    padding = measure_padding(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
     return {
         "rows": len(rows),
         "dropped": [{"where": where, "reason": reason} for where, reason in rows.dropped],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xlkd.data.batches import Shape
-from xlkd.data.buckets import edges, saved
+from xlkd.data.buckets import choose_edges, measure_padding
 from xlkd.inputs import data as inputs
 from xlkd.inputs import streams, trimming
 from xlkd.inputs.data import Material
@@ -165,7 +165,7 @@ def _data(data: Material, sets: Mapping[str, Any]) -> Record:
     """What goes in, and what its features take on disk."""
     plan = data.plan
     lengths = plan.lengths[plan.view]
-    padding = saved(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
+    padding = measure_padding(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
     every = [data.features, *(ready.features for ready in sets.values())]
     return {
         "rows": len(data.rows),
@@ -209,7 +209,7 @@ def _evaluation_flops(config, program: Program, sets: Mapping[str, Any], steps: 
     for ready in sets.values():
         own = ready.task.name == config.task.name
         for lengths in ready.task.lengths(ready.features).values():
-            tokens = saved(lengths, edges(lengths, config.data.buckets)).bucketed_tokens
+            tokens = measure_padding(lengths, choose_edges(lengths, config.data.buckets)).bucketed_tokens
             total += program.method.flops(tokens, len(lengths)) if own else program.forward_flops(tokens, len(lengths))
     return times * total
 

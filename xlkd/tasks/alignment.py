@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xlkd.data.atlas import grammar
-from xlkd.data.draw import row_keys
+from xlkd.data.draw import truncate_keys
 from xlkd.errors import UserError
 from xlkd.metrics.retrieval import Link, alignment, mutual_links
 from xlkd.rows import Pair
@@ -40,7 +40,7 @@ class WordAlignment:
     def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
         if bare := next((row for row in rows if row.links is None), None):
             raise UserError("a pair without word links", f"row {bare.id} of {bare.set}", "see the source `align`")
-        found = {"keys": row_keys([row.key for row in rows])}
+        found = {"keys": truncate_keys([row.key for row in rows])}
         for side in SIDES:
             texts = [getattr(row, side) for row in rows]
             cut = pieces.encode(self.template.tokenizer, texts, progress)

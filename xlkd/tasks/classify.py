@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.data import labels as names
-from xlkd.data.draw import row_keys
+from xlkd.data.draw import truncate_keys
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 from xlkd.metrics import labels as metrics
@@ -69,7 +69,7 @@ class Classify:
         return {
             **ragged("ids", ids, np.int32),
             **ragged("types", types, np.int8),
-            "keys": row_keys([row.key for row in rows]),
+            "keys": truncate_keys([row.key for row in rows]),
             "label": np.array([place(row, order) for row in rows], np.int32),
             "labels": np.array(order, np.str_),
             "lost": np.array(lost, np.int32),
@@ -208,7 +208,7 @@ def build(config, tokenizer) -> Classify:
     unlabelled = config.get("unlabelled", "refuse")
     if unlabelled not in ("refuse", "keep"):
         raise UserError(f"unlabelled={unlabelled} is not possible", "config.task", "choose refuse or keep")
-    labels = tuple(names.canonical(label) for label in config.get("labels", ()))
+    labels = tuple(names.normalise_label(label) for label in config.get("labels", ()))
     if len(set(labels)) < len(labels):
         raise UserError(f"two names of one label in {', '.join(config.labels)}", "config.task.labels", "keep one")
     return Classify(
@@ -223,14 +223,14 @@ def build(config, tokenizer) -> Classify:
 
 def labels_of(rows: Sequence[Labelled]) -> tuple[str, ...]:
     """The labels that occur, in their customary order."""
-    return names.in_order({row.label for row in rows if row.label is not None})
+    return names.order_labels({row.label for row in rows if row.label is not None})
 
 
 def place(row: Labelled, order: Sequence[str]) -> int:
     """The place of a row's label among the labels."""
     if row.label is None:
         return NONE
-    found = names.find(row.label, order)
+    found = names.find_label(row.label, order)
     if found < 0:
         remedy = "name it in config.task.labels, or leave such rows out"
         raise UserError(f"label {row.label!r} is none of {', '.join(order)}", f"row {row.id} in {row.language}", remedy)
@@ -239,7 +239,7 @@ def place(row: Labelled, order: Sequence[str]) -> int:
 
 def permutation(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.ndarray:
     """Where each of our labels stands in another model's logits: `logits[..., permutation]` is in our order."""
-    found = [names.find(label, theirs) for label in ours]
+    found = [names.find_label(label, theirs) for label in ours]
     if len(theirs) == len(ours) and sorted(found) == list(range(len(ours))):
         return np.array(found, np.int32)
     what = f"its labels are {', '.join(theirs)}, and here they are {', '.join(ours)}"

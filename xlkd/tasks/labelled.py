@@ -19,7 +19,7 @@ def contents(rows: Sequence[Labelled]) -> dict[str, Any]:
     Each source of a source string counts as a split: of several the cells are numbered.
     """
     splits = [list(part) for part in getattr(rows, "parts", (rows,))]
-    order = labels.in_order(row.label for split in splits for row in split if row.label is not None)
+    order = labels.order_labels(row.label for split in splits for row in split if row.label is not None)
     elsewhere = _more_than_once(texts for split in splits for texts in set(map(_texts, split)))
     cells = {}
     for number, split in enumerate(splits, 1):
@@ -47,7 +47,7 @@ def by_cell(rows: Iterable[Labelled]) -> dict[str, list[Labelled]]:
 
 def _counts(rows: Sequence[Labelled], repeated: set, elsewhere: set, order: Sequence[str]) -> dict[str, int]:
     groups = collections.Counter(row.group for row in rows)
-    named = collections.Counter(labels.canonical(row.label) for row in rows if row.label is not None)
+    named = collections.Counter(labels.normalise_label(row.label) for row in rows if row.label is not None)
     return {
         "rows": len(rows),
         "groups": len(groups),
@@ -73,7 +73,7 @@ def _differing(rows: Iterable[Labelled]) -> list[str]:
     named: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
     for row in rows:
         if row.label is not None:
-            named[row.set, labels.aligned(row)].add(labels.canonical(row.label))
+            named[row.set, labels.alignment_id(row)].add(labels.normalise_label(row.label))
     return [id for (_, id), found in named.items() if len(found) > 1]
 
 

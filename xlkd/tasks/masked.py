@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xlkd.data.draw import row_keys, uniform
+from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Cell, Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
@@ -43,7 +43,7 @@ class Masked:
             **ragged("ids", ids, np.int32),
             **ragged("words", words, np.int16),
             **ragged("types", types, np.int8),
-            "keys": row_keys([row.key for row in rows]),
+            "keys": truncate_keys([row.key for row in rows]),
             "cell": np.array([cells.index(name) for name in named], np.int32),
             "cells": np.array(cells),
         }
@@ -56,7 +56,7 @@ class Masked:
         text = padded(features, index, length, self.template.pad)
         words = take(features, "words", index, length, 0)
         keys = np.where(index >= 0, features["keys"][np.maximum(index, 0)], 0).astype(np.uint64)
-        chosen = uniform(draw.seed, draw.purpose + " words", draw.step, keys, 1 + int(words.max(initial=0)))
+        chosen = draw_uniform(draw.seed, draw.purpose + " words", draw.step, keys, 1 + int(words.max(initial=0)))
         wanted = (np.take_along_axis(chosen, words.astype(np.int64), 1) < self.share) & (words > 0)
         # By the row's own length, so that a row is masked alike in batches of any length; no word is cut
         over = wanted & (np.cumsum(wanted, 1) > self.budget(counts(features, "ids", index))[:, None])
@@ -91,8 +91,8 @@ def build(config, tokenizer) -> Masked:
 def hidden(template: Template, ids: np.ndarray, wanted: np.ndarray, draw: Draw, keys: np.ndarray) -> np.ndarray:
     """Of the wanted pieces 80% become the mask, 10% another piece, 10% stay."""
     length = ids.shape[1]
-    fate = uniform(draw.seed, draw.purpose + " fate", draw.step, keys, length)
-    other = template.random_piece(uniform(draw.seed, draw.purpose + " other", draw.step, keys, length))
+    fate = draw_uniform(draw.seed, draw.purpose + " fate", draw.step, keys, length)
+    other = template.random_piece(draw_uniform(draw.seed, draw.purpose + " other", draw.step, keys, length))
     new = np.where(fate < 0.8, template.mask, np.where(fate < 0.9, other, ids))
     return np.where(wanted, new, ids).astype(np.int32)
 

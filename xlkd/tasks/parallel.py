@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xlkd.data.draw import row_keys
+from xlkd.data.draw import truncate_keys
 from xlkd.metrics.picture import Axes, axes, picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Cell, Pair
@@ -41,7 +41,7 @@ class Parallel:
         return {
             **ragged("ids", [c.ids for c in cut], np.int32),
             **ragged("types", [c.types for c in cut], np.int8),
-            "keys": row_keys([row.key for row in rows] * 2),
+            "keys": truncate_keys([row.key for row in rows] * 2),
         }
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:

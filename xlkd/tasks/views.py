@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xlkd.data.draw import row_keys, uniform
+from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.errors import UserError
 from xlkd.rows import Pair
 from xlkd.tasks import Draw, Features, Progress, Scores, pieces, silent
@@ -61,7 +61,7 @@ class Views:
         return {
             **{name: values for array in arrays for name, values in array.items()},
             "lost": np.array([f["lost"] for f in found], np.int32),
-            "keys": row_keys([row.key for row in rows]),
+            "keys": truncate_keys([row.key for row in rows]),
             "cell": np.array([cells.index(name) for name in named], np.int32),
             "cells": np.array(cells),
         }
@@ -120,7 +120,7 @@ class Views:
         """Each token is drawn by itself; what a row has beyond its budget stays visible."""
         text = padded(features, index, length, self.student.pad, "token_")
         free = take(features, "token_words", index, length, SPECIAL) != SPECIAL
-        wanted = free & (uniform(draw.seed, draw.purpose + " token", draw.step, keys, length) < self.share)
+        wanted = free & (draw_uniform(draw.seed, draw.purpose + " token", draw.step, keys, length) < self.share)
         own = counts(features, "token_ids", index)
         wanted &= np.cumsum(wanted, 1) <= self.budget(own)[:, None]
         original = text["ids"]
@@ -145,7 +145,7 @@ class Views:
         there = np.zeros((len(index), words + 1), bool)
         np.put_along_axis(there, numbers, True, 1)
         there[:, 0] = False
-        order = np.where(there, uniform(draw.seed, draw.purpose + " words", draw.step, keys, words + 1), 2.0)
+        order = np.where(there, draw_uniform(draw.seed, draw.purpose + " words", draw.step, keys, words + 1), 2.0)
         rank = order.argsort(1, kind="stable").argsort(1, kind="stable")
         wanted = np.take_along_axis(there & (rank < drawn_words(there.sum(1), self.share)[:, None]), numbers, 1)
         text["ids"] = hidden(self.student, text["ids"], wanted, draw._replace(purpose=draw.purpose + " word"), keys)

@@ -14,7 +14,7 @@ import numpy as np
 
 from xlkd.data.batches import Plan, Planned, Shape
 from xlkd.data.blocks import Blocks
-from xlkd.data.draw import names
+from xlkd.data.draw import format_keys
 from xlkd.errors import NotFinite, Stopped
 from xlkd.methods import Method, Start, key_for
 from xlkd.runtime import distributed
@@ -276,7 +276,7 @@ def _check(job: Job, state: states.State) -> None:
     if not bool(jax.device_get(state.ok)):
         at = int(state.step)
         index = job.plan.at(at).index
-        raise NotFinite(at, names(features_of(job, at)["keys"][index[index >= 0]]))
+        raise NotFinite(at, format_keys(features_of(job, at)["keys"][index[index >= 0]]))
 
 
 class _Meter:

@@ -50,7 +50,7 @@ class File(NamedTuple):
 def label_of(values: _table.Values) -> str | None:
     """Returns the label of a row; None where there is none."""
     given = values.get("label")
-    return None if given is None else labels.canonical(given)
+    return None if given is None else labels.normalise_label(given)
 
 
 def drop_missing_label(values: _table.Values) -> _table.Values:

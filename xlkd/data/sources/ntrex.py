@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pathlib
 
-from xlkd.data.draw import row_keys, uniform
+from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.data.sources import Bad, Spec, _aligned, _folders
 from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
@@ -55,6 +55,8 @@ def _chosen(spec: Spec, documents: list[str | None]) -> set[str]:
     if share > 100:
         raise UserError(f"share={share} is not a percentage", str(spec), "give 0 to 100")
     names = sorted({name for name in documents if name})
-    drawn = uniform(spec.number("seed"), "ntrex documents", 0, row_keys([make_key(name) for name in names]), 1)[:, 0]
+    drawn = draw_uniform(
+        spec.number("seed"), "ntrex documents", 0, truncate_keys([make_key(name) for name in names]), 1
+    )[:, 0]
     held = {name for name, out in zip(names, drawn < share / 100, strict=True) if out}
     return {"all": set(names), "train": set(names) - held, "heldout": held}[part]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xlkd.data import cache
-from xlkd.data.draw import names
+from xlkd.data.draw import format_keys
 from xlkd.data.targets import Values
 from xlkd.errors import UserError
 
@@ -26,6 +26,6 @@ def check_targets(keys: np.ndarray, cached: Values, fresh: Values, ragged: Seque
             inside = inside.reshape(*inside.shape, *[1] * (value.ndim - 2))
         off = np.abs(np.where(inside, value - fresh[name], 0)).reshape(len(value), -1)
         if not (off.max(1) <= CLOSE * max(1.0, float(np.abs(value).max()))).all():
-            example = names(keys)[int(off.max(1).argmax())]
+            example = format_keys(keys)[int(off.max(1).argmax())]
             what = f"the cached target of example {example} is not the teacher's (off by {off.max():.2g})"
             raise UserError(what, str(cache.folder()), "empty the cache: python -m xlkd.caches --delete_all")

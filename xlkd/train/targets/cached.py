@@ -66,7 +66,7 @@ class CachedTargets:
             self._stores[shape] = store
             rows = np.flatnonzero(self._job.plan.bucket == number)
             self._members[shape] = rows
-            todo.append((shape, store, rows[distributed.any_process(store.missing(self._keys(rows)))]))
+            todo.append((shape, store, rows[distributed.any_process(store.find_missing(self._keys(rows)))]))
         self._announce(todo)
         for shape, store, _ in todo:
             self._audit(shape, store)
@@ -110,7 +110,7 @@ class CachedTargets:
             store.add(self._keys(part), values, lengths[part])
 
     def _audit(self, shape: Shape, store: TargetStore) -> None:
-        sample = set(store.sample(np.random.default_rng(self._job.seed), of_each=SAMPLE))
+        sample = set(store.sample(np.random.default_rng(self._job.seed), per_shard=SAMPLE))
         keys = self._keys(np.arange(self._job.plan.rows)).tolist()
         rows = np.flatnonzero(distributed.any_process(np.array([key in sample for key in keys], bool)))
         for at in range(0, len(rows), shape.rows):

@@ -130,7 +130,7 @@ def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, config, log:
         return compute(rows)
     store = TargetStore(_cache_name(teacher, config))
     _audit(store, rows, keys, compute, config.seed)
-    missing = np.flatnonzero(store.missing(keys))
+    missing = np.flatnonzero(store.find_missing(keys))
     if len(missing):
         logits = compute([rows[i] for i in missing])
         store.add(keys[missing], {"logits": logits}, np.zeros(len(missing), np.int64))
@@ -212,7 +212,7 @@ def _computer(teacher: Classifier, config, log: Log) -> Compute:
 
 def _audit(store: TargetStore, rows: Sequence[Any], keys: np.ndarray, compute: Compute, seed: int) -> None:
     """Computes a sample of the rows that the cache holds again."""
-    sample = set(store.sample(np.random.default_rng(seed), of_each=SAMPLE))
+    sample = set(store.sample(np.random.default_rng(seed), per_shard=SAMPLE))
     places = [place for place, key in enumerate(keys.tolist()) if key in sample]
     if places:
         fresh = {"logits": compute([rows[place] for place in places], quietly=True)}
