@@ -11,25 +11,19 @@
 from ml_collections import ConfigDict
 from xlkd.configs.base import base
 
+from xlkd import spec
+from xlkd.spec import tasks
+
 
 def get_config(variant: str = "") -> ConfigDict:
     return VARIANTS[variant](base())
 
 
 def qa(c: ConfigDict) -> ConfigDict:
-    """What question answering asks for, whatever the data."""
+    """Question answering, whatever the data."""
     c.stages = ("finetune",)
     c.method.name = "finetune"
-    c.task.name = "qa"
-    c.task.max_length, c.task.max_query_length = 384, 64
-    c.task.doc_stride = 128
-    c.task.doc_stride_means = "step"  # between the starts of windows; "overlap" of neighbours is the other reading
-    c.task.no_answer = "first_token"  # label of a window without the whole answer; "drop" gives it no loss
-    c.task.n_best, c.task.max_answer_tokens = 20, 30
-    c.task.max_context = True
-    c.task.candidates = "all"  # positions among which the best are taken; or "context"
-    c.task.published_empty = False
-    c.task.mlqa_fallback = False
+    c.task = ConfigDict(spec.defaults(tasks.QuestionAnswering))
     return c
 
 
@@ -58,12 +52,7 @@ def squad(c: ConfigDict) -> ConfigDict:
 def classify(c: ConfigDict) -> ConfigDict:
     c.stages = ("finetune",)
     c.method.name = "finetune"
-    c.task.name = "classify"
-    c.task.max_length = 128
-    c.task.labels = ()  # in the order of the logits; empty: those of the training rows
-    c.task.languages = ()
-    c.task.ordered = False  # labels are numbers on a scale
-    c.task.unlabelled = "refuse"  # rows without a label in training; or keep
+    c.task = ConfigDict(spec.defaults(tasks.Classify))
     c.encoder.path = "package:multilingual-tlm"
     c.encoder.dropout = 0.0
     c.data.train = "atlas?split=train&languages=en&size=12800&facts=1"

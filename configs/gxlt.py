@@ -3,7 +3,7 @@
 """G-XLT: English question answering, carried to questions and contexts in other languages by self-distillation.
 
     python -m xlkd.main --config=configs/gxlt.py                                  # the embedded world, all controls
-    python -m xlkd.main --config=configs/gxlt.py --config.method.variant=skd_map  # one of them
+    python -m xlkd.main --config=configs/gxlt.py --config.method.control=skd_map  # one of them
     python -m xlkd.main --config=configs/gxlt.py:paper                            # mBERT, SQuAD and XQuAD, as published
     python -m xlkd.main --config=configs/gxlt.py:paper_pod                        # the same on 64 chips
     python -m xlkd.main --config=configs/gxlt.py:paper --config.start=MODEL --config.stages=zs,ce,skd_map
@@ -15,6 +15,10 @@ and context are in drawn pairs of languages; the last form starts from your own 
 from ml_collections import ConfigDict
 from xlkd.configs.base import base
 from xlkd.configs.finetune import atlas, qa
+
+from xlkd import spec
+from xlkd.spec import gxlt as method
+from xlkd.spec import stage
 
 CONTROLS = {  # α_CE, α_KL, coefficient
     "zs": (0.0, 0.0, "none"),
@@ -39,24 +43,12 @@ def gxlt(c: ConfigDict) -> ConfigDict:
     c.english = ConfigDict()
     c.english.start = "encoder"
     c.english.method = ConfigDict({"name": "finetune"})
-    c.english.data = ConfigDict({"ntl": -1})
+    c.english.data = ConfigDict()
     c.english.budget = ConfigDict({"epochs": 1, "steps": 0})
 
-    c.method.name = "gxlt"
-    c.method.alpha_ce, c.method.alpha_kl = 1.0, 1.0
-    c.method.temperature, c.method.t_squared = 2.0, True
-    c.method.kl = "forward"  # reverse, symmetric
-    c.method.coefficient = "none"  # of the KL: 1; or authors, textbook: how well the teacher knows the answer
-    c.method.per, c.method.coefficient_group = "batch", 6  # or example; rows that share a coefficient
-    c.method.k, c.method.window = 10, (5, 4)
-    c.method.mask_positions = "padding"  # left out of the softmax; or context (all but it), none
-    c.method.generations = "epoch_snapshot"  # born_again, fixed, ema
-    c.method.generation_epochs = 1
-    c.method.ema_decay = 0.99
-    c.data.ntl = 5  # languages drawn for each question, beside the pivot; -1: rows as they are
-    c.data.pivot = "en"  # or none
-    c.data.redraw = "never"  # or epoch: other pairs in each
-    c.data.draw_seed = 0  # of the pairs; the same for all seeds of training
+    c.method.update(spec.defaults(method.Method))
+    c.data.update(spec.defaults(stage.Data, ("ntl", "pivot", "redraw", "draw_seed")))
+    c.data.ntl = 5  # as published
     for name, (alpha_ce, alpha_kl, coefficient) in CONTROLS.items():
         c[name] = ConfigDict()
         c[name].method = ConfigDict({"alpha_ce": alpha_ce, "alpha_kl": alpha_kl, "coefficient": coefficient})

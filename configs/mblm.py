@@ -3,7 +3,7 @@
 """MBLM: monolingual classifiers teach one student with a branch a language, for languages it never saw labels for.
 
     python -m xlkd.main --config=configs/mblm.py                                  # the embedded world, all controls
-    python -m xlkd.main --config=configs/mblm.py --config.method.variant=mblm     # one of them
+    python -m xlkd.main --config=configs/mblm.py --config.method.control=mblm     # one of them
     python -m xlkd.main --config=configs/mblm.py:xnli --config.data.train=… --config.data.eval=…    # XNLI, PAWS-X
     python -m xlkd.main --config=configs/mblm.py:xnli --config.stages=single,single_kd,branches,mblm \\
         --config.mblm.teachers.en=DIR --config.mblm.teachers.de=DIR+DIR --config.mblm.teachers.zh=HUB/NAME
@@ -15,6 +15,10 @@ order. They differ in what `CONTROLS` says alone.
 from ml_collections import ConfigDict
 from xlkd.configs.base import base
 from xlkd.configs.finetune import classify
+
+from xlkd import spec
+from xlkd.spec import mblm as method
+from xlkd.spec import stage
 
 CONTROLS = {  # branches, weight_s, weight_z (λ), weight_h (γ): what each isolates
     "single": ("one", 0.0, 0.0, 1.0),  # plain multilingual fine-tuning
@@ -41,24 +45,9 @@ def mblm(c: ConfigDict, languages: tuple[str, ...]) -> ConfigDict:
     c.stages = (*(f"teacher_{tag}" for tag in languages), *CONTROLS)
     c.task.languages = languages
 
-    c.method.name = "mblm"
-    c.method.branches = "each"  # one a language; one: for all; or groups: en+de,ru
-    c.method.branch_layers = 0  # 0: a quarter of the encoder's
-    c.method.head = "shared"  # or branch
-    c.method.weight_s = 1.0  # distillation into a row's own branch
-    c.method.weight_z = 1.0  # λ: into the mixture
-    c.method.warmup_z = 0.1  # until λ is reached: a share of the steps, or steps where 1 or more
-    c.method.weight_h = 0.5  # γ: labels
-    c.method.kd, c.method.temperature, c.method.t_squared = "ce", 1.0, False  # or kl, mse
-    c.method.mix = "representation"  # or logits, probability
-    c.method.weights, c.method.alpha = "uniform", 1.0  # or learned; or dirichlet, whose parameter alpha is
-    c.method.own = False  # whether a row's own branch is in its mixture
-    c.method.stop = "none"  # what the zero-shot-aware term does not train: branches, trunk
-    c.method.teacher_length = 0  # of the teachers' rows, in their own tokens; 0: as long as each can read
-    c.method.teacher_labels = ConfigDict({tag: () for tag in languages})  # where a teacher's labels have no names
-
-    c.data.exponent = 1.0  # shares of languages go by rows ** exponent
-    c.data.mix_rows = True  # False: each batch is in one language
+    c.method.update(spec.defaults(method.Method))
+    c.method.teacher_labels = ConfigDict({tag: () for tag in languages})
+    c.data.update(spec.defaults(stage.Data, ("exponent", "mix_rows")))
 
     # One object in three places: --config.mblm.teachers.de=DIR sets it for all stages that have teachers
     teachers = ConfigDict({tag: f"teacher_{tag}" for tag in languages})

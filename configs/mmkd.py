@@ -15,7 +15,11 @@ from ml_collections import ConfigDict
 from xlkd.configs.base import base
 from xlkd.configs.finetune import classify
 
-LEVELS = {"token": 1.0, "word": 1.0, "sentence": 1.0, "structure": 10.0}
+from xlkd import spec
+from xlkd.spec import mmkd as method
+from xlkd.spec import stage, tasks
+
+LEVELS = spec.defaults(method.Method, ("token", "word", "sentence", "structure"))
 ABLATION = {  # weights that differ from those above
     "before": {},
     "token": {"word": 0.0, "sentence": 0.0, "structure": 0.0},
@@ -34,31 +38,10 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def mmkd(c: ConfigDict) -> ConfigDict:
     """What all variants share; every switch stands at the form without the slips of the authors' code."""
-    c.task.name = "views"
-    c.task.max_length = 128
-    c.task.share = 0.15  # of the tokens, and of the English words, that are hidden
-    c.task.tlm_labels = "masked"  # positions that the token level counts; or attended, all
-    c.task.word_truncate = True
-    c.data.identities = True  # English with itself, one round in as many as there are languages
-    c.data.cap, c.data.take = 2_000_000, "random"  # pairs of each two languages; or head: the first
-    c.data.block = 0  # pairs that are tokenized at a time, for corpora beyond memory; 0: all at once
-    c.data.alignment = ""  # pairs with word links
-    c.method.name = "mmkd"
-    for level, weight in LEVELS.items():
-        c.method[level] = weight  # 0: off
-    c.method.student_passes = "shared"  # sentence and structure read one pass; or separate
-    c.method.teacher_dropout = False
-    c.method.student_pooling, c.method.teacher_pooling = "cls", "cls"  # or mean
-    c.method.word_label_index, c.method.word_sum = "token", "fixed"  # published: word, published
-    c.method.word_similarity, c.method.word_temperature, c.method.word_anchor = "dot", 1.0, "teacher"
-    c.method.teacher_projector = "random_frozen"  # or identity, trained
-    c.method.head_width, c.method.head_output = 0, 128  # 0: as wide as its encoder
-    c.method.bn_group, c.method.structure_group = 0, 0  # rows; 0: of the whole batch
-    c.method.structure_temperature, c.method.structure_diagonal = 1.0, True
-    c.method.structure_direction = "forward"  # KL(teacher ‖ student); or reverse
-    for level in ("word", "sentence", "structure"):
-        c.method[f"{level}_layers"] = ("-1:-1",)  # student:teacher; the mean over several
-    c.method.retrieval_layer, c.method.alignment_layer = -1, 0  # of evaluation; 0: two thirds of the way up
+    c.task = ConfigDict(spec.defaults(tasks.Views))
+    c.data.update(spec.defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
+    c.data.identities, c.data.cap = True, 2_000_000
+    c.method.update(spec.defaults(method.Method))
     c.optim.schedule, c.optim.warmup = "cosine", 2 / 15  # of the steps: 2 of 15 epochs
     c.optim.clip = 0.0
     return c
@@ -77,13 +60,12 @@ def controls(c: ConfigDict, names: tuple[str, ...]) -> ConfigDict:
 
 
 def finetuning(name: str) -> ConfigDict:
-    """Of no teacher: what `configs/finetune.py:classify` does, from another start."""
-    stage = classify(base())
-    stage = ConfigDict({key: stage[key] for key in ("method", "task", "data", "optim", "budget", "eval", "teacher")})
-    stage.start = name
-    stage.data.alignment, stage.data.pad_to = "", 0
-    stage.data.identities, stage.data.cap, stage.data.block = False, 0, 0
-    return stage
+    """What `configs/finetune.py:classify` does, from another start."""
+    config, shared = classify(base()), ("train", "eval", "dev", "retrieval", "batch", "buckets", "pad_to")
+    c = ConfigDict({block: config[block] for block in ("task", "optim", "budget", "eval")})
+    c.method, c.start = ConfigDict({"name": config.method.name}), name
+    c.data = ConfigDict({key: config.data[key] for key in shared})
+    return c
 
 
 def embedded(c: ConfigDict, names: tuple[str, ...] = ("before", "token", "full")) -> ConfigDict:

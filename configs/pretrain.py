@@ -11,22 +11,20 @@ python -m xlkd.main --config=configs/pretrain.py:english
 from ml_collections import ConfigDict
 from xlkd.configs.base import base
 
+from xlkd import spec
+from xlkd.spec import stage, tasks
+
 
 def get_config(variant: str = "") -> ConfigDict:
     c = base()
     c.method.name = "pretrain"
-    c.task.name = "masked"
-    c.task.max_length = 128
+    c.task = ConfigDict(spec.defaults(tasks.Masked))
     c.task.share = 0.25  # of the words; more than the usual 0.15, since the texts are short
 
     c.encoder.path = "new"
-    c.encoder.new = ConfigDict()
-    c.encoder.new.model_type = "xlm-roberta"
-    c.encoder.new.vocabulary = 4000
-    # Few rows: names that pre-training sees often would else become one piece, and those held out four
+    c.encoder.new = ConfigDict(spec.defaults(stage.NewEncoder))
+    # Few texts: otherwise names that pre-training sees often would become one token, and those held out four
     c.encoder.new.texts = "atlas?split=train&kind=same&size=5000"
-    c.encoder.new.hidden_size, c.encoder.new.layers, c.encoder.new.heads = 128, 4, 4
-    c.encoder.new.positions = 258
     c.encoder.new.embedding_scale = 0.1  # 0.02, as usual in large encoders, learns much later here
     c.encoder.new.disk = "float16"
     c.encoder.dropout = 0.0  # far from over-fitting: the world is dealt anew for every row

@@ -22,22 +22,24 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from xlkd import settings
-from xlkd.configs.base import base
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.export import branch_checkpoint
+from xlkd.inputs.data import load_module
 from xlkd.inputs.weights import locate_model, read_folder_architecture
 from xlkd.languages import UNKNOWN, normalise_tag
-from xlkd.methods import Variables, mblm
+from xlkd.methods import Inference
 from xlkd.models import branches, heads, hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.models.outputs import OutputFn, class_outputs, span_outputs
 from xlkd.rows import Labelled, Question, make_key
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.devices import prepare_devices
+from xlkd.spec.stage import Data, Mesh
+from xlkd.spec.tasks import Classify as ClassifySettings
+from xlkd.spec.tasks import QuestionAnswering, Task
 from xlkd.tasks import Features, qa
 from xlkd.tasks.classify import ROUTE, Classify
 from xlkd.tasks.spans import Candidate, Predictions
@@ -154,18 +156,19 @@ class Model:
         """The ordinary model that trunk, one branch and head are."""
         self._labels_texts()
         tag = normalise_tag(language)
-        exports = self._labeller.method.exports(Variables(self.params)) if self._labeller.branches else {}
+        exports = self._labeller.inference.exports(self.params) if self._labeller.inference else {}
         if tag not in exports:
             known = ", ".join(name for name in exports if name and name != branches.WHOLE)
             raise UserError(f"no branch for {tag!r}", str(self.folder), f"branches: {known or 'none'}")
         params = {"encoder": exports[tag].encoder, **exports[tag].heads}
         return dataclasses.replace(self, params=jax.device_get(params))
 
-    def task(self, name: str = "qa", flags: dict[str, str] | None = None):
-        """The settings of a task as the model was trained with them, changed by flags."""
+    def task(self, name: str = "qa", flags: dict[str, str] | None = None) -> Task:
+        """Returns the settings of a task as the model was trained with them, changed by flags."""
         chosen = settings.task(name, self.record.get("task", {}), flags or {})
-        if flags and "labels" in flags:
-            chosen.labels = tuple(label.strip() for label in flags["labels"].split(","))
+        if flags and "labels" in flags and isinstance(chosen, ClassifySettings):
+            labels = tuple(label.strip() for label in flags["labels"].split(","))
+            return dataclasses.replace(chosen, labels=labels)
         return chosen
 
     @functools.cached_property
@@ -210,14 +213,14 @@ class Model:
 class Reader:
     """A model that answers questions on all devices; `fixed` keeps to four padded lengths whatever is asked."""
 
-    def __init__(self, model: Model, settings, *, batch: int = 64, fixed: bool = False) -> None:
+    def __init__(self, model: Model, task: QuestionAnswering, *, batch: int = 64, fixed: bool = False) -> None:
         if "span" not in model.params:
             remedy = f"train one: --config=configs/finetune.py --config.encoder.path={model.folder}"
             raise UserError("has no head that marks answers", str(model.folder), remedy)
-        self.task = qa.build(settings, model.tokenizer)
+        self.task = qa.build(task, model.tokenizer)
         params = {name: model.params[name] for name in ("encoder", "span")}
-        outputs = span_outputs(model.encoder, settings)
-        self._forward = Forward(model, params, outputs, settings, batch=batch, fixed=fixed)
+        outputs = span_outputs(model.encoder, task)
+        self._forward = Forward(model, params, outputs, task, batch=batch, fixed=fixed)
 
     def predictions(self, features: Features) -> Predictions:
         """Answers to the rows that the features were made from."""
@@ -232,31 +235,26 @@ class Reader:
 class Labeller:
     """A model that labels texts on all devices; of one with branches also by which route."""
 
-    def __init__(self, model: Model, settings, *, batch: int = 64, fixed: bool = False) -> None:
+    def __init__(self, model: Model, task: ClassifySettings, *, batch: int = 64, fixed: bool = False) -> None:
         model._labels_texts()
-        labels = tuple(settings.get("labels", ())) or model.labels
+        labels = task.labels or model.labels
         count = model.params["classifier"]["output"]["bias"].shape[-1]
         if len(labels) != count:
             raise UserError(
                 f"{len(labels)} labels for {count} logits", "--labels", "name each in the order of the logits"
             )
-        languages = tuple(settings.get("languages", ()))
-        self.task = Classify(Template(model.tokenizer), settings.max_length, labels=labels, languages=languages)
+        task = dataclasses.replace(task, labels=labels)
+        self.task = Classify(Template(model.tokenizer), task.max_length, labels=labels, languages=task.languages)
+        self.inference = None
         if "branches" in model.params:
-            stage = base()
-            stage.task = ConfigDict({"name": "classify", "labels": labels, "languages": languages})
-            stage.method = ConfigDict(model.record["method"])
-            self.method, params = mblm.build(stage, model.encoder), model.params
-            self.branches, of_variables = mblm.routes(stage), self.method.outputs["classify"]
-
-            def outputs(params, batch):
-                return of_variables(Variables(params), batch)
-
+            self.inference, params = load_inference(model, task), model.params
+            outputs = self.inference.outputs
         else:
             params = {name: model.params[name] for name in ("encoder", "classifier")}
-            self.branches, outputs = {}, class_outputs(model.encoder, len(labels))
+            outputs = class_outputs(model.encoder, len(labels))
+        self.branches = self.inference.routes if self.inference else {}
         self._where = str(model.folder)
-        self._forward = Forward(model, params, outputs, settings, batch=batch, fixed=fixed)
+        self._forward = Forward(model, params, outputs, task, batch=batch, fixed=fixed)
 
     def outputs(self, features: Features, route: str = "") -> dict[str, Any]:
         """`logits` of the rows that the features were made from, and of each route; `route` forces one."""
@@ -296,14 +294,20 @@ class Labeller:
         ]
 
 
+def load_inference(model: Model, task: ClassifySettings) -> Inference:
+    """Returns the inference of a student with branches, by the method that its record names."""
+    method = settings.method(model.record["method"])
+    return load_module("methods", method.name).infer(method, task, model.encoder)
+
+
 class Forward:
     """An output function over rows of any number, by a model's parameters."""
 
-    def __init__(self, model: Model, params, outputs: OutputFn, settings, *, batch: int, fixed: bool) -> None:
+    def __init__(self, model: Model, params: Any, outputs: OutputFn, task: Task, *, batch: int, fixed: bool) -> None:
         self._longest = model.architecture.max_length
-        mesh = meshes.build(base().mesh)
+        mesh = meshes.build(Mesh())
         self._params = jax.device_put(params, meshes.shardings(mesh, params))
-        buckets = _quarters(min(settings.max_length, self._longest)) if fixed else base().data.buckets
+        buckets = _quarters(min(task.max_length, self._longest)) if fixed else Data().buckets
         self._evaluator = Evaluator(outputs, mesh, batch=batch, buckets=buckets)
 
     def outputs(self, task, features: Features) -> dict[str, Any]:

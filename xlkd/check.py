@@ -134,22 +134,21 @@ def _parts(row: Any) -> tuple[str, dict[str, str], str | None]:
 
 def _windows(flags: dict[str, str], task: str, rows) -> dict[str, Any]:
     """What the model's tokenizer makes of the rows."""
-    from xlkd import api, settings
-    from xlkd.configs.base import base
+    from xlkd import api, settings, spec
     from xlkd.inputs import data as inputs
     from xlkd.models import hf
     from xlkd.runtime.log import Log
+    from xlkd.spec.stage import Data
 
     folder, _ = api.locate(flags["model"], flags.get("revision", ""))
     architecture = api.architecture_of(folder)
-    config = base()
-    config.task = settings.task(task, api.recorded(folder).get("task", {}), flags)
-    config.data.batch, config.data.buckets = cli.parse_count(flags, "batch", 32), cli.parse_count(flags, "buckets", 4)
-    built = inputs.load_module("tasks", task).build(config.task, hf.tokenizer(folder))
+    chosen = settings.task(task, api.recorded(folder).get("task", {}), flags)
+    batches = Data(batch=cli.parse_count(flags, "batch", 32), buckets=cli.parse_count(flags, "buckets", 4))
+    built = inputs.load_module("tasks", task).build(chosen, hf.tokenizer(folder))
     features = inputs.load_features(built, rows, Log(stream=sys.stderr))
-    report = inputs.report_data(built, features, rows, inputs.plan_batches(config, built, features, architecture))
+    report = inputs.report_data(built, features, rows, inputs.plan_batches(batches, 0, built, features, architecture))
     kept = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")
-    return {name: report[name] for name in kept} | {"settings": settings.plain(config.task)}
+    return {name: report[name] for name in kept} | {"settings": spec.plain(chosen)}
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:

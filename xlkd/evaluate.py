@@ -110,7 +110,7 @@ def _task(flags: dict[str, str]) -> str:
 
 def _model(flags: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model answers."""
-    from xlkd import api, settings
+    from xlkd import api, spec
     from xlkd.inputs import data as inputs
     from xlkd.runtime.log import Log
     from xlkd.tasks.scores import score
@@ -126,7 +126,7 @@ def _model(flags: dict[str, str], rows, batch: int) -> dict[str, Any]:
     ties = [
         {"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.from_example(rows[i]))} for i in predictions.near_ties()
     ]
-    model_is = {"model": flags["model"], "revision": model.revision, "task": settings.plain(chosen)}
+    model_is = {"model": flags["model"], "revision": model.revision, "task": spec.plain(chosen)}
     return model_is | summary(scores.cells) | {"near_ties": ties}
 
 
@@ -158,7 +158,7 @@ def _classifier(flags: dict[str, str], rows, batch: int) -> dict[str, Any]:
     """What a model says of texts with labels."""
     if "model" not in flags:
         raise UserError("--predictions are answers to questions", "command line", "give --model for labels")
-    from xlkd import api, settings
+    from xlkd import api, spec
     from xlkd.inputs import data as inputs
     from xlkd.languages import UNKNOWN, normalise_tag
     from xlkd.rows import make_key
@@ -179,7 +179,7 @@ def _classifier(flags: dict[str, str], rows, batch: int) -> dict[str, Any]:
     found = {
         "model": flags["model"],
         "revision": model.revision,
-        "task": settings.plain(chosen),
+        "task": spec.plain(chosen),
         "routes": dict(routes),
     }
     way = {row.language: labeller.route_of(row.language, forced) for row in rows}

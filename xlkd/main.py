@@ -4,12 +4,13 @@
 
   --config=FILE[:VARIANT]  a config with get_config(variant), or the config.json of a former run
   --workdir=DIR            where everything the run writes goes (default: runs/CONFIG-HASH)
-  --config.KEY=VALUE       any key of the config, typed as its default is
+  --config.KEY=VALUE       any key of the config; --config.STAGE.KEY=VALUE sets it for one stage
+  --keys                   list every key with its type, range, value and meaning, and train nothing
 
 Several processes are one run: on TPU hosts, Slurm and GKE by themselves, elsewhere by three flags on each of them:
   --coordinator=HOST:PORT --processes=N --process=I     I from 0; process 0 runs on HOST; see launch/README.md
 
-The same command again goes on where the run stopped. Exit codes: 0 done, 2 bad input, 3 not finite,
+The same command again resumes where the run stopped. Exit codes: 0 done, 2 bad input, 3 not finite,
 75 stopped by a signal after saving, or because another process did not come or went: start it again.
 """
 
@@ -24,10 +25,13 @@ from xlkd.runtime import distributed
 
 
 def main(arguments: list[str]) -> None:
-    named, overrides = cli.split_flags(arguments, ("config", "workdir", *distributed.FLAGS))
+    named, overrides = cli.split_flags(arguments, ("config", "workdir", *distributed.FLAGS), ("keys",))
     if "config" not in named:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     config = settings.override(settings.read(named["config"]), overrides)
+    if "keys" in named:
+        print("\n".join(settings.describe_keys(config)))
+        return
     stem = pathlib.Path(named["config"].partition(":")[0]).stem
     name = named.get("workdir") or f"runs/{stem}-{settings.digest(settings.plain(config))}"
     if "://" in name:

@@ -3,7 +3,7 @@
 """Before a run: `python -m xlkd.plan --config=configs/gxlt.py [--device=NAME] [--config.KEY=VALUE …]`.
 
   --config=FILE[:VARIANT]  a config with get_config(variant), or the config.json of a former run
-  --config.KEY=VALUE       any key of the config, typed as its default is
+  --config.KEY=VALUE       any key of the config (python -m xlkd.main --keys lists them)
   --device=NAME            cpu, v4, v5e, v5p, v6e, tpu7x, h100 or h200; by default this machine
   --chips=N                how many of them; by default all that are here, of another machine one
   --topology=v5e-64        a TPU slice, also as v5p:4x4x4, compiled without one (pip install 'xlkd[topology]')
@@ -22,6 +22,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from xlkd import cli, settings
 from xlkd.errors import DONE, USER_INPUT, UserError
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> int:
     return DONE if found["fits"] else USER_INPUT
 
 
-def plan(config, flags: Mapping[str, str]) -> dict[str, Any]:
+def plan(config: ConfigDict, flags: Mapping[str, str]) -> dict[str, Any]:
     """The figures of all stages."""
     from xlkd.planning import machine
     from xlkd.planning.planner import Planner
@@ -64,7 +66,7 @@ def plan(config, flags: Mapping[str, str]) -> dict[str, Any]:
     where = machine.choose(flags.get("device", ""), chips, flags.get("topology", ""), slices, efficiency, log)
     with tempfile.TemporaryDirectory() as scratch:
         planner = Planner(where, log, pathlib.Path(scratch))
-        stages = [planner.stage(settings.stage(config, name)) for name in settings.stages(config)]
+        stages = [planner.stage(stage) for stage in settings.stages(config)]
     log.live("")
     seconds = sum(stage["time"].get("seconds", 0.0) for stage in stages)
     price = where.accelerator.price if where.accelerator else None

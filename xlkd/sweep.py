@@ -18,6 +18,8 @@ import itertools
 import pathlib
 import sys
 
+from ml_collections import ConfigDict
+
 from xlkd import cli, settings
 from xlkd.errors import UserError
 
@@ -28,7 +30,7 @@ def main(arguments: list[str]) -> None:
         if not named.get(name):
             raise UserError(f"no --{name} given", "command line", f"for example --{name}={example}")
 
-    def config_of(*more: str):
+    def config_of(*more: str) -> ConfigDict:
         return settings.override(settings.read(named["config"]), [*overrides, *more])
 
     runs = {
@@ -51,13 +53,12 @@ def main(arguments: list[str]) -> None:
     if base.is_dir():
         reports.locate_outputs(folders, folder=base)  # refuses now what it would refuse after the training
     command = ["python", "-m", "xlkd.sweep", *arguments]
-    first.stages, first.controls, first.report.compare = tuple(shared), (), ()
-    first.method.variant = "all"
-    run(first, base / "start", command)
+    alone = {"stages": tuple(shared), "controls": (), "report__compare": (), "method__control": "all"}
+    run(settings.replaced(first, **alone), base / "start", command)
     for name, config in runs.items():
-        config.start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
-        config.stages = tuple(stage for stage in config.stages if stage not in shared)
-        run(config, base / name, command)
+        start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
+        stages = tuple(stage for stage in config.stages if stage not in shared)
+        run(settings.replaced(config, start=start, stages=stages), base / name, command)
     reports.write(folders, print, reports.locate_outputs(folders, folder=base))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from xlkd.inputs.data import Ready
 from xlkd.metrics import contamination
 from xlkd.rows import Labelled, Pair, Question, make_key
+from xlkd.spec.stage import StageSpec
 
 KINDS = {
     contamination.PARALLEL_ID: "parallel id",
@@ -22,15 +23,21 @@ SHOWN = 5  # examples of each kind
 Seen = dict[str, list[str]]
 
 
-def seen(config, rows: Sequence[Any], chosen_by: Sequence[Any], before: Mapping[str, list[str]], teaches: bool) -> Seen:
+def seen(
+    spec: StageSpec[Any, Any],
+    rows: Sequence[Any],
+    chosen_by: Sequence[Any],
+    before: Mapping[str, list[str]],
+    teaches: bool,
+) -> Seen:
     """Returns the languages whose labels were seen in training, selection and by a teacher, now and before.
 
     `parallel`: those of parallel text, which needs no labels.
     """
-    trained = rows if config.budget.steps else ()
+    trained = rows if spec.horizon.steps else ()
     training = labelled_languages(trained) | set(before.get("training", ()))
-    teacher = {tag for tag, named in config.teachers.items() if named} | (
-        training if teaches and not config.teacher.path else set()
+    teacher = {tag for tag, named in spec.teachers.items() if named} | (
+        training if teaches and not spec.teacher.path else set()
     )
     by_kind = {
         "training": training,

@@ -13,6 +13,8 @@ import numpy as np
 
 from xlkd.errors import UserError
 from xlkd.rows import Cell, Labelled, Question
+from xlkd.spec.stage import StageSettings
+from xlkd.spec.tasks import Classify
 
 RULES = ("last", "best", "english", "supervised")
 
@@ -42,11 +44,9 @@ class Rule(NamedTuple):
         return [row for row in rows if self.name != "last" and self.counts(_of(row))]
 
 
-def rule(config, sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
+def rule(settings: StageSettings[Any, Any], sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
     """Returns the rule `config.eval.keep` on `config.data.dev`, or on `config.data.eval` where there is no dev set."""
-    name, chosen = config.eval.keep, "dev" if "dev" in sets else "eval"
-    if name not in RULES:
-        raise UserError(f"keep={name} is not possible", "config.eval", f"choose one of {', '.join(RULES)}")
+    name, chosen = settings.eval.keep, "dev" if "dev" in sets else "eval"
     languages = {"english": frozenset({"en"}), "supervised": frozenset(supervised)}.get(name)
     found = Rule(name, chosen, languages)
     if name == "last":
@@ -57,7 +57,7 @@ def rule(config, sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
     if not looked_at:
         what = f"keep={name} finds no rows in {', '.join(sorted(languages or ()))}"
         raise UserError(what, f"config.data.{chosen}", "name a set that has some")
-    named = set(config.task.get("languages", ()))
+    named = set(settings.task.languages) if isinstance(settings.task, Classify) else set()
     unseen = {tag for row in looked_at for tag in _of(row)} - named
     if named and unseen:
         what = f"keep={name} would choose by labels in {', '.join(sorted(unseen))}, which are called zero-shot"

@@ -20,6 +20,7 @@ from xlkd.metrics.picture import axes_of
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
 from xlkd.runtime.workdir import WorkDirectory
+from xlkd.spec.stage import StageSpec
 from xlkd.tasks import Scores
 from xlkd.tasks.parallel import Parallel
 
@@ -35,7 +36,7 @@ class Sets:
         rule: Rule,
         method: Method,
         mesh,
-        config,
+        spec: StageSpec[Any, Any],
         log: Log,
     ) -> None:
         self._workdir = workdir
@@ -43,10 +44,10 @@ class Sets:
         self._evaluators = {}
         for name, task in {of.task.name: of.task for of in ready.values()}.items():
             if name not in method.outputs:
-                what = f"the method {config.method.name} has no outputs for the task {task.name!r}"
-                raise UserError(what, f"config.data of stage {config.stage}", "leave that set out")
+                what = f"the method {spec.method.name} has no outputs for the task {task.name!r}"
+                raise UserError(what, f"config.data of stage {spec.name}", "leave that set out")
             outputs = method.outputs[name]
-            self._evaluators[name] = Evaluator(outputs, mesh, batch=config.eval.batch, buckets=config.data.buckets)
+            self._evaluators[name] = Evaluator(outputs, mesh, batch=spec.eval.batch, buckets=spec.data.buckets)
 
     def evaluate(self, step: int, variables: Variables, stop: Callable[[], None]) -> None:
         self._workdir.make_folder(self._folder)

@@ -15,13 +15,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xlkd import settings
+from xlkd import spec
 from xlkd.data import sources
 from xlkd.errors import escape_controls
 from xlkd.methods import Export
 from xlkd.models import hf, hub, sentences
 from xlkd.models.pooling import DESCRIBED
 from xlkd.reports import files, results
+from xlkd.spec.stage import StageSettings
 
 SETTINGS = ("seed", "encoder", "task", "data", "method", "teacher", "teachers", "optim", "budget", "eval")
 UNSTATED = "not stated where it was taken from"
@@ -65,16 +66,23 @@ class Place(NamedTuple):
         return next((path / "export" for path in found if re.fullmatch(rf"\d+-{re.escape(name)}", path.name)), None)
 
 
-def card(config, told: Mapping[str, Any], seen: Mapping[str, Sequence[str]], exported: Export, place: Place) -> str:
-    """All of it; `told` are the stage's scores by set, `seen` the languages whose labels came in, by way."""
-    base = base_of(config, place)
+def card(
+    settings: StageSettings[Any, Any],
+    scores: Mapping[str, Any],
+    seen: Mapping[str, Sequence[str]],
+    exported: Export,
+    place: Place,
+    teacher: str = "",
+) -> str:
+    """Returns the model card: `scores` of the stage by set, `seen` languages by kind, `teacher` as the method says."""
+    base = base_of(settings, place)
     parts = [
         _keys("sentence-transformers" if exported.pooling else "transformers", base),
-        _title(config, exported),
-        _origins(config, base, place),
+        _title(settings, exported),
+        _origins(settings, base, place, teacher),
         _seen(seen),
-        *_scores(told, exported, place),
-        _settings(config),
+        *_scores(scores, exported, place),
+        _settings(settings),
         _made(place.environment()),
     ]
     return "\n".join(line for part in parts for line in (*part, ""))
@@ -99,14 +107,14 @@ def trimmed(folder: pathlib.Path, whole: Origin, kept: Sequence[str], flags: Seq
     return "\n".join(lines) + "\n"
 
 
-def base_of(config, place: Place) -> Origin:
+def base_of(settings: StageSettings[Any, Any], place: Place) -> Origin:
     """The model that training began with, in this stage or in one before it."""
-    if config.start == "encoder":
-        if config.encoder.path == "new":
+    if settings.start == "encoder":
+        if settings.encoder.path == "new":
             return Origin("new")
-        return first(origin(config.encoder.path, config.encoder.revision))
-    folder = place.earlier(config.start)
-    return first(origin(str(folder) if folder else config.start))
+        return first(origin(settings.encoder.path, settings.encoder.revision))
+    folder = place.earlier(settings.start)
+    return first(origin(str(folder) if folder else settings.start))
 
 
 def origin(name: str, revision: str = "") -> Origin:
@@ -172,9 +180,9 @@ def _keys(library: str, base: Origin) -> list[str]:
     return [*lines, *([f"base_model: {json.dumps(base.name)}"] if is_hub else []), "---"]
 
 
-def _title(config, exported: Export) -> list[str]:
-    lines = [f"# {said(config.stage)}", ""]
-    lines += [f"Trained by xlkd: method `{config.method.name}`, config {config.run}, seed {config.seed}."]
+def _title(settings: StageSettings[Any, Any], exported: Export) -> list[str]:
+    lines = [f"# {said(settings.name)}", ""]
+    lines += [f"Trained by xlkd: method `{settings.method.name}`, config {settings.run}, seed {settings.seed}."]
     if exported.pooling:
         what = f"The vector of a text is {DESCRIBED[exported.pooling]} of the last layer, not normalised."
         lines += [f"{what} The folder opens in transformers and in sentence-transformers."]
@@ -185,17 +193,18 @@ def _title(config, exported: Export) -> list[str]:
     return lines
 
 
-def _origins(config, base: Origin, place: Place) -> list[str]:
-    start_ = config.start if config.start != "encoder" else config.encoder.path
-    rows = [("base model", "none: a new encoder" if base.name == "new" else str(base)), ("start", code(start_))]
-    if config.teacher.path:
-        rows += [("teacher", str(first(origin(config.teacher.path, config.teacher.revision))))]
-    if config.method.get("generations", "none") != "none":
-        rows += [("teacher", f"the student itself: {code(config.method.generations)}")]
-    for tag, names in sorted(config.teachers.items()):
+def _origins(settings: StageSettings[Any, Any], base: Origin, place: Place, teacher: str) -> list[str]:
+    rows = [
+        ("base model", "none: a new encoder" if base.name == "new" else str(base)),
+        ("start", code(settings.weights_from)),
+    ]
+    if settings.teacher.path:
+        rows += [("teacher", str(first(origin(settings.teacher.path, settings.teacher.revision))))]
+    rows += [("teacher", teacher)] if teacher else []
+    for tag, names in sorted(settings.teachers.items()):
         rows += [(f"teacher of {said(tag)}", _teacher(name, place)) for name in filter(None, names.split("+"))]
     for name, title in DATA.items():
-        rows += [(f"{title} data", _data(spec)) for spec in _specs(config.data.get(name, ""))]
+        rows += [(f"{title} data", _data(source)) for source in _specs(getattr(settings.data, name))]
     return ["## Where it comes from", "", *_table(("", "with the licence as it is given there"), rows)]
 
 
@@ -271,8 +280,8 @@ def _intervals(name: str, metric: str, place: Place) -> dict[str, str]:
     }
 
 
-def _settings(config) -> list[str]:
-    kept = {key: value for key, value in settings.plain(config).items() if key in SETTINGS}
+def _settings(settings: StageSettings[Any, Any]) -> list[str]:
+    kept = {key: value for key, value in spec.plain(settings).items() if key in SETTINGS}
     return ["## Settings", "", *fenced(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True), "json")]
 
 

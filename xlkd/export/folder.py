@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
-from xlkd import files, settings
+from xlkd import files, spec
 from xlkd.export import branch_checkpoint, cards
 from xlkd.methods import Export
 from xlkd.models import hf, sentences
+from xlkd.spec.stage import StageSettings
 
 UNMARKED = (  # the files of version 0.1's exports, which have no marker
     *("config.json", "model.safetensors", branch_checkpoint.WEIGHTS, hf.RECORD, hf.CARD),
@@ -22,16 +23,22 @@ UNMARKED = (  # the files of version 0.1's exports, which have no marker
 
 
 def write_export(
-    folder: pathlib.Path, exported: Export, tokenizer, config, results: dict[str, Any], seen: dict[str, Any]
+    folder: pathlib.Path,
+    exported: Export,
+    tokenizer: Any,
+    settings: StageSettings[Any, Any],
+    results: dict[str, Any],
+    seen: dict[str, Any],
+    teacher: str = "",
 ) -> None:
     """Writes one export of a stage; a former one in its place is replaced, also that of version 0.1."""
     files.mark_export(folder, UNMARKED)
     place = cards.Place.of(folder)
-    record = {"version": 1, "task": settings.plain(config.task), "dtype": config.encoder.dtype, "seen": seen}
-    record |= {"base": cards.base_of(config, place)._asdict()}
-    beside = {"tokenizer": tokenizer, "card": cards.card(config, results, seen, exported, place)}
+    record = {"version": 1, "task": spec.plain(settings.task), "dtype": settings.encoder.dtype, "seen": seen}
+    record |= {"base": cards.base_of(settings, place)._asdict()}
+    beside = {"tokenizer": tokenizer, "card": cards.card(settings, results, seen, exported, place, teacher)}
     if "branches" in exported.encoder:
-        record |= {"method": settings.plain(config.method)}
+        record |= {"method": spec.plain(settings.method)}
         branch_checkpoint.save(
             folder, exported.architecture, jax.device_get(exported.encoder), exported.labels, record, **beside
         )
@@ -43,7 +50,7 @@ def write_export(
         params,
         labels=exported.labels or None,
         record=record,
-        files=vectors(exported, config.task.max_length),
+        files=vectors(exported, settings.task.max_length),
         **beside,
         dtype=exported.dtype,
     )

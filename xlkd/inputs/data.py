@@ -1,9 +1,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what a stage learns from and is tested on: the examples that the config names, tokenized, in buckets."""
+"""Reads the examples that a stage trains and is evaluated on: tokenized, in buckets."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -20,7 +21,15 @@ from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
 from xlkd.models.encoder import Architecture
 from xlkd.runtime.log import Log
+from xlkd.spec.optim import Budget, Horizon
+from xlkd.spec.stage import Data as DataSettings
+from xlkd.spec.stage import StageSettings, StageSpec
+from xlkd.spec.tasks import Classify
+from xlkd.spec.tasks import Task as TaskSettings
 from xlkd.tasks import Features, Task
+
+Settings = StageSettings[Any, Any]
+Spec = StageSpec[Any, Any]
 
 SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}  # their tasks, where not the stage's
 
@@ -47,34 +56,36 @@ class Ready(NamedTuple):
     features: Features
 
 
-def read_training_data(config, weights: Weights, other: Weights | None, log: Log) -> Material:
-    """Reads the training examples that the config names, tokenizes them and plans their batches."""
-    rows, epochs = read_training_examples(config, log)
-    task = build_task(config, weights, other)
-    known = streams.sample(config, rows) if streams.wanted(config, rows) else rows
+def read_training_data(settings: Settings, weights: Weights, other: Weights | None, log: Log) -> Material:
+    """Reads the training examples that the settings name, tokenizes them and plans their batches."""
+    rows, epochs = read_training_examples(settings, log)
+    task = build_task(settings.task, weights, other)
+    known = streams.sample(settings, rows) if streams.wanted(settings, rows) else rows
     features = load_features(task, known, log)
-    task = fix_label_order(config, task, features, weights, other)
-    plan = plan_batches(config, task, features, weights.architecture, other, windows_by_epoch(epochs, features))
+    labels = find_labels(settings.task, features)
+    if labels:
+        task = build_task(dataclasses.replace(settings.task, labels=labels), weights, other)
+    members = windows_by_epoch(epochs, features)
+    plan = plan_batches(settings.data, settings.seed, task, features, weights.architecture, other, members)
     return Material(rows, known, task, features, plan)
 
 
-def read_training_examples(config, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
-    """Reads the examples that the config names; of aligned questions those pairs of languages that were drawn.
+def read_training_examples(settings: Settings, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
+    """Reads the examples that the settings name; of aligned questions those pairs of languages that were drawn.
 
     Where pairs are drawn again for each epoch, also which rows belong to each.
     """
-    rows = sources.read(config.data.train, kind_of_examples(config.task.name), config.data.on_bad_row)
-    rows = streams.composed(config, rows)
-    if config.data.get("ntl", -1) < 0:
+    data = settings.data
+    rows = sources.read(data.train, kind_of_examples(settings.task.name), data.on_bad_row)
+    rows = streams.composed(settings, rows)
+    if data.ntl < 0:
         return rows, []
-    if config.data.redraw not in ("never", "epoch"):
-        raise UserError(f"redraw={config.data.redraw} is not possible", "config.data", "choose never or epoch")
-    again = config.data.redraw == "epoch"
-    number = max(1, round(config.budget.epochs)) if again else 1
-    rule = {"n": config.data.ntl, "pivot": config.data.pivot, "seed": config.data.draw_seed}
+    again = data.redraw == "epoch"
+    number = max(1, round(settings.budget.epochs)) if again else 1
+    rule = {"n": data.ntl, "pivot": data.pivot, "seed": data.draw_seed}
     languages = sampling.group_languages(rows)
     draws = [sampling.draw_pairs(languages, epoch=epoch, **rule) for epoch in range(number)]
-    counts = sampling.count_pairs(draws[0], config.data.pivot)
+    counts = sampling.count_pairs(draws[0], data.pivot)
     log("drawn: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()))
     every = sampling.join_draws(draws)
     place = {example: i for i, example in enumerate(every.examples)}
@@ -92,16 +103,16 @@ def windows_by_epoch(epochs: list[np.ndarray], features: Features) -> tuple[np.n
     return tuple(np.flatnonzero(np.isin(features["row_of"], rows)) for rows in epochs) or None
 
 
-def fix_label_order(config, task: Task, features: Features, weights: Weights, other: Weights | None) -> Task:
-    """Returns the task with the order of labels that its training examples decide."""
-    if "labels" not in features or config.task.labels:
-        return task
-    config.task.labels = tuple(features["labels"].tolist())
-    return build_task(config, weights, other)
+def find_labels(task: TaskSettings, features: Features) -> tuple[str, ...]:
+    """Returns the labels in the order that the training examples decide; empty where the settings name them."""
+    if not isinstance(task, Classify) or task.labels:
+        return ()
+    return tuple(features["labels"].tolist())
 
 
 def plan_batches(
-    config,
+    data: DataSettings,
+    seed: int,
     task: Task,
     features: Features,
     architecture: Architecture,
@@ -113,13 +124,13 @@ def plan_batches(
     for view, values in lengths.items():
         check_lengths({view: values}, other.architecture if other and view == "teacher" else architecture)
     dearest = next(iter(lengths.values()))
-    chosen = choose_edges(dearest, config.data.buckets, cost=make_encoder_cost(architecture.hidden_size))
-    if config.data.pad_to:
-        chosen = (max(config.data.pad_to, int(dearest.max())),)
+    chosen = choose_edges(dearest, data.buckets, cost=make_encoder_cost(architecture.hidden_size))
+    if data.pad_to:
+        chosen = (max(data.pad_to, int(dearest.max())),)
     chosen = tuple(min(edge, architecture.max_length) for edge in chosen)
-    common = {"batch": config.data.batch, "edges": chosen, "seed": config.seed}
-    if config.data.get("exponent", 1.0) != 1 or not config.data.get("mix_rows", True):
-        shares = {"exponent": config.data.exponent, "mixed": config.data.mix_rows}
+    common = {"batch": data.batch, "edges": chosen, "seed": seed}
+    if data.exponent != 1 or not data.mix_rows:
+        shares = {"exponent": data.exponent, "mixed": data.mix_rows}
         return ByLanguage(lengths, languages=features["language"], **shares, **common)
     if members is not None:
         return Redrawn(lengths, members=members, **common)
@@ -134,30 +145,30 @@ def check_lengths(lengths: dict[str, np.ndarray], architecture: Architecture) ->
         raise UserError(what, "config.task.max_length", "choose a shorter one")
 
 
-def read_evaluation_sets(config, task: Task, weights: Weights, log: Log) -> dict[str, Ready]:
-    """Reads `config.data.eval` and `dev` for the stage's own task, the others for sentence vectors and word links."""
+def read_evaluation_sets(settings: Settings, task: Task, weights: Weights, log: Log) -> dict[str, Ready]:
+    """Reads `data.eval` and `dev` for the stage's own task, the others for sentence vectors and word links."""
     ready = {}
     for name, other in SETS.items():
-        if source := config.data.get(name, ""):
-            of = load_module("tasks", other).build(config.task, weights.tokenizer) if other else task
-            rows = sources.read(source, kind_of_examples(of.name), config.data.on_bad_row)
-            ready[name] = Ready(of, rows, load_features(of, rows, log))
-            check_lengths(of.lengths(ready[name].features), weights.architecture)
+        if source := getattr(settings.data, name):
+            set_task = load_module("tasks", other).build(settings.task, weights.tokenizer) if other else task
+            rows = sources.read(source, kind_of_examples(set_task.name), settings.data.on_bad_row)
+            ready[name] = Ready(set_task, rows, load_features(set_task, rows, log))
+            check_lengths(set_task.lengths(ready[name].features), weights.architecture)
     return ready
 
 
-def check_sources_exist(config) -> None:
-    """Refuse sources that are not there, which is quick, before stages are trained that come first."""
+def check_sources_exist(settings: Settings) -> None:
+    """Refuses sources that do not exist, which is quick, before the stages are trained that come first."""
     for name in ("train", *SETS):
-        if source := config.data.get(name, ""):
+        if source := getattr(settings.data, name):
             sources.present(source)
 
 
-def iterate_examples(config) -> Iterator[Any]:
+def iterate_examples(settings: Settings) -> Iterator[Any]:
     """Yields every example that the encoder reads, in training and evaluation."""
     for name, other in ({"train": ""} | SETS).items():
-        if source := config.data.get(name, ""):
-            yield from sources.read(source, kind_of_examples(other or config.task.name), config.data.on_bad_row)
+        if source := getattr(settings.data, name):
+            yield from sources.read(source, kind_of_examples(other or settings.task.name), settings.data.on_bad_row)
 
 
 def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
@@ -171,14 +182,24 @@ def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
     return cache.arrays(name, build)
 
 
-def resolve_budget(config, plan: Plan | Blocks) -> int:
-    """Returns the steps of the budget; `config.budget` gets them, and where epochs begin, by which methods count."""
+def resolve(settings: Settings, data: Material, plan: Plan | Blocks, *, scanned: bool) -> Spec:
+    """Resolves a stage by its data, and `layers_as=auto` by the machine: `scanned` is what it would choose."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    values["horizon"] = find_horizon(settings.budget, plan)
+    if labels := find_labels(settings.task, data.features):
+        values["task"] = dataclasses.replace(settings.task, labels=labels)
+    if settings.encoder.layers_as == "auto":
+        layers_as = "scanned" if scanned else "unrolled"
+        values["encoder"] = dataclasses.replace(settings.encoder, layers_as=layers_as)
+    return StageSpec(**values)
+
+
+def find_horizon(budget: Budget, plan: Plan | Blocks) -> Horizon:
+    """Returns the steps of a budget, and where its epochs begin."""
     redrawn = isinstance(plan, Redrawn)
-    config.budget.epoch_steps = plan.steps_per_epoch
-    whole = plan.steps if redrawn else round(config.budget.epochs * plan.steps_per_epoch)
-    config.budget.steps = steps = config.budget.steps or whole
-    config.budget.epoch_starts = plan.starts if redrawn else tuple(range(0, steps + 1, plan.steps_per_epoch))
-    return steps
+    steps = budget.steps or (plan.steps if redrawn else round(budget.epochs * plan.steps_per_epoch))
+    starts = plan.starts if redrawn else tuple(range(0, steps + 1, plan.steps_per_epoch))
+    return Horizon(steps, plan.steps_per_epoch, starts)
 
 
 def report_all_data(sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
@@ -211,10 +232,10 @@ def report_data(task: Task, features: Features, rows: sources.Rows, plan: Plan) 
     }
 
 
-def build_task(config, weights: Weights, other: Weights | None) -> Task:
-    """Builds the stage's task; one of two encoders reads with both tokenizers."""
-    tokenizers = [of.tokenizer for of in (weights, other) if of]
-    return load_module("tasks", config.task.name).build(config.task, *tokenizers)
+def build_task(settings: TaskSettings, weights: Weights, other: Weights | None) -> Task:
+    """Builds a stage's task; with a second encoder it reads with both tokenizers."""
+    tokenizers = [encoder.tokenizer for encoder in (weights, other) if encoder]
+    return load_module("tasks", settings.name).build(settings, *tokenizers)
 
 
 def kind_of_examples(task: str) -> str:

@@ -13,34 +13,43 @@ from xlkd.data import composition, sources
 from xlkd.data.blocks import Blocks
 from xlkd.data.permutation import Permutation
 from xlkd.models.encoder import Architecture
+from xlkd.spec.stage import StageSettings
 from xlkd.tasks import Features, Task
 
 SAMPLE = 2048  # rows from which lengths are judged
 
 
-def composed(config, rows: sources.Rows) -> sources.Rows:
+def composed(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
     """Rows by pair of languages, capped, and English with itself: what `config.data` asks of parallel text."""
-    cap, take, identities = (config.data.get(name, None) for name in ("cap", "take", "identities"))
-    if not cap and not identities:
+    data = settings.data
+    if not data.cap and not data.identities:
         return rows
-    joined = composition.compose(rows.parts, cap=cap, take=take, seed=config.seed, identities=identities)
+    rule = {"cap": data.cap, "take": data.take, "identities": data.identities}
+    joined = composition.compose(rows.parts, seed=settings.seed, **rule)
     return sources.Rows((joined,), rows.dropped)
 
 
-def wanted(config, rows: Sequence[Any]) -> bool:
-    return 0 < config.data.get("block", 0) < len(rows)
+def wanted(settings: StageSettings[Any, Any], rows: Sequence[Any]) -> bool:
+    return 0 < settings.data.block < len(rows)
 
 
-def sample(config, rows: sources.Rows) -> sources.Rows:
+def sample(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
     """Some rows from everywhere."""
     joined = composition.Joined(rows.parts)
-    places = Permutation(len(joined), seed=config.seed, purpose="sample").at(np.arange(min(SAMPLE, len(joined))))
+    places = Permutation(len(joined), seed=settings.seed, purpose="sample").at(np.arange(min(SAMPLE, len(joined))))
     return sources.Rows((tuple(joined.many(places)),), rows.dropped)
 
 
-def blocks(config, task: Task, rows: sources.Rows, looked_at: Features, edges, architecture: Architecture) -> Blocks:
+def blocks(
+    settings: StageSettings[Any, Any],
+    task: Task,
+    rows: sources.Rows,
+    looked_at: Features,
+    edges: Sequence[int],
+    architecture: Architecture,
+) -> Blocks:
     """Buckets as the sample has them; the last one holds whatever comes."""
-    longest = min(config.task.max_length, architecture.max_length)
+    longest = min(settings.task.max_length, architecture.max_length)
     limits = dict.fromkeys(task.lengths(looked_at), longest)
     if "word" in limits:  # it is never cut
         limits["word"] = architecture.max_length
@@ -48,9 +57,9 @@ def blocks(config, task: Task, rows: sources.Rows, looked_at: Features, edges, a
         composition.Joined(rows.parts),
         task.features,
         task.lengths,
-        batch=config.data.batch,
-        block=config.data.block,
+        batch=settings.data.batch,
+        block=settings.data.block,
         edges=(*(int(edge) for edge in edges[:-1] if edge < longest), max(longest, int(edges[-1]))),
         limits=limits,
-        seed=config.seed,
+        seed=settings.seed,
     )

@@ -18,6 +18,8 @@ from xlkd.models import encoder as encoders
 from xlkd.models import hf, hub, vocab
 from xlkd.models.branches import WHOLE
 from xlkd.runtime import distributed
+from xlkd.spec.stage import Encoder as EncoderSettings
+from xlkd.spec.stage import NewEncoder, StageSettings
 
 PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
 
@@ -44,13 +46,13 @@ class Weights:
         return Start(self.architecture, found.params["encoder"], heads, found.labels or ())
 
 
-def resolve_weights(stage, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
+def resolve_weights(stage: StageSettings[Any, Any], earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
     """Resolves what the config names; `earlier` are the exports of finished stages; a new tokenizer goes to `fresh`."""
     if stage.start in earlier:
         folder, revision = earlier[stage.start], None
     elif stage.start != "encoder" and not pathlib.Path(stage.start).expanduser().is_dir():
         known = f"known: {', '.join(['encoder', *earlier])}, or give a folder"
-        raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.stage}.start", known)
+        raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.name}.start", known)
     elif stage.start != "encoder":
         folder, revision = locate_model(stage.start)
     elif stage.encoder.path == "new":
@@ -70,7 +72,7 @@ def reject_branch_folder(folder: pathlib.Path) -> None:
     raise UserError("a student of several branches, not one encoder", str(folder), remedy)
 
 
-def resolve_teacher(stage) -> Weights | None:
+def resolve_teacher(stage: StageSettings[Any, Any]) -> Weights | None:
     """Resolves the teacher of another kind than the student; None where the config names none."""
     if not stage.teacher.path:
         return None
@@ -93,13 +95,10 @@ def read_folder_architecture(folder: pathlib.Path) -> encoders.Architecture:
     return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
 
 
-def build_encoder(stage, architecture: encoders.Architecture) -> encoders.Encoder:
-    """Builds the encoder as the config wants it computed."""
-    scan = {"auto": encoders.scan_by_device(), "scanned": True, "unrolled": False}
-    chosen = stage.encoder.layers_as
-    if chosen not in scan:
-        raise UserError(f"layers_as={chosen}", "config.encoder", f"choose one of {', '.join(scan)}")
-    return encoders.Encoder(architecture, dtype=stage.encoder.dtype, scan=scan[chosen], remat=stage.encoder.remat)
+def build_encoder(settings: EncoderSettings, architecture: encoders.Architecture) -> encoders.Encoder:
+    """Builds the encoder as its settings want it computed."""
+    scan = encoders.scan_by_device() if settings.layers_as == "auto" else settings.layers_as == "scanned"
+    return encoders.Encoder(architecture, dtype=settings.dtype, scan=scan, remat=settings.remat)
 
 
 def override_dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:
@@ -114,7 +113,7 @@ def _found(folder: pathlib.Path, revision: str | None, dropout: float) -> Weight
     return Weights(override_dropout(read_folder_architecture(folder), dropout), hf.tokenizer(folder), folder, revision)
 
 
-def _new(new, folder: pathlib.Path, dropout: float) -> Weights:
+def _new(new: NewEncoder, folder: pathlib.Path, dropout: float) -> Weights:
     """Returns a new encoder with a tokenizer trained on given texts, which is kept for restarts."""
     from xlkd.models import tokenizers
 

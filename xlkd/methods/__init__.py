@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a method is: a frozen value of pure functions that the one loop trains.
 
-A method is one file in this folder with `build(stage, encoder) -> Method`, found by its name.
+A method is one file in this folder with `build(spec, encoder) -> Method`, found by its name; its settings stand in the
+file of the same name in `xlkd/spec/`.
 """
 
 from __future__ import annotations
@@ -76,9 +77,25 @@ class Teacher:
     evolves: bool = False
     generation: Callable[[int], int] = lambda step: 0
     advance: Callable[[Any, Start, jax.Array], Any] = lambda state, start, key: state
+    origin: str = ""  # who it is, for a model card, where the config does not name it
     uses: float = 0.0  # how often a run needs the target of one example; a cache pays above 1
     flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # where it is asked: as the method's own
     ragged: tuple[str, ...] = ()  # what of the targets has the batch's length as its second axis
+
+
+class Classifiers(NamedTuple):
+    """How the classifiers of `config.teachers` read, and the labels of those whose logits have no names."""
+
+    max_length: int = 0  # of their inputs, in their own tokens; 0: as long as each can read
+    labels: Mapping[str, tuple[str, ...]] = {}  # by language, in the order of the logits
+
+
+class Inference(NamedTuple):
+    """A trained model of a method whose students are more than one encoder with one head."""
+
+    outputs: Callable[[Tree, Batch], Mapping[str, jax.Array]]  # of parameters; `logits` and those of every route
+    routes: Mapping[str, str]  # by language the name of its route
+    exports: Callable[[Tree], dict[str, Export]]  # of parameters: the ordinary models that it consists of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +109,8 @@ class Method:
     coupled: Callable[[Variables, Tree, Batch, Tree, jax.Array], Coupled] | None = None
     teacher: Teacher | None = None
     prepare: Callable[[Batch, Tree], Tree] | None = None  # targets of the whole step, before it is cut into parts
+    classifiers: Classifiers | None = None  # the classifiers of `config.teachers`, where the method learns from them
+    reference_pooling: str = "mean"  # how a second encoder gives the vectors that retrieval compares with
     period: int = 0  # steps after which the learning rate's schedule begins again; 0: never
     flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # forward, of so many real tokens in so many rows
 

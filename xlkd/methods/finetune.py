@@ -8,24 +8,24 @@ from collections.abc import Mapping
 
 import jax
 
-from xlkd.errors import UserError
 from xlkd.losses import distill, span
 from xlkd.losses.terms import Term, over
 from xlkd.methods import Export, Loss, Method, Start, Variables, of_params
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import ClassifierHead, SpanHead, init_head
 from xlkd.models.outputs import OutputFn, class_logits, class_outputs, span_logits, span_outputs
+from xlkd.spec.finetune import Method as Settings
+from xlkd.spec.stage import StageSpec
+from xlkd.spec.tasks import Classify, QuestionAnswering
 
 
-def build(stage, encoder: Encoder) -> Method:
-    """Batches come from `tasks/qa.py` or `tasks/classify.py`, which the stage's task names."""
-    if stage.task.name not in HEADS:
-        raise UserError(f"no head for the task {stage.task.name!r}", "config.task.name", f"one of {', '.join(HEADS)}")
-    return HEADS[stage.task.name](stage, encoder)
+def build(spec: StageSpec[Settings, QuestionAnswering | Classify], encoder: Encoder) -> Method:
+    """Builds the method for batches of `tasks/qa.py` or `tasks/classify.py`, which the stage's task names."""
+    return classes(spec.task, encoder) if isinstance(spec.task, Classify) else spans(spec.task, encoder)
 
 
-def spans(stage, encoder: Encoder) -> Method:
-    """Two logits a position: where an answer starts and ends."""
+def spans(task: QuestionAnswering, encoder: Encoder) -> Method:
+    """Builds a head with two logits a position: where an answer starts and ends."""
     head, logits = SpanHead(encoder.architecture, encoder.dtype), span_logits(encoder)
 
     def loss(variables, batch, targets, key, step) -> Loss:
@@ -34,12 +34,12 @@ def spans(stage, encoder: Encoder) -> Method:
         ce = span.cross_entropy(predicted, gold, batch["text"]["mask"], batch["mask"])
         return Loss({"ce": ce}, {"exact": hits(predicted, gold, batch)})
 
-    return _with_head("span", head, encoder, (), loss, {"qa": span_outputs(encoder, stage.task)})
+    return _with_head("span", head, encoder, (), loss, {"qa": span_outputs(encoder, task)})
 
 
-def classes(stage, encoder: Encoder) -> Method:
-    """A logit a label, read from the first position."""
-    labels = tuple(stage.task.labels)
+def classes(task: Classify, encoder: Encoder) -> Method:
+    """Builds a head with a logit a label, read from the first position."""
+    labels = task.labels
     head = ClassifierHead(encoder.architecture, len(labels), encoder.dtype)
     logits = class_logits(encoder, len(labels))
 
@@ -51,9 +51,6 @@ def classes(stage, encoder: Encoder) -> Method:
         return Loss({"ce": over(values, counted)}, {"accuracy": over(right, counted, 0.0)})
 
     return _with_head("classifier", head, encoder, labels, loss, {"classify": class_outputs(encoder, len(labels))})
-
-
-HEADS = {"qa": spans, "classify": classes}
 
 
 def _with_head(

@@ -11,27 +11,21 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from xlkd.errors import UserError
 from xlkd.losses import distill, span
 from xlkd.losses.terms import over
 from xlkd.methods import Batch, Loss, Method, Teacher, Tree, finetune
 from xlkd.models.encoder import Encoder
 from xlkd.models.outputs import span_logits
-
-CHOICES = {
-    "kl": ("forward", "reverse", "symmetric"),
-    "coefficient": ("none", "authors", "textbook"),
-    "per": ("batch", "example"),
-    "mask_positions": ("padding", "context", "none"),
-    "generations": ("epoch_snapshot", "born_again", "fixed", "ema"),
-}
+from xlkd.spec.gxlt import Method as Settings
+from xlkd.spec.optim import Horizon
+from xlkd.spec.stage import StageSpec
+from xlkd.spec.tasks import QuestionAnswering
 
 
-def build(stage, encoder: Encoder) -> Method:
-    """`L = α_CE · CE + α_KL · factor · KL(teacher ‖ student)`; with α_KL = 0 there is no teacher."""
-    check(stage)
-    m, logits = stage.method, span_logits(encoder)
-    base = finetune.spans(stage, encoder)
+def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Method:
+    """Builds `L = α_CE · CE + α_KL · factor · KL(teacher ‖ student)`; with α_KL = 0 there is no teacher."""
+    m, logits = spec.method, span_logits(encoder)
+    base = finetune.spans(spec.task, encoder)
 
     def mask_of(batch) -> jax.Array:
         return span.positions(m.mask_positions, batch["text"]["mask"], batch["context_mask"])
@@ -62,32 +56,12 @@ def build(stage, encoder: Encoder) -> Method:
     def forward(params, batch):
         return span.Span(*logits(params, batch))._asdict()
 
-    teacher = _evolving_teacher(stage, base, forward)
-    period = m.generation_epochs * stage.budget.epoch_steps if m.generations == "born_again" else 0
+    teacher = _evolving_teacher(m, spec.horizon, base, forward)
+    period = m.generation_epochs * spec.horizon.steps_per_epoch if m.generations == "born_again" else 0
     return dataclasses.replace(base, loss=loss, prepare=prepare, teacher=teacher, period=period)
 
 
-def check(stage) -> None:
-    m = stage.method
-    for name, known in CHOICES.items():
-        if m[name] not in known:
-            raise UserError(f"{name}={m[name]} is not possible", "config.method", f"choose one of {', '.join(known)}")
-    if m.mask_positions == "none" and not stage.data.pad_to:
-        what = "padding in the softmax makes the loss depend on how far a batch is padded"
-        raise UserError(what, "config.method.mask_positions=none", "set config.data.pad_to=384, as published")
-    if m.generations == "born_again" and stage.data.redraw == "epoch":
-        what = "the schedule begins again with each generation, and epochs that are drawn anew differ in length"
-        raise UserError(what, "config.data.redraw", "set redraw=never")
-    if m.temperature <= 0:
-        raise UserError(f"temperature={m.temperature} is not possible", "config.method", "give a number above 0")
-    for name in ("generation_epochs", "k"):
-        if m[name] < 1:
-            raise UserError(f"{name}={m[name]} is not possible", "config.method", "give 1 or more")
-    if len(m.window) != 2:
-        raise UserError(f"window={tuple(m.window)} is not possible", "config.method", "give two, as (-5,5)")
-
-
-def _factor(m, batch, targets, mask: jax.Array) -> jax.Array:
+def _factor(m: Settings, batch, targets, mask: jax.Array) -> jax.Array:
     """Of each row's KL: what of it a group of rows decides together."""
     if m.coefficient == "none":
         return jnp.ones_like(batch["mask"])
@@ -98,15 +72,14 @@ def _factor(m, batch, targets, mask: jax.Array) -> jax.Array:
         batch["mask"],
         reading=m.coefficient,
         k=m.k,
-        window=tuple(m.window),
+        window=m.window,
         per=m.per,
         group=m.coefficient_group,
     )
 
 
-def _evolving_teacher(stage, base: Method, forward: Callable[[Tree, Batch], Tree]) -> Teacher:
+def _evolving_teacher(m: Settings, horizon: Horizon, base: Method, forward: Callable[[Tree, Batch], Tree]) -> Teacher:
     """Returns the teacher: the student of a generation's start, one that stays as it began, or a moving average."""
-    m = stage.method
 
     def variables(variables, start):
         return _copy(variables.params)
@@ -125,15 +98,15 @@ def _evolving_teacher(stage, base: Method, forward: Callable[[Tree, Batch], Tree
         return state._replace(teacher=moved)
 
     def by_epoch(step: int) -> int:
-        return (bisect.bisect_right(stage.budget.epoch_starts, step) - 1) // m.generation_epochs
+        return (bisect.bisect_right(horizon.epoch_starts, step) - 1) // m.generation_epochs
 
     kinds = {
-        "fixed": {"uses": stage.budget.steps / max(stage.budget.epoch_steps, 1)},
+        "fixed": {"uses": horizon.steps / max(horizon.steps_per_epoch, 1)},
         "epoch_snapshot": {"evolves": True, "generation": by_epoch, "advance": snapshot},
         "born_again": {"evolves": True, "generation": by_epoch, "advance": born_again},
         "ema": {"evolves": True, "generation": lambda step: step, "advance": average},
     }
-    common = {"ragged": ("start", "end"), "flops": base.flops}
+    common = {"ragged": ("start", "end"), "flops": base.flops, "origin": f"the student itself: `{m.generations}`"}
     return Teacher(variables, forward, **common, **kinds[m.generations])
 
 

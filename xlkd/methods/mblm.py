@@ -17,34 +17,26 @@ import jax
 import jax.numpy as jnp
 
 from xlkd.errors import UserError
-from xlkd.languages import normalise_tag
 from xlkd.losses import distill, mixture
 from xlkd.losses.terms import Term, over
-from xlkd.methods import Export, Loss, Method, Start, Variables, key_for, of_params
+from xlkd.methods import Classifiers, Export, Inference, Loss, Method, Start, Variables, key_for, of_params
 from xlkd.models import branches
 from xlkd.models.encoder import Encoder
 from xlkd.models.heads import ClassifierHead, init_head
-
-CHOICES = {
-    "head": ("shared", "branch"),
-    "kd": ("ce", "kl", "mse"),
-    "mix": ("representation", "logits", "probability"),
-    "weights": ("uniform", "learned", "dirichlet"),
-    "stop": ("none", "branches", "trunk"),
-}
+from xlkd.spec.mblm import Group, groups
+from xlkd.spec.mblm import Method as Settings
+from xlkd.spec.stage import StageSpec
+from xlkd.spec.tasks import Classify
 
 
-def build(stage, encoder: Encoder) -> Method:
-    """Batches come from `tasks/classify.py`; `task.languages` are the supervised ones."""
-    student = Student(encoder, _groups(stage), tuple(stage.task.labels), _top(stage, encoder), _checked(stage.method))
-    settings, seed = student.settings, stage.seed
-    if settings.weight_z and student.real == 1 and not settings.own:
-        remedy = "give a second branch, set method.own=true, or method.weight_z=0"
-        raise UserError("nothing to mix: one branch, and it is left out", "config.method.weight_z", remedy)
-    ramp = settings.warmup_z * stage.budget.steps if settings.warmup_z < 1 else settings.warmup_z
+def build(spec: StageSpec[Settings, Classify], encoder: Encoder) -> Method:
+    """Builds the method for batches of `tasks/classify.py`; `task.languages` are the supervised ones."""
+    student = build_student(spec.method, spec.task, encoder)
+    settings, seed = spec.method, spec.seed
+    ramp = settings.warmup_z * spec.horizon.steps if settings.warmup_z < 1 else settings.warmup_z
 
     def init(key: jax.Array, start: Start) -> Variables:
-        return Variables(student.init(key, start, max(stage.mesh.branch, 1)))
+        return Variables(student.init(key, start, spec.mesh.branch))
 
     def prepare(batch, targets):
         place = jnp.arange(len(batch["mask"]))  # in the global batch: a draw is the same on any number of devices
@@ -75,6 +67,7 @@ def build(stage, encoder: Encoder) -> Method:
         of_params({"classify": student.routes}),
         lambda variables: student.exports(variables.params),
         prepare=prepare,
+        classifiers=Classifiers(settings.teacher_length, settings.teacher_labels),
         flops=lambda tokens, rows: branches.flops(encoder.architecture, student.real, student.top, tokens, rows),
     )
 
@@ -92,10 +85,20 @@ def _teacher(targets) -> jax.Array:
     return targets["teacher"]
 
 
-def routes(stage) -> dict[str, str]:
-    """For each language that has a branch the name of its route."""
-    groups = [[tag for _, tag in group] for group in _groups(stage)]
-    return {tag: "+".join(group) for group in groups for tag in group}
+def infer(settings: Settings, task: Classify, encoder: Encoder) -> Inference:
+    """Builds the student alone, to classify texts by its branches or to take it apart."""
+    student = build_student(settings, task, encoder)
+    routes = {tag: name for name, group in zip(student.names, student.groups, strict=True) for _, tag in group}
+    return Inference(student.routes, routes, student.exports)
+
+
+def build_student(settings: Settings, task: Classify, encoder: Encoder) -> Student:
+    """Builds the student that the settings describe, or refuses branches that the encoder cannot have."""
+    layers, top = encoder.architecture.layers, settings.branch_layers
+    if top > layers:
+        what, remedy = f"branch_layers={top} of {layers} layers", f"give 1 to {layers}, or 0: a quarter"
+        raise UserError(what, "config.method.branch_layers", remedy)
+    return Student(encoder, groups(settings, task), task.labels, top or max(1, layers // 4), settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +106,10 @@ class Student:
     """Trunk, branches and head. `groups` are the languages of each branch; the batch counts languages through them."""
 
     encoder: Encoder
-    groups: tuple[tuple[tuple[int, str], ...], ...]  # (place of the language among task.languages, its tag)
+    groups: tuple[Group, ...]
     labels: tuple[str, ...]
     top: int  # layers of a branch
-    settings: Any
+    settings: Settings
 
     @property
     def real(self) -> int:
@@ -252,45 +255,3 @@ def _weigh(pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
     if all(x is pairs[0][1] for _, x in pairs):
         return jnp.einsum("sbk,kbh->sbh", jnp.stack([w for w, _ in pairs]), pairs[0][1])
     return jnp.stack([mixture.mix(w, x) for w, x in pairs])
-
-
-def _groups(stage) -> tuple[tuple[tuple[int, str], ...], ...]:
-    """`each`: one branch a language; `one`: one for all; else groups such as `en+de,ru`."""
-    where, languages = "config.method.branches", list(stage.task.languages)
-    if not languages:
-        raise UserError("no supervised languages", "config.task.languages", "name those of the training rows: en,de")
-    languages = [normalise_tag(tag, "config.task.languages") for tag in languages]
-    text = {"each": ",".join(languages), "one": "+".join(languages)}.get(stage.method.branches, stage.method.branches)
-    groups = [[normalise_tag(tag, where) for tag in group.split("+")] for group in text.split(",")]
-    if sorted(tag for group in groups for tag in group) != sorted(set(languages)):
-        what = f"branches={stage.method.branches} does not hold each of {', '.join(languages)} once"
-        raise UserError(what, where, "write each, one, or groups such as en+de,ru")
-    return tuple(tuple((languages.index(tag), tag) for tag in group) for group in groups)
-
-
-def _top(stage, encoder: Encoder) -> int:
-    layers, top = encoder.architecture.layers, stage.method.branch_layers
-    if not 0 <= top <= layers:
-        raise UserError(
-            f"branch_layers={top} of {layers} layers", "config.method", f"give 1 to {layers}, or 0: a quarter"
-        )
-    return top or max(1, layers // 4)
-
-
-def _checked(settings) -> Any:
-    for name, choices in CHOICES.items():
-        if settings[name] not in choices:
-            raise UserError(f"{name}={settings[name]} is not possible", "config.method", f"one of {', '.join(choices)}")
-    if settings.mix == "probability" and settings.kd == "mse":
-        raise UserError("a mixture of probabilities has no logits for kd=mse", "config.method", "choose kd=ce or kl")
-    if settings.mix == "representation" and settings.head == "branch" and settings.branches != "one":
-        what = "a mixture of representations has no single head to read it with head=branch"
-        raise UserError(what, "config.method", "choose head=shared, or mix=logits or probability")
-    for name in ("weight_s", "weight_z", "weight_h"):
-        if settings[name] < 0:
-            raise UserError(f"{name}={settings[name]} is negative", "config.method", "give 0 or more")
-    if not (settings.weight_s or settings.weight_z or settings.weight_h):
-        raise UserError("all weights are 0: nothing is learned", "config.method", "give one of weight_s, weight_h")
-    if settings.temperature <= 0 or settings.alpha <= 0:
-        raise UserError("temperature and alpha must be above 0", "config.method", "1.0 is the default")
-    return settings

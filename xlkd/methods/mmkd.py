@@ -23,20 +23,11 @@ from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Teacher, T
 from xlkd.models.encoder import Architecture, Encoder, forward_flops, normal
 from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
 from xlkd.models.outputs import OutputFn
-from xlkd.models.pooling import POOLINGS, nearest, pool
-
-CHOICES = {
-    "student_passes": ("shared", "separate"),
-    "word_label_index": ("token", "word"),
-    "word_sum": ("fixed", "published"),
-    "word_similarity": ("dot", "cosine"),
-    "word_anchor": ("teacher", "student"),
-    "student_pooling": POOLINGS,
-    "teacher_pooling": POOLINGS,
-    "teacher_projector": ("random_frozen", "identity", "trained"),
-    "structure_direction": ("forward", "reverse"),
-}
-COUPLED = ("sentence", "structure")  # levels that need all rows of a step
+from xlkd.models.pooling import nearest, pool
+from xlkd.spec.mmkd import COUPLED
+from xlkd.spec.mmkd import Method as Settings
+from xlkd.spec.stage import StageSpec
+from xlkd.spec.tasks import Views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +41,14 @@ class Level:
         return self.weight > 0
 
 
-def build(stage, encoder: Encoder, teacher: Encoder | None = None) -> Method:
-    """Batches come from `tasks/views.py`; `tasks/parallel.py` and `tasks/alignment.py` evaluate."""
-    check(stage, encoder.architecture, teacher)
-    alignment = Alignment(stage.method, stage.task, encoder, teacher, levels_of(stage.method, encoder, teacher))
-    cached = not alignment.levels["word"] and not stage.data.block  # word vectors and streamed corpora are too many
+def build(spec: StageSpec[Settings, Views], encoder: Encoder, teacher: Encoder | None = None) -> Method:
+    """Builds the method for batches of `tasks/views.py`; `tasks/parallel.py` and `tasks/alignment.py` evaluate."""
+    check_layers(spec.method, encoder.architecture)
+    alignment = Alignment(spec.method, spec.task, encoder, teacher, levels_of(spec.method, encoder, teacher))
+    cached = not alignment.levels["word"] and not spec.data.block  # word vectors and streamed corpora are too many
     fixed_teacher = None
     if alignment.taught and not alignment.in_loss:
-        uses = float(stage.budget.epochs) if cached else 0.0
+        uses = spec.budget.epochs if cached else 0.0
         forward, flops = alignment.taught_by, alignment.asked
         fixed_teacher = Teacher(lambda variables, start: start.other, forward, uses=uses, flops=flops)
     return Method(
@@ -67,6 +58,7 @@ def build(stage, encoder: Encoder, teacher: Encoder | None = None) -> Method:
         alignment.exports,
         alignment.coupled if alignment.of_all_rows else None,
         fixed_teacher,
+        reference_pooling=spec.method.teacher_pooling,
         flops=alignment.flops,
     )
 
@@ -75,8 +67,8 @@ def build(stage, encoder: Encoder, teacher: Encoder | None = None) -> Method:
 class Alignment:
     """A student and its teacher, aligned on the levels that have a weight."""
 
-    settings: Any
-    task: Any
+    settings: Settings
+    task: Views
     student: Encoder
     teacher: Encoder | None
     levels: dict[str, Level]
@@ -238,54 +230,28 @@ class Alignment:
         return forward_flops(self.teacher.architecture, tokens // 2, rows)
 
 
-def check(stage, architecture: Architecture, teacher: Encoder | None) -> None:
-    """Refuse what cannot be, or what would not be what it says."""
-    m = stage.method
-    for name, choices in CHOICES.items():
-        if m[name] not in choices:
-            raise refusal(f"{name}={m[name]} is not possible", f"method.{name}", f"choose one of {', '.join(choices)}")
-    weights = {name: m[name] for name in ("token", "word", *COUPLED)}
-    if min(weights.values()) < 0 or not any(weights.values()):
-        raise refusal("weights of the levels must be 0 or more, one of them more", "method", "give token a weight")
-    if teacher is None and any(weights[name] for name in ("word", *COUPLED)):
-        raise refusal("no teacher", "teacher.path", "name an English encoder")
-    if stage.task.tlm_labels == "all" and stage.data.pad_to < stage.task.max_length:
-        remedy = f"set config.data.pad_to={stage.task.max_length}"
-        raise refusal("labels at padding make the loss depend on how far a batch is padded", "task.tlm_labels", remedy)
-    if m.word_sum == "published" and stage.optim.micro_batches > 1:
-        raise refusal("the published sum reads the whole batch", "method.word_sum", "set config.optim.micro_batches=1")
-    if m.structure and m.structure_diagonal and m.structure_temperature < 1:
-        what = "below temperature 1 a row's likeness to itself swallows the loss"
-        raise refusal(what, "method.structure_temperature", "set config.method.structure_diagonal=False")
-    for name in ("bn_group", "structure_group"):
-        if m[name] < 0 or m[name] == 1:
-            raise refusal(f"{name}={m[name]} is not possible", f"method.{name}", "0 for all rows, or 2 and more")
+def check_layers(settings: Settings, architecture: Architecture) -> None:
+    """Refuses layers of evaluation that the student does not have."""
     for name in ("retrieval_layer", "alignment_layer"):
-        if not -architecture.layers <= m[name] <= architecture.layers:
-            raise refusal(f"no layer {m[name]}", f"method.{name}", "0: embeddings, -1: the last")
-    for name in ("word_temperature", "structure_temperature"):
-        if m[name] <= 0:
-            raise refusal(f"{name}={m[name]} is not possible", f"method.{name}", "more than 0")
+        layer = getattr(settings, name)
+        if not -architecture.layers <= layer <= architecture.layers:
+            raise UserError(f"no layer {layer}", f"config.method.{name}", "0: embeddings, -1: the last")
 
 
-def refusal(what: str, key: str, remedy: str) -> UserError:
-    return UserError(what, f"config.{key}", remedy)
-
-
-def levels_of(settings, encoder: Encoder, teacher: Encoder | None) -> dict[str, Level]:
+def levels_of(settings: Settings, encoder: Encoder, teacher: Encoder | None) -> dict[str, Level]:
     """Each level with its pairs of layers, counted as states: 0 the embeddings, -1 the last."""
     found = {"token": Level(settings.token, ())}
     for name in ("word", *COUPLED):
-        key = f"method.{name}_layers"
+        layers = getattr(settings, f"{name}_layers")
         try:
-            pairs = tuple(tuple(int(side) for side in pair.split(":")) for pair in settings[f"{name}_layers"])
+            pairs = tuple(tuple(int(side) for side in pair.split(":")) for pair in layers)
             for of, side in ((encoder, 0), (teacher or encoder, 1)):
                 range(of.architecture.layers + 1)[max(pair[side] for pair in pairs)]
                 range(of.architecture.layers + 1)[min(pair[side] for pair in pairs)]
         except (ValueError, IndexError):
-            what = f"{settings[f'{name}_layers']} are no pairs of layers of student and teacher"
-            raise refusal(what, key, "for example 8:8,-1:-1") from None
-        found[name] = Level(settings[name], pairs)
+            what = f"{layers} are no pairs of layers of student and teacher"
+            raise UserError(what, f"config.method.{name}_layers", "for example 8:8,-1:-1") from None
+        found[name] = Level(getattr(settings, name), pairs)
     return found
 
 
@@ -313,7 +279,7 @@ def word_maps(key: jax.Array, count: int, encoder: Encoder, teacher: Encoder) ->
     return {"kernel": normal(key, (count, D, width), D**-0.5)}
 
 
-def init_heads(key: jax.Array, settings, width: int, teacher_width: int) -> tuple[Tree, Tree, Tree]:
+def init_heads(key: jax.Array, settings: Settings, width: int, teacher_width: int) -> tuple[Tree, Tree, Tree]:
     """Parameters, frozen ones and running statistics of the heads of one level."""
     one, two, three = jax.random.split(key, 3)
     hidden, out = settings.head_width or width, settings.head_output
@@ -336,7 +302,7 @@ def _fresh(width: int) -> Statistics:
     return Statistics(jnp.zeros(width), jnp.ones(width))
 
 
-def through_heads(variables: Variables, name: str, vectors, batch: Batch, settings) -> tuple[Any, Any, Tree]:
+def through_heads(variables: Variables, name: str, vectors, batch: Batch, settings: Settings) -> tuple[Any, Any, Tree]:
     """The student's prediction, the teacher's projection, and the new running statistics."""
     params, old, new = both(variables)[name], variables.statistics[name], {}
 
@@ -361,11 +327,11 @@ def head(params: Tree, x: jax.Array, running: tuple[Statistics, ...], rows: jax.
     return x, (first, second)
 
 
-def sentence_loss(settings, q, k, rows, trained: bool, weight: float) -> Term:
+def sentence_loss(settings: Settings, q, k, rows, trained: bool, weight: float) -> Term:
     return align.sentence_term(q, k, rows, trained=trained, weight=weight)
 
 
-def structure_loss(settings, q, k, rows, trained: bool, weight: float) -> Term:
+def structure_loss(settings: Settings, q, k, rows, trained: bool, weight: float) -> Term:
     return align.structure_term(
         q,
         k,

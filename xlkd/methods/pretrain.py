@@ -12,10 +12,13 @@ from xlkd.methods import Export, Loss, Method, Start, Variables, of_params
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import MaskedLMHead, init_head
 from xlkd.models.outputs import last_hidden, text_vectors
+from xlkd.spec.pretrain import Method as Settings
+from xlkd.spec.stage import StageSpec
+from xlkd.spec.tasks import Masked
 
 
-def build(stage, encoder: Encoder) -> Method:
-    """Batches come from `tasks/masked.py` (training) and `tasks/parallel.py` (sentence vectors)."""
+def build(spec: StageSpec[Settings, Masked], encoder: Encoder) -> Method:
+    """Builds the method for batches of `tasks/masked.py` (training) and `tasks/parallel.py` (sentence vectors)."""
     architecture = encoder.architecture
     head = MaskedLMHead(architecture, encoder.dtype)
 
@@ -45,10 +48,10 @@ def build(stage, encoder: Encoder) -> Method:
     def exports(variables) -> dict[str, Export]:
         params = variables.params
         heads = {"masked_lm": params["masked_lm"]}
-        return {"": Export(architecture, params["encoder"], heads, dtype=stage.encoder.new.disk)}
+        return {"": Export(architecture, params["encoder"], heads, dtype=spec.encoder.new.disk)}
 
     def flops(tokens: int, rows: int) -> float:
-        scored = stage.task.share * tokens  # about: the head sees the masked positions alone
+        scored = spec.task.share * tokens  # about: the head sees the masked positions alone
         D, V = architecture.hidden_size, architecture.vocab_size
         return forward_flops(architecture, tokens, rows) + scored * (2.0 * D**2 + 2.0 * D * V)
 

@@ -27,11 +27,12 @@ from xlkd.inputs.weights import (
 )
 from xlkd.languages import normalise_tag
 from xlkd.methods import Method
-from xlkd.models.encoder import forward_flops
+from xlkd.models.encoder import forward_flops, scan_by_device
 from xlkd.planning.machine import Machine
 from xlkd.planning.program import Batches, Program, Record, Speed
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
+from xlkd.spec.stage import StageSettings, StageSpec
 
 ADAMW = 28  # bytes of memory traffic a parameter and step: four values read, three written
 
@@ -46,26 +47,26 @@ class Planner:
     known: dict[str, Weights] = dataclasses.field(default_factory=dict)
     timed: dict[str, Speed] = dataclasses.field(default_factory=dict)
 
-    def stage(self, config) -> Record:
-        """All figures of one stage."""
-        meshes.build(config.mesh, self.machine.devices, self.machine.slices)  # or refused, before anything is read
-        weights = self.known[config.stage] = self._weights(config)
-        if config.encoder.trim_vocab:
-            weights = trimming.trimmed(weights, inputs.iterate_examples(config))
-        other = resolve_teacher(config)
-        data = inputs.read_training_data(config, weights, other, self.log)
-        sets = inputs.read_evaluation_sets(config, data.task, weights, self.log)
-        plan = _whole(config, data, weights)
-        steps = inputs.resolve_budget(config, plan)
-        if config.encoder.layers_as == "auto" and self.machine.accelerator:
-            config.encoder.layers_as = "scanned"
-        program = Program(config, data, weights, other, self.machine)
+    def stage(self, settings: StageSettings[Any, Any]) -> Record:
+        """Returns all figures of one stage."""
+        meshes.build(settings.mesh, self.machine.devices, self.machine.slices)  # or refused, before anything is read
+        weights = self.known[settings.name] = self._weights(settings)
+        if settings.encoder.trim_vocab:
+            weights = trimming.trimmed(weights, inputs.iterate_examples(settings))
+        other = resolve_teacher(settings)
+        data = inputs.read_training_data(settings, weights, other, self.log)
+        sets = inputs.read_evaluation_sets(settings, data.task, weights, self.log)
+        plan = _whole(settings, data, weights)
+        scanned = scan_by_device() or self.machine.accelerator is not None
+        spec = inputs.resolve(settings, data, plan, scanned=scanned)
+        steps = spec.horizon.steps
+        program = Program(spec, data, weights, other, self.machine)
         batches = _batches(data.plan, steps, program.layout.rows)
         found: Record = {
-            "stage": config.stage,
-            "method": config.method.name,
-            "start": config.start if config.start != "encoder" else config.encoder.path,
-            "dtype": config.encoder.dtype,
+            "stage": spec.name,
+            "method": spec.method.name,
+            "start": spec.weights_from,
+            "dtype": spec.encoder.dtype,
             "steps": steps,
             "parameters": program.parameters(),
             "data": _data(data, sets),
@@ -75,17 +76,17 @@ class Planner:
             "memory": self._memory(program, plan.shapes) if steps else {},
             "checkpoint_bytes": program.checkpoint_bytes() if steps else 0,
         }
-        evaluations = _evaluation_flops(config, program, sets, steps)
-        found["teacher"] = _teacher(config, data, program, found["flops"], self.known) if steps else {}
-        found["time"] = self._time(config, program, data, batches, found, evaluations)
+        evaluations = _evaluation_flops(spec, program, sets, steps)
+        found["teacher"] = _teacher(spec, data, program, found["flops"], self.known) if steps else {}
+        found["time"] = self._time(spec, program, data, batches, found, evaluations)
         return found
 
-    def _weights(self, config) -> Weights:
+    def _weights(self, settings: StageSettings[Any, Any]) -> Weights:
         """Of a stage that is yet to come, what it starts from itself: training changes no shape."""
-        if config.start not in self.known:
-            return resolve_weights(config, {}, self.scratch / config.stage)
-        earlier = self.known[config.start]
-        architecture = override_dropout(earlier.architecture, config.encoder.dropout)
+        if settings.start not in self.known:
+            return resolve_weights(settings, {}, self.scratch / settings.name)
+        earlier = self.known[settings.start]
+        architecture = override_dropout(earlier.architecture, settings.encoder.dropout)
         return dataclasses.replace(earlier, architecture=architecture)
 
     def _memory(self, program: Program, shapes: Iterable[Shape]) -> Record:
@@ -105,11 +106,19 @@ class Planner:
         total = program.changed(change).memory(shape)["total"]
         return {"change": told, "total": total, "fits": total <= self.machine.memory}
 
-    def _time(self, config, program: Program, data, batches: Batches, found: Record, evaluations: float) -> Record:
+    def _time(
+        self,
+        spec: StageSpec[Any, Any],
+        program: Program,
+        data: Material,
+        batches: Batches,
+        found: Record,
+        evaluations: float,
+    ) -> Record:
         """Predicted seconds by part; nothing where the program would not fit."""
         if found["memory"] and not found["memory"]["fits"]:
             return {}
-        speed = self._speed(config, program, batches)
+        speed = self._speed(spec, program, batches)
         if not speed:
             return {}
         flops, teacher, steps = found["flops"], found["teacher"], found["steps"]
@@ -125,25 +134,25 @@ class Planner:
             told["mfu_padded"] = (flops["step_padded"] + live) / most
         return told
 
-    def _speed(self, config, program: Program, batches: Batches) -> Speed | None:
+    def _speed(self, spec: StageSpec[Any, Any], program: Program, batches: Batches) -> Speed | None:
         """Timed on processors, once for all stages of the same shape; else from the table."""
         if self.machine.accelerator:
             traffic = ADAMW / 4 * program.share["parameters"] / self.machine.accelerator.bandwidth
-            again = 4 / 3 if config.encoder.remat == "full" else 1.0
-            return Speed(traffic, self.machine.speed(config.encoder.dtype) / again)
+            again = 4 / 3 if spec.encoder.remat == "full" else 1.0
+            return Speed(traffic, self.machine.speed(spec.encoder.dtype) / again)
         batch = f"{program.layout.rows} / {program.layout.micro_batches}"
-        key = f"{program.architecture} {config.encoder} {config.method.name} {batch}"
+        key = f"{program.architecture} {spec.encoder} {spec.method.name} {batch}"
         if key not in self.timed and batches:
             self.log.live("timing a few steps")
             self.timed[key] = program.timed(batches)
         return self.timed.get(key) or next(iter(self.timed.values()), None)
 
 
-def _whole(config, data: Material, weights: Weights):
+def _whole(settings: StageSettings[Any, Any], data: Material, weights: Weights):
     """The plan of all rows: of a streamed corpus the one that reads it by blocks."""
     if not data.streamed:
         return data.plan
-    plan = streams.blocks(config, data.task, data.rows, data.features, data.plan.edges, weights.architecture)
+    plan = streams.blocks(settings, data.task, data.rows, data.features, data.plan.edges, weights.architecture)
     plan.close()
     return plan
 
@@ -201,23 +210,25 @@ def _flops(method: Method, batches: Batches, data: Material, steps: int) -> Reco
     return found
 
 
-def _evaluation_flops(config, program: Program, sets: Mapping[str, Any], steps: int) -> float:
+def _evaluation_flops(spec: StageSpec[Any, Any], program: Program, sets: Mapping[str, Any], steps: int) -> float:
     """Of all evaluations: before the first step, at every so many, after the last."""
-    every = config.eval.every or steps
-    times = len({steps, *range(every, steps, every)} | ({0} if config.eval.start else set())) if steps else 1
+    every = spec.eval.every or steps
+    times = len({steps, *range(every, steps, every)} | ({0} if spec.eval.start else set())) if steps else 1
     total = 0.0
     for ready in sets.values():
-        own = ready.task.name == config.task.name
+        own = ready.task.name == spec.task.name
         for lengths in ready.task.lengths(ready.features).values():
-            tokens = measure_padding(lengths, choose_edges(lengths, config.data.buckets)).bucketed_tokens
+            tokens = measure_padding(lengths, choose_edges(lengths, spec.data.buckets)).bucketed_tokens
             total += program.method.flops(tokens, len(lengths)) if own else program.forward_flops(tokens, len(lengths))
     return times * total
 
 
-def _teacher(config, data: Material, program: Program, flops: Record, known: Mapping[str, Weights]) -> Record:
+def _teacher(
+    spec: StageSpec[Any, Any], data: Material, program: Program, flops: Record, known: Mapping[str, Weights]
+) -> Record:
     """Who teaches, what asking costs, whether answers can be kept: `live` FLOPs within steps, `once` before them."""
-    if config.teachers:
-        return {"kind": "once", **_classifiers(config, data, known)}
+    if spec.teachers and program.method.classifiers:
+        return {"kind": "once", **_classifiers(spec, data, known)}
     teacher = program.method.teacher
     if not teacher:
         return {}
@@ -225,23 +236,23 @@ def _teacher(config, data: Material, program: Program, flops: Record, known: Map
     told = {"uses": teacher.uses, "share": asked / step, "bytes": program.target_bytes()}
     if teacher.evolves:
         return told | {"kind": "evolves", "uses": 1.0, "live": asked}
-    if config.teacher.cache == "off" or teacher.uses <= 1:
+    if spec.teacher.cache == "off" or teacher.uses <= 1:
         return told | {"kind": "off" if teacher.uses > 1 else "used once", "live": asked}
     once = asked / teacher.uses
     return told | {"kind": "kept", "once": once, "gain": (step + asked) / (step + once)}
 
 
-def _classifiers(config, data: Material, known: Mapping[str, Weights]) -> Record:
+def _classifiers(spec, data: Material, known: Mapping[str, Weights]) -> Record:
     """Teachers of classes: asked once for the rows of their language."""
     features, lengths = data.features, data.plan.lengths[data.plan.view]
     languages = np.asarray(features["languages"])[features["language"]]
     total = rows = 0.0
-    for tag, names in config.teachers.items():
+    for tag, names in spec.teachers.items():
         mine = lengths[languages == normalise_tag(tag, "config.teachers")]
         for name in filter(None, map(str.strip, names.split("+"))):
             total += forward_flops(_architecture(name, known), int(mine.sum()), len(mine))
             rows += len(mine)
-    return {"once": total, "bytes": rows * 4.0 * len(config.task.labels), "uses": float(config.budget.epochs)}
+    return {"once": total, "bytes": rows * 4.0 * len(spec.task.labels), "uses": float(spec.budget.epochs)}
 
 
 def _architecture(name: str, known: Mapping[str, Weights]):

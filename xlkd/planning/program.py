@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
 import re
 import time
@@ -21,6 +22,8 @@ from xlkd.methods import Method, Start
 from xlkd.models import encoder as encoders
 from xlkd.planning.machine import Machine
 from xlkd.runtime import mesh as meshes
+from xlkd.spec.optim import Optim
+from xlkd.spec.stage import StageSpec
 from xlkd.tasks import Draw
 from xlkd.train import loop, optim
 from xlkd.train import state as states
@@ -42,18 +45,25 @@ class Speed(NamedTuple):
 class Program:
     """A stage's step over shapes: what it holds, and what compiling it says."""
 
-    def __init__(self, config, data: inputs.Material, weights: Weights, other, machine: Machine) -> None:
+    def __init__(
+        self,
+        spec: StageSpec[Any, Any],
+        data: inputs.Material,
+        weights: Weights,
+        other: Weights | None,
+        machine: Machine,
+    ) -> None:
         self._arguments, self._data, self._machine = (data, weights, other, machine), data, machine
         self._programs: dict[Shape, Any] = {}
-        self._config, self._task, self._features = config, data.task, data.features
+        self._spec, self._task, self._features = spec, data.task, data.features
         self.architecture = weights.architecture
-        encoders_of_stage = [build_encoder(config, of.architecture) for of in (weights, other) if of]
-        self.method: Method = inputs.load_module("methods", config.method.name).build(config, *encoders_of_stage)
-        self.mesh = meshes.build(config.mesh, machine.devices, machine.slices)
-        self.layout = meshes.fit_batch(self.mesh, config.data.batch, config.optim.micro_batches)
+        encoders_of_stage = [build_encoder(spec.encoder, part.architecture) for part in (weights, other) if part]
+        self.method: Method = inputs.load_module("methods", spec.method.name).build(spec, *encoders_of_stage)
+        self.mesh = meshes.build(spec.mesh, machine.devices, machine.slices)
+        self.layout = meshes.fit_batch(self.mesh, spec.data.batch, spec.optim.micro_batches)
         begun = Start(weights.architecture, _encoder(weights.architecture), {})
         begun = begun._replace(other=_encoder(other.architecture) if other else ())
-        state, fixed = _state(self.method, begun, config)
+        state, fixed = _state(self.method, begun, spec.optim)
         self._shardings = meshes.shardings(self.mesh, state)
         self._state = abstract(state, self._shardings)
         teacher = self._state.teacher if fixed is None else abstract(fixed, meshes.shardings(self.mesh, fixed))
@@ -95,8 +105,8 @@ class Program:
 
     def changes(self, over: float) -> list[dict[str, Any]]:
         """Name what may make a program fit that needs `over` times the memory, least costly first."""
-        config, slices, now = self._config, self._machine.slices, self.layout.micro_batches
-        tries: list[dict[str, Any]] = [{"encoder.remat": "full"}] if config.encoder.remat != "full" else []
+        slices, now = self._machine.slices, self.layout.micro_batches
+        tries: list[dict[str, Any]] = [{"encoder.remat": "full"}] if self._spec.encoder.remat != "full" else []
         spread = self.mesh.shape["data"] * self.mesh.shape["fsdp"] // slices
         if spread > self.mesh.shape["fsdp"]:
             tries.append({"mesh.data": slices, "mesh.fsdp": spread})
@@ -106,11 +116,14 @@ class Program:
         return tries + [{"optim.micro_batches": n} for n in enough[:1]]
 
     def changed(self, change: Mapping[str, Any]) -> Program:
-        config = self._config.copy_and_resolve_references()
+        """Returns the program of the same stage with changed settings, named as `encoder.remat`."""
+        changed = self._spec
         for name, value in change.items():
             block, key = name.split(".")
-            config[block][key] = value
-        return Program(config, *self._arguments)
+            changed = dataclasses.replace(
+                changed, **{block: dataclasses.replace(getattr(changed, block), **{key: value})}
+            )
+        return Program(changed, *self._arguments)
 
     def forward_flops(self, tokens: int, rows: int) -> float:
         """Of the encoder alone."""
@@ -159,12 +172,12 @@ class Program:
         return self._programs[shape]
 
     def _compile(self, shape: Shape) -> Any:
-        config = self._config
+        spec = self._spec
         jitted = loop.jitted_step(
             self.method,
-            config.optim,
-            config.budget.steps,
-            config.seed,
+            spec.optim,
+            spec.horizon.steps,
+            spec.seed,
             self._shardings,
             micro_batches=self.layout.micro_batches,
         )
@@ -177,8 +190,8 @@ class Program:
 
     def _targets(self, shape: Shape) -> Any:
         """As the teacher, or the classifiers that were asked before, give them."""
-        if self._config.teachers:
-            labels = np.zeros((shape.rows, len(self._config.task.labels)), np.float32)
+        if self._spec.teachers and self.method.classifiers:
+            labels = np.zeros((shape.rows, len(self._spec.task.labels)), np.float32)
             return self._over_rows({"teacher": labels, "taught": labels[:, 0]})
         if not self.method.teacher:
             return ()
@@ -211,12 +224,12 @@ def _encoder(architecture: encoders.Architecture) -> Any:
     return jax.eval_shape(lambda key: encoders.init(architecture, key), jax.random.key(0))
 
 
-def _state(method: Method, begun: Start, config) -> tuple[states.State, Any]:
+def _state(method: Method, begun: Start, settings: Optim) -> tuple[states.State, Any]:
     """The shapes of the state before step 0, and of a teacher that stays outside it."""
     teacher = method.teacher
 
     def create(encoder, other):
-        return states.create(method, begun._replace(encoder=encoder, other=other), optim.optimizer(config.optim), 0)
+        return states.create(method, begun._replace(encoder=encoder, other=other), optim.optimizer(settings), 0)
 
     def teach(encoder, other):
         given = begun._replace(encoder=encoder, other=other)

@@ -113,7 +113,7 @@ def read(folder: pathlib.Path) -> Run:
     for path in _found(folder, "stages/*"):
         if named := re.fullmatch(r"\d+-(.+)", path.name):
             folders[named[1]] = path
-    wanted = settings.wanted_of(config)
+    wanted = settings.wanted_stages(config)
     stages = [_stage(n, folders.get(n), config) for n in config["stages"] if n in wanted or n in folders]
     return Run(folder, config, environment, tuple(stages))
 

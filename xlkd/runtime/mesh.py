@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xlkd.errors import UserError
 from xlkd.models.rows import ROWS
+from xlkd.spec.stage import Mesh as MeshSettings
 
 AXES = ("data", "fsdp", "tensor", "branch")
 
@@ -65,7 +66,7 @@ def fit_batch(mesh: Mesh, examples: int, micro_batches: int) -> BatchLayout:
     return BatchLayout(examples, rows_of_shard * shards, mesh.size, parts, micro_batches)
 
 
-def build(config, devices: Sequence[Any] | None = None, slices: int = 0) -> Mesh:
+def build(settings: MeshSettings, devices: Sequence[Any] | None = None, slices: int = 0) -> Mesh:
     """Make a mesh over all devices, or over the given ones; one size may be -1: the rest.
 
     Axes may split the physical axes of a TPU slice. Of several slices (`slices`, or as the devices say) each holds an
@@ -76,23 +77,18 @@ def build(config, devices: Sequence[Any] | None = None, slices: int = 0) -> Mesh
     if len({len(group) for group in groups}) > 1:
         shown = " and ".join(str(len(group)) for group in groups)
         raise UserError(f"slices of {shown} devices", "the devices", "start on slices of one size")
-    sizes = _resolve_sizes(config, len(devices), slices or len(groups))
+    sizes = _resolve_sizes(settings, len(devices), slices or len(groups))
     # Auto: jax.make_mesh alone would give explicit axes, under which an embedding lookup is refused.
     return Mesh(_arrange_devices(groups, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _resolve_sizes(config, count: int, slices: int) -> tuple[int, ...]:
+def _resolve_sizes(settings: MeshSettings, count: int, slices: int) -> tuple[int, ...]:
     """Fill in -1, and refuse sizes that do not use the devices or whose inner axes leave a slice."""
-    sizes = [config[axis] for axis in AXES]
+    sizes = [getattr(settings, axis) for axis in AXES]
     if sizes.count(-1) > 1:
         raise UserError("only one axis can be -1", "config.mesh", "say how many for the others")
-    if any(size < 1 and size != -1 for size in sizes):
-        raise UserError("a size is neither -1 nor 1 or more", "config.mesh", "set each axis to -1 or to 1 and more")
-    if config["branch"] == -1:
-        raise UserError("branch=-1 is not possible", "config.mesh", "say how many, and set another axis to -1")
-    crossed = config.get("dcn_data", -1)  # absent in configs that 0.1.0 saved
-    if crossed not in (-1, slices):
-        what = f"dcn_data={crossed}, but the number of slices is {slices}"
+    if settings.dcn_data not in (-1, slices):
+        what = f"dcn_data={settings.dcn_data}, but the number of slices is {slices}"
         raise UserError(what, "config.mesh", f"set dcn_data={slices}, or -1")
     known = math.prod(size for size in sizes if size != -1)
     resolved = tuple(max(count // known, 1) if size == -1 else size for size in sizes)

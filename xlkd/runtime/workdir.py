@@ -17,6 +17,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from xlkd import files, settings
 from xlkd.errors import UserError
 from xlkd.reports import REPORT_FILES, RUN_FILES
@@ -70,7 +72,7 @@ class WorkDirectory:
 
 
 @contextlib.contextmanager
-def claim_folder(config, path: pathlib.Path) -> Iterator[LockId]:
+def claim_folder(config: ConfigDict, path: pathlib.Path) -> Iterator[LockId]:
     """Locks a work directory with this config in it until the end, or refuses it; a kill gives it back too."""
     _check_is_free(path)
     try:

@@ -16,6 +16,7 @@ from xlkd.data.draw import truncate_keys
 from xlkd.errors import UserError
 from xlkd.metrics.retrieval import Link, alignment, mutual_links
 from xlkd.rows import Pair
+from xlkd.spec.tasks import Task
 from xlkd.tasks import Draw, Features, Progress, Scores, pieces, silent
 from xlkd.tasks.parallel import by_languages
 from xlkd.tasks.text import Template, padded, ragged, take
@@ -104,8 +105,8 @@ class WordAlignment:
         return {"shown": f"{full} sides fill all {self.max_length} tokens", "full": full}
 
 
-def build(config, tokenizer) -> WordAlignment:
-    return WordAlignment(Template(tokenizer), config.max_length)
+def build(settings: Task, tokenizer: Any) -> WordAlignment:
+    return WordAlignment(Template(tokenizer), settings.max_length)
 
 
 def _gold(predicted: set[Link], row: Pair) -> tuple[set[Link], set[Link], set[Link]]:

@@ -13,9 +13,9 @@ import numpy as np
 from xlkd.data import labels as names
 from xlkd.data.draw import truncate_keys
 from xlkd.errors import UserError
-from xlkd.languages import normalise_tag
 from xlkd.metrics import labels as metrics
 from xlkd.rows import Cell, Labelled
+from xlkd.spec.tasks import Classify as ClassifySettings
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.labelled import contents
 from xlkd.tasks.text import Template, padded, ragged
@@ -204,20 +204,18 @@ class Classify:
             ) from None
 
 
-def build(config, tokenizer) -> Classify:
-    unlabelled = config.get("unlabelled", "refuse")
-    if unlabelled not in ("refuse", "keep"):
-        raise UserError(f"unlabelled={unlabelled} is not possible", "config.task", "choose refuse or keep")
-    labels = tuple(names.normalise_label(label) for label in config.get("labels", ()))
+def build(settings: ClassifySettings, tokenizer: Any) -> Classify:
+    """Builds the task for a tokenizer."""
+    labels = tuple(names.canonical(label) for label in settings.labels)
     if len(set(labels)) < len(labels):
-        raise UserError(f"two names of one label in {', '.join(config.labels)}", "config.task.labels", "keep one")
+        raise UserError(f"two names of one label in {', '.join(settings.labels)}", "config.task.labels", "keep one")
     return Classify(
         Template(tokenizer),
-        config.max_length,
+        settings.max_length,
         labels=labels,
-        languages=tuple(normalise_tag(tag, "config.task.languages") for tag in config.get("languages", ())),
-        ordered=bool(config.get("ordered", False)),
-        unlabelled=unlabelled,
+        languages=settings.supervised(),
+        ordered=settings.ordered,
+        unlabelled=settings.unlabelled,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Cell, Pair
+from xlkd.spec.tasks import Masked as MaskedSettings
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.text import Template, counts, padded, ragged, take
 
@@ -84,8 +85,8 @@ class Masked:
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
 
 
-def build(config, tokenizer) -> Masked:
-    return Masked(Template(tokenizer), config.max_length, config.share)
+def build(settings: MaskedSettings, tokenizer: Any) -> Masked:
+    return Masked(Template(tokenizer), settings.max_length, settings.share)
 
 
 def hidden(template: Template, ids: np.ndarray, wanted: np.ndarray, draw: Draw, keys: np.ndarray) -> np.ndarray:

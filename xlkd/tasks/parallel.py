@@ -14,6 +14,7 @@ from xlkd.data.draw import truncate_keys
 from xlkd.metrics.picture import Axes, axes, picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Cell, Pair
+from xlkd.spec.tasks import Task
 from xlkd.tasks import Draw, Features, Progress, Scores, silent
 from xlkd.tasks.text import Template, padded, ragged
 
@@ -152,5 +153,5 @@ def _structure(reference: np.ndarray, english: np.ndarray, foreign: np.ndarray) 
     return {name: 100 * value for name, value in found.items() if np.isfinite(value)}
 
 
-def build(config, tokenizer) -> Parallel:
-    return Parallel(Template(tokenizer), config.max_length)
+def build(settings: Task, tokenizer: Any) -> Parallel:
+    return Parallel(Template(tokenizer), settings.max_length)

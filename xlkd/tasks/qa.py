@@ -81,10 +81,9 @@ class QA:
         return {"shown": shown, "spans": spans, "ceilings": best}
 
 
-def build(config, tokenizer) -> QA:
-    names = [field.name for field in dataclasses.fields(Settings)]
-    settings = Settings(**{name: config[name] for name in names if name in config})
-    return QA(Template(tokenizer), settings, bool(config.get("mlqa_fallback", False)))
+def build(settings: Settings, tokenizer: Any) -> QA:
+    """Builds the task for a tokenizer."""
+    return QA(Template(tokenizer), settings, settings.mlqa_fallback)
 
 
 def arrays(features: Features, index: np.ndarray, length: int) -> dict[str, object]:

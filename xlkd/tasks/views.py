@@ -16,6 +16,7 @@ import numpy as np
 from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.errors import UserError
 from xlkd.rows import Pair
+from xlkd.spec.tasks import Views as ViewsSettings
 from xlkd.tasks import Draw, Features, Progress, Scores, pieces, silent
 from xlkd.tasks.masked import found_again, hidden
 from xlkd.tasks.text import Sequenced, Template, counts, padded, ragged, take
@@ -173,14 +174,11 @@ class Views:
         return {"shown": f"{full} pairs fill all {self.max_length} tokens; {total}", "full": full, "lost_words": lost}
 
 
-def build(config, tokenizer, teacher_tokenizer=None) -> Views:
+def build(settings: ViewsSettings, tokenizer: Any, teacher_tokenizer: Any = None) -> Views:
     if teacher_tokenizer is None:
         raise UserError("no teacher", "config.teacher.path", "name an English encoder")
-    if config.tlm_labels not in LABELS:
-        remedy = f"choose one of {', '.join(LABELS)}"
-        raise UserError(f"tlm_labels={config.tlm_labels} is not possible", "config.task.tlm_labels", remedy)
     templates = Template(tokenizer), Template(teacher_tokenizer)
-    return Views(*templates, config.max_length, config.share, config.tlm_labels, config.word_truncate)
+    return Views(*templates, settings.max_length, settings.share, settings.tlm_labels, settings.word_truncate)
 
 
 def drawn_words(words: np.ndarray, share: float) -> np.ndarray:

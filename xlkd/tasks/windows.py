@@ -12,46 +12,11 @@ import numpy as np
 
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, make_key
+from xlkd.spec.tasks import QuestionAnswering as Settings
 from xlkd.tasks import Progress, pieces, silent
 from xlkd.tasks.pieces import Frame, Pieces
 
 EXACT, WIDE, LOST = 0, 1, 2  # a gold span's pieces cover its text, cover more than it, or there are none
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How questions become windows (the first four), what training makes of them, how answers are read off them."""
-
-    max_length: int = 384
-    max_query_length: int = 64  # 0: uncut
-    doc_stride: int = 128
-    doc_stride_means: str = "step"  # or "overlap" of neighbouring windows
-    no_answer: str = "first_token"  # what a window without the whole answer points at; "drop" gives it no loss
-    n_best: int = 20
-    max_answer_tokens: int = 30
-    max_context: bool = True
-    candidates: str = "all"  # positions among which the best are taken; "context" leaves out question and specials
-    published_empty: bool = False
-
-    def __post_init__(self) -> None:
-        choices = {
-            "doc_stride_means": ("step", "overlap"),
-            "no_answer": ("first_token", "drop"),
-            "candidates": ("all", "context"),
-        }
-        for name, possible in choices.items():
-            if getattr(self, name) not in possible:
-                what, remedy = f"{name}={getattr(self, name)} is not possible", f"choose {' or '.join(possible)}"
-                raise UserError(what, "config.task", remedy)
-        for name in ("max_length", "doc_stride", "n_best", "max_answer_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is not possible", "config.task", "give 1 or more")
-
-    def windowing(self) -> dict[str, object]:
-        """What features depend on: the part that belongs into a cache's key."""
-        return {
-            name: getattr(self, name) for name in ("max_length", "max_query_length", "doc_stride", "doc_stride_means")
-        }
 
 
 @dataclasses.dataclass(frozen=True)

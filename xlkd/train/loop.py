@@ -22,6 +22,7 @@ from xlkd.runtime import mesh as meshes
 from xlkd.runtime.devices import release_memory
 from xlkd.runtime.log import Clock, Log, Metrics, duration, timed
 from xlkd.runtime.signals import Signals
+from xlkd.spec.optim import Optim
 from xlkd.tasks import Draw, Features, Task
 from xlkd.train import optim, step
 from xlkd.train import state as states
@@ -40,7 +41,7 @@ class Job:
     plan: Plan | Blocks
     steps: int
     seed: int
-    optim: Any
+    optim: Optim
     save_every: int
     evaluate_every: int
     evaluate_start: bool
@@ -216,7 +217,7 @@ def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[
 
 
 def jitted_step(
-    method: Method, settings: Any, steps: int, seed: int, shardings: states.State, *, micro_batches: int
+    method: Method, settings: Optim, steps: int, seed: int, shardings: states.State, *, micro_batches: int
 ) -> Callable:
     """The step as it is compiled: the state is donated and stays where it lies, but for the teacher."""
     rate = optim.schedule(settings, method.period or steps)

@@ -10,26 +10,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xlkd.errors import UserError
+from xlkd.spec.optim import Optim
 
 
-def schedule(config, steps: int) -> Callable[[jax.Array], jax.Array]:
+def schedule(settings: Optim, steps: int) -> Callable[[jax.Array], jax.Array]:
     """Learning rate by step: a linear warm-up, then constant, linear or cosine to 0 at the last step.
 
     A warm-up begins at 0. One of less than a step is none: a run of one step would learn nothing.
     """
-    warmup = config.warmup * steps if config.warmup < 1 else config.warmup
+    warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
     warmup = warmup if warmup >= 1 else 0
 
     def rate(step):
         s = jnp.asarray(step, jnp.float32)
         rising = s / warmup if warmup else jnp.ones_like(s)
         left = jnp.clip((steps - s) / max(steps - warmup, 1.0), 0.0, 1.0)
-        falling = SHAPES[config.schedule](left)
-        return config.lr * jnp.where(s < warmup, rising, falling)
+        falling = SHAPES[settings.schedule](left)
+        return settings.lr * jnp.where(s < warmup, rising, falling)
 
-    if config.schedule not in SHAPES:
-        raise UserError(f"unknown schedule {config.schedule!r}", "config.optim.schedule", f"one of {', '.join(SHAPES)}")
     return rate
 
 
@@ -42,14 +40,11 @@ SHAPES = {
 }
 
 
-def optimizer(config) -> optax.GradientTransformation:
+def optimizer(settings: Optim) -> optax.GradientTransformation:
     """Adam's direction with decoupled decay; the loop multiplies it by the learning rate."""
-    if config.decay_mask not in DECAY_MASKS:
-        known = ", ".join(DECAY_MASKS)
-        raise UserError(f"unknown decay mask {config.decay_mask!r}", "config.optim.decay_mask", f"one of {known}")
     return optax.chain(
-        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
-        optax.add_decayed_weights(config.weight_decay, mask=DECAY_MASKS[config.decay_mask]),
+        optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps),
+        optax.add_decayed_weights(settings.weight_decay, mask=DECAY_MASKS[settings.decay_mask]),
     )
 
 

@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from ml_collections import ConfigDict
+
 from xlkd import files, reports, settings
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_began
@@ -25,8 +27,9 @@ from xlkd.runtime.workdir import WorkDirectory, check_shared, claim_folder
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "safetensors", "numpy")
 
 
-def run(config, path: pathlib.Path, command: Sequence[str]) -> None:
+def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
     """Runs all stages of a config that are not done yet."""
+    stages = settings.stages(config)
     with contextlib.ExitStack() as stack:
         remedy = "make room, then the same command goes on from the last save"
         stack.enter_context(files.explain_no_room(str(path), remedy))
@@ -49,18 +52,18 @@ def run(config, path: pathlib.Path, command: Sequence[str]) -> None:
         workdir.write_json(path / "environment.json", environment(command))
         log(f"work directory {path}, devices: {describe_devices()}")
         tell, finished = ReportWriter(workdir, log), {}
-        names = settings.stages(config)
-        folders = [path / "stages" / f"{number:02d}-{name}" for number, name in enumerate(names, 1)]
-        for folder, name in zip(folders, names, strict=True):
+        folders = [path / "stages" / f"{number:02d}-{spec.name}" for number, spec in enumerate(stages, 1)]
+        for folder, spec in zip(folders, stages, strict=True):
             if not (folder / "done").exists():
-                inputs.check_sources_exist(settings.stage(config, name))
-        for folder, name in zip(folders, names, strict=True):
+                inputs.check_sources_exist(spec)
+        for folder, spec in zip(folders, stages, strict=True):
+            name = spec.name
             if distributed.broadcast_from_primary(f"{folder} done", (folder / "done").exists):
                 log(f"stage {name}: done before")
             else:
                 log(f"stage {name}")
                 log.event("prepare", stage=name)
-                stage.train(settings.stage(config, name), workdir, folder, finished, log, signals, tell)
+                stage.train(spec, workdir, folder, finished, log, signals, tell)
                 distributed.barrier(f"{folder} finished")
             finished[name] = folder / "export"
         log.event("report")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from xlkd.data.batches import Plan
 from xlkd.data.blocks import Blocks
@@ -25,13 +26,15 @@ from xlkd.inputs.data import Material
 from xlkd.inputs.weights import Weights, build_encoder, resolve_teacher, resolve_weights
 from xlkd.methods import Method, Start, Variables
 from xlkd.models import hf
-from xlkd.models.encoder import Encoder
+from xlkd.models.encoder import Encoder, scan_by_device
 from xlkd.reports.files import STAGE_RECORD, find_stage_record
 from xlkd.runtime import distributed, mesh
 from xlkd.runtime.devices import peak_flops
 from xlkd.runtime.log import Log, Metrics, Unwritten
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory
+from xlkd.spec.stage import StageSettings, StageSpec
+from xlkd.spec.tasks import Classify
 from xlkd.train import loop
 from xlkd.train.checkpoint import Checkpoints, abstract
 from xlkd.train.state import State
@@ -45,7 +48,7 @@ class Prepared(NamedTuple):
     other: Weights | None  # of another encoder than the student's, where the method asks for one
     data: Material
     plan: Plan | Blocks
-    steps: int
+    spec: StageSpec[Any, Any]
     sets: dict[str, Ready]
     keep: selection.Rule
     ceilings: dict[str, Any]
@@ -57,7 +60,7 @@ class Prepared(NamedTuple):
 
 
 def train(
-    config,
+    settings: StageSettings[Any, Any],
     workdir: WorkDirectory,
     folder: pathlib.Path,
     earlier: dict[str, pathlib.Path],
@@ -66,13 +69,14 @@ def train(
     tell: Callable[[], None],
 ) -> None:
     """Train a stage to its end, export it, and mark it done."""
-    devices = mesh.build(config.mesh)
-    stage = prepare_stage(config, workdir, folder, earlier, log)
-    encoders = [build_encoder(config, of.architecture) for of in (stage.weights, stage.other) if of]
-    method = inputs.load_module("methods", config.method.name).build(config, *encoders)
+    devices = mesh.build(settings.mesh)
+    stage = prepare_stage(settings, workdir, folder, earlier, log)
+    spec = stage.spec
+    encoders = [build_encoder(spec.encoder, part.architecture) for part in (stage.weights, stage.other) if part]
+    method = inputs.load_module("methods", spec.method.name).build(spec, *encoders)
     distributed.barrier("data read")  # collectives give up sooner than another process may need for this
-    ready = add_reference_vectors(config, stage, encoders[-1], devices)
-    sets = Sets(workdir, folder, ready, stage.keep, method, devices, config, log)
+    ready = add_reference_vectors(stage, method.reference_pooling, encoders[-1], devices)
+    sets = Sets(workdir, folder, ready, stage.keep, method, devices, spec, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.best, workdir.check)
 
     def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
@@ -81,26 +85,26 @@ def train(
 
     job = loop.Job(
         method=method,
-        start=functools.cache(functools.partial(stage.start, config.seed)),
+        start=functools.cache(functools.partial(stage.start, spec.seed)),
         task=stage.data.task,
         features=None if stage.data.streamed else stage.data.features,
         plan=stage.plan,
-        steps=stage.steps,
-        seed=config.seed,
-        optim=config.optim,
-        save_every=config.save.every,
-        evaluate_every=config.eval.every or stage.steps,
-        evaluate_start=config.eval.start,
-        log_every=config.log.every,
+        steps=spec.horizon.steps,
+        seed=spec.seed,
+        optim=spec.optim,
+        save_every=spec.save.every,
+        evaluate_every=spec.eval.every or spec.horizon.steps,
+        evaluate_start=spec.eval.start,
+        log_every=spec.log.every,
         evaluate=evaluate,
         checkpoints=checkpoints,
         metrics=lambda step: Metrics(folder, step, workdir.check) if distributed.is_primary() else Unwritten(),
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
-        computed=compute_targets(config, stage.data, earlier, devices, log),
-        teacher_cache=config.teacher.cache,
-        teacher_dtype=config.encoder.dtype,
+        computed=compute_targets(spec, method, stage.data, earlier, devices, log),
+        teacher_cache=spec.teacher.cache,
+        teacher_dtype=spec.encoder.dtype,
     )
     try:
         state, seconds = loop.train(job, signals)
@@ -111,23 +115,28 @@ def train(
             stage.plan.close()
     variables = distributed.gather_to_host(state.variables) if distributed.has_several_processes() else state.variables
     if distributed.is_primary():
-        export_stage(config, workdir, folder, stage, method, variables, sets, int(state.step), seconds, log)
+        export_stage(workdir, folder, stage, method, variables, sets, int(state.step), seconds, log)
 
 
 def prepare_stage(
-    config, workdir: WorkDirectory, folder: pathlib.Path, earlier: dict[str, pathlib.Path], log: Log
+    settings: StageSettings[Any, Any],
+    workdir: WorkDirectory,
+    folder: pathlib.Path,
+    earlier: dict[str, pathlib.Path],
+    log: Log,
 ) -> Prepared:
-    """Reads weights and examples as the config names them, and writes what they are before anything is trained."""
+    """Reads weights and examples as the settings name them, and writes what they are before anything is trained."""
     workdir.check()
-    weights = resolve_weights(config, earlier, folder / "tokenizer")
-    if config.encoder.trim_vocab:
-        weights = trimming.trimmed(weights, inputs.iterate_examples(config))
-        log(f"vocabulary: {len(weights.kept)} of {weights.whole.architecture.vocab_size} pieces")
-    other = resolve_teacher(config)
-    data = inputs.read_training_data(config, weights, other, log)
-    sets = inputs.read_evaluation_sets(config, data.task, weights, log)
-    supervised = config.task.get("languages", ()) or provenance.labelled_languages(data.known)
-    keep = selection.rule(config, sets, supervised)
+    weights = resolve_weights(settings, earlier, folder / "tokenizer")
+    if settings.encoder.trim_vocab:
+        weights = trimming.trimmed(weights, inputs.iterate_examples(settings))
+        log(f"vocabulary: {len(weights.kept)} of {weights.whole.architecture.vocab_size} tokens")
+    other = resolve_teacher(settings)
+    data = inputs.read_training_data(settings, weights, other, log)
+    sets = inputs.read_evaluation_sets(settings, data.task, weights, log)
+    named = settings.task.languages if isinstance(settings.task, Classify) else ()
+    supervised = named or provenance.labelled_languages(data.known)
+    keep = selection.rule(settings, sets, supervised)
     data_reports = inputs.report_all_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
     workdir.make_folder(folder)
     workdir.write_json(folder / "data_report.json", data_reports)
@@ -135,22 +144,24 @@ def prepare_stage(
     ceilings = {name: report["ceilings"] for name, report in tasks.items() if "ceilings" in report}
     plan = data.plan
     if data.streamed:
-        plan = streams.blocks(config, data.task, data.rows, data.features, plan.edges, weights.architecture)
+        plan = streams.blocks(settings, data.task, data.rows, data.features, plan.edges, weights.architecture)
         log(f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above: {len(data.known)} of them")
     before = load_prior_training(weights)
     met = provenance.met(data.known, sets, before.get("contamination", {}))
     warn_of_contamination(met, log)
     write_text_sample(workdir, sets)
-    return Prepared(weights, other, data, plan, inputs.resolve_budget(config, plan), sets, keep, ceilings, before, met)
+    spec = inputs.resolve(settings, data, plan, scanned=scan_by_device())
+    return Prepared(weights, other, data, plan, spec, sets, keep, ceilings, before, met)
 
 
-def add_reference_vectors(config, stage: Prepared, teacher: Encoder, devices) -> dict[str, Ready]:
+def add_reference_vectors(stage: Prepared, pooling: str, teacher: Encoder, devices: Mesh) -> dict[str, Ready]:
     """Returns the sets; where another encoder teaches, retrieval gets its English vectors to compare with."""
     if not stage.other or "retrieval" not in stage.sets:
         return stage.sets
-    found = stage.sets["retrieval"]
-    vectors = reference.english(config, teacher, stage.other, found.rows, devices)
-    return stage.sets | {"retrieval": found._replace(task=dataclasses.replace(found.task, reference=vectors))}
+    retrieval = stage.sets["retrieval"]
+    vectors = reference.english(stage.spec, pooling, teacher, stage.other, retrieval.rows, devices)
+    task = dataclasses.replace(retrieval.task, reference=vectors)
+    return stage.sets | {"retrieval": retrieval._replace(task=task)}
 
 
 def restore_selected(state: State, keep: selection.Rule, sets: Sets, checkpoints: Checkpoints, log: Log) -> State:
@@ -163,7 +174,6 @@ def restore_selected(state: State, keep: selection.Rule, sets: Sets, checkpoints
 
 
 def export_stage(
-    config,
     workdir: WorkDirectory,
     folder: pathlib.Path,
     stage: Prepared,
@@ -175,27 +185,28 @@ def export_stage(
     log: Log,
 ) -> None:
     """Writes the exported models, the scores and the record of the stage."""
-    results = sets.of(step)
+    spec, results = stage.spec, sets.of(step)
     for line in sets.changes(step):
         log(line)
     sets.keep(step, folder / "rows")
     chosen_by = stage.keep.looked_at(stage.sets[stage.keep.set].rows if stage.keep.set in stage.sets else ())
     teaches = method.teacher is not None
-    seen = provenance.seen(config, stage.data.known, chosen_by, stage.before.get("seen", {}), teaches=teaches)
+    seen = provenance.seen(spec, stage.data.known, chosen_by, stage.before.get("seen", {}), teaches=teaches)
     tokenizer = (stage.weights.whole or stage.weights).tokenizer
+    teacher = method.teacher.origin if method.teacher else ""
     for name, exported in method.exports(variables).items():
         exported = trimming.restored(exported, stage.weights)
         workdir.check()
-        write_export(folder / "export" / name, exported, tokenizer, config, results, seen)
+        write_export(folder / "export" / name, exported, tokenizer, spec, results, seen, teacher)
     written = {
         "version": 1,
-        "stage": config.stage,
-        "method": config.method.name,
-        "task": config.task.name,
-        "start": config.start if config.start != "encoder" else config.encoder.path,
-        "steps": stage.steps,
-        "rows": len(stage.data.rows) if stage.steps else 0,
-        "lr": config.optim.lr,
+        "stage": spec.name,
+        "method": spec.method.name,
+        "task": spec.task.name,
+        "start": spec.weights_from,
+        "steps": spec.horizon.steps,
+        "rows": len(stage.data.rows) if spec.horizon.steps else 0,
+        "lr": spec.optim.lr,
         "seconds": round(seconds, 1),
         "parameters": sum(x.size for x in jax.tree.leaves(variables.params)),
         "sets": results,
@@ -217,13 +228,20 @@ def load_prior_training(weights: Weights) -> dict[str, Any]:
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
 
 
-def compute_targets(config, data: Material, earlier: dict[str, pathlib.Path], devices, log: Log) -> Targets | None:
-    """Asks the classifiers that the config names, where it does, for all training rows."""
-    if not config.teachers:
+def compute_targets(
+    spec: StageSpec[Any, Any],
+    method: Method,
+    data: Material,
+    earlier: dict[str, pathlib.Path],
+    devices: Mesh,
+    log: Log,
+) -> Targets | None:
+    """Asks the classifiers of `config.teachers`, where the method learns from them, for all training examples."""
+    if not spec.teachers or method.classifiers is None:
         return None
     from xlkd.train.targets import classifiers
 
-    values = classifiers.targets(config, data.rows, data.features, data.task, earlier, log)
+    values = classifiers.targets(spec, method.classifiers, data.rows, data.features, data.task, earlier, log)
     return classifiers.ComputedTargets(values, devices)
 
 

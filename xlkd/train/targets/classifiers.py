@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from xlkd.data import cache
 from xlkd.data.batches import PAD, Planned, Shape
@@ -26,12 +25,14 @@ from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.inputs.weights import locate_model, read_folder_architecture, reject_branch_folder
 from xlkd.languages import normalise_tag
+from xlkd.methods import Classifiers
 from xlkd.metrics.labels import confusion
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.models.outputs import class_outputs
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
+from xlkd.spec.stage import StageSpec
 from xlkd.tasks import Features
 from xlkd.tasks.classify import NONE, Classify, permutation
 from xlkd.tasks.text import Template
@@ -79,14 +80,20 @@ class ComputedTargets:
 
 
 def targets(
-    config, rows: Sequence[Any], features: Features, task: Any, earlier: Mapping[str, pathlib.Path], log: Log
+    spec: StageSpec[Any, Any],
+    reading: Classifiers,
+    rows: Sequence[Any],
+    features: Features,
+    task: Any,
+    earlier: Mapping[str, pathlib.Path],
+    log: Log,
 ) -> dict[str, np.ndarray]:
     """`teacher` [rows, labels]: the mean logits of the teachers of each row's language; `taught` is 0 where none is."""
     labels = task.labels or tuple(features["labels"].tolist())
     languages = features["languages"][features["language"]]
     found = np.zeros((len(languages), len(labels)), np.float32)
     taught = np.zeros(len(languages), np.float32)
-    for tag, names in sorted(config.teachers.items()):
+    for tag, names in sorted(spec.teachers.items()):
         mine = np.flatnonzero(languages == normalise_tag(tag, "config.teachers"))
         if not names:
             continue
@@ -96,8 +103,8 @@ def targets(
         held = [rows[int(i)] for i in mine]
         answers = []
         for name in filter(None, map(str.strip, names.split("+"))):
-            teacher = load(config, tag, name, labels, earlier)
-            answers.append(ask(teacher, held, features["keys"][mine], config, log)[:, teacher.order])
+            teacher = load(reading, tag, name, labels, earlier)
+            answers.append(ask(teacher, held, features["keys"][mine], spec, log)[:, teacher.order])
             _judge(teacher, tag, answers[-1], features["label"][mine], labels, log)
         found[mine], taught[mine] = np.mean(answers, axis=0), 1
         if len(answers) > 1:
@@ -108,7 +115,9 @@ def targets(
     return {"teacher": found, "taught": taught}
 
 
-def load(config, tag: str, name: str, labels: Sequence[str], earlier: Mapping[str, pathlib.Path]) -> Classifier:
+def load(
+    reading: Classifiers, tag: str, name: str, labels: Sequence[str], earlier: Mapping[str, pathlib.Path]
+) -> Classifier:
     """The classifier of an earlier stage, a folder or a hub id."""
     folder = earlier[name] if name in earlier else locate_model(name)[0]
     where = f"{name} (config.teachers.{tag})"
@@ -116,21 +125,21 @@ def load(config, tag: str, name: str, labels: Sequence[str], earlier: Mapping[st
     found = hf.load(folder)
     if "classifier" not in found.params:
         raise UserError("has no head for labels", where, "name a model that was trained to classify")
-    theirs = _labels(config, tag, found, where)
+    theirs = _labels(reading, tag, found, where)
     tokenizer = hf.tokenizer(folder)
-    length = min(config.method.get("teacher_length", 0) or found.architecture.max_length, found.architecture.max_length)
+    length = min(reading.max_length or found.architecture.max_length, found.architecture.max_length)
     task = Classify(Template(tokenizer), length, labels=tuple(labels))
     return Classifier(name, folder, found.architecture, found.params, task, theirs, permutation(theirs, labels, where))
 
 
-def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, config, log: Log) -> np.ndarray:
+def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, spec: StageSpec[Any, Any], log: Log) -> np.ndarray:
     """Returns its logits [rows, its labels] in its own order: those that the cache lacks are computed."""
-    compute = _computer(teacher, config, log)
+    compute = _computer(teacher, spec, log)
     if jax.process_count() > 1:  # all compute together; what one finds in its cache another may not
         return compute(rows)
-    store = TargetStore(_cache_name(teacher, config))
-    _audit(store, rows, keys, compute, config.seed)
-    missing = np.flatnonzero(store.find_missing(keys))
+    store = TargetStore(_cache_name(teacher, spec))
+    _audit(store, rows, keys, compute, spec.seed)
+    missing = np.flatnonzero(store.missing(keys))
     if len(missing):
         logits = compute([rows[i] for i in missing])
         store.add(keys[missing], {"logits": logits}, np.zeros(len(missing), np.int64))
@@ -171,13 +180,13 @@ def _right(logits: np.ndarray, gold: np.ndarray) -> str:
     return f"accuracy {accuracy:.1%} on {int(there.sum())} training rows"
 
 
-def _labels(config, tag: str, found: hf.Checkpoint, where: str) -> tuple[str, ...]:
+def _labels(reading: Classifiers, tag: str, found: hf.Checkpoint, where: str) -> tuple[str, ...]:
     """The names of its logits: never guessed."""
     count = len(found.params["classifier"]["output"]["bias"])
     remedy = f"state the order of its logits: --config.method.teacher_labels.{tag}=…"
     if count == 1 or found.config.get("problem_type") == "regression":
         raise UserError("a head for a number, not for labels", where, "name a classifier")
-    stated = tuple(config.method.get("teacher_labels", ConfigDict()).get(tag, ()))
+    stated = reading.labels.get(tag, ())
     labels = stated or found.labels or tuple(f"LABEL_{i}" for i in range(count))
     if len(labels) != count:
         raise UserError(f"{len(labels)} labels for a head of {count}", where, remedy)
@@ -192,11 +201,11 @@ class Compute(Protocol):
     def __call__(self, rows: Sequence[Any], *, quietly: bool = False) -> np.ndarray: ...
 
 
-def _computer(teacher: Classifier, config, log: Log) -> Compute:
+def _computer(teacher: Classifier, spec: StageSpec[Any, Any], log: Log) -> Compute:
     outputs = class_outputs(Encoder(teacher.architecture, scan=scan_by_device()), len(teacher.labels))
-    mesh, length = meshes.build(config.mesh), teacher.task.max_length
+    mesh, length = meshes.build(spec.mesh), teacher.task.max_length
     edges = (*(edge for edge in EDGES if edge < length), length)
-    evaluator = Evaluator(outputs, mesh, batch=config.eval.batch, buckets=edges)
+    evaluator = Evaluator(outputs, mesh, batch=spec.eval.batch, buckets=edges)
 
     def compute(rows: Sequence[Any], *, quietly: bool = False) -> np.ndarray:
         params = {name: teacher.params[name] for name in ("encoder", "classifier")}
@@ -219,9 +228,10 @@ def _audit(store: TargetStore, rows: Sequence[Any], keys: np.ndarray, compute: C
         check_targets(keys[places], store.take(keys[places], 0), fresh, (), np.zeros(len(places), np.int64))
 
 
-def _cache_name(teacher: Classifier, config) -> str:
+def _cache_name(teacher: Classifier, spec: StageSpec[Any, Any]) -> str:
     """Names all that a logit depends on but its row."""
-    reads = f"{teacher.task.max_length} {EDGES} {config.eval.batch} {dict(config.mesh)} {jax.device_count()}"
+    mesh = dict(sorted(dataclasses.asdict(spec.mesh).items()))
+    reads = f"{teacher.task.max_length} {EDGES} {spec.eval.batch} {mesh} {jax.device_count()}"
     return cache.name_of("teacher", [_digest(teacher.folder), teacher.task.identity(), reads, jax.__version__])
 
 

@@ -1,0 +1,181 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Typed settings: a block of a config is a frozen dataclass whose fields say type, default, range and meaning.
+
+Plain Python that imports no jax, so that configs and commands can use it before anything is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from xlkd.errors import UserError
+
+T = TypeVar("T")
+Block = Mapping[str, Any]  # a block of a config as plain values
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a setting means, and which values it may have; `also` lists values allowed outside the range."""
+
+    meaning: str
+    choices: tuple[str, ...] = ()
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+    also: tuple[float, ...] = ()
+
+    def allows(self, value: Any) -> bool:
+        """Returns whether a value is one of the choices, or inside the range."""
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        if value in self.also:
+            return True
+        return (
+            self.at_least <= value <= self.at_most
+            and (self.above == -math.inf or value > self.above)
+            and (self.below == math.inf or value < self.below)
+        )
+
+    def range(self) -> str:
+        """Describes the values that are allowed; empty where every value of the type is."""
+        if self.choices:
+            return ", ".join(self.choices)
+        limits = [
+            f"{limit:g} or more" if self.at_least == limit else f"above {limit:g}"
+            for limit in {self.at_least, self.above} - {-math.inf}
+        ]
+        limits += [
+            f"at most {limit:g}" if self.at_most == limit else f"below {limit:g}"
+            for limit in {self.at_most, self.below} - {math.inf}
+        ]
+        return ", or ".join(filter(None, (" and ".join(limits), *(f"{value:g}" for value in self.also))))
+
+
+def setting(default: T, meaning: str, **limits: Any) -> T:
+    """Declares a field of a settings dataclass; `limits` are those of `Setting`."""
+    metadata = {"setting": Setting(meaning, **limits)}
+    if isinstance(default, dict):
+        return typing.cast(T, dataclasses.field(default_factory=lambda: dict(default), metadata=metadata))
+    return typing.cast(T, dataclasses.field(default=default, metadata=metadata))
+
+
+def fields_of(cls: type) -> dict[str, Setting]:
+    """Returns the settings of a dataclass by name; fields that are blocks themselves are left out."""
+    return {field.name: field.metadata["setting"] for field in dataclasses.fields(cls) if "setting" in field.metadata}
+
+
+def blocks_of(cls: type) -> dict[str, type]:
+    """Returns the fields of a dataclass that are settings dataclasses themselves."""
+    return {name: kind for name, kind in types_of(cls).items() if dataclasses.is_dataclass(kind)}
+
+
+@functools.cache
+def types_of(cls: type) -> dict[str, Any]:
+    """Returns the types of a dataclass's fields, resolved."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def defaults(cls: type, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Returns the default of every setting of a dataclass, or of those named: what a config file begins with."""
+    blank = cls()
+    return {name: getattr(blank, name) for name in names or fields_of(cls)}
+
+
+def read(cls: type[T], block: Block, path: str, locate: Callable[[str], str] = "config.{}".format) -> T:
+    """Reads a block into its dataclass: absent keys get their default, keys that it does not have are left alone.
+
+    A value of another type or out of range is refused; `locate` says where the key of a path was set.
+    """
+    values: dict[str, Any] = {}
+    for name, inner in blocks_of(cls).items():
+        values[name] = read(inner, block.get(name) or {}, f"{path}.{name}", locate)
+    for name, known in fields_of(cls).items():
+        if name in block:
+            values[name] = checked(known, types_of(cls)[name], block[name], locate(f"{path}.{name}"))
+    return cls(**values)
+
+
+def checked(known: Setting, kind: Any, value: Any, where: str) -> Any:
+    """Returns the value as its type, or refuses it."""
+    try:
+        converted = converted_to(kind, value)
+    except (TypeError, ValueError):
+        raise UserError(f"{value!r} is not of type {name_of(kind)}", where, "see --keys for type and range") from None
+    if not known.allows(converted):
+        remedy = f"choose one of {known.range()}" if known.choices else f"give {known.range()}"
+        raise UserError(f"{where.rpartition('.')[2]}={converted} is not possible", where, remedy)
+    return converted
+
+
+def converted_to(kind: Any, value: Any) -> Any:
+    """Returns a plain value as the type of a field: lists become tuples, whole numbers may stand for floats."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            raise TypeError(value)
+        return tuple(converted_to(arguments[0], inner) for inner in value)
+    if origin is not None:  # a mapping by language
+        if not isinstance(value, Mapping):
+            raise TypeError(value)
+        return {str(name): converted_to(arguments[1], inner) for name, inner in value.items()}
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(value)
+    return value
+
+
+def parsed(kind: Any, text: str) -> Any:
+    """Returns the text of a flag as the type of a field; raises KeyError or ValueError where it is none."""
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        return tuple(inner(part.strip()) for part in text.strip("()").split(",") if part.strip())
+    value = kind(text)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def name_of(kind: Any) -> str:
+    """Returns the name of a field's type as `--keys` shows it."""
+    if typing.get_origin(kind) is tuple:
+        return f"list of {typing.get_args(kind)[0].__name__}"
+    return kind.__name__ if not typing.get_args(kind) else "by language"
+
+
+def value_type(kind: Any) -> Any:
+    """Returns the type of the values of a mapping by language."""
+    return typing.get_args(kind)[1]
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Returns settings as config.json would hold them: dicts, lists, strings, numbers."""
+
+    def listed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: listed(inner) for name, inner in value.items()}
+        return [listed(inner) for inner in value] if isinstance(value, tuple) else value
+
+    return listed(dataclasses.asdict(settings))
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every key of nested blocks with its value, as `optim.lr`."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from flat(inner, f"{prefix}{key}.")
+        else:
+            yield prefix + key, inner

@@ -1,0 +1,57 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of G-XLT's self-distillation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xlkd.errors import UserError
+from xlkd.spec import setting, stage
+from xlkd.spec.tasks import QuestionAnswering
+
+TASKS = ("qa",)
+READS = ("data.ntl", "data.pivot", "data.redraw", "data.draw_seed", "teacher.cache")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(stage.Method):
+    """Weights of the losses, the teacher's generations, and the coefficient of the KL."""
+
+    name: str = setting("gxlt", "The method: a module of xlkd/methods.")
+    alpha_ce: float = setting(1.0, "Weight of cross-entropy.", at_least=0)
+    alpha_kl: float = setting(1.0, "Weight of distillation; 0 has no teacher.", at_least=0)
+    temperature: float = setting(2.0, "Temperature of distillation.", above=0)
+    t_squared: bool = setting(True, "Multiply distillation by temperature squared.")
+    kl: str = setting("forward", "Direction of the KL.", choices=("forward", "reverse", "symmetric"))
+    coefficient: str = setting(
+        "none",
+        "Coefficient of the KL: 1, or mAP@k of the teacher as in the authors' code, or by the textbook.",
+        choices=("none", "authors", "textbook"),
+    )
+    per: str = setting("batch", "Examples that share a coefficient.", choices=("batch", "example"))
+    coefficient_group: int = setting(6, "Examples of a group that shares a coefficient; 0 takes all.", at_least=0)
+    k: int = setting(10, "Ranks that mAP@k counts.", at_least=1)
+    window: tuple[int, ...] = setting((5, 4), "Positions before and after the gold one that count as relevant.")
+    mask_positions: str = setting(
+        "padding", "Positions that the softmax leaves out.", choices=("padding", "context", "none")
+    )
+    generations: str = setting(
+        "epoch_snapshot",
+        "When the teacher becomes a copy of the student.",
+        choices=("epoch_snapshot", "born_again", "fixed", "ema"),
+    )
+    generation_epochs: int = setting(1, "Epochs of a generation.", at_least=1)
+    ema_decay: float = setting(0.99, "Decay of the moving average, for generations=ema.", at_least=0, at_most=1)
+
+
+def check(spec: stage.StageSettings[Method, QuestionAnswering]) -> None:
+    """Refuses settings that are impossible together."""
+    if spec.method.mask_positions == "none" and not spec.data.pad_to:
+        what = "padding in the softmax makes the loss depend on how far a batch is padded"
+        raise UserError(what, "config.method.mask_positions=none", "set config.data.pad_to=384, as published")
+    if spec.method.generations == "born_again" and spec.data.redraw == "epoch":
+        what = "the schedule begins again with each generation, and epochs that are drawn anew differ in length"
+        raise UserError(what, "config.data.redraw", "set redraw=never")
+    if len(spec.method.window) != 2:
+        raise UserError(f"window={spec.method.window} is not possible", "config.method.window", "give two, as (5,4)")

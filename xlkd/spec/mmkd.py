@@ -1,0 +1,80 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of MMKD's four levels; every default is the form without the slips of the authors' code."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xlkd.errors import UserError
+from xlkd.spec import setting, stage
+from xlkd.spec.tasks import Views
+
+TASKS = ("views",)
+READS = (
+    *("data.identities", "data.cap", "data.take", "data.block", "data.alignment"),
+    *("teacher.path", "teacher.revision", "teacher.cache"),
+)
+COUPLED = ("sentence", "structure")  # levels that need all rows of a step
+POOLINGS = ("cls", "mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(stage.Method):
+    """Weights and forms of the levels."""
+
+    name: str = setting("mmkd", "The method: a module of xlkd/methods.")
+    token: float = setting(1.0, "Weight of the token level; 0 leaves a level out.", at_least=0)
+    word: float = setting(1.0, "Weight of the word level.", at_least=0)
+    sentence: float = setting(1.0, "Weight of the sentence level.", at_least=0)
+    structure: float = setting(10.0, "Weight of the structure level.", at_least=0)
+    student_passes: str = setting(
+        "shared", "Sentence and structure share a forward pass, or each has one.", choices=("shared", "separate")
+    )
+    teacher_dropout: bool = setting(False, "Dropout in the teacher, with a pass for each level, as published.")
+    student_pooling: str = setting("cls", "Sentence vector of the student.", choices=POOLINGS)
+    teacher_pooling: str = setting("cls", "Sentence vector of the teacher.", choices=POOLINGS)
+    word_label_index: str = setting(
+        "token", "Index of a masked word: its first token, or as published its number.", choices=("token", "word")
+    )
+    word_sum: str = setting("fixed", "Sum of the word level.", choices=("fixed", "published"))
+    word_similarity: str = setting("dot", "Similarity of words.", choices=("dot", "cosine"))
+    word_temperature: float = setting(1.0, "Temperature of the word level.", above=0)
+    word_anchor: str = setting("teacher", "Side whose words are contrasted.", choices=("teacher", "student"))
+    teacher_projector: str = setting(
+        "random_frozen", "The teacher's projector.", choices=("random_frozen", "identity", "trained")
+    )
+    head_width: int = setting(0, "Hidden width of the projectors; 0 takes that of the encoder.", at_least=0)
+    head_output: int = setting(128, "Output width of the projectors.", at_least=1)
+    bn_group: int = setting(0, "Examples that BatchNorm sees together; 0 takes the whole step.", at_least=2, also=(0,))
+    structure_group: int = setting(
+        0, "Examples that the structure level compares; 0 takes the whole step.", at_least=2, also=(0,)
+    )
+    structure_temperature: float = setting(1.0, "Temperature of the structure level.", above=0)
+    structure_diagonal: bool = setting(True, "Keep an example's similarity to itself.")
+    structure_direction: str = setting(
+        "forward", "Direction of the KL: forward is KL(teacher ‖ student).", choices=("forward", "reverse")
+    )
+    word_layers: tuple[str, ...] = setting(("-1:-1",), "Layers student:teacher of the word level; several: their mean.")
+    sentence_layers: tuple[str, ...] = setting(("-1:-1",), "Layers student:teacher of the sentence level.")
+    structure_layers: tuple[str, ...] = setting(("-1:-1",), "Layers student:teacher of the structure level.")
+    retrieval_layer: int = setting(-1, "Layer that retrieval is evaluated on; -1 is the last.")
+    alignment_layer: int = setting(0, "Layer that word links are evaluated on; 0 takes two thirds of the depth.")
+
+
+def check(spec: stage.StageSettings[Method, Views]) -> None:
+    """Refuses settings that are impossible together, or that would not do what they say."""
+    method = spec.method
+    if not any((method.token, method.word, method.sentence, method.structure)):
+        raise UserError("all weights of the levels are 0", "config.method", "give token a weight")
+    if not spec.teacher.path and any((method.word, method.sentence, method.structure)):
+        raise UserError("no teacher", "config.teacher.path", "name an English encoder")
+    if spec.task.tlm_labels == "all" and spec.data.pad_to < spec.task.max_length:
+        what = "labels at padding make the loss depend on how far a batch is padded"
+        raise UserError(what, "config.task.tlm_labels", f"set config.data.pad_to={spec.task.max_length}")
+    if method.word_sum == "published" and spec.optim.micro_batches > 1:
+        remedy = "set config.optim.micro_batches=1"
+        raise UserError("the published sum reads the whole batch", "config.method.word_sum", remedy)
+    if method.structure and method.structure_diagonal and method.structure_temperature < 1:
+        what = "below temperature 1 the similarity of an example to itself dominates the loss"
+        raise UserError(what, "config.method.structure_temperature", "set config.method.structure_diagonal=False")

@@ -1,0 +1,44 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the optimizer, and of how long a stage trains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xlkd.spec import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """AdamW and its schedule."""
+
+    lr: float = setting(5e-5, "Learning rate after the warm-up.", at_least=0)
+    schedule: str = setting(
+        "linear", "Shape of the learning rate after the warm-up.", choices=("constant", "linear", "cosine")
+    )
+    warmup: float = setting(0.1, "Warm-up as a share of the steps, or in steps where 1 or more.", at_least=0)
+    b1: float = setting(0.9, "Adam's decay rate of the first moment.", at_least=0, below=1)
+    b2: float = setting(0.999, "Adam's decay rate of the second moment.", at_least=0, below=1)
+    eps: float = setting(1e-8, "Adam's epsilon.", above=0)
+    weight_decay: float = setting(0.01, "Decoupled weight decay.", at_least=0)
+    decay_mask: str = setting("matrices", "Parameters that decay.", choices=("matrices", "all"))
+    clip: float = setting(1.0, "Global gradient norm to clip to; 0 does not clip.", at_least=0)
+    micro_batches: int = setting(1, "Parts that a step is computed in; the result is the same.", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How long a stage trains."""
+
+    epochs: float = setting(1.0, "Passes over the training examples.", at_least=0)
+    steps: int = setting(0, "Optimizer steps, instead of epochs; 0 goes by epochs.", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Horizon:
+    """The steps of a stage, known once its data is read, and the steps at which its epochs begin."""
+
+    steps: int
+    steps_per_epoch: int
+    epoch_starts: tuple[int, ...]

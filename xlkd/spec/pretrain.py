@@ -1,0 +1,19 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of pre-training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xlkd.spec import setting, stage
+
+TASKS = ("masked",)
+READS = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(stage.Method):
+    """Masked and translation language modelling; what it needs stands in the task and in `encoder.new`."""
+
+    name: str = setting("pretrain", "The method: a module of xlkd/methods.")

@@ -1,0 +1,181 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A stage as a typed value: read once from the config, resolved once the data is read, never written to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from xlkd.spec import setting
+from xlkd.spec.optim import Budget, Horizon, Optim
+from xlkd.spec.tasks import Task
+
+# Keys and blocks that a method reads only where its module names them in READS; all methods read the others
+OPTIONAL = (
+    *("data.ntl", "data.pivot", "data.redraw", "data.draw_seed", "data.exponent", "data.mix_rows"),
+    *("data.identities", "data.cap", "data.take", "data.block", "data.alignment"),
+    *("teacher.path", "teacher.revision", "teacher.cache", "teachers"),
+)
+
+M = TypeVar("M", bound="Method")
+T = TypeVar("T", bound=Task)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What the settings of every method have; each method adds its own in the module of its name."""
+
+    name: str = setting("", "The method: a module of xlkd/methods.")
+
+
+@dataclasses.dataclass(frozen=True)
+class NewEncoder:
+    """An encoder that is trained from random weights, with a tokenizer of its own; for `encoder.path=new`."""
+
+    model_type: str = setting("xlm-roberta", "Architecture.", choices=("xlm-roberta", "bert"))
+    vocabulary: int = setting(4000, "Tokens of the vocabulary.", at_least=100)
+    texts: str = setting("", "Data source that the tokenizer is trained on.")
+    hidden_size: int = setting(128, "Width.", at_least=1)
+    layers: int = setting(4, "Layers.", at_least=1)
+    heads: int = setting(4, "Attention heads.", at_least=1)
+    positions: int = setting(258, "Positions.", at_least=8)
+    embedding_scale: float = setting(0.02, "Standard deviation of new embeddings.", above=0)
+    disk: str = setting("float32", "Type of the exported weights.", choices=("float32", "float16", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """The student's encoder, and how it is computed."""
+
+    path: str = setting("package:multilingual", "Folder, hub id, package:NAME, or new.")
+    revision: str = setting("", "Revision of a hub id; the commit that was loaded is recorded.")
+    dtype: str = setting(
+        "float32", "Type of the computation; parameters are float32.", choices=("float32", "bfloat16", "float16")
+    )
+    layers_as: str = setting(
+        "auto", "Layers in a scan or unrolled; auto decides by the device.", choices=("auto", "scanned", "unrolled")
+    )
+    remat: str = setting(
+        "none", "What the backward pass computes again.", choices=("none", "full", "dots", "dots_no_batch")
+    )
+    dropout: float = setting(
+        -1.0, "Overrides all dropout rates; -1 keeps the encoder's own.", at_least=0, below=1, also=(-1,)
+    )
+    trim_vocab: bool = setting(False, "Train only the tokens of the run's own texts; exports have the full vocabulary.")
+    new: NewEncoder = NewEncoder()
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Sources and batches. What stands in `OPTIONAL` is read by the methods that name it."""
+
+    train: str = setting("", "Source of the training examples.")
+    eval: str = setting("", "Source that the stage's own task is evaluated on.")
+    dev: str = setting("", "Source that chooses the checkpoint; empty takes data.eval.")
+    retrieval: str = setting("", "Sentence pairs for retrieval accuracy.")
+    on_bad_row: str = setting(
+        "stop", "A malformed example stops the run, or is skipped, counted and listed.", choices=("stop", "skip")
+    )
+    batch: int = setting(32, "Examples of a step.", at_least=1)
+    buckets: int = setting(4, "Lengths that batches are padded to: as many compiled shapes.", at_least=1)
+    pad_to: int = setting(0, "One length for all batches; 0 pads by bucket.", at_least=0)
+
+    ntl: int = setting(
+        -1, "Languages drawn for each question, beside the pivot; -1 takes the examples as they are.", at_least=-1
+    )
+    pivot: str = setting("en", "Language in which each question is always drawn, or none.")
+    redraw: str = setting("never", "Draw other language pairs in each epoch.", choices=("never", "epoch"))
+    draw_seed: int = setting(0, "Seed of the drawn pairs, the same for all seeds of training.")
+    exponent: float = setting(1.0, "Languages get shares in proportion to examples ** exponent.", at_least=0)
+    mix_rows: bool = setting(True, "Mix languages in a batch; False gives each batch one language.")
+    identities: bool = setting(False, "Add English paired with itself, as often as one language occurs.")
+    cap: int = setting(0, "Pairs of each two languages; 0 takes all.", at_least=0)
+    take: str = setting("random", "Which pairs a cap takes.", choices=("random", "head"))
+    block: int = setting(0, "Pairs tokenized at a time, for corpora beyond memory; 0: all at once.", at_least=0)
+    alignment: str = setting("", "Sentence pairs with word links.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A teacher of another encoder than the student's."""
+
+    path: str = setting("", "Folder, hub id or package:NAME, where the method needs a teacher encoder.")
+    revision: str = setting("", "Revision of a hub id.")
+    cache: str = setting("auto", "Cache targets that are used more than once, or off.", choices=("auto", "off"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Save:
+    """When checkpoints are saved."""
+
+    every: int = setting(200, "Steps between checkpoints.", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """When and how a stage is evaluated, and which checkpoint is exported."""
+
+    every: int = setting(0, "Steps between evaluations; 0 evaluates at the end.", at_least=0)
+    start: bool = setting(False, "Evaluate before the first step as well.")
+    batch: int = setting(64, "Examples of an evaluation batch.", at_least=1)
+    keep: str = setting(
+        "last",
+        "Checkpoint that is exported: the last, or the best by the mean score of these languages.",
+        choices=("last", "best", "supervised", "english"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """How devices are divided."""
+
+    data: int = setting(-1, "Devices along the batch; -1 takes the rest.", at_least=1, also=(-1,))
+    fsdp: int = setting(1, "Devices that parameters and batch are sharded over.", at_least=1, also=(-1,))
+    tensor: int = setting(1, "Devices that each layer is divided over.", at_least=1, also=(-1,))
+    branch: int = setting(1, "Devices that branches are spread over.", at_least=1)
+    dcn_data: int = setting(-1, "TPU slices that the batch is spread over; -1 takes all.", at_least=1, also=(-1,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """What is logged."""
+
+    every: int = setting(20, "Steps between log lines.", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSettings(Generic[M, T]):
+    """What the config says of one stage; shared blocks with the stage's own values over them."""
+
+    name: str
+    run: str  # digest of the run's whole config
+    task: T
+    method: M
+    seed: int = setting(0, "Seed of initialisation, order of examples and dropout.", at_least=0)
+    start: str = setting("encoder", "Where weights come from: encoder, an earlier stage, or a model's folder.")
+    encoder: Encoder = Encoder()
+    data: Data = Data()
+    teacher: Teacher = Teacher()
+    teachers: Mapping[str, str] = setting(
+        {}, "Classifiers by language (folder, hub id or earlier stage), several joined with +."
+    )
+    optim: Optim = dataclasses.field(default_factory=Optim)
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    save: Save = Save()
+    eval: Eval = Eval()
+    mesh: Mesh = Mesh()
+    log: Log = Log()
+
+    @property
+    def weights_from(self) -> str:
+        """Where the weights come from, as a path, a hub id, or the name of a stage."""
+        return self.start if self.start != "encoder" else self.encoder.path
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSpec(StageSettings[M, T]):
+    """A stage that is resolved: labels and steps are known from its data, nothing is `auto` any more."""
+
+    horizon: Horizon = dataclasses.field(default_factory=lambda: Horizon(0, 0, (0,)))
