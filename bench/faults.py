@@ -133,7 +133,7 @@ def entry_damaged(kind: str, damage: Callable[[pathlib.Path], str]) -> Callable[
         run = bench.run(SYSTEM, cache=True)
         injected = damage(largest(run.cache.glob(f"{kind}-*/*.npy")))
         fault = run.finish()
-        return bench.judged(name, run, injected, fault, DONE, "is damaged .* and is made again", fault)
+        return bench.judged(name, run, injected, fault, DONE, "is damaged .* and is built again", fault)
 
     return inject
 

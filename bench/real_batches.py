@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xlkd.data.batches import Planned, Shape
+from xlkd.data.batches import PlannedBatch, Shape
 from xlkd.inputs import data as inputs
 from xlkd.inputs import trimming
 from xlkd.inputs.weights import resolve_teacher, resolve_weights
@@ -27,10 +27,10 @@ class Material:
     plan: Any
     vocabulary: int
 
-    def batch(self, planned: Planned) -> Any:
+    def batch(self, planned: PlannedBatch) -> Any:
         return self.task.arrays(self.features, planned.index, dict(planned.shape.lengths), Draw(0, 0))
 
-    def keys(self, planned: Planned) -> np.ndarray:
+    def keys(self, planned: PlannedBatch) -> np.ndarray:
         return np.asarray(self.features["keys"])[planned.index]
 
     @property
@@ -46,25 +46,25 @@ def read(stage) -> Material:
     return Material(found.task, found.features, found.plan, weights.architecture.vocab_size)
 
 
-def bucketed(found: Material, count: int) -> list[Planned]:
+def bucketed(found: Material, count: int) -> list[PlannedBatch]:
     """So many full steps of an epoch, each bucket in its share."""
     steps = [found.plan.at(step) for step in range(found.plan.steps_per_epoch)]
     return evenly([step for step in steps if (step.index >= 0).all()], count, lambda step: step.shape.lengths[0][1])
 
 
-def shuffled(found: Material, count: int, pad_to: int = 0) -> list[Planned]:
+def shuffled(found: Material, count: int, pad_to: int = 0) -> list[PlannedBatch]:
     """So many batches of rows in any order, padded to one length, or each to its longest row (0)."""
     rows, size = found.plan.rows, found.plan.batch
     order = np.random.default_rng(0).permutation(rows)[: rows // size * size].reshape(-1, size)
     view = found.plan.view
 
-    def planned(index: np.ndarray) -> Planned:
-        return Planned(index, Shape(size, ((view, pad_to or int(found.lengths[index].max())),)))
+    def planned(index: np.ndarray) -> PlannedBatch:
+        return PlannedBatch(index, Shape(size, ((view, pad_to or int(found.lengths[index].max())),)))
 
     return evenly([planned(index) for index in order], count, lambda step: step.shape.lengths[0][1])
 
 
-def evenly(steps: Sequence[Planned], count: int, by: Any) -> list[Planned]:
+def evenly(steps: Sequence[PlannedBatch], count: int, by: Any) -> list[PlannedBatch]:
     """Every n-th in the order of their cost, in no order of it."""
     ordered = sorted(steps, key=by)
     places = (np.arange(count) + 0.5) * len(ordered) / count
@@ -72,7 +72,7 @@ def evenly(steps: Sequence[Planned], count: int, by: Any) -> list[Planned]:
     return [chosen[i] for i in np.random.default_rng(1).permutation(count)]
 
 
-def padding(steps: Sequence[Planned], found: Material) -> str:
+def padding(steps: Sequence[PlannedBatch], found: Material) -> str:
     """For the title of a table: how much of these batches is padding."""
     real = sum(int(found.lengths[step.index].sum()) for step in steps)
     return f"{1 - real / sum(step.shape.rows * step.shape.lengths[0][1] for step in steps):.0%}"

@@ -62,7 +62,7 @@ def _write(prefix: pathlib.Path, count: int) -> None:
 
 def _read(prefix: str) -> None:
     from xlkd.data import sources
-    from xlkd.data.composition import many
+    from xlkd.data.composition import read_many
     from xlkd.data.permutation import Permutation
 
     start = time.perf_counter()
@@ -71,7 +71,7 @@ def _read(prefix: str) -> None:
     order = Permutation(len(rows), seed=0, purpose="bench")
     count = min(BLOCK, len(rows) // BLOCKS)
     for block in range(BLOCKS):
-        assert len(many(rows, order.at(np.arange(block * count, (block + 1) * count)))) == count
+        assert len(read_many(rows, order.at(np.arange(block * count, (block + 1) * count)))) == count
     done = time.perf_counter()
     peak = re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]
     lines = rows.counts["lines"]

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from xlkd.data.batches import PAD, ByLanguage, Plan, Redrawn, in_order_of_length
+from xlkd.data.batches import PAD, LanguagePlan, Plan, RedrawnPlan, plan_by_length
 
 
 def plan(rows=103, batch=8, seed=0):
@@ -65,7 +65,7 @@ def test_second_view_takes_its_own_maximum_in_the_bucket():
 @pytest.mark.parametrize("rows", [1, 7, 8, 9])
 def test_evaluation_reads_every_row_once_and_pads_the_last_batch(rows):
     lengths = np.arange(10, 10 + rows)
-    batches = in_order_of_length({"text": lengths}, batch=8, edges=(32,))
+    batches = plan_by_length({"text": lengths}, batch=8, edges=(32,))
     seen = np.concatenate([b.index for b in batches])
     assert all(len(b.index) == 8 for b in batches)
     assert sorted(seen[seen != PAD]) == list(range(rows))
@@ -73,7 +73,7 @@ def test_evaluation_reads_every_row_once_and_pads_the_last_batch(rows):
 
 def test_evaluation_gives_each_batch_the_first_shape_that_holds_it():
     lengths = np.array([60, 5, 33, 20, 32, 90, 61])
-    batches = in_order_of_length({"text": lengths}, batch=2, edges=(32, 64, 96))
+    batches = plan_by_length({"text": lengths}, batch=2, edges=(32, 64, 96))
     held = [(sorted(lengths[b.index[b.index != PAD]].tolist()), b.shape.lengths[0][1]) for b in batches]
     assert held == [([5, 20], 32), ([32, 33], 64), ([60, 61], 64), ([90], 96)]
 
@@ -81,12 +81,12 @@ def test_evaluation_gives_each_batch_the_first_shape_that_holds_it():
 def test_a_thread_that_is_in_the_next_epoch_does_not_disturb():
     """The loop reads ahead by threads, and at the boundary they stand in two epochs."""
     p, _ = plan()
-    there = (1, p._shuffled(1))
+    there = (1, p._shuffle(1))
 
     class Raced(Plan):
         """Whatever one thread keeps, the other has at once kept its own."""
 
-        _kept = property(lambda self: there, lambda self, value: None)
+        _current_epoch = property(lambda self: there, lambda self, value: None)
 
     raced = Raced(p.lengths, batch=p.batch, edges=tuple(p.edges), seed=p.seed)
     for step in (3, 3 + p.steps_per_epoch):
@@ -99,7 +99,7 @@ COUNTS = np.repeat([0, 1, 2], [400, 100, 25])
 def by_language(exponent=0.5, mixed=True, batch=8, seed=0):
     lengths = np.random.default_rng(1).integers(5, 97, len(COUNTS)).astype(np.int32)
     of = {"languages": COUNTS, "exponent": exponent, "mixed": mixed}
-    return ByLanguage({"text": lengths}, batch=batch, edges=(32, 64, 96), seed=seed, **of)
+    return LanguagePlan({"text": lengths}, batch=batch, edges=(32, 64, 96), seed=seed, **of)
 
 
 def rows_of(planned):
@@ -116,7 +116,7 @@ def test_languages_in_their_shares(exponent, counts):
 @pytest.mark.parametrize(("exponent", "counts"), [(1, [6, 3, 1]), (0.5, [5, 3, 2]), (0, [4, 3, 3])])
 def test_shares_that_are_no_whole_numbers_go_by_the_largest_remainder(exponent, counts):
     languages = np.repeat([0, 1, 2], [6, 3, 1])  # at 0.5: 4.73, 3.34 and 1.93 rows
-    p = ByLanguage({"text": np.full(10, 9)}, batch=4, edges=(32,), seed=0, languages=languages, exponent=exponent)
+    p = LanguagePlan({"text": np.full(10, 9)}, batch=4, edges=(32,), seed=0, languages=languages, exponent=exponent)
     assert np.bincount(languages[rows_of(epoch(p, 0))]).tolist() == counts
 
 
@@ -146,7 +146,7 @@ def test_the_first_rows_of_a_language_are_drawn_too():
 
 
 def test_as_the_data_lie_every_row_once_an_epoch():
-    p = ByLanguage({"text": np.full(len(COUNTS), 9)}, batch=8, edges=(32,), seed=0, languages=COUNTS)
+    p = LanguagePlan({"text": np.full(len(COUNTS), 9)}, batch=8, edges=(32,), seed=0, languages=COUNTS)
     for rows in (rows_of(epoch(p, 1)), rows_of(epoch(by_language(1), 1))):
         assert sorted(rows.tolist()) == list(range(len(COUNTS)))
 
@@ -154,7 +154,7 @@ def test_as_the_data_lie_every_row_once_an_epoch():
 def test_epochs_that_are_drawn_anew_hold_their_own_rows_once_each():
     lengths = np.random.default_rng(0).integers(5, 60, 100)
     members = tuple(np.random.default_rng(e).permutation(100)[:n] for e, n in enumerate((30, 41, 25)))
-    plan = Redrawn({"text": lengths}, batch=8, edges=(32, 64), seed=1, members=members)
+    plan = RedrawnPlan({"text": lengths}, batch=8, edges=(32, 64), seed=1, members=members)
     assert (plan.starts, plan.steps, plan.steps_per_epoch) == ((0, 4, 10), 14, 4)
     for rows, steps in zip(members, (range(4), range(4, 10), range(10, 14)), strict=True):
         seen = np.concatenate([plan.at(step).index for step in steps])

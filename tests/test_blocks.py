@@ -12,7 +12,7 @@ import pytest
 from xlkd.data import sources
 from xlkd.data.batches import PAD
 from xlkd.data.blocks import Blocks
-from xlkd.data.composition import Identities, Joined, compose
+from xlkd.data.composition import IdentityPairs, JoinedRows, compose
 from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
 from xlkd.models import hf, tokenizers
@@ -102,11 +102,11 @@ def test_every_row_once_an_epoch_in_as_few_steps_as_possible():
 
 def test_place_is_arithmetic():
     b = blocks()
-    assert b.place(0) == (0, 0, 0)
-    assert b.place(24) == (0, 0, 24)
-    assert b.place(25) == (0, 1, 0)
-    assert b.place(125) == (0, 5, 0), "the last block has 3 rows"
-    assert b.place(126) == (1, 0, 0)
+    assert b.locate(0) == (0, 0, 0)
+    assert b.locate(24) == (0, 0, 24)
+    assert b.locate(25) == (0, 1, 0)
+    assert b.locate(125) == (0, 5, 0), "the last block has 3 rows"
+    assert b.locate(126) == (1, 0, 0)
 
 
 def test_order_depends_on_seed_and_step_alone():
@@ -116,7 +116,7 @@ def test_order_depends_on_seed_and_step_alone():
         assert b.at(step).shape == a.at(step).shape
     assert any(set(rows_of(a, s)) != set(rows_of(other, s)) for s in range(3))
     assert any(set(rows_of(a, s)) != set(rows_of(a, s + a.steps_per_epoch)) for s in range(3))
-    assert set(a.index(0, 0)) != set(a.index(1, 0)), "a block of the next epoch holds other rows"
+    assert set(a.list_rows(0, 0)) != set(a.list_rows(1, 0)), "a block of the next epoch holds other rows"
 
 
 def test_golden_order():
@@ -237,14 +237,14 @@ def test_identity_pairs_by_the_rule(counts):
     for j in range(max(map(len, parts))):
         part = parts[j % len(parts)]
         expected += [part[j].id] if j < len(part) else []
-    found = Identities(parts)
+    found = IdentityPairs(parts)
     assert sorted(row.id for row in found) == sorted(expected)
     assert all(row.source == row.target and row.target_language == "en" for row in found)
 
 
 def test_identity_pairs_take_the_english_side_wherever_it_stands():
     row = Pair("7", "k", "g", "toy", "der Hund", "the dog", "de", "en")
-    (same,) = Identities([[row]])
+    (same,) = IdentityPairs([[row]])
     assert (same.source, same.target, same.source_language, same.target_language) == ("the dog", "the dog", "en", "en")
     assert (same.id, same.group) == ("7", "g")
     assert same.key != row.key
@@ -264,11 +264,11 @@ def test_a_compositions_name_goes_with_all_it_depends_on():
 
 
 def test_what_is_joined_already_is_composed_by_its_parts():
-    rows = compose([Joined([pairs("de", 1), pairs("fr", 3)]), Joined([pairs("de", 4)])], cap=2, take="head")
+    rows = compose([JoinedRows([pairs("de", 1), pairs("fr", 3)]), JoinedRows([pairs("de", 4)])], cap=2, take="head")
     assert [row.id for row in rows] == ["de0", "de0", "fr0", "fr1"]
 
 
 def test_joined_rows_by_number():
-    rows = Joined([range(3), [], range(10, 12)])
+    rows = JoinedRows([range(3), [], range(10, 12)])
     assert list(rows) == [0, 1, 2, 10, 11]
-    assert rows.many(np.array([4, 0, 3])) == [11, 0, 10]
+    assert rows.read_many(np.array([4, 0, 3])) == [11, 0, 10]

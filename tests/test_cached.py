@@ -134,7 +134,7 @@ def test_each_target_is_made_once_and_in_shards(monkeypatch):
     assert sorted(job.task.asked) == sorted([*timed, *range(9)]), (
         "each once, and one of each shape to see how long it takes"
     )
-    assert len(list(cache.folder().glob("targets-*"))) == 2 + 1  # five short rows, four long ones
+    assert len(list(cache.get_folder().glob("targets-*"))) == 2 + 1  # five short rows, four long ones
     found, job, _ = teaching()
     assert counts(job) == (9, 0)
     assert sorted(job.task.asked) == list(range(9)), "a sample of each shard is asked again: here all of it"
@@ -162,17 +162,17 @@ def test_where_nothing_is_kept_the_log_says_why(options, why):
     assert found.for_batch(planned) is None
     said = found.ask(planned.shape, batch_of(job, planned.shape, planned.index), state)
     assert said["start"].max() > 2
-    assert not list(cache.folder().glob("*"))
+    assert not list(cache.get_folder().glob("*"))
 
 
 def poisoned(name, change):
     """Every kept array of this name changed, as by another build of a library."""
-    for entry in [path.name for path in cache.folder().glob("targets-*")]:
-        held = {key: np.array(value) for key, value in cache.held(entry).items()}
-        cache.delete(cache.folder() / entry)
+    for entry in [path.name for path in cache.get_folder().glob("targets-*")]:
+        held = {key: np.array(value) for key, value in cache.load(entry).items()}
+        cache.delete(cache.get_folder() / entry)
         if len(held["keys"]) == 5:
             change(held[name])
-        cache.arrays(entry, lambda held=held: held)
+        cache.load_or_build(entry, lambda held=held: held)
 
 
 def set_to(place, by):

@@ -20,8 +20,8 @@ def folder(tmp_path, monkeypatch):
     """Three entries of 10 kB, used one, two and three hours ago, compiled programs, and what is not ours."""
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
     for hours in (1, 3, 2):
-        name = cache.name_of(f"task{hours}", ["a"])
-        cache.arrays(name, lambda: {"x": np.zeros(10_000, np.int8)})
+        name = cache.make_name(f"task{hours}", ["a"])
+        cache.load_or_build(name, lambda: {"x": np.zeros(10_000, np.int8)})
         os.utime(tmp_path / "cache" / name / "done", (time.time() - 3600 * hours,) * 2)
     compiled = tmp_path / "cache" / cache.COMPILED
     compiled.mkdir()
@@ -79,11 +79,11 @@ def test_half_entries_go_when_nobody_can_be_writing_them(folder):
 
 
 def test_a_run_that_reads_an_entry_goes_on_when_it_is_deleted(folder):
-    name = cache.name_of("open", ["a"])
-    mapped = cache.arrays(name, lambda: {"x": np.arange(100_000)})
+    name = cache.make_name("open", ["a"])
+    mapped = cache.load_or_build(name, lambda: {"x": np.arange(100_000)})
     caches.main(["--delete_all"])
     assert mapped["x"].sum() == np.arange(100_000).sum()
-    assert cache.arrays(name, lambda: {"x": np.ones(3)})["x"].sum() == 3
+    assert cache.load_or_build(name, lambda: {"x": np.ones(3)})["x"].sum() == 3
 
 
 def test_there_may_be_no_cache_yet(tmp_path, monkeypatch, capsys):
@@ -112,14 +112,14 @@ def test_what_is_wrong_with_the_flags(folder):
 @pytest.fixture
 def strangers(folder, tmp_path):
     """What a home folder may hold that looks like the cache's, each with a file of the user's."""
-    entry = cache.name_of("features", ["a"])
+    entry = cache.make_name("features", ["a"])
     outside = tmp_path / "outside"
     mine = [
         folder / "features-backup" / "done",
         folder / f"{entry}-old" / "done",
         folder / f"{entry.upper()}" / "done",
-        folder / f"{cache.name_of('thesis', ['b'])}" / "done",  # the name of an entry, and no marker of one
-        folder / f"{cache.name_of('thesis', ['c'])}" / "chapter.npy",
+        folder / f"{cache.make_name('thesis', ['b'])}" / "done",  # the name of an entry, and no marker of one
+        folder / f"{cache.make_name('thesis', ['c'])}" / "chapter.npy",
         folder / "done" / "done",
         folder / ".writing-diary" / "x.npy",
         folder / ".writing-letters_" / "dear.txt",
@@ -132,13 +132,13 @@ def strangers(folder, tmp_path):
         file.write_text("mine")
         for path in (file, file.parent):
             os.utime(path, (1e9, 1e9))
-    added = folder / cache.name_of("task4", ["a"])  # an entry of ours, in which somebody left something
-    cache.arrays(added.name, lambda: {"x": np.zeros(10_000, np.int8)})
+    added = folder / cache.make_name("task4", ["a"])  # an entry of ours, in which somebody left something
+    cache.load_or_build(added.name, lambda: {"x": np.zeros(10_000, np.int8)})
     (added / "chapter").mkdir()
     mine.append(added / "notes.txt")
     mine[-1].write_text("mine")
     (outside / "done").write_text("{}")
-    (folder / cache.name_of("linked", ["a"])).symlink_to(outside)
+    (folder / cache.make_name("linked", ["a"])).symlink_to(outside)
     (folder / "notes.txt").write_text("mine")
     return [file for file in mine if file.parent != outside] + [folder / "notes.txt"]
 
@@ -147,25 +147,25 @@ def strangers(folder, tmp_path):
 def test_nothing_of_the_users_is_deleted_wherever_the_cache_is(folder, tmp_path, strangers, way, monkeypatch, capsys):
     if way == "eviction":
         monkeypatch.setenv("XLKD_CACHE_GIB", "0")
-        cache.arrays(cache.name_of("new", ["a"]), lambda: {"x": np.zeros(10)})
+        cache.load_or_build(cache.make_name("new", ["a"]), lambda: {"x": np.zeros(10)})
     else:
         caches.main([way])
         # photos, eight folders, three names in compiled, the entry with a note, the link, the note
         assert "not the cache's and left alone: 15" in capsys.readouterr().out
     assert {file.read_text() for file in strangers} == {"mine"}
     assert (tmp_path / "outside" / "done").exists()
-    assert (folder / cache.name_of("linked", ["a"])).is_symlink()
+    assert (folder / cache.make_name("linked", ["a"])).is_symlink()
     assert not list(folder.glob("task[123]-*")), "entries are deleted"
     assert sorted(os.listdir(folder / cache.COMPILED)) == ["drafts", "paper-cache"]
 
 
 def test_a_name_that_begins_as_entries_do_is_none(folder, strangers):
-    entry = cache.name_of("features", ["a"])
-    cache.arrays(entry, lambda: {"x": np.zeros(3)})
+    entry = cache.make_name("features", ["a"])
+    cache.load_or_build(entry, lambda: {"x": np.zeros(3)})
     (folder / f"{entry}-backup").mkdir()
     (folder / f"{entry}-backup" / "done").write_text("mine")
-    assert cache.named("features") == [entry]
-    assert cache.held(f"{entry}-backup") is None
+    assert cache.list_entries("features") == [entry]
+    assert cache.load(f"{entry}-backup") is None
     assert (folder / f"{entry}-backup" / "done").read_text() == "mine"
 
 

@@ -209,7 +209,7 @@ def test_answers_are_kept_by_content(tmp_path, monkeypatch):
     order = np.random.default_rng(1).permutation(len(of))
 
     def entries():
-        return len(cache.named("teacher"))
+        return len(cache.list_entries("teacher"))
 
     assert entries() == 1
     log = Heard()
@@ -230,13 +230,13 @@ def test_answers_are_kept_by_content(tmp_path, monkeypatch):
 def test_a_cache_that_lies_stops_the_run(tmp_path, monkeypatch):
     folder = str(save(tmp_path / "en"))
     ask({"en": folder})
-    held = cache.held
+    held = cache.load
 
     def wrong(name):
         found = held(name)
         return found and found | {"logits": np.asarray(found["logits"])[::-1]}
 
-    monkeypatch.setattr(cache, "held", wrong)
+    monkeypatch.setattr(cache, "load", wrong)
     with pytest.raises(UserError, match="is not the teacher's"):
         ask({"en": folder})
 

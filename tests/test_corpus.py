@@ -14,7 +14,7 @@ import pytest
 
 from xlkd.data import corpus, sources
 from xlkd.data.cleaning import RULES, Rules, is_in_script
-from xlkd.data.composition import Capped, compose
+from xlkd.data.composition import CappedRows, compose
 from xlkd.errors import UserError
 
 GOOD = [("The dog sleeps.", "Der Hund schläft."), ("It rains.", "Es regnet."), ("We left early.", "Wir gingen früh.")]
@@ -263,7 +263,7 @@ def test_pieces_do_not_show(tmp_path, monkeypatch):
         (part,) = read(moses(tmp_path, twice, name=f"p{packed}", packed=packed).replace("/c?", f"/p{packed}?")).parts
         assert texts(part) == pairs
         assert part.counts["duplicate"] == 300
-        assert texts(part.many(np.array([299, 0, 150]))) == [pairs[299], pairs[0], pairs[150]]
+        assert texts(part.read_many(np.array([299, 0, 150]))) == [pairs[299], pairs[0], pairs[150]]
 
 
 def test_a_bad_index_is_out_of_range(tmp_path):
@@ -317,7 +317,7 @@ def test_a_cap_holds_for_all_corpora_of_two_languages(tmp_path):
     # rounds: German j = 0, 2, …, 38 and French j = 1, 3, 5, 7
     assert count == {"de": 40, "fr": 9, "en": 24}
     assert len({row.key for row in rows if row.target_language == "de"}) == 40
-    assert Capped(a, 5).identity != Capped(a, 5, seed=1).identity
+    assert CappedRows(a, 5).identity != CappedRows(a, 5, seed=1).identity
 
 
 def test_small_sets_are_composed_by_their_rows(tmp_path):
@@ -436,11 +436,11 @@ def test_other_tmx_faults(tmp_path):
 PEAK = """
 import pathlib, re, sys
 from xlkd.data import sources
-from xlkd.data.composition import many
+from xlkd.data.composition import read_many
 from xlkd.data.permutation import Permutation
 import numpy as np
 (rows,) = sources.read(sys.argv[1], "parallel").parts
-many(rows, Permutation(len(rows), seed=0, purpose="t").at(np.arange(2048)))
+read_many(rows, Permutation(len(rows), seed=0, purpose="t").at(np.arange(2048)))
 print(len(rows), re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 """
 

@@ -345,8 +345,8 @@ def test_an_entry_of_the_cache_is_whole_or_made_again(folder, file, operations):
 
     name = f"dirty-{next(NUMBER):032}"
     made = {"a": np.arange(20), "b": np.ones((2, 3), np.float32)}
-    cache.arrays(name, lambda: made)
-    path = cache.folder() / name / file
+    cache.load_or_build(name, lambda: made)
+    path = cache.get_folder() / name / file
     path.write_bytes(dirty.spoil(path.read_bytes(), operations))
-    found = cache.arrays(name, lambda: made)
+    found = cache.load_or_build(name, lambda: made)
     assert all(np.array_equal(found[key], made[key]) for key in made)

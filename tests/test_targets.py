@@ -80,7 +80,7 @@ def test_what_is_missing_is_named_once():
 def test_what_was_damaged_is_missing_again():
     kept(rows=slice(2))
     kept(rows=slice(2, 4))
-    damaged = cache.folder() / cache.named("a")[0] / "start.npy"
+    damaged = cache.get_folder() / cache.list_entries("a")[0] / "start.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     store = TargetStore("a", RAGGED)
     there = ~store.find_missing(KEYS)

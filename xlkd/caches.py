@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     if not flags:
         for entry in entries:
             print(f"{entry.kind:<12}  {size(entry.size_bytes):>8}  {_day(entry.used)}  {entry.path.name}")
-        print(f"{len(entries)} entries, {size(total)} in {cache.folder()}{others}")
+        print(f"{len(entries)} entries, {size(total)} in {cache.get_folder()}{others}")
         return
     allowed = size_bytes(flags["prune"]) if "prune" in flags else -1
     deleted, left = 0, total
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
             cache.delete(entry.path)
             deleted, left = deleted + 1, left - entry.size_bytes
     done = f"deleted {deleted} of {len(entries)} entries, {size(total - left)}"
-    print(f"{done}; {size(left)} left in {cache.folder()}{others}")
+    print(f"{done}; {size(left)} left in {cache.get_folder()}{others}")
 
 
 def size_bytes(text: str) -> int:

@@ -1,9 +1,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Large corpora in blocks of fixed size: step → (epoch, block, position) is arithmetic, and a restart reads one block.
+"""Plans large corpora in blocks of fixed size: step → (epoch, block, position) is arithmetic.
 
-A block holds rows from everywhere in the corpus, by a permutation that is computed, not stored. It is tokenised when
-it is entered, the one after it meanwhile, and inside it batches are made as those of a small set.
+A restart reads one block. A block has rows from everywhere in the corpus, by a permutation that is computed, not
+stored. A block is tokenized when it is entered, the next one in the background, and inside it batches are made as for a
+small set.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xlkd.data.batches import Plan, Planned, Shape
+from xlkd.data.batches import Plan, PlannedBatch, Shape
 from xlkd.data.buckets import round_up
-from xlkd.data.composition import many
+from xlkd.data.composition import read_many
 from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
 from xlkd.rows import make_key
 
 Features = Mapping[str, np.ndarray]
-_SAMPLE = 2048  # rows of the first epoch from which the shapes of the views are chosen
+_SAMPLE = 2048  # rows of the first epoch that decide the shapes of the views
 
 
 class Place(NamedTuple):
-    """Where a step stands."""
+    """The place of a step."""
 
     epoch: int
     block: int
@@ -35,12 +36,12 @@ class Place(NamedTuple):
 
 
 class Blocks:
-    """A plan over rows that are tokenised block by block; `at(step).index` counts in `features(step)`.
+    """A plan over rows that are tokenized block by block; `at(step).index` counts in `features(step)`.
 
-    Rows of corpora are read together where they come as `compose(…)` or `Joined(rows.parts)`.
+    Rows of corpora are read together where they come from `compose(…)` or `JoinedRows(rows.parts)`.
 
     Shapes are fixed beforehand: the first view by `edges`, the others by what a sample of rows needs in that bucket,
-    and all of them by `limits` in the last. A row takes the first shape that holds all its views.
+    and all of them by `limits` in the last. A row takes the first shape that fits all its views.
     """
 
     def __init__(
@@ -61,74 +62,81 @@ class Blocks:
         self.batch, self.block, self.edges, self.seed = batch, block // batch * batch, edges, seed
         self.steps_per_epoch = -(-len(rows) // batch)
         self.blocks_per_epoch = -(-len(rows) // self.block)
-        self.shapes = self._shapes(limits)
+        self.shapes = self._choose_shapes(limits)
         self._ahead = concurrent.futures.ThreadPoolExecutor(1)
-        self._lock, self._entered = threading.Lock(), {}
+        self._lock = threading.Lock()
+        self._loading: dict[int, concurrent.futures.Future[tuple[Features, Plan]]] = {}
 
-    def place(self, step: int) -> Place:
-        """Epoch, block and position of a step: every block but the last has the same number of steps."""
+    def locate(self, step: int) -> Place:
+        """Returns epoch, block and position of a step: every block but the last has the same number of steps."""
         epoch, step = divmod(step, self.steps_per_epoch)
         return Place(epoch, *divmod(step, self.block // self.batch))
 
-    def index(self, epoch: int, block: int) -> np.ndarray:
-        """The numbers of a block's rows."""
+    def list_rows(self, epoch: int, block: int) -> np.ndarray:
+        """Returns the numbers of the rows of a block."""
         places = np.arange(block * self.block, min((block + 1) * self.block, len(self.rows)))
         return Permutation(len(self.rows), seed=self.seed, purpose="blocks", epoch=epoch).at(places)
 
     def features(self, step: int) -> Features:
-        """Those of the step's block."""
-        return self._enter(self.place(step))[0]
+        """Returns the features of the step's block."""
+        return self._enter(self.locate(step))[0]
 
-    def at(self, step: int) -> Planned:
-        """The rows of a step, counted in its block."""
-        place = self.place(step)
+    def at(self, step: int) -> PlannedBatch:
+        """Returns the batch of a step; its index counts rows of the block."""
+        place = self.locate(step)
         planned = self._enter(place)[1].at(place.position)
         edge = planned.shape.lengths[0][1]
-        return Planned(planned.index, self.shapes[self.edges.index(edge)])
+        return PlannedBatch(planned.index, self.shapes[self.edges.index(edge)])
 
     def close(self) -> None:
-        """Wait for what was begun, and begin no more."""
+        """Waits for the block that is being loaded, and loads no more."""
         self._ahead.shutdown()
 
     def _enter(self, place: Place) -> tuple[Features, Plan]:
-        """Of a block that is read once, by one thread; the next one is begun, the one before kept for late steps."""
+        """Returns the features and the plan of the step's block; each block is read once, by one thread.
+
+        The next block is loaded in the background, and the one before stays available for late steps.
+        """
         number = place.epoch * self.blocks_per_epoch + place.block
         with self._lock:
-            for one in (number, number + 1):
-                if one not in self._entered:
-                    self._entered[one] = self._ahead.submit(self._load, *divmod(one, self.blocks_per_epoch))
-            self._entered = {n: f for n, f in self._entered.items() if number - 1 <= n <= number + 1}
-            entered = self._entered[number]
-        return entered.result()
+            for needed in (number, number + 1):
+                if needed not in self._loading:
+                    self._loading[needed] = self._ahead.submit(self._load, *divmod(needed, self.blocks_per_epoch))
+            self._loading = {n: f for n, f in self._loading.items() if number - 1 <= n <= number + 1}
+            loading = self._loading[number]
+        return loading.result()
 
     def _load(self, epoch: int, block: int) -> tuple[Features, Plan]:
-        features = self._features(many(self.rows, self.index(epoch, block)))
+        """Reads and tokenizes a block, and plans its batches."""
+        features = self._features(read_many(self.rows, self.list_rows(epoch, block)))
         lengths = self._lengths(features)
         view = next(iter(lengths))
         edges = np.array(self.edges)[self._buckets(lengths)]
         below = np.array((0, *self.edges))[np.searchsorted(self.edges, edges)]
         seed = int(make_key(self.seed, epoch, block)[:15], 16)
-        as_long = np.maximum(lengths[view], below + 1)  # a row that another view puts into a longer bucket
+        as_long = np.maximum(lengths[view], below + 1)  # a row may need a longer bucket for another view
         return features, Plan({view: as_long}, batch=self.batch, edges=self.edges, seed=seed)
 
     def _buckets(self, lengths: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The first shape that holds all views of a row."""
-        found = np.zeros(len(next(iter(lengths.values()))), np.int64)
+        """Returns the index of the first shape that fits all views of each row."""
+        bucket = np.zeros(len(next(iter(lengths.values()))), np.int64)
         for view, values in lengths.items():
-            found = np.maximum(found, np.searchsorted([dict(shape.lengths)[view] for shape in self.shapes], values))
-        if len(found) and found.max() == len(self.shapes):
+            bucket = np.maximum(bucket, np.searchsorted([dict(shape.lengths)[view] for shape in self.shapes], values))
+        if len(bucket) and bucket.max() == len(self.shapes):
             raise ValueError(f"a row is longer than {self.shapes[-1]}")
-        return found
+        return bucket
 
-    def _shapes(self, limits: Mapping[str, int]) -> tuple[Shape, ...]:
+    def _choose_shapes(self, limits: Mapping[str, int]) -> tuple[Shape, ...]:
+        """Chooses one shape per edge from the lengths of a sample of rows."""
         places = np.arange(min(_SAMPLE, len(self.rows)))
         order = Permutation(len(self.rows), seed=self.seed, purpose="blocks")
-        lengths = self._lengths(self._features(many(self.rows, order.at(places))))
+        lengths = self._lengths(self._features(read_many(self.rows, order.at(places))))
         first, *others = lengths
         bucket = np.searchsorted(self.edges, lengths[first])
-        found = []
+        shapes = []
         for number, edge in enumerate(self.edges):
-            last, mine = number == len(self.edges) - 1, bucket <= number
-            other = [(v, limits[v] if last else round_up(int(lengths[v][mine].max(initial=1)))) for v in others]
-            found.append(Shape(self.batch, ((first, edge), *other)))
-        return tuple(found)
+            last, inside = number == len(self.edges) - 1, bucket <= number
+            needed = {view: round_up(int(lengths[view][inside].max(initial=1))) for view in others}
+            other_lengths = [(view, limits[view] if last else needed[view]) for view in others]
+            shapes.append(Shape(self.batch, ((first, edge), *other_lengths)))
+        return tuple(shapes)

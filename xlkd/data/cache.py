@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Features and targets on disk, shared by runs: an entry is whole or absent, and deleting it costs only time.
+"""Stores features and targets on disk, shared by runs: an entry is complete or absent, and deleting it costs only time.
 
-The file `done` of an entry is written last and holds a checksum of every array: what was damaged since is made again.
-Only what has an entry's name and nothing but an entry's files is deleted; anything else in the folder is left alone.
+The file `done` of an entry is written last and has a checksum of every array: a damaged entry is built again. Only a
+folder with an entry's name and nothing but an entry's files is deleted; anything else is left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import stat
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -31,58 +31,58 @@ from xlkd.errors import UserError
 Arrays = dict[str, np.ndarray]
 COMPILED = "compiled"  # jax's own entries
 _WRITING = ".writing-"
-_ENTRY_NAME = re.compile(r"[a-z][a-z0-9_]*(-[0-9a-f]{32}){1,2}")  # as `name_of` makes it; a shard's has two hashes
+_ENTRY_NAME = re.compile(r"[a-z][a-z0-9_]*(-[0-9a-f]{32}){1,2}")  # as `make_name` returns it; a shard has two hashes
 _WRITING_NAME = re.compile(re.escape(_WRITING) + "[a-z0-9_]{8}")
 _ENTRY_FILE = re.compile(r"done|[^/]+\.npy")
 _WRITING_FILE = re.compile(r"(deleted/)?(done|[^/]+\.npy)|deleted/|part-\d+")
-_STALE = 24 * 3600  # seconds after which nobody writes a half entry any more
+_STALE = 24 * 3600  # seconds after which a partial entry is no longer being written
 
 
-def folder() -> pathlib.Path:
-    """$XLKD_CACHE, else `xlkd/` in the user's cache folder; a temporary one where there is no home."""
+def get_folder() -> pathlib.Path:
+    """Returns $XLKD_CACHE, else `xlkd/` in the user's cache folder, or in a temporary one where there is no home."""
     if os.environ.get("XLKD_CACHE"):
         return pathlib.Path(os.environ["XLKD_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if not os.path.isabs(base) or not _writable(pathlib.Path(base)):
+    if not os.path.isabs(base) or not _is_writable(pathlib.Path(base)):
         base = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
     return pathlib.Path(base) / "xlkd"
 
 
-def name_of(kind: str, parts: Iterable[str]) -> str:
-    """The name of an entry: its kind, and a hash of all it depends on."""
+def make_name(kind: str, parts: Iterable[str]) -> str:
+    """Returns the name of an entry: its kind, and a hash of everything that its content depends on."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part.encode())
     return f"{kind}-{digest.hexdigest()[:32]}"
 
 
-def arrays(name: str, build: Callable[[], Arrays]) -> Arrays:
-    """The arrays of an entry, mapped from disk; built and written first where there is no sound one."""
-    entry = folder() / name
-    found = _read(entry)
-    if found is not None:
-        return found
+def load_or_build(name: str, build: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
+    """Returns the arrays of an entry, mapped from disk; builds and writes them first where no sound entry exists."""
+    entry = get_folder() / name
+    stored = _read(entry)
+    if stored is not None:
+        return stored
     values = build()
     _write(entry, values)
-    _make_room(entry)
-    found = _read(entry)
-    return values if found is None else found  # pruned again already
+    _prune_to_limit(entry)
+    stored = _read(entry)
+    return dict(values) if stored is None else stored  # None: already pruned
 
 
-def held(name: str) -> Arrays | None:
-    """The arrays of an entry; None where there is no sound one."""
-    return _read(folder() / name)
+def load(name: str) -> Arrays | None:
+    """Returns the arrays of an entry, mapped from disk; None where no sound entry exists."""
+    return _read(get_folder() / name)
 
 
-def named(kind: str) -> list[str]:
-    """The entries of a kind, in order of their names."""
-    paths = folder().glob(f"{kind}-*")
+def list_entries(kind: str) -> list[str]:
+    """Returns the names of the entries of a kind, sorted."""
+    paths = get_folder().glob(f"{kind}-*")
     return sorted(path.name for path in paths if _ENTRY_NAME.fullmatch(path.name) and (path / "done").exists())
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Something that may be deleted: its size, and when it was last used (seconds since 1970)."""
+    """A part of the cache that may be deleted: its size, and its time of last use (seconds since 1970)."""
 
     path: pathlib.Path
     kind: str
@@ -92,17 +92,17 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """Lists what lies in the cache's folder: entries, the least recently used first, and what is not the cache's."""
+    """The content of the cache's folder: entries, least recently used first, and paths that are not the cache's."""
 
     entries: tuple[Entry, ...]
     foreign: tuple[pathlib.Path, ...]
 
 
 def list_contents() -> Contents:
-    """Returns the entries and what is left alone; what another process is writing is neither."""
-    base, entries, foreign = folder(), [], []
+    """Lists the entries and the foreign paths; what another process is writing is neither."""
+    base, entries, foreign = get_folder(), [], []
     for path in sorted(base.iterdir()) if base.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError):  # it just went
+        with contextlib.suppress(FileNotFoundError):  # just deleted
             if entry := _read_entry(path):
                 entries.append(entry)
             if path.name == COMPILED and not path.is_symlink() and path.is_dir():
@@ -112,27 +112,27 @@ def list_contents() -> Contents:
     return Contents(tuple(sorted(entries, key=lambda entry: (entry.used, entry.path.name))), tuple(foreign))
 
 
-def limit() -> int:
-    """Bytes that the cache may hold: $XLKD_CACHE_GIB, else 50 GiB."""
-    given = os.environ.get("XLKD_CACHE_GIB", "50")
+def size_limit_bytes() -> int:
+    """Returns the maximum size of the cache: $XLKD_CACHE_GIB, else 50 GiB."""
+    text = os.environ.get("XLKD_CACHE_GIB", "50")
     try:
-        return int(float(given) * 2**30)
+        return int(float(text) * 2**30)
     except ValueError:
-        raise UserError(f"{given!r} is not a number", "XLKD_CACHE_GIB", "give gibibytes") from None
+        raise UserError(f"{text!r} is not a number", "XLKD_CACHE_GIB", "give gibibytes") from None
 
 
-def _make_room(new: pathlib.Path) -> None:
-    """Delete what was used longest ago, but not the new entry, until the rest is within the limit."""
-    known = list_contents().entries
-    total = sum(entry.size_bytes for entry in known)
-    for entry in known:
-        if total > limit() and entry.path != new:
+def _prune_to_limit(new: pathlib.Path) -> None:
+    """Deletes the least recently used entries, but not the new one, until the cache is within its limit."""
+    entries = list_contents().entries
+    total = sum(entry.size_bytes for entry in entries)
+    for entry in entries:
+        if total > size_limit_bytes() and entry.path != new:
             delete(entry.path)
             total -= entry.size_bytes
 
 
 def _read_entry(path: pathlib.Path) -> Entry | None:
-    """Returns what may be deleted; None for what is not ours, and for what another process may be writing."""
+    """Returns the entry in a folder; None for foreign folders, and for one that another process may be writing."""
     names = _list_own_files(path)
     if names is None:
         return None
@@ -149,7 +149,7 @@ def _read_entry(path: pathlib.Path) -> Entry | None:
 
 
 def _list_own_files(path: pathlib.Path) -> list[str] | None:
-    """Returns the files in a folder that this module, or jax for it, wrote; None for what is not ours as a whole."""
+    """Returns the files that this module or jax wrote in a folder; None where the folder is not the cache's."""
     if path.is_symlink() or not path.is_dir():
         return None
     if path.name == COMPILED:
@@ -162,7 +162,7 @@ def _list_own_files(path: pathlib.Path) -> list[str] | None:
 
 
 def _list_files(path: pathlib.Path) -> list[str]:
-    """Returns all that lies in a folder by relative path: folders end in a slash, what is no regular file in @."""
+    """Returns everything below a folder by relative path: folders end in a slash, non-regular files in @."""
     names = []
     for root, folders, files in os.walk(path):
         for name in (*files, *folders):
@@ -173,12 +173,12 @@ def _list_files(path: pathlib.Path) -> list[str]:
 
 
 def _is_being_written(path: pathlib.Path) -> bool:
-    """Says whether a folder is an entry that a process is writing, or was less than a day ago."""
+    """Says whether a folder is an entry that a process writes now, or wrote less than a day ago."""
     return bool(_WRITING_NAME.fullmatch(path.name)) and _list_own_files(path) is not None
 
 
 def _read_sums(done: pathlib.Path) -> dict[str, int] | None:
-    """Returns the checksums that the marker of an entry holds; None where it holds something else."""
+    """Returns the checksums in the marker of an entry; None where it is not a valid marker."""
     try:
         sums = json.loads(done.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -187,7 +187,7 @@ def _read_sums(done: pathlib.Path) -> dict[str, int] | None:
 
 
 def _read(entry: pathlib.Path) -> Arrays | None:
-    """None where there is no entry, or a damaged one, which is dropped."""
+    """Returns the arrays of an entry; None where it does not exist or is damaged, in which case it is deleted."""
     if not entry.exists():
         return None
     try:
@@ -195,39 +195,39 @@ def _read(entry: pathlib.Path) -> Arrays | None:
         for name, expected in sums.items():
             if checksum(entry / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy is not what was written")
-        found = {name: np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in sums}
-        with contextlib.suppress(PermissionError):  # somebody else's cache, which we may only read
+        stored = {name: np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in sums}
+        with contextlib.suppress(PermissionError):  # another user's cache, which is read-only here
             os.utime(entry / "done", (time.time(),) * 2)
-        return found
+        return stored
     except (OSError, ValueError, AttributeError) as error:
-        logging.getLogger(__name__).warning("%s is damaged (%s) and is made again", entry, error)
+        logging.getLogger(__name__).warning("%s is damaged (%s) and is built again", entry, error)
         delete(entry)
         return None
 
 
-def _write(entry: pathlib.Path, values: Arrays) -> None:
-    """Under another name first, so that a kill or another writer leaves nothing half."""
+def _write(entry: pathlib.Path, values: Mapping[str, np.ndarray]) -> None:
+    """Writes an entry and then renames it, so that a kill or another writer leaves no partial entry."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        beside = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=entry.parent))
+        draft = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=entry.parent))
     except OSError as error:
-        raise _unwritable(entry.parent, error) from error
+        raise _make_write_error(entry.parent, error) from error
     try:
         sums = {}
         for name, value in values.items():
-            np.save(beside / f"{name}.npy", value, allow_pickle=False)
-            sums[name] = checksum(beside / f"{name}.npy")
-        (beside / "done").write_text(json.dumps(sums), encoding="utf-8")
+            np.save(draft / f"{name}.npy", value, allow_pickle=False)
+            sums[name] = checksum(draft / f"{name}.npy")
+        (draft / "done").write_text(json.dumps(sums), encoding="utf-8")
         with contextlib.suppress(OSError):  # another process was first
-            beside.rename(entry)
+            draft.rename(entry)
     except OSError as error:
-        raise _unwritable(entry.parent, error) from error
+        raise _make_write_error(entry.parent, error) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def delete(path: pathlib.Path) -> None:
-    """Deletes an entry, under another name first, so that a kill leaves nothing half; leaves alone what is not ours."""
+    """Deletes an entry after renaming it, so that a kill leaves no partial entry; foreign folders are left alone."""
     names = _list_own_files(path)
     if names is None:
         return
@@ -236,7 +236,7 @@ def delete(path: pathlib.Path) -> None:
             if not name.endswith("/"):
                 (path / name).unlink(missing_ok=True)
         for root, *_ in os.walk(path, topdown=False):
-            with contextlib.suppress(OSError):  # it holds something else
+            with contextlib.suppress(OSError):  # not empty
                 os.rmdir(root)
         return
     aside = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=path.parent))
@@ -246,7 +246,7 @@ def delete(path: pathlib.Path) -> None:
 
 
 def checksum(path: pathlib.Path) -> int:
-    """CRC-32: it guards against bad disks and broken copies, not against people."""
+    """Returns the CRC-32 of a file, which detects bad disks and broken copies, not manipulation."""
     total = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -254,13 +254,14 @@ def checksum(path: pathlib.Path) -> int:
     return total
 
 
-def _unwritable(path: pathlib.Path, error: OSError) -> UserError:
-    reason = error.strerror or error  # numpy tells of a full disk in words of its own
+def _make_write_error(path: pathlib.Path, error: OSError) -> UserError:
+    """Returns the error of a cache folder that cannot be written."""
+    reason = error.strerror or error  # numpy describes a full disk in its own words
     return UserError(f"cannot be written: {reason}", str(path), "make room, or set XLKD_CACHE to elsewhere")
 
 
-def _writable(path: pathlib.Path) -> bool:
-    """What permissions say of a place that is not there is no answer: some file systems make nothing for anybody."""
+def _is_writable(path: pathlib.Path) -> bool:
+    """Says whether a folder can be created and written; permissions of a missing one do not answer that."""
     with contextlib.suppress(OSError):
         path.mkdir(parents=True, exist_ok=True)
         return os.access(path, os.W_OK)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run reads of several corpora: joined by languages, capped, and English beside itself."""
+"""Composes the training pairs of several corpora: joined by languages, capped, with English identity pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xlkd.data.corpus import Corpus, Gathered
+from xlkd.data.corpus import BulkRows, Corpus
 from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
@@ -18,80 +18,84 @@ from xlkd.rows import Pair, make_key
 
 def compose(
     parts: Sequence[Sequence[Pair]], *, cap: int = 0, take: str = "random", seed: int = 0, identities: bool = False
-) -> Joined:
-    """Rows by pair of languages, each pair joined and capped, and English with itself if asked for."""
+) -> JoinedRows:
+    """Joins and caps the rows of each pair of languages, and adds pairs of English with itself if asked for."""
     by_pair: dict[tuple[str, str], list[Sequence[Pair]]] = {}
-    for languages, rows in _by_languages(parts):
+    for languages, rows in _group_by_languages(parts):
         by_pair.setdefault(languages, []).append(rows)
-    if identities and (without := ["-".join(pair) for pair in by_pair if "en" not in pair]):
-        raise UserError(f"no English side in {', '.join(without)}", remedy="leave the identity pairs out")
-    joined = [found[0] if len(found) == 1 else Joined(found) for found in by_pair.values()]
-    capped = [Capped(rows, cap, take, seed) if cap else rows for rows in joined]
-    return Joined([*capped, Identities(capped)] if identities else capped)
+    if identities and (without_english := ["-".join(pair) for pair in by_pair if "en" not in pair]):
+        raise UserError(f"no English side in {', '.join(without_english)}", remedy="leave the identity pairs out")
+    joined = [group[0] if len(group) == 1 else JoinedRows(group) for group in by_pair.values()]
+    capped = [CappedRows(rows, cap, take, seed) if cap else rows for rows in joined]
+    return JoinedRows([*capped, IdentityPairs(capped)] if identities else capped)
 
 
-def _by_languages(parts: Sequence[Sequence[Pair]]) -> Iterator[tuple[tuple[str, str], Sequence[Pair]]]:
-    """A corpus as it is; rows of a small set, whose languages may change from row to row, are sorted first."""
+def _group_by_languages(parts: Sequence[Sequence[Pair]]) -> Iterator[tuple[tuple[str, str], Sequence[Pair]]]:
+    """Yields rows with their languages: a corpus as it is, a small set grouped, since its languages may vary by row."""
     for part in parts:
-        corpus = part.rows if isinstance(part, Capped) else part
-        if isinstance(part, Joined):
-            yield from _by_languages(part.parts)
+        corpus = part.rows if isinstance(part, CappedRows) else part
+        if isinstance(part, JoinedRows):
+            yield from _group_by_languages(part.parts)
         elif isinstance(corpus, Corpus):
             yield corpus.languages, part
         else:
-            found: dict[tuple[str, str], list[Pair]] = {}
+            groups: dict[tuple[str, str], list[Pair]] = {}
             for row in part:
-                found.setdefault((row.source_language, row.target_language), []).append(row)
-            yield from found.items()
+                groups.setdefault((row.source_language, row.target_language), []).append(row)
+            yield from groups.items()
 
 
-def many(rows: Sequence[Any], index: np.ndarray) -> list[Any]:
-    """Rows by number, together where the sequence can."""
-    return rows.many(index) if isinstance(rows, Gathered) else [rows[int(i)] for i in index]
+def read_many(rows: Sequence[Any], index: np.ndarray) -> list[Any]:
+    """Returns rows by number, read together where the sequence can do that."""
+    return rows.read_many(index) if isinstance(rows, BulkRows) else [rows[int(i)] for i in index]
 
 
-def _gathered(parts: Sequence[Sequence[Any]], of: np.ndarray, index: np.ndarray) -> list[Any]:
-    """Row `index[i]` of part `of[i]`, for each i; those of a part together."""
-    found: list[Any] = [None] * len(index)
-    for number in np.unique(of):
-        mine = np.flatnonzero(of == number)
-        for at, row in zip(mine, many(parts[number], index[mine]), strict=True):
-            found[at] = row
-    return found
+def _gather(parts: Sequence[Sequence[Any]], part_of: np.ndarray, index: np.ndarray) -> list[Any]:
+    """Returns row `index[i]` of part `part_of[i]` for each i; the rows of a part are read together."""
+    rows: list[Any] = [None] * len(index)
+    for number in np.unique(part_of):
+        members = np.flatnonzero(part_of == number)
+        for at, row in zip(members, read_many(parts[number], index[members]), strict=True):
+            rows[at] = row
+    return rows
 
 
-def _identity(rows: Sequence[Any]) -> str:
-    made = getattr(rows, "identity", None)
-    return made if isinstance(made, str) else make_key(*(row.key for row in rows))
+def _identify(rows: Sequence[Any]) -> str:
+    """Returns what names the rows in a cache: their own identity, or a hash of their keys."""
+    identity = getattr(rows, "identity", None)
+    return identity if isinstance(identity, str) else make_key(*(row.key for row in rows))
 
 
-def _itself(row: Pair) -> Pair:
+def _make_identity_pair(row: Pair) -> Pair:
+    """Returns the English side of a pair, paired with itself."""
     text = row.source if row.source_language == "en" else row.target
     key = make_key("identity", row.key)
     return Pair(row.id, key, row.group, row.set, text, text, "en", "en")
 
 
-class Capped(Gathered):
-    """At most `most` rows: the first, or some drawn from the seed."""
+class CappedRows(BulkRows):
+    """At most `most` rows: the first ones, or a random choice by the seed."""
 
     def __init__(self, rows: Sequence[Any], most: int, take: str = "random", seed: int = 0) -> None:
         self.rows, self._size = rows, min(most, len(rows))
         self._order = Permutation(len(rows), seed=seed, purpose="cap") if take == "random" else None
-        self._named = f"{most} {take} {seed}"
+        self._description = f"{most} {take} {seed}"
 
     def __len__(self) -> int:
         return self._size
 
     @functools.cached_property
     def identity(self) -> str:
-        return f"{self._named} of {_identity(self.rows)}"
+        """Names these rows in a cache."""
+        return f"{self._description} of {_identify(self.rows)}"
 
-    def many(self, index: np.ndarray) -> list[Any]:
-        return many(self.rows, self._order.at(index) if self._order else index)
+    def read_many(self, index: np.ndarray) -> list[Any]:
+        """Returns the rows of these numbers, in this order."""
+        return read_many(self.rows, self._order.at(index) if self._order else index)
 
 
-class Joined(Gathered):
-    """Rows one after the other."""
+class JoinedRows(BulkRows):
+    """The rows of several parts, one part after the other."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
         self.parts = tuple(parts)
@@ -102,16 +106,18 @@ class Joined(Gathered):
 
     @functools.cached_property
     def identity(self) -> str:
-        return " and ".join(map(_identity, self.parts))
+        """Names these rows in a cache."""
+        return " and ".join(map(_identify, self.parts))
 
-    def many(self, index: np.ndarray) -> list[Any]:
+    def read_many(self, index: np.ndarray) -> list[Any]:
+        """Returns the rows of these numbers, in this order."""
         index = np.asarray(index)
-        of = np.searchsorted(self._starts[1:], index, side="right")
-        return _gathered(self.parts, of, index - self._starts[of])
+        part_of = np.searchsorted(self._starts[1:], index, side="right")
+        return _gather(self.parts, part_of, index - self._starts[part_of])
 
 
-class Identities(Gathered):
-    """English with itself: in round j the English side of pair j of language j mod n, where that pair exists."""
+class IdentityPairs(BulkRows):
+    """English paired with itself: in round j the English side of pair j of language j mod n, where that pair exists."""
 
     def __init__(self, parts: Sequence[Sequence[Pair]]) -> None:
         self._parts = tuple(parts)
@@ -123,10 +129,12 @@ class Identities(Gathered):
 
     @functools.cached_property
     def identity(self) -> str:
-        return "identities of " + " and ".join(map(_identity, self._parts))
+        """Names these rows in a cache."""
+        return "identities of " + " and ".join(map(_identify, self._parts))
 
-    def many(self, index: np.ndarray) -> list[Pair]:
+    def read_many(self, index: np.ndarray) -> list[Pair]:
+        """Returns the rows of these numbers, in this order."""
         index = np.asarray(index)
-        of = np.searchsorted(self._starts[1:], index, side="right")
-        rounds = of + (index - self._starts[of]) * len(self._parts)
-        return [_itself(row) for row in _gathered(self._parts, of, rounds)]
+        part_of = np.searchsorted(self._starts[1:], index, side="right")
+        rounds = part_of + (index - self._starts[part_of]) * len(self._parts)
+        return [_make_identity_pair(row) for row in _gather(self._parts, part_of, rounds)]

@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Parallel corpora of tens of millions of pairs: cleaned once into an index of offsets, then read by row.
+"""Reads parallel corpora of tens of millions of pairs: cleaned once into an index of offsets, then read by row.
 
-The index lies in the cache and names where each kept pair stands in its files; text that has no place in a plain
-file (packed files, XML) lies beside it. Neither building nor reading holds more than a few pieces in memory.
+The index is in the cache and says where each remaining pair is in its files; text without a place in a plain file
+(compressed files, XML) is stored beside it. Building and reading use memory for a few pieces only.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _VERSION = "1"
 _PIECE = 1 << 23  # bytes of an array of the cache
 _ROW = np.dtype([("source", "<i8"), ("target", "<i8"), ("sizes", "<u4", 2), ("number", "<u4")])
 _PACK = struct.Struct("<qqIII").pack
-_CHUNK = 1 << 9  # rows of the index that are read at once
-_SHOWN = 100  # corrupt lines that are named; the others are only counted
+_CHUNK = 1 << 9  # rows of the index that are read together
+_SHOWN = 100  # corrupt lines that are listed; further ones are only counted
 
 
-class Raw(NamedTuple):
-    """A pair as a format yields it: its number in the file, both texts stripped, and where they lie, if in the open."""
+class RawPair(NamedTuple):
+    """A pair as a format yields it: its number in the file, both texts stripped, and their place if uncompressed."""
 
     number: int
     source: str
     target: str
-    place: tuple[int, int, int, int] | None = None  # offset of both, bytes of both
+    place: tuple[int, int, int, int] | None = None  # offsets of both, sizes of both in bytes
 
 
-class Corrupt(NamedTuple):
-    """A line that cannot be read: which of the files, which line, and why."""
+class CorruptLine(NamedTuple):
+    """A line that cannot be read: the index of the file, the line, and the reason."""
 
     file: int
     line: int
@@ -56,83 +56,84 @@ class Corrupt(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-    """A corpus before it is read: its files, what its rows are called, and how it is read."""
+class CorpusOrigin:
+    """A corpus before it is read: its files, the names of its rows, and the function that reads it."""
 
     set: str
-    name: str  # of the corpus in keys and groups: no folder, so that it is the same on every machine
+    name: str  # of the corpus in keys and groups, without folders, so that it is the same on every machine
     languages: tuple[str, str]
     files: tuple[pathlib.Path, ...]
-    read: Callable[[], Iterator[Raw | Corrupt]]
+    read: Callable[[], Iterator[RawPair | CorruptLine]]
 
 
-class Gathered(Sequence, abc.ABC):
-    """Rows that are best read many at a time."""
+class BulkRows(Sequence, abc.ABC):
+    """Rows that are read faster many at a time."""
 
     @property
     @abc.abstractmethod
     def identity(self) -> str:
-        """What names these rows in a cache."""
+        """Names these rows in a cache."""
 
     @abc.abstractmethod
-    def many(self, index: np.ndarray) -> list[Any]:
-        """The rows of these numbers, in this order."""
+    def read_many(self, index: np.ndarray) -> list[Any]:
+        """Returns the rows of these numbers, in this order."""
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return self.many(np.arange(*index.indices(len(self))))
+            return self.read_many(np.arange(*index.indices(len(self))))
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return self.many(np.array([index % len(self)]))[0]
+        return self.read_many(np.array([index % len(self)]))[0]
 
     def __iter__(self) -> Iterator[Any]:
         for start in range(0, len(self), _CHUNK):
             yield from self[start : start + _CHUNK]
 
 
-class Corpus(Gathered):
-    """The kept pairs of a corpus in the order of the file, and `counts` of what was left out by rule."""
+class Corpus(BulkRows):
+    """The pairs of a corpus that pass the rules, in the order of the file, and `counts` of dropped pairs by rule."""
 
-    def __init__(self, origin: Origin, rules: Rules, bad: Bad) -> None:
+    def __init__(self, origin: CorpusOrigin, rules: Rules, bad: Bad) -> None:
         self.languages, self._origin = origin.languages, origin
-        parts = (_VERSION, str(rules), *origin.languages, *map(_stamp, origin.files))
-        self._name = cache.name_of("corpus", parts)
-        stored = cache.arrays(self._name, lambda: _build(origin, rules, bad))
+        parts = (_VERSION, str(rules), *origin.languages, *map(_fingerprint, origin.files))
+        self._name = cache.make_name("corpus", parts)
+        stored = cache.load_or_build(self._name, lambda: _build(origin, rules, bad))
         about = json.loads(bytes(stored["about"]))
         self.counts: dict[str, int] = about["counts"]
         for corrupt in about["corrupt"]:
-            bad(*_told(origin, Corrupt(*corrupt)))
+            bad(*_describe(origin, CorruptLine(*corrupt)))
         if (more := self.counts[CORRUPT] - len(about["corrupt"])) > 0:
             bad(f"{more} more lines are corrupt", str(origin.files[0]))
         for rule in RULES[1:]:
             if count := self.counts[rule]:
                 bad.leave_out(f"{rule}: {count:,} of {self.counts['lines']:,} pairs", str(origin.files[-1]))
-        self._rows = _Bytes([stored[name] for name in stored if name.startswith("rows-")])
+        self._rows = _PieceReader([stored[name] for name in stored if name.startswith("rows-")])
         inside = [stored[name] for name in stored if name.startswith("text-")]
-        self._texts = [_Bytes(inside)] * 2 if inside else [_Bytes([file]) for file in origin.files]
-        self._open = () if inside else origin.files  # read again later, so they must stay as they are
-        self._written = _times(self._open)
+        self._texts = [_PieceReader(inside)] * 2 if inside else [_PieceReader([file]) for file in origin.files]
+        self._open = () if inside else origin.files  # read again later, so they must not change
+        self._opened_times = _read_times(self._open)
 
     def __len__(self) -> int:
         return self.counts["kept"]
 
     @property
     def identity(self) -> str:
+        """Names these rows in a cache."""
         return f"{self._name} {self._origin.set}/{self._origin.name}"
 
-    def many(self, index: np.ndarray) -> list[Pair]:
-        """Read in the order of the file, whatever the order asked for."""
-        if _times(self._open) != self._written:
+    def read_many(self, index: np.ndarray) -> list[Pair]:
+        """Returns the rows of these numbers in this order; the files are read in the order of their rows."""
+        if _read_times(self._open) != self._opened_times:
             raise UserError("changed while it was read", str(self._open[0]), "start again")
         index = np.asarray(index, np.int64)
         order = np.argsort(index, kind="stable")
-        found: list[Any] = [None] * len(index)
-        for at, row in zip(order, self._places(index[order]), strict=True):
-            found[at] = self._pair(*row)
-        return found
+        pairs: list[Any] = [None] * len(index)
+        for at, row in zip(order, self._read_entries(index[order]), strict=True):
+            pairs[at] = self._read_pair(*row)
+        return pairs
 
-    def _places(self, index: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int], int]]:
-        """The entries of rising row numbers, as plain values."""
+    def _read_entries(self, index: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int], int]]:
+        """Yields the index entries of ascending row numbers, as plain values."""
         chunks, starts = np.unique(index // _CHUNK, return_index=True)
         for chunk, mine in zip(chunks, np.split(index, starts[1:]), strict=True):
             first = int(chunk) * _CHUNK
@@ -140,15 +141,16 @@ class Corpus(Gathered):
             entries = np.frombuffer(self._rows.read(first * _ROW.itemsize, size * _ROW.itemsize), _ROW)
             yield from entries[mine - first].tolist()
 
-    def _pair(self, source_at: int, target_at: int, sizes: Sequence[int], number: int) -> Pair:
+    def _read_pair(self, source_at: int, target_at: int, sizes: Sequence[int], number: int) -> Pair:
+        """Reads the texts of an index entry and returns the pair."""
         places = zip(self._texts, (source_at, target_at), sizes, strict=True)
-        source, target = (clean(text.read(at, size).decode("utf-8")) for text, at, size in places)
-        of, (a, b) = self._origin, self.languages
+        source, target = (strip_text(text.read(at, size).decode("utf-8")) for text, at, size in places)
+        origin, (a, b) = self._origin, self.languages
         return Pair(
             id=str(number),
-            key=make_key(of.set, of.name, a, b, number, source, target),
-            group=f"{of.set}/{of.name}/{number}",
-            set=of.set,
+            key=make_key(origin.set, origin.name, a, b, number, source, target),
+            group=f"{origin.set}/{origin.name}/{number}",
+            set=origin.set,
             source=source,
             target=target,
             source_language=a,
@@ -156,21 +158,23 @@ class Corpus(Gathered):
         )
 
 
-def clean(text: str) -> str:
-    """Without the blanks, line ends and byte-order marks around it."""
+def strip_text(text: str) -> str:
+    """Removes white space, line ends and byte-order marks around a text."""
     return text.strip().strip("\ufeff").strip() if "\ufeff" in text else text.strip()
 
 
-def _times(files: Sequence[pathlib.Path]) -> list[int]:
+def _read_times(files: Sequence[pathlib.Path]) -> list[int]:
+    """Returns the modification times of the files that exist."""
     return [file.stat().st_mtime_ns for file in files if file.exists()]
 
 
-def _told(origin: Origin, corrupt: Corrupt) -> tuple[str, str]:
+def _describe(origin: CorpusOrigin, corrupt: CorruptLine) -> tuple[str, str]:
+    """Returns the reason and the place of a corrupt line."""
     return corrupt.reason, f"{origin.files[corrupt.file]}: line {corrupt.line}"
 
 
-def _stamp(path: pathlib.Path) -> str:
-    """What names the content of a file that is too large to be read for its name: size, time and samples."""
+def _fingerprint(path: pathlib.Path) -> str:
+    """Identifies the content of a large file without reading all of it: size, modification time and samples."""
     digest = hashlib.sha256()
     try:
         state = path.stat()
@@ -183,78 +187,83 @@ def _stamp(path: pathlib.Path) -> str:
     return f"{state.st_size} {state.st_mtime_ns} {digest.hexdigest()}"
 
 
-def _build(origin: Origin, rules: Rules, bad: Bad) -> _Stored:
-    """Read once from end to end; duplicates are taken out of the index afterwards, the first one stays."""
-    folder = cache.folder()
+def _build(origin: CorpusOrigin, rules: Rules, bad: Bad) -> _IndexArrays:
+    """Builds the index; scratch files have a name that the cache cleans up if a kill leaves them behind."""
+    folder = cache.get_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # So named, the cache clears it away if a kill leaves it behind
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
-            return _indexed(origin, rules, bad, pathlib.Path(scratch))
+            return _build_index(origin, rules, bad, pathlib.Path(scratch))
     except OSError as error:
         what = f"the index cannot be written: {error.strerror or error}"
         raise UserError(what, str(folder), "make room, or set XLKD_CACHE to elsewhere") from error
 
 
-def _indexed(origin: Origin, rules: Rules, bad: Bad, scratch: pathlib.Path) -> _Stored:
-    rows, text, duplicates = _Spool(scratch), _Spool(scratch), _Duplicates(scratch)
+def _build_index(origin: CorpusOrigin, rules: Rules, bad: Bad, scratch: pathlib.Path) -> _IndexArrays:
+    """Reads the corpus once from end to end, then drops duplicates from the index; the first occurrence stays."""
+    rows, text, duplicates = _Spool(scratch), _Spool(scratch), _DuplicateFinder(scratch)
     counts, corrupt = collections.Counter(dict.fromkeys(("lines", "kept", *RULES), 0)), []
     for raw in origin.read():
         counts["lines"] += 1
-        if isinstance(raw, Corrupt):
+        if isinstance(raw, CorruptLine):
             if bad.policy == "stop":
-                bad(*_told(origin, raw))
+                bad(*_describe(origin, raw))
             counts[CORRUPT] += 1
             corrupt += [raw] if len(corrupt) < _SHOWN else []
         elif fault := rules.find_fault(raw.source, raw.target, origin.languages):
             counts[fault] += 1
         else:
-            place = raw.place or text.put(raw.source.encode(), raw.target.encode())
+            place = raw.place or text.append_pair(raw.source.encode(), raw.target.encode())
             rows.write(_PACK(*place, raw.number))
             duplicates.add(raw.source, raw.target)
-    kept = rows if rules.only_empty else _without(rows, duplicates.marks(), scratch)
-    counts["kept"] = kept.size // _ROW.itemsize
-    counts[DUPLICATE] = (rows.size - kept.size) // _ROW.itemsize
+    remaining = rows if rules.only_empty else _drop_marked(rows, duplicates.mark_repeats(), scratch)
+    counts["kept"] = remaining.size // _ROW.itemsize
+    counts[DUPLICATE] = (rows.size - remaining.size) // _ROW.itemsize
     about = json.dumps({"counts": counts, "corrupt": corrupt}).encode()
-    return _Stored(about, {"rows": kept, "text": text})
+    return _IndexArrays(about, {"rows": remaining, "text": text})
 
 
-def _without(rows: _Spool, marked: np.ndarray, folder: pathlib.Path) -> _Spool:
-    kept = _Spool(folder)
-    per_chunk = 8 * _CHUNK  # whole bytes of the bit field
-    for number, chunk in enumerate(rows.chunks(per_chunk * _ROW.itemsize)):
+def _drop_marked(rows: _Spool, marked: np.ndarray, folder: pathlib.Path) -> _Spool:
+    """Returns the index without the marked rows."""
+    remaining = _Spool(folder)
+    per_chunk = 8 * _CHUNK  # so that a chunk covers complete bytes of the bit field
+    for number, chunk in enumerate(rows.read_chunks(per_chunk * _ROW.itemsize)):
         bits = np.unpackbits(marked[number * _CHUNK : (number + 1) * _CHUNK], bitorder="little")
         entries = np.frombuffer(chunk, _ROW)
-        kept.write(entries[bits[: len(entries)] == 0].tobytes())
-    return kept
+        remaining.write(entries[bits[: len(entries)] == 0].tobytes())
+    return remaining
 
 
 class _Spool:
-    """Bytes that are written once from end to end, in a file without a name."""
+    """A temporary file without a name, written once from end to end."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.size = 0
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed when nobody holds it)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed when it is garbage-collected)
 
     def write(self, data: bytes) -> None:
+        """Appends bytes."""
         self._file.write(data)
         self.size += len(data)
 
-    def put(self, source: bytes, target: bytes) -> tuple[int, int, int, int]:
+    def append_pair(self, source: bytes, target: bytes) -> tuple[int, int, int, int]:
+        """Appends two texts and returns their offsets and sizes."""
         at = self.size
         self.write(source + target)
         return at, at + len(source), len(source), len(target)
 
-    def chunks(self, size: int) -> Iterator[bytes]:
-        return (self.piece(number, size) for number in range(-(-self.size // size)))
+    def read_chunks(self, size: int) -> Iterator[bytes]:
+        """Yields the content in chunks of this size."""
+        return (self.read_chunk(number, size) for number in range(-(-self.size // size)))
 
-    def piece(self, number: int, size: int) -> bytes:
+    def read_chunk(self, number: int, size: int) -> bytes:
+        """Reads the chunk with this number."""
         self._file.seek(number * size)
         return self._file.read(size)
 
 
-class _Stored(Mapping):
-    """The arrays of the index, each made when asked for, so that no two are in memory while they are written."""
+class _IndexArrays(Mapping[str, np.ndarray]):
+    """The arrays of the index, each created when it is asked for, so that two are never in memory during writing."""
 
     def __init__(self, about: bytes, spools: dict[str, _Spool]) -> None:
         self._about, self._spools = about, spools
@@ -274,78 +283,83 @@ class _Stored(Mapping):
         if name == "about":
             return np.frombuffer(self._about, np.uint8)
         kind, number = self._names[name]
-        return np.frombuffer(self._spools[kind].piece(number, _PIECE), np.uint8)
+        return np.frombuffer(self._spools[kind].read_chunk(number, _PIECE), np.uint8)
 
 
-class _Duplicates:
-    """Which pairs came before, by 64 bits of each: sorted into parts on disk first, so that memory stays flat."""
+class _DuplicateFinder:
+    """Finds repeated pairs by a 64-bit hash of each, sorted into parts on disk first, so that memory stays constant."""
 
-    _PARTS, _HELD = 256, 1 << 16
+    _PARTS, _BUFFERED = 256, 1 << 16
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder, self._count = folder, 0
-        self._held = np.zeros(self._HELD, [("hash", "<u8"), ("row", "<i8")])
+        self._buffer = np.zeros(self._BUFFERED, [("hash", "<u8"), ("row", "<i8")])
 
     def add(self, source: str, target: str) -> None:
+        """Adds the next pair."""
         digest = hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=8).digest()
-        self._held[self._count % self._HELD] = int.from_bytes(digest, "little"), self._count
+        self._buffer[self._count % self._BUFFERED] = int.from_bytes(digest, "little"), self._count
         self._count += 1
-        if self._count % self._HELD == 0:
-            self._flush(self._held)
+        if self._count % self._BUFFERED == 0:
+            self._flush(self._buffer)
 
-    def marks(self) -> np.ndarray:
-        """A bit a row, set where the same pair stands further up."""
-        self._flush(self._held[: self._count % self._HELD])
+    def mark_repeats(self) -> np.ndarray:
+        """Returns one bit per row, set where the same pair came earlier."""
+        self._flush(self._buffer[: self._count % self._BUFFERED])
         marked = np.zeros(-(-self._count // 8), np.uint8)
         for path in sorted(self._folder.glob("part-*")):
-            part = np.fromfile(path, self._held.dtype)
-            _, first = np.unique(part["hash"], return_index=True)  # the first: rows rise in a part
-            again = np.delete(part["row"], first)
-            np.bitwise_or.at(marked, again >> 3, np.left_shift(1, again & 7).astype(np.uint8))
+            part = np.fromfile(path, self._buffer.dtype)
+            _, first = np.unique(part["hash"], return_index=True)  # first in the file: rows ascend
+            repeats = np.delete(part["row"], first)
+            np.bitwise_or.at(marked, repeats >> 3, np.left_shift(1, repeats & 7).astype(np.uint8))
         return marked
 
-    def _flush(self, held: np.ndarray) -> None:
-        if not len(held):
+    def _flush(self, buffer: np.ndarray) -> None:
+        """Appends buffered hashes to the files of their parts."""
+        if not len(buffer):
             return
-        part = held["hash"] % self._PARTS
+        part = buffer["hash"] % self._PARTS
         order = np.argsort(part, kind="stable")
         numbers, starts = np.unique(part[order], return_index=True)
-        for number, mine in zip(numbers, np.split(held[order], starts[1:]), strict=True):
+        for number, entries in zip(numbers, np.split(buffer[order], starts[1:]), strict=True):
             with (self._folder / f"part-{number:03}").open("ab") as file:
-                file.write(mine.tobytes())
+                file.write(entries.tobytes())
 
 
-class _Bytes:
-    """A file, or the pieces of one in the cache, by offset; read and not mapped, so that no page of it stays.
+class _PieceReader:
+    """Reads by offset from a file, or from the pieces of one in the cache, without mapping it into memory.
 
-    One piece is open at a time: who reads in rising order opens each once, however many there are.
+    One piece is open at a time: a reader with ascending offsets opens each once, however many there are.
     """
 
     def __init__(self, pieces: Sequence[pathlib.Path | np.ndarray]) -> None:
-        self._whole = not any(isinstance(piece, np.ndarray) for piece in pieces)
-        self._pieces = [_file_of(piece) for piece in pieces]
-        self._kept: tuple[int, _File | None] = (-1, None)
+        self._is_one_file = not any(isinstance(piece, np.ndarray) for piece in pieces)
+        self._pieces = [_locate_data(piece) for piece in pieces]
+        self._current: tuple[int, _OpenFile | None] = (-1, None)
 
     def read(self, at: int, size: int) -> bytes:
-        if self._whole:
-            return self._file(0).read(at, size)
+        """Reads `size` bytes at an offset, across pieces."""
+        if self._is_one_file:
+            return self._open_piece(0).read(at, size)
         number, inside = divmod(at, _PIECE)
-        found = b""
-        while len(found) < size:
-            found += self._file(number).read(self._pieces[number][1] + inside, min(size - len(found), _PIECE - inside))
+        data = b""
+        while len(data) < size:
+            _, start = self._pieces[number]
+            data += self._open_piece(number).read(start + inside, min(size - len(data), _PIECE - inside))
             number, inside = number + 1, 0
-        return found
+        return data
 
-    def _file(self, number: int) -> _File:
-        kept, file = self._kept  # read once: another thread may be in another piece
-        if file is None or kept != number:
-            file = _File(self._pieces[number][0])
-            self._kept = (number, file)
+    def _open_piece(self, number: int) -> _OpenFile:
+        """Opens a piece, or returns it where it is the one that is open."""
+        current, file = self._current  # read once: another thread may replace it
+        if file is None or current != number:
+            file = _OpenFile(self._pieces[number][0])
+            self._current = (number, file)
         return file
 
 
-class _File:
-    """An open file that several threads may read; closed when nobody holds it."""
+class _OpenFile:
+    """An open file that several threads may read; it is closed when it is garbage-collected."""
 
     def __init__(self, path: str) -> None:
         try:
@@ -355,9 +369,10 @@ class _File:
         weakref.finalize(self, os.close, self._number)
 
     def read(self, at: int, size: int) -> bytes:
+        """Reads `size` bytes at an offset."""
         return os.pread(self._number, size, at)
 
 
-def _file_of(piece: pathlib.Path | np.ndarray) -> tuple[str, int]:
-    """Where a file or a mapped array lies, and the bytes before its data."""
+def _locate_data(piece: pathlib.Path | np.ndarray) -> tuple[str, int]:
+    """Returns the path of a file or a mapped array, and the offset of its data."""
     return (str(piece.filename), piece.offset) if isinstance(piece, np.memmap) else (str(piece), 0)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,10 +21,10 @@ class TargetStore:
 
     def __init__(self, name: str, ragged: Sequence[str] = ()) -> None:
         self._name, self._ragged = name, tuple(ragged)
-        self._shards: list[Values] = []
+        self._shards: list[Mapping[str, np.ndarray]] = []
         self._places: dict[object, tuple[int, int]] = {}
-        for entry in cache.named(name):
-            self._register(cache.held(entry))
+        for entry in cache.list_entries(name):
+            self._register(cache.load(entry))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -46,8 +46,8 @@ class TargetStore:
             shard[name] = value[inside[:, : value.shape[1]]] if name in self._ragged else value
         if self._ragged:
             shard["at"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        entry = cache.name_of(self._name, [keys.tobytes().hex()])
-        self._register(cache.arrays(entry, lambda: shard))
+        entry = cache.make_name(self._name, [keys.tobytes().hex()])
+        self._register(cache.load_or_build(entry, lambda: shard))
 
     def take(self, keys: np.ndarray, length: int) -> Values | None:
         """Returns the rows of these keys, ragged arrays padded with 0 to `length`; None where a key is missing."""
@@ -74,7 +74,7 @@ class TargetStore:
                 values[i] = shard[name][row]
         return values
 
-    def _register(self, shard: Values | None) -> None:
+    def _register(self, shard: Mapping[str, np.ndarray] | None) -> None:
         """Adds a shard; a damaged one (None) is left out, so its rows count as missing."""
         if shard:
             self._places |= {key: (len(self._shards), row) for row, key in enumerate(shard["keys"].tolist())}

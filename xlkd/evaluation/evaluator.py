@@ -38,7 +38,7 @@ class Evaluator:
         lengths = task.lengths(features)
         view = next(iter(lengths))
         chosen = self._buckets if isinstance(self._buckets, tuple) else choose_edges(lengths[view], self._buckets)
-        plan = batches.in_order_of_length(lengths, batch=self._batch, edges=chosen)
+        plan = batches.plan_by_length(lengths, batch=self._batch, edges=chosen)
         parts: list[tuple[np.ndarray, Any]] = []
         for planned in plan:
             stop()
@@ -47,7 +47,7 @@ class Evaluator:
                 parts[-2] = parts[-2][0], jax.device_get(parts[-2][1])
         return joined([(index, jax.device_get(outputs)) for index, outputs in parts], len(lengths[view]))
 
-    def _place(self, task: Task, features: Features, planned: batches.Planned) -> Any:
+    def _place(self, task: Task, features: Features, planned: batches.PlannedBatch) -> Any:
         index = meshes.own_rows(self._mesh, planned.index)
         batch = task.arrays(features, index, dict(planned.shape.lengths), EVALUATION)
         return meshes.place_batch(self._mesh, batch, len(planned.index))

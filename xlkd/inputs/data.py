@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlkd.data import cache, sampling, sources
-from xlkd.data.batches import ByLanguage, Plan, Redrawn
+from xlkd.data.batches import LanguagePlan, Plan, RedrawnPlan
 from xlkd.data.blocks import Blocks
 from xlkd.data.buckets import choose_edges, make_encoder_cost, measure_padding
 from xlkd.errors import UserError, suggest_name
@@ -131,9 +131,9 @@ def plan_batches(
     common = {"batch": data.batch, "edges": chosen, "seed": seed}
     if data.exponent != 1 or not data.mix_rows:
         shares = {"exponent": data.exponent, "mixed": data.mix_rows}
-        return ByLanguage(lengths, languages=features["language"], **shares, **common)
+        return LanguagePlan(lengths, languages=features["language"], **shares, **common)
     if members is not None:
-        return Redrawn(lengths, members=members, **common)
+        return RedrawnPlan(lengths, members=members, **common)
     return Plan(lengths, **common)
 
 
@@ -178,8 +178,8 @@ def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
         log(f"tokenizing {len(rows)} rows")
         return task.features(rows, lambda done, of: log.live(f"tokenized {done} of {of} texts"))
 
-    name = cache.name_of(task.name, [task.identity(), *rows.identity()])
-    return cache.arrays(name, build)
+    name = cache.make_name(task.name, [task.identity(), *rows.identity()])
+    return cache.load_or_build(name, build)
 
 
 def resolve(settings: Settings, data: Material, plan: Plan | Blocks, *, scanned: bool) -> Spec:
@@ -196,7 +196,7 @@ def resolve(settings: Settings, data: Material, plan: Plan | Blocks, *, scanned:
 
 def find_horizon(budget: Budget, plan: Plan | Blocks) -> Horizon:
     """Returns the steps of a budget, and where its epochs begin."""
-    redrawn = isinstance(plan, Redrawn)
+    redrawn = isinstance(plan, RedrawnPlan)
     steps = budget.steps or (plan.steps if redrawn else round(budget.epochs * plan.steps_per_epoch))
     starts = plan.starts if redrawn else tuple(range(0, steps + 1, plan.steps_per_epoch))
     return Horizon(steps, plan.steps_per_epoch, starts)

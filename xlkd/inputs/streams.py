@@ -35,9 +35,9 @@ def wanted(settings: StageSettings[Any, Any], rows: Sequence[Any]) -> bool:
 
 def sample(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
     """Some rows from everywhere."""
-    joined = composition.Joined(rows.parts)
+    joined = composition.JoinedRows(rows.parts)
     places = Permutation(len(joined), seed=settings.seed, purpose="sample").at(np.arange(min(SAMPLE, len(joined))))
-    return sources.Rows((tuple(joined.many(places)),), rows.dropped)
+    return sources.Rows((tuple(joined.read_many(places)),), rows.dropped)
 
 
 def blocks(
@@ -54,7 +54,7 @@ def blocks(
     if "word" in limits:  # it is never cut
         limits["word"] = architecture.max_length
     return Blocks(
-        composition.Joined(rows.parts),
+        composition.JoinedRows(rows.parts),
         task.features,
         task.lengths,
         batch=settings.data.batch,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xlkd.data.batches import Planned, Shape
+from xlkd.data.batches import PlannedBatch, Shape
 from xlkd.inputs import data as inputs
 from xlkd.inputs.weights import Weights, build_encoder
 from xlkd.methods import Method, Start
@@ -32,7 +32,7 @@ from xlkd.train.checkpoint import abstract
 KEPT = 3  # checkpoints: the best and the last two
 LONG = 10.0  # seconds of timing after which no more steps are made
 Record = dict[str, Any]
-Batches = Mapping[Shape, list[Planned]]
+Batches = Mapping[Shape, list[PlannedBatch]]
 
 
 class Speed(NamedTuple):

@@ -18,7 +18,7 @@ def prepare_devices() -> None:
     import jax
 
     chosen = {
-        "jax_compilation_cache_dir": str(cache.folder() / cache.COMPILED),
+        "jax_compilation_cache_dir": str(cache.get_folder() / cache.COMPILED),
         "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
     for name, value in chosen.items():

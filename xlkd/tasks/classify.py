@@ -206,7 +206,7 @@ class Classify:
 
 def build(settings: ClassifySettings, tokenizer: Any) -> Classify:
     """Builds the task for a tokenizer."""
-    labels = tuple(names.canonical(label) for label in settings.labels)
+    labels = tuple(names.normalise_label(label) for label in settings.labels)
     if len(set(labels)) < len(labels):
         raise UserError(f"two names of one label in {', '.join(settings.labels)}", "config.task.labels", "keep one")
     return Classify(

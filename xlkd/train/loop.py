@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from xlkd.data.batches import Plan, Planned, Shape
+from xlkd.data.batches import Plan, PlannedBatch, Shape
 from xlkd.data.blocks import Blocks
 from xlkd.data.draw import format_keys
 from xlkd.errors import NotFinite, Stopped
@@ -65,7 +65,7 @@ class Job:
         """Return the shapes that are compiled: those of the plan, with rows for every device."""
         return tuple(shape.with_rows(self.layout.rows) for shape in self.plan.shapes)
 
-    def batch_at(self, step: int) -> Planned:
+    def batch_at(self, step: int) -> PlannedBatch:
         """Return the examples of a step, padded to rows for every device."""
         return self.plan.at(step).pad_rows(self.layout.rows)
 

@@ -8,7 +8,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
-from xlkd.data.corpus import clean
+from xlkd.data.corpus import strip_text
 from xlkd.data.sources import Bad
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
@@ -25,7 +25,7 @@ def lines(path: pathlib.Path, bad: Bad) -> list[str | None]:
 
 def _decoded(line: bytes, where: str, bad: Bad) -> str | None:
     try:
-        return clean(line.decode("utf-8"))
+        return strip_text(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         bad(f"not UTF-8 at byte {error.start}", where)
         return None

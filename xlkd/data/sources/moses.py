@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from xlkd.data.cleaning import Rules
-from xlkd.data.composition import Capped, Joined
-from xlkd.data.corpus import Corpus, Corrupt, Origin, Raw, clean
+from xlkd.data.composition import CappedRows, JoinedRows
+from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
 from xlkd.data.sources import Bad, Spec, _aligned
 from xlkd.errors import UserError
 from xlkd.rows import Pair
@@ -35,7 +35,7 @@ def rows(spec: Spec, task: str, bad: Bad) -> Sequence[Pair]:
     """Pair of languages after pair of languages, each in the order of its files."""
     spec.allow("languages", *OPTIONS)
     found = [capped(Corpus(origin, rules(spec), bad), spec) for origin in _origins(spec)]
-    return found[0] if len(found) == 1 else Joined(found)
+    return found[0] if len(found) == 1 else JoinedRows(found)
 
 
 def rules(spec: Spec) -> Rules:
@@ -49,10 +49,10 @@ def rules(spec: Spec) -> Rules:
 
 def capped(corpus: Corpus, spec: Spec) -> Sequence[Pair]:
     limit, take, seed = spec.number("limit"), spec.choice("take", ("random", "head")), spec.number("seed")
-    return Capped(corpus, limit, take, seed) if limit else corpus
+    return CappedRows(corpus, limit, take, seed) if limit else corpus
 
 
-def _origins(spec: Spec) -> list[Origin]:
+def _origins(spec: Spec) -> list[CorpusOrigin]:
     prefix = pathlib.Path(spec.path).expanduser()
     found = _files(prefix)
     there = sorted({language for pair in found for language in pair}, key=lambda language: (language != "en", language))
@@ -63,7 +63,7 @@ def _origins(spec: Spec) -> list[Origin]:
     pairs = [(asked[0], other) for other in asked[1:]]
     if missing := ["-".join(pair) for pair in pairs if pair not in found]:
         raise UserError(f"no two files for {', '.join(missing)}", str(prefix), f"languages there: {', '.join(there)}")
-    return [Origin("moses", prefix.name, p, found[p], functools.partial(_read, *found[p])) for p in pairs]
+    return [CorpusOrigin("moses", prefix.name, p, found[p], functools.partial(_read, *found[p])) for p in pairs]
 
 
 def _files(prefix: pathlib.Path) -> dict[tuple[str, str], tuple[pathlib.Path, pathlib.Path]]:
@@ -81,7 +81,7 @@ def _files(prefix: pathlib.Path) -> dict[tuple[str, str], tuple[pathlib.Path, pa
 _AS_IT_IS = str.maketrans({character: f"[{character}]" for character in "[*?"})
 
 
-def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[Raw | Corrupt]:
+def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[RawPair | CorruptLine]:
     """Pairs in order; places are given where both files lie in the open."""
     plain = source.suffix != ".gz" and target.suffix != ".gz"
     both = itertools.zip_longest(_lines(source), _lines(target))
@@ -93,9 +93,9 @@ def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[Raw | Corrupt]
         try:
             texts = _decoded(0, number, a[1]), _decoded(1, number, b[1])
         except _CorruptLine as found:
-            yield Corrupt(*found.args)
+            yield CorruptLine(*found.args)
             continue
-        yield Raw(number, *texts, (a[0], b[0], len(a[1]), len(b[1])) if plain else None)
+        yield RawPair(number, *texts, (a[0], b[0], len(a[1]), len(b[1])) if plain else None)
 
 
 class _CorruptLine(Exception):
@@ -108,7 +108,7 @@ def _decoded(file: int, number: int, line: bytes) -> str:
     if b"\0" in line:
         raise _CorruptLine(file, number, "holds a zero byte")
     try:
-        return clean(line.decode("utf-8"))
+        return strip_text(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _CorruptLine(file, number, f"not UTF-8 at byte {error.start}") from None
 

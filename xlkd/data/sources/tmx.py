@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 from xml.parsers import expat
 
-from xlkd.data.corpus import Corpus, Corrupt, Origin, Raw, clean
+from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
 from xlkd.data.sources import Bad, Spec, _aligned, moses
 from xlkd.errors import UserError
 from xlkd.rows import Pair
@@ -40,29 +40,29 @@ def rows(spec: Spec, task: str, bad: Bad) -> Sequence[Pair]:
     languages = spec.languages() or _first(path)
     if len(languages) != 2 or languages[0] == languages[1]:
         raise UserError("which languages?", str(spec), "say languages=A,B")
-    origin = Origin("tmx", path.name, languages, (path,), functools.partial(_read, path, languages))
+    origin = CorpusOrigin("tmx", path.name, languages, (path,), functools.partial(_read, path, languages))
     return moses.capped(Corpus(origin, moses.rules(spec), bad), spec)
 
 
 def _first(path: pathlib.Path) -> tuple[str, ...]:
     """The languages of the first unit."""
     for unit in units(path):
-        if not isinstance(unit, Corrupt):
+        if not isinstance(unit, CorruptLine):
             return tuple(sorted(unit, key=lambda language: (language != "en", language)))
     raise UserError("no unit that can be read", str(path), "is it a TMX file?")
 
 
-def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[Raw | Corrupt]:
+def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[RawPair | CorruptLine]:
     """Units that lack one of the languages are empty pairs."""
     for number, unit in enumerate(units(path), start=1):
-        if isinstance(unit, Corrupt):
+        if isinstance(unit, CorruptLine):
             yield unit
         else:
             source, target = (unit.get(language, "") for language in languages)
-            yield Raw(number, source, target)
+            yield RawPair(number, source, target)
 
 
-def units(path: pathlib.Path) -> Iterator[Unit | Corrupt]:
+def units(path: pathlib.Path) -> Iterator[Unit | CorruptLine]:
     """Unit after unit; what is broken is named, and reading goes on at the next unit."""
     with moses.opened(path) as file:
         parser, line, data = _Parser(path), 1, _block(file, path)  # the line on which the data begin
@@ -74,7 +74,7 @@ def units(path: pathlib.Path) -> Iterator[Unit | Corrupt]:
                 line, data = line + data.count(b"\n"), _block(file, path)
             except expat.ExpatError as error:
                 yield from parser.taken()
-                yield Corrupt(0, parser.line, f"broken XML: {expat.errors.messages[error.code]}")
+                yield CorruptLine(0, parser.line, f"broken XML: {expat.errors.messages[error.code]}")
                 at = parser.fault
                 line, data = _next_unit(file, path, line + data[:at].count(b"\n"), data[at:])
                 if not data:
@@ -123,7 +123,7 @@ class _Parser:
         """Where in the last data the search for the next unit begins."""
         return max(self._expat.ErrorByteIndex - self._fed, 0) + 1
 
-    def feed(self, data: bytes) -> list[Unit | Corrupt]:
+    def feed(self, data: bytes) -> list[Unit | CorruptLine]:
         try:
             self._expat.Parse(data, not data)
         except (LookupError, ValueError) as error:  # an encoding that is none, or that expat has no table of
@@ -134,7 +134,7 @@ class _Parser:
             raise UserError(what, str(self._path), "is its end missing?")
         return self.taken()
 
-    def taken(self) -> list[Unit | Corrupt]:
+    def taken(self) -> list[Unit | CorruptLine]:
         found, self._found = self._found, []
         return found
 
@@ -151,7 +151,7 @@ class _Parser:
     def _end(self, name: str) -> None:
         if name == "seg":
             if self._language:
-                self._texts.setdefault(self._language, clean(" ".join("".join(self._parts).split())))
+                self._texts.setdefault(self._language, strip_text(" ".join("".join(self._parts).split())))
             self._inside = False
         elif name in _CODES:
             self._codes -= 1

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xlkd.data.batches import Planned, Shape
+from xlkd.data.batches import PlannedBatch, Shape
 
 if TYPE_CHECKING:
     from xlkd.train.loop import Job
@@ -21,7 +21,7 @@ class Targets(Protocol):
     def prepare(self) -> None:
         """Does what has to be done once, before the first step."""
 
-    def for_batch(self, planned: Planned) -> Any | None:
+    def for_batch(self, planned: PlannedBatch) -> Any | None:
         """Returns this process's rows of a batch's targets as numpy arrays; None where the teacher has to be asked."""
 
     def ask(self, shape: Shape, batch: Any, state: Any) -> Any:
@@ -37,7 +37,7 @@ class NoTargets:
     def prepare(self) -> None:
         pass
 
-    def for_batch(self, planned: Planned) -> Any:
+    def for_batch(self, planned: PlannedBatch) -> Any:
         return ()
 
     def ask(self, shape: Shape, batch: Any, state: Any) -> Any:

@@ -28,4 +28,4 @@ def check_targets(keys: np.ndarray, cached: Values, fresh: Values, ragged: Seque
         if not (off.max(1) <= CLOSE * max(1.0, float(np.abs(value).max()))).all():
             example = format_keys(keys)[int(off.max(1).argmax())]
             what = f"the cached target of example {example} is not the teacher's (off by {off.max():.2g})"
-            raise UserError(what, str(cache.folder()), "empty the cache: python -m xlkd.caches --delete_all")
+            raise UserError(what, str(cache.get_folder()), "empty the cache: python -m xlkd.caches --delete_all")

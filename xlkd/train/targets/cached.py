@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from xlkd.data import cache
-from xlkd.data.batches import PAD, Planned, Shape
+from xlkd.data.batches import PAD, PlannedBatch, Shape
 from xlkd.data.targets import TargetStore
 from xlkd.runtime import distributed
 from xlkd.runtime import mesh as meshes
@@ -43,7 +43,7 @@ class CachedTargets:
     def ask(self, shape: Shape, batch: Any, state: Any) -> Any:
         return self._forward(shape, batch, state)
 
-    def for_batch(self, planned: Planned) -> Any | None:
+    def for_batch(self, planned: PlannedBatch) -> Any | None:
         store = self._stores.get(planned.shape)
         if store is None or not self._every_process_has(planned):
             return None
@@ -52,7 +52,7 @@ class CachedTargets:
         short = len(index) - int((index >= 0).sum())
         return values and {n: np.pad(v, [(0, short)] + [(0, 0)] * (v.ndim - 1)) for n, v in values.items()}
 
-    def _every_process_has(self, planned: Planned) -> bool:
+    def _every_process_has(self, planned: PlannedBatch) -> bool:
         """Returns whether every process finds its part: they ask the teacher together, or none of them does."""
         present = planned.index[planned.index >= 0]
         return not distributed.has_several_processes() or bool(np.isin(present, self._members[planned.shape]).all())
@@ -62,7 +62,7 @@ class CachedTargets:
         identity = self._identity()
         todo = []
         for number, shape in enumerate(self._job.shapes):
-            store = TargetStore(cache.name_of("targets", [*identity, str(shape)]), self._teacher.ragged)
+            store = TargetStore(cache.make_name("targets", [*identity, str(shape)]), self._teacher.ragged)
             self._stores[shape] = store
             rows = np.flatnonzero(self._job.plan.bucket == number)
             self._members[shape] = rows

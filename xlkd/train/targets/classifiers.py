@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from xlkd.data import cache
-from xlkd.data.batches import PAD, Planned, Shape
+from xlkd.data.batches import PAD, PlannedBatch, Shape
 from xlkd.data.targets import TargetStore
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
@@ -62,13 +62,13 @@ class ComputedTargets:
         self._values, self._mesh = values, mesh
 
     def example(self, shape: Shape, batch: Any, state: Any) -> Any:
-        padding = Planned(np.full(shape.rows, PAD), shape)
+        padding = PlannedBatch(np.full(shape.rows, PAD), shape)
         return meshes.place_batch(self._mesh, self.for_batch(padding), shape.rows)
 
     def prepare(self) -> None:
         pass
 
-    def for_batch(self, planned: Planned) -> dict[str, np.ndarray]:
+    def for_batch(self, planned: PlannedBatch) -> dict[str, np.ndarray]:
         index = meshes.own_rows(self._mesh, planned.index)
         batch = {name: value[np.maximum(index, 0)] for name, value in self._values.items()}
         for value in batch.values():
@@ -139,7 +139,7 @@ def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, spec: StageS
         return compute(rows)
     store = TargetStore(_cache_name(teacher, spec))
     _audit(store, rows, keys, compute, spec.seed)
-    missing = np.flatnonzero(store.missing(keys))
+    missing = np.flatnonzero(store.find_missing(keys))
     if len(missing):
         logits = compute([rows[i] for i in missing])
         store.add(keys[missing], {"logits": logits}, np.zeros(len(missing), np.int64))
@@ -232,7 +232,7 @@ def _cache_name(teacher: Classifier, spec: StageSpec[Any, Any]) -> str:
     """Names all that a logit depends on but its row."""
     mesh = dict(sorted(dataclasses.asdict(spec.mesh).items()))
     reads = f"{teacher.task.max_length} {EDGES} {spec.eval.batch} {mesh} {jax.device_count()}"
-    return cache.name_of("teacher", [_digest(teacher.folder), teacher.task.identity(), reads, jax.__version__])
+    return cache.make_name("teacher", [_digest(teacher.folder), teacher.task.identity(), reads, jax.__version__])
 
 
 def _digest(folder: pathlib.Path) -> str:

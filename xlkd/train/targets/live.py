@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from xlkd.data.batches import Planned, Shape
+from xlkd.data.batches import PlannedBatch, Shape
 from xlkd.runtime import mesh as meshes
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class LiveTargets:
     def prepare(self) -> None:
         self._log(f"teacher cache: not used; {self._reason}")
 
-    def for_batch(self, planned: Planned) -> None:
+    def for_batch(self, planned: PlannedBatch) -> None:
         return None
 
     def ask(self, shape: Shape, batch: Any, state: Any) -> Any:
