@@ -6,15 +6,19 @@ import pathlib
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+import stages
+from stages import make_spec
 from toy_models import span_model
-from xlkd.configs import mblm as configs
 
-from xlkd import settings
 from xlkd.export.folder import write_export
 from xlkd.methods import Start, Variables, mblm
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
+from xlkd.spec import read
+from xlkd.spec.mblm import Method, check
+from xlkd.spec.optim import Horizon
+from xlkd.spec.stage import Mesh, StageSpec
+from xlkd.spec.tasks import Classify
 
 SEEN = {"training": ["de", "en"], "selection": [], "teacher": ["de", "en"]}
 LABELS = ("entailment", "neutral", "contradiction")
@@ -31,17 +35,13 @@ def architecture(layers=2, dropout=0.0, **changes) -> encoders.Architecture:
     return encoders.Architecture("bert", 40, 16, layers, 2, 32, **of)
 
 
-def stage(languages=("en", "de", "ru"), mesh=None, **method) -> ConfigDict:
-    task = {"name": "classify", "labels": LABELS, "languages": languages}
-    return ConfigDict(
-        {
-            "seed": 0,
-            "task": task,
-            "method": METHOD | method,
-            "mesh": {"branch": 1} | (mesh or {}),
-            "budget": {"steps": 100},
-        }
-    )
+def stage(languages=("en", "de", "ru"), mesh=None, **method) -> StageSpec:
+    """Returns the student's stage, resolved and checked as a config's would be."""
+    task = Classify(labels=LABELS, languages=languages)
+    settings = read(Method, METHOD | method, "method")
+    spec = make_spec(task, settings, mesh=Mesh(**(mesh or {})), horizon=Horizon(100, 10, (0,)))
+    check(spec)
+    return spec
 
 
 def student(layers=2, dropout=0.0, languages=("en", "de", "ru"), mesh=None, spread=True, **method):
@@ -109,10 +109,10 @@ def exported(folder: pathlib.Path) -> pathlib.Path:
     """What a stage with the branches en and de hands on: the whole, and a folder a language."""
     base = span_model(folder)
     found = hf.load(base)
-    config = settings.stage(configs.get_config(""), "mblm")
-    config.task.update({"labels": LABELS, "languages": ("en", "de"), "max_length": 96})
-    config.method = ConfigDict(METHOD | {"mix": "logits", "teacher_labels": {}})
-    method = mblm.build(config, encoders.Encoder(found.architecture))
+    task = Classify(labels=LABELS, languages=("en", "de"), max_length=96)
+    settings = read(Method, METHOD | {"mix": "logits"}, "method")
+    spec = stages.change(stages.resolve(stages.read_stage("configs/mblm.py", "mblm")), task=task, method=settings)
+    method = mblm.build(spec, encoders.Encoder(found.architecture))
     start = Start(found.architecture, found.params["encoder"], {})
     params = dict(method.init(jax.random.key(0), start).params)
     params |= {
@@ -120,5 +120,5 @@ def exported(folder: pathlib.Path) -> pathlib.Path:
         "classifier": jax.tree.map(lambda x: 30 * x, params["classifier"]),
     }
     for name, part in method.exports(Variables(params)).items():
-        write_export(folder / "export" / name, part, hf.tokenizer(base), config, {}, SEEN)
+        write_export(folder / "export" / name, part, hf.tokenizer(base), spec, {}, SEEN)
     return folder / "export"

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A card says where a model comes from, what it saw and scored, and takes nothing that data say for markup."""
 
+import dataclasses
 import json
 import re
 
 import pytest
+import stages
 
-from xlkd import settings
+from xlkd import settings, spec
 from xlkd.export import cards
 from xlkd.methods import Export
 from xlkd.models import hf
@@ -23,8 +25,8 @@ def config(*flags, name="configs/finetune.py:classify"):
     return settings.stage(read, read.stages[0])
 
 
-def written(config, told=None, seen=SEEN, exported=EXPORT, place=NOWHERE):
-    return cards.card(config, told or {}, seen, exported, place)
+def written(config, told=None, seen=SEEN, exported=EXPORT, place=NOWHERE, teacher=""):
+    return cards.card(config, told or {}, seen, exported, place, teacher)
 
 
 @pytest.fixture
@@ -72,8 +74,7 @@ def rows(place, name="eval", count=40):
 
 
 def test_the_base_is_followed_through_stages_with_its_licence(place):
-    stage = config()
-    stage.start = "one"
+    stage = dataclasses.replace(config(), start="one")
     card = written(stage, place=place)
     assert re.search(r"\| base model \| `[^`]*/base`; licence: `?cc-by-4\.0`? \|", card)
     assert "| start | `one` |" in card
@@ -122,8 +123,7 @@ def test_licences_are_given_as_they_stand_and_never_guessed(tmp_path):
 
 
 def test_what_data_say_stays_text():
-    stage = config()
-    stage.data.train, stage.encoder.path = f"tsv:{HOSTILE}", HOSTILE
+    stage = stages.change(config(), data__train=f"tsv:{HOSTILE}", encoder__path=HOSTILE)
     told = {HOSTILE: {"main": "accuracy", "step": 1, "mean": 1.0, "cells": {HOSTILE: {"accuracy": 1.0, "n": 1}}}}
     card = written(stage, told, {"training": [HOSTILE]}, EXPORT._replace(labels=(HOSTILE, "b")))
     head, body = card.removeprefix("---\n").split("\n---\n", 1)
@@ -143,14 +143,15 @@ def test_every_setting_is_there():
     block = re.search(r"```json\n(.*?)\n```", written(stage), re.S)
     held = json.loads(block[1])
     assert held["optim"]["lr"] == 0.00123
-    assert held == {key: settings.plain(stage)[key] for key in cards.SETTINGS}
+    assert held == {key: spec.plain(stage)[key] for key in cards.SETTINGS}
 
 
 def test_teachers_are_named(place):
-    stage = config()
-    stage.teachers.en = f"one + {place.workdir.parent / 'base'}"
+    teachers = {"en": f"one + {place.workdir.parent / 'base'}"}
+    stage = dataclasses.replace(config(), teachers=teachers)
     card = written(stage, place=place)
     assert "| teacher of en | stage `one`, which began with" in card
     assert "/base`; licence: `cc-by-4.0` |" in card
     own = settings.read("configs/gxlt.py")
-    assert "| teacher | the student itself: `epoch_snapshot` |" in written(settings.stage(own, own.stages[-1]))
+    origin = "the student itself: `epoch_snapshot`"
+    assert f"| teacher | {origin} |" in written(settings.stage(own, own.stages[-1]), teacher=origin)

@@ -259,13 +259,13 @@ RESHARDED = """
 import sys, pathlib, jax, numpy as np
 sys.path.insert(0, {tests!r})
 from test_checkpoint import state
-from ml_collections import ConfigDict
 from xlkd.runtime import mesh
+from xlkd.spec.stage import Mesh
 from xlkd.train.checkpoint import Checkpoints, abstract
 checkpoints = Checkpoints(pathlib.Path({folder!r}), lambda: None)
 shapes = jax.eval_shape(lambda: state(0))
 for sizes in ((8, 1, 1, 1), (1, 8, 1, 1)):
-    devices = mesh.build(ConfigDict(dict(zip(mesh.AXES, sizes))))
+    devices = mesh.build(Mesh(**dict(zip(mesh.AXES, sizes))))
     found = checkpoints.restore(3, abstract(shapes, mesh.shardings(devices, shapes)))
     kernel = found.variables.params["kernel"]
     assert (np.asarray(kernel) == 3).all()

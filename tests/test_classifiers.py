@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 from qa_toys import pieces_tokenizer, words_tokenizer
-from xlkd.configs import mblm as configs
+from stages import make_spec
 
 from xlkd.data import cache
 from xlkd.errors import UserError
+from xlkd.methods import Classifiers
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
 from xlkd.models.heads import ClassifierHead, init_head
@@ -47,13 +48,6 @@ def rows(count=12, languages=("en", "de"), label=None):
     return found
 
 
-def config(teachers, **method):
-    c = configs.get_config("")
-    c.teachers = teachers
-    c.method.update(method)
-    return c
-
-
 class Heard:
     """A log that keeps its lines."""
 
@@ -69,12 +63,13 @@ def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
 
 
-def ask(teachers, of=None, earlier=None, log=None, tokenizer=None, **method):
+def ask(teachers, of=None, earlier=None, log=None, tokenizer=None, **reading):
     """Targets for a student with a tokenizer of XLM-R's kind."""
     of = rows() if of is None else of
     task = Classify(Template(tokenizer or pieces_tokenizer(["▁", "w", *"0123456789"])), 24, labels=NLI)
     features = task.features(of)
-    return classifiers.targets(config(teachers, **method), of, features, task, earlier or {}, log or Heard())
+    reads = Classifiers(**reading)
+    return classifiers.targets(make_spec(teachers=teachers), reads, of, features, task, earlier or {}, log or Heard())
 
 
 def alone(folder, row, length=None):
@@ -111,7 +106,7 @@ def test_each_row_as_its_own_teacher_reads_it_alone(tmp_path):
     """A teacher with words for pieces and one of SentencePiece's kind, each as long as it can read or may."""
     of = rows(4)
     teachers = {"en": save(tmp_path / "en"), "de": save(tmp_path / "de", "xlm-roberta", seed=1, positions=66)}
-    found = ask({tag: str(folder) for tag, folder in teachers.items()}, of, teacher_length=30)
+    found = ask({tag: str(folder) for tag, folder in teachers.items()}, of, max_length=30)
     assert found["taught"].tolist() == [1] * 4
     assert found["teacher"].dtype == np.float32
     for row, logits in zip(of, found["teacher"], strict=True):
@@ -133,7 +128,7 @@ def test_the_order_of_labels_is_never_guessed(tmp_path):
     unnamed = save(tmp_path / "unnamed", labels=("LABEL_0", "LABEL_1", "LABEL_2"), permuted=(2, 0, 1))
     with pytest.raises(UserError, match=r"its labels have no names .*teacher_labels\.en"):
         ask({"en": str(unnamed)})
-    stated = ask({"en": str(unnamed)}, teacher_labels={"en": ("contradiction", "entailment", "neutral")})
+    stated = ask({"en": str(unnamed)}, labels={"en": ("contradiction", "entailment", "neutral")})
     plain = ask({"en": str(save(tmp_path / "plain"))})
     np.testing.assert_allclose(stated["teacher"], plain["teacher"], atol=1e-6)
 
@@ -222,7 +217,7 @@ def test_answers_are_kept_by_content(tmp_path, monkeypatch):
     more = ask({"en": folder}, rows(15, languages=("en",)))["teacher"]
     np.testing.assert_array_equal(more[:12], first)
     assert entries() == 2, "of more rows only the new ones are asked for"
-    ask({"en": folder}, of, teacher_length=10)
+    ask({"en": folder}, of, max_length=10)
     ask({"en": str(save(tmp_path / "other", seed=5))}, of)
     assert entries() == 4
 

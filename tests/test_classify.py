@@ -7,13 +7,13 @@ import pathlib
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from qa_toys import words_tokenizer
 
 from xlkd import check
 from xlkd.data import labels, sources
 from xlkd.errors import UserError
 from xlkd.rows import Cell, Labelled, make_key
+from xlkd.spec.tasks import Classify as Settings
 from xlkd.tasks import Draw
 from xlkd.tasks.classify import build, permutation
 from xlkd.tasks.labelled import contents
@@ -29,7 +29,7 @@ def row(number=0, label="neutral", language="en", text="w1 w2", second="w3", set
 
 
 def task(**settings):
-    return build(ConfigDict({"max_length": 16} | settings), words_tokenizer(WORDS))
+    return build(Settings(**{"max_length": 16} | settings), words_tokenizer(WORDS))
 
 
 def arrays(of, features, index, length=16, purpose="train"):

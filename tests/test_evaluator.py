@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from xlkd.configs.base import base
 
 from xlkd.errors import Stopped
 from xlkd.evaluation.evaluator import Evaluator, joined
 from xlkd.runtime import mesh
+from xlkd.spec.stage import Mesh
 from xlkd.tasks.text import ragged, take
 
 
@@ -41,7 +41,7 @@ def outputs(variables, batch):
 
 
 def evaluator(batch=4, buckets=2):
-    devices = mesh.build(base().mesh)
+    devices = mesh.build(Mesh())
     return Evaluator(outputs, devices, batch=batch, buckets=buckets)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from qa_toys import words_tokenizer
 
-from xlkd import files, settings
+from xlkd import files, settings, spec
 from xlkd.errors import UserError
 from xlkd.export import cards
 from xlkd.export.folder import write_export
@@ -77,7 +77,7 @@ def test_loaded_again_it_is_the_same(tmp_path):
 def test_the_record_says_how_it_was_trained(tmp_path):
     write(tmp_path / "export")
     record = hf.read_json(tmp_path / "export" / hf.RECORD)
-    assert record["task"] == settings.plain(config().task)
+    assert record["task"] == spec.plain(config().task)
     assert record["dtype"] == "float32"
 
 

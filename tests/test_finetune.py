@@ -2,19 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What supervised question answering learns from, and what it hands the decoder."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from stages import make_spec
 
+from xlkd import settings
 from xlkd.errors import UserError
 from xlkd.losses.span import Span
 from xlkd.methods import Start, Variables, finetune
 from xlkd.models import encoder as encoders
 from xlkd.models.outputs import best_spans
+from xlkd.spec.tasks import Classify, QuestionAnswering
 
-TASK = ConfigDict({"name": "qa", "n_best": 4, "max_answer_tokens": 3, "candidates": "all"})
+TASK = QuestionAnswering(n_best=4, max_answer_tokens=3)
 
 
 def batch_of(mask, context):
@@ -23,7 +27,7 @@ def batch_of(mask, context):
 
 def answers(start, end, mask, context, **changes):
     found = Span(jnp.array(start, jnp.float32), jnp.array(end, jnp.float32))
-    task = ConfigDict({**TASK.to_dict(), **changes})
+    task = dataclasses.replace(TASK, **changes)
     return jax.tree.map(np.asarray, best_spans(*found, batch_of(mask, context), task))
 
 
@@ -95,7 +99,7 @@ def test_hits_are_windows_with_both_sides_right():
 @pytest.fixture(scope="module")
 def method():
     architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
-    built = finetune.build(ConfigDict({"task": TASK}), encoders.Encoder(architecture))
+    built = finetune.build(make_spec(TASK), encoders.Encoder(architecture))
     start = Start(architecture, encoders.init(architecture, jax.random.key(0)), {})
     return built, start, loss_of(built)
 
@@ -147,8 +151,7 @@ def test_the_loss_is_half_of_both_sides_and_padded_rows_have_none(method):
 
 def classifier(labels=("yes", "no", "perhaps")):
     architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
-    stage = ConfigDict({"task": {"name": "classify", "labels": labels}})
-    built = finetune.build(stage, encoders.Encoder(architecture))
+    built = finetune.build(make_spec(Classify(labels=labels)), encoders.Encoder(architecture))
     start = Start(architecture, encoders.init(architecture, jax.random.key(0)), {})
     return built, built.init(jax.random.key(1), start)
 
@@ -183,8 +186,9 @@ def test_accuracy_is_counted_where_there_is_a_label_and_not_learned_from():
 
 
 def test_a_task_without_a_head_is_refused():
-    with pytest.raises(UserError, match=r"no head for the task 'masked'.*one of qa, classify"):
-        finetune.build(ConfigDict({"task": {"name": "masked"}}), None)
+    values = settings.replaced(settings.read("configs/finetune.py"), task__name="masked")
+    with pytest.raises(UserError, match=r"finetune cannot train the task masked; choose one of qa, classify"):
+        settings.stages(values)
 
 
 def test_a_classifier_exports_its_labels_and_gives_a_logit_for_each():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import stages
 
 from xlkd import settings
 from xlkd.errors import UserError
@@ -23,13 +24,10 @@ ARCHITECTURE = encoders.Architecture(
 
 
 def stage(**changes):
-    config = settings.stage(settings.read("configs/gxlt.py"), "skd")
-    config.budget.epoch_steps, config.budget.steps, config.budget.epoch_starts = 4, 12, (0, 4, 8, 12)
-    config.method.coefficient_group, config.method.k = 2, 4
-    for name, value in changes.items():
-        block = config.data if name == "redraw" else config.method
-        block[name] = value
-    return config
+    """Returns stage skd, resolved with three epochs of four steps."""
+    flags = {"coefficient_group": 2, "k": 4} | changes
+    named = [f"{'data' if name == 'redraw' else 'method'}.{name}={value}" for name, value in flags.items()]
+    return stages.resolve(stages.read_stage("configs/gxlt.py", "skd", *(f"skd.{flag}" for flag in named)), 12, 4)
 
 
 def built(**changes):
@@ -206,10 +204,11 @@ def test_what_cannot_be_is_refused(changes, says):
 
 def test_a_named_variant_leaves_out_the_other_controls():
     config = settings.read("configs/gxlt.py")
-    assert settings.stages(config) == ["english", "zs", "ce", "skd", "skd_map", "skd_no_ce", "skd_map_no_ce"]
-    config.method.variant = "skd_map"
-    assert settings.stages(config) == ["english", "skd_map"]
-    config.method.variant = "skd_mapp"
+    names = ["english", "zs", "ce", "skd", "skd_map", "skd_no_ce", "skd_map_no_ce"]
+    assert [stage.name for stage in settings.stages(config)] == names
+    config = settings.replaced(config, method__control="skd_map")
+    assert [stage.name for stage in settings.stages(config)] == ["english", "skd_map"]
+    config = settings.replaced(config, method__control="skd_mapp")
     with pytest.raises(UserError, match="did you mean 'skd_map'"):
         settings.stages(config)
 

@@ -182,11 +182,12 @@ sys.path.insert(0, sys.argv[1])
 import jax, json, types
 import numpy as np
 from test_step import batch_of, similarities, toy
-from xlkd.configs.base import base
 from xlkd.data.batches import Plan
 from xlkd.errors import Stopped
 from xlkd.methods import Start
 from xlkd.runtime import mesh
+from xlkd.spec.optim import Optim
+from xlkd.spec.stage import Mesh
 from xlkd.train import loop
 from xlkd.train.checkpoint import Checkpoints
 
@@ -202,8 +203,7 @@ class Log(list):
     def live(self, line, *, keep=False): pass
 
 def trained(folder, devices, micro_batches, dropped, stop_at=99):
-    log, losses, c = Log(), {}, base()
-    c.optim.micro_batches, c.optim.lr = micro_batches, 0.01
+    log, losses, settings = Log(), {}, Optim(micro_batches=micro_batches, lr=0.01)
     signals = types.SimpleNamespace(asked="")
     def write(step, values):
         losses[step] = values["loss"]
@@ -211,10 +211,10 @@ def trained(folder, devices, micro_batches, dropped, stop_at=99):
     checkpoints = Checkpoints(pathlib.Path(sys.argv[2]) / folder, lambda: None)
     job = loop.Job(
         method=toy(similarities, dropped), start=lambda: Start(None, (), {}), task=Task(), features=batch_of(27, seed=5),
-        plan=Plan({"text": np.full(27, 9)}, batch=6, edges=(16,), seed=2), steps=20, seed=3, optim=c.optim,
+        plan=Plan({"text": np.full(27, 9)}, batch=6, edges=(16,), seed=2), steps=20, seed=3, optim=settings,
         save_every=50, evaluate_every=20, evaluate_start=False, log_every=1, evaluate=lambda *_: None,
         checkpoints=checkpoints, metrics=lambda step: types.SimpleNamespace(write=write, close=lambda: None), log=log,
-        mesh=mesh.build(c.mesh, jax.devices()[:devices]), peak_flops=1.0)
+        mesh=mesh.build(Mesh(), jax.devices()[:devices]), peak_flops=1.0)
     try:
         loop.train(job, signals)
     except Stopped:

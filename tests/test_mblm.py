@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mblm_toys import LABELS, METHOD, architecture, batch, change, stage, student, targets, terms
-from xlkd.configs import base
+from mblm_toys import LABELS, architecture, batch, change, stage, student, targets, terms
 
 from xlkd.errors import UserError
 from xlkd.losses.terms import total
@@ -17,10 +16,13 @@ from xlkd.methods import Start, finetune, mblm
 from xlkd.models import branches
 from xlkd.models import encoder as encoders
 from xlkd.models.heads import ClassifierHead, init_head
+from xlkd.spec import fields_of
+from xlkd.spec.mblm import Method
+from xlkd.spec.optim import Optim
 from xlkd.train import optim, step
 from xlkd.train import state as states
 
-LEVELS, WEIGHTS = mblm.CHOICES["mix"], mblm.CHOICES["weights"]
+LEVELS, WEIGHTS = (fields_of(Method)[name].choices for name in ("mix", "weights"))
 
 
 def value(method, variables, name, of=None, given=None, **options):
@@ -48,10 +50,10 @@ def size(tree) -> float:
 
 def train(method, start, of, given, steps, micro_batches=1):
     """The step as the loop jits it."""
-    config = base.base().optim
-    optimizer = optim.optimizer(config)
+    settings = Optim()
+    optimizer = optim.optimizer(settings)
     options = {"seed": 0, "clip_norm": 1.0, "micro_batches": micro_batches}
-    function = jax.jit(step.make(method, optimizer, optim.schedule(config, 20), **options))
+    function = jax.jit(step.make(method, optimizer, optim.schedule(settings, 20), **options))
     state = states.create(method, start, optimizer, 0)
     losses = []
     for _ in range(steps):
@@ -325,8 +327,8 @@ FAULTS = {
     "probabilities by mse": ({"mix": "probability", "kd": "mse"}, "has no logits for kd=mse"),
     "no single reader": ({"head": "branch"}, "has no single head to read it"),
     "nothing to learn": ({"weight_s": 0.0, "weight_z": 0.0, "weight_h": 0.0}, "nothing is learned"),
-    "a negative weight": ({"weight_z": -1.0}, "weight_z=-1.0 is negative"),
-    "no temperature": ({"temperature": 0.0}, "above 0"),
+    "a negative weight": ({"weight_z": -1.0}, "weight_z=-1.0 is not possible; give 0 or more"),
+    "no temperature": ({"temperature": 0.0}, "give above 0"),
 }
 
 
@@ -345,8 +347,7 @@ def test_the_supervised_languages_must_be_named():
 def test_the_config_says_no_more_and_no_less_than_the_method_reads():
     from xlkd.configs import mblm as config
 
-    named = set(config.get_config("").method) - {"variant", "teacher_length", "teacher_labels"}
-    assert named == set(METHOD)
+    assert set(config.get_config("").method) - {"control"} == set(fields_of(Method))
 
 
 @pytest.mark.torch

@@ -16,7 +16,7 @@ import toy_models
 from safetensors.numpy import load_file
 from xlkd.configs import mblm as configs
 
-from xlkd import settings
+from xlkd import settings, spec
 from xlkd.models import hf
 from xlkd.models.heads import ClassifierHead, init_head
 
@@ -137,16 +137,17 @@ def test_eight_devices_draw_the_same_mixtures(whole, folder, parts):
 
 def test_one_flag_names_a_teacher_for_all_stages_that_have_one():
     config = settings.override(configs.get_config(""), ["--config.mblm.teachers.de=other+teacher_de"])
-    found = {name: settings.stage(config, name).teachers.to_dict() for name in config.stages}
+    found = {name: settings.stage(config, name).teachers for name in config.stages}
     taught = {"en": "teacher_en", "de": "other+teacher_de", "ru": "teacher_ru"}
     assert {name: of for name, of in found.items() if of} == dict.fromkeys(("single_kd", "branches", "mblm"), taught)
 
 
 def test_controls_differ_in_what_the_table_says_alone():
     config = configs.get_config("")
-    plain = {name: settings.plain(settings.stage(config, name)) for name in config.controls}
-    for name, of in plain.items():
-        different = set(settings.differences(of, plain["mblm"])) - {"stage"}
+    values = {name: dict(spec.flat(spec.plain(settings.stage(config, name)))) for name in config.controls}
+    for name, of in values.items():
+        full = values["mblm"]
+        different = {key for key in of.keys() | full.keys() if of.get(key) != full.get(key)} - {"name"}
         allowed = {f"method.{key}" for key in ("branches", "weight_s", "weight_z", "weight_h")}
         assert {key for key in different if not key.startswith("teachers")} <= allowed, name
         assert any(key.startswith("teachers") for key in different) == (name == "single")

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import stages
 
 from xlkd import settings
 from xlkd.errors import UserError
@@ -40,11 +41,10 @@ class Given:
 
 
 def config(variant="", **method):
-    c = settings.read(f"configs/mmkd.py{':' + variant if variant else ''}")
-    c = settings.stage(c, "full")
-    c.method.student_pooling = c.method.teacher_pooling = "cls"
-    c.method.update(method)
-    return c
+    """Returns stage full with changed settings of the method."""
+    method = {"student_pooling": "cls", "teacher_pooling": "cls"} | method
+    stage = stages.read_stage(f"configs/mmkd.py{':' + variant if variant else ''}", "full")
+    return stages.resolve(stages.change(stage, **{f"method__{name}": value for name, value in method.items()}))
 
 
 def view(size, rows=4):
@@ -385,20 +385,17 @@ def test_outputs_for_each_kind_of_evaluation():
 
 @pytest.mark.parametrize("case", SCHEDULE, ids=lambda case: f"{case['global_batch']}-{case['epochs']}")
 def test_golden_schedule(case):
-    c = settings.read("configs/mmkd.py:paper")
-    c = settings.override(
-        c, [f"--config.data.batch={case['global_batch']}", f"--config.budget.epochs={case['epochs']}"]
-    )
-    c.optim.warmup = case["warmup_epochs"] / case["epochs"]
-    c = settings.stage(c, "full")
+    warmup = case["warmup_epochs"] / case["epochs"]
+    flags = (f"data.batch={case['global_batch']}", f"budget.epochs={case['epochs']}", f"optim.warmup={warmup!r}")
+    c = stages.read_stage("configs/mmkd.py:paper", "full", *flags)
     assert c.optim.lr == pytest.approx(case["base_lr"])
     rate = optim.schedule(c.optim, case["steps_per_epoch"] * case["epochs"])
     np.testing.assert_allclose([rate(s) for s in case["steps"]], case["lr"], atol=1e-6 * case["base_lr"], rtol=1e-5)
 
 
 def test_the_paper_variant_has_every_published_value():
-    c = settings.stage(settings.read("configs/mmkd.py:paper"), "full")
-    assert {n: c.method[n] for n in ("token", "word", "sentence", "structure")} == mmkd_weights()
+    c = stages.resolve(stages.read_stage("configs/mmkd.py:paper", "full"))
+    assert {n: getattr(c.method, n) for n in ("token", "word", "sentence", "structure")} == mmkd_weights()
     assert (c.data.batch, c.budget.epochs, c.task.max_length, c.data.pad_to) == (256, 15, 128, 128)
     assert c.optim.lr == pytest.approx(2e-5)
     assert (c.optim.schedule, c.optim.clip, c.optim.weight_decay, c.optim.decay_mask) == ("cosine", 0.0, 0.01, "all")
@@ -421,10 +418,10 @@ def mmkd_weights():
         ({"task.tlm_labels": "all"}, "config.data.pad_to=128"),
         ({"method.word_sum": "published", "optim.micro_batches": 2}, "micro_batches=1"),
         ({"method.structure_temperature": 0.1}, "structure_diagonal=False"),
-        ({"method.bn_group": 1}, "0 for all rows"),
-        ({"method.word_temperature": 0.0}, "more than 0"),
-        ({"method.sentence_layers": ("3:1",)}, "no pairs of layers"),
-        ({"method.sentence_layers": ("one",)}, "no pairs of layers"),
+        ({"method.bn_group": 1}, "give 2 or more, or 0"),
+        ({"method.word_temperature": 0.0}, "give above 0"),
+        ({"method.sentence_layers": "3:1"}, "no pairs of layers"),
+        ({"method.sentence_layers": "one"}, "no pairs of layers"),
         ({"method.retrieval_layer": 3}, "no layer 3"),
         ({"method.alignment_layer": 99}, "no layer 99"),
         ({f"method.{level}": 0.0 for level in NONE}, "give token a weight"),
@@ -432,19 +429,22 @@ def mmkd_weights():
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(changes, what):
-    c = config()
-    for key, value in changes.items():
-        block, name = key.split(".")
-        c[block][name] = value
+    values = settings.read("configs/mmkd.py:own")
+    flags = [f"--config.full.{key}={value}" for key, value in changes.items()]
+    flags += ["--config.encoder.path=package:multilingual", "--config.teacher.path=package:english"]
+
+    def build():
+        return mmkd.build(stages.resolve(settings.stage(settings.override(values, flags), "full")), REAL, REAL)
+
     with pytest.raises(UserError) as error:
-        mmkd.build(c, REAL, REAL)
+        build()
     assert what in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_no_teacher_is_refused_unless_none_is_needed():
     with pytest.raises(UserError, match="no teacher"):
-        mmkd.build(config(), REAL)
+        stages.read_stage("configs/mmkd.py", "full", "full.teacher.path=")
     assert mmkd.build(config(**NONE | {"token": 1.0}), REAL).teacher is None
 
 

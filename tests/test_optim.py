@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The learning rate by step, and which leaf decays: golden lists, every leaf by name."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -9,19 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
-from xlkd.configs.base import base
 
 from xlkd.errors import UserError
 from xlkd.models import encoder as encoders
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head
+from xlkd.spec import read
+from xlkd.spec.optim import Optim
 from xlkd.train import optim
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "decay.json"
 
 
-def settings(**changes) -> ConfigDict:
-    return ConfigDict({**base().optim.to_dict(), "lr": 1.0, **changes})
+def settings(**changes) -> Optim:
+    return dataclasses.replace(Optim(lr=1.0), **changes)
 
 
 # Steps 0, 1, middle, last of ten, by hand: warm-up s / w, then what is left, (10 - s) / (10 - w)
@@ -53,9 +54,9 @@ def test_a_schedule_reads_nothing_but_the_step():
 
 def test_what_is_unknown_is_named():
     with pytest.raises(UserError, match="one of constant, linear, cosine"):
-        optim.schedule(settings(schedule="other"), 10)
+        read(Optim, {"schedule": "other"}, "optim")
     with pytest.raises(UserError, match="one of matrices, all"):
-        optim.optimizer(settings(decay_mask="other"))
+        read(Optim, {"decay_mask": "other"}, "optim")
 
 
 def parameters(model_type):

@@ -216,13 +216,12 @@ def test_what_is_wrong_with_the_flags(given, said):
 
 
 ELSEWHERE = """
-from xlkd.configs.base import base
+from xlkd.spec.stage import Mesh
 from xlkd.planning import machine
 from xlkd.runtime import mesh
 for topology, slices in (("v4-8", 1), ("v5e-1", 1), ("v5e-8", 1), ("v5p-8", 2), ("v6e-8", 2), ("v6e-64", 1)):
-    where, config = machine.choose("", 0, topology, slices, 0.35, print), base().mesh
-    config.tensor = min(2, where.count)
-    shape = mesh.build(config, where.devices).shape
+    where = machine.choose("", 0, topology, slices, 0.35, print)
+    shape = mesh.build(Mesh(tensor=min(2, where.count)), where.devices).shape
     print(topology, where.devices[0].device_kind, where.count, where.slices, where.exact, shape["data"], shape["tensor"])
 """
 

@@ -4,7 +4,6 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from qa_toys import device, question, words_tokenizer
 
 from xlkd.errors import UserError
@@ -72,8 +71,7 @@ def test_a_window_that_does_not_fit_is_a_bug():
 
 
 def task(**changes):
-    config = ConfigDict({"name": "qa", "max_length": 14, "doc_stride": 4} | changes)
-    return qa.build(config, TOKENIZER)
+    return qa.build(Settings(**{"max_length": 14, "doc_stride": 4} | changes), TOKENIZER)
 
 
 def test_drop_gives_windows_without_the_answer_no_loss_and_scores_them_all():
@@ -104,10 +102,7 @@ def test_the_task_from_rows_to_scores():
 def test_identity_goes_with_what_features_depend_on():
     assert task().identity() == task(n_best=3, no_answer="drop").identity()
     assert task().identity() != task(doc_stride=5).identity()
-    assert (
-        task().identity()
-        != qa.build(ConfigDict({"max_length": 14, "doc_stride": 4}), words_tokenizer(["a"])).identity()
-    )
+    assert task().identity() != qa.build(Settings(max_length=14, doc_stride=4), words_tokenizer(["a"])).identity()
 
 
 def test_mlqa_rows_go_by_their_contexts_language():

@@ -3,7 +3,6 @@
 """What a run refuses before its first stage."""
 
 import pytest
-from ml_collections import ConfigDict
 
 from xlkd import settings
 from xlkd.errors import UserError
@@ -11,17 +10,12 @@ from xlkd.inputs import data as inputs
 from xlkd.train import run
 
 
-def config(**changes) -> ConfigDict:
-    return ConfigDict({"seed": 0, "stages": ("one",), "mesh": {"data": -1}, "log": {"every": 20}} | changes)
-
-
 def test_a_source_that_is_not_there_is_refused_before_the_first_stage(tmp_path):
     """The second stage's data is looked for before the first one trains."""
     (tmp_path / "corpus.de").write_text("")
     there = f"atlas?split=train+tfds:xquad+moses:{tmp_path / 'corpus'}?languages=de,en+xquad:{tmp_path}"
-    later = {"data": {"train": there, "eval": f"squad:{tmp_path / 'nope.json'}"}}
-    data = {"train": there, "eval": ""}
-    two = config(stages=("one", "two"), data=data, two=later, controls=(), method={"variant": "all"}, start="")
+    flags = ["stages=one,two", f"data.train={there}", "data.eval=", f"two.data.eval=squad:{tmp_path / 'nope.json'}"]
+    two = settings.override(settings.read("configs/finetune.py"), [f"--config.{flag}" for flag in flags])
     inputs.check_sources_exist(settings.stage(two, "one"))
     with pytest.raises(UserError, match=r"nope\.json: no such file or folder; look at the path"):
         run.run(two, tmp_path / "run", ["command"])

@@ -6,11 +6,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from ml_collections import ConfigDict
+from stages import make_spec
 
 from xlkd.errors import UserError
 from xlkd.evaluation import provenance, selection
 from xlkd.rows import Labelled, Pair, make_key
+from xlkd.spec.optim import Horizon
+from xlkd.spec.stage import Eval
+from xlkd.spec.tasks import Classify
 
 SCORES = {  # step: accuracy by language
     10: {"en": 60.0, "de": 50.0, "zh": 90.0},
@@ -25,9 +28,9 @@ def rows(languages):
 
 
 def rule(keep, *, languages=(), supervised=("en", "de"), tags=("en", "de", "zh"), dev=True):
-    config = ConfigDict({"eval": {"keep": keep}, "task": {"languages": languages}})
+    stage = make_spec(Classify(languages=languages), eval=Eval(keep=keep))
     sets = {"dev" if dev else "eval": SimpleNamespace(rows=rows(tags))}
-    return selection.rule(config, sets, supervised)
+    return selection.rule(stage, sets, supervised)
 
 
 @pytest.fixture
@@ -55,24 +58,23 @@ def test_without_a_dev_set_the_evaluation_set_chooses(folder):
     ("keep", "chosen"), [("last", []), ("english", ["en"]), ("supervised", ["de", "en"]), ("best", ["de", "en", "zh"])]
 )
 def test_the_badge_names_the_languages_that_chose(keep, chosen):
-    config = ConfigDict({"budget": {"steps": 0}, "teachers": {}})
+    stage = make_spec()
     looked_at = rule(keep).looked_at(rows(("en", "de", "zh")))
-    assert provenance.seen(config, [], looked_at, {}, teaches=False)["selection"] == chosen
+    assert provenance.seen(stage, [], looked_at, {}, teaches=False)["selection"] == chosen
 
 
 @pytest.mark.parametrize(("steps", "before", "languages"), [(4, [], ["de", "en"]), (0, [], []), (0, ["fr"], ["fr"])])
 def test_the_languages_of_parallel_text_are_recorded(steps, before, languages):
     """Two texts in one language are none; a stage without steps has only what came before it."""
-    config = ConfigDict({"budget": {"steps": steps}, "teachers": {}, "teacher": {"path": ""}})
+    stage = make_spec(horizon=Horizon(steps, steps, (0,)))
     pairs = [Pair("1", "k", "g", "s", "a", "b", *tags) for tags in (("en", "de"), ("ru", "ru"))]
-    found = provenance.seen(config, pairs, [], {"parallel": before}, teaches=False)
+    found = provenance.seen(stage, pairs, [], {"parallel": before}, teaches=False)
     assert found == {"training": [], "selection": [], "teacher": [], "parallel": languages}
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"keep": "first"}, "choose one of last, best"),
         ({"keep": "best", "languages": ("en", "de")}, "labels in zh, which are called zero-shot"),
         ({"keep": "english", "tags": ("de",)}, "finds no rows in en"),
         ({"keep": "english", "languages": ("de",), "tags": ("en",)}, "keep=english would choose by labels in en"),
@@ -88,6 +90,6 @@ def test_supervised_rows_may_choose_beside_zero_shot_ones():
 
 
 def test_a_rule_needs_rows():
-    config = ConfigDict({"eval": {"keep": "english"}, "task": {}})
+    stage = make_spec(Classify(), eval=Eval(keep="english"))
     with pytest.raises(UserError, match=r"config\.data\.dev"):
-        selection.rule(config, {}, ())
+        selection.rule(stage, {}, ())

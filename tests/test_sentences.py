@@ -7,8 +7,9 @@ import json
 import jax
 import numpy as np
 import pytest
+import stages
 
-from xlkd import settings, trim
+from xlkd import trim
 from xlkd.export import cards
 from xlkd.export.folder import write_export
 from xlkd.inputs.weights import PACKAGED
@@ -32,9 +33,7 @@ LENGTH = 32
 @pytest.fixture(scope="module", params=["cls", "mean"])
 def student(request, tmp_path_factory):
     """The packaged encoder as a stage of MMKD would hand it on."""
-    config = settings.read("configs/mmkd.py")
-    config.task.max_length = LENGTH
-    config = settings.stage(config, "full")
+    config = stages.read_stage("configs/mmkd.py", "full", f"task.max_length={LENGTH}")
     found = hf.load(PACKAGED / "multilingual")
     heads = {"masked_lm": found.params["masked_lm"]}
     exported = Export(found.architecture, found.params["encoder"], heads, pooling=request.param)
@@ -127,9 +126,8 @@ def test_modules_of_other_kinds_and_places_are_left_behind(tmp_path, modules):
 
 def test_other_methods_hand_on_no_vectors(tmp_path):
     found = hf.load(PACKAGED / "english")
-    config = settings.read("configs/finetune.py")
     exported = Export(found.architecture, found.params["encoder"], {})
-    config = settings.stage(config, config.stages[0])
+    config = stages.read_stage("configs/finetune.py")
     write_export(tmp_path / "out", exported, hf.tokenizer(PACKAGED / "english"), config, {}, {})
     assert not (tmp_path / "out" / "modules.json").exists()
     assert cards.licence(tmp_path / "out") == ""

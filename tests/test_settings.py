@@ -8,19 +8,15 @@ import sys
 
 import pytest
 from ml_collections import ConfigDict
-from xlkd.configs.base import base
 
-from xlkd import settings
+from xlkd import settings, spec
 from xlkd.errors import UserError
 
 
 def config() -> ConfigDict:
-    c = ConfigDict({"seed": 0, "stages": ("one", "two"), "start": "encoder"})
-    c.optim = ConfigDict(
-        {"lr": 1e-3, "steps": 100, "clip": 1.0, "name": "adam", "nested": {"on": True, "sizes": (1, 2)}}
-    )
-    c.langs = ()
-    c.mesh, c.log = ConfigDict({"data": -1}), ConfigDict({"every": 20})
+    """Returns a config of two stages, the second with a learning rate of its own."""
+    c = settings.read("configs/finetune.py:classify")
+    c = settings.replaced(c, stages=("one", "two"), start="encoder", optim__lr=1e-3)
     c.two = ConfigDict({"optim": {"lr": 5e-4}, "start": "one"})
     return c
 
@@ -28,34 +24,36 @@ def config() -> ConfigDict:
 @pytest.mark.parametrize(
     ("flag", "key", "value"),
     [
-        ("optim.lr=3", "lr", 3.0),
-        ("optim.lr=3e-5", "lr", 3e-5),
-        ("optim.steps=-7", "steps", -7),
-        ("optim.name=a=b,c", "name", "a=b,c"),
-        ("optim.name=", "name", ""),
-        ("optim.nested.on=false", "nested.on", False),
-        ("optim.nested.on=True", "nested.on", True),
-        ("optim.nested.sizes=3", "nested.sizes", (3,)),
-        ("optim.nested.sizes=(3, 4,)", "nested.sizes", (3, 4)),
+        ("optim.lr=3", "optim.lr", 3.0),
+        ("optim.lr=3e-5", "optim.lr", 3e-5),
+        ("budget.steps=7", "budget.steps", 7),
+        ("data.train=a=b,c", "data.train", "a=b,c"),
+        ("data.dev=", "data.dev", ""),
+        ("task.ordered=false", "task.ordered", False),
+        ("task.ordered=True", "task.ordered", True),
+        ("task.labels=3", "task.labels", ("3",)),
+        ("task.labels=(3, 4,)", "task.labels", ("3", "4")),
+        ("two.data.buckets=1", "two.data.buckets", 1),  # the file does not mention it for this stage
+        ("two.optim.lr=1", "two.optim.lr", 1.0),
     ],
 )
-def test_flags_are_typed_as_the_default_is(flag, key, value):
-    found = settings.override(config(), [f"--config.{flag}"]).optim
+def test_flags_are_typed_as_the_setting_is(flag, key, value):
+    block = settings.override(config(), [f"--config.{flag}"])
     for part in key.split("."):
-        found = found[part]
-    assert found == value
-    assert type(found) is type(value)
+        block = block[part]
+    assert block == value
+    assert type(block) is type(value)
 
 
 def test_strings_go_into_an_empty_tuple_and_the_last_flag_holds():
-    assert settings.override(config(), ["--config.langs=de,fr"]).langs == ("de", "fr")
+    assert settings.override(config(), ["--config.task.languages=de,fr"]).task.languages == ("de", "fr")
     assert settings.override(config(), ["--config.seed=1", "--config.seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(
     "flag",
-    ["optim.steps=2.5", "optim.steps=many", "optim.lr=abc", "optim.lr=nan", "optim.lr=-inf", "optim.nested.on=maybe",
-     "optim.nested.sizes=1,x"],
+    ["budget.steps=2.5", "budget.steps=many", "optim.lr=abc", "optim.lr=nan", "optim.lr=-inf", "task.ordered=maybe",
+     "two.seed=x"],
 )  # fmt: skip
 def test_a_value_of_another_type_is_refused(flag):
     with pytest.raises(UserError, match="is not of type"):
@@ -67,7 +65,8 @@ def test_a_value_of_another_type_is_refused(flag):
     [
         ("--config.optim.lrr=1", "did you mean config.optim.lr?"),
         ("--config.lr=1", "did you mean config.optim.lr?"),
-        ("--config.xyzzy=1", "config.json in a work directory lists all keys"),
+        ("--config.two.optim.lrr=1", "did you mean config.two.optim.lr?"),
+        ("--config.xyzzy=1", "--keys lists all keys"),
         ("--config.optim=1", "unknown key config.optim"),
         ("--config.seed", "write --config.KEY=VALUE"),
         ("--confg=x", "did you mean --config?"),
@@ -80,38 +79,107 @@ def test_what_cannot_be_read_gets_a_hint(flag, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("english.method.alpha_ce=1", "stage english never reads method.alpha_ce; set it for zs, ce, skd"),
+        ("english.data.ntl=1", "stage english never reads data.ntl"),
+        ("skd.encoder.path=x", "stage skd never reads encoder.path; set it for english"),
+        ("skd.method.control=ce", "stage skd never reads method.control; leave it out"),
+        ("english.encoder.new.layers=2", "unknown key config.english.encoder.new.layers"),
+    ],
+)
+def test_a_key_that_a_stage_never_reads_is_refused(flag, says):
+    with pytest.raises(UserError) as error:
+        settings.override(settings.read("configs/gxlt.py"), [f"--config.{flag}"])
+    assert says in str(error.value)
+
+
+def test_a_config_file_with_a_key_that_nothing_reads_is_refused(tmp_path):
+    file = tmp_path / "own.py"
+    for line, says in (("c.optim.lrr = 1", "optim.lr"), ("c.one.method.kl = 'x'", "stage one never reads method.kl")):
+        file.write_text(
+            "from ml_collections import ConfigDict\nfrom xlkd.configs import base, finetune\n"
+            "def get_config(variant):\n    c = finetune.atlas(base.base())\n    c.stages = ('one',)\n"
+            f"    c.one = ConfigDict({{'method': {{}}}})\n    {line}\n    return c\n"
+        )
+        with pytest.raises(UserError) as error:
+            settings.read(str(file))
+        assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["optim.lr=-0.001", "optim.b1=2", "optim.clip=-1", "encoder.dropout=2", "data.pad_to=-1", "eval.keep=first",
+     "mesh.fsdp=0", "method.temperature=0", "method.kd=other", "two.optim.eps=0"],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused_when_stages_are_read(flag):
+    name = "configs/mblm.py" if flag.startswith("method") else ""
+    values = settings.read(name) if name else config()
+    with pytest.raises(UserError, match=r"is not possible; (give|choose one of) ") as error:
+        settings.stages(settings.override(values, [f"--config.{flag}"]))
+    assert f"config.{flag.partition('=')[0]}" in str(error.value)
+
+
+def test_a_shared_key_that_every_stage_sets_for_itself_is_refused():
+    with pytest.raises(UserError, match=r"set it for single, single_kd, branches, mblm"):
+        settings.override(settings.read("configs/mblm.py"), ["--config.method.weight_s=2"])
+
+
+def test_no_stages_are_refused():
+    with pytest.raises(UserError, match="no stages"):
+        settings.stages(settings.override(config(), ["--config.stages="]))
+
+
+def test_the_old_name_of_a_key_is_accepted_and_announced(capsys):
+    values = settings.override(settings.read("configs/gxlt.py"), ["--config.method.variant=ce"])
+    assert [stage.name for stage in settings.stages(values)] == ["english", "ce"]
+    assert "config.method.variant is called config.method.control now" in capsys.readouterr().err
+
+
+def test_every_key_is_listed_with_type_range_value_and_meaning():
+    lines = settings.describe_keys(settings.read("configs/gxlt.py"))
+    listed = {line.split()[0]: " ".join(line.split()) for line in lines if line.startswith("config.")}
+    assert (
+        listed["config.optim.b1"]
+        == "config.optim.b1 float: 0 or more and below 1 0.9 Adam's decay rate of the first moment."
+    )
+    assert "linear, cosine linear Shape" in listed["config.optim.schedule"]
+    values = settings.plain(settings.read("configs/gxlt.py"))
+    named = {f"config.{key}" for key, _ in spec.flat(values)}
+    assert named <= {*listed, "config.teacher.path", "config.teacher.revision"}
+    assert "config.skd_map.method.coefficient" in listed
+
+
 def test_a_saved_config_is_the_same_config(tmp_path):
     """Tuples and all, so that it can be overridden and run again; the folder it names is the same."""
-    one = base()
-    with one.ignore_type():
-        one.update(config())
-    one = settings.override(one, ["--config.optim.lr=0.25"])
+    one = settings.override(config(), ["--config.optim.lr=0.25", "--config.task.labels=a,b"])
     path = tmp_path / "config.json"
     path.write_text(json.dumps(settings.plain(one)))
     again = settings.read(str(path))
     assert again == one
-    assert again.optim.nested.sizes == (1, 2)
+    assert again.task.labels == ("a", "b")
     assert settings.digest(settings.plain(again)) == settings.digest(settings.plain(one))
-    assert settings.override(again, ["--config.optim.nested.sizes=5"]).optim.nested.sizes == (5,)
+    assert settings.override(again, ["--config.task.labels=c"]).task.labels == ("c",)
 
 
-@pytest.mark.parametrize("name", ["pretrain", "finetune", "gxlt"])
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "gxlt", "mblm", "mmkd"])
 def test_every_variant_of_every_config_survives_being_saved(name, tmp_path):
-    module = settings._module(settings.pathlib.Path(f"configs/{name}.py"))
+    module = settings._load_config_module(settings.pathlib.Path(f"configs/{name}.py"))
     for variant in module.VARIANTS:
         one = settings.read(f"configs/{name}.py:{variant}")
         (tmp_path / "config.json").write_text(json.dumps(settings.plain(one)))
         assert settings.read(str(tmp_path / "config.json")) == one, variant
-        assert all(settings.stage(one, stage).stage == stage for stage in one.stages)
+        assert [stage.name for stage in settings.stages(one)] == list(one.stages)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         (None, "no such config"),
-        ("{", "is no JSON"),
-        ("[1]", "holds no config"),
-        ('{"model_type": "bert"}', "no config"),
+        ("{", "is not valid JSON"),
+        ("[1]", "is not a config"),
+        ('{"model_type": "bert"}', "not a config"),
     ],
 )
 def test_a_json_that_is_no_config(tmp_path, text, says):
@@ -140,20 +208,10 @@ def test_a_config_that_an_older_version_saved_gets_the_keys_that_change_no_run(t
 def test_a_stage_lies_over_the_shared_blocks():
     c = config()
     one, two = settings.stage(c, "one"), settings.stage(c, "two")
-    assert (one.optim.lr, one.start, one.stage) == (1e-3, "encoder", "one")
-    assert (two.optim.lr, two.start, two.stage) == (5e-4, "one", "two")
-    assert two.optim.steps == 100, "what the stage does not change stays"
-    assert two.optim.nested.sizes == (1, 2)
-    assert "two" not in two
+    assert (one.optim.lr, one.start, one.name) == (1e-3, "encoder", "one")
+    assert (two.optim.lr, two.start, two.name) == (5e-4, "one", "two")
+    assert two.data == one.data, "what the stage does not change stays"
     assert c == config(), "the config itself is left alone"
-
-
-@pytest.mark.parametrize("key", settings.ONE_OR_MORE)
-def test_what_has_to_be_one_or_more(key):
-    """Zero would divide somewhere in the middle of a run."""
-    zero = settings.override(settings.read("configs/finetune.py"), [f"--config.{key}=0"])
-    with pytest.raises(UserError, match=f"config of stage finetune: {key}=0 is not possible"):
-        settings.stage(zero, "finetune")
 
 
 def digest(*flags: str) -> str:
@@ -164,14 +222,25 @@ def test_the_digest_leaves_out_where_and_how_loudly_a_run_is_run():
     plain = digest()
     for flag in ("mesh.data=4", "log.every=1"):
         assert digest(f"--config.{flag}") == plain
-    for flag in ("seed=1", "optim.nested.sizes=2,1", "two.optim.lr=0.1"):
+    for flag in ("seed=1", "task.labels=b,a", "two.optim.lr=0.1"):
         assert digest(f"--config.{flag}") != plain
 
 
 def test_differences_are_named_by_key():
-    other = settings.override(config(), ["--config.mesh.data=4", "--config.seed=1", "--config.optim.nested.on=0"])
-    assert settings.differences(settings.plain(config()), settings.plain(other)) == ["optim.nested.on", "seed"]
+    changes = ["--config.mesh.data=4", "--config.seed=1", "--config.two.optim.clip=0", "--config.task.ordered=1"]
+    other = settings.plain(settings.override(config(), changes))
+    found = settings.differences(settings.plain(config()), other)
+    assert found == ["one.optim.clip", "optim.clip", "seed", "task.ordered", "two.optim.clip"]
     assert settings.differences({"a": {"b": 1}}, {"a": {}, "c": 2}) == ["a.b", "c"]
+
+
+def test_a_default_that_only_one_config_spells_out_is_no_difference():
+    saved = settings.plain(settings.read("configs/gxlt.py"))
+    older = json.loads(json.dumps(saved))
+    older["method"]["variant"] = older["method"].pop("control")
+    older["english"]["data"]["ntl"] = -1
+    del older["optim"]["clip"]
+    assert settings.differences(saved, older) == []
 
 
 def test_a_packaged_config_is_found_from_another_folder(tmp_path, monkeypatch):
@@ -184,9 +253,9 @@ def test_a_packaged_config_is_found_from_another_folder(tmp_path, monkeypatch):
 def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
-    own = "from ml_collections import ConfigDict\ndef get_config(variant=''): return ConfigDict({'own': variant})\n"
-    (tmp_path / "configs" / "finetune.py").write_text(own)
-    assert settings.read("configs/finetune.py:x").own == "x"
+    own = "from xlkd.configs import base, finetune\ndef get_config(variant=''):\n    c = finetune.qa(base.base())\n"
+    (tmp_path / "configs" / "finetune.py").write_text(f"{own}    c.data.train = variant\n    return c\n")
+    assert settings.read("configs/finetune.py:x").data.train == "x"
 
 
 @pytest.mark.parametrize(

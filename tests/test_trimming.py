@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import toy_models
-from ml_collections import ConfigDict
+from stages import make_spec
 
 from xlkd.data import sources
 from xlkd.errors import UserError
@@ -31,8 +31,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair(model):
     """(whole, trimmed) weights."""
-    blocks = {"stage": "one", "start": str(model), "encoder": {"dropout": -1.0, "path": "", "revision": ""}}
-    whole = resolve_weights(ConfigDict(blocks), {}, model / "none")
+    whole = resolve_weights(make_spec(start=str(model)), {}, model / "none")
     return whole, trimming.trimmed(whole, sources.read(FEW, "qa"))
 
 

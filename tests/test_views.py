@@ -6,11 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from stages import read_stage
 
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.models import hf, tokenizers
 from xlkd.rows import Pair, make_key
+from xlkd.spec.tasks import Views
 from xlkd.tasks import Draw, views
 from xlkd.tasks.text import Template
 
@@ -186,11 +188,10 @@ def test_what_is_found_again_is_scored_by_language(templates):
 
 
 def test_a_build_without_a_teacher_or_with_an_unknown_label_is_refused(templates):
-    config = dataclasses.make_dataclass("C", ["max_length", "share", "tlm_labels", "word_truncate"])
     with pytest.raises(UserError, match="no teacher"):
-        views.build(config(8, 0.1, "masked", True), templates[0].tokenizer)
+        views.build(Views(max_length=8), templates[0].tokenizer)
     with pytest.raises(UserError, match="choose one of masked, attended, all"):
-        views.build(config(8, 0.1, "some", True), *(t.tokenizer for t in templates))
+        read_stage("configs/mmkd.py", "full", "task.tlm_labels=some")
 
 
 def test_an_unknown_piece_is_in_no_drawn_word(templates):

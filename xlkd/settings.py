@@ -140,7 +140,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """
     try:
         flat_a, flat_b = _effective_values(a), _effective_values(b)
-    except UserError:  # one of them is no config of this version
+    except (UserError, KeyError):  # one of them is no config of this version
         flat_a, flat_b = (dict(spec.flat({k: v for k, v in c.items() if k not in NEUTRAL})) for c in (a, b))
     return sorted(key for key in flat_a.keys() | flat_b.keys() if flat_a.get(key) != flat_b.get(key))
 
@@ -274,6 +274,9 @@ def _type_of_key(config: Mapping[str, Any], name: str) -> Any:
         return kind
     keys = _shared_keys(config)
     kind = _kind_in(keys, name)
+    readers = [stage for stage in config["stages"] if name in _keys_of_stage(config, stage)]
+    if readers and all(_value_at(config.get(stage) or {}, name) is not None for stage in readers):
+        raise UserError("every stage sets it for itself", f"config.{name}", f"set it for {', '.join(readers)}")
     if kind is None:
         raise _unknown_key(name, [*keys, *RUN_KEYS, *(f"{stage}.{key}" for stage in names for key in keys)])
     return kind
