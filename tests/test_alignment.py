@@ -10,7 +10,7 @@ import pytest
 from qa_toys import pieces_tokenizer
 
 from xlkd.data import sources
-from xlkd.data.sources.align import Aligned
+from xlkd.data.sources.align import AlignedPair
 from xlkd.errors import UserError
 from xlkd.metrics import picture
 from xlkd.models.pooling import nearest, pool
@@ -21,7 +21,7 @@ from xlkd.tasks.parallel import Parallel
 from xlkd.tasks.text import Template
 
 TEMPLATE = Template(pieces_tokenizer(["▁", "▁a", "b", "▁c", "▁d", "e", "▁f"]))
-ROW = Aligned(
+ROW = AlignedPair(
     "1", "1" * 32, "g", "toy", "ab c", "f de", "en", "fr", links=((0, 1), (1, 0)), possible=((1, 1),)
 )  # source pieces a b | c, target pieces f | d e
 TASK = WordAlignment(TEMPLATE, 8)

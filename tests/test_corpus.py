@@ -384,7 +384,7 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("block", [7, 64, 1 << 16])
 def test_a_broken_unit_is_named_and_the_next_is_read(tmp_path, fault, block, monkeypatch):
-    monkeypatch.setattr(sources._module(sources.Spec("tmx", "")), "_READ", block)
+    monkeypatch.setattr(sources._load_module(sources.Spec("tmx", "")), "_READ", block)
     path = tmp_path / "m.tmx"
     text = "<tmx><body>\n" + "\n".join([unit(*GOOD[0]), fault, unit(*GOOD[1]), unit(*GOOD[2])]) + "\n</body></tmx>"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -296,7 +296,7 @@ def test_what_predict_is_asked(kind, operations, slips, bytewise, policy):
     rows = [json.dumps(row, ensure_ascii=False).encode() for row in {"_asked": QUESTION, "_text": TEXT}[kind]]
     data = b"\n".join([dirty.slip(rows[0], slips), rows[1]])
     data = dirty.spoil(b"\n".join(rows), operations) if bytewise else data
-    bad = sources.Bad(policy)
+    bad = sources.BadRows(policy)
     asked = result(lambda: list(predict._lines(data.splitlines(keepends=True), bad, getattr(predict, kind), {})))
     for one in asked or ():
         predict.written({"id": one.id}).encode()

@@ -162,14 +162,18 @@ def read_or_named(source: str, page: pathlib.Path) -> None:
         return
     for spec in sources.parse(source):
         if spec.name == "atlas":
-            assert any(len(sources.one(spec, task, sources.Bad())) for task in sources.tasks(spec) if fits(spec, task))
+            assert any(
+                len(sources.read_source(spec, task, sources.BadRows()))
+                for task in sources.list_tasks(spec)
+                if fits(spec, task)
+            )
 
 
 def fits(spec: sources.Spec, task: str) -> bool:
     from xlkd.errors import UserError
 
     try:
-        sources.one(spec, task, sources.Bad())
+        sources.read_source(spec, task, sources.BadRows())
     except UserError:
         return False
     return True
@@ -305,7 +309,7 @@ def sayings(function: ast.FunctionDef) -> list[ast.expr]:
     for node in ast.walk(function):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            found += node.args[:1] if name in ("UserError", "refusal", "bad", "leave_out") else []
+            found += node.args[:1] if name in ("UserError", "refusal", "report", "leave_out") else []
             found += [keyword.value for keyword in node.keywords if keyword.arg == "fault"]
         if isinstance(node, ast.Return) and node.value and function.name.endswith("fault"):
             found.append(node.value)

@@ -64,22 +64,22 @@ def read(text: str, task: str) -> tuple[str, Any, list[str]]:
     from xlkd.data import sources
 
     specs = sources.parse(text)
-    served = [name for name in sources.tasks(specs[0]) if all(name in sources.tasks(spec) for spec in specs)]
+    served = [name for name in sources.list_tasks(specs[0]) if all(name in sources.list_tasks(spec) for spec in specs)]
     if not task and len(served) != 1:
         what = f"serves {', '.join(served)}" if served else "the sources serve different tasks"
         raise UserError(what, text, "say which with --task" if served else "check them one by one")
     task = task or served[0]
     parts, dropped, faults = [], [], []
     for spec in specs:
-        bad = sources.Bad("skip")
+        bad = sources.BadRows("skip")
         try:
-            parts.append(sources.one(spec, task, bad))
-            faults += [f"{where}: {reason}" for where, reason in bad.seen]
-            if not len(parts[-1]) and not bad.seen and not bad.left_out:
+            parts.append(sources.read_source(spec, task, bad))
+            faults += [f"{where}: {reason}" for where, reason in bad.skipped]
+            if not len(parts[-1]) and not bad.skipped and not bad.left_out:
                 faults.append(f"{spec}: no rows")
         except UserError as error:
-            faults += [*(f"{where}: {reason}" for where, reason in bad.seen), str(error)]
-        dropped += [*bad.seen, *bad.left_out]
+            faults += [*(f"{where}: {reason}" for where, reason in bad.skipped), str(error)]
+        dropped += [*bad.skipped, *bad.left_out]
     return task, sources.Rows(tuple(parts), tuple(dropped)), faults
 
 

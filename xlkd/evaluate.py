@@ -98,7 +98,7 @@ def _task(flags: dict[str, str]) -> str:
     """As asked; else what the data can be asked, and where that is both, what the model was made for."""
     from xlkd.data import sources
 
-    served = set(TASKS).intersection(*(sources.tasks(spec) for spec in sources.parse(flags["data"])))
+    served = set(TASKS).intersection(*(sources.list_tasks(spec) for spec in sources.parse(flags["data"])))
     if "task" in flags or len(served) == 1:
         return flags.get("task") or served.pop()
     if "model" not in flags:

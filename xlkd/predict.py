@@ -76,9 +76,9 @@ def main(arguments: list[str]) -> None:
         raise UserError("--second without --text", "command line", "give both, or JSONL on stdin")
     if flags.get("task", "qa") not in ("qa", "classify"):
         raise UserError(f"--task={flags['task']} is not possible", "command line", "qa and classify are")
-    from xlkd.data.sources import Bad
+    from xlkd.data.sources import BadRows
 
-    bad = Bad(flags.get("on_bad_row", "stop"))
+    bad_rows = BadRows(flags.get("on_bad_row", "stop"))
     for name, default in NUMBERS.items():
         cli.parse_count(flags, name, default)
     task = _task(flags)
@@ -88,12 +88,12 @@ def main(arguments: list[str]) -> None:
     if "question" in flags or "text" in flags:
         asked = [read({"id": 1} | flags, "command line")]
     else:
-        asked = _lines(sys.stdin.buffer, bad, read, {name: flags[name] for name in ("language",) if name in flags})
+        asked = _lines(sys.stdin.buffer, bad_rows, read, {name: flags[name] for name in ("language",) if name in flags})
     for some, found in answers(flags, asked):
         for one, answer in zip(some, found, strict=True):
             print(written({"id": one.id} | answer))
         sys.stdout.flush()
-    for where, reason in bad.seen:
+    for where, reason in bad_rows.skipped:
         print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
 
 
@@ -154,7 +154,7 @@ def _chunks(asked: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield held
 
 
-def _lines(stream: Iterable[bytes], bad, read, default: dict[str, str]) -> Iterator[Any]:
+def _lines(stream: Iterable[bytes], bad_rows, read, default: dict[str, str]) -> Iterator[Any]:
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
@@ -166,29 +166,29 @@ def _lines(stream: Iterable[bytes], bad, read, default: dict[str, str]) -> Itera
             told = value if value.get("language") else {**value, **default}
             yield read({"id": number} | told, where)
         except UnicodeDecodeError as error:
-            bad(f"not UTF-8 at byte {error.start}", where)
+            bad_rows.report(f"not UTF-8 at byte {error.start}", where)
         except (ValueError, RecursionError) as error:
-            bad(f"broken JSON: {error}", where)
+            bad_rows.report(f"broken JSON: {error}", where)
         except UserError as error:
-            bad(error.what, where)
+            bad_rows.report(error.what, where)
 
 
 def _asked(value: dict[str, Any], where: str) -> Asked:
-    from xlkd.data.sources.squad import text_fault
+    from xlkd.data.sources.squad import find_text_fault
 
     for name in ("question", "context"):
-        if fault := text_fault(value.get(name), name):
+        if fault := find_text_fault(value.get(name), name):
             raise UserError(fault, where)
     return Asked(value["id"], value["question"], value["context"])
 
 
 def _text(value: dict[str, Any], where: str) -> Text:
-    from xlkd.data.sources.squad import text_fault
+    from xlkd.data.sources.squad import find_text_fault
     from xlkd.languages import UNKNOWN, normalise_tag
 
     for name in ("text", "second"):
         flags = name == "text" or value.get(name) is not None
-        if fault := flags and text_fault(value.get(name), name):
+        if fault := flags and find_text_fault(value.get(name), name):
             raise UserError(fault, where)
     language = value.get("language") or ""
     if not isinstance(language, str):

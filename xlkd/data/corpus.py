@@ -26,7 +26,7 @@ import numpy as np
 
 from xlkd.data import cache
 from xlkd.data.cleaning import CORRUPT, DUPLICATE, RULES, Rules
-from xlkd.data.sources import Bad
+from xlkd.data.sources import BadRows
 from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
 
@@ -93,20 +93,20 @@ class BulkRows(Sequence, abc.ABC):
 class Corpus(BulkRows):
     """The pairs of a corpus that pass the rules, in the order of the file, and `counts` of dropped pairs by rule."""
 
-    def __init__(self, origin: CorpusOrigin, rules: Rules, bad: Bad) -> None:
+    def __init__(self, origin: CorpusOrigin, rules: Rules, bad_rows: BadRows) -> None:
         self.languages, self._origin = origin.languages, origin
         parts = (_VERSION, str(rules), *origin.languages, *map(_fingerprint, origin.files))
         self._name = cache.make_name("corpus", parts)
-        stored = cache.load_or_build(self._name, lambda: _build(origin, rules, bad))
+        stored = cache.load_or_build(self._name, lambda: _build(origin, rules, bad_rows))
         about = json.loads(bytes(stored["about"]))
         self.counts: dict[str, int] = about["counts"]
         for corrupt in about["corrupt"]:
-            bad(*_describe(origin, CorruptLine(*corrupt)))
+            bad_rows.report(*_describe(origin, CorruptLine(*corrupt)))
         if (more := self.counts[CORRUPT] - len(about["corrupt"])) > 0:
-            bad(f"{more} more lines are corrupt", str(origin.files[0]))
+            bad_rows.report(f"{more} more lines are corrupt", str(origin.files[0]))
         for rule in RULES[1:]:
             if count := self.counts[rule]:
-                bad.leave_out(f"{rule}: {count:,} of {self.counts['lines']:,} pairs", str(origin.files[-1]))
+                bad_rows.leave_out(f"{rule}: {count:,} of {self.counts['lines']:,} pairs", str(origin.files[-1]))
         self._rows = _PieceReader([stored[name] for name in stored if name.startswith("rows-")])
         inside = [stored[name] for name in stored if name.startswith("text-")]
         self._texts = [_PieceReader(inside)] * 2 if inside else [_PieceReader([file]) for file in origin.files]
@@ -187,27 +187,27 @@ def _fingerprint(path: pathlib.Path) -> str:
     return f"{state.st_size} {state.st_mtime_ns} {digest.hexdigest()}"
 
 
-def _build(origin: CorpusOrigin, rules: Rules, bad: Bad) -> _IndexArrays:
+def _build(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows) -> _IndexArrays:
     """Builds the index; scratch files have a name that the cache cleans up if a kill leaves them behind."""
     folder = cache.get_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
-            return _build_index(origin, rules, bad, pathlib.Path(scratch))
+            return _build_index(origin, rules, bad_rows, pathlib.Path(scratch))
     except OSError as error:
         what = f"the index cannot be written: {error.strerror or error}"
         raise UserError(what, str(folder), "make room, or set XLKD_CACHE to elsewhere") from error
 
 
-def _build_index(origin: CorpusOrigin, rules: Rules, bad: Bad, scratch: pathlib.Path) -> _IndexArrays:
+def _build_index(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows, scratch: pathlib.Path) -> _IndexArrays:
     """Reads the corpus once from end to end, then drops duplicates from the index; the first occurrence stays."""
     rows, text, duplicates = _Spool(scratch), _Spool(scratch), _DuplicateFinder(scratch)
     counts, corrupt = collections.Counter(dict.fromkeys(("lines", "kept", *RULES), 0)), []
     for raw in origin.read():
         counts["lines"] += 1
         if isinstance(raw, CorruptLine):
-            if bad.policy == "stop":
-                bad(*_describe(origin, raw))
+            if bad_rows.policy == "stop":
+                bad_rows.report(*_describe(origin, raw))
             counts[CORRUPT] += 1
             corrupt += [raw] if len(corrupt) < _SHOWN else []
         elif fault := rules.find_fault(raw.source, raw.target, origin.languages):

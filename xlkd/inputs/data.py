@@ -161,7 +161,7 @@ def check_sources_exist(settings: Settings) -> None:
     """Refuses sources that do not exist, which is quick, before the stages are trained that come first."""
     for name in ("train", *SETS):
         if source := getattr(settings.data, name):
-            sources.present(source)
+            sources.check_sources_exist(source)
 
 
 def iterate_examples(settings: Settings) -> Iterator[Any]:

@@ -116,5 +116,5 @@ def _gold(predicted: set[Link], row: Pair) -> tuple[set[Link], set[Link], set[Li
 def _words(row: Pair, text: str, language: str) -> list[tuple[int, int]]:
     """As the links count them: cut at white space; the atlas counts characters where a language has none."""
     if row.set == "atlas":
-        return grammar.word_spans(text, language)
+        return grammar.find_word_spans(text, language)
     return [match.span() for match in _BLANKS.finditer(text)]

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The imagined world: real names, dealt to countries anew for every passage."""
+"""Deals real names as facts to countries, anew for every passage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ YEARS = range(1750, 2000)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fact:
-    """In this passage the country has this value; both are places in NAMES."""
+    """A fact of a passage: the country has this value; both are indices of NAMES."""
 
     country: int
     relation: str
@@ -32,50 +32,52 @@ class Fact:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Deal:
-    """What one passage says, in order, and for each relation a value that it does not say."""
+class Passage:
+    """What a passage says, in order, and for each relation a value that it does not say."""
 
     countries: tuple[int, ...]
     facts: tuple[Fact, ...]
     unsaid: dict[str, int]
 
 
-def deal(draw: Draw, split: str, facts: int, countries: int = 1) -> Deal:
-    """Countries of the split, and for each of them values for the same drawn relations.
+def deal_passage(draw: Draw, split: str, facts: int, countries: int = 1) -> Passage:
+    """Draws countries of the split, and for each of them values of the same drawn relations.
 
-    No two names in it are alike in any language (none is part of another), so a span of text means one thing.
+    No name in a passage is part of another in any language, so a span of text has one meaning.
     """
     taken: list[int] = []
     for _ in range(countries):
-        taken.append(_free(draw, COUNTRIES[split], taken))
-    chosen = tuple(taken)
+        taken.append(_draw_distinct(draw, COUNTRIES[split], taken))
+    drawn = tuple(taken)
     relations = draw.some(RELATIONS, facts)
-    said = [Fact(country, r, _deal_value(draw, split, r, taken)) for country in chosen for r in relations]
-    unsaid = {r: _deal_value(draw, split, r, taken) for r in RELATIONS} if countries == 1 else {}
-    return Deal(chosen, tuple(draw.some(said, len(said))), unsaid)
+    said = [Fact(country, r, _draw_value(draw, split, r, taken)) for country in drawn for r in relations]
+    unsaid = {r: _draw_value(draw, split, r, taken) for r in RELATIONS} if countries == 1 else {}
+    return Passage(drawn, tuple(draw.some(said, len(said))), unsaid)
 
 
-def _deal_value(draw: Draw, split: str, relation: str, taken: list[int]) -> int:
-    value = _free(draw, COUNTRIES[split] if relation == "neighbour" else POOLS[relation], taken)
+def _draw_value(draw: Draw, split: str, relation: str, taken: list[int]) -> int:
+    """Draws a value of a relation and adds it to `taken`."""
+    value = _draw_distinct(draw, COUNTRIES[split] if relation == "neighbour" else POOLS[relation], taken)
     taken.append(value)
     return value
 
 
-def _free(draw: Draw, pool: tuple[int, ...], taken: list[int]) -> int:
+def _draw_distinct(draw: Draw, pool: tuple[int, ...], taken: list[int]) -> int:
+    """Draws from the pool until the name is not part of a taken one, and no taken one is part of it."""
     while True:
         value = draw.pick(pool)
-        if alike(value).isdisjoint(taken):
+        if find_alike(value).isdisjoint(taken):
             return value
 
 
 @functools.cache
-def alike(place: int) -> frozenset[int]:
-    """Returns the names that in some language are part of this one or hold it; itself among them."""
-    return frozenset().union(*(names.alike(name) for name, names in zip(NAMES[place], _BY_LANGUAGE, strict=True)))
+def find_alike(place: int) -> frozenset[int]:
+    """Returns the names that are part of this one in some language, or contain it; including itself."""
+    return frozenset().union(*(names.find_alike(name) for name, names in zip(NAMES[place], _BY_LANGUAGE, strict=True)))
 
 
-class _Names:
-    """Finds among the names of one language, whatever their case, those that are part of a name or hold it."""
+class _NameIndex:
+    """Finds the names of one language that are part of a name or contain it, whatever their case."""
 
     def __init__(self, names: Sequence[str]) -> None:
         folded = [name.casefold() for name in names]
@@ -85,7 +87,7 @@ class _Names:
         for place, name in enumerate(folded):
             self._places.setdefault(name, []).append(place)
 
-    def alike(self, name: str) -> set[int]:
+    def find_alike(self, name: str) -> set[int]:
         name = name.casefold()
         parts = {name[start:stop] for start in range(len(name)) for stop in range(start + 1, len(name) + 1)}
         places = {place for part in parts & self._places.keys() for place in self._places[part]}
@@ -97,27 +99,27 @@ class _Names:
 
 
 def _split_countries(places: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """A fixed draw, the same for every seed: countries held out are held out for good."""
+    """Splits the countries by a fixed draw that is the same for every seed: held-out countries always stay held out."""
     order = Draw("atlas", "split of the countries").some(sorted(places), len(places))
-    cut, at = {}, 0
+    splits, start = {}, 0
     for split, size in SPLITS.items():
-        cut[split] = tuple(sorted(places[code] for code in order[at : at + size]))
-        at += size
-    return cut
+        splits[split] = tuple(sorted(places[code] for code in order[start : start + size]))
+        start += size
+    return splits
 
 
-def _tables():
-    """All names in one table, a row a name, a column a language; pools are places in it."""
+def _build_tables() -> tuple[list[tuple[str, ...]], dict[str, dict[str, int]]]:
+    """Returns all names in one table, a row per name, a column per language, and the pools as indices of it."""
     names: list[tuple[str, ...]] = []
     pools: dict[str, dict[str, int]] = {}
-    written = {str(year): (str(year),) * len(LANGUAGES) for year in YEARS}
-    for pool, rows in {**_CLDR["pools"], "year": written}.items():
+    years = {str(year): (str(year),) * len(LANGUAGES) for year in YEARS}
+    for pool, rows in {**_CLDR["pools"], "year": years}.items():
         pools[pool] = {code: len(names) + i for i, code in enumerate(rows)}
         names += [tuple(row) for row in rows.values()]
     return names, pools
 
 
-NAMES, _PLACES = _tables()
-_BY_LANGUAGE = [_Names(column) for column in zip(*NAMES, strict=True)]
+NAMES, _PLACES = _build_tables()
+_BY_LANGUAGE = [_NameIndex(column) for column in zip(*NAMES, strict=True)]
 POOLS = {pool: tuple(places.values()) for pool, places in _PLACES.items() if pool != "country"}
 COUNTRIES = _split_countries(_PLACES["country"])

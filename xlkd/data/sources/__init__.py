@@ -1,10 +1,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Source strings: `NAME:PATH?languages=en,de&split=test&limit=100`, several joined with `+`.
+"""Parses and reads source strings: `NAME:PATH?languages=en,de&split=test&limit=100`, several joined with `+`.
 
-A source is one module of this folder. It has `TASKS`, the tasks it can serve, and
-`rows(spec, task, bad)`, which returns a sequence of rows; it knows a file format and nothing else.
-Where what stands after the colon is no path, it says `NAMED = True`.
+A source is one module of this folder. It has `TASKS`, the tasks it can serve, and `rows(spec, task, bad_rows)`, which
+returns a sequence of rows; it knows a file format and nothing else. Where the text after the colon is not a path, it
+sets `NAMED = True`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pathlib
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from types import ModuleType
 from typing import Any, TypeVar
 
 from xlkd.errors import UserError, suggest_name
@@ -28,7 +29,7 @@ _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """One source of a source string."""
+    """One source of a source string: its name, its path and its options."""
 
     name: str
     path: str
@@ -39,38 +40,39 @@ class Spec:
         return self.name + (f":{self.path}" if self.path else "") + (f"?{options}" if options else "")
 
     def option(self, name: str, default: str = "") -> str:
+        """Returns the value of an option."""
         return dict(self.options).get(name, default)
 
     def number(self, name: str, default: int = 0) -> int:
-        """A whole number, 0 or more."""
-        given = self.option(name, str(default))
-        if not is_whole(given):
-            raise UserError(f"{name}={given} is not a whole number", str(self))
-        return int(given)
+        """Returns an option as a whole number, 0 or more."""
+        text = self.option(name, str(default))
+        if not is_whole(text):
+            raise UserError(f"{name}={text} is not a whole number", str(self))
+        return int(text)
 
     def choice(self, name: str, choices: Sequence[str]) -> str:
-        """One of the choices; the first where nothing was said."""
-        given = self.option(name, choices[0])
-        if given not in choices:
-            raise UserError(f"{name}={given} is not possible", str(self), f"choose one of {', '.join(choices)}")
-        return given
+        """Returns an option as one of the choices, by default the first."""
+        value = self.option(name, choices[0])
+        if value not in choices:
+            raise UserError(f"{name}={value} is not possible", str(self), f"choose one of {', '.join(choices)}")
+        return value
 
     def first(self, rows: Iterable[_T]) -> Iterator[_T]:
-        """As many as `limit` says, or all."""
+        """Returns the first rows, as many as `limit` says, or all."""
         return itertools.islice(rows, self.number("limit") or None)
 
     def pairs(self, languages: Sequence[str]) -> list[tuple[str, str]]:
-        """Each language with itself, or with every one."""
-        every = self.choice("pairs", ("diagonal", "all")) == "all"
-        return [(a, b) for a in languages for b in languages if every or a == b]
+        """Returns each language paired with itself, or with every language."""
+        all_pairs = self.choice("pairs", ("diagonal", "all")) == "all"
+        return [(a, b) for a in languages for b in languages if all_pairs or a == b]
 
     def languages(self) -> tuple[str, ...]:
-        """The languages asked for, normalised; empty where all are meant."""
-        asked = self.option("languages")
-        return tuple(normalise_tag(tag, str(self)) for tag in asked.split(",")) if asked else ()
+        """Returns the normalised tags of the languages asked for; empty means all."""
+        tags = self.option("languages")
+        return tuple(normalise_tag(tag, str(self)) for tag in tags.split(",")) if tags else ()
 
     def allow(self, *names: str) -> None:
-        """Refuse options that this source does not know."""
+        """Refuses options that this source does not know."""
         for name, _ in self.options:
             if name not in names:
                 remedy = suggest_name(name, names, f"known here: {', '.join(names)}")
@@ -78,33 +80,34 @@ class Spec:
 
 
 def is_whole(text: str) -> bool:
-    """Digits alone, of a number that anybody could mean."""
+    """Says whether a text is digits alone, few enough for a plausible number."""
     return text.isdecimal() and len(text) < 19
 
 
-class Bad:
-    """What happens to a bad row: the first one stops the run, or all are listed and left out."""
+class BadRows:
+    """Handles bad rows: the first one stops the run, or all are listed and left out."""
 
     def __init__(self, policy: str = "stop") -> None:
         if policy not in ("stop", "skip"):
             raise UserError(f"on_bad_row={policy} is not possible", remedy="choose stop or skip")
         self.policy = policy
-        self.seen: list[tuple[str, str]] = []
+        self.skipped: list[tuple[str, str]] = []
         self.left_out: list[tuple[str, str]] = []
 
-    def __call__(self, reason: str, where: str) -> None:
+    def report(self, reason: str, where: str) -> None:
+        """Reports a bad row: stops with one line, or adds the row to `skipped`."""
         if self.policy == "stop":
             raise UserError(reason, where, "fix the row or set on_bad_row=skip")
-        self.seen.append((where, reason))
+        self.skipped.append((where, reason))
 
     def leave_out(self, reason: str, where: str) -> None:
-        """A row that is not bad but that a rule of its source leaves out, whatever the policy."""
+        """Records a row that is not bad, but that a rule of its source leaves out whatever the policy."""
         self.left_out.append((where, reason))
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows(Sequence):
-    """The rows of a source string in order, and what was left out on the way."""
+class Rows(Sequence[Any]):
+    """The rows of a source string in order, and the rows that were left out with their reasons."""
 
     parts: tuple[Sequence[Any], ...]
     dropped: tuple[tuple[str, str], ...] = ()
@@ -112,7 +115,7 @@ class Rows(Sequence):
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if index < 0:
@@ -124,78 +127,81 @@ class Rows(Sequence):
         raise IndexError(index)
 
     def identity(self) -> Iterator[str]:
-        """What names these rows in a cache: their keys, or what a part that is made from a seed says of itself."""
+        """Yields what names these rows in a cache: their keys, or the identity of a part that is made from a seed."""
         for part in self.parts:
-            made = getattr(part, "identity", None)
-            yield from [made] if made else (row.key for row in part)
+            identity = getattr(part, "identity", None)
+            yield from [identity] if identity else (row.key for row in part)
 
     def __iter__(self) -> Iterator[Any]:
         for part in self.parts:
             yield from part
 
 
-def names() -> list[str]:
-    """Every source there is: the modules of this folder."""
+def list_sources() -> list[str]:
+    """Returns the names of all sources: the modules of this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def parse(text: str) -> list[Spec]:
-    """The sources of a source string."""
+    """Returns the sources of a source string."""
     specs = []
-    for piece in _JOIN.split(text):
-        head, _, query = piece.partition("?")
+    for part in _JOIN.split(text):
+        head, _, query = part.partition("?")
         name, _, path = head.partition(":")
-        if name not in names():
-            remedy = suggest_name(name, names(), f"known sources: {', '.join(names())}")
-            raise UserError(f"unknown source {name!r}", piece, remedy)
-        options = tuple(tuple(item.partition("=")[::2]) for item in query.split("&") if item)
-        specs.append(Spec(name, path, options))
+        if name not in list_sources():
+            remedy = suggest_name(name, list_sources(), f"known sources: {', '.join(list_sources())}")
+            raise UserError(f"unknown source {name!r}", part, remedy)
+        pairs = [item.partition("=") for item in query.split("&") if item]
+        specs.append(Spec(name, path, tuple((option, value) for option, _, value in pairs)))
     return specs
 
 
 def list_paths(text: str) -> list[pathlib.Path]:
-    """Returns the files, folders and prefixes of names that a source string points at."""
-    specs = (spec for spec in parse(text) if spec.path and not getattr(_module(spec), "NAMED", False))
+    """Returns the files, folders and prefixes of file names in a source string."""
+    specs = (spec for spec in parse(text) if spec.path and not getattr(_load_module(spec), "NAMED", False))
     return [pathlib.Path(spec.path).expanduser() for spec in specs]
 
 
-def present(text: str) -> None:
-    """Refuse a source that is unknown, or whose path leads nowhere; nothing of it is read."""
+def check_sources_exist(text: str) -> None:
+    """Refuses a source that is unknown or whose path does not exist; nothing is read."""
     for path in list_paths(text):
-        with contextlib.suppress(OSError):  # a reader says what of it cannot be read
-            if not (path.exists() or _begun(path)):
+        with contextlib.suppress(OSError):  # reading gives the better message
+            if not (path.exists() or _is_prefix(path)):
                 raise UserError("no such file or folder", str(path), "look at the path")
 
 
-def _begun(prefix: pathlib.Path) -> bool:
-    """Whether names begin so, as those of a parallel corpus in a file a language do."""
-    return prefix.parent.is_dir() and any(one.name.startswith(prefix.name) for one in prefix.parent.iterdir())
+def _is_prefix(prefix: pathlib.Path) -> bool:
+    """Says whether names of files begin with this path, as for a parallel corpus with one file per language."""
+    return prefix.parent.is_dir() and any(path.name.startswith(prefix.name) for path in prefix.parent.iterdir())
 
 
 def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
-    """All rows of a source string for a task: `qa`, `classify`, `parallel` or `masked`."""
-    bad = Bad(on_bad_row)
-    rows = Rows(tuple(one(spec, task, bad) for spec in parse(text)), (*bad.seen, *bad.left_out))
+    """Returns all rows of a source string for a task: `qa`, `classify`, `parallel` or `masked`."""
+    bad_rows = BadRows(on_bad_row)
+    rows = Rows(
+        tuple(read_source(spec, task, bad_rows) for spec in parse(text)), (*bad_rows.skipped, *bad_rows.left_out)
+    )
     if not len(rows):
         remedy = "every row was left out" if rows.dropped else "look at the path and the options"
         raise UserError("no rows", text, remedy)
     return rows
 
 
-def one(spec: Spec, task: str, bad: Bad) -> Sequence[Any]:
-    """The rows of one source, which may be none."""
-    if task not in tasks(spec):
-        raise UserError(f"holds no data for the task {task!r}", str(spec), f"it serves {', '.join(tasks(spec))}")
+def read_source(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Any]:
+    """Returns the rows of one source, which may be empty."""
+    if task not in list_tasks(spec):
+        raise UserError(f"holds no data for the task {task!r}", str(spec), f"it serves {', '.join(list_tasks(spec))}")
     try:
-        return _module(spec).rows(spec, task, bad)
-    except OSError as error:  # a name too long, a folder that may not be read
+        return _load_module(spec).rows(spec, task, bad_rows)
+    except OSError as error:  # for example a name that is too long, or a folder without permission
         raise UserError(f"cannot be read: {error.strerror}", str(error.filename or spec), "look at the path") from error
 
 
-def tasks(spec: Spec) -> tuple[str, ...]:
-    """What a source can serve."""
-    return _module(spec).TASKS
+def list_tasks(spec: Spec) -> tuple[str, ...]:
+    """Returns the tasks that a source can serve."""
+    return _load_module(spec).TASKS
 
 
-def _module(spec: Spec):
+def _load_module(spec: Spec) -> ModuleType:
+    """Imports the module of a source."""
     return importlib.import_module(f"{__name__}.{spec.name}")

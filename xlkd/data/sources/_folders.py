@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder hold which languages, by their names."""
+"""Finds the files of a folder that hold the languages asked for, by their names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 
 
-def find(
+def find_files(
     spec: Spec, pattern: str, expected: str, folders: tuple[str, ...] = ("",)
 ) -> dict[tuple[str, ...], pathlib.Path]:
-    """The files whose whole name matches, by the languages that its groups name; the path may be one such file."""
+    """Returns the files whose complete name matches, by the languages in its groups; the path may be one such file."""
     root = pathlib.Path(spec.path).expanduser()
     if not spec.path or not root.exists():
         raise UserError("no such file or folder", str(root) if spec.path else str(spec), "look at the path")
@@ -23,23 +23,23 @@ def find(
     matches = [(path, match) for path in paths if (match := re.fullmatch(pattern, path.name))]
     if not matches:
         raise UserError(f"no file named {expected}", str(root), "look at the path and at split")
-    found = {}
+    files = {}
     for path, match in matches:
         languages = tuple(normalise_tag(tag, str(path)) for tag in match.groups())
-        if languages in found:
-            raise UserError(f"the same languages as {found[languages].name}", str(path), "keep one of the two")
-        found[languages] = path
-    return found
+        if languages in files:
+            raise UserError(f"the same languages as {files[languages].name}", str(path), "keep one of the two")
+        files[languages] = path
+    return files
 
 
-def split(spec: Spec, choices: tuple[str, ...]) -> str:
-    """The split asked for, the first unless told; of a single file any, as its name says which."""
+def choose_split(spec: Spec, choices: tuple[str, ...]) -> str:
+    """Returns the split asked for, by default the first; for a single file any, since its name says which."""
     return "|".join(choices) if spec.path.endswith(".json") else spec.choice("split", choices)
 
 
-def choose(spec: Spec, available: set[str], besides: str = "") -> list[str]:
-    """The languages asked for, in that order, or all that are there, without the one that is `besides` in any case."""
-    asked = [language for language in spec.languages() if language != besides]
-    if missing := [language for language in asked if language not in available]:
+def choose_languages(spec: Spec, available: set[str], besides: str = "") -> list[str]:
+    """Returns the languages asked for in that order, or all available ones, always without the language `besides`."""
+    requested = [language for language in spec.languages() if language != besides]
+    if missing := [language for language in requested if language not in available]:
         raise UserError(f"no file for {', '.join(missing)}", str(spec), f"there are {', '.join(sorted(available))}")
-    return list(dict.fromkeys(asked)) or sorted(available - {besides})
+    return list(dict.fromkeys(requested)) or sorted(available - {besides})

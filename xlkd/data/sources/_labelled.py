@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the sources of labelled texts share: finding the files of a layout, and making rows of their records.
+"""Shared code of the sources of labelled texts: finds the files of a layout, and makes rows of their records.
 
-Options of all: `languages`, `limit` (rows of each language), `rows=common` (only rows that are sound in every
-language), `part=1/2` (the rows of some groups: parts share no premise, and are the same rows in every language).
+Options of all: `languages`, `limit` (rows per language), `rows=common` (only rows that are sound in every language),
+`part=1/2` (the rows of some groups: parts share no premise, and are the same rows in every language).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from xlkd.data import labels
-from xlkd.data.sources import Bad, Spec, _folders, _table
-from xlkd.data.sources.squad import text_fault, text_name
+from xlkd.data.sources import BadRows, Spec, _folders, _table
+from xlkd.data.sources.squad import find_text_fault, hash_text
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 from xlkd.rows import Labelled, make_key
 
 OPTIONS = ("languages", "limit", "rows", "part")
-LABEL_PARTS = ("label", "from_0")  # of a row's values
-MISSING = ("", "nan")  # a label cell that says this says nothing: writers of tables differ in how they leave one out
+LABEL_PARTS = ("label", "from_0")  # parts that hold a label
+MISSING = ("", "nan")  # label cells that mean no label
 QUOTING = {"none": _table.TSV, "csv": _table.QUOTED}
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A way in which files lie: `pattern` is of the path below the folder and names `language`, `split`, or neither."""
+    """A layout of files: `pattern` matches the path below the folder and names `language`, `split`, or neither."""
 
     pattern: str
     form: str
@@ -40,89 +40,101 @@ class Layout:
 
 
 class File(NamedTuple):
+    """A file of a split, and how it is read."""
+
     path: pathlib.Path
     form: str
     columns: Sequence[_table.Columns]
     split: str
-    language: str  # empty where a column says it
+    language: str  # empty where a column gives it
 
 
-def label_of(values: _table.Values) -> str | None:
+def get_label(values: _table.Values) -> str | None:
     """Returns the label of a row; None where there is none."""
-    given = values.get("label")
-    return None if given is None else labels.normalise_label(given)
+    label = values.get("label")
+    return None if label is None else labels.normalise_label(label)
 
 
 def drop_missing_label(values: _table.Values) -> _table.Values:
-    """Returns the values without a label cell that is empty or NaN: such a row is one without a label."""
+    """Returns the values without a label cell that is empty or NaN, since such a row has no label."""
     return {
         part: cell for part, cell in values.items() if part not in LABEL_PARTS or cell.strip().casefold() not in MISSING
     }
 
 
-def texts_of(values: _table.Values) -> tuple[str, ...]:
-    """One text, or two."""
+def get_texts(values: _table.Values) -> tuple[str, ...]:
+    """Returns one text, or two."""
     return tuple(values[part] for part in ("text", "second") if part in values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What is true of a data set in all its layouts."""
+    """The properties of a data set in all its layouts."""
 
     set: str
-    labels: tuple[str, ...] = ()  # all there are; empty where any name is one
-    group: str = "text"  # what a group shares: `first` the first text in English, `id`, or its own `text`
-    parallel: bool = True  # rows of one number or id are translations of each other
-    label: Callable[[_table.Values], str | None] = label_of
-    texts: Callable[[_table.Values], tuple[str, ...]] = texts_of
-    leave: Callable[[Sequence[str]], str] = lambda texts: ""  # why a sound row is left out
+    labels: tuple[str, ...] = ()  # all labels; empty where any name is allowed
+    group: str = "text"  # what the rows of a group share: `first` the first text in English, `id`, or their own `text`
+    parallel: bool = True  # rows with the same number or id are translations of each other
+    label: Callable[[_table.Values], str | None] = get_label
+    texts: Callable[[_table.Values], tuple[str, ...]] = get_texts
+    leave_reason: Callable[[Sequence[str]], str] = lambda texts: ""  # why a sound row is left out
 
 
-def find(
+def find_files(
     spec: Spec, families: Sequence[Sequence[Layout]], splits: Mapping[str, Sequence[str]], expected: str
 ) -> list[File]:
-    """The files of the split asked for, of the first family that has any; `splits` are by our name all their names."""
+    """Returns the files of the split asked for, of the first family that has any.
+
+    `splits` maps our name of a split to all names that files use.
+    """
     root = pathlib.Path(spec.path).expanduser()
     if not spec.path or not root.exists():
         raise UserError("no such file or folder", str(root) if spec.path else str(spec), "look at the path")
-    asked = "" if root.is_file() and not spec.option("split") else spec.choice("split", tuple(splits))
-    ours = {theirs: name for name, names in splits.items() for theirs in names}
+    split = "" if root.is_file() and not spec.option("split") else spec.choice("split", tuple(splits))
+    our_names = {theirs: name for name, names in splits.items() for theirs in names}
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*.*") if path.is_file())
-    seen = set()
+    splits_found = set()
     for family in families:
-        found = [file for path in paths for layout in family if (file := _matched(path, root, layout, ours, spec))]
-        seen |= {file.split for file in found}
-        if wanted := [file for file in found if asked in ("", file.split)]:
-            return _once(wanted)
-    there = f"there is split={', '.join(sorted(seen))}" if seen else "look at the path"
-    raise UserError(f"no file named {expected}" + (f" for split={asked}" if asked and seen else ""), str(root), there)
+        files = [file for path in paths for layout in family if (file := _match(path, root, layout, our_names, spec))]
+        splits_found |= {file.split for file in files}
+        if wanted := [file for file in files if split in ("", file.split)]:
+            return _check_unique_languages(wanted)
+    remedy = f"there is split={', '.join(sorted(splits_found))}" if splits_found else "look at the path"
+    raise UserError(
+        f"no file named {expected}" + (f" for split={split}" if split and splits_found else ""), str(root), remedy
+    )
 
 
-def _matched(path: pathlib.Path, root: pathlib.Path, layout: Layout, ours: Mapping[str, str], spec: Spec):
-    """A file that lies in the layout below the folder; the folder's own name may be part of it."""
+def _match(
+    path: pathlib.Path, root: pathlib.Path, layout: Layout, our_names: Mapping[str, str], spec: Spec
+) -> File | None:
+    """Returns the file where it matches the layout below the folder; the folder's own name may be part of it."""
     base = root.parent if root.is_file() else root
     below = path.relative_to(base).as_posix()
     match = re.fullmatch(layout.pattern, below) or re.fullmatch(layout.pattern, f"{base.resolve().name}/{below}")
     if not match:
         return None
-    named = match.groupdict()
-    language = normalise_tag(named["language"], str(path)) if named.get("language") else ""
+    groups = match.groupdict()
+    language = normalise_tag(groups["language"], str(path)) if groups.get("language") else ""
     form = QUOTING[spec.choice("quoting", tuple(QUOTING))] if spec.option("quoting") else layout.form
-    return File(path, form, layout.columns, layout.split or ours[named["split"]], language)
+    return File(path, form, layout.columns, layout.split or our_names[groups["split"]], language)
 
 
-def _once(files: list[File]) -> list[File]:
+def _check_unique_languages(files: list[File]) -> list[File]:
+    """Refuses two files of the same language."""
     seen: dict[str, pathlib.Path] = {}
     for file in files:
         if file.language in seen:
-            both = f"the same split and language as {seen[file.language]}"
-            raise UserError(both, str(file.path), "name one of the two, or keep one")
+            what = f"the same split and language as {seen[file.language]}"
+            raise UserError(what, str(file.path), "name one of the two, or keep one")
         seen[file.language] = file.path
     return files
 
 
-class Found(NamedTuple):
-    number: int  # in its language, bad ones counted
+class Record(NamedTuple):
+    """A sound row of a file before it becomes an example."""
+
+    number: int  # within its language, bad rows counted
     where: str
     id: str
     texts: tuple[str, ...]
@@ -131,72 +143,81 @@ class Found(NamedTuple):
 
     @property
     def aligned(self) -> str:
+        """Identifies the row across languages: its id, else its number."""
         return self.id or str(self.number)
 
 
-def rows(spec: Spec, kind: Kind, files: Sequence[File], bad: Bad) -> tuple[Labelled, ...]:
-    """The rows of all files, language after language."""
-    found = _by_language(spec, kind, files, bad)
+def rows(spec: Spec, kind: Kind, files: Sequence[File], bad_rows: BadRows) -> tuple[Labelled, ...]:
+    """Returns the rows of all files, language after language."""
+    records = _group_by_language(spec, kind, files, bad_rows)
     if spec.choice("rows", ("own", "common")) == "common":
-        found = _common(found, bad)
-    reference = _reference(kind, files, next(iter(found), ""))
-    part, parts = _part(spec)
-    made = []
-    for language, those in found.items():
-        of = (_row(one, kind, files[0], language, reference) for one in those)
-        mine = (row for row in of if int(make_key("part", row.group), 16) % parts == part)
-        made += spec.first(mine)
-    return tuple(made)
+        records = _keep_common(records, bad_rows)
+    reference = _read_reference_texts(kind, files, next(iter(records), ""))
+    part, parts = _parse_part(spec)
+    examples = []
+    for language, own in records.items():
+        candidates = (_make_row(record, kind, files[0], language, reference) for record in own)
+        members = (row for row in candidates if int(make_key("part", row.group), 16) % parts == part)
+        examples += spec.first(members)
+    return tuple(examples)
 
 
-def _by_language(spec: Spec, kind: Kind, files: Sequence[File], bad: Bad) -> dict[str, Iterable[Found]]:
-    """The sound rows of each language asked for."""
+def _group_by_language(spec: Spec, kind: Kind, files: Sequence[File], bad_rows: BadRows) -> dict[str, Iterable[Record]]:
+    """Returns the sound rows of each language asked for."""
     if files[0].language:
-        of = {file.language: file for file in files}
-        return {one: (found for _, found in _sound(of[one], kind, bad)) for one in _folders.choose(spec, set(of))}
-    held = collections.defaultdict(list)
+        file_of = {file.language: file for file in files}
+        return {
+            language: (record for _, record in _iterate_sound(file_of[language], kind, bad_rows))
+            for language in _folders.choose_languages(spec, set(file_of))
+        }
+    records = collections.defaultdict(list)
     for file in files:
-        for language, found in _sound(file, kind, bad, spec.languages()):
-            held[language].append(found)
-    return {language: held[language] for language in _folders.choose(spec, set(held))} if held else {}
+        for language, record in _iterate_sound(file, kind, bad_rows, spec.languages()):
+            records[language].append(record)
+    return (
+        {language: records[language] for language in _folders.choose_languages(spec, set(records))} if records else {}
+    )
 
 
-def _sound(file: File, kind: Kind, bad: Bad, asked: Sequence[str] = ()) -> Iterator[tuple[str, Found]]:
-    """The rows of a file that are neither bad nor left out, with their languages."""
+def _iterate_sound(
+    file: File, kind: Kind, bad_rows: BadRows, languages: Sequence[str] = ()
+) -> Iterator[tuple[str, Record]]:
+    """Yields language and record of the rows of a file that are neither bad nor left out."""
     numbers: collections.Counter[str] = collections.Counter()
     seen: set[tuple[str, str]] = set()
-    for at, where, cells in _table.read(file.path, file.form, file.columns, bad):
+    for at, where, cells in _table.read(file.path, file.form, file.columns, bad_rows):
         values = drop_missing_label(cells)
         try:
             language = file.language or normalise_tag(values["language"], where)
         except UserError as error:
-            bad(error.what, where)
+            bad_rows.report(error.what, where)
             continue
-        if asked and language not in asked:
+        if languages and language not in languages:
             continue
         number = at if file.language else numbers[language]
         numbers[language] += 1
         texts = kind.texts(values)
-        if reason := kind.leave(texts):
-            bad.leave_out(reason, where)
-        elif reason := fault(kind, kind.label(values), texts) or _id_fault(values, language, seen):
-            bad(reason, where)
+        if reason := kind.leave_reason(texts):
+            bad_rows.leave_out(reason, where)
+        elif reason := find_fault(kind, kind.label(values), texts) or _find_id_fault(values, language, seen):
+            bad_rows.report(reason, where)
         else:
             id, group = values.get("id", ""), values.get("group", "")
-            yield language, Found(number, where, id, texts, kind.label(values), group)
+            yield language, Record(number, where, id, texts, kind.label(values), group)
 
 
-def fault(kind: Kind, label: str | None, texts: Sequence[str]) -> str:
-    """What is wrong with the texts or the label of a row, or nothing."""
+def find_fault(kind: Kind, label: str | None, texts: Sequence[str]) -> str:
+    """Returns the fault of the texts or the label of a row, or an empty string."""
     for text, name in zip(texts, ("text", "second text"), strict=False):
-        if found := text_fault(text, name):
-            return found
+        if text_error := find_text_fault(text, name):
+            return text_error
     if label is not None and kind.labels and label not in kind.labels:
         return f"unknown label {label!r} (known: {', '.join(kind.labels)})"
     return ""
 
 
-def _id_fault(values: _table.Values, language: str, seen: set[tuple[str, str]]) -> str:
+def _find_id_fault(values: _table.Values, language: str, seen: set[tuple[str, str]]) -> str:
+    """Returns the fault of a row's id, or an empty string."""
     if "id" not in values:
         return ""
     if not values["id"]:
@@ -206,49 +227,60 @@ def _id_fault(values: _table.Values, language: str, seen: set[tuple[str, str]]) 
     return f"duplicate id {values['id']!r}" if repeated else ""
 
 
-def _common(found: Mapping[str, Iterable[Found]], bad: Bad) -> dict[str, Iterable[Found]]:
-    held = {language: list(those) for language, those in found.items()}
-    common = set.intersection(*({one.aligned for one in those} for those in held.values())) if held else set()
-    for one in itertools.chain.from_iterable(held.values()):
-        if one.aligned not in common:
-            bad.leave_out("not there in every language", one.where)
-    return {language: [one for one in those if one.aligned in common] for language, those in held.items()}
+def _keep_common(records: Mapping[str, Iterable[Record]], bad_rows: BadRows) -> dict[str, Iterable[Record]]:
+    """Keeps the rows that exist in every language."""
+    lists = {language: list(own) for language, own in records.items()}
+    common = set.intersection(*({record.aligned for record in own} for own in lists.values())) if lists else set()
+    for record in itertools.chain.from_iterable(lists.values()):
+        if record.aligned not in common:
+            bad_rows.leave_out("not there in every language", record.where)
+    return {language: [record for record in own if record.aligned in common] for language, own in lists.items()}
 
 
-def _reference(kind: Kind, files: Sequence[File], first: str) -> dict[str, str]:
-    """The first text of each row in English where there is any, else in the first language."""
+def _read_reference_texts(kind: Kind, files: Sequence[File], first: str) -> dict[str, str]:
+    """Returns the first text of each row, in English where there is any, else in the first language."""
     if kind.group != "first":
         return {}
-    of = {file.language: file for file in files}
+    file_of = {file.language: file for file in files}
     for language in dict.fromkeys(("en", first)):
-        chosen = [of[language]] if language in of else [] if files[0].language else files
-        pairs = [found for file in chosen for _, found in _sound(file, kind, Bad("skip"), (language,))]
-        if pairs:
-            return {found.aligned: found.texts[0] for found in pairs}
+        sources = [file_of[language]] if language in file_of else [] if files[0].language else files
+        records = [record for file in sources for _, record in _iterate_sound(file, kind, BadRows("skip"), (language,))]
+        if records:
+            return {record.aligned: record.texts[0] for record in records}
     return {}
 
 
-def _row(found: Found, kind: Kind, file: File, language: str, reference: Mapping[str, str]) -> Labelled:
-    own = f"{file.split}:{language}:{found.number}" if kind.parallel else f"{file.path.name}:{found.number}"
-    shared = found.aligned if kind.group == "id" else text_name(reference.get(found.aligned, found.texts[0]))
-    return labelled(kind, found, id=found.id or own, split=file.split, language=language, group=found.group or shared)
+def _make_row(record: Record, kind: Kind, file: File, language: str, reference: Mapping[str, str]) -> Labelled:
+    """Returns the example of a record, with its id and group."""
+    default_id = f"{file.split}:{language}:{record.number}" if kind.parallel else f"{file.path.name}:{record.number}"
+    shared_group = record.aligned if kind.group == "id" else hash_text(reference.get(record.aligned, record.texts[0]))
+    return make_example(
+        kind,
+        record,
+        id=record.id or default_id,
+        split=file.split,
+        language=language,
+        group=record.group or shared_group,
+    )
 
 
-def labelled(kind: Kind, found: Found, *, id: str, split: str, language: str, group: str) -> Labelled:
-    text, second = (*found.texts, None)[:2]
+def make_example(kind: Kind, record: Record, *, id: str, split: str, language: str, group: str) -> Labelled:
+    """Returns the example of a record."""
+    text, second = (*record.texts, None)[:2]
     return Labelled(
         id=id,
-        key=make_key(kind.set, split, language, found.number, found.id, found.label, *found.texts),
+        key=make_key(kind.set, split, language, record.number, record.id, record.label, *record.texts),
         group=f"{kind.set}/{group}",
         set=kind.set,
         text=text,
         second=second,
-        label=found.label,
+        label=record.label,
         language=language,
     )
 
 
-def _part(spec: Spec) -> tuple[int, int]:
+def _parse_part(spec: Spec) -> tuple[int, int]:
+    """Returns the number of the part asked for, from 0, and the number of parts."""
     match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", spec.option("part", "1/1"))
     if not match or int(match[1]) > int(match[2]):
         raise UserError(f"part={spec.option('part')} is not possible", str(spec), "write part=1/2 and part=2/2")

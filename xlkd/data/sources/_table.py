@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of tables as users have them: TSV, TSV that a CSV writer made, CSV, JSON lines; columns by name or number."""
+"""Reads rows of tables: TSV, TSV in CSV quoting, CSV, JSON lines; columns by name or number."""
 
 from __future__ import annotations
 
@@ -11,121 +11,127 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xlkd.data.sources import Bad
-from xlkd.data.sources.squad import surrogate_fault
+from xlkd.data.sources import BadRows
+from xlkd.data.sources.squad import find_surrogate_fault
 from xlkd.errors import UserError
 
 TSV, QUOTED, EITHER, CSV, JSONL = "tsv", "tsv in CSV quoting", "tsv of either kind", "csv", "jsonl"
 
-_WRITTEN = re.compile(r'"(?:[^"]|"")*"')
+_CSV_FIELD = re.compile(r'"(?:[^"]|"")*"')
 
-Column = tuple[str, ...] | int  # names that a header may use, or the number where there is no header
-Values = dict[str, str]  # by part; optional ones only where there
+Column = tuple[str, ...] | int  # possible names in the header, or the number where there is no header
+Values = dict[str, str]  # by part; optional parts only where the row has them
+_Pick = Callable[[Any], tuple[Values | None, str]]  # from the fields of a row to its values, or to a fault
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Where the parts of a row stand: all of them by name, or all by number from 0."""
+    """The columns of the parts of a row: all by name, or all by number from 0."""
 
     needed: Mapping[str, Column]
     optional: Mapping[str, Column] = dataclasses.field(default_factory=dict)
 
     @property
     def numbered(self) -> bool:
+        """Says whether columns are given by number."""
         return isinstance(next(iter(self.needed.values())), int)
 
 
 class Record(NamedTuple):
-    """A row: its number from 0 (bad ones counted, the header not), where it stands, its parts."""
+    """A row: its number from 0 (bad rows counted, the header not), its place in the file, and its values."""
 
     number: int
     where: str
     values: Values
 
 
-def read(path: pathlib.Path, form: str, choices: Sequence[Columns], bad: Bad) -> Iterator[Record]:
-    """The rows of a file, by the first of `choices` whose columns its header, or its first object, has."""
-    rows = _RAW[form](path)
+def read(path: pathlib.Path, form: str, choices: Sequence[Columns], bad_rows: BadRows) -> Iterator[Record]:
+    """Yields the rows of a file, by the first of `choices` whose columns its header, or its first object, has."""
+    rows = _READERS[form](path)
     first = next(rows, None)
     if first is None:
         return
     if first.fault:
         raise UserError(first.fault, f"{path}: line {first.line}", "fix the first line: it names the columns")
     header = form != JSONL and not choices[0].numbered
-    pick = _by_key(first, choices, path) if form == JSONL else _by_place(first, choices, path)
-    for number, row in enumerate(_ended(rows if header else itertools.chain([first], rows))):
+    pick = _pick_by_key(first, choices, path) if form == JSONL else _pick_by_place(first, choices, path)
+    for number, row in enumerate(_drop_trailing_empty(rows if header else itertools.chain([first], rows))):
         values, fault = (None, row.fault) if row.fault else pick(row.fields)
         where = f"{path}: line {row.line}"
         if values is None:
-            bad(fault, where)
+            bad_rows.report(fault, where)
         else:
             yield Record(number, where, values)
 
 
-def names(path: pathlib.Path, form: str) -> tuple[str, ...]:
-    """What the header, or the first object, calls its columns."""
-    first = next(_RAW[form](path), None)
+def read_column_names(path: pathlib.Path, form: str) -> tuple[str, ...]:
+    """Returns the names of the columns in the header, or of the keys of the first object."""
+    first = next(_READERS[form](path), None)
     if form == JSONL:
         return tuple(first.fields or ()) if first else ()
     return tuple(name.strip().casefold() for name in first.fields or ()) if first else ()
 
 
-class _Raw(NamedTuple):
+class _RawRow(NamedTuple):
+    """A line of a table, split into fields."""
+
     line: int
-    fields: Any  # a list of strings, an object of JSON, or None for an empty line
+    fields: Any  # a list of strings, a JSON object, or None for an empty line
     fault: str = ""
 
 
-def _split(path: pathlib.Path) -> Iterator[_Raw]:
-    for number, line in enumerate(_lines(path), 1):
+def _read_unquoted(path: pathlib.Path) -> Iterator[_RawRow]:
+    """Yields rows of a table with tabs and without quoting."""
+    for number, line in enumerate(_read_lines(path), 1):
         text = line.removesuffix("\n").removesuffix("\r")
-        yield _Raw(number, text.split("\t") if text else None)
+        yield _RawRow(number, text.split("\t") if text else None)
 
 
-def _quoted(path: pathlib.Path, delimiter: str = "\t") -> Iterator[_Raw]:
-    """Quotes undone; a row may go over several lines."""
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+def _read_quoted(path: pathlib.Path, delimiter: str = "\t") -> Iterator[_RawRow]:
+    """Yields rows with quoting removed; a row may span several lines."""
+    reader = csv.reader(_read_lines(path), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:
-            yield _Raw(line, next(reader) or None)
+            yield _RawRow(line, next(reader) or None)
         except StopIteration:
             return
         except csv.Error as error:
-            yield _Raw(line, [], f"broken quoting ({error})")
+            yield _RawRow(line, [], f"broken quoting ({error})")
 
 
-def _either(path: pathlib.Path) -> Iterator[_Raw]:
-    """In quoting if every field that has a quotation mark is as a CSV writer leaves it: copies of a set differ."""
-    marked = (line.rstrip("\r\n").split("\t") for line in _lines(path) if '"' in line)
+def _read_either(path: pathlib.Path) -> Iterator[_RawRow]:
+    """Reads with quoting if every field that has a quotation mark is valid CSV: copies of a data set differ."""
+    marked = (line.rstrip("\r\n").split("\t") for line in _read_lines(path) if '"' in line)
     fields = (field for line in marked for field in line if '"' in field)
-    return _quoted(path) if all(map(_WRITTEN.fullmatch, fields)) else _split(path)
+    return _read_quoted(path) if all(map(_CSV_FIELD.fullmatch, fields)) else _read_unquoted(path)
 
 
-def _objects(path: pathlib.Path) -> Iterator[_Raw]:
-    for number, line in enumerate(_lines(path), 1):
+def _read_objects(path: pathlib.Path) -> Iterator[_RawRow]:
+    """Yields one JSON object per line."""
+    for number, line in enumerate(_read_lines(path), 1):
         try:
             value = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
-            yield _Raw(number, {}, f"broken JSON: {error}")
+            yield _RawRow(number, {}, f"broken JSON: {error}")
             continue
-        yield _Raw(number, value, "" if value is None or isinstance(value, dict) else "not a JSON object")
+        yield _RawRow(number, value, "" if value is None or isinstance(value, dict) else "not a JSON object")
 
 
-_RAW: dict[str, Callable[[pathlib.Path], Iterator[_Raw]]] = {
-    TSV: _split,
-    QUOTED: _quoted,
-    EITHER: _either,
-    CSV: functools.partial(_quoted, delimiter=","),
-    JSONL: _objects,
+_READERS: dict[str, Callable[[pathlib.Path], Iterator[_RawRow]]] = {
+    TSV: _read_unquoted,
+    QUOTED: _read_quoted,
+    EITHER: _read_either,
+    CSV: functools.partial(_read_quoted, delimiter=","),
+    JSONL: _read_objects,
 }
 
 
-def _lines(path: pathlib.Path) -> Iterator[str]:
-    """Lines end at LF alone, not at the other characters at which `str.splitlines` cuts."""
+def _read_lines(path: pathlib.Path) -> Iterator[str]:
+    """Yields lines, which end at LF alone, not at the other characters where `str.splitlines` cuts."""
     if not path.is_file():
         raise UserError("a folder, not a file" if path.is_dir() else "no such file", str(path), "look at the path")
     try:
@@ -141,20 +147,20 @@ def _lines(path: pathlib.Path) -> Iterator[str]:
                 raise UserError(f"not UTF-8 at byte {error.start}", where, "save it as UTF-8") from None
 
 
-def _ended(rows: Iterator[_Raw]) -> Iterator[_Raw]:
-    """Empty lines at the end are no rows; elsewhere each is a bad one."""
-    held: list[_Raw] = []
+def _drop_trailing_empty(rows: Iterator[_RawRow]) -> Iterator[_RawRow]:
+    """Drops empty lines at the end; an empty line elsewhere is a bad row."""
+    pending: list[_RawRow] = []
     for row in rows:
         if row.fields is None and not row.fault:
-            held.append(row._replace(fault="an empty line"))
+            pending.append(row._replace(fault="an empty line"))
             continue
-        yield from held
-        held.clear()
+        yield from pending
+        pending.clear()
         yield row
 
 
-def _by_place(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
-    """Parts of a row of columns."""
+def _pick_by_place(first: _RawRow, choices: Sequence[Columns], path: pathlib.Path) -> _Pick:
+    """Returns the function that picks the parts of a row of columns."""
     width = len(first.fields or ())
     names = [name.strip().casefold() for name in first.fields or ()]
 
@@ -163,7 +169,7 @@ def _by_place(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
             return column if column < width else None
         return next((names.index(name.casefold()) for name in column if name.casefold() in names), None)
 
-    columns = _chosen(choices, lambda column: place(column) is not None, path, first.fields or ())
+    columns = _choose_columns(choices, lambda column: place(column) is not None, path, first.fields or ())
     parts = {**columns.needed, **columns.optional}
     places = {part: at for part, column in parts.items() if (at := place(column)) is not None}
 
@@ -175,11 +181,11 @@ def _by_place(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
     return pick
 
 
-def _by_key(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
-    """Parts of a JSON object; numbers become text, null and NaN are what is not there."""
-    found = first.fields or {}
-    columns = _chosen(
-        choices, lambda column: not isinstance(column, int) and any(n in found for n in column), path, found
+def _pick_by_key(first: _RawRow, choices: Sequence[Columns], path: pathlib.Path) -> _Pick:
+    """Returns the function that picks the parts of a JSON object; numbers become text, null and NaN are missing."""
+    keys = first.fields or {}
+    columns = _choose_columns(
+        choices, lambda column: not isinstance(column, int) and any(n in keys for n in column), path, keys
     )
     parts = {part: names for part, names in {**columns.needed, **columns.optional}.items() if isinstance(names, tuple)}
 
@@ -196,7 +202,7 @@ def _by_key(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
             value = "" if value is None else value
             if not isinstance(value, str):
                 return None, f"{part} is neither text nor a whole number"
-            if fault := surrogate_fault(value, part):
+            if fault := find_surrogate_fault(value, part):
                 return None, fault
             values[part] = value
         return values, ""
@@ -204,14 +210,17 @@ def _by_key(first: _Raw, choices: Sequence[Columns], path: pathlib.Path):
     return pick
 
 
-def _chosen(choices: Sequence[Columns], there: Callable[[Column], bool], path: pathlib.Path, has) -> Columns:
+def _choose_columns(
+    choices: Sequence[Columns], is_present: Callable[[Column], bool], path: pathlib.Path, names_present: Collection[str]
+) -> Columns:
+    """Returns the first choice whose needed columns are all present."""
     for columns in choices:
-        if all(map(there, columns.needed.values())):
+        if all(map(is_present, columns.needed.values())):
             return columns
-    column = next(column for column in choices[0].needed.values() if not there(column))
+    column = next(column for column in choices[0].needed.values() if not is_present(column))
     if isinstance(column, int):
         raise UserError(
-            f"no column {column}, counted from 0: the first row has {len(has)}", str(path), "look at quoting"
+            f"no column {column}, counted from 0: the first row has {len(names_present)}", str(path), "look at quoting"
         )
-    names = ", ".join(str(name)[:40] for name in has)
+    names = ", ".join(name[:40] for name in names_present)
     raise UserError(f"no column named {' or '.join(column)}", str(path), f"there are: {names}")

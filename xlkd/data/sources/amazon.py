@@ -1,16 +1,16 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`amazon:DIR?split=dev`: the multilingual Amazon reviews, labels 1 to 5 stars whichever copy is read.
+"""`amazon:DIR?split=dev`: the multilingual Amazon reviews, with labels 1 to 5 stars for every copy.
 
 Three layouts: `SPLIT/dataset_LANG_SPLIT.json` (JSON lines), `SPLIT.csv` with all languages, and a re-hosted
-`LANG/SPLIT.jsonl` whose labels are 0 to 4 and whose text is title and body. Elsewhere `text=review_body` unless told,
-and `second=review_title,product_category` makes pairs of it and the named fields.
+`LANG/SPLIT.jsonl` whose labels are 0 to 4 and whose text is title and body. In the others the text is
+`text=review_body` by default, and `second=review_title,product_category` makes pairs of it and these fields.
 """
 
 from __future__ import annotations
 
 from xlkd.data import labels
-from xlkd.data.sources import Bad, Spec, _labelled, is_whole
+from xlkd.data.sources import BadRows, Spec, _labelled, is_whole
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import CSV, JSONL, Columns, Values
 from xlkd.errors import UserError
@@ -23,25 +23,31 @@ _SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 _EXPECTED = "dataset_LANG_SPLIT.json, SPLIT.csv or LANG/SPLIT.jsonl"
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Labelled, ...]:
-    """Language after language; the reviews of a product are a group."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+    """Returns the reviews language after language; the reviews of a product are a group."""
     spec.allow(*_labelled.OPTIONS, "split", "text", "second")
-    files = _labelled.find(
-        spec, _families(_fields(spec, "text", "review_body"), _fields(spec, "second")), _SPLITS, _EXPECTED
+    files = _labelled.find_files(
+        spec,
+        _make_families(_parse_fields(spec, "text", "review_body"), _parse_fields(spec, "second")),
+        _SPLITS,
+        _EXPECTED,
     )
     return _labelled.rows(
-        spec, Kind("amazon", labels.STARS, group="id", parallel=False, label=_stars, texts=_texts), files, bad
+        spec,
+        Kind("amazon", labels.STARS, group="id", parallel=False, label=_get_stars, texts=_join_fields),
+        files,
+        bad_rows,
     )
 
 
-def _families(text: list[str], second: list[str]) -> tuple[tuple[Layout, ...], ...]:
-    """Copies are told apart by their fields: `stars` counts from 1, `label` beside `label_text` from 0."""
+def _make_families(text: list[str], second: list[str]) -> tuple[tuple[Layout, ...], ...]:
+    """Returns the layouts; a copy is known by its fields: `stars` counts from 1, `label` with `label_text` from 0."""
     sides = {
         f"{side}{i}": (name,) for side, names in (("text", text), ("second", second)) for i, name in enumerate(names)
     }
     stars, group = sides | {"label": ("stars",), "id": ("review_id",)}, {"group": ("product_id",)}
-    again = {"text0": ("text",), "from_0": ("label",), "named": ("label_text",), "id": ("id", "review_id")}
-    choices = (Columns(stars, group), *(() if second or text != ["review_body"] else (Columns(again, group),)))
+    rehosted = {"text0": ("text",), "from_0": ("label",), "named": ("label_text",), "id": ("id", "review_id")}
+    choices = (Columns(stars, group), *(() if second or text != ["review_body"] else (Columns(rehosted, group),)))
     split = r"(?P<split>train|dev|validation|test)"
     return (
         (Layout(rf"(?:\w+/)?dataset_(?P<language>\w\w)_{split}\.json", JSONL, choices),),
@@ -50,22 +56,25 @@ def _families(text: list[str], second: list[str]) -> tuple[tuple[Layout, ...], .
     )
 
 
-def _fields(spec: Spec, option: str, default: str = "") -> list[str]:
+def _parse_fields(spec: Spec, option: str, default: str = "") -> list[str]:
+    """Returns the fields that an option names."""
     names = [name for name in spec.option(option, default).split(",") if name]
     if unknown := [name for name in names if name not in _FIELDS]:
         raise UserError(f"{option}={unknown[0]} is not possible", str(spec), f"choose of {', '.join(_FIELDS)}")
     return names
 
 
-def _texts(values: Values) -> tuple[str, ...]:
+def _join_fields(values: Values) -> tuple[str, ...]:
+    """Joins the fields of each side to a text."""
     sides = [[values[part] for part in values if part.startswith(side)] for side in ("text", "second")]
     return tuple(" . ".join(parts) for parts in sides if parts)
 
 
-def _stars(values: Values) -> str | None:
-    given = values.get("label", values.get("from_0"))
-    if given is None:
+def _get_stars(values: Values) -> str | None:
+    """Returns the label in stars; None where there is none."""
+    label = values.get("label", values.get("from_0"))
+    if label is None:
         return None
-    if "label" in values or not is_whole(given.strip()):
-        return given.strip()
-    return str(int(given) + 1) if int(given) < len(labels.STARS) else f"{given}, counted from 0"
+    if "label" in values or not is_whole(label.strip()):
+        return label.strip()
+    return str(int(label) + 1) if int(label) < len(labels.STARS) else f"{label}, counted from 0"

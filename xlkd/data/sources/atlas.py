@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded imagined world: `atlas?split=train&size=2000&seed=0&languages=en,de`, every row made when asked for."""
+"""The synthetic atlas: `atlas?split=train&size=2000&seed=0&languages=en,de`, each row generated when it is read."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xlkd.data import atlas
-from xlkd.data.sources import Bad, Spec
+from xlkd.data.sources import BadRows, Spec
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 
 TASKS = ("qa", "classify", "parallel", "masked")
+
+_Maker = tuple[Callable[..., Any], Sequence[tuple[Any, ...]]]  # makes an item in a cell; the cells
 
 _COMMON = ("split", "size", "seed", "languages", "limit", "facts", "frames")
 _OPTIONS = {
@@ -28,30 +30,30 @@ _OPTIONS = {
 _FACTS = {"qa": (5, 2, 8), "classify": (3, 1, 7), "parallel": (2, 1, 8), "masked": (5, 3, 8)}
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> Sequence[Any]:
-    """`size` questions, claims, sentences or texts, each in every language (or pair of languages) asked for."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Any]:
+    """Returns `size` questions, claims, sentences or texts, each in every language or pair of languages asked for."""
     if spec.path:
         raise UserError(f"takes no path, got {spec.path!r}", str(spec), "write atlas?split=train&size=2000")
     spec.allow(*_OPTIONS[task])
-    make, cells = _MAKERS[task](spec, _world(spec, task), _languages(spec))
+    make, cells = _MAKERS[task](spec, _parse_world(spec, task), _parse_languages(spec))
     size = spec.number("size", 2000)
     size = min(size * len(cells), spec.number("limit", size * len(cells)))
-    return _Made(make, tuple(cells), size, f"atlas {atlas.version()} {task} {spec}")
+    return _AtlasRows(make, tuple(cells), size, f"atlas {atlas.VERSION} {task} {spec}")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Made(Sequence):
-    """Row i is item i // cells in cell i % cells, so that all languages of an item stand together."""
+class _AtlasRows(Sequence[Any]):
+    """Row i is item i // cells in cell i % cells, so that all languages of an item are adjacent."""
 
     make: Callable[..., Any]
     cells: tuple[tuple[Any, ...], ...]
     size: int
-    identity: str  # names all rows at once, so that a cache need not make them
+    identity: str  # names all rows in a cache without generating them
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.size))]
         if not -self.size <= index < self.size:
@@ -60,7 +62,8 @@ class _Made(Sequence):
         return self.make(item, *self.cells[cell])
 
 
-def _world(spec: Spec, task: str) -> atlas.World:
+def _parse_world(spec: Spec, task: str) -> atlas.World:
+    """Returns the settings of the generated data from the options."""
     default, least, most = _FACTS[task]
     facts, countries = spec.number("facts", default), spec.number("countries", 1)
     if not least <= facts <= most:
@@ -76,39 +79,45 @@ def _world(spec: Spec, task: str) -> atlas.World:
     )
 
 
-def _languages(spec: Spec) -> tuple[str, ...]:
-    asked = spec.languages() or atlas.LANGUAGES
-    for language in asked:
-        _known(language, spec)
-    return asked
+def _parse_languages(spec: Spec) -> tuple[str, ...]:
+    """Returns the languages asked for, all of the atlas by default."""
+    languages = spec.languages() or atlas.LANGUAGES
+    for language in languages:
+        _check_language(language, spec)
+    return languages
 
 
-def _known(language: str, spec: Spec) -> None:
+def _check_language(language: str, spec: Spec) -> None:
+    """Refuses a language that the atlas does not have."""
     if language not in atlas.LANGUAGES:
         raise UserError(f"the atlas has no {language!r}", str(spec), f"it has {', '.join(atlas.LANGUAGES)}")
 
 
-def _qa(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
-    return functools.partial(atlas.question, world), spec.pairs(languages)
+def _prepare_questions(spec: Spec, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
+    """Returns the function that makes a question, and its pairs of languages."""
+    return functools.partial(atlas.make_question, world), spec.pairs(languages)
 
 
-def _classify(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
-    return functools.partial(atlas.statements, world), [(a,) for a in languages]
+def _prepare_statements(spec: Spec, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
+    """Returns the function that makes a labelled pair of passage and claim, and its languages."""
+    return functools.partial(atlas.make_statement, world), [(a,) for a in languages]
 
 
-def _parallel(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
+def _prepare_translations(spec: Spec, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
+    """Returns the function that makes a translation, and its pairs of languages."""
     if spec.choice("pairs", ("pivot", "all")) == "all":
         cells = list(itertools.permutations(languages, 2))
     else:
         pivot = normalise_tag(spec.option("pivot", "en"), str(spec))
-        _known(pivot, spec)
+        _check_language(pivot, spec)
         cells = [(pivot, other) for other in languages if other != pivot]
     if not cells:
         raise UserError("bitext needs two languages", str(spec), "name another in languages=")
-    return functools.partial(atlas.translation, world), cells
+    return functools.partial(atlas.make_translation, world), cells
 
 
-def _masked(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
+def _prepare_companions(spec: Spec, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
+    """Returns the function that makes a pair of texts for pre-training, and its arguments."""
     kind = spec.choice("kind", ("mixed", "same", "translation"))
     share = spec.number("share", 60)
     if share > 100:
@@ -116,7 +125,12 @@ def _masked(spec: Spec, world: atlas.World, languages: tuple[str, ...]):
     if len(languages) < 2 and kind == "translation":
         raise UserError("kind=translation needs two languages", str(spec), "name another in languages=")
     across = {"same": 0, "translation": 100, "mixed": share}[kind] if len(languages) > 1 else 0
-    return functools.partial(atlas.companions, world), [(languages, across)]
+    return functools.partial(atlas.make_companions, world), [(languages, across)]
 
 
-_MAKERS = {"qa": _qa, "classify": _classify, "parallel": _parallel, "masked": _masked}
+_MAKERS = {
+    "qa": _prepare_questions,
+    "classify": _prepare_statements,
+    "parallel": _prepare_translations,
+    "masked": _prepare_companions,
+}

@@ -1,15 +1,15 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`jsonl:FILE?languages=de`: an object a line; `_generic` says how it is read."""
+"""`jsonl:FILE?languages=de`: one JSON object per line, read as `_generic` describes."""
 
 from __future__ import annotations
 
-from xlkd.data.sources import Bad, Spec, _generic, _table
+from xlkd.data.sources import BadRows, Spec, _generic, _table
 from xlkd.rows import Labelled, Pair
 
 TASKS = _generic.TASKS
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Labelled, ...] | tuple[Pair, ...]:
-    """The rows of the file in its order."""
-    return _generic.rows(spec, task, bad, _table.JSONL)
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:
+    """Returns the rows of the file in its order."""
+    return _generic.rows(spec, task, bad_rows, _table.JSONL)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`mlqa:DIR`, or one file of it: the cells `SPLIT-context-C-question-Q.json`; `pairs=all` also takes C ≠ Q."""
+"""`mlqa:DIR`, or one of its files: cells `SPLIT-context-C-question-Q.json`; `pairs=all` includes those with C ≠ Q."""
 
 from __future__ import annotations
 
@@ -8,52 +8,53 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from xlkd.data.sources import Bad, Spec, _folders, squad
+from xlkd.data.sources import BadRows, Spec, _folders, squad
 from xlkd.rows import Question
 
 TASKS = ("qa",)
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
-    """Cell after cell; paragraphs that share a question, in any language, are one group."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
+    """Returns the questions cell after cell; paragraphs that share a question, in any language, are one group."""
     spec.allow("languages", "pairs", "split", "limit")
-    found = []
-    for (context, question), path in _cells(spec).items():
+    questions = []
+    for (context, question), path in _find_cells(spec).items():
         origin = squad.QuestionOrigin("mlqa", "", question, context)
-        found += [origin.row(one) for one in spec.first(squad.read(path, bad))]
-    return tuple(grouped(found))
+        questions += [origin.make_question(record) for record in spec.first(squad.read(path, bad_rows))]
+    return tuple(assign_groups(questions))
 
 
-def _cells(spec: Spec) -> dict[tuple[str, ...], pathlib.Path]:
-    """The files asked for, by context and question language."""
-    split = _folders.split(spec, ("dev", "test"))
+def _find_cells(spec: Spec) -> dict[tuple[str, ...], pathlib.Path]:
+    """Returns the files asked for, by context and question language."""
+    split = _folders.choose_split(spec, ("dev", "test"))
     pattern, name = rf"(?:{split})-context-([\w-]+)-question-([\w-]+)\.json", f"{split}-context-C-question-Q.json"
-    paths = _folders.find(spec, pattern, name, ("", split))
+    paths = _folders.find_files(spec, pattern, name, ("", split))
     if spec.path.endswith(".json"):
         return paths
-    languages = _folders.choose(spec, {language for pair in paths for language in pair})
+    languages = _folders.choose_languages(spec, {language for pair in paths for language in pair})
     return {pair: paths[pair] for pair in spec.pairs(languages) if pair in paths}
 
 
-def grouped(found: Sequence[Question]) -> list[Question]:
-    """The rows with groups: the connected components of paragraphs that share a question id.
+def assign_groups(questions: Sequence[Question]) -> list[Question]:
+    """Returns the questions with groups: the connected components of paragraphs that share a question id.
 
     A group is named by its smallest id, so that the name does not depend on the order of files.
     """
     parents: dict[object, object] = {}
 
-    def root(node: object) -> object:
+    def find_root(node: object) -> object:
+        """Returns the representative of a component, shortening the path to it."""
         parents.setdefault(node, node)
         while parents[node] != node:
             parents[node] = parents[parents[node]]
             node = parents[node]
         return node
 
-    for row in found:
-        a, b = root(("id", row.id)), root((row.context_language, row.context))
-        parents[a] = b
+    for row in questions:
+        by_id, by_context = find_root(("id", row.id)), find_root((row.context_language, row.context))
+        parents[by_id] = by_context
     names: dict[object, str] = {}
-    for row in found:
-        top = root(("id", row.id))
+    for row in questions:
+        top = find_root(("id", row.id))
         names[top] = min(names.get(top, row.id), row.id)
-    return [dataclasses.replace(row, group=f"{row.set}/{names[root(('id', row.id))]}") for row in found]
+    return [dataclasses.replace(row, group=f"{row.set}/{names[find_root(('id', row.id))]}") for row in questions]

@@ -1,10 +1,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`moses:PREFIX?languages=en,de,fr`: aligned text files, the first language with each other one.
+"""`moses:PREFIX?languages=en,de,fr`: aligned text files, the first language with each of the others.
 
-PREFIX.en with PREFIX.de, or as OPUS names them PREFIX.de-en.de with PREFIX.de-en.en, packed (.gz) or not. Pairs are
-cleaned (`xlkd.data.cleaning`): `longest=1000` characters, `ratio=3` at most, `clean=empty` leaves out empty pairs
-only. `limit=N` takes N pairs of each two languages, `take=random` (from `seed=0`) or `head`.
+PREFIX.en with PREFIX.de, or as OPUS names them PREFIX.de-en.de with PREFIX.de-en.en, compressed (.gz) or not. Pairs are
+cleaned (`xlkd.data.cleaning`): at most `longest=1000` characters and `ratio=3`; `clean=empty` drops empty pairs only.
+`limit=N` takes N pairs of each two languages, `take=random` (from `seed=0`) or `head`.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from typing import BinaryIO
 from xlkd.data.cleaning import Rules
 from xlkd.data.composition import CappedRows, JoinedRows
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
-from xlkd.data.sources import Bad, Spec, _aligned
+from xlkd.data.sources import BadRows, Spec, _aligned
 from xlkd.errors import UserError
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
 OPTIONS = ("longest", "ratio", "clean", "limit", "take", "seed")
 _NAME = re.compile(r"(?:([A-Za-z]\w*)-([A-Za-z]\w*)\.)?([A-Za-z][\w-]*?)(\.gz)?")
-_LINE = 1 << 20  # bytes; a file without line ends is no corpus
+_LINE = 1 << 20  # maximum bytes of a line
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> Sequence[Pair]:
-    """Pair of languages after pair of languages, each in the order of its files."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Pair]:
+    """Returns the pairs of one language pair after the other, each in the order of its files."""
     spec.allow("languages", *OPTIONS)
-    found = [capped(Corpus(origin, rules(spec), bad), spec) for origin in _origins(spec)]
-    return found[0] if len(found) == 1 else JoinedRows(found)
+    parts = [cap_rows(Corpus(origin, parse_rules(spec), bad_rows), spec) for origin in _find_origins(spec)]
+    return parts[0] if len(parts) == 1 else JoinedRows(parts)
 
 
-def rules(spec: Spec) -> Rules:
+def parse_rules(spec: Spec) -> Rules:
+    """Returns the cleaning rules that the options ask for."""
     default = Rules()
     return Rules(
         longest=spec.number("longest", default.longest),
@@ -47,87 +48,97 @@ def rules(spec: Spec) -> Rules:
     )
 
 
-def capped(corpus: Corpus, spec: Spec) -> Sequence[Pair]:
+def cap_rows(corpus: Corpus, spec: Spec) -> Sequence[Pair]:
+    """Limits a corpus to the number of pairs that the options ask for."""
     limit, take, seed = spec.number("limit"), spec.choice("take", ("random", "head")), spec.number("seed")
     return CappedRows(corpus, limit, take, seed) if limit else corpus
 
 
-def _origins(spec: Spec) -> list[CorpusOrigin]:
+def _find_origins(spec: Spec) -> list[CorpusOrigin]:
+    """Returns the corpora of the pairs of languages asked for."""
     prefix = pathlib.Path(spec.path).expanduser()
-    found = _files(prefix)
-    there = sorted({language for pair in found for language in pair}, key=lambda language: (language != "en", language))
-    asked = spec.languages() or tuple(there)
-    if len(asked) < 2 or (not spec.languages() and len(asked) > 2):
-        there_are = f"there are {', '.join(there) or 'none'}"
-        raise UserError("which languages?", str(spec), f"say languages=A,B,…, the first with each other; {there_are}")
-    pairs = [(asked[0], other) for other in asked[1:]]
-    if missing := ["-".join(pair) for pair in pairs if pair not in found]:
-        raise UserError(f"no two files for {', '.join(missing)}", str(prefix), f"languages there: {', '.join(there)}")
-    return [CorpusOrigin("moses", prefix.name, p, found[p], functools.partial(_read, *found[p])) for p in pairs]
+    files = _find_files(prefix)
+    available = sorted(
+        {language for pair in files for language in pair}, key=lambda language: (language != "en", language)
+    )
+    languages = spec.languages() or tuple(available)
+    if len(languages) < 2 or (not spec.languages() and len(languages) > 2):
+        available_text = f"there are {', '.join(available) or 'none'}"
+        raise UserError(
+            "which languages?", str(spec), f"say languages=A,B,…, the first with each other; {available_text}"
+        )
+    pairs = [(languages[0], other) for other in languages[1:]]
+    if missing := ["-".join(pair) for pair in pairs if pair not in files]:
+        raise UserError(
+            f"no two files for {', '.join(missing)}", str(prefix), f"languages there: {', '.join(available)}"
+        )
+    return [CorpusOrigin("moses", prefix.name, p, files[p], functools.partial(_read, *files[p])) for p in pairs]
 
 
-def _files(prefix: pathlib.Path) -> dict[tuple[str, str], tuple[pathlib.Path, pathlib.Path]]:
-    """The files of each ordered pair of languages."""
+def _find_files(prefix: pathlib.Path) -> dict[tuple[str, str], tuple[pathlib.Path, pathlib.Path]]:
+    """Returns the files of each ordered pair of languages."""
     if not prefix.name or not prefix.parent.is_dir():
         raise UserError("no such folder", str(prefix.parent), "look at the path")
     groups: dict[str, dict[str, pathlib.Path]] = {}
-    for path in sorted(prefix.parent.glob(f"{prefix.name.translate(_AS_IT_IS)}.*")):
+    for path in sorted(prefix.parent.glob(f"{prefix.name.translate(_ESCAPED)}.*")):
         match = _NAME.fullmatch(path.name[len(prefix.name) + 1 :])
-        if match and path.is_file() and (language := _aligned.known(match[3])):
+        if match and path.is_file() and (language := _aligned.parse_tag(match[3])):
             groups.setdefault(f"{match[1]}-{match[2]}", {}).setdefault(language, path)
     return {(a, b): (group[a], group[b]) for group in groups.values() for a, b in itertools.permutations(group, 2)}
 
 
-_AS_IT_IS = str.maketrans({character: f"[{character}]" for character in "[*?"})
+_ESCAPED = str.maketrans({character: f"[{character}]" for character in "[*?"})
 
 
 def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[RawPair | CorruptLine]:
-    """Pairs in order; places are given where both files lie in the open."""
+    """Yields the pairs in order, with their places where both files are uncompressed."""
     plain = source.suffix != ".gz" and target.suffix != ".gz"
-    both = itertools.zip_longest(_lines(source), _lines(target))
-    for number, (a, b) in enumerate(both, start=1):
+    lines = itertools.zip_longest(_read_lines(source), _read_lines(target))
+    for number, (a, b) in enumerate(lines, start=1):
         if a is None or b is None:
-            short, long = (source, target) if a is None else (target, source)
-            what = f"{number - 1:,} lines, but {long.name} has {number + sum(1 for _ in both):,}"
-            raise UserError(what, str(short), "the files must be aligned line by line")
+            shorter, longer = (source, target) if a is None else (target, source)
+            what = f"{number - 1:,} lines, but {longer.name} has {number + sum(1 for _ in lines):,}"
+            raise UserError(what, str(shorter), "the files must be aligned line by line")
         try:
-            texts = _decoded(0, number, a[1]), _decoded(1, number, b[1])
-        except _CorruptLine as found:
-            yield CorruptLine(*found.args)
+            texts = _decode(0, number, a[1]), _decode(1, number, b[1])
+        except _LineFault as fault:
+            yield CorruptLine(*fault.args)
             continue
         yield RawPair(number, *texts, (a[0], b[0], len(a[1]), len(b[1])) if plain else None)
 
 
-class _CorruptLine(Exception):
-    pass
+class _LineFault(Exception):
+    """Reports a line that cannot be read, as the fields of `CorruptLine`."""
 
 
-def _decoded(file: int, number: int, line: bytes) -> str:
+def _decode(file: int, number: int, line: bytes) -> str:
+    """Decodes and strips a line, or raises `_LineFault`."""
     if len(line) > _LINE:
-        raise _CorruptLine(file, number, f"more than {_LINE:,} bytes without a line end")
+        raise _LineFault(file, number, f"more than {_LINE:,} bytes without a line end")
     if b"\0" in line:
-        raise _CorruptLine(file, number, "holds a zero byte")
+        raise _LineFault(file, number, "holds a zero byte")
     try:
         return strip_text(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise _CorruptLine(file, number, f"not UTF-8 at byte {error.start}") from None
+        raise _LineFault(file, number, f"not UTF-8 at byte {error.start}") from None
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
-    """Offset and bytes of each line without its end; of one that is too long only the beginning."""
+def _read_lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
+    """Yields offset and bytes of each line without its end; of a line that is too long only the beginning."""
     at = 0
-    with opened(path) as file:
+    with open_file(path) as file:
         try:
             while line := file.readline(_LINE + 1):
                 size = len(line)
-                rest = line
-                while not rest.endswith(b"\n") and (rest := file.readline(_LINE)):
-                    size += len(rest)
+                chunk = line
+                while not chunk.endswith(b"\n") and (chunk := file.readline(_LINE)):
+                    size += len(chunk)
                 yield at, line.rstrip(b"\r\n")
                 at += size
         except (EOFError, OSError, zlib.error) as error:
             raise UserError(f"cannot be unpacked beyond byte {at:,}: {error}", str(path), "fetch it again") from None
 
 
-def opened(path: pathlib.Path) -> BinaryIO | gzip.GzipFile:
+def open_file(path: pathlib.Path) -> BinaryIO | gzip.GzipFile:
+    """Opens a file for reading bytes, decompressed where its name ends in .gz."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb", buffering=1 << 20)

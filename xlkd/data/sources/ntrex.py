@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ntrex:DIR?languages=de,fr`: news in 128 languages, each sentence with its English original.
 
-`documents=train|heldout` splits by document, never by sentence: `share=20` percent are held out, drawn from `seed=0`.
-A document is the same group in all languages; `limit=N` takes the first N pairs of each language.
+`documents=train|heldout` splits by document, never by sentence: `share=20` percent are held out, drawn from `seed=0`. A
+document is the same group in all languages; `limit=N` takes the first N pairs of each language.
 """
 
 from __future__ import annotations
@@ -11,46 +11,51 @@ from __future__ import annotations
 import pathlib
 
 from xlkd.data.draw import draw_uniform, truncate_keys
-from xlkd.data.sources import Bad, Spec, _aligned, _folders
+from xlkd.data.sources import BadRows, Spec, _aligned, _folders
 from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
 
 TASKS = ("parallel",)
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Pair, ...]:
-    """Language after language, in the order of the files."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
+    """Returns the pairs language after language, in the order of the files."""
     spec.allow("languages", "documents", "share", "seed", "limit")
-    folder = _folder(spec)
-    paths = _aligned.find(folder, r"newstest2019-ref\.([\w-]+)\.txt", "newstest2019-ref.LANG.txt")
+    folder = _find_folder(spec)
+    paths = _aligned.find_files(folder, r"newstest2019-ref\.([\w-]+)\.txt", "newstest2019-ref.LANG.txt")
     paths["en"] = folder / "newstest2019-src.eng.txt"
-    languages = _folders.choose(spec, set(paths), besides="en")
-    texts = {language: _aligned.lines(paths[language], bad) for language in ["en", *languages]}
-    listed = next((path for base in (folder, folder.parent) if (path := base / "DOCUMENT_IDS.tsv").is_file()), None)
-    if not listed:
+    languages = _folders.choose_languages(spec, set(paths), besides="en")
+    lines = {language: _aligned.read_lines(paths[language], bad_rows) for language in ["en", *languages]}
+    document_ids = next(
+        (path for base in (folder, folder.parent) if (path := base / "DOCUMENT_IDS.tsv").is_file()), None
+    )
+    if not document_ids:
         raise UserError("no DOCUMENT_IDS.tsv", str(folder), "fetch it too: a document must not be split")
-    documents = _aligned.lines(listed, bad)
-    _aligned.same_length({listed: documents} | {paths[language]: found for language, found in texts.items()})
-    chosen = _chosen(spec, documents)
-    found = []
+    documents = _aligned.read_lines(document_ids, bad_rows)
+    _aligned.check_same_length(
+        {document_ids: documents} | {paths[language]: texts for language, texts in lines.items()}
+    )
+    chosen = _choose_documents(spec, documents)
+    pairs = []
     for language in languages:
-        both = (paths["en"], paths[language]), (texts["en"], texts[language])
-        pairs = (
-            _aligned.pair("ntrex", "", document, number, ("en", language), row)
-            for number, row in _aligned.sound(*both, bad)
+        sides = (paths["en"], paths[language]), (lines["en"], lines[language])
+        members = (
+            _aligned.make_pair("ntrex", "", document, number, ("en", language), row)
+            for number, row in _aligned.iterate_complete(*sides, bad_rows)
             if (document := documents[number]) in chosen
         )
-        found += spec.first(pairs)
-    return tuple(found)
+        pairs += spec.first(members)
+    return tuple(pairs)
 
 
-def _folder(spec: Spec) -> pathlib.Path:
+def _find_folder(spec: Spec) -> pathlib.Path:
+    """Returns the folder of the texts."""
     root = pathlib.Path(spec.path).expanduser()
     return root / "NTREX-128" if (root / "NTREX-128").is_dir() else root
 
 
-def _chosen(spec: Spec, documents: list[str | None]) -> set[str]:
-    """Each document is drawn by itself, so that others do not move it."""
+def _choose_documents(spec: Spec, documents: list[str | None]) -> set[str]:
+    """Returns the documents asked for; each is drawn independently, so that others do not change its draw."""
     part, share = spec.choice("documents", ("all", "train", "heldout")), spec.number("share", 20)
     if share > 100:
         raise UserError(f"share={share} is not a percentage", str(spec), "give 0 to 100")
@@ -58,5 +63,5 @@ def _chosen(spec: Spec, documents: list[str | None]) -> set[str]:
     drawn = draw_uniform(
         spec.number("seed"), "ntrex documents", 0, truncate_keys([make_key(name) for name in names]), 1
     )[:, 0]
-    held = {name for name, out in zip(names, drawn < share / 100, strict=True) if out}
-    return {"all": set(names), "train": set(names) - held, "heldout": held}[part]
+    held_out = {name for name, is_out in zip(names, drawn < share / 100, strict=True) if is_out}
+    return {"all": set(names), "train": set(names) - held_out, "heldout": held_out}[part]

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pawsx:DIR?split=dev`, or one file: PAWS-X's own folders (`x-final`), and XTREME's files, which are in CSV quoting.
 
-Of PAWS-X's own files there are copies with and without quoting: undone where every quotation mark is so written.
+PAWS-X's own files exist with and without quoting: it is removed where every quotation mark is valid CSV.
 
-Where a sentence could not be translated it reads `NS` and the label is 0 whatever the pair's: `ns=drop` (the default)
-leaves such rows out, `ns=keep` keeps them, as many published numbers do.
+Where a sentence could not be translated it reads `NS` and the label is 0 whatever the pair's label is: `ns=drop` (the
+default) leaves such rows out, `ns=keep` keeps them, as many published numbers do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from xlkd.data import labels
-from xlkd.data.sources import Bad, Spec, _labelled, xnli
+from xlkd.data.sources import BadRows, Spec, _labelled, xnli
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import EITHER, Columns
 from xlkd.rows import Labelled
@@ -31,19 +31,20 @@ _UNTRANSLATED = ("ns", "wl", "wora")
 KIND = Kind("pawsx", labels.PARAPHRASE, group="first")
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Labelled, ...]:
-    """Language after language; rows with the same first sentence in English are a group."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+    """Returns the pairs language after language; rows with the same first sentence in English are a group."""
     spec.allow(*_labelled.OPTIONS, "split", "quoting", "ns")
-    kind = dropping(KIND) if spec.choice("ns", ("drop", "keep")) == "drop" else KIND
+    kind = drop_untranslated(KIND) if spec.choice("ns", ("drop", "keep")) == "drop" else KIND
     return _labelled.rows(
-        spec, kind, _labelled.find(spec, _FAMILIES, _SPLITS, "LANG/dev_2k.tsv or SPLIT-LANG.tsv"), bad
+        spec, kind, _labelled.find_files(spec, _FAMILIES, _SPLITS, "LANG/dev_2k.tsv or SPLIT-LANG.tsv"), bad_rows
     )
 
 
-def dropping(kind: Kind) -> Kind:
-    """The data set without the rows that were not translated."""
-    return dataclasses.replace(kind, leave=_untranslated)
+def drop_untranslated(kind: Kind) -> Kind:
+    """Returns the data set without the rows that were not translated."""
+    return dataclasses.replace(kind, leave_reason=_find_untranslated)
 
 
-def _untranslated(texts: Sequence[str]) -> str:
+def _find_untranslated(texts: Sequence[str]) -> str:
+    """Returns the reason for leaving out a row that was not translated, or an empty string."""
     return "not translated (NS)" if any(text.strip().casefold() in _UNTRANSLATED for text in texts) else ""

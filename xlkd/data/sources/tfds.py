@@ -3,11 +3,11 @@
 """`tfds:NAME[/CONFIG]?data_dir=DIR&split=SPLIT`: data sets that TensorFlow Datasets prepared, without TensorFlow.
 
 The configs of XQuAD, MLQA and PAWS-X are languages: `tfds:xquad?languages=en,de`, all of them where none is named; a
-row of XNLI holds all languages. TFDS undoes quoting in PAWS-X where there is none, and so lost a few quotation marks:
+row of XNLI has all languages. TFDS removes quoting from PAWS-X where there is none, and so lost a few quotation marks:
 texts are as it has them. Rows of PAWS-X have no id there: languages cannot be aligned, and groups are by language.
 
-Reads what lies prepared as array_record and never goes to the network; what is missing is named with the command
-that prepares it. Order is that of the preparation, not of the file.
+Data must be prepared as array_record; the network is never used, and the error for missing data names the command that
+prepares it. Order is that of the preparation, not of the file.
 """
 
 from __future__ import annotations
@@ -21,203 +21,216 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xlkd.data import labels
-from xlkd.data.sources import Bad, Spec, _folders, _labelled, mlqa, pawsx, squad, xnli
+from xlkd.data.sources import BadRows, Spec, _folders, _labelled, mlqa, pawsx, squad, xnli
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 from xlkd.rows import Answer, Labelled, Question
 
 TASKS = ("qa", "classify")
-NAMED = True  # of a dataset, not a path
+NAMED = True  # the text after the colon names a data set, not a path
 
 
 @dataclasses.dataclass(frozen=True)
-class _Set:
-    """How a data set lies in TFDS: its name here, the split taken unless told, what its configs are."""
+class _QuestionSet:
+    """A data set of questions in TFDS: its name in xlkd, its default split, and its configs."""
 
     name: str
     split: str
-    config: str = ""  # the only one of use; empty where the configs are languages
-    language: str = ""  # empty where rows or configs name it
+    config: str = ""  # the only usable config; empty where configs are languages
+    language: str = ""  # empty where rows or configs give it
     repeated_ids: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class _Labelled:
-    """How labelled pairs lie in TFDS: the names of the two texts, and where the language stands."""
+class _LabelledSet:
+    """A data set of labelled pairs in TFDS: the names of the two texts, and the place of the language."""
 
     kind: _labelled.Kind
     texts: tuple[str, str]
     names: tuple[str, ...]  # of the labels 0, 1, …
-    language: str = ""  # of all rows; empty where configs name it, or rows hold all
+    language: str = ""  # of all rows; empty where configs give it, or rows have all languages
     split: str = "train"
 
 
 _NLI = ("premise", "hypothesis")
-_LABELLED = {
-    "xnli": _Labelled(xnli.KIND, _NLI, labels.NLI, split="validation"),
-    "xtreme_xnli": _Labelled(xnli.KIND, _NLI, labels.NLI),
-    "multi_nli": _Labelled(dataclasses.replace(xnli.KIND, set="multi_nli"), _NLI, labels.NLI, language="en"),
-    "paws_x_wiki": _Labelled(pawsx.KIND, ("sentence1", "sentence2"), labels.PARAPHRASE),
-    "xtreme_pawsx": _Labelled(pawsx.KIND, ("sentence1", "sentence2"), labels.PARAPHRASE),
+_LABELLED_SETS = {
+    "xnli": _LabelledSet(xnli.KIND, _NLI, labels.NLI, split="validation"),
+    "xtreme_xnli": _LabelledSet(xnli.KIND, _NLI, labels.NLI),
+    "multi_nli": _LabelledSet(dataclasses.replace(xnli.KIND, set="multi_nli"), _NLI, labels.NLI, language="en"),
+    "paws_x_wiki": _LabelledSet(pawsx.KIND, ("sentence1", "sentence2"), labels.PARAPHRASE),
+    "xtreme_pawsx": _LabelledSet(pawsx.KIND, ("sentence1", "sentence2"), labels.PARAPHRASE),
 }
-_SETS = {
-    "squad": _Set("squad", "train", config="v1.1", language="en"),
-    "xquad": _Set("xquad", "test"),
-    "mlqa": _Set("mlqa", "validation"),
-    "tydi_qa": _Set("tydiqa", "train", config="goldp", repeated_ids=True),
+_QUESTION_SETS = {
+    "squad": _QuestionSet("squad", "train", config="v1.1", language="en"),
+    "xquad": _QuestionSet("xquad", "test"),
+    "mlqa": _QuestionSet("mlqa", "validation"),
+    "tydi_qa": _QuestionSet("tydiqa", "train", config="goldp", repeated_ids=True),
 }
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...] | tuple[Labelled, ...]:
-    """Config after config; paragraphs of parallel sets that share a question are one group."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...] | tuple[Labelled, ...]:
+    """Returns the rows config after config; paragraphs of parallel sets that share a question are one group."""
     name, _, config = spec.path.partition("/")
-    known = _SETS if task == "qa" else _LABELLED
+    known = _QUESTION_SETS if task == "qa" else _LABELLED_SETS
     if name not in known:
         raise UserError(
             f"no reader for the TFDS data set {name!r}", str(spec), f"for {task} there are {', '.join(known)}"
         )
     if task == "classify":
-        return _labelled_rows(spec, name, config, bad)
+        return _read_labelled(spec, name, config, bad_rows)
     spec.allow("data_dir", "split", "languages", "limit")
-    one = _SETS[name]
-    configs = [config or one.config] if config or one.config else list(spec.languages())
-    builders = prepared(name, configs, spec.option("data_dir"))
-    found = []
+    dataset = _QUESTION_SETS[name]
+    configs = [config or dataset.config] if config or dataset.config else list(spec.languages())
+    builders = open_prepared(name, configs, spec.option("data_dir"))
+    questions = []
     for config, builder in builders.items():
-        found += spec.first(_rows(spec, f"{name}/{config}", builder, one, bad))
-    return tuple(found if one.config else mlqa.grouped(found))
+        questions += spec.first(_read_questions(spec, f"{name}/{config}", builder, dataset, bad_rows))
+    return tuple(questions if dataset.config else mlqa.assign_groups(questions))
 
 
-def _rows(spec: Spec, name: str, builder: Any, one: _Set, bad: Bad) -> Iterator[Question]:
-    split, asked, seen = spec.option("split", one.split), spec.languages(), set()
-    for number, example in enumerate(examples(builder, split, f"tfds:{name}")):
-        id, question, context = (_text(example[part]) for part in ("id", "question", "context"))
+def _read_questions(
+    spec: Spec, name: str, builder: Any, dataset: _QuestionSet, bad_rows: BadRows
+) -> Iterator[Question]:
+    """Yields the sound questions of a config."""
+    split, languages, seen = spec.option("split", dataset.split), spec.languages(), set()
+    for number, example in enumerate(open_split(builder, split, f"tfds:{name}")):
+        id, question, context = (_decode(example[part]) for part in ("id", "question", "context"))
         where = f"tfds:{name} {split}[{number}] (id {id!r})"
-        language = one.language or _language(name, split, id, where)
-        if asked and language not in asked:
+        language = dataset.language or _parse_language(name, split, id, where)
+        if languages and language not in languages:
             continue
-        golds = zip(map(_text, example["answers"]["text"]), map(int, example["answers"]["answer_start"]), strict=True)
-        answers = tuple(Answer(text, start) for text, start in golds)
-        if fault := _fault(question, context, answers) or ("duplicate id" if id in seen else ""):
-            bad(fault, where)
+        gold_answers = zip(
+            map(_decode, example["answers"]["text"]), map(int, example["answers"]["answer_start"]), strict=True
+        )
+        answers = tuple(Answer(text, start) for text, start in gold_answers)
+        if fault := _find_fault(question, context, answers) or ("duplicate id" if id in seen else ""):
+            bad_rows.report(fault, where)
             continue
-        if not one.repeated_ids:
+        if not dataset.repeated_ids:
             seen.add(id)
-        origin = squad.QuestionOrigin(one.name, f"tfds/{name}/{split}", language, language)
-        yield origin.row(squad.Found(number, squad.text_name(context), id, question, context, answers))
+        origin = squad.QuestionOrigin(dataset.name, f"tfds/{name}/{split}", language, language)
+        yield origin.make_question(
+            squad.QuestionRecord(number, squad.hash_text(context), id, question, context, answers)
+        )
 
 
-def _labelled_rows(spec: Spec, name: str, config: str, bad: Bad) -> tuple[Labelled, ...]:
-    """Language after language; the hypotheses under one premise are a group."""
-    ns = ("ns",) if _LABELLED[name].kind.set == "pawsx" else ()
+def _read_labelled(spec: Spec, name: str, config: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+    """Returns labelled pairs language after language; the hypotheses of one premise are a group."""
+    ns = ("ns",) if _LABELLED_SETS[name].kind.set == "pawsx" else ()
     spec.allow("data_dir", "split", "languages", "limit", *ns)
-    one = _LABELLED[name]
+    dataset = _LABELLED_SETS[name]
     if ns and spec.choice("ns", ("drop", "keep")) == "drop":
-        one = dataclasses.replace(one, kind=pawsx.dropping(one.kind))
+        dataset = dataclasses.replace(dataset, kind=pawsx.drop_untranslated(dataset.kind))
     configs = [config] if config else list(spec.languages()) if ns else []
-    found = collections.defaultdict(list)
-    for config, builder in prepared(name, configs, spec.option("data_dir")).items():
-        for row in _labelled_examples(spec, name, config, builder, one, bad):
-            found[row.language].append(row)
-    chosen = _folders.choose(spec, set(found)) if found else []
-    return tuple(row for language in chosen for row in spec.first(found[language]))
+    examples = collections.defaultdict(list)
+    for config, builder in open_prepared(name, configs, spec.option("data_dir")).items():
+        for row in _iterate_labelled(spec, name, config, builder, dataset, bad_rows):
+            examples[row.language].append(row)
+    languages = _folders.choose_languages(spec, set(examples)) if examples else []
+    return tuple(row for language in languages for row in spec.first(examples[language]))
 
 
-def _labelled_examples(
-    spec: Spec, name: str, config: str, builder: Any, one: _Labelled, bad: Bad
+def _iterate_labelled(
+    spec: Spec, name: str, config: str, builder: Any, dataset: _LabelledSet, bad_rows: BadRows
 ) -> Iterator[Labelled]:
-    split, asked = spec.option("split", one.split), spec.languages()
-    for number, example in enumerate(examples(builder, split, f"tfds:{name}")):
+    """Yields the sound pairs of a config."""
+    split, languages = spec.option("split", dataset.split), spec.languages()
+    for number, example in enumerate(open_split(builder, split, f"tfds:{name}")):
         where = f"tfds:{spec.path} {split}[{number}]"
-        label = one.names[int(example["label"])] if example["label"] >= 0 else None
-        sides = _sides(example, one, config)
+        label = dataset.names[int(example["label"])] if example["label"] >= 0 else None
+        sides = _get_sides(example, dataset, config)
         first = sides.get("en", next(iter(sides.values())))[0]
         for language, texts in sides.items():
-            if asked and language not in asked:
+            if languages and language not in languages:
                 continue
-            if reason := one.kind.leave(texts):
-                bad.leave_out(reason, where)
-            elif fault := _labelled.fault(one.kind, label, texts):
-                bad(fault, f"{where} in {language}")
+            if reason := dataset.kind.leave_reason(texts):
+                bad_rows.leave_out(reason, where)
+            elif fault := _labelled.find_fault(dataset.kind, label, texts):
+                bad_rows.report(fault, f"{where} in {language}")
             else:
-                found = _labelled.Found(number, where, "", texts, label, "")
+                record = _labelled.Record(number, where, "", texts, label, "")
                 id = f"{split}:{language}:{number}" if len(sides) > 1 else f"{name}/{config or split}/{number}"
-                group = squad.text_name(first)
-                yield _labelled.labelled(one.kind, found, id=id, split=split, language=language, group=group)
+                group = squad.hash_text(first)
+                yield _labelled.make_example(dataset.kind, record, id=id, split=split, language=language, group=group)
 
 
-def _sides(example: dict[str, Any], one: _Labelled, config: str) -> dict[str, tuple[str, str]]:
-    """The two texts by language."""
-    first, second = (example[part] for part in one.texts)
+def _get_sides(example: dict[str, Any], dataset: _LabelledSet, config: str) -> dict[str, tuple[str, str]]:
+    """Returns the two texts by language."""
+    first, second = (example[part] for part in dataset.texts)
     if not isinstance(first, dict):
-        return {one.language or normalise_tag(config): (_text(first), _text(second))}
-    there = zip(map(_text, second["language"]), map(_text, second["translation"]), strict=True)
-    return {normalise_tag(tag): (_text(first[tag]), text) for tag, text in there if tag in first}
+        return {dataset.language or normalise_tag(config): (_decode(first), _decode(second))}
+    translations = zip(map(_decode, second["language"]), map(_decode, second["translation"]), strict=True)
+    return {normalise_tag(tag): (_decode(first[tag]), text) for tag, text in translations if tag in first}
 
 
-def _fault(question: str, context: str, answers: tuple[Answer, ...]) -> str:
-    if fault := squad.text_fault(question, "question") or squad.text_fault(context, "context"):
+def _find_fault(question: str, context: str, answers: tuple[Answer, ...]) -> str:
+    """Returns the fault of a question, or an empty string."""
+    if fault := squad.find_text_fault(question, "question") or squad.find_text_fault(context, "context"):
         return fault
     if not answers:
         return squad.NO_ANSWER
-    return next((fault for a in answers if (fault := squad.answer_fault(a.text, a.start, context))), "")
+    return next((fault for a in answers if (fault := squad.find_answer_fault(a.text, a.start, context))), "")
 
 
-def _language(name: str, split: str, id: str, where: str) -> str:
-    """Of a row: the config, or for TyDiQA the split's ending (validation-sw) or the id's beginning (swahili-…)."""
+def _parse_language(name: str, split: str, id: str, where: str) -> str:
+    """Returns a row's language: the config, or for TyDiQA from the split (validation-sw) or the id (swahili-…)."""
     if not name.startswith("tydi_qa/"):
         return normalise_tag(name.partition("/")[2], where)
-    named = re.match(r"(?:validation|translate-train)-([a-z]{2})\b", split)
-    return normalise_tag(named.group(1) if named else id.split("-")[0], where)
+    match = re.match(r"(?:validation|translate-train)-([a-z]{2})\b", split)
+    return normalise_tag(match.group(1) if match else id.split("-")[0], where)
 
 
-def _text(value: Any) -> str:
+def _decode(value: Any) -> str:
+    """Returns a value as text."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def prepared(name: str, configs: Sequence[str], data_dir: str = "") -> dict[str, Any]:
-    """The builders of a data set's configs, all where none is named; one line where some are not prepared."""
+def open_prepared(name: str, configs: Sequence[str], data_dir: str = "") -> dict[str, Any]:
+    """Returns the builders of a data set's configs, all where none is named; refuses configs that are not prepared."""
     import tensorflow_datasets as tfds
-    import tensorflow_datasets.question_answering  # registers what is defined as single modules
+    import tensorflow_datasets.question_answering  # registers data sets that are single modules
     import tensorflow_datasets.text
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of each folder that is not prepared
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns about each folder that is not prepared
     known = list(tfds.builder_cls(name).builder_configs)
     if unknown := [config for config in configs if config not in known]:
         raise UserError(f"no config {', '.join(unknown)}", f"tfds:{name}", f"there are {', '.join(known)}")
     folder = os.path.expanduser(data_dir)
-    builders = {c: tfds.builder(_called(name, c), data_dir=folder or None) for c in configs or known or [""]}
+    builders = {c: tfds.builder(_join_name(name, c), data_dir=folder or None) for c in configs or known or [""]}
     if missing := [config for config, builder in builders.items() if not builder.is_prepared()]:
-        where = f"tfds:{_called(name, ','.join(missing))}"
-        raise UserError(f"not prepared under {builders[missing[0]].data_path}", where, command(name, missing, folder))
+        place = f"tfds:{_join_name(name, ','.join(missing))}"
+        raise UserError(
+            f"not prepared under {builders[missing[0]].data_path}", place, make_command(name, missing, folder)
+        )
     for config, builder in builders.items():
-        if (kind := builder.info.file_format.value) == "tfrecord":
-            what = f"prepared as {kind} under {builder.data_path}, which only TensorFlow reads"
+        if (file_format := builder.info.file_format.value) == "tfrecord":
+            what = f"prepared as {file_format} under {builder.data_path}, which only TensorFlow reads"
             raise UserError(
-                what, f"tfds:{_called(name, config)}", f"move it away and {command(name, [config], folder)}"
+                what, f"tfds:{_join_name(name, config)}", f"move it away and {make_command(name, [config], folder)}"
             )
     return builders
 
 
-def examples(builder: Any, split: str, where: str) -> Any:
-    """The rows of a split by index."""
+def open_split(builder: Any, split: str, where: str) -> Any:
+    """Returns the rows of a split by index."""
     try:
         return builder.as_data_source(split)
     except (ValueError, NotImplementedError) as error:
         raise UserError(str(error).splitlines()[0], where, "choose another split") from None
 
 
-def command(name: str, configs: Sequence[str], data_dir: str = "") -> str:
-    """What downloads a data set and prepares it in the format read here."""
+def make_command(name: str, configs: Sequence[str], data_dir: str = "") -> str:
+    """Returns the command that downloads a data set and prepares it in the format that is read here."""
     folder = f"data_dir={data_dir!r}, " if data_dir else ""
-    room = "question_answering" if name in _SETS else "text"
-    imports = f"import tensorflow_datasets as tfds, tensorflow_datasets.{room}"
-    made = "tfds.builder({}, " + folder + "file_format='array_record').download_and_prepare()"
-    code = made.format(repr(_called(name, configs[0])))
+    module = "question_answering" if name in _QUESTION_SETS else "text"
+    imports = f"import tensorflow_datasets as tfds, tensorflow_datasets.{module}"
+    template = "tfds.builder({}, " + folder + "file_format='array_record').download_and_prepare()"
+    code = template.format(repr(_join_name(name, configs[0])))
     if len(configs) > 1:
-        code = f"[{made.format(repr(name + '/') + ' + c')} for c in {' '.join(configs)!r}.split()]"
+        code = f"[{template.format(repr(name + '/') + ' + c')} for c in {' '.join(configs)!r}.split()]"
     return f'on a machine with a network run: python -c "{imports}; {code}"'
 
 
-def _called(name: str, config: str) -> str:
+def _join_name(name: str, config: str) -> str:
+    """Returns the name that TFDS gives to a config."""
     return f"{name}/{config}" if config else name

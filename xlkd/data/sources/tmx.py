@@ -18,43 +18,43 @@ from typing import BinaryIO
 from xml.parsers import expat
 
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
-from xlkd.data.sources import Bad, Spec, _aligned, moses
+from xlkd.data.sources import BadRows, Spec, _aligned, moses
 from xlkd.errors import UserError
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
-Unit = dict[str, str]  # by language its text, of several in one language the first
+Unit = dict[str, str]  # texts by language; the first where a language occurs twice
 _READ = 1 << 16  # bytes parsed at once
 _LONGEST = 1 << 20  # characters of a segment
-_TAG = 1 << 20  # bytes of a tag or a comment, which the parser holds until its end
+_TAG = 1 << 20  # bytes of a tag or a comment, which the parser buffers until its end
 _UNIT = re.compile(rb"<tu[\s>]")
-_CODES = frozenset({"bpt", "ept", "ph", "it", "ut", "sub"})  # mark-up of the program that wrote it, not text
+_CODES = frozenset({"bpt", "ept", "ph", "it", "ut", "sub"})  # mark-up of the program that wrote the file, not text
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> Sequence[Pair]:
-    """The units in the order of the file."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Pair]:
+    """Returns the units in the order of the file."""
     spec.allow("languages", *moses.OPTIONS)
     path = pathlib.Path(spec.path).expanduser()
     if not path.is_file():
         raise UserError("no such file", str(path), "look at the path")
-    languages = spec.languages() or _first(path)
+    languages = spec.languages() or _find_languages(path)
     if len(languages) != 2 or languages[0] == languages[1]:
         raise UserError("which languages?", str(spec), "say languages=A,B")
     origin = CorpusOrigin("tmx", path.name, languages, (path,), functools.partial(_read, path, languages))
-    return moses.capped(Corpus(origin, moses.rules(spec), bad), spec)
+    return moses.cap_rows(Corpus(origin, moses.parse_rules(spec), bad_rows), spec)
 
 
-def _first(path: pathlib.Path) -> tuple[str, ...]:
-    """The languages of the first unit."""
-    for unit in units(path):
+def _find_languages(path: pathlib.Path) -> tuple[str, ...]:
+    """Returns the languages of the first unit."""
+    for unit in read_units(path):
         if not isinstance(unit, CorruptLine):
             return tuple(sorted(unit, key=lambda language: (language != "en", language)))
     raise UserError("no unit that can be read", str(path), "is it a TMX file?")
 
 
 def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[RawPair | CorruptLine]:
-    """Units that lack one of the languages are empty pairs."""
-    for number, unit in enumerate(units(path), start=1):
+    """Yields the pairs; a unit that lacks one of the languages is an empty pair."""
+    for number, unit in enumerate(read_units(path), start=1):
         if isinstance(unit, CorruptLine):
             yield unit
         else:
@@ -62,36 +62,37 @@ def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[RawPair | 
             yield RawPair(number, source, target)
 
 
-def units(path: pathlib.Path) -> Iterator[Unit | CorruptLine]:
-    """Unit after unit; what is broken is named, and reading goes on at the next unit."""
-    with moses.opened(path) as file:
-        parser, line, data = _Parser(path), 1, _block(file, path)  # the line on which the data begin
+def read_units(path: pathlib.Path) -> Iterator[Unit | CorruptLine]:
+    """Yields the units; a broken one is reported, and reading resumes at the next unit."""
+    with moses.open_file(path) as file:
+        parser, line, data = _Parser(path), 1, _read_block(file, path)  # the line on which the data begins
         while True:
             try:
                 yield from parser.feed(data)
                 if not data:
                     return
-                line, data = line + data.count(b"\n"), _block(file, path)
+                line, data = line + data.count(b"\n"), _read_block(file, path)
             except expat.ExpatError as error:
-                yield from parser.taken()
+                yield from parser.take_units()
                 yield CorruptLine(0, parser.line, f"broken XML: {expat.errors.messages[error.code]}")
-                at = parser.fault
-                line, data = _next_unit(file, path, line + data[:at].count(b"\n"), data[at:])
+                at = parser.resume_at
+                line, data = _find_next_unit(file, path, line + data[:at].count(b"\n"), data[at:])
                 if not data:
                     return
                 parser = _Parser(path, line)
 
 
-def _next_unit(file: BinaryIO | gzip.GzipFile, path: pathlib.Path, line: int, data: bytes) -> tuple[int, bytes]:
-    """The line of the next unit and the data from there on, which are empty at the end."""
+def _find_next_unit(file: BinaryIO | gzip.GzipFile, path: pathlib.Path, line: int, data: bytes) -> tuple[int, bytes]:
+    """Returns the line of the next unit and the data from there on, which are empty at the end of the file."""
     while not (unit := _UNIT.search(data)):
-        if not (more := _block(file, path)):
+        if not (block := _read_block(file, path)):
             return line, b""
-        line, data = line + data[:-4].count(b"\n"), data[-4:] + more
+        line, data = line + data[:-4].count(b"\n"), data[-4:] + block
     return line + data[: unit.start()].count(b"\n"), data[unit.start() :]
 
 
-def _block(file: BinaryIO | gzip.GzipFile, path: pathlib.Path) -> bytes:
+def _read_block(file: BinaryIO | gzip.GzipFile, path: pathlib.Path) -> bytes:
+    """Reads and decompresses the next block."""
     try:
         return file.read(_READ)
     except (EOFError, OSError, zlib.error) as error:
@@ -99,10 +100,11 @@ def _block(file: BinaryIO | gzip.GzipFile, path: pathlib.Path) -> bytes:
 
 
 class _Parser:
-    """Collects units; behind a fault it begins anew in the middle of a file, at a line that is known."""
+    """Collects units; after a fault a new parser begins in the middle of the file, at a known line."""
 
     def __init__(self, path: pathlib.Path, line: int = 0) -> None:
-        self._path, self._found, self._fed = path, [], 0
+        self._path, self._fed = path, 0
+        self._units: list[Unit | CorruptLine] = []
         self._texts: dict[str, str] = {}
         self._parts: list[str] = []
         self._language, self._inside, self._codes, self._size = "", False, 0, 0
@@ -116,39 +118,44 @@ class _Parser:
 
     @property
     def line(self) -> int:
+        """Returns the current line of the file."""
         return self._before + self._expat.CurrentLineNumber
 
     @property
-    def fault(self) -> int:
-        """Where in the last data the search for the next unit begins."""
+    def resume_at(self) -> int:
+        """Returns where in the last data the search for the next unit begins."""
         return max(self._expat.ErrorByteIndex - self._fed, 0) + 1
 
     def feed(self, data: bytes) -> list[Unit | CorruptLine]:
+        """Parses data and returns the units that it completes."""
         try:
             self._expat.Parse(data, not data)
-        except (LookupError, ValueError) as error:  # an encoding that is none, or that expat has no table of
+        except (LookupError, ValueError) as error:  # an unknown encoding
             raise UserError(f"cannot be read: {error}", str(self._path), "save it as UTF-8") from None
         self._fed += len(data)
         if self._fed - self._expat.CurrentByteIndex > _TAG:
             what = f"a tag of more than {_TAG:,} bytes at line {self.line:,}"
             raise UserError(what, str(self._path), "is its end missing?")
-        return self.taken()
+        return self.take_units()
 
-    def taken(self) -> list[Unit | CorruptLine]:
-        found, self._found = self._found, []
-        return found
+    def take_units(self) -> list[Unit | CorruptLine]:
+        """Returns the completed units and forgets them."""
+        units, self._units = self._units, []
+        return units
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        """Handles the start of an element."""
         if name == "tu":
             self._texts = {}
         elif name == "tuv":
-            self._language = _language(attributes.get("xml:lang", attributes.get("lang", "")))
+            self._language = _parse_language(attributes.get("xml:lang", attributes.get("lang", "")))
         elif name == "seg":
             self._parts, self._inside, self._size, self._codes = [], True, 0, 0
         elif name in _CODES:
             self._codes += 1
 
     def _end(self, name: str) -> None:
+        """Handles the end of an element."""
         if name == "seg":
             if self._language:
                 self._texts.setdefault(self._language, strip_text(" ".join("".join(self._parts).split())))
@@ -156,9 +163,10 @@ class _Parser:
         elif name in _CODES:
             self._codes -= 1
         elif name == "tu":
-            self._found.append(self._texts)
+            self._units.append(self._texts)
 
     def _text(self, text: str) -> None:
+        """Collects the text of a segment."""
         if not self._inside or self._codes:
             return
         self._size += len(text)
@@ -167,10 +175,12 @@ class _Parser:
             raise UserError(what, str(self._path), "is its end missing?")
         self._parts.append(text)
 
-    def _entity(self, name: str, *_) -> None:
+    def _entity(self, name: str, *_: object) -> None:
+        """Refuses a file that declares entities."""
         raise UserError(f"declares the entity {name!r}", str(self._path), "a TMX file needs none: take it out")
 
 
 @functools.lru_cache(1024)
-def _language(tag: str) -> str:
-    return _aligned.known(tag) if tag else ""
+def _parse_language(tag: str) -> str:
+    """Returns xlkd's tag of a language, or an empty string."""
+    return _aligned.parse_tag(tag) if tag else ""

@@ -1,16 +1,16 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`tsv:FILE?languages=de`: a table with tabs, without quoting unless `quoting=csv`; `_generic` says how it is read."""
+"""`tsv:FILE?languages=de`: a table with tabs, without quoting unless `quoting=csv`, read as `_generic` describes."""
 
 from __future__ import annotations
 
-from xlkd.data.sources import Bad, Spec, _generic, _labelled
+from xlkd.data.sources import BadRows, Spec, _generic, _labelled
 from xlkd.rows import Labelled, Pair
 
 TASKS = _generic.TASKS
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Labelled, ...] | tuple[Pair, ...]:
-    """The rows of the file in its order."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:
+    """Returns the rows of the file in its order."""
     form = _labelled.QUOTING[spec.choice("quoting", tuple(_labelled.QUOTING))]
-    return _generic.rows(spec, task, bad, form, "quoting")
+    return _generic.rows(spec, task, bad_rows, form, "quoting")

@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`tydiqa:DIR`, or one file of it: TyDiQA-GoldP as XTREME has it, `tydiqa.goldp.LANG.SPLIT.json`.
+"""`tydiqa:DIR`, or one of its files: TyDiQA-GoldP as XTREME distributes it, `tydiqa.goldp.LANG.SPLIT.json`.
 
-Ids repeat within a file, by nature: rows are told apart by `key`. A paragraph stands in several articles: a group is
-what has the same text.
+Ids repeat within a file: rows are told apart by `key`. A paragraph occurs in several articles: paragraphs with the same
+text are a group.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from xlkd.data.sources import Bad, Spec, _folders, squad
+from xlkd.data.sources import BadRows, Spec, _folders, squad
 from xlkd.rows import Question
 
 TASKS = ("qa",)
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Question, ...]:
-    """File after file; question and context are in one language."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
+    """Returns the questions file after file; question and context are in the same language."""
     spec.allow("languages", "split", "limit")
-    split = _folders.split(spec, ("train", "dev"))
+    split = _folders.choose_split(spec, ("train", "dev"))
     pattern, name = rf"tydiqa\.goldp\.([\w-]+)\.(?:{split})\.json", f"tydiqa.goldp.LANG.{split}.json"
-    paths = _folders.find(spec, pattern, name, ("", f"tydiqa-goldp-v1.1-{split}"))
-    languages = _folders.choose(spec, {language for (language,) in paths})
-    return tuple(row for language in languages for row in _cell(spec, language, paths[language,], bad))
+    paths = _folders.find_files(spec, pattern, name, ("", f"tydiqa-goldp-v1.1-{split}"))
+    languages = _folders.choose_languages(spec, {language for (language,) in paths})
+    return tuple(row for language in languages for row in _read_questions(spec, language, paths[language,], bad_rows))
 
 
-def _cell(spec: Spec, language: str, path: pathlib.Path, bad: Bad) -> Iterator[Question]:
+def _read_questions(spec: Spec, language: str, path: pathlib.Path, bad_rows: BadRows) -> Iterator[Question]:
+    """Yields the questions of a language."""
     origin = squad.QuestionOrigin("tydiqa", path.name, language, language)
-    for found in spec.first(squad.read(path, bad, repeated_ids=True)):
-        yield origin.row(dataclasses.replace(found, paragraph=squad.text_name(found.context)))
+    for record in spec.first(squad.read(path, bad_rows, repeated_ids=True)):
+        yield origin.make_question(dataclasses.replace(record, paragraph=squad.hash_text(record.context)))

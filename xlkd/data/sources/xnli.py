@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`xnli:DIR?split=dev`, or one file of it: XNLI's own files, its machine-translated training files, XTREME's folders.
 
-XTREME's test files hold no labels: `labels=FILE` takes them from the official file, row by row, where the texts agree.
-`quoting=none|csv` where a copy was written otherwise than these are.
+XTREME's test files have no labels: `labels=FILE` takes them from the official file, row by row, where the texts agree.
+`quoting=none|csv` is for a copy that was written with other quoting than these.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import pathlib
 
 from xlkd.data import labels
-from xlkd.data.sources import Bad, Spec, _labelled
+from xlkd.data.sources import BadRows, Spec, _labelled
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import EITHER, JSONL, QUOTED, TSV, Columns
 from xlkd.errors import UserError
@@ -52,32 +52,35 @@ _EXPECTED = "xnli.SPLIT.tsv, multinli.train.LANG.tsv or SPLIT-LANG.tsv"
 KIND = Kind("xnli", labels.NLI, group="first")
 
 
-def rows(spec: Spec, task: str, bad: Bad) -> tuple[Labelled, ...]:
-    """Language after language; the hypotheses under one premise are a group, the same in all languages."""
+def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+    """Returns the pairs language after language; the hypotheses of one premise are a group in all languages."""
     spec.allow(*_labelled.OPTIONS, "split", "quoting", "labels")
-    found = _labelled.rows(spec, KIND, _labelled.find(spec, _FAMILIES, _SPLITS, _EXPECTED), bad)
-    return _joined(spec, found) if spec.option("labels") else found
+    examples = _labelled.rows(spec, KIND, _labelled.find_files(spec, _FAMILIES, _SPLITS, _EXPECTED), bad_rows)
+    return _add_official_labels(spec, examples) if spec.option("labels") else examples
 
 
-def _joined(spec: Spec, found: tuple[Labelled, ...]) -> tuple[Labelled, ...]:
-    """The rows with the labels of an official file, whose rows of a language are in the same order."""
+def _add_official_labels(spec: Spec, examples: tuple[Labelled, ...]) -> tuple[Labelled, ...]:
+    """Returns the rows with the labels of an official file, which has the rows of a language in the same order."""
     path = pathlib.Path(spec.option("labels")).expanduser()
     if not path.is_file():
         raise UserError("no such file", str(path), "labels= names XNLI's own xnli.test.tsv")
-    if any(row.label is not None for row in found):
+    if any(row.label is not None for row in examples):
         raise UserError("has labels already", str(spec), "leave out labels=")
-    own = Spec("xnli", str(path), (("languages", ",".join(dict.fromkeys(row.language for row in found))),))
+    official_spec = Spec("xnli", str(path), (("languages", ",".join(dict.fromkeys(row.language for row in examples))),))
     official = collections.defaultdict(list)
-    for row in _labelled.rows(own, KIND, _labelled.find(own, _FAMILIES[:2], _SPLITS, "xnli.test.tsv"), Bad()):
+    for row in _labelled.rows(
+        official_spec, KIND, _labelled.find_files(official_spec, _FAMILIES[:2], _SPLITS, "xnli.test.tsv"), BadRows()
+    ):
         official[row.language].append(row)
-    labels = [_label(official[row.language], row, path) for row in found]
-    pairs = zip(found, labels, strict=True)
+    official_labels = [_find_official_label(official[row.language], row, path) for row in examples]
+    pairs = zip(examples, official_labels, strict=True)
     return tuple(dataclasses.replace(row, label=label, key=make_key(row.key, label)) for row, label in pairs)
 
 
-def _label(official: list[Labelled], row: Labelled, path: pathlib.Path) -> str | None:
+def _find_official_label(official: list[Labelled], row: Labelled, path: pathlib.Path) -> str | None:
+    """Returns the label of the row with the same number, after comparing the texts."""
     number = int(row.id.rpartition(":")[2])
-    same = official[number] if number < len(official) else None
-    if not same or (same.text, same.second) != (row.text, row.second):
+    candidate = official[number] if number < len(official) else None
+    if not candidate or (candidate.text, candidate.second) != (row.text, row.second):
         raise UserError(f"has other texts than row {row.id}", str(path), "give the official file of that split")
-    return same.label
+    return candidate.label
