@@ -94,7 +94,7 @@ def test_there_may_be_no_cache_yet(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("text", "number"), [("5", 5), ("5k", 5e3), ("1.5 GB", 1.5e9), ("2TiB", 2e12)])
 def test_sizes(text, number):
-    assert caches.size_bytes(text) == number
+    assert caches.parse_size(text) == number
 
 
 def test_what_is_wrong_with_the_flags(folder):

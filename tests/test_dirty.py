@@ -287,19 +287,21 @@ QUESTION = [{"id": 1, "question": "Who?", "context": "Anna went."}, {"question":
 TEXT = [{"id": "a", "text": "x", "second": "y", "language": "de"}, {"text": "z"}]
 
 
-@pytest.mark.parametrize("kind", ["_asked", "_text"])
+@pytest.mark.parametrize("kind", ["_parse_question", "_parse_text"])
 @given(operations=dirty.OPERATIONS, slips=dirty.SLIPS, bytewise=st.booleans(), policy=st.sampled_from(("skip", "stop")))
 @quickly
 def test_what_predict_is_asked(kind, operations, slips, bytewise, policy):
     from xlkd import predict
 
-    rows = [json.dumps(row, ensure_ascii=False).encode() for row in {"_asked": QUESTION, "_text": TEXT}[kind]]
+    rows = [
+        json.dumps(row, ensure_ascii=False).encode() for row in {"_parse_question": QUESTION, "_parse_text": TEXT}[kind]
+    ]
     data = b"\n".join([dirty.slip(rows[0], slips), rows[1]])
     data = dirty.spoil(b"\n".join(rows), operations) if bytewise else data
     bad = sources.BadRows(policy)
-    asked = result(lambda: list(predict._lines(data.splitlines(keepends=True), bad, getattr(predict, kind), {})))
+    asked = result(lambda: list(predict._read_inputs(data.splitlines(keepends=True), bad, getattr(predict, kind), {})))
     for one in asked or ():
-        predict.written({"id": one.id}).encode()
+        predict.format_line({"id": one.id}).encode()
 
 
 @given(operations=dirty.OPERATIONS, slips=dirty.SLIPS, bytewise=st.booleans())
@@ -316,7 +318,7 @@ def test_answers_in_a_file(folder, operations, slips, bytewise):
         },
     )
     rows = sources.read(f"squad:{place}/mine.json", "qa")
-    found = result(lambda: evaluate._predictions({"predictions": f"{place}/answers.json"}, rows))
+    found = result(lambda: evaluate._evaluate_predictions({"predictions": f"{place}/answers.json"}, rows))
     assert found is None or 0 <= found["mean"]["f1"] <= 100
 
 

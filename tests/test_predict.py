@@ -120,7 +120,7 @@ def test_each_batch_is_written_before_the_next_is_read(model):
 
 def test_a_line_that_names_no_language_has_that_of_the_command():
     lines = [b'{"text": "a", "language": null}', b'{"text": "b"}', b'{"text": "c", "language": "fr"}']
-    found = predict._lines(lines, None, predict._text, {"language": "de"})
+    found = predict._read_inputs(lines, None, predict._parse_text, {"language": "de"})
     assert [one.language for one in found] == ["de", "de", "fr"]
 
 

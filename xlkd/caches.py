@@ -1,16 +1,16 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What runs keep to be faster the next time: `python -m xlkd.caches [--prune=SIZE | --delete_all]`.
+"""Lists and prunes what runs cache to be faster the next time: `python -m xlkd.caches [--prune=SIZE | --delete_all]`.
 
-Without flags it lists each entry with its kind, size and last use, what was used longest ago first. Deleting an entry
-costs only the time to make it again; runs that are reading it go on.
+Without flags it lists each entry with its kind, size and last use, least recently used first. Deleting an entry costs
+only the time to build it again; runs that are reading it continue.
 
-  --prune=SIZE   delete what was used longest ago until no more than SIZE is left: 500M, 5G, 1.5T
+  --prune=SIZE   delete the least recently used entries until no more than SIZE is left: 500M, 5G, 1.5T
   --delete_all   delete every entry
 
-The cache lies in $XLKD_CACHE, else in `xlkd/` of the user's cache folder. Half-written entries that a kill left more
-than a day ago count as entries. Whatever else lies in that folder is left alone and counted: a folder is an entry by
-its name, a kind and a hash, and by holding nothing but the cache's own files.
+The cache is in $XLKD_CACHE, else in `xlkd/` of the user's cache folder. Partial entries that a killed process left more
+than a day ago count as entries. Anything else in that folder is left alone and counted: a folder is an entry by its
+name, a kind and a hash, and by having nothing but the cache's own files.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def main(arguments: list[str]) -> None:
+    """Lists the cache, or deletes entries."""
     flags = cli.parse_flags(arguments, ("prune",), ("delete_all",))
     if len(flags) > 1:
         raise UserError("--prune and --delete_all contradict each other", "command line", "give one of them")
@@ -33,38 +34,41 @@ def main(arguments: list[str]) -> None:
 
     contents = cache.list_contents()
     entries, foreign = contents.entries, len(contents.foreign)
-    others = f"; not the cache's and left alone: {foreign}" if foreign else ""
+    foreign_count = f"; not the cache's and left alone: {foreign}" if foreign else ""
     total = sum(entry.size_bytes for entry in entries)
     if not flags:
         for entry in entries:
-            print(f"{entry.kind:<12}  {size(entry.size_bytes):>8}  {_day(entry.used)}  {entry.path.name}")
-        print(f"{len(entries)} entries, {size(total)} in {cache.get_folder()}{others}")
+            print(
+                f"{entry.kind:<12}  {format_size(entry.size_bytes):>8}  {_format_time(entry.used)}  {entry.path.name}"
+            )
+        print(f"{len(entries)} entries, {format_size(total)} in {cache.get_folder()}{foreign_count}")
         return
-    allowed = size_bytes(flags["prune"]) if "prune" in flags else -1
-    deleted, left = 0, total
+    allowed = parse_size(flags["prune"]) if "prune" in flags else -1
+    deleted, remaining = 0, total
     for entry in entries:
-        if left > allowed:
+        if remaining > allowed:
             cache.delete(entry.path)
-            deleted, left = deleted + 1, left - entry.size_bytes
-    done = f"deleted {deleted} of {len(entries)} entries, {size(total - left)}"
-    print(f"{done}; {size(left)} left in {cache.get_folder()}{others}")
+            deleted, remaining = deleted + 1, remaining - entry.size_bytes
+    summary = f"deleted {deleted} of {len(entries)} entries, {format_size(total - remaining)}"
+    print(f"{summary}; {format_size(remaining)} left in {cache.get_folder()}{foreign_count}")
 
 
-def size_bytes(text: str) -> int:
-    """`5G` as a number."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found:
+def parse_size(text: str) -> int:
+    """Parses a size such as `5G`; returns bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
         raise UserError(f"--prune={text} is not a size", "command line", "for example 500M or 5G")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-def size(number: int) -> str:
-    """A number of bytes as people read it."""
-    unit = max((u for u in UNITS if UNITS[u] <= max(number, 1)), key=UNITS.__getitem__)
+def format_size(number: int) -> str:
+    """Formats a number of bytes with a unit."""
+    unit = max((prefix for prefix in UNITS if UNITS[prefix] <= max(number, 1)), key=UNITS.__getitem__)
     return f"{number / UNITS[unit]:.{1 if unit else 0}f} {unit}B"
 
 
-def _day(when: float) -> str:
+def _format_time(when: float) -> str:
+    """Formats a time in seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
 
 

@@ -1,17 +1,17 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Train: `python -m xlkd.main --config=configs/gxlt.py [--workdir=DIR] [--config.KEY=VALUE …]`.
+"""Trains a model: `python -m xlkd.main --config=configs/gxlt.py [--workdir=DIR] [--config.KEY=VALUE …]`.
 
-  --config=FILE[:VARIANT]  a config with get_config(variant), or the config.json of a former run
-  --workdir=DIR            where everything the run writes goes (default: runs/CONFIG-HASH)
+  --config=FILE[:VARIANT]  a config with get_config(variant), or the config.json of an earlier run
+  --workdir=DIR            the folder for everything that the run writes (default: runs/CONFIG-HASH)
   --config.KEY=VALUE       any key of the config; --config.STAGE.KEY=VALUE sets it for one stage
   --keys                   list every key with its type, range, value and meaning, and train nothing
 
-Several processes are one run: on TPU hosts, Slurm and GKE by themselves, elsewhere by three flags on each of them:
+Several processes can form one run: on TPU hosts, Slurm and GKE by themselves, elsewhere by three flags on each of them:
   --coordinator=HOST:PORT --processes=N --process=I     I from 0; process 0 runs on HOST; see launch/README.md
 
-The same command again resumes where the run stopped. Exit codes: 0 done, 2 bad input, 3 not finite,
-75 stopped by a signal after saving, or because another process did not come or went: start it again.
+The same command resumes a stopped run. Exit codes: 0 done, 2 bad input, 3 not finite, 75 stopped by a signal after
+saving, or because another process did not start or was lost: start it again.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from xlkd.runtime import distributed
 
 
 def main(arguments: list[str]) -> None:
-    named, overrides = cli.split_flags(arguments, ("config", "workdir", *distributed.FLAGS), ("keys",))
-    if "config" not in named:
+    """Reads the config and runs its stages."""
+    flags, overrides = cli.split_flags(arguments, ("config", "workdir", *distributed.FLAGS), ("keys",))
+    if "config" not in flags:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
-    config = settings.override(settings.read(named["config"]), overrides)
-    if "keys" in named:
+    config = settings.override(settings.read(flags["config"]), overrides)
+    if "keys" in flags:
         print("\n".join(settings.describe_keys(config)))
         return
-    stem = pathlib.Path(named["config"].partition(":")[0]).stem
-    name = named.get("workdir") or f"runs/{stem}-{settings.digest(settings.plain(config))}"
+    stem = pathlib.Path(flags["config"].partition(":")[0]).stem
+    name = flags.get("workdir") or f"runs/{stem}-{settings.digest(settings.plain(config))}"
     if "://" in name:
         raise UserError("a work directory lies in a folder", name, "launch/README.md: how results reach it")
-    with distributed.join_run(named):
+    with distributed.join_run(flags):
         from xlkd.train.run import run
 
         run(config, pathlib.Path(name).expanduser(), ["python", "-m", "xlkd.main", *arguments])

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Answers of a model: `python -m xlkd.predict --model=DIR --question=… --context=…`, or JSONL from standard input.
+"""Answers questions or labels texts: `python -m xlkd.predict --model=DIR --question=… --context=…`, or JSONL on stdin.
 
     python -m xlkd.predict --model=DIR < questions.jsonl > answers.jsonl
     python -m xlkd.predict --model=DIR --text="Anna went." --second="Anna stayed." --language=en
@@ -8,26 +8,26 @@
 Questions. In, one JSON object a line:
   question   text
   context    text
-  id         anything; the number of the line, from 1, where there is none
-Other keys are let be; empty lines are passed over.
+  id         anything; by default the number of the line, from 1
+Other keys and empty lines are ignored.
 
-Out, one JSON object for each in the same order:
+Out, one JSON object for each line in the same order:
   id
   answer       a part of the context
-  start, end   its characters: context[start:end] is the answer; both -1 where there is none
+  start, end   its characters: context[start:end] is the answer; both are -1 where there is none
   probability  among the best candidates (20, unless trained otherwise)
   n_best       [{text, probability, start, end}, …], best first; the first is the answer
 
 Labels, where the model is a classifier. In: text; second, a second text (optional); language (optional); id.
-Out: id; label; probability; probabilities, {label: …} of all labels; route, the branch that the text went through or
-mixture, null in a model without branches.
+Out: id; label; probability; probabilities, {label: …} of all labels; route, the branch that was used or mixture, null
+in a model without branches.
 
 Flags:
-  --model=NAME        a folder, a hub id, package:NAME; it needs a head for questions or for labels
+  --model=NAME        a folder, a hub id, package:NAME; it needs a head for questions or one for labels
   --task=qa|classify  where the model has both heads
-  --language=de       of texts that name none; without any all branches answer together
-  --route=de          through that branch whatever the language; or mixture
-  --labels=A,B,C      names of the labels in the order of the logits, where the model has none of its own
+  --language=de       of texts that name none; without a language all branches answer together
+  --route=de          use that branch whatever the language; or mixture
+  --labels=A,B,C      names of the labels in the order of the logits, where the model has no names
   --n_best=5          how many candidates are written
   --batch=64          questions read, answered and written at a time: memory does not grow with the input
   --on_bad_row=skip   leave out a bad line and say so on standard error, instead of stopping there
@@ -39,34 +39,47 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from xlkd import cli
 from xlkd.errors import UserError, escape_controls
+from xlkd.files import Json
 from xlkd.settings import TASK_FLAGS
+from xlkd.spec.tasks import Classify, QuestionAnswering
 
-READING = tuple(flag for flag in TASK_FLAGS if flag != "mlqa_fallback")  # that one is about scores
-OF_QUESTIONS = ("question", "context", *(flag for flag in READING if flag != "max_length"))
-OF_LABELS = ("text", "second", "language", "route", "labels")
-NUMBERS = {"n_best": 5, "batch": 64}
-FLAGS = ("model", "task", "batch", "on_bad_row", "revision", "max_length", *OF_QUESTIONS, *OF_LABELS)
+if TYPE_CHECKING:
+    from xlkd.data.sources import BadRows
+
+_Input = TypeVar("_Input")
+_Parser = Callable[[Mapping[str, Json], str], _Input]  # from the keys of a line, and its place for messages
+
+READER_FLAGS = tuple(flag for flag in TASK_FLAGS if flag != "mlqa_fallback")  # this one changes scores, not answers
+QUESTION_FLAGS = ("question", "context", *(flag for flag in READER_FLAGS if flag != "max_length"))
+LABEL_FLAGS = ("text", "second", "language", "route", "labels")
+COUNTS = {"n_best": 5, "batch": 64}
+FLAGS = ("model", "task", "batch", "on_bad_row", "revision", "max_length", *QUESTION_FLAGS, *LABEL_FLAGS)
 
 
-class Asked(NamedTuple):
-    id: Any
+class QuestionInput(NamedTuple):
+    """A question about a context."""
+
+    id: Json
     question: str
     context: str
 
 
-class Text(NamedTuple):
-    id: Any
+class TextInput(NamedTuple):
+    """A text, or a pair of texts, to be labelled."""
+
+    id: Json
     text: str
     second: str | None
     language: str
 
 
 def main(arguments: list[str]) -> None:
+    """Answers the input of the command line or of standard input."""
     flags = cli.parse_flags(arguments, FLAGS)
     if "model" not in flags:
         raise UserError("no --model given", "command line", "give the folder that a run exported")
@@ -79,31 +92,30 @@ def main(arguments: list[str]) -> None:
     from xlkd.data.sources import BadRows
 
     bad_rows = BadRows(flags.get("on_bad_row", "stop"))
-    for name, default in NUMBERS.items():
+    for name, default in COUNTS.items():
         cli.parse_count(flags, name, default)
-    task = _task(flags)
-    if unused := [name for name in (OF_QUESTIONS if task == "classify" else OF_LABELS) if name in flags]:
+    task = _choose_task(flags)
+    if unused := [name for name in (QUESTION_FLAGS if task == "classify" else LABEL_FLAGS) if name in flags]:
         raise UserError(f"--{unused[0]} is not for the task {task}", "command line", "leave it out")
-    read, answers = (_text, _labels) if task == "classify" else (_asked, _answers)
-    if "question" in flags or "text" in flags:
-        asked = [read({"id": 1} | flags, "command line")]
+    if task == "classify":
+        chunks = _label_texts(flags, _list_inputs(flags, bad_rows, _parse_text))
     else:
-        asked = _lines(sys.stdin.buffer, bad_rows, read, {name: flags[name] for name in ("language",) if name in flags})
-    for some, found in answers(flags, asked):
-        for one, answer in zip(some, found, strict=True):
-            print(written({"id": one.id} | answer))
+        chunks = _answer_questions(flags, _list_inputs(flags, bad_rows, _parse_question))
+    for items, results in chunks:
+        for item, result in zip(items, results, strict=True):
+            print(format_line({"id": item.id} | result))
         sys.stdout.flush()
     for where, reason in bad_rows.skipped:
         print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
 
 
-def written(value: dict[str, Any]) -> str:
-    """One line of JSON, in the letters of all languages; what would act on a terminal is spelt out, as JSON does."""
+def format_line(value: Json) -> str:
+    """Formats a value as one line of JSON, in the letters of all languages, with control characters escaped."""
     return escape_controls(json.dumps(value, ensure_ascii=False))
 
 
-def _task(flags: dict[str, str]) -> str:
-    """As asked, as the command line's own text needs it, else what the model was made for."""
+def _choose_task(flags: dict[str, str]) -> str:
+    """Returns the task asked for, else the one of the command line's text, else the one the model was trained for."""
     if "task" in flags or "question" in flags or "text" in flags:
         return flags.get("task") or ("classify" if "text" in flags else "qa")
     from xlkd import api
@@ -111,50 +123,71 @@ def _task(flags: dict[str, str]) -> str:
     return api.task_of(flags["model"], flags.get("revision", ""))
 
 
-def _answers(flags: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
-    """Some questions at a time, and the answers to them."""
+def _answer_questions(
+    flags: dict[str, str], inputs: Iterable[QuestionInput]
+) -> Iterator[tuple[list[QuestionInput], list[dict[str, Json]]]]:
+    """Yields some questions at a time with their answers."""
     from xlkd import api
 
-    n_best, batch = (cli.parse_count(flags, name, default) for name, default in NUMBERS.items())
+    n_best, batch = (cli.parse_count(flags, name, default) for name, default in COUNTS.items())
     model = api.load(flags["model"], flags.get("revision", ""))
-    # the flag says what is written; fewer candidates for the decoder would be other answers
-    recorded = model.task().n_best
-    chosen = model.task("qa", flags | {"n_best": str(max(recorded, n_best))})
-    reader = api.Reader(model, chosen, batch=-(-batch // 4), fixed=True)
-    for some in _chunks(asked, batch):
-        yield some, reader.answers([(one.question, one.context) for one in some], n_best)
+    # The flag limits what is written; fewer candidates in the decoder would change the answers
+    recorded = model.task("qa")
+    assert isinstance(recorded, QuestionAnswering)
+    task_settings = model.task("qa", flags | {"n_best": str(max(recorded.n_best, n_best))})
+    assert isinstance(task_settings, QuestionAnswering)
+    reader = api.Reader(model, task_settings, batch=-(-batch // 4), fixed=True)
+    for chunk in _iterate_chunks(inputs, batch):
+        yield chunk, reader.answers([(item.question, item.context) for item in chunk], n_best)
 
 
-def _labels(flags: dict[str, str], asked: Iterable[Any]) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
-    """Some texts at a time, and their labels."""
+def _label_texts(
+    flags: dict[str, str], inputs: Iterable[TextInput]
+) -> Iterator[tuple[list[TextInput], list[dict[str, Json]]]]:
+    """Yields some texts at a time with their labels."""
     from xlkd import api
 
-    batch, route = cli.parse_count(flags, "batch", NUMBERS["batch"]), flags.get("route", "")
+    batch, route = cli.parse_count(flags, "batch", COUNTS["batch"]), flags.get("route", "")
     model = api.load(flags["model"], flags.get("revision", ""))
-    chosen = model.task("classify", flags)
-    labeller = api.Labeller(model, chosen, batch=-(-batch // 4), fixed=True)
-    for some in _chunks(asked, batch):
-        yield some, labeller.labels([(one.text, one.second, one.language) for one in some], route)
+    task_settings = model.task("classify", flags)
+    assert isinstance(task_settings, Classify)
+    labeller = api.Labeller(model, task_settings, batch=-(-batch // 4), fixed=True)
+    for chunk in _iterate_chunks(inputs, batch):
+        yield chunk, labeller.labels([(item.text, item.second, item.language) for item in chunk], route)
 
 
-def _chunks(asked: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """So many at a time; those before a bad line are answered before it stops the work."""
-    held: list[Any] = []
+def _iterate_chunks(inputs: Iterable[_Input], size: int) -> Iterator[list[_Input]]:
+    """Yields `size` inputs at a time; those before a bad line are answered before it stops the command."""
+    chunk: list[_Input] = []
     try:
-        for one in asked:
-            held.append(one)
-            if len(held) == size:
-                yield held
-                held = []
+        for item in inputs:
+            chunk.append(item)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
     except UserError:
-        if held:
-            yield held
+        if chunk:
+            yield chunk
         raise
-    if held:
-        yield held
+    if chunk:
+        yield chunk
 
 
-def _lines(stream: Iterable[bytes], bad_rows, read, default: dict[str, str]) -> Iterator[Any]:
+def _list_inputs(flags: dict[str, str], bad_rows: BadRows, parse: _Parser[_Input]) -> Iterable[_Input]:
+    """Returns the input of the command line, else the lines of standard input as they come."""
+    if "question" in flags or "text" in flags:
+        return [parse({"id": 1} | flags, "command line")]
+    default = {"language": flags["language"]} if "language" in flags else {}
+    return _read_inputs(sys.stdin.buffer, bad_rows, parse, default)
+
+
+def _read_inputs(
+    stream: Iterable[bytes],
+    bad_rows: BadRows,
+    parse: _Parser[_Input],
+    default: Mapping[str, str],
+) -> Iterator[_Input]:
+    """Yields the parsed lines of a stream of JSON; `default` holds for keys that a line leaves empty."""
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
@@ -163,8 +196,8 @@ def _lines(stream: Iterable[bytes], bad_rows, read, default: dict[str, str]) -> 
             value = json.loads(line.decode("utf-8-sig"))
             if not isinstance(value, dict):
                 raise UserError("not a JSON object", where)
-            told = value if value.get("language") else {**value, **default}
-            yield read({"id": number} | told, where)
+            complete = value if value.get("language") else {**value, **default}
+            yield parse({"id": number} | complete, where)
         except UnicodeDecodeError as error:
             bad_rows.report(f"not UTF-8 at byte {error.start}", where)
         except (ValueError, RecursionError) as error:
@@ -173,28 +206,30 @@ def _lines(stream: Iterable[bytes], bad_rows, read, default: dict[str, str]) -> 
             bad_rows.report(error.what, where)
 
 
-def _asked(value: dict[str, Any], where: str) -> Asked:
+def _parse_question(value: Mapping[str, Json], where: str) -> QuestionInput:
+    """Checks the texts of an input and returns the question."""
     from xlkd.data.sources.squad import find_text_fault
 
     for name in ("question", "context"):
         if fault := find_text_fault(value.get(name), name):
             raise UserError(fault, where)
-    return Asked(value["id"], value["question"], value["context"])
+    return QuestionInput(value["id"], value["question"], value["context"])
 
 
-def _text(value: dict[str, Any], where: str) -> Text:
+def _parse_text(value: Mapping[str, Json], where: str) -> TextInput:
+    """Checks the texts and the language of an input and returns the text."""
     from xlkd.data.sources.squad import find_text_fault
     from xlkd.languages import UNKNOWN, normalise_tag
 
     for name in ("text", "second"):
-        flags = name == "text" or value.get(name) is not None
-        if fault := flags and find_text_fault(value.get(name), name):
+        required = name == "text" or value.get(name) is not None
+        if required and (fault := find_text_fault(value.get(name), name)):
             raise UserError(fault, where)
     language = value.get("language") or ""
     if not isinstance(language, str):
         raise UserError("language is not a string", where)
     tag = language if language in ("", UNKNOWN) else normalise_tag(language, where)
-    return Text(value["id"], value["text"], value.get("second"), tag)
+    return TextInput(value["id"], value["text"], value.get("second"), tag)
 
 
 if __name__ == "__main__":

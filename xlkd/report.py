@@ -1,14 +1,14 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers with intervals and badges: `python -m xlkd.report WORKDIR [WORKDIR …] [--out=FILE] [--json=FILE]`.
+"""Reports scores with intervals and badges: `python -m xlkd.report WORKDIR [WORKDIR …] [--out=FILE] [--json=FILE]`.
 
-  WORKDIR        what a run wrote, finished or not. Several that differ in their seed only are seeds of one system;
-                 others stand side by side, compared with the first. Runs that answered other questions are refused.
+  WORKDIR        the folder of a run, finished or not. Several that differ in their seed only are seeds of one system;
+                 others are shown side by side, compared with the first. Runs on different questions are refused.
   --out=FILE     the page; by default WORKDIR/report.html, for several ./report.html
   --json=FILE    the numbers; by default WORKDIR/results.json, for several ./results.json
 
-The page needs no network and no other file. Beside it stand its tables as plain text (report.txt), and what fits a
-terminal is printed. How to read them, and what results.json holds: docs/report.md.
+The page needs no network and no other file. Its tables are also written as plain text (report.txt), and what fits a
+terminal is printed. How to read them, and what results.json contains: docs/report.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from xlkd.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
+    """Writes the report of the work directories."""
     flags, folders = cli.split_flags(arguments, ("out", "json"))
     if unknown := [text for text in folders if text.startswith("-")]:
         raise UserError(f"unknown flag {unknown[0]!r}", "command line", "--help lists the flags")

@@ -1,15 +1,16 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A smaller model: `python -m xlkd.trim --model=DIR [--texts=FILE[,FILE…]] [--layers=N] --out=DIR`.
+"""Makes a smaller model: `python -m xlkd.trim --model=DIR [--texts=FILE[,FILE…]] [--layers=N] --out=DIR`.
 
-  --model=DIR         a folder of Hugging Face's kind, a hub id, or package:NAME
-  --texts=FILE,FILE   plain text, one sentence or paragraph a line; only pieces that these use are kept
+  --model=DIR         a folder in Hugging Face's format, a hub id, or package:NAME
+  --texts=FILE,FILE   plain text, one sentence or paragraph per line; only tokens that these texts use are kept
   --layers=N          only the lowest N layers are kept
   --out=DIR           the smaller folder: a new or an empty one, or an earlier export, whose files are replaced
 
-Without pieces that the texts don't use, outputs on these texts are those of the whole model, to the bit. With fewer
-layers it is another model, whose last states are the whole one's states at layer N. What a run of ours recorded, and
-what sentence-transformers reads, goes along; the card says what was left out, above the card of the whole model.
+Without the tokens that the texts do not use, outputs on these texts are bit-identical to those of the full model. With
+fewer layers it is another model, whose last hidden states are the full model's states at layer N. The record of an xlkd
+run and the files for sentence-transformers are copied; the model card says what was left out, above the card of the
+full model.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> None:
+    """Trims the model and writes the smaller folder."""
     flags = cli.parse_flags(arguments, ("model", "texts", "layers", "out"))
     for name in ("model", "out"):
         if name not in flags:
@@ -45,19 +47,19 @@ def main(arguments: list[str]) -> None:
     texts = [pathlib.Path(name).expanduser() for name in flags["texts"].split(",")] if "texts" in flags else []
     files.check_inputs(out, [folder, *texts])
     reject_branch_folder(folder)
-    model, tokenizer, done = hf.load(folder), hf.tokenizer(folder), []
+    model, tokenizer, changes = hf.load(folder), hf.tokenizer(folder), []
     if "layers" in flags:
-        count, whole = cli.parse_count(flags, "layers", 1), model.architecture.layers
-        if count > whole:
-            raise UserError(f"--layers={count} is more than the {whole} there are", flags["model"], "give fewer")
-        model = lowest(model, count)
-        done.append(f"{count} of {whole} layers")
+        count, total = cli.parse_count(flags, "layers", 1), model.architecture.layers
+        if count > total:
+            raise UserError(f"--layers={count} is more than the {total} there are", flags["model"], "give fewer")
+        model = keep_lowest_layers(model, count)
+        changes.append(f"{count} of {total} layers")
     if "texts" in flags:
-        pieces = model.architecture.vocab_size
-        spec = json.loads(tokenizer.backend_tokenizer.to_str())
-        model, spec, kept = vocab.trim(model, spec, lines(texts))
-        tokenizer = hf.tokenizer(folder, spec)
-        done.append(f"{len(kept)} of {pieces} pieces")
+        vocab_size = model.architecture.vocab_size
+        tokenizer_json = json.loads(tokenizer.backend_tokenizer.to_str())
+        model, tokenizer_json, kept_tokens = vocab.trim(model, tokenizer_json, read_lines(texts))
+        tokenizer = hf.tokenizer(folder, tokenizer_json)
+        changes.append(f"{len(kept_tokens)} of {vocab_size} tokens")
     record = folder / hf.RECORD
     hf.save(
         out,
@@ -65,15 +67,15 @@ def main(arguments: list[str]) -> None:
         model.params,
         labels=model.labels,
         tokenizer=tokenizer,
-        card=cards.trimmed(folder, cards.Origin(flags["model"], revision, cards.licence(folder)), done, arguments),
+        card=cards.trimmed(folder, cards.Origin(flags["model"], revision, cards.licence(folder)), changes, arguments),
         record=hf.read_json(record) if record.exists() else None,
         files=sentences.found(folder),
     )
-    print(f"kept {' and '.join(done)}: {flags['out']}")
+    print(f"kept {' and '.join(changes)}: {flags['out']}")
 
 
-def lowest(model: Checkpoint, count: int) -> Checkpoint:
-    """The model with its first layers only."""
+def keep_lowest_layers(model: Checkpoint, count: int) -> Checkpoint:
+    """Returns the model with its lowest layers only."""
     encoder = dict(model.params["encoder"])
     encoder["layers"] = {
         part: {name: value[:count] for name, value in leaves.items()} for part, leaves in encoder["layers"].items()
@@ -82,7 +84,8 @@ def lowest(model: Checkpoint, count: int) -> Checkpoint:
     return dataclasses.replace(model, architecture=architecture, params={**model.params, "encoder": encoder})
 
 
-def lines(paths: list[pathlib.Path]) -> Iterator[str]:
+def read_lines(paths: list[pathlib.Path]) -> Iterator[str]:
+    """Yields the lines of text files without their ends."""
     for path in paths:
         try:
             with path.open(encoding="utf-8", newline="\n") as file:
