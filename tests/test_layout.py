@@ -21,7 +21,6 @@ KNOW_METHODS = ("methods", "spec", "configs")
 
 # What names a method today, by module, with the reason. Remove a line with its cause.
 EXPECTED = {
-    ("api.py", "mblm"): "a model with branches is read by the method that trains one",
     ("metrics/averages.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/questions.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/sheets.py", "gxlt"): "the average over all cells is called gxlt as well",

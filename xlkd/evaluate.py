@@ -262,16 +262,16 @@ def _compute_averages(set: str, cells: Mapping[tuple[str, ...], Mapping[str, flo
     from xlkd.metrics import averages
 
     languages = averages.LANGUAGES.get(set) or sorted({language for cell in cells for language in cell})
-    named: dict[str, Json] = {}
+    entries: dict[str, Json] = {}
     for metric in METRICS:
         scores = {(question, context): values[metric] for (question, context), values in cells.items()}
         for name, average in averages.averages(scores, languages, set=set).items():
             counts = {"title": average.title, "of": len(average.cells), "missing": len(average.missing)}
-            entry = named.setdefault(name, counts)
+            entry = entries.setdefault(name, counts)
             entry[metric] = average.value
             if name == "worst" and average.cells:
                 entry[f"{metric}_cell"] = str(Cell("", average.cells[0]))
-    return named
+    return entries
 
 
 def format_question_table(results: Mapping[str, Json]) -> list[str]:

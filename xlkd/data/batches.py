@@ -116,10 +116,10 @@ class Plan:
         """Cuts shuffled rows into batches of similar length."""
         full, leftovers = [], []
         for b in range(len(self.edges)):
-            mine = order[self.bucket[order] == b]
-            cut = len(mine) // self.batch * self.batch
-            full += list(mine[:cut].reshape(-1, self.batch))
-            leftovers.append(mine[cut:])
+            bucket_rows = order[self.bucket[order] == b]
+            cut = len(bucket_rows) // self.batch * self.batch
+            full += list(bucket_rows[:cut].reshape(-1, self.batch))
+            leftovers.append(bucket_rows[cut:])
         remaining = np.concatenate(leftovers)
         remaining = remaining[np.argsort(self.lengths[self.view][remaining], kind="stable")]
         return full + [remaining[i : i + self.batch] for i in range(0, len(remaining), self.batch)]

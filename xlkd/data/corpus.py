@@ -135,11 +135,11 @@ class Corpus(BulkRows):
     def _read_entries(self, index: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int], int]]:
         """Yields the index entries of ascending row numbers, as plain values."""
         chunks, starts = np.unique(index // _CHUNK, return_index=True)
-        for chunk, mine in zip(chunks, np.split(index, starts[1:]), strict=True):
+        for chunk, members in zip(chunks, np.split(index, starts[1:]), strict=True):
             first = int(chunk) * _CHUNK
             size = min(_CHUNK, len(self) - first)
             entries = np.frombuffer(self._rows.read(first * _ROW.itemsize, size * _ROW.itemsize), _ROW)
-            yield from entries[mine - first].tolist()
+            yield from entries[members - first].tolist()
 
     def _read_pair(self, source_at: int, target_at: int, sizes: Sequence[int], number: int) -> Pair:
         """Reads the texts of an index entry and returns the pair."""

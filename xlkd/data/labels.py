@@ -49,9 +49,9 @@ def find_label(label: str, labels: Sequence[str]) -> int:
 def order_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Returns each label once in the customary order: that of NLI, of sentiment, of numbers, else alphabetical."""
     names = {normalise_label(label) for label in labels}
-    for known in (NLI, SENTIMENT):
-        if names <= set(known):
-            return tuple(label for label in known if label in names)
+    for order in (NLI, SENTIMENT):
+        if names <= set(order):
+            return tuple(label for label in order if label in names)
     return tuple(sorted(names, key=(lambda label: (int(label), label)) if all(map(is_whole, names)) else None))
 
 

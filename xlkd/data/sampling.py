@@ -93,7 +93,10 @@ def join_draws(draws: Iterable[PairDraw]) -> PairDraw:
 def make_crossed_examples(rows: Iterable[Question], drawn: PairDraw) -> list[Question]:
     """Returns the drawn examples: each has the question of one language, and context and answers of another."""
     indexed, _ = _index_rows(rows)
-    return [_cross(indexed[id_, asked], indexed[id_, read]) for id_, asked, read in drawn.examples]
+    return [
+        _cross(indexed[id_, question_tag], indexed[id_, context_tag])
+        for id_, question_tag, context_tag in drawn.examples
+    ]
 
 
 def _cross(question_row: Question, context_row: Question) -> Question:

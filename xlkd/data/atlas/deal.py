@@ -88,6 +88,7 @@ class _NameIndex:
             self._places.setdefault(name, []).append(place)
 
     def find_alike(self, name: str) -> set[int]:
+        """Returns the indices of the names that are part of this name, or contain it."""
         name = name.casefold()
         parts = {name[start:stop] for start in range(len(name)) for stop in range(start + 1, len(name) + 1)}
         places = {place for part in parts & self._places.keys() for place in self._places[part]}

@@ -141,9 +141,9 @@ def _get_city_names(zone: str) -> list[str | None]:
 def _get_city_name(locale: Locale, zone: str) -> str | None:
     """Returns the name of a zone's city in a locale; None where it has none."""
     zones = locale.time_zones
-    for known in (zone, OLD_ZONES.get(zone)):
-        if known and zones.get(known, {}).get("city"):
-            return zones[known]["city"]
+    for zone_id in (zone, OLD_ZONES.get(zone)):
+        if zone_id and zones.get(zone_id, {}).get("city"):
+            return zones[zone_id]["city"]
     return None
 
 
@@ -177,8 +177,8 @@ def _list_territory_names() -> frozenset[str]:
 
     No city or language may have one of them, or training would show held-out names.
     """
-    named = [(code, name) for language in LANGUAGES for code, name in _load_locale(language).territories.items()]
-    return frozenset(name.casefold() for code, name in named if len(code) == 2)
+    names = [(code, name) for language in LANGUAGES for code, name in _load_locale(language).territories.items()]
+    return frozenset(name.casefold() for code, name in names if len(code) == 2)
 
 
 def _load_locale(language: str) -> Locale:

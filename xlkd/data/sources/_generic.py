@@ -83,17 +83,17 @@ def _choose_columns(
     spec: Spec, path: pathlib.Path, form: str, parts: tuple[str, ...], needed: tuple[str, ...]
 ) -> _table.Columns:
     """Returns the column of each part that an option names, or whose usual name the file has."""
-    named = {part: spec.option(part) for part in parts if spec.option(part)}
-    numbers = [is_whole(name) for name in named.values()]
+    given_names = {part: spec.option(part) for part in parts if spec.option(part)}
+    numbers = [is_whole(name) for name in given_names.values()]
     if any(numbers) and not all(numbers):
         raise UserError("columns by name and by number", str(spec), "numbers mean that there is no header: use one way")
     columns: dict[str, _table.Column]
     if any(numbers):
-        columns = {part: int(name) for part, name in named.items()}
+        columns = {part: int(name) for part, name in given_names.items()}
     else:
         present = _table.read_column_names(path, form)
         usual = {part: tuple(name for name in _NAMES.get(part, ()) if name in present)[:1] for part in parts}
-        columns = {part: (named[part],) if part in named else usual[part] for part in parts}
+        columns = {part: (given_names[part],) if part in given_names else usual[part] for part in parts}
         columns = {part: column for part, column in columns.items() if column}
     if missing := [part for part in needed if part not in columns]:
         remedy = f"name it: {missing[0]}=COLUMN, or {missing[0]}=0 where there is no header"

@@ -165,6 +165,7 @@ def _pick_by_place(first: _RawRow, choices: Sequence[Columns], path: pathlib.Pat
     names = [name.strip().casefold() for name in first.fields or ()]
 
     def place(column: Column) -> int | None:
+        """Returns the place of a column; None where the table does not have it."""
         if isinstance(column, int):
             return column if column < width else None
         return next((names.index(name.casefold()) for name in column if name.casefold() in names), None)
@@ -174,6 +175,7 @@ def _pick_by_place(first: _RawRow, choices: Sequence[Columns], path: pathlib.Pat
     places = {part: at for part, column in parts.items() if (at := place(column)) is not None}
 
     def pick(fields: list[str]) -> tuple[Values | None, str]:
+        """Returns the values of a row, or None and its fault."""
         if len(fields) != width:
             return None, f"{len(fields)} columns instead of {width}"
         return {part: fields[at] for part, at in places.items()}, ""
@@ -190,6 +192,7 @@ def _pick_by_key(first: _RawRow, choices: Sequence[Columns], path: pathlib.Path)
     parts = {part: names for part, names in {**columns.needed, **columns.optional}.items() if isinstance(names, tuple)}
 
     def pick(fields: dict[str, Any]) -> tuple[Values | None, str]:
+        """Returns the values of an object, or None and its fault."""
         values: Values = {}
         for part, names in parts.items():
             value = next((fields[name] for name in names if name in fields), None)

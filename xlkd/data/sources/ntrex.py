@@ -35,14 +35,14 @@ def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     _aligned.check_same_length(
         {document_ids: documents} | {paths[language]: texts for language, texts in lines.items()}
     )
-    chosen = _choose_documents(spec, documents)
+    chosen_documents = _choose_documents(spec, documents)
     pairs = []
     for language in languages:
         sides = (paths["en"], paths[language]), (lines["en"], lines[language])
         members = (
             _aligned.make_pair("ntrex", "", document, number, ("en", language), row)
             for number, row in _aligned.iterate_complete(*sides, bad_rows)
-            if (document := documents[number]) in chosen
+            if (document := documents[number]) in chosen_documents
         )
         pairs += spec.first(members)
     return tuple(pairs)

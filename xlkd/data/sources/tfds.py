@@ -71,10 +71,10 @@ _QUESTION_SETS = {
 def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...] | tuple[Labelled, ...]:
     """Returns the rows config after config; paragraphs of parallel sets that share a question are one group."""
     name, _, config = spec.path.partition("/")
-    known = _QUESTION_SETS if task == "qa" else _LABELLED_SETS
-    if name not in known:
+    datasets = _QUESTION_SETS if task == "qa" else _LABELLED_SETS
+    if name not in datasets:
         raise UserError(
-            f"no reader for the TFDS data set {name!r}", str(spec), f"for {task} there are {', '.join(known)}"
+            f"no reader for the TFDS data set {name!r}", str(spec), f"for {task} there are {', '.join(datasets)}"
         )
     if task == "classify":
         return _read_labelled(spec, name, config, bad_rows)
@@ -192,11 +192,11 @@ def open_prepared(name: str, configs: Sequence[str], data_dir: str = "") -> dict
     import tensorflow_datasets.text
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns about each folder that is not prepared
-    known = list(tfds.builder_cls(name).builder_configs)
-    if unknown := [config for config in configs if config not in known]:
-        raise UserError(f"no config {', '.join(unknown)}", f"tfds:{name}", f"there are {', '.join(known)}")
+    all_configs = list(tfds.builder_cls(name).builder_configs)
+    if unknown := [config for config in configs if config not in all_configs]:
+        raise UserError(f"no config {', '.join(unknown)}", f"tfds:{name}", f"there are {', '.join(all_configs)}")
     folder = os.path.expanduser(data_dir)
-    builders = {c: tfds.builder(_join_name(name, c), data_dir=folder or None) for c in configs or known or [""]}
+    builders = {c: tfds.builder(_join_name(name, c), data_dir=folder or None) for c in configs or all_configs or [""]}
     if missing := [config for config, builder in builders.items() if not builder.is_prepared()]:
         place = f"tfds:{_join_name(name, ','.join(missing))}"
         raise UserError(
