@@ -189,7 +189,7 @@ def test_a_row_with_a_long_second_view_takes_a_longer_shape():
 
 
 def test_blocks_must_hold_a_batch():
-    with pytest.raises(UserError, match="holds no batch of 8"):
+    with pytest.raises(UserError, match="is smaller than a batch of 8"):
         blocks(block=7)
 
 

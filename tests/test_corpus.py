@@ -127,7 +127,7 @@ def test_length_is_compared_in_english_characters():
 CORRUPT = {
     "not UTF-8": (b"Caf\xe9 au lait", "not UTF-8 at byte 3"),
     "half a character at the end": ("schön".encode()[:4], "not UTF-8 at byte 3"),
-    "a zero byte": (b"It\0rains", "holds a zero byte"),
+    "a zero byte": (b"It\0rains", "contains a zero byte"),
     "no line end": (b"x" * ((1 << 20) + 9), "without a line end"),
 }
 

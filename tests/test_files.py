@@ -237,9 +237,9 @@ def test_an_output_is_none_of_the_inputs(tmp_path):
     (tmp_path / "soft").symlink_to("data")
     inputs = [tmp_path / "data", tmp_path / "corpus"]
     for name in ("data/en.json", "data/new.json", "soft/new.json", "corpus.en", "corpus.de", "data"):
-        with pytest.raises(UserError, match="read from"):
+        with pytest.raises(UserError, match="would overlap with"):
             files.check_inputs(tmp_path / name, inputs)
-    with pytest.raises(UserError, match="read from"):
+    with pytest.raises(UserError, match="would overlap with"):
         files.check_inputs(tmp_path / "hard", [tmp_path / "corpus.en"])
     for name in ("data.json", "corpus2.en", "/dev/null"):
         files.check_inputs(tmp_path / name, inputs)
@@ -294,8 +294,8 @@ def link_to_foreign_folder(path: pathlib.Path) -> None:
 
 
 FOREIGN = {
-    "folder": (foreign_folder, "holds thesis.docx, which no export wrote"),
-    "link to a folder": (link_to_foreign_folder, "holds thesis.docx"),
+    "folder": (foreign_folder, "contains thesis.docx, which no export wrote"),
+    "link to a folder": (link_to_foreign_folder, "contains thesis.docx"),
     "file": (lambda path: path.write_text("mine"), "a file, not a folder"),
     "link to a file": (lambda path: (path.with_name("f").write_text("mine"), path.symlink_to("f")), "a file, not"),
     "pipe": (os.mkfifo, "a file, not a folder"),

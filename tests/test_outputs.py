@@ -157,7 +157,7 @@ def test_an_earlier_export_is_replaced_and_what_is_not_of_it_stays(inputs, place
 def test_the_current_folder_is_no_export(inputs, place, monkeypatch):
     monkeypatch.chdir(place)
     before = snapshot(place)
-    with pytest.raises(UserError, match=r"^\.: holds documents, neighbour, which no export wrote"):
+    with pytest.raises(UserError, match=r"^\.: contains documents, neighbour, which no export wrote"):
         FOLDERS["trim --out"](inputs, ".")
     assert snapshot(place) == before
 
@@ -177,7 +177,7 @@ def test_the_current_folder_is_no_export(inputs, place, monkeypatch):
 )
 def test_no_output_takes_the_place_of_an_input(inputs, command, name):
     before = snapshot(inputs)
-    with pytest.raises(UserError, match="read from"):
+    with pytest.raises(UserError, match="would overlap with"):
         (COMMANDS | FOLDERS)[command](inputs, inputs / name)
     assert snapshot(inputs) == before
 

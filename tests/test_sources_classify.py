@@ -171,7 +171,7 @@ def test_pawsx_rows_that_were_not_translated(pawsx):
     assert by_language(read(f"pawsx:{pawsx}?split=dev&ns=keep")) == {"de": 3, "en": 3}
     common = read(f"pawsx:{pawsx}?split=dev&rows=common")
     assert [(row.language, row.id) for row in common] == [("de", "7"), ("de", "9"), ("en", "7"), ("en", "9")]
-    assert sorted(reason for _, reason in common.dropped) == ["not there in every language", "not translated (NS)"]
+    assert sorted(reason for _, reason in common.dropped) == ["missing in some language", "not translated (NS)"]
 
 
 def test_pawsx_training_files_have_two_names_and_empty_sides(pawsx):
@@ -278,7 +278,7 @@ def test_what_is_wrong_with_paths_and_options(tmp_path):
     for source, reason in {
         f"xnli:{tmp_path}/none": "no such file or folder",
         f"xnli:{tmp_path}": "for split=train; there is split=dev",
-        f"nusax:{tmp_path}": "no file named LANGUAGE/train.csv; look at the path",
+        f"nusax:{tmp_path}": "no file named LANGUAGE/train.csv; check the path",
         f"xnli:{tmp_path}?split=valid": "choose one of train, dev, test",
         f"xnli:{tmp_path}?split=dev&languages=fr": "no file for fr; there are de",
         f"xnli:{tmp_path}?split=dev&ns=keep": "unknown option 'ns'",

@@ -329,7 +329,7 @@ def _read_json(path: pathlib.Path) -> Json:
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", str(path), "look at the path") from None
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "check the path") from None
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
     except (ValueError, RecursionError) as error:

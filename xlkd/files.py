@@ -27,7 +27,7 @@ from typing import Any
 
 from xlkd.errors import UserError
 
-Json = Any  # a tree of values that JSON can hold
+Json = Any  # a tree of JSON values
 
 MARKER = ".xlkd-export.json"
 VERSION = 1
@@ -139,7 +139,7 @@ def check_inputs(path: pathlib.Path, inputs: Iterable[pathlib.Path]) -> None:
         # A path that does not exist may be the prefix of several files, as for a parallel corpus
         is_prefix = not source.exists() and target.parent == source.parent and target.name.startswith(f"{source.name}.")
         if same_file or is_prefix or source in target.parents or target in source.parents:
-            raise UserError(f"would overwrite or stand among what is read from {input_path}", str(path), "name another")
+            raise UserError(f"would overlap with {input_path}, which this command reads", str(path), "name another")
 
 
 def check_folder(path: pathlib.Path) -> None:
@@ -159,7 +159,7 @@ def check_folder(path: pathlib.Path) -> None:
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError("cannot be written: permission denied", str(path), remedy)
     if _read_marker(path) is None and (foreign := [name for name in names if not _DRAFT_NAME.fullmatch(name)]):
-        raise UserError(f"holds {_name_some(foreign)}, which no export wrote", str(path), remedy)
+        raise UserError(f"contains {_name_some(foreign)}, which no export wrote", str(path), remedy)
 
 
 @contextlib.contextmanager
@@ -222,7 +222,7 @@ def _publish(draft: pathlib.Path, target: pathlib.Path) -> None:
     old = {name for name in listed if _is_plain_file(target, name)}
     foreign = [name for name in sorted(written - old) if _is_taken(target, name)]
     if foreign:
-        what = f"holds {_name_some(foreign)}, which no export wrote and this one would replace"
+        what = f"contains {_name_some(foreign)}, which no export wrote and this one would replace"
         raise UserError(what, str(target), "move it away, or name another folder")
     _replace_marker(draft, target, listed | written)
     for name in old:  # delete all before moving any: a kill leaves no mixture of two exports

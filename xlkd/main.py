@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     stem = pathlib.Path(flags["config"].partition(":")[0]).stem
     name = flags.get("workdir") or f"runs/{stem}-{settings.digest(settings.plain(config))}"
     if "://" in name:
-        raise UserError("a work directory lies in a folder", name, "launch/README.md: how results reach it")
+        raise UserError("a work directory must be a local folder", name, "launch/README.md: how results reach it")
     with distributed.join_run(flags):
         from xlkd.train.run import run
 

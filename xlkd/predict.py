@@ -187,7 +187,7 @@ def _read_inputs(
     parse: _Parser[_Input],
     default: Mapping[str, str],
 ) -> Iterator[_Input]:
-    """Yields the parsed lines of a stream of JSON; `default` holds for keys that a line leaves empty."""
+    """Yields the parsed lines of a stream of JSON; `default` is used for keys that a line leaves empty."""
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue

@@ -57,7 +57,9 @@ class Blocks:
         seed: int,
     ) -> None:
         if block < batch:
-            raise UserError(f"a block of {block} rows holds no batch of {batch}", "data.block", "make it larger")
+            raise UserError(
+                f"a block of {block} rows is smaller than a batch of {batch}", "data.block", "make it larger"
+            )
         self.rows, self._features, self._lengths = rows, features, lengths
         self.batch, self.block, self.edges, self.seed = batch, block // batch * batch, edges, seed
         self.steps_per_epoch = -(-len(rows) // batch)

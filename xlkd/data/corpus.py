@@ -183,7 +183,7 @@ def _fingerprint(path: pathlib.Path) -> str:
                 file.seek(at)
                 digest.update(file.read(65536))
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", str(path), "look at the path") from None
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "check the path") from None
     return f"{state.st_size} {state.st_mtime_ns} {digest.hexdigest()}"
 
 

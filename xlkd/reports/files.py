@@ -156,7 +156,7 @@ def _text(path: pathlib.Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", str(path), "look at the path") from None
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "check the path") from None
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "look at what wrote it") from None
 

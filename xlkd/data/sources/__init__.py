@@ -167,7 +167,7 @@ def check_sources_exist(text: str) -> None:
     for path in list_paths(text):
         with contextlib.suppress(OSError):  # reading gives the better message
             if not (path.exists() or _is_prefix(path)):
-                raise UserError("no such file or folder", str(path), "look at the path")
+                raise UserError("no such file or folder", str(path), "check the path")
 
 
 def _is_prefix(prefix: pathlib.Path) -> bool:
@@ -182,7 +182,7 @@ def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
         tuple(read_source(spec, task, bad_rows) for spec in parse(text)), (*bad_rows.skipped, *bad_rows.left_out)
     )
     if not len(rows):
-        remedy = "every row was left out" if rows.dropped else "look at the path and the options"
+        remedy = "every row was left out" if rows.dropped else "check the path and the options"
         raise UserError("no rows", text, remedy)
     return rows
 
@@ -190,11 +190,11 @@ def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
 def read_source(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Any]:
     """Returns the rows of one source, which may be empty."""
     if task not in list_tasks(spec):
-        raise UserError(f"holds no data for the task {task!r}", str(spec), f"it serves {', '.join(list_tasks(spec))}")
+        raise UserError(f"has no data for the task {task!r}", str(spec), f"it serves {', '.join(list_tasks(spec))}")
     try:
         return _load_module(spec).rows(spec, task, bad_rows)
     except OSError as error:  # for example a name that is too long, or a folder without permission
-        raise UserError(f"cannot be read: {error.strerror}", str(error.filename or spec), "look at the path") from error
+        raise UserError(f"cannot be read: {error.strerror}", str(error.filename or spec), "check the path") from error
 
 
 def list_tasks(spec: Spec) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from xlkd.rows import Pair, make_key
 def read_lines(path: pathlib.Path, bad_rows: BadRows) -> list[str | None]:
     """Returns the stripped lines of a file; a line that is not UTF-8 is a bad row and None."""
     if not path.is_file():
-        raise UserError("no such file", str(path), "look at the path")
+        raise UserError("no such file", str(path), "check the path")
     raw = path.read_bytes().split(b"\n")
     return [
         _decode(line, f"{path}: line {at}", bad_rows) for at, line in enumerate(raw[: -1 if not raw[-1] else None], 1)
@@ -57,14 +57,14 @@ def iterate_complete(
 def find_files(root: pathlib.Path, pattern: str, expected: str) -> dict[str, pathlib.Path]:
     """Returns the files whose name matches, by language; of variants (por, por-BR) the one with the shortest name."""
     if not root.is_dir():
-        raise UserError("no such folder", str(root), "look at the path")
+        raise UserError("no such folder", str(root), "check the path")
     files: dict[str, pathlib.Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: (len(path.name), path.name)):
         match = re.fullmatch(pattern, path.name)
         if match and (language := parse_tag(match.group(1))):
             files.setdefault(language, path)
     if not files:
-        raise UserError(f"no file named {expected}", str(root), "look at the path")
+        raise UserError(f"no file named {expected}", str(root), "check the path")
     return files
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the files of a folder that hold the languages asked for, by their names."""
+"""Finds the files of a folder for the languages asked for, by their names."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def find_files(
     """Returns the files whose complete name matches, by the languages in its groups; the path may be one such file."""
     root = pathlib.Path(spec.path).expanduser()
     if not spec.path or not root.exists():
-        raise UserError("no such file or folder", str(root) if spec.path else str(spec), "look at the path")
+        raise UserError("no such file or folder", str(root) if spec.path else str(spec), "check the path")
     paths = [root] if root.is_file() else [p for folder in folders for p in sorted((root / folder).glob("*.json"))]
     matches = [(path, match) for path in paths if (match := re.fullmatch(pattern, path.name))]
     if not matches:
-        raise UserError(f"no file named {expected}", str(root), "look at the path and at split")
+        raise UserError(f"no file named {expected}", str(root), "check the path and at split")
     files = {}
     for path, match in matches:
         languages = tuple(normalise_tag(tag, str(path)) for tag in match.groups())

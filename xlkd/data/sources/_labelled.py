@@ -24,7 +24,7 @@ from xlkd.languages import normalise_tag
 from xlkd.rows import Labelled, make_key
 
 OPTIONS = ("languages", "limit", "rows", "part")
-LABEL_PARTS = ("label", "from_0")  # parts that hold a label
+LABEL_PARTS = ("label", "from_0")  # parts that can be a label
 MISSING = ("", "nan")  # label cells that mean no label
 QUOTING = {"none": _table.TSV, "csv": _table.QUOTED}
 
@@ -89,7 +89,7 @@ def find_files(
     """
     root = pathlib.Path(spec.path).expanduser()
     if not spec.path or not root.exists():
-        raise UserError("no such file or folder", str(root) if spec.path else str(spec), "look at the path")
+        raise UserError("no such file or folder", str(root) if spec.path else str(spec), "check the path")
     split = "" if root.is_file() and not spec.option("split") else spec.choice("split", tuple(splits))
     our_names = {theirs: name for name, names in splits.items() for theirs in names}
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*.*") if path.is_file())
@@ -99,7 +99,7 @@ def find_files(
         splits_found |= {file.split for file in files}
         if wanted := [file for file in files if split in ("", file.split)]:
             return _check_unique_languages(wanted)
-    remedy = f"there is split={', '.join(sorted(splits_found))}" if splits_found else "look at the path"
+    remedy = f"there is split={', '.join(sorted(splits_found))}" if splits_found else "check the path"
     raise UserError(
         f"no file named {expected}" + (f" for split={split}" if split and splits_found else ""), str(root), remedy
     )
@@ -233,7 +233,7 @@ def _keep_common(records: Mapping[str, Iterable[Record]], bad_rows: BadRows) -> 
     common = set.intersection(*({record.aligned for record in own} for own in lists.values())) if lists else set()
     for record in itertools.chain.from_iterable(lists.values()):
         if record.aligned not in common:
-            bad_rows.leave_out("not there in every language", record.where)
+            bad_rows.leave_out("missing in some language", record.where)
     return {language: [record for record in own if record.aligned in common] for language, own in lists.items()}
 
 

@@ -133,7 +133,7 @@ _READERS: dict[str, Callable[[pathlib.Path], Iterator[_RawRow]]] = {
 def _read_lines(path: pathlib.Path) -> Iterator[str]:
     """Yields lines, which end at LF alone, not at the other characters where `str.splitlines` cuts."""
     if not path.is_file():
-        raise UserError("a folder, not a file" if path.is_dir() else "no such file", str(path), "look at the path")
+        raise UserError("a folder, not a file" if path.is_dir() else "no such file", str(path), "check the path")
     try:
         file = path.open("rb")
     except OSError as error:
@@ -223,7 +223,9 @@ def _choose_columns(
     column = next(column for column in choices[0].needed.values() if not is_present(column))
     if isinstance(column, int):
         raise UserError(
-            f"no column {column}, counted from 0: the first row has {len(names_present)}", str(path), "look at quoting"
+            f"no column {column}, counted from 0: the first row has {len(names_present)}",
+            str(path),
+            "check the quoting",
         )
     names = ", ".join(name[:40] for name in names_present)
     raise UserError(f"no column named {' or '.join(column)}", str(path), f"there are: {names}")

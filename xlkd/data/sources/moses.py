@@ -78,7 +78,7 @@ def _find_origins(spec: Spec) -> list[CorpusOrigin]:
 def _find_files(prefix: pathlib.Path) -> dict[tuple[str, str], tuple[pathlib.Path, pathlib.Path]]:
     """Returns the files of each ordered pair of languages."""
     if not prefix.name or not prefix.parent.is_dir():
-        raise UserError("no such folder", str(prefix.parent), "look at the path")
+        raise UserError("no such folder", str(prefix.parent), "check the path")
     groups: dict[str, dict[str, pathlib.Path]] = {}
     for path in sorted(prefix.parent.glob(f"{prefix.name.translate(_ESCAPED)}.*")):
         match = _NAME.fullmatch(path.name[len(prefix.name) + 1 :])
@@ -116,7 +116,7 @@ def _decode(file: int, number: int, line: bytes) -> str:
     if len(line) > _LINE:
         raise _LineFault(file, number, f"more than {_LINE:,} bytes without a line end")
     if b"\0" in line:
-        raise _LineFault(file, number, "holds a zero byte")
+        raise _LineFault(file, number, "contains a zero byte")
     try:
         return strip_text(line.decode("utf-8"))
     except UnicodeDecodeError as error:

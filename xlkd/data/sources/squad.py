@@ -97,7 +97,7 @@ def read(path: pathlib.Path, bad_rows: BadRows, repeated_ids: bool = False) -> I
 def load_articles(path: pathlib.Path) -> list[Any]:
     """Returns the articles of a file, after checking its outermost layout."""
     if not path.is_file():
-        raise UserError("a folder, not a file" if path.is_dir() else "no such file", str(path), "look at the path")
+        raise UserError("a folder, not a file" if path.is_dir() else "no such file", str(path), "check the path")
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:

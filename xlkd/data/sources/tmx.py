@@ -36,7 +36,7 @@ def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Pair]:
     spec.allow("languages", *moses.OPTIONS)
     path = pathlib.Path(spec.path).expanduser()
     if not path.is_file():
-        raise UserError("no such file", str(path), "look at the path")
+        raise UserError("no such file", str(path), "check the path")
     languages = spec.languages() or _find_languages(path)
     if len(languages) != 2 or languages[0] == languages[1]:
         raise UserError("which languages?", str(spec), "say languages=A,B")
