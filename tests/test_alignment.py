@@ -85,14 +85,14 @@ def test_pooling_reads_the_first_or_the_mean_of_what_is_there():
 def test_a_picture_keeps_the_axes_of_the_one_before():
     random = np.random.default_rng(0)
     vectors = random.normal(size=(20, 6)) * [9, 5, 1, 1, 1, 1]
-    within = picture.axes(vectors)
+    within = picture.fit_axes(vectors)
     assert (within.directions[np.arange(2), np.abs(within.directions).argmax(1)] > 0).all()
     assert np.abs(within.directions).argmax(1).tolist() == [0, 1]
-    again = picture.axes(vectors[::-1])
+    again = picture.fit_axes(vectors[::-1])
     np.testing.assert_allclose(within.directions, again.directions, atol=1e-9)
-    drawn = picture.picture("t", vectors[:2], ["en", "de"], ["1", "1"], [(0, 1)], within)
+    drawn = picture.make_picture("t", vectors[:2], ["en", "de"], ["1", "1"], [(0, 1)], within)
     assert drawn["kind"] == "picture"
-    np.testing.assert_allclose(picture.axes_of(drawn).directions, within.directions, atol=1e-6)
+    np.testing.assert_allclose(picture.read_axes(drawn).directions, within.directions, atol=1e-6)
     place = (vectors[1] - vectors.mean(0)) @ within.directions.T
     assert [drawn["points"][1][key] for key in "xy"] == pytest.approx(place.tolist(), abs=1e-3)
 
@@ -115,7 +115,7 @@ def test_the_picture_of_a_set_draws_english_once_for_all_its_translations():
     for a, b in before["links"]:
         assert before["points"][a]["language"] == "en"
         assert before["points"][a]["id"] == before["points"][b]["id"]
-    after = task.picture({"vectors": 2 * vectors}, rows, "after", picture.axes_of(before))
+    after = task.picture({"vectors": 2 * vectors}, rows, "after", picture.read_axes(before))
     assert after["axes"] == before["axes"]
     assert after["points"] != before["points"]
 

@@ -19,7 +19,7 @@ LONG = "The river rises in the northern hills and flows 120 km to the sea"
 
 def near(a, b):
     """What the whole check says of two texts in one language."""
-    return seen.check([seen.Item("a", "ag", "en", a)], [seen.Item("b", "bg", "en", b)])
+    return seen.find_contamination([seen.Item("a", "ag", "en", a)], [seen.Item("b", "bg", "en", b)])
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ def near(a, b):
 )
 def test_golden_pairs(golden):
     assert (seen.normalise(golden["a"]), seen.normalise(golden["b"])) == (golden["normal_a"], golden["normal_b"])
-    a, b = (seen.grams(golden[k], golden["n"]) for k in ("normal_a", "normal_b"))
+    a, b = (seen.character_ngrams(golden[k], golden["n"]) for k in ("normal_a", "normal_b"))
     assert (len(a), len(b), len(a & b)) == (golden["grams_a"], golden["grams_b"], golden["common"])
-    assert seen.likeness(a, b) == pytest.approx((golden["jaccard"], golden["containment"]), abs=1e-9)
-    assert seen.likeness(a, b) == seen.likeness(b, a)
-    assert seen.over_threshold(*seen.likeness(a, b)) == golden["over_threshold"]
+    assert seen.similarity(a, b) == pytest.approx((golden["jaccard"], golden["containment"]), abs=1e-9)
+    assert seen.similarity(a, b) == seen.similarity(b, a)
+    assert seen.is_near_duplicate(*seen.similarity(a, b)) == golden["over_threshold"]
     if golden["n"] == seen.GRAM:
         found = near(golden["a"], golden["b"])
         assert bool(found.near) == golden["over_threshold"]
@@ -53,7 +53,7 @@ def test_normalise():
 def test_parallel_ids_with_and_without_language_marks():
     train = [seen.Item(id_, "", "de", f"text {i}") for i, id_ in enumerate(("56be_de-en", "77aa-de", "99-de", "12"))]
     test = [seen.Item(id_, "", "el", f"other {i}") for i, id_ in enumerate(("56be", "77aa_el", "99", "12", "zz"))]
-    found = seen.check(train, test)
+    found = seen.find_contamination(train, test)
     assert found.test[seen.PARALLEL_ID] == {0, 1}  # row numbers mean nothing
 
 
@@ -64,7 +64,7 @@ def test_same_paragraph_by_text_or_by_group_in_any_language():
         seen.Item("d", "p2", "el", "κείμενο"),
         seen.Item("e", "p8", "en", "b"),
     ]
-    found = seen.check(train, test)
+    found = seen.find_contamination(train, test)
     assert found.test[seen.PARAGRAPH] == {0, 1}
     assert not any(found.test[level] for level in (seen.PARALLEL_ID, seen.NEAR_DUPLICATE))
 
@@ -72,7 +72,7 @@ def test_same_paragraph_by_text_or_by_group_in_any_language():
 def test_near_duplicates_stay_within_a_language_and_touch_every_row_of_a_text():
     train = [seen.Item(str(i), "", "en", LONG + " today") for i in range(3)] + [seen.Item("x", "", "de", LONG)]
     test = [seen.Item("y", "", "en", LONG), seen.Item("z", "", "en", LONG), seen.Item("w", "", "fr", LONG + " today")]
-    found = seen.check(train, test)
+    found = seen.find_contamination(train, test)
     assert len(found.near) == 1
     assert found.near[0].train == 0
     assert found.test[seen.NEAR_DUPLICATE] == {0, 1}
@@ -82,7 +82,7 @@ def test_near_duplicates_stay_within_a_language_and_touch_every_row_of_a_text():
     ("jaccard", "containment", "over"), [(0.7, 0.82, True), (0.69, 0.89, False), (0.4, 0.9, True), (0.6, 0.75, False)]
 )
 def test_either_threshold_is_enough_and_reached_by_equality(jaccard, containment, over):
-    assert seen.over_threshold(jaccard, containment) is over
+    assert seen.is_near_duplicate(jaccard, containment) is over
 
 
 def test_short_texts_are_listed_not_flagged():
@@ -109,14 +109,14 @@ def test_the_index_finds_what_all_pairs_would(seed):
 
     train = [changed(base[i % 40]) for i in range(120)]
     test = [changed(base[i % 40]) for i in range(80)]
-    found = seen.check(
+    found = seen.find_contamination(
         *([seen.Item(f"{s}{i}", "", "en", t) for i, t in enumerate(side)] for s, side in (("a", train), ("b", test)))
     )
-    grams = {text: seen.grams(seen.normalise(text)) for text in (*train, *test)}
+    grams = {text: seen.character_ngrams(seen.normalise(text)) for text in (*train, *test)}
     expected = {
         (a, b)
         for a, b in itertools.product(dict.fromkeys(train), dict.fromkeys(test))
-        if seen.over_threshold(*seen.likeness(grams[a], grams[b]))
+        if seen.is_near_duplicate(*seen.similarity(grams[a], grams[b]))
     }
     assert {(train[pair.train], test[pair.test]) for pair in found.near} == expected
     assert len(expected) > 30
@@ -124,14 +124,14 @@ def test_the_index_finds_what_all_pairs_would(seed):
 
 def test_what_is_compared_of_a_row():
     question = Question("q", "k", "g", "s", "?", "the context", (), "en", "de")
-    assert seen.item(question) == seen.Item("q", "g", "de", "the context")
-    assert seen.item(Labelled("i", "k", "g", "s", "one", "two", None, "sw")).text == "one two"
-    assert seen.item(Labelled("i", "k", "g", "s", "one", None, None, "sw")).text == "one"
-    assert seen.item(Pair("i", "k", "g", "s", "one", "zwei", "en", "de")) == seen.Item("i", "g", "en", "one zwei")
+    assert seen.make_item(question) == seen.Item("q", "g", "de", "the context")
+    assert seen.make_item(Labelled("i", "k", "g", "s", "one", "two", None, "sw")).text == "one two"
+    assert seen.make_item(Labelled("i", "k", "g", "s", "one", None, None, "sw")).text == "one"
+    assert seen.make_item(Pair("i", "k", "g", "s", "one", "zwei", "en", "de")) == seen.Item("i", "g", "en", "one zwei")
 
 
 def test_nothing_against_nothing():
-    assert not any(seen.check([], [seen.Item("a", "", "en", "x")]).test.values())
+    assert not any(seen.find_contamination([], [seen.Item("a", "", "en", "x")]).test.values())
     assert not near("", "").near
 
 
@@ -145,11 +145,11 @@ def test_squad_dev_holds_paragraphs_of_xquad(shared, shared_data):
 
     english, greek = (items(shared_data / "xquad" / f"xquad.{x}.json", x) for x in ("en", "el"))
     dev, train = (items(shared / "data" / "squad_en" / f"{part}.json", "en") for part in ("dev", "train"))
-    found = seen.check(dev, english)
+    found = seen.find_contamination(dev, english)
     assert len(found.test[seen.PARALLEL_ID]) == 213
     assert len({english[i].text for i in found.test[seen.PARAGRAPH]}) == 35
     assert found.test[seen.NEAR_DUPLICATE] >= found.test[seen.PARAGRAPH]
-    assert len(seen.check(dev, greek).test[seen.PARALLEL_ID]) == 213
-    assert len(seen.check(english, greek).test[seen.PARALLEL_ID]) == 1190
-    clean = seen.check(train, english)
+    assert len(seen.find_contamination(dev, greek).test[seen.PARALLEL_ID]) == 213
+    assert len(seen.find_contamination(english, greek).test[seen.PARALLEL_ID]) == 1190
+    clean = seen.find_contamination(train, english)
     assert not clean.test[seen.PARALLEL_ID] | clean.test[seen.PARAGRAPH]

@@ -21,7 +21,9 @@ def test_golden_scores(language):
     gold, predicted = golden["gold"], golden["predicted"]
     assert labels.accuracy(gold, predicted) == golden["accuracy"]
     assert labels.macro_f1(gold, predicted, 3) == pytest.approx(golden["macro_f1"], abs=1e-9)
-    assert labels.f1_by_class(labels.confusion(gold, predicted, 3)) == pytest.approx(golden["f1_by_class"], abs=1e-9)
+    assert labels.f1_by_class(labels.confusion_matrix(gold, predicted, 3)) == pytest.approx(
+        golden["f1_by_class"], abs=1e-9
+    )
 
 
 def test_golden_class_that_occurs_nowhere_is_left_out():
@@ -29,12 +31,14 @@ def test_golden_class_that_occurs_nowhere_is_left_out():
     value = labels.macro_f1(golden["gold"], golden["predicted"], golden["classes"])
     assert value == pytest.approx(golden["macro_f1_over_classes_seen_in_gold_or_predictions"], abs=1e-9)
     assert value != pytest.approx(golden["macro_f1_over_all_three_for_contrast"], abs=1e-3)
-    assert np.isnan(labels.macro_f1_of(np.zeros((4, 3, 3)))).all()
+    assert np.isnan(labels.macro_f1_from_counts(np.zeros((4, 3, 3)))).all()
 
 
 def test_golden_means():
     golden = CLASSES["means"]
-    found = labels.means(golden["accuracy"], supervised=golden["supervised"], zero_shot=golden["zero_shot"], pivot="en")
+    found = labels.compute_means(
+        golden["accuracy"], supervised=golden["supervised"], zero_shot=golden["zero_shot"], pivot="en"
+    )
     for name in ("macro_mean", "supervised_mean", "zero_shot_mean"):
         assert found[name].value == golden[name]
     assert found["transfer_gap"].value == 84.0 - 70.0
@@ -42,15 +46,15 @@ def test_golden_means():
 
 
 def test_a_mean_over_nothing_is_none():
-    found = labels.means({"en": 80.0}, supervised=["en"], pivot="en")
+    found = labels.compute_means({"en": 80.0}, supervised=["en"], pivot="en")
     assert found["zero_shot_mean"].value is None
     assert found["transfer_gap"].value is None
 
 
 def test_stars_ties_and_majority():
-    assert labels.mae([1, 5, 3], [2, 2, 3]) == pytest.approx(4 / 3)
-    assert labels.predictions(np.array([[0.5, 0.5, 0.1], [0.0, 1.0, 1.0]])).tolist() == [0, 1]
-    assert labels.majority([2, 2, 1]) == 2 / 3
+    assert labels.mean_absolute_error([1, 5, 3], [2, 2, 3]) == pytest.approx(4 / 3)
+    assert labels.predict_labels(np.array([[0.5, 0.5, 0.1], [0.0, 1.0, 1.0]])).tolist() == [0, 1]
+    assert labels.majority_accuracy([2, 2, 1]) == 2 / 3
     for gold, predicted in (([0, 1], [0]), ([], [])):
         with pytest.raises(ValueError, match=f"{len(gold)} gold labels and {len(predicted)} predictions"):
             labels.accuracy(gold, predicted)
@@ -60,7 +64,7 @@ def test_golden_macro_f1_of_resamples():
     golden = GOLDEN["macro_f1_bootstrap"]
     by_group = np.array([golden["confusion_by_group_gold_rows_predicted_columns"]])
     drawn = np.stack([np.bincount(row, minlength=3) for row in golden["explicit"]["resamples"]])
-    found = labels.macro_f1_resampled(by_group, drawn)[:, 0]
+    found = labels.resample_macro_f1(by_group, drawn)[:, 0]
     assert found == pytest.approx(golden["explicit"]["macro_f1"], abs=1e-9)
 
 
@@ -70,7 +74,7 @@ def answers(predicted, language="de", groups=(0, 0, 0, 1, 1, 1, 2, 2)):
 
 def test_golden_groups():
     golden = GOLDEN["macro_f1_bootstrap"]["confusion_by_group_gold_rows_predicted_columns"]
-    found = labels.counts_by_group(answers(CLASSES["de"]["predicted"]), {"g0": 0, "g1": 1, "g2": 2}, 3)
+    found = labels.count_by_group(answers(CLASSES["de"]["predicted"]), {"g0": 0, "g1": 1, "g2": 2}, 3)
     assert found.tolist() == golden
 
 

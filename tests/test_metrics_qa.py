@@ -40,7 +40,7 @@ def test_mlqa_golden(case):
 
 
 def test_punctuation_table_golden():
-    points = mlqa.punctuation()
+    points = mlqa.list_punctuation()
     digest = hashlib.sha256(",".join(f"{point:04X}" for point in points).encode()).hexdigest()
     assert (len(points), digest) == (GOLDEN["punctuation"]["count"], GOLDEN["punctuation"]["sha256"])
 

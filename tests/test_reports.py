@@ -33,7 +33,7 @@ def test_cells_and_averages_are_means_of_the_rows(grid):
     cell = [row["f1"] for row in rows if (row["question_language"], row["context_language"]) == ("en", "de")]
     assert shown["cells"]["en-de"]["f1"]["value"] == pytest.approx(sum(cell) / len(cell), abs=1e-6)
     scores = {tuple(name.split("-")): entry["em"]["value"] for name, entry in shown["cells"].items()}
-    for name, average in averages.averages(scores, ["ar", "de", "en"], seen={"de", "en"}).items():
+    for name, average in averages.compute_averages(scores, ["ar", "de", "en"], seen={"de", "en"}).items():
         if name != "worst" and average.value is not None:
             assert shown["averages"][name]["em"]["value"] == pytest.approx(average.value, abs=1e-5), name
     lowest = shown["worst"]["f1"]

@@ -50,7 +50,7 @@ def test_margin_by_hand(options):
     n, k = 60, options.get("k", 4)
     x, y = np.random.default_rng(5).normal(size=(2, n, 3))
     y = x + 0.5 * y
-    similarity = retrieval.unit(x) @ retrieval.unit(y).T
+    similarity = retrieval.normalise_rows(x) @ retrieval.normalise_rows(y).T
     expected = np.empty((n, n))
     for i in range(n):
         for j in range(n):
@@ -67,7 +67,7 @@ def test_one_sentence_is_found():
 
 
 def test_alignment_counts_are_summed_before_the_division():
-    found = retrieval.alignment(
+    found = retrieval.count_links(
         predicted=[{(0, 0), (1, 1), (2, 0)}, {(0, 1)}],
         sure=[{(0, 0), (1, 2)}, {(0, 1)}],
         possible=[{(1, 1)}, set()],
@@ -78,7 +78,7 @@ def test_alignment_counts_are_summed_before_the_division():
 
 
 def test_with_sure_links_only_the_error_rate_is_one_minus_f1():
-    found = retrieval.alignment([{(0, 0), (1, 1), (2, 2)}], [{(0, 0), (3, 3)}], [set()])
+    found = retrieval.count_links([{(0, 0), (1, 1), (2, 2)}], [{(0, 0), (3, 3)}], [set()])
     f1 = 2 * found.precision * found.recall / (found.precision + found.recall)
     assert found.error_rate == pytest.approx(1 - f1)
 

@@ -54,7 +54,7 @@ def test_golden_toy():
 
 def test_golden_resamples_of_the_toy():
     rng = np.random.default_rng(TOY["clustered"]["seed"])
-    counts = np.concatenate(list(st.draws(rng, 5, 10_000, block=700)))
+    counts = np.concatenate(list(st.draw_group_counts(rng, 5, 10_000, block=700)))
     golden = TOY["clustered"]
     assert counts[:3].tolist() == [np.bincount(row, minlength=5).tolist() for row in golden["first_resamples"]]
     sums, sizes = (np.array(TOY[k])[:, None] for k in ("cluster_sum_of_differences", "cluster_size"))
@@ -149,7 +149,7 @@ def test_unpaired_seeds():
 
 @pytest.mark.parametrize("case", [GOLDEN["holm"], GOLDEN["holm"]["capped_example"]])
 def test_golden_holm(case):
-    adjusted = st.holm(case["p"])
+    adjusted = st.adjust_holm(case["p"])
     assert adjusted == pytest.approx(case["adjusted"], abs=1e-12)
     if "rejected_at_0.05" in case:
         assert [p <= 0.05 for p in adjusted] == case["rejected_at_0.05"]
@@ -159,7 +159,7 @@ def test_holm_equals_step_down_rejection():
     rng = np.random.default_rng(1)
     for _ in range(200):
         p = rng.uniform(0, 0.2, 6).round(2)
-        adjusted = st.holm(p)
+        adjusted = st.adjust_holm(p)
         assert all(b >= a for a, b in zip(p, adjusted, strict=True))
         for level in (0.01, 0.05, 0.1):
             rejected = [False] * 6
@@ -195,9 +195,11 @@ def test_order_of_rows_does_not_matter():
 
 
 def test_blocks_change_nothing():
-    once = np.concatenate(list(st.draws(np.random.default_rng(7), 33, 501, block=501)))
+    once = np.concatenate(list(st.draw_group_counts(np.random.default_rng(7), 33, 501, block=501)))
     for block in (1, 100, 333):
-        assert (np.concatenate(list(st.draws(np.random.default_rng(7), 33, 501, block=block))) == once).all()
+        assert (
+            np.concatenate(list(st.draw_group_counts(np.random.default_rng(7), 33, 501, block=block))) == once
+        ).all()
 
 
 def test_a_system_against_itself_is_identical():
@@ -240,13 +242,15 @@ def test_primary_averages_are_a_family_of_their_own():
     a = {c: st.Sample(of.ids, of.groups, of.scores + np.random.default_rng(c).normal(2, 12, 60)) for c, of in b.items()}
     found = st.compare([a], [b], averages={"all": range(6), "x": [0, 1], "y": [2, 3]}, primary=["all"])
     assert found.averages["all"].adjusted == found.averages["all"].p
-    assert found.averages["x"].adjusted == pytest.approx(st.holm([found.averages["x"].p, found.averages["y"].p])[0])
-    assert [r.adjusted for r in found.cells.values()] == st.holm([r.p for r in found.cells.values()])
+    assert found.averages["x"].adjusted == pytest.approx(
+        st.adjust_holm([found.averages["x"].p, found.averages["y"].p])[0]
+    )
+    assert [r.adjusted for r in found.cells.values()] == st.adjust_holm([r.p for r in found.cells.values()])
 
 
 def test_own_scores():
     a, _ = toy()
-    found = st.own_scores([only(a)], averages={"mean": ["one"]})
+    found = st.estimate([only(a)], averages={"mean": ["one"]})
     result = found.cells["one"]
     assert result.estimate == TOY["mean_a"]
     assert result.low < 71.75 < result.high
@@ -264,7 +268,7 @@ def test_other_questions_are_refused_by_name():
     with pytest.raises(UserError, match=r"13 questions on one side only: q0, .*, q7 and 3 more"):
         st.compare([only(a)], [{"one": st.Sample(["q99"], ["p1"], [1.0])}])
     with pytest.raises(UserError, match="1 ids occur twice"):
-        st.own_scores([{"one": st.Sample(["a", "a"], ["g", "g"], [0.0, 1.0])}])
+        st.estimate([{"one": st.Sample(["a", "a"], ["g", "g"], [0.0, 1.0])}])
     moved = {"one": st.Sample(NAMES, ["p9", *TOY["paragraph"][1:]], TOY["f1_b"])}
     with pytest.raises(UserError, match="different groups: q0"):
         st.compare([only(a)], [moved])

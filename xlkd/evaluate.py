@@ -213,7 +213,9 @@ def summarize_labels(
         own_cells = {cell.languages[0]: values for cell, values in cells.items() if cell.set == name}
         values = {tag: cell["accuracy"] for tag, cell in own_cells.items()}
         zero_shot = [tag for tag in values if seen and tag not in all_seen]
-        means = labels.means(values, supervised=training, zero_shot=zero_shot, pivot="en" if "en" in values else None)
+        means = labels.compute_means(
+            values, supervised=training, zero_shot=zero_shot, pivot="en" if "en" in values else None
+        )
         sets[name] = {
             "cells": {
                 tag: {"languages": [tag], "route": routes[tag] or None, **cell} for tag, cell in own_cells.items()
@@ -265,7 +267,7 @@ def _compute_averages(set: str, cells: Mapping[tuple[str, ...], Mapping[str, flo
     entries: dict[str, Json] = {}
     for metric in METRICS:
         scores = {(question, context): values[metric] for (question, context), values in cells.items()}
-        for name, average in averages.averages(scores, languages, set=set).items():
+        for name, average in averages.compute_averages(scores, languages, set=set).items():
             counts = {"title": average.title, "of": len(average.cells), "missing": len(average.missing)}
             entry = entries.setdefault(name, counts)
             entry[metric] = average.value

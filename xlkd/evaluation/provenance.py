@@ -66,8 +66,8 @@ def met(rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, Any
     for name, ready in sets.items():
         if not ready.rows or not isinstance(ready.rows[0], Question | Labelled):
             continue
-        test = [contamination.item(row) for row in ready.rows]
-        result = contamination.check([contamination.item(row) for row in rows], test)
+        test = [contamination.make_item(row) for row in ready.rows]
+        result = contamination.find_contamination([contamination.make_item(row) for row in rows], test)
         former = before.get(name, {})
         keys = [row.key for row in ready.rows]
         touched = {kind: {keys[i] for i in result.test[level]} for level, kind in KINDS.items()}

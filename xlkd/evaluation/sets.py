@@ -16,7 +16,7 @@ from xlkd.evaluation.evaluator import Evaluator
 from xlkd.evaluation.selection import Rule
 from xlkd.inputs.data import Ready
 from xlkd.methods import Method, Variables
-from xlkd.metrics.picture import axes_of
+from xlkd.metrics.picture import read_axes
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
 from xlkd.runtime.workdir import WorkDirectory
@@ -75,7 +75,7 @@ class Sets:
     def _draw(self, step: int, name: str, task: Parallel, outputs: Any, rows: sources.Rows) -> None:
         """Draws sentence vectors before the first step, and after the last one on the same axes."""
         before = self._folder.parent / "report" / f"{name}-before.json"
-        within = axes_of(json.loads(before.read_text(encoding="utf-8"))) if step and before.exists() else None
+        within = read_axes(json.loads(before.read_text(encoding="utf-8"))) if step and before.exists() else None
         self._workdir.make_folder(before.parent)
         title = f"sentence vectors after {step} steps" if step else "sentence vectors before"
         file = before.with_name(f"{name}-after.json") if step else before

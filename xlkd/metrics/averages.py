@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The named averages over cells (question language, context language); a name stands for its whole set only."""
+"""The named averages over cells (question language, context language); a name stands for its complete set only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from xlkd.rows import Cell
 
 LanguagePair = tuple[str, str]  # (question language, context language)
 
-# The languages of a set, over which its averages are defined.
+# The languages of a data set, over which its averages are defined.
 LANGUAGES = {
     "mlqa": ("ar", "de", "en", "es", "hi", "vi", "zh"),
     "xquad": ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh"),
     "tydiqa": ("ar", "bn", "en", "fi", "id", "ko", "ru", "sw", "te"),
 }
 
-# Averages of the diagonal that belong to one set; the zero-shot lists are the paper's.
-OF_A_SET = {
+# Averages over the diagonal that exist for one data set only; the zero-shot lists are the paper's.
+SET_AVERAGES = {
     "xquad": {
         "xquad_zs": ("el", "ru", "th", "tr"),
         "xquad_11": tuple(language for language in LANGUAGES["xquad"] if language != "ro"),
@@ -31,7 +31,7 @@ OF_A_SET = {
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """An unweighted mean over the cells at hand; None without any."""
+    """An unweighted mean over the cells that were scored; None without any."""
 
     name: str
     value: float | None
@@ -40,14 +40,14 @@ class Average:
 
     @property
     def title(self) -> str:
-        """The official name, or what is missing of it."""
+        """The official name, or a description of which of its cells are missing."""
         if not self.missing:
             return self.name
         absent = ", ".join(str(Cell("", cell)) for cell in self.missing)
         return f"{len(self.cells)} of {len(self.cells) + len(self.missing)} cells of {self.name} (missing: {absent})"
 
 
-def averages(
+def compute_averages(
     scores: Mapping[LanguagePair, float],
     languages: Sequence[str],
     *,
@@ -55,23 +55,23 @@ def averages(
     pivot: str = "en",
     seen: Collection[str] | None = None,
 ) -> dict[str, Average]:
-    """All averages of one set's cells; those of the grid only where a cell off the diagonal was evaluated.
+    """Returns all averages of one data set; those of the grid only where a cell off the diagonal was scored.
 
     seen: the languages with labels in training, as the run recorded them; None where that is not known.
     """
-    grid = any(question != context for question, context in scores)
-    named = definitions(languages, set=set, pivot=pivot, seen=seen, grid=grid)
-    found = {name: _average(name, cells, scores) for name, cells in named.items()}
+    is_grid = any(question != context for question, context in scores)
+    cells_of = list_average_cells(languages, set=set, pivot=pivot, seen=seen, grid=is_grid)
+    averages = {name: _average(name, cells, scores) for name, cells in cells_of.items()}
     if pivot in languages:
-        found["transfer_gap"] = _transfer_gap(scores, languages, pivot)
+        averages["transfer_gap"] = _transfer_gap(scores, languages, pivot)
     if scores:
         lowest = min(scores, key=lambda cell: (scores[cell], cell))
-        absent = tuple(cell for cell in (named["gxlt"] if grid else named["xlt"]) if cell not in scores)
-        found["worst"] = Average("worst", scores[lowest], (lowest,), absent)
-    return found
+        missing = tuple(cell for cell in (cells_of["gxlt"] if is_grid else cells_of["xlt"]) if cell not in scores)
+        averages["worst"] = Average("worst", scores[lowest], (lowest,), missing)
+    return averages
 
 
-def definitions(
+def list_average_cells(
     languages: Sequence[str],
     *,
     set: str = "",
@@ -79,13 +79,13 @@ def definitions(
     seen: Collection[str] | None = None,
     grid: bool = True,
 ) -> dict[str, tuple[LanguagePair, ...]]:
-    """Which cells each average is the mean of."""
-    named = {"xlt": _diagonal(languages)}
+    """Returns the cells over which each average is the mean."""
+    cells = {"xlt": _diagonal(languages)}
     if seen is not None:
-        named["xlt_seen"] = _diagonal([language for language in languages if language in seen])
-        named["xlt_unseen"] = _diagonal([language for language in languages if language not in seen])
-    named |= {name: _diagonal(of) for name, of in OF_A_SET.get(set, {}).items()}
-    return named | _grid(languages, pivot, seen) if grid else named
+        cells["xlt_seen"] = _diagonal([language for language in languages if language in seen])
+        cells["xlt_unseen"] = _diagonal([language for language in languages if language not in seen])
+    cells |= {name: _diagonal(members) for name, members in SET_AVERAGES.get(set, {}).items()}
+    return cells | _grid(languages, pivot, seen) if grid else cells
 
 
 def _diagonal(languages: Sequence[str]) -> tuple[LanguagePair, ...]:
@@ -95,31 +95,32 @@ def _diagonal(languages: Sequence[str]) -> tuple[LanguagePair, ...]:
 def _grid(languages: Sequence[str], pivot: str, seen: Collection[str] | None) -> dict[str, tuple[LanguagePair, ...]]:
     cells = tuple((question, context) for question in languages for context in languages)
     off = tuple((question, context) for question, context in cells if question != context)
-    named = {"gxlt": cells, "gxlt_off": off}
+    averages = {"gxlt": cells, "gxlt_off": off}
     for language in languages:
-        named[f"by_question[{language}]"] = tuple(cell for cell in cells if cell[0] == language)
-        named[f"by_question_off[{language}]"] = tuple(cell for cell in off if cell[0] == language)
-        named[f"by_context[{language}]"] = tuple(cell for cell in cells if cell[1] == language)
-        named[f"by_context_off[{language}]"] = tuple(cell for cell in off if cell[1] == language)
+        averages[f"by_question[{language}]"] = tuple(cell for cell in cells if cell[0] == language)
+        averages[f"by_question_off[{language}]"] = tuple(cell for cell in off if cell[0] == language)
+        averages[f"by_context[{language}]"] = tuple(cell for cell in cells if cell[1] == language)
+        averages[f"by_context_off[{language}]"] = tuple(cell for cell in off if cell[1] == language)
     if pivot in languages:
-        named["pivot_question"] = named[f"by_question_off[{pivot}]"]
-        named["pivot_context"] = named[f"by_context_off[{pivot}]"]
+        averages["pivot_question"] = averages[f"by_question_off[{pivot}]"]
+        averages["pivot_context"] = averages[f"by_context_off[{pivot}]"]
     if seen is not None:
         for name, count in (("gxlt_seen", 2), ("gxlt_mixed", 1), ("gxlt_unseen", 0)):
-            named[name] = tuple(cell for cell in off if sum(language in seen for language in cell) == count)
-    return named
+            averages[name] = tuple(cell for cell in off if sum(language in seen for language in cell) == count)
+    return averages
 
 
 def _average(name: str, cells: Sequence[LanguagePair], scores: Mapping[LanguagePair, float]) -> Average:
-    here = tuple(cell for cell in cells if cell in scores)
-    absent = tuple(cell for cell in cells if cell not in scores)
-    return Average(name, sum(scores[cell] for cell in here) / len(here) if here else None, here, absent)
+    scored = tuple(cell for cell in cells if cell in scores)
+    missing = tuple(cell for cell in cells if cell not in scores)
+    value = sum(scores[cell] for cell in scored) / len(scored) if scored else None
+    return Average(name, value, scored, missing)
 
 
 def _transfer_gap(scores: Mapping[LanguagePair, float], languages: Sequence[str], pivot: str) -> Average:
     others = _average("transfer_gap", _diagonal([language for language in languages if language != pivot]), scores)
-    own = (pivot, pivot)
-    if own not in scores:
-        return dataclasses.replace(others, value=None, missing=(own, *others.missing))
-    value = None if others.value is None else scores[own] - others.value
-    return dataclasses.replace(others, value=value, cells=(own, *others.cells))
+    pivot_cell = (pivot, pivot)
+    if pivot_cell not in scores:
+        return dataclasses.replace(others, value=None, missing=(pivot_cell, *others.missing))
+    value = None if others.value is None else scores[pivot_cell] - others.value
+    return dataclasses.replace(others, value=value, cells=(pivot_cell, *others.cells))

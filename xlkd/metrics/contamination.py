@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What of an evaluation set was seen in training: by id, by paragraph, by near-duplicate text; nothing is sampled."""
+"""Finds evaluation examples in training data: by id, by paragraph, by near-duplicate text; nothing is sampled."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from xlkd.rows import Labelled, Pair, Question
 GRAM = 5
 JACCARD = 0.7
 CONTAINMENT = 0.9
-LEAST_GRAMS = 30  # below, one word moves a lot: listed, not flagged
+LEAST_GRAMS = 30  # shorter texts are listed, not flagged: one word decides
 PARALLEL_ID, PARAGRAPH, NEAR_DUPLICATE = 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """What is compared of a row: its id, its group, and the text that a model reads, with its language."""
+    """The compared part of an example: its id, its group, and the text that a model reads, with its language."""
 
     id: str
     group: str
@@ -33,8 +33,8 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
-class Near:
-    """Two texts that are nearly the same: their numbers in training and in evaluation; if not `flagged` too short."""
+class NearDuplicate:
+    """Two texts that are nearly the same, by their places in training and evaluation; too short if not `flagged`."""
 
     train: int
     test: int
@@ -42,15 +42,15 @@ class Near:
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """By level the numbers of the evaluation rows that training met; and the near-duplicates, one row of each text."""
+class Contamination:
+    """The places of contaminated evaluation examples, by level; and the near-duplicates, once for each text."""
 
     test: dict[int, frozenset[int]]
-    near: tuple[Near, ...]
+    near: tuple[NearDuplicate, ...]
 
 
-def item(row: Question | Labelled | Pair) -> Item:
-    """A question's context, a classified text with its second one, both sides of a pair."""
+def make_item(row: Question | Labelled | Pair) -> Item:
+    """Takes a question's context, a classified text with its second one, or both sides of a pair."""
     if isinstance(row, Question):
         return Item(row.id, row.group, row.context_language, row.context)
     if isinstance(row, Labelled):
@@ -58,22 +58,22 @@ def item(row: Question | Labelled | Pair) -> Item:
     return Item(row.id, row.group, row.source_language, f"{row.source} {row.target}")
 
 
-def check(train: Sequence[Item], test: Sequence[Item]) -> Seen:
-    """One training source against one evaluation set, at all three levels."""
+def find_contamination(train: Sequence[Item], test: Sequence[Item]) -> Contamination:
+    """Compares one training source with one evaluation set, at all three levels."""
     texts: dict[str, str] = {}
     for one in (*train, *test):
         if one.text not in texts:
             texts[one.text] = normalise(one.text)
     in_train, in_test = ([texts[one.text] for one in side] for side in (train, test))
-    same_id = _match([_bare(one.id) for one in train], [_bare(one.id) for one in test])
-    same_text = _match(in_train, in_test)
-    same_group = _match([_named(one.group) for one in train], [_named(one.group) for one in test])
-    near, alike = _near(train, test, in_train, in_test)
-    return Seen({PARALLEL_ID: same_id, PARAGRAPH: same_text | same_group, NEAR_DUPLICATE: alike}, near)
+    same_id = _find_equal([_strip_language(one.id) for one in train], [_strip_language(one.id) for one in test])
+    same_text = _find_equal(in_train, in_test)
+    same_group = _find_equal([_drop_number(one.group) for one in train], [_drop_number(one.group) for one in test])
+    near, duplicates = _find_near(train, test, in_train, in_test)
+    return Contamination({PARALLEL_ID: same_id, PARAGRAPH: same_text | same_group, NEAR_DUPLICATE: duplicates}, near)
 
 
-class _ToSpace(dict):
-    """For str.translate: characters of category P, S, Z or C become a space; filled as they are met."""
+class _ToSpace(dict[int, int]):
+    """A table for str.translate that maps categories P, S, Z and C to a space, and is filled on demand."""
 
     def __missing__(self, code: int) -> int:
         self[code] = 32 if unicodedata.category(chr(code))[0] in "PSZC" else code
@@ -84,23 +84,23 @@ _TO_SPACE = _ToSpace()
 
 
 def normalise(text: str) -> str:
-    """NFKC, casefold, letters, marks and numbers only, single spaces."""
+    """Returns the text in NFKC, casefolded, with letters, marks and numbers only and single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_TO_SPACE).split())
 
 
-def grams(normal: str, n: int = GRAM) -> set[str]:
-    """The character n-grams of a normalised text, spaces included; a shorter text is its own only gram."""
+def character_ngrams(normal: str, n: int = GRAM) -> set[str]:
+    """Returns the character n-grams of a normalised text, with spaces; a shorter text is its own only n-gram."""
     return {normal[i : i + n] for i in range(max(1, len(normal) - n + 1))}
 
 
-def likeness(a: set[str], b: set[str]) -> tuple[float, float]:
-    """Jaccard, and containment: what is common over the smaller set."""
+def similarity(a: set[str], b: set[str]) -> tuple[float, float]:
+    """Returns the Jaccard index, and the containment: the share of the smaller set that is common."""
     common = len(a & b)
     return common / (len(a) + len(b) - common), common / min(len(a), len(b))
 
 
-def over_threshold(jaccard: float, containment: float) -> bool:
-    """Whether two texts count as nearly the same."""
+def is_near_duplicate(jaccard: float, containment: float) -> bool:
+    """Returns whether two texts count as nearly the same."""
     return jaccard >= JACCARD or containment >= CONTAINMENT
 
 
@@ -110,47 +110,48 @@ _LANGUAGE = "|".join(sorted(NAMES, key=len, reverse=True))
 _MARK = re.compile(rf"[_.:-](?:{_LANGUAGE})(?:-(?:{_LANGUAGE}))?$")
 
 
-def _bare(id_: str) -> str:
-    """An id without language marks, `ID_en-de` or `ID-de`; empty where it says nothing outside its file."""
-    return _named(_MARK.sub("", id_))
+def _strip_language(id_: str) -> str:
+    """Removes language marks as in `ID_en-de` or `ID-de`; returns "" where the id is only a row number."""
+    return _drop_number(_MARK.sub("", id_))
 
 
-def _named(name: str) -> str:
-    """Names that are only a number are row numbers: equal ones mean nothing."""
+def _drop_number(name: str) -> str:
+    """Returns "" for a row number, which means nothing outside its file."""
     return "" if name.isdigit() else name
 
 
-def _match(train: Sequence[str], test: Sequence[str]) -> frozenset[int]:
-    """The places in evaluation whose value stands in training too; empty values match nothing."""
-    met = set(train) - {""}
-    return frozenset(i for i, value in enumerate(test) if value in met)
+def _find_equal(train: Sequence[str], test: Sequence[str]) -> frozenset[int]:
+    """Returns the places in evaluation whose value occurs in training; empty values match nothing."""
+    values = set(train) - {""}
+    return frozenset(i for i, value in enumerate(test) if value in values)
 
 
-# Level 3: candidates through an inverted index of gram hashes, then exact.
+# Level 3: candidates through an inverted index of n-gram hashes, then an exact comparison.
 
 
-def _near(
+def _find_near(
     train: Sequence[Item], test: Sequence[Item], in_train: Sequence[str], in_test: Sequence[str]
-) -> tuple[tuple[Near, ...], frozenset[int]]:
-    """The near-duplicates of every language, one for each pair of texts, and the evaluation rows that have one."""
-    rows = [_rows_of_texts(side, normal) for side, normal in ((train, in_train), (test, in_test))]
-    found, touched = [], set()
+) -> tuple[tuple[NearDuplicate, ...], frozenset[int]]:
+    """Returns near-duplicates within each language, one for each pair of texts, and the places in evaluation."""
+    rows = [_rows_by_text(side, normal) for side, normal in ((train, in_train), (test, in_test))]
+    duplicates: list[NearDuplicate] = []
+    places: set[int] = set()
     for language in sorted(set(rows[0]) & set(rows[1])):
         ours, theirs = (list(side[language]) for side in rows)
         for a, b in _candidates(ours, theirs):
-            of_a, of_b = grams(ours[a]), grams(theirs[b])
-            if not over_threshold(*likeness(of_a, of_b)):
+            ngrams_a, ngrams_b = character_ngrams(ours[a]), character_ngrams(theirs[b])
+            if not is_near_duplicate(*similarity(ngrams_a, ngrams_b)):
                 continue
-            in_a, in_b = rows[0][language][ours[a]], rows[1][language][theirs[b]]
-            flagged = min(len(of_a), len(of_b)) >= LEAST_GRAMS
-            found.append(Near(in_a[0], in_b[0], flagged))
+            rows_a, rows_b = rows[0][language][ours[a]], rows[1][language][theirs[b]]
+            flagged = min(len(ngrams_a), len(ngrams_b)) >= LEAST_GRAMS
+            duplicates.append(NearDuplicate(rows_a[0], rows_b[0], flagged))
             if flagged:
-                touched.update(in_b)
-    return tuple(found), frozenset(touched)
+                places.update(rows_b)
+    return tuple(duplicates), frozenset(places)
 
 
-def _rows_of_texts(items: Sequence[Item], normal: Sequence[str]) -> dict[str, dict[str, list[int]]]:
-    """language → distinct text → the rows that have it."""
+def _rows_by_text(items: Sequence[Item], normal: Sequence[str]) -> dict[str, dict[str, list[int]]]:
+    """Returns language → distinct text → the rows that have it."""
     rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, (one, text) in enumerate(zip(items, normal, strict=True)):
         if text:
@@ -159,27 +160,27 @@ def _rows_of_texts(items: Sequence[Item], normal: Sequence[str]) -> dict[str, di
 
 
 def _candidates(train: Sequence[str], test: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Pairs that may be near-duplicates, and every pair that is one.
+    """Yields pairs that may be near-duplicates; no near-duplicate is missed.
 
-    A pair over either threshold shares at least a = ⌈0.7·s⌉ of the s grams of its smaller text. So of any s − a + c of
-    these at least c are shared; the rarest are taken, and few other texts hold as many of them.
+    A pair over either threshold shares at least a = ⌈0.7·s⌉ of the s n-grams of its smaller text. So of any s − a + c
+    of these at least c are shared; the rarest are taken, because few other texts contain as many of them.
     """
     index = _Index(test)
     for a, text in enumerate(train):
         hashes = _hashes(text)
-        for b in index.like(hashes):
+        for b in index.find_candidates(hashes):
             yield a, int(b)
 
 
 class _Index:
-    """The grams of the evaluation texts: which texts hold a gram, and which have it among their rarest."""
+    """The n-grams of the evaluation texts: which texts contain each, and which have it among their rarest."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         hashes = [_hashes(text) for text in texts]
         self.sizes = np.array([len(h) for h in hashes])
         prefix, self.needed = _needed(self.sizes)
         self.vocabulary, gram, frequency = np.unique(np.concatenate(hashes), return_inverse=True, return_counts=True)
-        # A gram's rank by frequency is its number from here on: the first grams of a text are its rarest.
+        # From here on an n-gram's number is its rank by frequency: the first ones of a text are its rarest.
         self.rank = np.empty(len(frequency), np.int64)
         self.rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
         owner, rank = _sorted_pairs(np.repeat(np.arange(len(texts)), self.sizes), self.rank[gram])
@@ -188,22 +189,22 @@ class _Index:
         self.all = _postings(rank, owner, len(frequency))
         self.rarest = _postings(rank[rare], owner[rare], len(frequency))
 
-    def like(self, hashes: np.ndarray) -> np.ndarray:
-        """The texts that share enough of the rarest grams of the smaller text."""
+    def find_candidates(self, hashes: np.ndarray) -> np.ndarray:
+        """Returns the texts that share enough of the rarest n-grams of the smaller text."""
         at = np.minimum(np.searchsorted(self.vocabulary, hashes), len(self.vocabulary) - 1)
         known = np.sort(self.rank[at[self.vocabulary[at] == hashes]])
         prefix, needed = _needed(np.array([len(hashes)]))
-        # Grams that no evaluation text has are the rarest of all and can be shared with none.
+        # N-grams that no evaluation text has are the rarest of all, and cannot be shared.
         own = known[: max(0, int(prefix[0]) - (len(hashes) - len(known)))]
-        larger = self._holding(self.all, own, needed[0])
-        smaller = self._holding(self.rarest, known, self.needed)
+        larger = self._texts_with(self.all, own, needed[0])
+        smaller = self._texts_with(self.rarest, known, self.needed)
         fits = larger[self.sizes[larger] >= len(hashes)], smaller[self.sizes[smaller] <= len(hashes)]
         return np.unique(np.concatenate(fits))
 
-    def _holding(
+    def _texts_with(
         self, postings: tuple[np.ndarray, np.ndarray], grams: np.ndarray, needed: np.ndarray | int
     ) -> np.ndarray:
-        """The texts that stand in the postings of at least as many of these grams as needed."""
+        """Returns the texts in the postings of at least `needed` of these n-grams."""
         starts, owners = postings
         counts = starts[grams + 1] - starts[grams]
         if not counts.sum():
@@ -215,20 +216,20 @@ class _Index:
 
 
 def _needed(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of the rarest grams are looked at, and how many of them must be shared, for texts of these sizes."""
+    """Returns how many of the rarest n-grams are compared, and how many must be shared, for each size of text."""
     shared = np.ceil(JACCARD * sizes - 1e-9).astype(np.int64)
     needed = np.maximum(1, sizes // 20)
     return np.minimum(sizes, sizes - shared + needed), needed
 
 
 def _postings(rank: np.ndarray, owner: np.ndarray, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the owners of each gram start, and the owners."""
+    """Returns where the owners of each n-gram start, and the owners."""
     starts = np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=vocabulary))])
     return starts, _sorted_pairs(rank, owner)[1].astype(np.int32)
 
 
 def _sorted_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays in the order of a, then b; one sort of one number is many times faster than lexsort."""
+    """Sorts both arrays by a, then b; sorting one combined number is many times faster than lexsort."""
     pairs = np.sort(a.astype(np.int64) << 32 | b)
     return pairs >> 32, pairs & 0xFFFFFFFF
 
@@ -237,7 +238,7 @@ _MULTIPLIERS = np.random.default_rng(0).integers(0, 2**63, GRAM, dtype=np.uint64
 
 
 def _hashes(normal: str) -> np.ndarray:
-    """64-bit hashes of a text's distinct grams, sorted."""
+    """Returns 64-bit hashes of the distinct n-grams of a text, sorted."""
     code = np.frombuffer(normal.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     n = max(1, len(code) - GRAM + 1)
     total = np.zeros(n, np.uint64)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The MLQA rules: SQuAD's scores after a normalisation that goes by the language of the context."""
+"""Exact match and F1 by the rules of MLQA: as for SQuAD, but normalised by the language of the context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from xlkd.errors import UserError
 from xlkd.metrics import squad
 
-# Unicode 14.0: category P and the ASCII punctuation. Frozen, as another Python would know other characters.
+# Unicode 14.0: category P and the ASCII punctuation. Frozen, because other Python versions know other characters.
 _RANGES = """
 21-2F 3A-40 5B-60 7B-7E A1 A7 AB B6-B7 BB BF 37E 387 55A-55F 589-58A 5BE 5C0 5C3 5C6 5F3-5F4 609-60A 60C-60D 61B
 61D-61F 66A-66D 6D4 700-70D 7F7-7F9 830-83E 85E 964-965 970 9FD A76 AF0 C77 C84 DF4 E4F E5A-E5B F04-F12 F14
@@ -31,20 +31,20 @@ FF5F-FF65 10100-10102 1039F 103D0 1056F 10857 1091F 1093F 10A50-10A58 10A7F 10AF
 """
 
 
-def punctuation() -> list[int]:
-    """The code points that are deleted, in order."""
+def list_punctuation() -> list[int]:
+    """Returns the code points that are deleted, in order."""
     ends = (part.partition("-") for part in _RANGES.split())
     return [point for first, _, last in ends for point in range(int(first, 16), int(last or first, 16) + 1)]
 
 
-_PUNCTUATION = dict.fromkeys(punctuation())
+_PUNCTUATION = dict.fromkeys(list_punctuation())
 _CHINESE = re.compile("([\u4e00-\u9fa5])")
 _ARTICLES = {
     "en": re.compile(r"\b(?:a|an|the)\b"),
     "es": re.compile(r"\b(?:un|una|unos|unas|el|la|los|las)\b"),
     "de": re.compile(r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
     "vi": re.compile(r"\b(?:c\u1ee7a|l\u00e0|c\u00e1i|chi\u1ebfc|nh\u1eefng)\b"),
-    "ar": re.compile("\u0627\u0644"),  # alif-lam wherever it stands, inside a word as well
+    "ar": re.compile("\u0627\u0644"),  # alif-lam anywhere, inside a word as well
     "hi": None,
     "zh": None,
 }
@@ -53,9 +53,9 @@ LANGUAGES = tuple(sorted(_ARTICLES))
 
 @functools.lru_cache(maxsize=16384)
 def normalise(text: str, language: str, fallback: bool = False) -> str:
-    """Lower case, no punctuation, no articles of the language, single spaces; Chinese characters stand alone.
+    """Returns the text in lower case, without punctuation and articles; each Chinese character becomes a word.
 
-    With `fallback` a language outside the seven loses no articles and is split at white space.
+    With `fallback`, a language outside the seven keeps its articles and is split at white space.
     """
     if language not in _ARTICLES and not fallback:
         known = f"the rules know {', '.join(LANGUAGES)}"
@@ -69,12 +69,12 @@ def normalise(text: str, language: str, fallback: bool = False) -> str:
 
 
 def em(prediction: str, golds: Sequence[str], language: str, fallback: bool = False) -> float:
-    """1 where the prediction equals a gold once both are normalised, else 0."""
+    """Returns 1 where the normalised prediction equals a normalised gold answer, else 0."""
     clean = functools.partial(normalise, language=language, fallback=fallback)
     return squad.best_em(clean(prediction), map(clean, golds))
 
 
 def f1(prediction: str, golds: Sequence[str], language: str, fallback: bool = False) -> float:
-    """The best F1 over the golds, between bags of normalised tokens."""
+    """Returns the best F1 over the gold answers, between bags of normalised words."""
     clean = functools.partial(normalise, language=language, fallback=fallback)
     return squad.best_f1(clean(prediction), map(clean, golds))

@@ -1,24 +1,27 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sentence vectors on paper: the same two axes for all pictures that are to be compared."""
+"""Projections of sentence vectors onto two axes, which are the same for all pictures that are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+
+Picture = dict[str, Any]  # JSON, as a report reads it
 
 
 class Axes(NamedTuple):
-    """Where the middle lies [D], and the two directions of most variance [2, D]."""
+    """The mean of the vectors, and the two directions of most variance."""
 
-    middle: np.ndarray
-    directions: np.ndarray
+    middle: Float[np.ndarray, " hidden"]
+    directions: Float[np.ndarray, "2 hidden"]
 
 
-def axes(vectors: np.ndarray) -> Axes:
-    """First two principal components of [rows, D]; the largest entry of each is positive, so that signs are fixed."""
+def fit_axes(vectors: Float[np.ndarray, "rows hidden"]) -> Axes:
+    """Returns the first two principal components; the largest entry of each is positive, so that signs are fixed."""
     vectors = np.asarray(vectors, np.float64)
     middle = vectors.mean(0)
     _, _, directions = np.linalg.svd(vectors - middle, full_matrices=False)
@@ -28,24 +31,24 @@ def axes(vectors: np.ndarray) -> Axes:
     return Axes(middle, two * np.where(signs == 0, 1, signs)[:, None])
 
 
-def picture(
+def make_picture(
     title: str,
-    vectors: np.ndarray,
+    vectors: Float[np.ndarray, "rows hidden"],
     languages: Sequence[str],
     ids: Sequence[str],
     links: Sequence[tuple[int, int]],
-    within: Axes,
-) -> dict[str, Any]:
-    """What a report draws: a point a vector, a line a translation; the axes go with it, for the pictures after."""
-    places = ((np.asarray(vectors, np.float64) - within.middle) @ within.directions.T).round(4)
+    axes: Axes,
+) -> Picture:
+    """Returns what a report draws: a point for each vector, a line for each translation; and the axes."""
+    places = ((np.asarray(vectors, np.float64) - axes.middle) @ axes.directions.T).round(4)
     points = [
         {"x": float(x), "y": float(y), "language": language, "id": id}
         for (x, y), language, id in zip(places, languages, ids, strict=True)
     ]
-    held = {"middle": within.middle.round(6).tolist(), "directions": within.directions.round(6).tolist()}
-    return {"kind": "picture", "title": title, "points": points, "links": [list(link) for link in links], "axes": held}
+    saved = {"middle": axes.middle.round(6).tolist(), "directions": axes.directions.round(6).tolist()}
+    return {"kind": "picture", "title": title, "points": points, "links": [list(link) for link in links], "axes": saved}
 
 
-def axes_of(drawn: dict[str, Any]) -> Axes:
-    """The axes of a picture that was drawn before."""
-    return Axes(*(np.array(drawn["axes"][name]) for name in Axes._fields))
+def read_axes(picture: Mapping[str, Any]) -> Axes:
+    """Returns the axes of a saved picture."""
+    return Axes(*(np.array(picture["axes"][name]) for name in Axes._fields))

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The SQuAD v1.1 rules: exact match and F1, as the official script has them, odd cases included."""
+"""Exact match and F1 by the rules of SQuAD v1.1, as in the official script, odd cases included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import collections
 import functools
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from xlkd.errors import UserError
 from xlkd.rows import Question
@@ -19,47 +19,50 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 @functools.lru_cache(maxsize=16384)
 def normalise(text: str) -> str:
-    """Lower case, no ASCII punctuation, no English articles, single spaces; the same in every language."""
+    """Returns the text in lower case, without ASCII punctuation and English articles, whatever its language."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def em(prediction: str, golds: Sequence[str]) -> float:
-    """1 where the prediction equals a gold once both are normalised, else 0."""
+    """Returns 1 where the normalised prediction equals a normalised gold answer, else 0."""
     return best_em(normalise(prediction), map(normalise, golds))
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
-    """The best F1 over the golds, between bags of normalised tokens."""
+    """Returns the best F1 over the gold answers, between bags of normalised words."""
     return best_f1(normalise(prediction), map(normalise, golds))
 
 
-def select(predictions: Mapping[str, object], rows: Sequence[Question], where: str = "") -> list[str | None]:
-    """The prediction of each row, None where there is none; ids that no row has are ignored."""
+def select_predictions(
+    predictions: Mapping[str, object], rows: Sequence[Question], where: str = ""
+) -> list[str | None]:
+    """Returns the prediction for each row, None where there is none; ids that no row has are ignored."""
     if not isinstance(predictions, Mapping):
-        raise UserError("predictions are not an object of id: answer", where)
-    chosen = []
+        raise UserError("the predictions are not a JSON object {id: answer}", where)
+    texts: list[str | None] = []
     for row in rows:
         text = predictions.get(row.id)
-        if row.id in predictions and not isinstance(text, str):
+        if isinstance(text, str) or row.id not in predictions:
+            texts.append(text if isinstance(text, str) else None)
+        else:
             raise UserError(f"the prediction for id {row.id!r} is {type(text).__name__}, not a string", where)
-        chosen.append(text)
-    return chosen
+    return texts
 
 
 def gold_texts(row: Question) -> tuple[str, ...]:
-    """The gold answers of a row; a row without any cannot be scored."""
+    """Returns the gold answers of a row; a row without any cannot be scored."""
     if not row.answers:
         raise UserError("no gold answer to score against", f"{row.set}, id {row.id!r}")
     return tuple(answer.text for answer in row.answers)
 
 
-def best_em(prediction: str, golds) -> float:
-    """Exact match of normalised strings."""
+def best_em(prediction: str, golds: Iterable[str]) -> float:
+    """Returns the exact match of a prediction with any gold answer, both normalised before."""
     return float(any(prediction == gold for gold in golds))
 
 
-def best_f1(prediction: str, golds) -> float:
-    """Bag F1 of normalised strings; 0 where nothing is shared, two empty strings included."""
+def best_f1(prediction: str, golds: Iterable[str]) -> float:
+    """Returns the best bag F1, of strings normalised before; 0 where no word is shared, as in two empty strings."""
     return max(_bag_f1(prediction.split(), gold.split()) for gold in golds)
 
 

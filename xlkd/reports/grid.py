@@ -102,10 +102,10 @@ def own(
     plain = {
         (metric, name): [(metric, cell) for cell in of] for name, of in plain_means(means).items() for metric in metrics
     }
-    found = statistics.own_scores(given, averages=plain, seed=seed)
+    found = statistics.estimate(given, averages=plain, seed=seed)
     gaps = _gaps(means)
     of_gaps = {
-        (metric, name): statistics.own_scores(
+        (metric, name): statistics.estimate(
             [_scaled(run, metric, gap) for run in runs], averages={name: gap.all}, seed=seed
         ).averages[name]
         for name, gap in gaps.items()

@@ -45,7 +45,7 @@ def majority(held: grid.Table) -> dict[str, float]:
     found = {}
     for cell, rows in held.rows.items():
         order = sorted({row["gold"] for row in rows})
-        found[cell] = round(100 * labels.majority([order.index(row["gold"]) for row in rows]), 6)
+        found[cell] = round(100 * labels.majority_accuracy([order.index(row["gold"]) for row in rows]), 6)
     return found | {"macro_mean": round(sum(found.values()) / len(found), 6)} if found else found
 
 
@@ -55,12 +55,12 @@ def macro_f1(runs: Sequence[grid.Table], means: Mapping[str, grid.Mean], seed: i
     groups = sorted({row["group"] for rows in runs[0].rows.values() for row in rows})
     number = {group: i for i, group in enumerate(groups)}
     answers = [[_answers(rows, order) for rows in run.rows.values()] for run in runs]
-    counts = [np.stack([labels.counts_by_group(one, number, len(order)) for one in run]) for run in answers]
-    scores = np.stack([100 * labels.macro_f1_of(of.sum(1)) for of in counts])
+    counts = [np.stack([labels.count_by_group(one, number, len(order)) for one in run]) for run in answers]
+    scores = np.stack([100 * labels.macro_f1_from_counts(of.sum(1)) for of in counts])
     theta = np.concatenate(
         [
-            np.mean([100 * labels.macro_f1_resampled(of, drawn) for of in counts], axis=0)
-            for drawn in statistics.draws(np.random.default_rng(seed), len(groups), statistics.RESAMPLES)
+            np.mean([100 * labels.resample_macro_f1(of, drawn) for of in counts], axis=0)
+            for drawn in statistics.draw_group_counts(np.random.default_rng(seed), len(groups), statistics.RESAMPLES)
         ]
     )
     sizes, names = counts[0].sum((-1, -2)), list(runs[0].rows)
@@ -68,7 +68,7 @@ def macro_f1(runs: Sequence[grid.Table], means: Mapping[str, grid.Mean], seed: i
     def result(cells: Sequence[str]) -> Record:
         at = [names.index(cell) for cell in cells]
         count = int(sizes[at].sum()), int((sizes[at].sum(0) > 0).sum())
-        return grid.number(statistics.summary(statistics.mean_over_cells(theta[:, at]), scores[:, at].mean(1), count))
+        return grid.number(statistics.summarize(statistics.mean_over_cells(theta[:, at]), scores[:, at].mean(1), count))
 
     of = {cell: (cell,) for cell in names} | grid.plain_means(means)
     return {name: result(cells) for name, cells in of.items()}

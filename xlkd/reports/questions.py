@@ -22,7 +22,7 @@ def table(rows: Sequence[Record]) -> grid.Table:
 def means(held: grid.Table, set: str, seen: badges.Seen) -> dict[str, grid.Mean]:
     """The named averages that have a cell; `worst` is no mean, see there."""
     cells = dict.fromkeys(held.languages.values(), 0.0)
-    named = averages.averages(cells, languages(held, set), set=set, pivot=PIVOT, seen=seen.get("training"))
+    named = averages.compute_averages(cells, languages(held, set), set=set, pivot=PIVOT, seen=seen.get("training"))
     found = {}
     for name, average in named.items():
         if name == "worst" or average.value is None:

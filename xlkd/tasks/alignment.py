@@ -14,7 +14,7 @@ import numpy as np
 from xlkd.data.atlas import grammar
 from xlkd.data.draw import truncate_keys
 from xlkd.errors import UserError
-from xlkd.metrics.retrieval import Link, alignment, mutual_links
+from xlkd.metrics.retrieval import Link, count_links, mutual_links
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Task
 from xlkd.tasks import Draw, Features, Progress, Scores, pieces, silent
@@ -77,7 +77,7 @@ class WordAlignment:
         """Counts are summed over the sentences of a pair of languages, then divided; `aer`: the lower the better."""
         predicted, cells = self._links(outputs, features), {}
         for cell, mine in by_languages(rows).items():
-            found = alignment(*zip(*(_gold(predicted[i], rows[i]) for i in mine), strict=True))
+            found = count_links(*zip(*(_gold(predicted[i], rows[i]) for i in mine), strict=True))
             cells[cell] = {
                 "aer": 100 * found.error_rate,
                 "precision": 100 * found.precision,

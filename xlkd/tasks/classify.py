@@ -105,7 +105,7 @@ class Classify:
         logits = outputs["logits"].astype(np.float64)
         shares = np.exp(logits - logits.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
-        best = metrics.predictions(outputs["logits"])
+        best = metrics.predict_labels(outputs["logits"])
         return [
             Prediction(order[i], dict(zip(order, map(float, of), strict=True)))
             for i, of in zip(best, shares, strict=True)
@@ -117,7 +117,7 @@ class Classify:
         Logits by another route, `logits_en`, give `accuracy_via_en` beside the others.
         """
         order = self._order(outputs["logits"], features)
-        gold, predicted = features["label"], metrics.predictions(outputs["logits"])
+        gold, predicted = features["label"], metrics.predict_labels(outputs["logits"])
         members: dict[Cell, list[int]] = {}
         for i, row in enumerate(rows):
             if gold[i] != NONE:
@@ -139,7 +139,7 @@ class Classify:
     ) -> list[dict[str, Any]]:
         found = self.decode(outputs, features)
         order, gold = features["labels"].tolist(), features["label"]
-        scores = {"accuracy": 100.0 * (gold == metrics.predictions(outputs["logits"]))} | _by_route(outputs, gold)
+        scores = {"accuracy": 100.0 * (gold == metrics.predict_labels(outputs["logits"]))} | _by_route(outputs, gold)
         return [
             {
                 "key": row.key,
@@ -248,7 +248,7 @@ def _by_route(outputs: dict[str, np.ndarray], gold: np.ndarray) -> dict[str, np.
     """By row, NaN where there is no label."""
     routes = {name.removeprefix(ROUTE): logits for name, logits in outputs.items() if name.startswith(ROUTE)}
     return {
-        f"accuracy_via_{route}": np.where(gold == NONE, np.nan, 100.0 * (gold == metrics.predictions(logits)))
+        f"accuracy_via_{route}": np.where(gold == NONE, np.nan, 100.0 * (gold == metrics.predict_labels(logits)))
         for route, logits in routes.items()
     }
 
@@ -257,11 +257,11 @@ def _scores(gold: list[int], predicted: list[int], classes: int, scale: list[flo
     found = {
         "accuracy": 100 * metrics.accuracy(gold, predicted),
         "macro_f1": 100 * metrics.macro_f1(gold, predicted, classes),
-        "majority": 100 * metrics.majority(gold),
+        "majority": 100 * metrics.majority_accuracy(gold),
         "n": len(gold),
     }
     return (
         found
         if scale is None
-        else found | {"mae": metrics.mae([scale[i] for i in gold], [scale[i] for i in predicted])}
+        else found | {"mae": metrics.mean_absolute_error([scale[i] for i in gold], [scale[i] for i in predicted])}
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xlkd.data.draw import truncate_keys
-from xlkd.metrics.picture import Axes, axes, picture
+from xlkd.metrics.picture import Axes, fit_axes, make_picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Task
@@ -92,13 +92,13 @@ class Parallel:
             places |= {(language, text): (at, row.id) for language, text, at in sides if (language, text) not in places}
             links.append(tuple((language, text) for language, text, _ in sides))
         order = {name: number for number, name in enumerate(places)}
-        return picture(
+        return make_picture(
             title,
             np.stack([vectors[at] for at, _ in places.values()]),
             [language for language, _ in places],
             [id for _, id in places.values()],
             [(order[a], order[b]) for a, b in links],
-            within or axes(vectors),
+            within or fit_axes(vectors),
         )
 
     def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:

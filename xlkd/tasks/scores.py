@@ -40,7 +40,7 @@ def score_file(
 
     `where` is the file's name, for what is wrong in it.
     """
-    texts = squad.select(predictions, rows, where)
+    texts = squad.select_predictions(predictions, rows, where)
     return score(texts, rows, mlqa_fallback), sum(text is None for text in texts)
 
 

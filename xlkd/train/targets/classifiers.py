@@ -26,7 +26,7 @@ from xlkd.evaluation.evaluator import Evaluator
 from xlkd.inputs.weights import locate_model, read_folder_architecture, reject_branch_folder
 from xlkd.languages import normalise_tag
 from xlkd.methods import Classifiers
-from xlkd.metrics.labels import confusion
+from xlkd.metrics.labels import confusion_matrix
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.models.outputs import class_outputs
@@ -168,7 +168,7 @@ def _judge(teacher: Classifier, tag: str, logits: np.ndarray, gold: np.ndarray, 
     log(f"teacher of {tag}, {teacher.name}: {_right(logits, gold)}")
     there = gold != NONE
     if there.any():
-        counts = confusion(gold[there], logits[there].argmax(-1), len(labels))
+        counts = confusion_matrix(gold[there], logits[there].argmax(-1), len(labels))
         check_order(counts, teacher, labels, f"{teacher.name} (config.teachers.{tag})")
 
 
