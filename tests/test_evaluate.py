@@ -196,7 +196,7 @@ def test_what_is_wrong_is_said_in_one_line(model, flags, said):
     ("content", "said"),
     [
         ('{"a": ', "broken JSON"),
-        ("[1]", "not an object of id: answer"),
+        ("[1]", "not a JSON object {id: answer}"),
         ('{"ID": null}', "NoneType, not a string"),
         ("\udcff", "not UTF-8 at byte 0"),
     ],

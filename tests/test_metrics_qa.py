@@ -80,7 +80,7 @@ def test_what_cannot_be_scored_is_refused():
     blank = Question("q9", "k", "g", "squad", "?", "text", (), "en", "en")
     with pytest.raises(UserError, match="q9"):
         score_file({"q9": "text"}, [blank])
-    with pytest.raises(UserError, match=r"answers\.json.*not an object"):
+    with pytest.raises(UserError, match=r"answers\.json.*not a JSON object"):
         score_file(["Paris"], file_rows(), "answers.json")
 
 

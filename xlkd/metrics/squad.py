@@ -38,7 +38,7 @@ def select_predictions(
 ) -> list[str | None]:
     """Returns the prediction for each row, None where there is none; ids that no row has are ignored."""
     if not isinstance(predictions, Mapping):
-        raise UserError("the predictions are not a JSON object {id: answer}", where)
+        raise UserError("predictions are not a JSON object {id: answer}", where)
     texts: list[str | None] = []
     for row in rows:
         text = predictions.get(row.id)
