@@ -23,7 +23,7 @@ from xlkd.models.heads import ClassifierHead, init_head
 LABELS = ("contradiction", "entailment", "neutral")  # not the order of the rows
 FLAGS = [
     "--config=configs/mblm.py",
-    "--config.method.variant=mblm",
+    "--config.method.control=mblm",
     "--config.stages=mblm",
     "--config.task.languages=en,de",
     "--config.task.max_length=96",

@@ -17,12 +17,14 @@ import pytest
 
 from xlkd.errors import UserError
 from xlkd.runtime import mesh
+from xlkd.spec import read
 from xlkd.spec.stage import Mesh
 
 SCRIPT = """
 import json
 import jax, numpy as np
 from xlkd.spec.optim import Optim
+from xlkd.spec import read
 from xlkd.spec.stage import Mesh
 from xlkd.errors import UserError
 from xlkd.models import encoder as encoders
@@ -138,7 +140,7 @@ def test_a_batch_is_spread_over_data_and_fsdp(found):
 def test_the_axis_of_branches_is_told_and_not_what_is_left():
     """Branches are padded to it, before a mesh is there."""
     with pytest.raises(UserError, match="branch=-1 is not possible"):
-        mesh.build({"data": 1, "fsdp": 1, "tensor": 1, "branch": -1})
+        read(Mesh, {"branch": -1}, "mesh")
 
 
 @pytest.mark.parametrize(
@@ -277,9 +279,9 @@ def test_slices_are_found_or_told():
     devices = chips("TPU v5p", (2, 2, 1), slices=2)
     assert arranged(devices, dcn_data=2).shape == arranged(devices).shape == (8, 1, 1, 1)
     with pytest.raises(UserError, match="slices of 4 and 2 devices"):
-        mesh.build({"data": -1, "fsdp": 1, "tensor": 1, "branch": 1}, devices[:6])
+        mesh.build(Mesh(), devices[:6])
     with pytest.raises(UserError, match="data alone can cross slices"):
-        mesh.build({"data": 1, "fsdp": 8, "tensor": 1, "branch": 1}, [Stand() for _ in range(8)], slices=2)
+        mesh.build(Mesh(data=1, fsdp=8), [Stand() for _ in range(8)], slices=2)
 
 
 class Stand:

@@ -250,7 +250,7 @@ def test_slices_without_libtpu_are_told_apart_too(monkeypatch):
     assert (where.count, where.slices, where.exact) == (16, 2, False)
     assert "libtpu is not installed" in said[0]
     with pytest.raises(UserError, match="data alone can cross slices"):
-        mesh.build({"data": 1, "fsdp": 16, "tensor": 1, "branch": 1}, where.devices, where.slices)
+        mesh.build(Mesh(data=1, fsdp=16), where.devices, where.slices)
 
 
 def test_padding_for_the_devices_is_no_work():

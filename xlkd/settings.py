@@ -315,8 +315,9 @@ def _refuse_unread_keys(config: Mapping[str, Any], path: str) -> None:
     """Refuses a config file with keys that nothing reads: a misspelt one would silently do nothing."""
     if not _are_names(config.get("stages")) or not config["stages"]:
         raise UserError("names no stages", path, "see configs/finetune.py for the form")
-    names = {*config["stages"], *(config.get("controls") or ())}
     known = {*_shared_keys(config), *RUN_KEYS, *_all_shared_keys()}
+    blocks = {key.partition(".")[0] for key in known}
+    names = [name for name, block in config.items() if isinstance(block, Mapping) and name not in blocks]
     for key, _ in spec.flat({name: block for name, block in config.items() if name not in names}):
         if key not in known and key.rpartition(".")[0] not in known:
             hint = suggest_name(key, known, "remove it")
@@ -360,7 +361,7 @@ def _reads(module: types.ModuleType, key: str) -> bool:
 
 def _method_module(blocks: Mapping[str, Any]) -> types.ModuleType:
     """Returns the module with the settings of a stage's method."""
-    name = (blocks.get("method") or {}).get("name", "")
+    name = str((blocks.get("method") or {}).get("name", ""))
     others = ("optim", "stage", "tasks")
     known = sorted(m.name for m in pkgutil.iter_modules(xlkd.spec.__path__) if m.name not in others)
     if name not in known:
@@ -372,7 +373,7 @@ def _method_module(blocks: Mapping[str, Any]) -> types.ModuleType:
 
 def _task_class_of(blocks: Mapping[str, Any], module: types.ModuleType) -> type[Task]:
     """Returns the class of a stage's task settings; refuses a task that its method cannot train."""
-    name = (blocks.get("task") or {}).get("name", "")
+    name = str((blocks.get("task") or {}).get("name", ""))
     if name in TASKS and name not in module.TASKS:
         what = f"the method {blocks['method']['name']} cannot train the task {name}"
         raise UserError(what, "config.task.name", f"choose one of {', '.join(module.TASKS)}")
