@@ -333,7 +333,7 @@ def test_the_config_of_a_run(folder, operations, slips, bytewise):
 
     def stages():
         config = configs.override(configs.read(str(place / "config.json")), ["--config.seed=3"])
-        return [configs.stage(config, name) for name in configs.stages(config)]
+        return configs.stages(config)
 
     result(stages)
 

@@ -219,6 +219,7 @@ ELSEWHERE = """
 from xlkd.spec.stage import Mesh
 from xlkd.planning import machine
 from xlkd.runtime import mesh
+from xlkd.spec.stage import Mesh
 for topology, slices in (("v4-8", 1), ("v5e-1", 1), ("v5e-8", 1), ("v5p-8", 2), ("v6e-8", 2), ("v6e-64", 1)):
     where = machine.choose("", 0, topology, slices, 0.35, print)
     shape = mesh.build(Mesh(tensor=min(2, where.count)), where.devices).shape
