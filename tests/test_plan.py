@@ -19,6 +19,7 @@ from xlkd.errors import DONE, USER_INPUT, UserError
 from xlkd.planning import machine, planner
 from xlkd.planning.program import fitted, needed
 from xlkd.runtime import accelerators, mesh
+from xlkd.spec.stage import Mesh
 from xlkd.train import loop
 
 
