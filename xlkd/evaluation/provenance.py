@@ -11,7 +11,7 @@ from typing import Any
 from xlkd.inputs.data import Ready
 from xlkd.metrics import contamination
 from xlkd.rows import Labelled, Pair, Question, make_key
-from xlkd.spec.stage import StageSpec
+from xlkd.spec.stage import AnyStage
 
 KINDS = {
     contamination.PARALLEL_ID: "parallel id",
@@ -24,7 +24,7 @@ Seen = dict[str, list[str]]
 
 
 def seen(
-    spec: StageSpec[Any, Any],
+    spec: AnyStage,
     rows: Sequence[Any],
     chosen_by: Sequence[Any],
     before: Mapping[str, list[str]],

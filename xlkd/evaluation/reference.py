@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -16,12 +15,12 @@ from xlkd.inputs.weights import Weights
 from xlkd.models.encoder import Encoder
 from xlkd.models.outputs import text_vectors
 from xlkd.rows import Pair
-from xlkd.spec.stage import StageSpec
+from xlkd.spec.stage import AnyStage
 from xlkd.tasks import parallel
 
 
 def english(
-    spec: StageSpec[Any, Any], pooling: str, encoder: Encoder, weights: Weights, rows: Sequence[Pair], mesh: Mesh
+    spec: AnyStage, pooling: str, encoder: Encoder, weights: Weights, rows: Sequence[Pair], mesh: Mesh
 ) -> np.ndarray:
     """Returns vectors [rows, D], pooled as the method pools the teacher."""
     task = parallel.build(spec.task, weights.tokenizer)

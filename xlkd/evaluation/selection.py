@@ -13,7 +13,7 @@ import numpy as np
 
 from xlkd.errors import UserError
 from xlkd.rows import Cell, Labelled, Question
-from xlkd.spec.stage import StageSettings
+from xlkd.spec.stage import AnySettings
 from xlkd.spec.tasks import Classify
 
 RULES = ("last", "best", "english", "supervised")
@@ -44,7 +44,7 @@ class Rule(NamedTuple):
         return [row for row in rows if self.name != "last" and self.counts(_of(row))]
 
 
-def rule(settings: StageSettings[Any, Any], sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
+def rule(settings: AnySettings, sets: Mapping[str, Any], supervised: Iterable[str]) -> Rule:
     """Returns the rule `config.eval.keep` on `config.data.dev`, or on `config.data.eval` where there is no dev set."""
     name, chosen = settings.eval.keep, "dev" if "dev" in sets else "eval"
     languages = {"english": frozenset({"en"}), "supervised": frozenset(supervised)}.get(name)

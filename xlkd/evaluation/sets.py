@@ -20,7 +20,7 @@ from xlkd.metrics.picture import read_axes
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
 from xlkd.runtime.workdir import WorkDirectory
-from xlkd.spec.stage import StageSpec
+from xlkd.spec.stage import AnyStage
 from xlkd.tasks import Scores
 from xlkd.tasks.parallel import Parallel
 
@@ -36,7 +36,7 @@ class Sets:
         rule: Rule,
         method: Method,
         mesh,
-        spec: StageSpec[Any, Any],
+        spec: AnyStage,
         log: Log,
     ) -> None:
         self._workdir = workdir

@@ -22,7 +22,7 @@ from xlkd.methods import Export
 from xlkd.models import hf, hub, sentences
 from xlkd.models.pooling import DESCRIBED
 from xlkd.reports import files, results
-from xlkd.spec.stage import StageSettings
+from xlkd.spec.stage import AnySettings
 
 SETTINGS = ("seed", "encoder", "task", "data", "method", "teacher", "teachers", "optim", "budget", "eval")
 UNSTATED = "not stated where it was taken from"
@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
 
 def card(
-    settings: StageSettings[Any, Any],
+    settings: AnySettings,
     scores: Mapping[str, Any],
     seen: Mapping[str, Sequence[str]],
     exported: Export,
@@ -107,7 +107,7 @@ def trimmed(folder: pathlib.Path, whole: Origin, kept: Sequence[str], flags: Seq
     return "\n".join(lines) + "\n"
 
 
-def base_of(settings: StageSettings[Any, Any], place: Place) -> Origin:
+def base_of(settings: AnySettings, place: Place) -> Origin:
     """The model that training began with, in this stage or in one before it."""
     if settings.start == "encoder":
         if settings.encoder.path == "new":
@@ -180,7 +180,7 @@ def _keys(library: str, base: Origin) -> list[str]:
     return [*lines, *([f"base_model: {json.dumps(base.name)}"] if is_hub else []), "---"]
 
 
-def _title(settings: StageSettings[Any, Any], exported: Export) -> list[str]:
+def _title(settings: AnySettings, exported: Export) -> list[str]:
     lines = [f"# {said(settings.name)}", ""]
     lines += [f"Trained by xlkd: method `{settings.method.name}`, config {settings.run}, seed {settings.seed}."]
     if exported.pooling:
@@ -193,7 +193,7 @@ def _title(settings: StageSettings[Any, Any], exported: Export) -> list[str]:
     return lines
 
 
-def _origins(settings: StageSettings[Any, Any], base: Origin, place: Place, teacher: str) -> list[str]:
+def _origins(settings: AnySettings, base: Origin, place: Place, teacher: str) -> list[str]:
     rows = [
         ("base model", "none: a new encoder" if base.name == "new" else str(base)),
         ("start", code(settings.weights_from)),
@@ -280,7 +280,7 @@ def _intervals(name: str, metric: str, place: Place) -> dict[str, str]:
     }
 
 
-def _settings(settings: StageSettings[Any, Any]) -> list[str]:
+def _settings(settings: AnySettings) -> list[str]:
     kept = {key: value for key, value in spec.plain(settings).items() if key in SETTINGS}
     return ["## Settings", "", *fenced(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True), "json")]
 

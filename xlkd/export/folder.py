@@ -13,7 +13,7 @@ from xlkd import files, spec
 from xlkd.export import branch_checkpoint, cards
 from xlkd.methods import Export
 from xlkd.models import hf, sentences
-from xlkd.spec.stage import StageSettings
+from xlkd.spec.stage import AnySettings
 
 UNMARKED = (  # the files of version 0.1's exports, which have no marker
     *("config.json", "model.safetensors", branch_checkpoint.WEIGHTS, hf.RECORD, hf.CARD),
@@ -26,7 +26,7 @@ def write_export(
     folder: pathlib.Path,
     exported: Export,
     tokenizer: Any,
-    settings: StageSettings[Any, Any],
+    settings: AnySettings,
     results: dict[str, Any],
     seen: dict[str, Any],
     teacher: str = "",

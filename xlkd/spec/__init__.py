@@ -12,7 +12,7 @@ import functools
 import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from xlkd.errors import UserError
 
@@ -22,7 +22,10 @@ Block = Mapping[str, Any]  # a block of a config as plain values
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a setting means, and which values it may have; `also` lists values allowed outside the range."""
+    """What a setting means, and which values it may have; `also` lists values allowed outside the range.
+
+    The choices are those of the field's type, a `Literal`: `fields_of` fills them in.
+    """
 
     meaning: str
     choices: tuple[str, ...] = ()
@@ -66,12 +69,18 @@ def setting(default: T, meaning: str, **limits: Any) -> T:
     metadata = {"setting": Setting(meaning, **limits)}
     if isinstance(default, dict):
         return typing.cast(T, dataclasses.field(default_factory=lambda: dict(default), metadata=metadata))
-    return typing.cast(T, dataclasses.field(default=default, metadata=metadata))
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def fields_of(cls: type) -> dict[str, Setting]:
     """Returns the settings of a dataclass by name; fields that are blocks themselves are left out."""
-    return {field.name: field.metadata["setting"] for field in dataclasses.fields(cls) if "setting" in field.metadata}
+    known = {field.name: field.metadata["setting"] for field in dataclasses.fields(cls) if "setting" in field.metadata}
+    return {name: dataclasses.replace(it, choices=choices_of(types_of(cls)[name])) for name, it in known.items()}
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """Returns the values that a field's type lists; none where it lists none."""
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
 
 
 def blocks_of(cls: type) -> dict[str, type]:
@@ -120,6 +129,8 @@ def checked(known: Setting, kind: Any, value: Any, where: str) -> Any:
 
 def converted_to(kind: Any, value: Any) -> Any:
     """Returns a plain value as the type of a field: lists become tuples, whole numbers may stand for floats."""
+    if choices_of(kind):
+        kind = str
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         if not isinstance(value, tuple | list):
@@ -143,7 +154,7 @@ def parsed(kind: Any, text: str) -> Any:
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         return tuple(inner(part.strip()) for part in text.strip("()").split(",") if part.strip())
-    value = kind(text)
+    value = text if choices_of(kind) else kind(text)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(text)
     return value
@@ -153,6 +164,8 @@ def name_of(kind: Any) -> str:
     """Returns the name of a field's type as `--keys` shows it."""
     if typing.get_origin(kind) is tuple:
         return f"list of {typing.get_args(kind)[0].__name__}"
+    if choices_of(kind):
+        return "str"
     return kind.__name__ if not typing.get_args(kind) else "by language"
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from xlkd.errors import UserError
 from xlkd.spec import setting, stage
@@ -23,23 +24,17 @@ class Method(stage.Method):
     alpha_kl: float = setting(1.0, "Weight of distillation; 0 has no teacher.", at_least=0)
     temperature: float = setting(2.0, "Temperature of distillation.", above=0)
     t_squared: bool = setting(True, "Multiply distillation by temperature squared.")
-    kl: str = setting("forward", "Direction of the KL.", choices=("forward", "reverse", "symmetric"))
-    coefficient: str = setting(
-        "none",
-        "Coefficient of the KL: 1, or mAP@k of the teacher as in the authors' code, or by the textbook.",
-        choices=("none", "authors", "textbook"),
+    kl: Literal["forward", "reverse", "symmetric"] = setting("forward", "Direction of the KL.")
+    coefficient: Literal["none", "authors", "textbook"] = setting(
+        "none", "Coefficient of the KL: 1, or mAP@k of the teacher as in the authors' code, or by the textbook."
     )
-    per: str = setting("batch", "Examples that share a coefficient.", choices=("batch", "example"))
+    per: Literal["batch", "example"] = setting("batch", "Examples that share a coefficient.")
     coefficient_group: int = setting(6, "Examples of a group that shares a coefficient; 0 takes all.", at_least=0)
     k: int = setting(10, "Ranks that mAP@k counts.", at_least=1)
-    window: tuple[int, ...] = setting((5, 4), "Positions before and after the gold one that count as relevant.")
-    mask_positions: str = setting(
-        "padding", "Positions that the softmax leaves out.", choices=("padding", "context", "none")
-    )
-    generations: str = setting(
-        "epoch_snapshot",
-        "When the teacher becomes a copy of the student.",
-        choices=("epoch_snapshot", "born_again", "fixed", "ema"),
+    window: tuple[int, int] = setting((5, 4), "Positions before and after the gold one that count as relevant.")
+    mask_positions: Literal["padding", "context", "none"] = setting("padding", "Positions that the softmax leaves out.")
+    generations: Literal["epoch_snapshot", "born_again", "fixed", "ema"] = setting(
+        "epoch_snapshot", "When the teacher becomes a copy of the student."
     )
     generation_epochs: int = setting(1, "Epochs of a generation.", at_least=1)
     ema_decay: float = setting(0.99, "Decay of the moving average, for generations=ema.", at_least=0, at_most=1)

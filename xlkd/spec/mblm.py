@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
@@ -25,23 +26,21 @@ class Method(stage.Method):
     name: str = setting("mblm", "The method: a module of xlkd/methods.")
     branches: str = setting("each", "One branch for each language; one for all; or groups such as en+de,ru.")
     branch_layers: int = setting(0, "Layers of a branch; 0 takes a quarter of the encoder's.", at_least=0)
-    head: str = setting("shared", "One classifier for all branches, or one a branch.", choices=("shared", "branch"))
+    head: Literal["shared", "branch"] = setting("shared", "One classifier for all branches, or one a branch.")
     weight_s: float = setting(1.0, "Weight of distillation into an example's own branch.", at_least=0)
     weight_z: float = setting(1.0, "λ: weight of distillation into the mixture of branches.", at_least=0)
     warmup_z: float = setting(
         0.1, "Ramp until λ is reached, as a share of the steps, or in steps where 1 or more.", at_least=0
     )
     weight_h: float = setting(0.5, "γ: weight of cross-entropy on labels.", at_least=0)
-    kd: str = setting("ce", "Form of distillation.", choices=("ce", "kl", "mse"))
+    kd: Literal["ce", "kl", "mse"] = setting("ce", "Form of distillation.")
     temperature: float = setting(1.0, "Temperature of distillation.", above=0)
     t_squared: bool = setting(False, "Multiply distillation by temperature squared.")
-    mix: str = setting("representation", "What is mixed.", choices=("representation", "logits", "probability"))
-    weights: str = setting(
-        "uniform", "Weights of the branches in a mixture.", choices=("uniform", "learned", "dirichlet")
-    )
+    mix: Literal["representation", "logits", "probability"] = setting("representation", "What is mixed.")
+    weights: Literal["uniform", "learned", "dirichlet"] = setting("uniform", "Weights of the branches in a mixture.")
     alpha: float = setting(1.0, "Concentration, for weights=dirichlet.", above=0)
     own: bool = setting(False, "Keep an example's own branch in its mixture.")
-    stop: str = setting("none", "What the zero-shot-aware term does not train.", choices=("none", "branches", "trunk"))
+    stop: Literal["none", "branches", "trunk"] = setting("none", "What the zero-shot-aware term does not train.")
     teacher_length: int = setting(
         0, "Longest input of the teachers in their own tokens; 0 takes what each can read.", at_least=0
     )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from xlkd.errors import UserError
 from xlkd.spec import setting, stage
@@ -16,7 +17,6 @@ READS = (
     *("teacher.path", "teacher.revision", "teacher.cache"),
 )
 COUPLED = ("sentence", "structure")  # levels that need all rows of a step
-POOLINGS = ("cls", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +28,21 @@ class Method(stage.Method):
     word: float = setting(1.0, "Weight of the word level.", at_least=0)
     sentence: float = setting(1.0, "Weight of the sentence level.", at_least=0)
     structure: float = setting(10.0, "Weight of the structure level.", at_least=0)
-    student_passes: str = setting(
-        "shared", "Sentence and structure share a forward pass, or each has one.", choices=("shared", "separate")
+    student_passes: Literal["shared", "separate"] = setting(
+        "shared", "Sentence and structure share a forward pass, or each has one."
     )
     teacher_dropout: bool = setting(False, "Dropout in the teacher, with a pass for each level, as published.")
-    student_pooling: str = setting("cls", "Sentence vector of the student.", choices=POOLINGS)
-    teacher_pooling: str = setting("cls", "Sentence vector of the teacher.", choices=POOLINGS)
-    word_label_index: str = setting(
-        "token", "Index of a masked word: its first token, or as published its number.", choices=("token", "word")
+    student_pooling: Literal["cls", "mean"] = setting("cls", "Sentence vector of the student.")
+    teacher_pooling: Literal["cls", "mean"] = setting("cls", "Sentence vector of the teacher.")
+    word_label_index: Literal["token", "word"] = setting(
+        "token", "Index of a masked word: its first token, or as published its number."
     )
-    word_sum: str = setting("fixed", "Sum of the word level.", choices=("fixed", "published"))
-    word_similarity: str = setting("dot", "Similarity of words.", choices=("dot", "cosine"))
+    word_sum: Literal["fixed", "published"] = setting("fixed", "Sum of the word level.")
+    word_similarity: Literal["dot", "cosine"] = setting("dot", "Similarity of words.")
     word_temperature: float = setting(1.0, "Temperature of the word level.", above=0)
-    word_anchor: str = setting("teacher", "Side whose words are contrasted.", choices=("teacher", "student"))
-    teacher_projector: str = setting(
-        "random_frozen", "The teacher's projector.", choices=("random_frozen", "identity", "trained")
+    word_anchor: Literal["teacher", "student"] = setting("teacher", "Side whose words are contrasted.")
+    teacher_projector: Literal["random_frozen", "identity", "trained"] = setting(
+        "random_frozen", "The teacher's projector."
     )
     head_width: int = setting(0, "Hidden width of the projectors; 0 takes that of the encoder.", at_least=0)
     head_output: int = setting(128, "Output width of the projectors.", at_least=1)
@@ -52,8 +52,8 @@ class Method(stage.Method):
     )
     structure_temperature: float = setting(1.0, "Temperature of the structure level.", above=0)
     structure_diagonal: bool = setting(True, "Keep an example's similarity to itself.")
-    structure_direction: str = setting(
-        "forward", "Direction of the KL: forward is KL(teacher ‖ student).", choices=("forward", "reverse")
+    structure_direction: Literal["forward", "reverse"] = setting(
+        "forward", "Direction of the KL: forward is KL(teacher ‖ student)."
     )
     word_layers: tuple[str, ...] = setting(("-1:-1",), "Layers student:teacher of the word level; several: their mean.")
     sentence_layers: tuple[str, ...] = setting(("-1:-1",), "Layers student:teacher of the sentence level.")

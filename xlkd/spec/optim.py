@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from xlkd.spec import setting
 
@@ -14,15 +15,15 @@ class Optim:
     """AdamW and its schedule."""
 
     lr: float = setting(5e-5, "Learning rate after the warm-up.", at_least=0)
-    schedule: str = setting(
-        "linear", "Shape of the learning rate after the warm-up.", choices=("constant", "linear", "cosine")
+    schedule: Literal["constant", "linear", "cosine"] = setting(
+        "linear", "Shape of the learning rate after the warm-up."
     )
     warmup: float = setting(0.1, "Warm-up as a share of the steps, or in steps where 1 or more.", at_least=0)
     b1: float = setting(0.9, "Adam's decay rate of the first moment.", at_least=0, below=1)
     b2: float = setting(0.999, "Adam's decay rate of the second moment.", at_least=0, below=1)
     eps: float = setting(1e-8, "Adam's epsilon.", above=0)
     weight_decay: float = setting(0.01, "Decoupled weight decay.", at_least=0)
-    decay_mask: str = setting("matrices", "Parameters that decay.", choices=("matrices", "all"))
+    decay_mask: Literal["matrices", "all"] = setting("matrices", "Parameters that decay.")
     clip: float = setting(1.0, "Global gradient norm to clip to; 0 does not clip.", at_least=0)
     micro_batches: int = setting(1, "Parts that a step is computed in; the result is the same.", at_least=1)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from xlkd.spec import setting
 from xlkd.spec.optim import Budget, Horizon, Optim
@@ -34,7 +34,7 @@ class Method:
 class NewEncoder:
     """An encoder that is trained from random weights, with a tokenizer of its own; for `encoder.path=new`."""
 
-    model_type: str = setting("xlm-roberta", "Architecture.", choices=("xlm-roberta", "bert"))
+    model_type: Literal["xlm-roberta", "bert"] = setting("xlm-roberta", "Architecture.")
     vocabulary: int = setting(4000, "Tokens of the vocabulary.", at_least=100)
     texts: str = setting("", "Data source that the tokenizer is trained on.")
     hidden_size: int = setting(128, "Width.", at_least=1)
@@ -42,7 +42,7 @@ class NewEncoder:
     heads: int = setting(4, "Attention heads.", at_least=1)
     positions: int = setting(258, "Positions.", at_least=8)
     embedding_scale: float = setting(0.02, "Standard deviation of new embeddings.", above=0)
-    disk: str = setting("float32", "Type of the exported weights.", choices=("float32", "float16", "bfloat16"))
+    disk: Literal["float32", "float16", "bfloat16"] = setting("float32", "Type of the exported weights.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +51,13 @@ class Encoder:
 
     path: str = setting("package:multilingual", "Folder, hub id, package:NAME, or new.")
     revision: str = setting("", "Revision of a hub id; the commit that was loaded is recorded.")
-    dtype: str = setting(
-        "float32", "Type of the computation; parameters are float32.", choices=("float32", "bfloat16", "float16")
+    dtype: Literal["float32", "bfloat16", "float16"] = setting(
+        "float32", "Type of the computation; parameters are float32."
     )
-    layers_as: str = setting(
-        "auto", "Layers in a scan or unrolled; auto decides by the device.", choices=("auto", "scanned", "unrolled")
+    layers_as: Literal["auto", "scanned", "unrolled"] = setting(
+        "auto", "Layers in a scan or unrolled; auto decides by the device."
     )
-    remat: str = setting(
-        "none", "What the backward pass computes again.", choices=("none", "full", "dots", "dots_no_batch")
-    )
+    remat: Literal["none", "full", "dots", "dots_no_batch"] = setting("none", "What the backward pass computes again.")
     dropout: float = setting(
         -1.0, "Overrides all dropout rates; -1 keeps the encoder's own.", at_least=0, below=1, also=(-1,)
     )
@@ -75,8 +73,8 @@ class Data:
     eval: str = setting("", "Source that the stage's own task is evaluated on.")
     dev: str = setting("", "Source that chooses the checkpoint; empty takes data.eval.")
     retrieval: str = setting("", "Sentence pairs for retrieval accuracy.")
-    on_bad_row: str = setting(
-        "stop", "A malformed example stops the run, or is skipped, counted and listed.", choices=("stop", "skip")
+    on_bad_row: Literal["stop", "skip"] = setting(
+        "stop", "A malformed example stops the run, or is skipped, counted and listed."
     )
     batch: int = setting(32, "Examples of a step.", at_least=1)
     buckets: int = setting(4, "Lengths that batches are padded to: as many compiled shapes.", at_least=1)
@@ -86,13 +84,13 @@ class Data:
         -1, "Languages drawn for each question, beside the pivot; -1 takes the examples as they are.", at_least=-1
     )
     pivot: str = setting("en", "Language in which each question is always drawn, or none.")
-    redraw: str = setting("never", "Draw other language pairs in each epoch.", choices=("never", "epoch"))
+    redraw: Literal["never", "epoch"] = setting("never", "Draw other language pairs in each epoch.")
     draw_seed: int = setting(0, "Seed of the drawn pairs, the same for all seeds of training.")
     exponent: float = setting(1.0, "Languages get shares in proportion to examples ** exponent.", at_least=0)
     mix_rows: bool = setting(True, "Mix languages in a batch; False gives each batch one language.")
     identities: bool = setting(False, "Add English paired with itself, as often as one language occurs.")
     cap: int = setting(0, "Pairs of each two languages; 0 takes all.", at_least=0)
-    take: str = setting("random", "Which pairs a cap takes.", choices=("random", "head"))
+    take: Literal["random", "head"] = setting("random", "Which pairs a cap takes.")
     block: int = setting(0, "Pairs tokenized at a time, for corpora beyond memory; 0: all at once.", at_least=0)
     alignment: str = setting("", "Sentence pairs with word links.")
 
@@ -103,7 +101,7 @@ class Teacher:
 
     path: str = setting("", "Folder, hub id or package:NAME, where the method needs a teacher encoder.")
     revision: str = setting("", "Revision of a hub id.")
-    cache: str = setting("auto", "Cache targets that are used more than once, or off.", choices=("auto", "off"))
+    cache: Literal["auto", "off"] = setting("auto", "Cache targets that are used more than once, or off.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +118,8 @@ class Eval:
     every: int = setting(0, "Steps between evaluations; 0 evaluates at the end.", at_least=0)
     start: bool = setting(False, "Evaluate before the first step as well.")
     batch: int = setting(64, "Examples of an evaluation batch.", at_least=1)
-    keep: str = setting(
-        "last",
-        "Checkpoint that is exported: the last, or the best by the mean score of these languages.",
-        choices=("last", "best", "supervised", "english"),
+    keep: Literal["last", "best", "supervised", "english"] = setting(
+        "last", "Checkpoint that is exported: the last, or the best by the mean score of these languages."
     )
 
 
@@ -179,3 +175,7 @@ class StageSpec(StageSettings[M, T]):
     """A stage that is resolved: labels and steps are known from its data, nothing is `auto` any more."""
 
     horizon: Horizon = dataclasses.field(default_factory=lambda: Horizon(0, 0, (0,)))
+
+
+AnySettings = StageSettings[Any, Any]  # of any method and any task
+AnyStage = StageSpec[Any, Any]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from xlkd.errors import UserError, suggest_name
 from xlkd.languages import normalise_tag
@@ -27,20 +28,16 @@ class QuestionAnswering(Task):
     max_length: int = setting(384, "Longest window in tokens.", at_least=4)
     max_query_length: int = setting(64, "Longest question in tokens; 0 does not cut it.", at_least=0)
     doc_stride: int = setting(128, "Distance or overlap of neighbouring windows in tokens.", at_least=1)
-    doc_stride_means: str = setting(
-        "step", "Whether doc_stride is between the starts of windows or their overlap.", choices=("step", "overlap")
+    doc_stride_means: Literal["step", "overlap"] = setting(
+        "step", "Whether doc_stride is between the starts of windows or their overlap."
     )
-    no_answer: str = setting(
-        "first_token",
-        "Label of a window without the whole answer; drop gives it no loss.",
-        choices=("first_token", "drop"),
+    no_answer: Literal["first_token", "drop"] = setting(
+        "first_token", "Label of a window without the whole answer; drop gives it no loss."
     )
     n_best: int = setting(20, "Starts and ends that are combined to answers.", at_least=1)
     max_answer_tokens: int = setting(30, "Longest answer in tokens.", at_least=1)
     max_context: bool = setting(True, "Answer from the window with the most context around a token alone.")
-    candidates: str = setting(
-        "all", "Positions among which the best starts and ends are taken.", choices=("all", "context")
-    )
+    candidates: Literal["all", "context"] = setting("all", "Positions among which the best starts and ends are taken.")
     published_empty: bool = setting(False, "Score an empty prediction as the authors' script does.")
     mlqa_fallback: bool = setting(False, "Normalise answers in unknown languages as MLQA's script does.")
 
@@ -58,10 +55,8 @@ class Classify(Task):
     labels: tuple[str, ...] = setting((), "Labels in the order of the logits; empty takes those of training.")
     languages: tuple[str, ...] = setting((), "Languages with labels in training.")
     ordered: bool = setting(False, "Labels are numbers on a scale.")
-    unlabelled: str = setting(
-        "refuse",
-        "Training examples without a label: refuse them, or keep them for distillation.",
-        choices=("refuse", "keep"),
+    unlabelled: Literal["refuse", "keep"] = setting(
+        "refuse", "Training examples without a label: refuse them, or keep them for distillation."
     )
 
     def supervised(self) -> tuple[str, ...]:
@@ -83,7 +78,7 @@ class Views(Task):
 
     name: str = setting("views", "The task: a module of xlkd/tasks.")
     share: float = setting(0.15, "Share of the tokens, and of the English words, that is masked.", above=0, at_most=1)
-    tlm_labels: str = setting("masked", "Positions that the token level counts.", choices=("masked", "attended", "all"))
+    tlm_labels: Literal["masked", "attended", "all"] = setting("masked", "Positions that the token level counts.")
     word_truncate: bool = setting(True, "Cut the word level's input at max_length.")
 
 

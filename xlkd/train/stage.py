@@ -33,7 +33,7 @@ from xlkd.runtime.devices import peak_flops
 from xlkd.runtime.log import Log, Metrics, Unwritten
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory
-from xlkd.spec.stage import StageSettings, StageSpec
+from xlkd.spec.stage import AnySettings, AnyStage
 from xlkd.spec.tasks import Classify
 from xlkd.train import loop
 from xlkd.train.checkpoint import Checkpoints, abstract
@@ -48,7 +48,7 @@ class Prepared(NamedTuple):
     other: Weights | None  # of another encoder than the student's, where the method asks for one
     data: Material
     plan: Plan | Blocks
-    spec: StageSpec[Any, Any]
+    spec: AnyStage
     sets: dict[str, Ready]
     keep: selection.Rule
     ceilings: dict[str, Any]
@@ -60,7 +60,7 @@ class Prepared(NamedTuple):
 
 
 def train(
-    settings: StageSettings[Any, Any],
+    settings: AnySettings,
     workdir: WorkDirectory,
     folder: pathlib.Path,
     earlier: dict[str, pathlib.Path],
@@ -119,7 +119,7 @@ def train(
 
 
 def prepare_stage(
-    settings: StageSettings[Any, Any],
+    settings: AnySettings,
     workdir: WorkDirectory,
     folder: pathlib.Path,
     earlier: dict[str, pathlib.Path],
@@ -229,7 +229,7 @@ def load_prior_training(weights: Weights) -> dict[str, Any]:
 
 
 def compute_targets(
-    spec: StageSpec[Any, Any],
+    spec: AnyStage,
     method: Method,
     data: Material,
     earlier: dict[str, pathlib.Path],

@@ -32,7 +32,7 @@ from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.models.outputs import class_outputs
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
-from xlkd.spec.stage import StageSpec
+from xlkd.spec.stage import AnyStage
 from xlkd.tasks import Features
 from xlkd.tasks.classify import NONE, Classify, permutation
 from xlkd.tasks.text import Template
@@ -80,7 +80,7 @@ class ComputedTargets:
 
 
 def targets(
-    spec: StageSpec[Any, Any],
+    spec: AnyStage,
     reading: Classifiers,
     rows: Sequence[Any],
     features: Features,
@@ -132,7 +132,7 @@ def load(
     return Classifier(name, folder, found.architecture, found.params, task, theirs, permutation(theirs, labels, where))
 
 
-def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, spec: StageSpec[Any, Any], log: Log) -> np.ndarray:
+def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, spec: AnyStage, log: Log) -> np.ndarray:
     """Returns its logits [rows, its labels] in its own order: those that the cache lacks are computed."""
     compute = _computer(teacher, spec, log)
     if jax.process_count() > 1:  # all compute together; what one finds in its cache another may not
@@ -201,7 +201,7 @@ class Compute(Protocol):
     def __call__(self, rows: Sequence[Any], *, quietly: bool = False) -> np.ndarray: ...
 
 
-def _computer(teacher: Classifier, spec: StageSpec[Any, Any], log: Log) -> Compute:
+def _computer(teacher: Classifier, spec: AnyStage, log: Log) -> Compute:
     outputs = class_outputs(Encoder(teacher.architecture, scan=scan_by_device()), len(teacher.labels))
     mesh, length = meshes.build(spec.mesh), teacher.task.max_length
     edges = (*(edge for edge in EDGES if edge < length), length)
@@ -228,7 +228,7 @@ def _audit(store: TargetStore, rows: Sequence[Any], keys: np.ndarray, compute: C
         check_targets(keys[places], store.take(keys[places], 0), fresh, (), np.zeros(len(places), np.int64))
 
 
-def _cache_name(teacher: Classifier, spec: StageSpec[Any, Any]) -> str:
+def _cache_name(teacher: Classifier, spec: AnyStage) -> str:
     """Names all that a logit depends on but its row."""
     mesh = dict(sorted(dataclasses.asdict(spec.mesh).items()))
     reads = f"{teacher.task.max_length} {EDGES} {spec.eval.batch} {mesh} {jax.device_count()}"
