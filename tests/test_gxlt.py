@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import stages
+from step_toys import largest, report_gradient
 
 from xlkd import settings
 from xlkd.errors import UserError
@@ -15,6 +16,7 @@ from xlkd.losses import distill, span
 from xlkd.methods import Start, finetune, gxlt
 from xlkd.models import encoder as encoders
 from xlkd.models.outputs import span_logits
+from xlkd.train import step
 from xlkd.train.state import create
 
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
@@ -101,17 +103,48 @@ def test_each_weight_at_zero_removes_its_term():
     assert loss_of(method, state, teach(method, state)).terms["ce"].weight == 0
 
 
-def test_the_teacher_gets_no_gradient():
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_step_gives_the_teacher_no_gradient(micro_batches):
     method = built(coefficient="authors")
     _, state = begin(method)
 
-    def total(teacher):
-        targets = method.prepare(batch(), method.teacher.forward(teacher, batch()))
-        found = method.loss(state.variables, batch(), jax.lax.stop_gradient(targets), jax.random.key(0), 0)
-        return sum(term.sum for term in found.terms.values())
+    def place(teacher):
+        return state._replace(teacher=teacher), method.teacher.forward(teacher, batch())
 
-    grown = jax.grad(total)(jax.tree.map(lambda x: x + 0.1, state.teacher))
-    assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grown))
+    take = report_gradient(method, place, batch(), micro_batches)
+    reported, gradient = take(state.teacher)
+    assert largest(gradient) == 0
+    other, gradient = take(
+        jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), state.teacher)
+    )
+    assert largest(gradient) == 0
+    assert float(other) != float(reported), "the step does depend on the teacher"
+
+
+def test_the_loss_itself_gives_the_teacher_no_gradient():
+    method = built(coefficient="authors", kl="symmetric")
+    _, state = begin(method)
+
+    def summed(logits):
+        terms = loss_of(method, state, {"start": logits[0], "end": logits[1]}).terms
+        return terms["ce"].sum + terms["kl"].sum
+
+    logits = jax.random.normal(jax.random.key(4), (2, 4, 12))
+    assert largest(jax.grad(summed)(logits)) == 0
+    assert float(summed(logits)) != float(summed(2 * logits))
+
+
+def test_a_step_moves_the_student_and_leaves_the_teacher_bit_identical():
+    method = built()
+    _, state = begin(method)
+    take_step = jax.jit(step.make(method, optax.scale_by_adam(), lambda number: 0.1, seed=0, clip_norm=1.0))
+    after, report = take_step(state, batch(), teach(method, state))
+    assert bool(report["ok"])
+    assert equal(after.teacher, state.teacher)
+    assert largest(jax.tree.map(jnp.subtract, after.variables.params, state.variables.params)) > 1e-2
+    _, report = take_step(after, batch(), teach(method, after))
+    kl, count = report["terms"]["kl"]
+    assert float(kl / count) > 1e-3, "the student is compared with what it was, not with itself"
 
 
 def test_two_teacher_passes_are_equal_to_the_bit_whatever_the_dropout():

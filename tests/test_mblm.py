@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MBLM: what its loss reduces to, who learns from what, which route a row takes, what it hands on."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from mblm_toys import LABELS, architecture, batch, change, stage, student, targets, terms
+from step_toys import report_gradient, state_of
 
 from xlkd.errors import UserError
 from xlkd.losses.terms import total
@@ -32,16 +34,16 @@ def value(method, variables, name, of=None, given=None, **options):
 
 
 def gradient(method, variables, name, of=None):
-    """Of one term's sum, by parameter."""
-    of, given = of or batch(), method.prepare(of or batch(), targets())
+    """The gradient of one term, by parameter, as the step takes it of a loss that has this term alone."""
 
-    @jax.jit
-    def grad(params):
-        return jax.grad(
-            lambda p: method.loss(variables._replace(params=p), of, given, jax.random.key(3), 50).terms[name].sum
-        )(params)
+    def loss(*arguments):
+        loss = method.loss(*arguments)
+        return loss._replace(terms={name: loss.terms[name]})
 
-    return grad(variables.params)
+    alone, of = dataclasses.replace(method, loss=loss), of or batch()
+    targets_ = method.prepare(of, targets())
+    take = jax.jit(lambda state: step.gradient(alone, state, of, targets_, jax.random.key(3), 1)[0])
+    return take(state_of(variables, number=50))
 
 
 def size(tree) -> float:
@@ -151,14 +153,34 @@ def test_stopping_a_gradient_changes_no_value(stop):
     assert plain == pytest.approx(stopped, rel=1e-6)
 
 
-def test_no_gradient_reaches_a_teacher():
-    method, variables = student()
+FORMS = [("ce", "representation"), ("kl", "probability"), ("mse", "logits")]
 
+
+@pytest.mark.parametrize(("kd", "mix"), FORMS)
+def test_the_loss_itself_gives_a_teacher_no_gradient(kd, mix):
+    method, variables = student(layers=1, kd=kd, mix=mix)
+
+    @jax.jit
     def loss(teacher):
-        given = step.jax.lax.stop_gradient(method.prepare(batch(), targets() | {"teacher": teacher}))
-        return total(method.loss(variables, batch(), given, jax.random.key(0), 0).terms)
+        prepared = method.prepare(batch(), targets() | {"teacher": teacher})
+        return total(method.loss(variables, batch(), prepared, jax.random.key(0), 0).terms)
 
-    assert not np.any(jax.grad(loss)(jnp.asarray(targets()["teacher"])))
+    teacher = jnp.asarray(targets()["teacher"])
+    assert not np.any(jax.grad(loss)(teacher))
+    assert float(loss(teacher)) != float(loss(2 * teacher))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_a_step_gives_a_teacher_no_gradient(micro_batches):
+    method, variables = student(layers=1)
+
+    def place(teacher):
+        return state_of(variables), targets() | {"teacher": teacher}
+
+    take, teacher = report_gradient(method, place, batch(), micro_batches), jnp.asarray(targets()["teacher"])
+    reported, learned = take(teacher)
+    assert not np.any(learned)
+    assert float(reported) != float(take(2 * teacher)[0])
 
 
 COMBINATIONS = [*itertools.product(LEVELS, WEIGHTS, [False]), *itertools.product(LEVELS, ["learned"], [True])]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import stages
+from step_toys import largest, report_gradient, state_of
 
 from xlkd import settings
 from xlkd.errors import UserError
@@ -286,6 +287,24 @@ def test_only_the_student_and_its_heads_learn():
     student, frozen, taught = learned(variables.params, variables.frozen, teacher)
     assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(student["sentence_0"]))
     assert not any(g.any() for g in jax.tree.leaves((frozen, taught)))
+
+
+@pytest.mark.parametrize("place_of_teacher", ["targets", "loss"])
+def test_a_step_gives_the_teacher_no_gradient(place_of_teacher):
+    """Also where the teacher's projector learns, and where the teacher reads the batch inside the loss."""
+    in_loss = place_of_teacher == "loss"
+    method = real(teacher_projector="trained", teacher_dropout=in_loss)
+    variables, teacher = begun(method)
+
+    def place(teacher):
+        if in_loss:
+            return state_of(variables._replace(frozen=variables.frozen | {"teacher": teacher})), ()
+        return state_of(variables), method.teacher.forward(teacher, BATCH)
+
+    take = report_gradient(method, place, BATCH)
+    reported, learned = take(teacher)
+    assert largest(learned) == 0
+    assert float(reported) != float(take(jax.tree.map(lambda x: 1.1 * x, teacher))[0])
 
 
 @pytest.mark.parametrize("projector", ["identity", "trained"])

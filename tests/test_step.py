@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step: what padding, uneven batches, micro-batches and numbers that are not finite may and may not do."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from step_toys import largest, report_gradient
 
 from xlkd.keys import PURPOSES
 from xlkd.losses.terms import Term, over
@@ -184,6 +186,41 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was(micro_batches):
     assert not bool(report["ok"])
     for found in (after, again):
         jax.tree.map(np.testing.assert_array_equal, found._replace(ok=()), state._replace(ok=()))
+
+
+@functools.cache
+def distilled(prepared: bool) -> Method:
+    """A regression on targets whose loss stops no gradient; the targets are given, or made by `prepare`."""
+    plain = toy()
+
+    def loss(variables, batch, targets, key, step):
+        found = plain.loss(variables, batch, targets, key, step)
+        distance = over(jnp.square(found.embeddings["y"] - targets["teacher"]).sum(-1), batch["mask"], 0.5)
+        return found._replace(terms=found.terms | {"distance": distance})
+
+    def prepare(batch, targets):
+        return {"teacher": jnp.tanh(targets["teacher"])}
+
+    return dataclasses.replace(plain, loss=loss, prepare=prepare if prepared else None)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_targets_are_constants_of_a_step(prepared, micro_batches):
+    method, batch = distilled(prepared), batch_of()
+    state = begin(method)
+    take = report_gradient(method, lambda teacher: (state, {"teacher": teacher}), batch, micro_batches)
+    teacher = jnp.sin(jnp.arange(ROWS * 3.0)).reshape(ROWS, 3)
+    reported, learned = take(teacher)
+    assert largest(learned) == 0
+    assert float(reported) != float(take(2 * teacher)[0])
+
+
+def test_a_step_hands_the_teacher_on_as_it_was():
+    teacher = {"kernel": jnp.arange(3.0)}
+    state = begin(toy())._replace(teacher=teacher)
+    after, _ = make(toy())(state, batch_of(), ())
+    same(after.teacher, teacher, rtol=0, atol=0)
 
 
 def test_clipping_scales_the_whole_gradient():
