@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from xlkd import settings, spec
 from xlkd.errors import UserError
+from xlkd.spec import reading
 
 
 def config() -> ConfigDict:
@@ -159,7 +160,7 @@ def test_a_saved_config_is_the_same_config(tmp_path):
     again = settings.read(str(path))
     assert again == one
     assert again.task.labels == ("a", "b")
-    assert settings.digest(settings.plain(again)) == settings.digest(settings.plain(one))
+    assert reading.digest(settings.plain(again)) == reading.digest(settings.plain(one))
     assert settings.override(again, ["--config.task.labels=c"]).task.labels == ("c",)
 
 
@@ -215,7 +216,7 @@ def test_a_stage_lies_over_the_shared_blocks():
 
 
 def digest(*flags: str) -> str:
-    return settings.digest(settings.plain(settings.override(config(), list(flags))))
+    return reading.digest(settings.plain(settings.override(config(), list(flags))))
 
 
 def test_the_digest_leaves_out_where_and_how_loudly_a_run_is_run():

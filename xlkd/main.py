@@ -22,6 +22,7 @@ import sys
 from xlkd import cli, settings
 from xlkd.errors import UserError
 from xlkd.runtime import distributed
+from xlkd.spec import reading
 
 
 def main(arguments: list[str]) -> None:
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
         print("\n".join(settings.describe_keys(config)))
         return
     stem = pathlib.Path(flags["config"].partition(":")[0]).stem
-    name = flags.get("workdir") or f"runs/{stem}-{settings.digest(settings.plain(config))}"
+    name = flags.get("workdir") or f"runs/{stem}-{reading.digest(settings.plain(config))}"
     if "://" in name:
         raise UserError("a work directory must be a local folder", name, "launch/README.md: how results reach it")
     with distributed.join_run(flags):

@@ -6,35 +6,25 @@ from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import json
 import pathlib
-import pkgutil
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-import xlkd.spec
 from xlkd import spec
 from xlkd.errors import UserError, suggest_name
-from xlkd.spec.stage import OPTIONAL, Method, StageSettings
-from xlkd.spec.tasks import TASKS, Task, task_class
+from xlkd.spec import reading
+from xlkd.spec.stage import Method, StageSettings
+from xlkd.spec.tasks import Task, task_class
 
-NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
-RENAMED = {"method.variant": "method.control"}  # keys of version 0.1
-RUN_KEYS = {  # keys of a run that no stage reads
-    "stages": spec.Setting("Stages in the order in which they train."),
-    "controls": spec.Setting("Stages that are compared with each other."),
-    "method.control": spec.Setting("all, or the one control to run."),
-    "report.compare": spec.Setting("Differences a:b of two stages that the report tests."),
-}
 TASK_FLAGS = (  # of a task's settings, those that commands take as flags
     "max_length",
     "max_query_length",
@@ -59,7 +49,7 @@ def read(name: str) -> ConfigDict:
     except KeyError as error:
         known = ", ".join(name or "none" for name in getattr(module, "VARIANTS", ()))
         raise UserError(f"unknown variant {variant!r}", path, f"known: {known}") from error
-    _refuse_unread_keys(plain(config), path)
+    reading.refuse_unread_keys(plain(config), path)
     return config
 
 
@@ -68,7 +58,7 @@ def override(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
     for flag in flags:
         name, text = _split_flag(flag)
         name = _current_name(name)
-        kind = _type_of_key(plain(config), name)
+        kind = reading.find_key_type(plain(config), name)
         try:
             value = spec.parsed(kind, text)
         except (KeyError, ValueError):
@@ -86,7 +76,7 @@ def override(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
 
 def replaced(config: ConfigDict, **values: Any) -> ConfigDict:
     """Returns a copy of the config with other values; `method__control` stands for `method.control`."""
-    copy = ConfigDict(config.copy_and_resolve_references())
+    copy = config.copy_and_resolve_references()
     for name, value in values.items():
         *blocks, key = name.split("__")
         functools.reduce(getattr, blocks, copy)[key] = value
@@ -119,18 +109,14 @@ def task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) -> Ta
 
 def method(recorded: Mapping[str, Any]) -> Method:
     """Returns the settings of a method as a model's record holds them."""
-    return spec.read(_method_module({"method": recorded}).Method, recorded, "method", lambda path: f"xlkd.json, {path}")
+    return spec.read(
+        reading.load_method_settings({"method": recorded}).Method, recorded, "method", lambda path: f"xlkd.json, {path}"
+    )
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
     """Returns a config as config.json holds it: dicts, lists, strings, numbers and None."""
     return json.loads(json.dumps(config.copy_and_resolve_references().to_dict()))
-
-
-def digest(config: Mapping[str, Any]) -> str:
-    """Returns eight characters that name a plain config: runs of different configs get different folders."""
-    relevant = {key: value for key, value in config.items() if key not in NEUTRAL}
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -139,9 +125,9 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     What is compared is what stages read of them, so that a default which only one of them spells out is none.
     """
     try:
-        flat_a, flat_b = _effective_values(a), _effective_values(b)
+        flat_a, flat_b = reading.list_effective_values(a), reading.list_effective_values(b)
     except (UserError, KeyError):  # one of them is no config of this version
-        flat_a, flat_b = (dict(spec.flat({k: v for k, v in c.items() if k not in NEUTRAL})) for c in (a, b))
+        flat_a, flat_b = (dict(spec.flat({k: v for k, v in c.items() if k not in reading.NEUTRAL})) for c in (a, b))
     return sorted(key for key in flat_a.keys() | flat_b.keys() if flat_a.get(key) != flat_b.get(key))
 
 
@@ -152,68 +138,32 @@ def stages(config: ConfigDict) -> list[StageSettings[Any, Any]]:
         remedy = suggest_name(control, config.controls, f"known: {', '.join(('all', *config.controls))}")
         raise UserError(f"no control {control!r}", "config.method.control", remedy)
     values = plain(config)
-    names = wanted_stages(values)
+    names = reading.list_wanted_stages(values)
     if not names:
         raise UserError("no stages", "config.stages", "name at least one")
-    return [stage_of(values, name) for name in names]
-
-
-def wanted_stages(config: Mapping[str, Any]) -> list[str]:
-    """Returns the stages of a plain config, without controls that were not asked for and what starts from them."""
-    method = config.get("method") or {}
-    controls, control = config.get("controls") or (), method.get("control", method.get("variant", "all"))
-    left_out = {*controls} - {control} if control in controls else set()
-    for name in config["stages"]:
-        if (config.get(name) or {}).get("start", config.get("start")) in left_out:
-            left_out.add(name)
-    return [name for name in config["stages"] if name not in left_out]
+    return [reading.read_stage(values, name) for name in names]
 
 
 def stage(config: ConfigDict, name: str) -> StageSettings[Any, Any]:
     """Reads one stage of a config."""
-    return stage_of(plain(config), name)
-
-
-def stage_of(config: Mapping[str, Any], name: str) -> StageSettings[Any, Any]:
-    """Reads one stage of a plain config: the shared blocks with what the stage changes laid over them."""
-    own = config.get(name) or {}
-    blocks = _merged(config, name)
-    module = _method_module(blocks)
-
-    def locate(path: str) -> str:
-        is_own = path in dict(spec.flat(own)) or path in own
-        return f"config.{name}.{path}" if is_own else f"config.{path}"
-
-    values: dict[str, Any] = {"name": name, "run": digest(config)}
-    values["method"] = spec.read(module.Method, blocks.get("method") or {}, "method", locate)
-    values["task"] = spec.read(_task_class_of(blocks, module), blocks.get("task") or {}, "task", locate)
-    for block, cls in _shared_blocks().items():
-        read = {key: value for key, value in (blocks.get(block) or {}).items() if _reads(module, f"{block}.{key}")}
-        values[block] = spec.read(cls, read, block, locate)
-    for key, known in spec.fields_of(StageSettings).items():
-        if key in blocks and _reads(module, key):
-            values[key] = spec.checked(known, spec.types_of(StageSettings)[key], blocks[key], locate(key))
-    settings: StageSettings[Any, Any] = StageSettings(**values)
-    if check := getattr(module, "check", None):
-        check(settings)
-    return settings
+    return reading.read_stage(plain(config), name)
 
 
 def describe_keys(config: ConfigDict) -> list[str]:
     """Returns a line for every key of a config: its type and range, its value, and what it means."""
     values = plain(config)
     rows = [("key", "type and range", "value", "meaning")]
-    for key, known in RUN_KEYS.items():
+    for key, known in reading.RUN_KEYS.items():
         kind = "str" if key == "method.control" else "list of str"
-        rows.append((f"config.{key}", kind, _shown(_value_at(values, key)), known.meaning))
+        rows.append((f"config.{key}", kind, _shown(reading.get_value(values, key)), known.meaning))
     seen: dict[str, Any] = {}
     for name in values["stages"]:
-        for key, (kind, known, value) in _keys_of_stage(values, name).items():
+        for key, (kind, known, value) in reading.list_stage_keys(values, name).items():
             if key not in seen:
                 range_ = known.range()
                 seen[key] = (f"config.{key}", spec.name_of(kind) + (f": {range_}" if range_ else ""), known.meaning)
-            shared = _value_at(values, key)
-            own = _value_at(values.get(name) or {}, key)
+            shared = reading.get_value(values, key)
+            own = reading.get_value(values.get(name) or {}, key)
             at = f"config.{name}.{key}" if own is not None else f"config.{key}"
             shown = own if own is not None else value if shared is None else shared
             for where, content in {f"config.{key}": value if shared is None else shared, at: shown}.items():
@@ -225,187 +175,6 @@ def describe_keys(config: ConfigDict) -> list[str]:
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, (*widths, 0), strict=True)) for row in rows]
     stage_names = ", ".join(values["stages"])
     return [*lines, "", f"Each key of a stage can be set for it alone: --config.STAGE.KEY=VALUE; stages: {stage_names}"]
-
-
-# --- the keys of a stage
-
-
-def _keys_of_stage(config: Mapping[str, Any], name: str) -> dict[str, tuple[Any, spec.Setting, Any]]:
-    """Returns type, setting and value of every key that a stage reads."""
-    blocks = _merged(config, name)
-    module = _method_module(blocks)
-    classes = {"method": module.Method, "task": _task_class_of(blocks, module), **_shared_blocks()}
-    keys: dict[str, tuple[Any, spec.Setting, Any]] = {}
-
-    def add(cls: type, prefix: str, values: Mapping[str, Any]) -> None:
-        for key, known in spec.fields_of(cls).items():
-            if _reads(module, prefix + key):
-                value = values.get(key, spec.defaults(cls, (key,))[key] if prefix else None)
-                keys[prefix + key] = (spec.types_of(cls)[key], known, value)
-        for key, inner in spec.blocks_of(cls).items():
-            if cls is not StageSettings and (key != "new" or values.get("path") == "new"):
-                add(inner, f"{prefix}{key}.", values.get(key) or {})
-
-    add(StageSettings, "", blocks)
-    for block, cls in classes.items():
-        add(cls, f"{block}.", blocks.get(block) or {})
-    if blocks.get("start", "encoder") != "encoder":
-        for key in ("encoder.path", "encoder.revision"):
-            del keys[key]
-    return keys
-
-
-def _type_of_key(config: Mapping[str, Any], name: str) -> Any:
-    """Returns the type of a key, shared or of one stage; refuses one that no stage reads, or not this stage."""
-    if name in RUN_KEYS:
-        return str if name == "method.control" else tuple[str, ...]
-    names = [*config["stages"], *(config.get("controls") or ())]
-    first, _, rest = name.partition(".")
-    if first in names and rest:
-        keys = _keys_of_stage(config, first)
-        kind = _kind_in(keys, rest)
-        if kind is None:
-            others = [other for other in names if _kind_in(_keys_of_stage(config, other), rest) is not None]
-            if others or rest in RUN_KEYS or _kind_in(_shared_keys(config), rest) is not None:
-                what = f"stage {first} never reads {rest}"
-                remedy = f"set it for {', '.join(dict.fromkeys(others))}" if others else "leave it out"
-                raise UserError(what, f"config.{name}", remedy)
-            raise _unknown_key(name, [f"{first}.{key}" for key in keys])
-        return kind
-    keys = _shared_keys(config)
-    kind = _kind_in(keys, name)
-    readers = [stage for stage in config["stages"] if name in _keys_of_stage(config, stage)]
-    if readers and all(_value_at(config.get(stage) or {}, name) is not None for stage in readers):
-        raise UserError("every stage sets it for itself", f"config.{name}", f"set it for {', '.join(readers)}")
-    if kind is None:
-        raise _unknown_key(name, [*keys, *RUN_KEYS, *(f"{stage}.{key}" for stage in names for key in keys)])
-    return kind
-
-
-def _shared_keys(config: Mapping[str, Any]) -> dict[str, tuple[Any, spec.Setting, Any]]:
-    """Returns the keys that any stage of a config reads."""
-    keys: dict[str, tuple[Any, spec.Setting, Any]] = {}
-    for name in config["stages"]:
-        keys = _keys_of_stage(config, name) | keys
-    for key in ("encoder.path", "encoder.revision"):  # shared, though all stages of a sweep may start from another one
-        cls = spec.types_of(StageSettings)["encoder"]
-        part = key.partition(".")[2]
-        keys.setdefault(key, (str, spec.fields_of(cls)[part], ""))
-    return keys
-
-
-def _kind_in(keys: Mapping[str, tuple[Any, spec.Setting, Any]], name: str) -> Any:
-    """Returns the type of a key, also of one below a mapping by language; None where it is not among them."""
-    if name in keys:
-        kind = keys[name][0]
-        return None if spec.name_of(kind) == "by language" else kind
-    above, _, tag = name.rpartition(".")
-    if tag and above in keys and spec.name_of(keys[above][0]) == "by language":
-        return spec.value_type(keys[above][0])
-    return None
-
-
-def _unknown_key(name: str, known: Sequence[str]) -> UserError:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [k for k in known if k.endswith("." + name)][:1]
-    hint = f"did you mean config.{near[0]}?" if near else "--keys lists all keys"
-    return UserError(f"unknown key config.{name}", "command line", hint)
-
-
-def _refuse_unread_keys(config: Mapping[str, Any], path: str) -> None:
-    """Refuses a config file with keys that nothing reads: a misspelt one would silently do nothing."""
-    if not _are_names(config.get("stages")) or not config["stages"]:
-        raise UserError("names no stages", path, "see configs/finetune.py for the form")
-    known = {*_shared_keys(config), *RUN_KEYS, *_all_shared_keys()}
-    blocks = {key.partition(".")[0] for key in known}
-    names = [name for name, block in config.items() if isinstance(block, Mapping) and name not in blocks]
-    for key, _ in spec.flat({name: block for name, block in config.items() if name not in names}):
-        if key not in known and key.rpartition(".")[0] not in known:
-            hint = suggest_name(key, known, "remove it")
-            raise UserError(f"no stage reads the key {key}", path, hint)
-    for name in names:
-        keys = _keys_of_stage(config, name)
-        for key, _ in spec.flat(config.get(name) or {}):
-            if key not in keys and key.rpartition(".")[0] not in keys:
-                raise UserError(f"stage {name} never reads {key}", path, suggest_name(key, keys, "remove it"))
-
-
-def _all_shared_keys() -> Iterator[str]:
-    """Yields the keys of the blocks that all configs share, whether or not a stage reads them."""
-    yield from spec.fields_of(StageSettings)
-    for block, cls in _shared_blocks().items():
-        yield from (f"{block}.{key}" for key in spec.fields_of(cls))
-
-
-def _shared_blocks() -> dict[str, type]:
-    return spec.blocks_of(StageSettings)
-
-
-def _merged(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the shared blocks with those of a stage laid over them."""
-    shared = {key: value for key, value in config.items() if key not in config["stages"]}
-    return _laid_over(shared, config.get(name) or {})
-
-
-def _laid_over(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(shared)
-    for key, value in own.items():
-        old = merged.get(key)
-        merged[key] = _laid_over(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
-    return merged
-
-
-def _reads(module: types.ModuleType, key: str) -> bool:
-    """Returns whether a method reads a key of the shared blocks."""
-    return key not in OPTIONAL or key in module.READS
-
-
-def _method_module(blocks: Mapping[str, Any]) -> types.ModuleType:
-    """Returns the module with the settings of a stage's method."""
-    name = str((blocks.get("method") or {}).get("name", ""))
-    others = ("optim", "stage", "tasks")
-    known = sorted(m.name for m in pkgutil.iter_modules(xlkd.spec.__path__) if m.name not in others)
-    if name not in known:
-        raise UserError(
-            f"no method {name!r}", "config.method.name", suggest_name(name, known, f"known: {', '.join(known)}")
-        )
-    return importlib.import_module(f"xlkd.spec.{name}")
-
-
-def _task_class_of(blocks: Mapping[str, Any], module: types.ModuleType) -> type[Task]:
-    """Returns the class of a stage's task settings; refuses a task that its method cannot train."""
-    name = str((blocks.get("task") or {}).get("name", ""))
-    if name in TASKS and name not in module.TASKS:
-        what = f"the method {blocks['method']['name']} cannot train the task {name}"
-        raise UserError(what, "config.task.name", f"choose one of {', '.join(module.TASKS)}")
-    return task_class(name)
-
-
-def _effective_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the stages of a plain config read, by key; by stage and key where stages differ."""
-    config = _with_current_names(config)
-    by_stage = {
-        name: {
-            key: value
-            for key, value in spec.flat(spec.plain(stage_of(config, name)))
-            if key.partition(".")[0] not in (*NEUTRAL, "name", "run")
-        }
-        for name in config["stages"]
-    }
-    values: dict[str, Any] = {key: _value_at(config, key) for key in RUN_KEYS if not key.startswith(NEUTRAL)}
-    for key in {key for stage in by_stage.values() for key in stage}:
-        own = {name: stage[key] for name, stage in by_stage.items() if key in stage}
-        if all(value == next(iter(own.values())) for value in own.values()):
-            values[key] = next(iter(own.values()))
-        else:
-            values |= {f"{name}.{key}": value for name, value in own.items()}
-    return values
-
-
-def _value_at(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _shown(value: Any) -> str:
@@ -425,7 +194,7 @@ def _read_saved(path: pathlib.Path) -> ConfigDict:
         raise UserError(f"is not valid JSON: {error}", str(path), remedy) from error
     if not isinstance(saved, dict) or not _are_names(saved.get("stages")) or not _are_names(saved.get("controls", [])):
         raise UserError("is not a config", str(path), remedy)
-    config = _with_current_names(_fill_neutral(saved))
+    config = reading.use_current_names(_fill_neutral(saved))
     if fault := _saved_fault(config):
         raise UserError(fault, str(path), remedy)
     try:
@@ -434,22 +203,11 @@ def _read_saved(path: pathlib.Path) -> ConfigDict:
         raise UserError(f"is not a config ({error})", str(path), remedy) from error
 
 
-def _with_current_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a plain config with keys of version 0.1 under their names of today."""
-    config = dict(config)
-    for old, new in RENAMED.items():
-        (block, old_key), new_key = old.split("."), new.partition(".")[2]
-        values = config.get(block)
-        if isinstance(values, dict) and old_key in values:
-            config[block] = {new_key if key == old_key else key: value for key, value in values.items()}
-    return config
-
-
 def _current_name(name: str) -> str:
     """Returns the name of a key today, and says so where it has changed."""
-    if name in RENAMED:
-        print(f"note: config.{name} is called config.{RENAMED[name]} now", file=sys.stderr)
-    return RENAMED.get(name, name)
+    if name in reading.RENAMED:
+        print(f"note: config.{name} is called config.{reading.RENAMED[name]} now", file=sys.stderr)
+    return reading.RENAMED.get(name, name)
 
 
 def _fill_neutral(saved: dict[str, Any]) -> dict[str, Any]:
@@ -457,7 +215,7 @@ def _fill_neutral(saved: dict[str, Any]) -> dict[str, Any]:
     from xlkd.configs.base import base
 
     defaults = plain(base())
-    blocks = {name: saved[name] for name in NEUTRAL if isinstance(saved.get(name), dict)}
+    blocks = {name: saved[name] for name in reading.NEUTRAL if isinstance(saved.get(name), dict)}
     return saved | {name: defaults[name] | block for name, block in blocks.items()}
 
 
@@ -495,7 +253,9 @@ def _block_fault(own: Any, shared: Any, where: str) -> str:
     if not isinstance(own, dict):
         return "" if _alike(shared, own) else f"config.{where}={own!r} is not of type {type(shared).__name__}"
     pairs = ((key, value, shared[key]) for key, value in own.items() if key in shared)
-    return next((fault for key, *pair in pairs if (fault := _block_fault(*pair, f"{where}.{key}"))), "")
+    return next(
+        (fault for key, value, default in pairs if (fault := _block_fault(value, default, f"{where}.{key}"))), ""
+    )
 
 
 def _alike(default: Any, value: Any) -> bool:
@@ -516,17 +276,16 @@ def _writable(text: str) -> bool:
 
 def _load_config_module(path: pathlib.Path) -> types.ModuleType:
     if not path.is_file() or path.suffix != ".py":
-        packaged = importlib.util.find_spec("xlkd.configs")
-        folder = pathlib.Path(next(iter(packaged.submodule_search_locations)))
+        folder = pathlib.Path(next(iter(importlib.import_module("xlkd.configs").__path__)))
         ours = str(path.parent) in (".", "configs") and path.suffix == ".py"
         if not ours or not (folder / path.name).exists():
             known = ", ".join(f"configs/{p.name}" for p in sorted(folder.glob("[a-z]*.py")) if p.stem != "base")
             raise UserError("no such config", str(path), f"packaged configs: {known}")
         path = folder / path.name
-    module_spec = importlib.util.spec_from_file_location(f"xlkd_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(module_spec)
+    module = types.ModuleType(f"xlkd_config_{path.stem}")
+    module.__file__ = str(path)
     try:
-        code = module_spec.loader.source_to_code(path.read_bytes(), str(path))
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # a zero byte is no SyntaxError
         raise UserError(f"is not valid Python: {error}", str(path), "fix it") from error
     exec(code, module.__dict__)

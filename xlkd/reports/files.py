@@ -11,8 +11,8 @@ import re
 import time
 from typing import Any
 
-from xlkd import settings
 from xlkd.errors import UserError
+from xlkd.spec import reading
 
 DONE, UNFINISHED, TO_COME = "done", "unfinished", "to come"
 STAGE_RECORD = "stage.json"
@@ -86,13 +86,11 @@ class Run:
 
     def identity(self) -> str:
         """The same for two runs that differ in their seed only."""
-        return json.dumps(
-            {k: v for k, v in self.config.items() if k not in (*settings.NEUTRAL, "seed")}, sort_keys=True
-        )
+        return json.dumps({k: v for k, v in self.config.items() if k not in (*reading.NEUTRAL, "seed")}, sort_keys=True)
 
     def digest(self) -> str:
         """The eight characters that name the config."""
-        return settings.digest(self.config)
+        return reading.digest(self.config)
 
     def texts(self) -> dict[str, list[Record]]:
         """By set the sampled questions with their texts."""
@@ -113,7 +111,7 @@ def read(folder: pathlib.Path) -> Run:
     for path in _found(folder, "stages/*"):
         if named := re.fullmatch(r"\d+-(.+)", path.name):
             folders[named[1]] = path
-    wanted = settings.wanted_stages(config)
+    wanted = reading.list_wanted_stages(config)
     stages = [_stage(n, folders.get(n), config) for n in config["stages"] if n in wanted or n in folders]
     return Run(folder, config, environment, tuple(stages))
 

@@ -68,7 +68,7 @@ def setting(default: T, meaning: str, **limits: Any) -> T:
     """Declares a field of a settings dataclass; `limits` are those of `Setting`."""
     metadata = {"setting": Setting(meaning, **limits)}
     if isinstance(default, dict):
-        return typing.cast(T, dataclasses.field(default_factory=lambda: dict(default), metadata=metadata))
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 

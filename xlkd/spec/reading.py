@@ -1,0 +1,268 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads stages from a plain config, and knows which keys a stage reads, of which type and with which meaning."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import json
+import pkgutil
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import xlkd.spec
+from xlkd import spec
+from xlkd.errors import UserError, suggest_name
+from xlkd.spec.stage import OPTIONAL, StageSettings
+from xlkd.spec.tasks import TASKS, Task, task_class
+
+NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
+RENAMED = {"method.variant": "method.control"}  # keys of version 0.1
+RUN_KEYS = {  # keys of a run that no stage reads
+    "stages": spec.Setting("Stages in the order in which they train."),
+    "controls": spec.Setting("Stages that are compared with each other."),
+    "method.control": spec.Setting("all, or the one control to run."),
+    "report.compare": spec.Setting("Differences a:b of two stages that the report tests."),
+}
+
+
+class Key(NamedTuple):
+    """A key that a stage reads: its type, what is known of it, and its value in a config."""
+
+    kind: Any
+    setting: spec.Setting
+    value: Any
+
+
+def read_stage(config: Mapping[str, Any], name: str) -> StageSettings[Any, Any]:
+    """Reads one stage of a plain config: the shared blocks with what the stage changes laid over them."""
+    own = config.get(name) or {}
+    blocks = merge_stage(config, name)
+    module = load_method_settings(blocks)
+
+    def locate(path: str) -> str:
+        is_own = path in dict(spec.flat(own)) or path in own
+        return f"config.{name}.{path}" if is_own else f"config.{path}"
+
+    values: dict[str, Any] = {"name": name, "run": digest(config)}
+    values["method"] = spec.read(module.Method, blocks.get("method") or {}, "method", locate)
+    values["task"] = spec.read(choose_task_class(blocks, module), blocks.get("task") or {}, "task", locate)
+    for block, cls in _shared_blocks().items():
+        read = {key: value for key, value in (blocks.get(block) or {}).items() if is_read(module, f"{block}.{key}")}
+        values[block] = spec.read(cls, read, block, locate)
+    for key, known in spec.fields_of(StageSettings).items():
+        if key in blocks and is_read(module, key):
+            values[key] = spec.checked(known, spec.types_of(StageSettings)[key], blocks[key], locate(key))
+    settings: StageSettings[Any, Any] = StageSettings(**values)
+    if check := getattr(module, "check", None):
+        check(settings)
+    return settings
+
+
+def list_wanted_stages(config: Mapping[str, Any]) -> list[str]:
+    """Returns the stages of a plain config, without controls that were not asked for and what starts from them."""
+    method = config.get("method") or {}
+    controls, control = config.get("controls") or (), method.get("control", method.get("variant", "all"))
+    left_out = {*controls} - {control} if control in controls else set()
+    for name in config["stages"]:
+        if (config.get(name) or {}).get("start", config.get("start")) in left_out:
+            left_out.add(name)
+    return [name for name in config["stages"] if name not in left_out]
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Returns eight characters that name a plain config: runs of different configs get different folders."""
+    relevant = {key: value for key, value in config.items() if key not in NEUTRAL}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def use_current_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a plain config with keys of version 0.1 under their names of today."""
+    config = dict(config)
+    for old, new in RENAMED.items():
+        (block, old_key), new_key = old.split("."), new.partition(".")[2]
+        values = config.get(block)
+        if isinstance(values, dict) and old_key in values:
+            config[block] = {new_key if key == old_key else key: value for key, value in values.items()}
+    return config
+
+
+def list_stage_keys(config: Mapping[str, Any], name: str) -> dict[str, Key]:
+    """Returns type, setting and value of every key that a stage reads."""
+    blocks = merge_stage(config, name)
+    module = load_method_settings(blocks)
+    classes = {"method": module.Method, "task": choose_task_class(blocks, module), **_shared_blocks()}
+    keys: dict[str, Key] = {}
+
+    def add(cls: type, prefix: str, values: Mapping[str, Any]) -> None:
+        for key, known in spec.fields_of(cls).items():
+            if is_read(module, prefix + key):
+                value = values.get(key, spec.defaults(cls, (key,))[key] if prefix else None)
+                keys[prefix + key] = Key(spec.types_of(cls)[key], known, value)
+        for key, inner in spec.blocks_of(cls).items():
+            if cls is not StageSettings and (key != "new" or values.get("path") == "new"):
+                add(inner, f"{prefix}{key}.", values.get(key) or {})
+
+    add(StageSettings, "", blocks)
+    for block, cls in classes.items():
+        add(cls, f"{block}.", blocks.get(block) or {})
+    if blocks.get("start", "encoder") != "encoder":
+        for key in ("encoder.path", "encoder.revision"):
+            del keys[key]
+    return keys
+
+
+def find_key_type(config: Mapping[str, Any], name: str) -> Any:
+    """Returns the type of a key, shared or of one stage; refuses one that no stage reads, or not this stage."""
+    if name in RUN_KEYS:
+        return str if name == "method.control" else tuple[str, ...]
+    names = [*config["stages"], *(config.get("controls") or ())]
+    first, _, rest = name.partition(".")
+    if first in names and rest:
+        keys = list_stage_keys(config, first)
+        kind = _find_kind(keys, rest)
+        if kind is None:
+            others = [other for other in names if _find_kind(list_stage_keys(config, other), rest) is not None]
+            if others or rest in RUN_KEYS or _find_kind(list_shared_keys(config), rest) is not None:
+                what = f"stage {first} never reads {rest}"
+                remedy = f"set it for {', '.join(dict.fromkeys(others))}" if others else "leave it out"
+                raise UserError(what, f"config.{name}", remedy)
+            raise _make_unknown_key_error(name, [f"{first}.{key}" for key in keys])
+        return kind
+    keys = list_shared_keys(config)
+    kind = _find_kind(keys, name)
+    readers = [stage for stage in config["stages"] if name in list_stage_keys(config, stage)]
+    if readers and all(get_value(config.get(stage) or {}, name) is not None for stage in readers):
+        raise UserError("every stage sets it for itself", f"config.{name}", f"set it for {', '.join(readers)}")
+    if kind is None:
+        raise _make_unknown_key_error(name, [*keys, *RUN_KEYS, *(f"{stage}.{key}" for stage in names for key in keys)])
+    return kind
+
+
+def list_shared_keys(config: Mapping[str, Any]) -> dict[str, Key]:
+    """Returns the keys that any stage of a config reads."""
+    keys: dict[str, Key] = {}
+    for name in config["stages"]:
+        keys = list_stage_keys(config, name) | keys
+    for key in ("encoder.path", "encoder.revision"):  # shared, though all stages of a sweep may start from another one
+        cls = spec.types_of(StageSettings)["encoder"]
+        part = key.partition(".")[2]
+        keys.setdefault(key, Key(str, spec.fields_of(cls)[part], ""))
+    return keys
+
+
+def _find_kind(keys: Mapping[str, Key], name: str) -> Any:
+    """Returns the type of a key, also of one below a mapping by language; None where it is not among them."""
+    if name in keys:
+        kind = keys[name].kind
+        return None if spec.name_of(kind) == "by language" else kind
+    above, _, tag = name.rpartition(".")
+    if tag and above in keys and spec.name_of(keys[above].kind) == "by language":
+        return spec.value_type(keys[above].kind)
+    return None
+
+
+def _make_unknown_key_error(name: str, known: Sequence[str]) -> UserError:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [k for k in known if k.endswith("." + name)][:1]
+    hint = f"did you mean config.{near[0]}?" if near else "--keys lists all keys"
+    return UserError(f"unknown key config.{name}", "command line", hint)
+
+
+def refuse_unread_keys(config: Mapping[str, Any], path: str) -> None:
+    """Refuses a config file with keys that nothing reads: a misspelt one would silently do nothing."""
+    if not config.get("stages"):
+        raise UserError("names no stages", path, "see configs/finetune.py for the form")
+    known = {*list_shared_keys(config), *RUN_KEYS, *_list_all_shared_keys()}
+    blocks = {key.partition(".")[0] for key in known}
+    names = [name for name, block in config.items() if isinstance(block, Mapping) and name not in blocks]
+    for key, _ in spec.flat({name: block for name, block in config.items() if name not in names}):
+        if key not in known and key.rpartition(".")[0] not in known:
+            hint = suggest_name(key, known, "remove it")
+            raise UserError(f"no stage reads the key {key}", path, hint)
+    for name in names:
+        keys = list_stage_keys(config, name)
+        for key, _ in spec.flat(config.get(name) or {}):
+            if key not in keys and key.rpartition(".")[0] not in keys:
+                raise UserError(f"stage {name} never reads {key}", path, suggest_name(key, keys, "remove it"))
+
+
+def _list_all_shared_keys() -> Iterator[str]:
+    """Yields the keys of the blocks that all configs share, whether or not a stage reads them."""
+    yield from spec.fields_of(StageSettings)
+    for block, cls in _shared_blocks().items():
+        yield from (f"{block}.{key}" for key in spec.fields_of(cls))
+
+
+def _shared_blocks() -> dict[str, type]:
+    return spec.blocks_of(StageSettings)
+
+
+def merge_stage(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the shared blocks with those of a stage laid over them."""
+    shared = {key: value for key, value in config.items() if key not in config["stages"]}
+    return merge_blocks(shared, config.get(name) or {})
+
+
+def merge_blocks(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(shared)
+    for key, value in own.items():
+        old = merged.get(key)
+        merged[key] = merge_blocks(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return merged
+
+
+def is_read(module: types.ModuleType, key: str) -> bool:
+    """Returns whether a method reads a key of the shared blocks."""
+    return key not in OPTIONAL or key in module.READS
+
+
+def load_method_settings(blocks: Mapping[str, Any]) -> types.ModuleType:
+    """Returns the module with the settings of a stage's method."""
+    name = str((blocks.get("method") or {}).get("name", ""))
+    others = ("optim", "reading", "stage", "tasks")
+    known = sorted(m.name for m in pkgutil.iter_modules(xlkd.spec.__path__) if m.name not in others)
+    if name not in known:
+        raise UserError(
+            f"no method {name!r}", "config.method.name", suggest_name(name, known, f"known: {', '.join(known)}")
+        )
+    return importlib.import_module(f"xlkd.spec.{name}")
+
+
+def choose_task_class(blocks: Mapping[str, Any], module: types.ModuleType) -> type[Task]:
+    """Returns the class of a stage's task settings; refuses a task that its method cannot train."""
+    name = str((blocks.get("task") or {}).get("name", ""))
+    if name in TASKS and name not in module.TASKS:
+        what = f"the method {blocks['method']['name']} cannot train the task {name}"
+        raise UserError(what, "config.task.name", f"choose one of {', '.join(module.TASKS)}")
+    return task_class(name)
+
+
+def list_effective_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the stages of a plain config read, by key; by stage and key where stages differ."""
+    config = use_current_names(config)
+    by_stage = {
+        name: {
+            key: value
+            for key, value in spec.flat(spec.plain(read_stage(config, name)))
+            if key.partition(".")[0] not in (*NEUTRAL, "name", "run")
+        }
+        for name in config["stages"]
+    }
+    values: dict[str, Any] = {key: get_value(config, key) for key in RUN_KEYS if not key.startswith(NEUTRAL)}
+    for key in {key for stage in by_stage.values() for key in stage}:
+        own = {name: stage[key] for name, stage in by_stage.items() if key in stage}
+        if all(value == next(iter(own.values())) for value in own.values()):
+            values[key] = next(iter(own.values()))
+        else:
+            values |= {f"{name}.{key}": value for name, value in own.items()}
+    return values
+
+
+def get_value(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
