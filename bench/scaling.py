@@ -68,7 +68,7 @@ def _child(shape: str, axis: str, devices: str) -> None:
     from xlkd.runtime import mesh as meshes
     from xlkd.train import optim, state, step
 
-    mesh = meshes.build(ConfigDict({"data": 1, "fsdp": 1, "tensor": 1, "branch": 1} | {axis: -1}))
+    mesh = meshes.build_mesh(ConfigDict({"data": 1, "fsdp": 1, "tensor": 1, "branch": 1} | {axis: -1}))
     of = models.architecture(shape)
     stage = models.stage("finetune.py", "finetune")
     method, adam = finetune.build(stage, Encoder(of)), optim.optimizer(stage.optim)
@@ -77,12 +77,16 @@ def _child(shape: str, axis: str, devices: str) -> None:
         return state.create(method, models.start(of)._replace(encoder=encoder), adam, 0)
 
     weights = models.start(of).encoder
-    placed = meshes.shardings(mesh, jax.eval_shape(create, weights))
+    placed = meshes.make_shardings(mesh, jax.eval_shape(create, weights))
     begun = jax.jit(create, out_shardings=placed)(weights)
     rows, length = (8, 16) if shape == "tiny" else (8, 128)
     batch = meshes.place_batch(mesh, models.questions(rows, length, of.vocab_size), rows)
     function = step.make(method, adam, optim.schedule(stage.optim, 1000), seed=0, clip_norm=1.0)
-    jitted = jax.jit(meshes.traced(mesh, function), donate_argnums=0, out_shardings=(placed, meshes.replicated(mesh)))
+    jitted = jax.jit(
+        meshes.trace_with_mesh(mesh, function),
+        donate_argnums=0,
+        out_shardings=(placed, meshes.replicated_sharding(mesh)),
+    )
     compiled = jitted.lower(begun, batch, ()).compile()
     times = []
     for _ in range(4):

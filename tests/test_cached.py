@@ -60,7 +60,7 @@ def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", ev
     plan = Plan({"text": LENGTHS}, batch=4, edges=(16, 32), seed=0)
     job = types.SimpleNamespace(
         method=types.SimpleNamespace(teacher=told),
-        mesh=meshes.build({"data": -1, "fsdp": 1, "tensor": 1, "branch": 1}),
+        mesh=meshes.build_mesh({"data": -1, "fsdp": 1, "tensor": 1, "branch": 1}),
         plan=plan,
         shapes=tuple(shape.with_rows(rows) for shape in plan.shapes),
         task=Task(task),

@@ -265,8 +265,8 @@ from xlkd.train.checkpoint import Checkpoints, abstract
 checkpoints = Checkpoints(pathlib.Path({folder!r}), lambda: None)
 shapes = jax.eval_shape(lambda: state(0))
 for sizes in ((8, 1, 1, 1), (1, 8, 1, 1)):
-    devices = mesh.build(Mesh(**dict(zip(mesh.AXES, sizes))))
-    found = checkpoints.restore(3, abstract(shapes, mesh.shardings(devices, shapes)))
+    devices = mesh.build_mesh(Mesh(**dict(zip(mesh.AXES, sizes))))
+    found = checkpoints.restore(3, abstract(shapes, mesh.make_shardings(devices, shapes)))
     kernel = found.variables.params["kernel"]
     assert (np.asarray(kernel) == 3).all()
     print(kernel.addressable_shards[0].data.shape, len(kernel.addressable_shards))

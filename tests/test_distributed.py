@@ -66,13 +66,13 @@ def test_flags_that_are_refused(given, says):
 )
 def test_what_the_environment_says(environment, kind, monkeypatch):
     monkeypatch.setattr(distributed, "_tpu_machine", lambda: False)
-    assert distributed.kind_of(environment) == kind
+    assert distributed.detect_cluster_kind(environment) == kind
 
 
 def test_a_tpu_machine_without_a_word_in_the_environment(monkeypatch):
     monkeypatch.setattr(distributed, "_tpu_machine", lambda: True)
-    assert distributed.kind_of({}) == "gcetpu"
-    assert distributed.kind_of({"TPU_SKIP_MDS_QUERY": "1"}) is None
+    assert distributed.detect_cluster_kind({}) == "gcetpu"
+    assert distributed.detect_cluster_kind({"TPU_SKIP_MDS_QUERY": "1"}) is None
 
 
 def free_port() -> int:
@@ -83,12 +83,12 @@ def free_port() -> int:
 
 def met(monkeypatch, *members, within=1.0):
     """What each (processes, process) of a roll call hears; None where it goes on."""
-    monkeypatch.setattr(distributed, "COME", within)
+    monkeypatch.setattr(distributed, "JOIN_TIMEOUT", within)
     port, heard = free_port(), {}
 
     def meet(processes, process):
         try:
-            heard[process] = distributed._meet(f"localhost:{port}", processes, process)
+            heard[process] = distributed._call_roll(f"localhost:{port}", processes, process)
         except Stopped as error:
             heard[process] = str(error)
 
@@ -121,7 +121,7 @@ def test_processes_that_count_differently(monkeypatch):
 
 def test_a_port_that_is_taken():
     with socket.create_server(("", 0)) as taken, pytest.raises(UserError, match="name a free one"):
-        distributed._call(taken.getsockname()[1], 2)
+        distributed._collect_processes(taken.getsockname()[1], 2)
 
 
 def test_one_process_imports_nothing():

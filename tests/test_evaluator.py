@@ -41,7 +41,7 @@ def outputs(variables, batch):
 
 
 def evaluator(batch=4, buckets=2):
-    devices = mesh.build(Mesh())
+    devices = mesh.build_mesh(Mesh())
     return Evaluator(outputs, devices, batch=batch, buckets=buckets)
 
 
@@ -114,12 +114,12 @@ def test_a_signal_stops_it_between_batches():
 
 def test_a_process_reads_the_rows_of_its_devices_once_each_and_in_order(monkeypatch):
     index = np.arange(8) + 10
-    assert mesh.own_rows(None, index) is index
+    assert mesh.select_local_rows(None, index) is index
     here = {"device 2": (slice(4, 6),), "device 0": (slice(0, 2),), "device 3": (slice(4, 6),)}
     spread = type("Spread", (), {"addressable_devices_indices_map": lambda self, shape: here})()
-    monkeypatch.setattr(mesh, "over_rows", lambda _: spread)
+    monkeypatch.setattr(mesh, "row_sharding", lambda _: spread)
     monkeypatch.setattr(jax, "process_count", lambda: 4)
-    assert mesh.own_rows(None, index).tolist() == [10, 11, 14, 15]
+    assert mesh.select_local_rows(None, index).tolist() == [10, 11, 14, 15]
 
 
 EIGHT = """

@@ -10,7 +10,7 @@ from toy_models import run_command
 
 from xlkd import reports
 from xlkd.reports import goodput
-from xlkd.runtime.log import Log, timed
+from xlkd.runtime.log import Log, time_values
 
 
 def events(folder, *lines, cut=""):
@@ -137,7 +137,7 @@ def test_events_are_whole_lines_at_once(tmp_path):
 
 def test_waiting_is_timed():
     waited: list[float] = []
-    assert list(timed(iter("abc"), waited)) == ["a", "b", "c"]
+    assert list(time_values(iter("abc"), waited)) == ["a", "b", "c"]
     assert len(waited) == 3
     assert min(waited) >= 0
 

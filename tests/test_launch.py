@@ -152,7 +152,7 @@ def test_a_member_whose_peer_died_says_one_line():
     )
     done = member(f"echo '{trace} fatal errors' >&2; echo '    @     0x7f11b9a40634  absl' >&2; kill -ABRT $$")
     assert done.returncode == 75
-    assert done.stderr == "stopped: another process of this run ended; the same command goes on from its last save\n"
+    assert done.stderr == "stopped: another process of this run ended; the same command resumes from its last save\n"
 
 
 def test_a_member_that_aborts_for_another_reason_keeps_its_trace():

@@ -725,7 +725,7 @@ def test_no_word_of_the_shell_how_often_so_ever_a_process_aborts(machine):
     trace = "F1121 16:34:17.1 1 client.h:80] the JAX distributed service detected fatal errors"
     for _ in range(5):
         done = machine.run(LAUNCH / "member.sh", "bash", "-c", f"echo '{trace}' >&2; kill -ABRT $$")
-        says = "stopped: another process of this run ended; the same command goes on from its last save\n"
+        says = "stopped: another process of this run ended; the same command resumes from its last save\n"
         assert (done.returncode, done.stdout, done.stderr) == (75, "", says)
 
 

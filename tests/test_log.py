@@ -12,7 +12,7 @@ import pytest
 
 from xlkd.files import write_json
 from xlkd.runtime import log as log_module
-from xlkd.runtime.log import Clock, Log, Metrics, duration
+from xlkd.runtime.log import Clock, Log, Metrics, format_duration
 
 
 def terminal(monkeypatch) -> io.StringIO:
@@ -148,17 +148,17 @@ def test_the_clock_keeps_kinds_of_time_apart(monkeypatch):
     now = iter([0.0, 2.0, 5.0, 6.0, 10.0, 10.0, 10.0])
     monkeypatch.setattr(log_module.time, "perf_counter", lambda: next(now))
     clock = Clock()
-    clock.to("train")  # 2 s of start
-    former = clock.to("evaluate")  # 3 s of training
+    clock.switch_to("train")  # 2 s of start
+    former = clock.switch_to("evaluate")  # 3 s of training
     assert former == "train"
-    clock.to(former)  # 1 s of evaluation
-    assert clock.of("train") == 3 + 4, "the time that runs counts too"
-    assert clock.of("evaluate") == 1
-    assert clock.of("save") == 0
+    clock.switch_to(former)  # 1 s of evaluation
+    assert clock.seconds("train") == 3 + 4, "the time that runs counts too"
+    assert clock.seconds("evaluate") == 1
+    assert clock.seconds("save") == 0
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.7, "1:00:00"), (90061, "25:01:01")]
 )
 def test_durations(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

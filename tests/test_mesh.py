@@ -33,7 +33,7 @@ from xlkd.runtime import mesh
 from xlkd.train import optim
 
 def build(data, fsdp, tensor):
-    return mesh.build(Mesh(data=data, fsdp=fsdp, tensor=tensor))
+    return mesh.build_mesh(Mesh(data=data, fsdp=fsdp, tensor=tensor))
 
 def failing(*sizes):
     try:
@@ -49,7 +49,7 @@ def create(key):
     return params, optim.optimizer(Optim()).init(params)
 devices = build(2, 2, 2)
 shapes = jax.eval_shape(create, jax.random.key(0))
-chosen = mesh.shardings(devices, shapes)
+chosen = mesh.make_shardings(devices, shapes)
 names = lambda tree: {jax.tree_util.keystr(p, simple=True, separator="/"): str(tuple(s.spec)) for p, s in jax.tree_util.tree_flatten_with_path(tree)[0]}
 found["params"] = names(chosen[0])
 found["mu"], found["nu"] = names(chosen[1][0].mu), names(chosen[1][0].nu)
@@ -57,13 +57,13 @@ placed = jax.jit(create, out_shardings=chosen)(jax.random.key(0))
 kernel = placed[0]["encoder"]["layers"]["query"]["kernel"]
 found["local"] = [list(s.data.shape) for s in kernel.addressable_shards][0]
 odd = build(1, 1, 8)
-found["odd"] = names(mesh.shardings(odd, shapes[0]))["encoder/embeddings/words"]
+found["odd"] = names(mesh.make_shardings(odd, shapes[0]))["encoder/embeddings/words"]
 
 batch = {"text": {"ids": np.arange(24).reshape(8, 3)}, "mask": np.ones(8, np.float32)}
 there = mesh.place_batch(devices, batch, 8)
 found["rows"] = sorted({s.data[:, 0].tolist().__str__() for s in there["text"]["ids"].addressable_shards})
 found["same"] = bool((np.asarray(there["text"]["ids"]) == batch["text"]["ids"]).all())
-found["row_shards"] = mesh.row_shards(devices)
+found["row_shards"] = mesh.count_row_shards(devices)
 print(json.dumps(found))
 """
 SIZES = [(-1, 1, 1), (2, -1, 2), (2, 2, 2), (-1, -1, 1), (3, 1, 1), (-1, 3, 1), (8, 8, 1)]
@@ -279,9 +279,9 @@ def test_slices_are_found_or_told():
     devices = chips("TPU v5p", (2, 2, 1), slices=2)
     assert arranged(devices, dcn_data=2).shape == arranged(devices).shape == (8, 1, 1, 1)
     with pytest.raises(UserError, match="slices of 4 and 2 devices"):
-        mesh.build(Mesh(), devices[:6])
+        mesh.build_mesh(Mesh(), devices[:6])
     with pytest.raises(UserError, match="data alone can cross slices"):
-        mesh.build(Mesh(data=1, fsdp=8), [Stand() for _ in range(8)], slices=2)
+        mesh.build_mesh(Mesh(data=1, fsdp=8), [Stand() for _ in range(8)], slices=2)
 
 
 class Stand:

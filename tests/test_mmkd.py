@@ -489,7 +489,7 @@ for devices in (jax.devices()[:1], jax.devices()):
     start = Start(t.ARCHITECTURE, {"table": student}, {"masked_lm": {"kernel": np.ones(1)}})
     adam = optim.optimizer(t.config().optim)
     state = states.create(method, start, adam, 0)
-    state = jax.device_put(state, mesh.replicated(there))
+    state = jax.device_put(state, mesh.replicated_sharding(there))
     one = jax.jit(step.make(method, adam, lambda s: 1e-2, seed=0, clip_norm=0.0))
     for _ in range(3):
         state, report = one(state, placed, targets)

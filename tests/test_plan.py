@@ -223,7 +223,7 @@ from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
 for topology, slices in (("v4-8", 1), ("v5e-1", 1), ("v5e-8", 1), ("v5p-8", 2), ("v6e-8", 2), ("v6e-64", 1)):
     where = machine.choose("", 0, topology, slices, 0.35, print)
-    shape = mesh.build(Mesh(tensor=min(2, where.count)), where.devices).shape
+    shape = mesh.build_mesh(Mesh(tensor=min(2, where.count)), where.devices).shape
     print(topology, where.devices[0].device_kind, where.count, where.slices, where.exact, shape["data"], shape["tensor"])
 """
 
@@ -252,7 +252,7 @@ def test_slices_without_libtpu_are_told_apart_too(monkeypatch):
     assert (where.count, where.slices, where.exact) == (16, 2, False)
     assert "libtpu is not installed" in said[0]
     with pytest.raises(UserError, match="data alone can cross slices"):
-        mesh.build(Mesh(data=1, fsdp=16), where.devices, where.slices)
+        mesh.build_mesh(Mesh(data=1, fsdp=16), where.devices, where.slices)
 
 
 def test_padding_for_the_devices_is_no_work():
@@ -281,8 +281,8 @@ def test_a_compiler_that_refuses_says_how_much_it_needs():
 def test_kinds_of_devices_are_told_apart():
     names = {"TPU v5 lite": 197e12, "TPU v5p": 459e12, "TPU v5": 459e12, "TPU v6 lite": 918e12, "TPU v4": 275e12}
     names |= {"NVIDIA H100 80GB HBM3": 989e12, "TPU7x": 2307e12 / 2}
-    assert {name: accelerators.of_kind(name).flops for name in names} == names
-    assert accelerators.of_kind("cpu") is None
+    assert {name: accelerators.find_accelerator(name).flops for name in names} == names
+    assert accelerators.find_accelerator("cpu") is None
 
 
 def test_sizes_and_counts():

@@ -80,7 +80,7 @@ def test_a_folder_with_notes_may_become_a_work_directory_and_keeps_them(tmp_path
 def test_files_of_others_that_a_run_would_write_are_refused(tmp_path, name):
     """A model's folder given by mistake, for example: it has a config.json too."""
     (tmp_path / name).write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match=f"holds {name}, which no run wrote"):
+    with pytest.raises(UserError, match=f"contains {name}, which no run wrote"):
         claim(tmp_path)
     assert os.listdir(tmp_path) == [name]
     assert (tmp_path / name).read_text() == '{"model_type": "bert"}'

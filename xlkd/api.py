@@ -305,8 +305,8 @@ class Forward:
 
     def __init__(self, model: Model, params: Any, outputs: OutputFn, task: Task, *, batch: int, fixed: bool) -> None:
         self._longest = model.architecture.max_length
-        mesh = meshes.build(Mesh())
-        self._params = jax.device_put(params, meshes.shardings(mesh, params))
+        mesh = meshes.build_mesh(Mesh())
+        self._params = jax.device_put(params, meshes.make_shardings(mesh, params))
         buckets = _quarters(min(task.max_length, self._longest)) if fixed else Data().buckets
         self._evaluator = Evaluator(outputs, mesh, batch=batch, buckets=buckets)
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare an encoder with transformers: `python -m xlkd.parity --model=DIR [--tolerance=1e-4]`.
 
-  --model=DIR          a directory of Hugging Face's kind, or the name of a model on the hub
+  --model=DIR          a folder with a Hugging Face model, or the name of a model on the hub
   --tolerance=NUMBER   largest difference of hidden states and logits (default 1e-4); gradients may differ by ten
                        times as much, relative to the largest value of their tensor
 
@@ -28,10 +28,11 @@ ROWS, LENGTH = 3, 24
 
 
 def main(arguments: list[str]) -> int:
+    """Prints the differences; returns the exit code."""
     flags = cli.parse_flags(arguments, ("model", "tolerance"))
     if "model" not in flags:
         raise UserError("no --model given", "command line", "for example --model=runs/NAME/stages/01-english/export")
-    tolerance = _positive(flags.get("tolerance", "1e-4"))
+    tolerance = _parse_positive(flags.get("tolerance", "1e-4"))
     differences = compare(flags["model"])
     limits = {part: tolerance * (10 if part.startswith("gradient") else 1) for part in differences}
     within = {part: difference <= limits[part] for part, difference in differences.items()}  # False for NaN too
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     return DONE if all(within.values()) else BUG
 
 
-def _positive(text: str) -> float:
+def _parse_positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -53,32 +54,32 @@ def _positive(text: str) -> float:
 
 
 def compare(name: str) -> dict[str, float]:
-    """The largest difference of each part: every layer, logits of every head there is, gradients."""
-    torch = _torch()
+    """Returns the largest difference in each part: every layer, the logits of every head, gradients."""
+    torch = _import_torch()
     from xlkd.inputs.weights import locate_model
     from xlkd.models import hf
 
     path, _ = locate_model(name)
     checkpoint = hf.load(path)
     inputs = _inputs(checkpoint.architecture)
-    ours, our_gradient = _ours(checkpoint, inputs)
+    ours, our_gradient = _run_xlkd(checkpoint, inputs)
     differences: dict[str, float] = {}
     their_gradient: dict[str, Any] = {}
-    for head in _heads(checkpoint):  # one model of theirs for each; the gradient is of the sum over all
-        theirs, gradient = _theirs(torch, path, head, inputs)
+    for head in _heads(checkpoint):  # transformers has one model for each head; gradients are summed over all
+        theirs, gradient = _run_transformers(torch, path, head, inputs)
         for part, value in theirs.items():
-            difference = _largest(ours[part], value, inputs["attention_mask"])
+            difference = _largest_difference(ours[part], value, inputs["attention_mask"])
             differences[part] = max(difference, differences.get(part, 0.0))
         for tensor, value in gradient.items():
             their_gradient[tensor] = value + their_gradient.get(tensor, 0.0)
-    return differences | _relative(our_gradient, their_gradient)
+    return differences | _relative_differences(our_gradient, their_gradient)
 
 
 def _heads(checkpoint: Any) -> list[str | None]:
     return [part for part in checkpoint.params if part != "encoder"] or [None]
 
 
-def _torch() -> Any:
+def _import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
@@ -87,21 +88,22 @@ def _torch() -> Any:
 
 
 def _inputs(architecture: Any) -> dict[str, Any]:
+    """Draws rows of unequal lengths."""
     import numpy as np
 
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     length = min(LENGTH, architecture.max_length)
     mask = (np.arange(length) < np.array([[length], [max(length // 2, 1)], [max(length - 3, 1)]])).astype(np.int32)
-    ids = draw.integers(0, architecture.vocab_size - 1, (ROWS, length))
-    ids += ids >= architecture.pad_id  # any piece but the padding
+    ids = rng.integers(0, architecture.vocab_size - 1, (ROWS, length))
+    ids += ids >= architecture.pad_id  # any token but the padding
     inputs = {"input_ids": np.where(mask == 1, ids, architecture.pad_id).astype(np.int32), "attention_mask": mask}
     if architecture.types > 1:
         inputs["token_type_ids"] = (np.arange(length) > length // 3).astype(np.int32) * mask
     return inputs
 
 
-def _ours(checkpoint: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Outputs by part, and the gradient of their weighted sum under the names of transformers."""
+def _run_xlkd(checkpoint: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns outputs by part, and the gradient of their weighted sum under the names of transformers."""
     import jax
     import jax.numpy as jnp
 
@@ -115,8 +117,8 @@ def _ours(checkpoint: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict
         states = encoder.apply({"params": params["encoder"]}, *inputs.values())
         hidden = {f"hidden {i}": state for i, state in enumerate(states)}
         logits = _logits(architecture, params, states[-1])
-        times = len(_heads(checkpoint))  # each model of theirs has the hidden states in its sum
-        return times * _scalar(jnp, hidden, mask) + _scalar(jnp, logits, mask), hidden | logits
+        times = len(_heads(checkpoint))  # each model of transformers has the hidden states in its sum
+        return times * _weighted_sum(jnp, hidden, mask) + _weighted_sum(jnp, logits, mask), hidden | logits
 
     gradient, parts = jax.jit(jax.grad(loss, has_aux=True))(checkpoint.params)
     tensors = layout.to_tensors(architecture, jax.device_get(gradient))
@@ -138,17 +140,19 @@ def _logits(architecture: Any, params: dict[str, Any], last: Any) -> dict[str, A
     return logits
 
 
-def _theirs(torch: Any, path: Any, head: str | None, inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _run_transformers(
+    torch: Any, path: Any, head: str | None, inputs: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     import transformers
 
     from xlkd.models import layout
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    kind = getattr(transformers, CLASSES.get(head, "AutoModel"))
+    kind = getattr(transformers, CLASSES.get(head or "", "AutoModel"))
     options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
     if head == "span":
-        options["num_labels"] = 2  # else it takes the number from a classifier beside it
+        options["num_labels"] = 2  # otherwise transformers takes the number of the classifier in the same folder
     model = kind.from_pretrained(path, **options).eval()
     tensors = {name: torch.tensor(value).long() for name, value in inputs.items()}
     outputs = model(**tensors, output_hidden_states=True)
@@ -157,14 +161,14 @@ def _theirs(torch: Any, path: Any, head: str | None, inputs: dict[str, Any]) -> 
         parts |= {"start": outputs.start_logits, "end": outputs.end_logits}
     elif head is not None:
         parts |= {"classes" if head == "classifier" else "words": outputs.logits}
-    _scalar(torch, parts, tensors["attention_mask"]).backward()
+    _weighted_sum(torch, parts, tensors["attention_mask"]).backward()
     named = model.named_parameters(remove_duplicate=False)
     gradient = {layout.canonical(name): value.grad.numpy() for name, value in named if value.grad is not None}
     return {name: value.detach().numpy() for name, value in parts.items()}, gradient
 
 
-def _scalar(library: Any, parts: dict[str, Any], mask: Any) -> Any:
-    """A fixed scalar in which every value at a valid position has its own weight; `library` is jax.numpy or torch."""
+def _weighted_sum(library: Any, parts: dict[str, Any], mask: Any) -> Any:
+    """Returns a sum in which each value at a valid position has its own weight; `library` is jax.numpy or torch."""
     total = 0.0
     for value in parts.values():
         weights = library.cos(library.arange(math.prod(value.shape), dtype=library.float32)).reshape(value.shape)
@@ -174,28 +178,28 @@ def _scalar(library: Any, parts: dict[str, Any], mask: Any) -> Any:
     return total
 
 
-def _largest(ours: Any, theirs: Any, mask: Any) -> float:
+def _largest_difference(ours: Any, theirs: Any, mask: Any) -> float:
     import numpy as np
 
     difference = np.abs(ours - theirs)
     return float((difference[mask == 1] if difference.shape[:2] == mask.shape else difference).max())
 
 
-def _relative(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
-    """By place: the largest difference of a tensor over its largest value, or a thousandth of the model's.
+def _relative_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+    """Returns for each place the largest difference of a tensor, relative to its largest gradient.
 
-    The second counts where there is next to no gradient, as in the biases of keys.
+    Where there is almost no gradient, as in the biases of keys, it is relative to a thousandth of the model's largest.
     """
     import numpy as np
 
-    whole = max(np.abs(value).max() for value in theirs.values())
+    largest = max(np.abs(value).max() for value in theirs.values())
     places: dict[str, list[float]] = {"embeddings": [], "layers": [], "heads": []}
     for name, value in ours.items():
         other = theirs.get(name, np.zeros_like(value))
         place = {"embeddings": "embeddings", "encoder": "layers", "transformer": "layers"}.get(
             name.split(".")[0], "heads"
         )
-        difference = np.abs(value - other).max() / max(np.abs(other).max(), 1e-3 * whole)
+        difference = np.abs(value - other).max() / max(np.abs(other).max(), 1e-3 * largest)
         places[place].append(difference)
     return {f"gradient of {place}": float(np.max(values)) for place, values in places.items() if values}
 

@@ -158,22 +158,22 @@ def _teacher(teacher: Mapping[str, Any]) -> str:
 
 
 def _time(told: Mapping[str, Any]) -> str:
-    from xlkd.runtime.log import duration
+    from xlkd.runtime.log import format_duration
 
-    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in told["parts"].items() if seconds)
+    parts = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in told["parts"].items() if seconds)
     if "mfu" not in told:
-        return f"{duration(told['seconds'])} ({parts})"
+        return f"{format_duration(told['seconds'])} ({parts})"
     shown = f"{told['mfu']:.0%} MFU ({told['mfu_padded']:.0%} with padding)"
-    return f"{duration(told['seconds'])} ({parts}), {told['step_seconds'] * 1000:.4g} ms a step, {shown}"
+    return f"{format_duration(told['seconds'])} ({parts}), {told['step_seconds'] * 1000:.4g} ms a step, {shown}"
 
 
 def _total(found: Mapping[str, Any]) -> Iterator[str]:
-    from xlkd.runtime.log import duration
+    from xlkd.runtime.log import format_duration
 
     if not found["fits"]:
         yield "a stage does not fit, so that no time is predicted"
         return
-    yield f"in all {duration(found['seconds'])} of steps and evaluation, {found['chip_hours']:.3g} device hours"
+    yield f"in all {format_duration(found['seconds'])} of steps and evaluation, {found['chip_hours']:.3g} device hours"
     if found["cost"] is not None:
         yield f"about ${found['cost']:,.2f} at ${found['price']:.2f} a chip-hour ({found['prices']})"
     elif not found["machine"]["measured"]:

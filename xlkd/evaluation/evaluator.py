@@ -26,9 +26,9 @@ class Evaluator:
     """
 
     def __init__(self, outputs: OutputFn, mesh, *, batch: int, buckets: int | tuple[int, ...]) -> None:
-        self._forward = jax.jit(meshes.traced(mesh, outputs), out_shardings=meshes.replicated(mesh))
+        self._forward = jax.jit(meshes.trace_with_mesh(mesh, outputs), out_shardings=meshes.replicated_sharding(mesh))
         self._mesh, self._buckets = mesh, buckets
-        shards = meshes.row_shards(mesh)
+        shards = meshes.count_row_shards(mesh)
         self._batch = -(-batch // shards) * shards
 
     def outputs(
@@ -48,7 +48,7 @@ class Evaluator:
         return joined([(index, jax.device_get(outputs)) for index, outputs in parts], len(lengths[view]))
 
     def _place(self, task: Task, features: Features, planned: batches.PlannedBatch) -> Any:
-        index = meshes.own_rows(self._mesh, planned.index)
+        index = meshes.select_local_rows(self._mesh, planned.index)
         batch = task.arrays(features, index, dict(planned.shape.lengths), EVALUATION)
         return meshes.place_batch(self._mesh, batch, len(planned.index))
 

@@ -92,7 +92,7 @@ def _here(device: str, chips: int, efficiency: float) -> Machine:
     if found[0].platform == "cpu":
         return _cpu(found[: chips or None])
     kind = found[0].device_kind
-    known = accelerators.of_kind(kind)
+    known = accelerators.find_accelerator(kind)
     if not known:
         raise UserError(f"{kind} is not in the table of peaks", "--device", "name a device that is like it")
     return _of(known, kind, found[: chips or None], efficiency, exact=True)

@@ -49,7 +49,9 @@ class Planner:
 
     def stage(self, settings: StageSettings[Any, Any]) -> Record:
         """Returns all figures of one stage."""
-        meshes.build(settings.mesh, self.machine.devices, self.machine.slices)  # or refused, before anything is read
+        meshes.build_mesh(
+            settings.mesh, self.machine.devices, self.machine.slices
+        )  # or refused, before anything is read
         weights = self.known[settings.name] = self._weights(settings)
         if settings.encoder.trim_vocab:
             weights = trimming.trimmed(weights, inputs.iterate_examples(settings))

@@ -59,14 +59,14 @@ class Program:
         self.architecture = weights.architecture
         encoders_of_stage = [build_encoder(spec.encoder, part.architecture) for part in (weights, other) if part]
         self.method: Method = inputs.load_module("methods", spec.method.name).build(spec, *encoders_of_stage)
-        self.mesh = meshes.build(spec.mesh, machine.devices, machine.slices)
+        self.mesh = meshes.build_mesh(spec.mesh, machine.devices, machine.slices)
         self.layout = meshes.fit_batch(self.mesh, spec.data.batch, spec.optim.micro_batches)
         begun = Start(weights.architecture, _encoder(weights.architecture), {})
         begun = begun._replace(other=_encoder(other.architecture) if other else ())
         state, fixed = _state(self.method, begun, spec.optim)
-        self._shardings = meshes.shardings(self.mesh, state)
+        self._shardings = meshes.make_shardings(self.mesh, state)
         self._state = abstract(state, self._shardings)
-        teacher = self._state.teacher if fixed is None else abstract(fixed, meshes.shardings(self.mesh, fixed))
+        teacher = self._state.teacher if fixed is None else abstract(fixed, meshes.make_shardings(self.mesh, fixed))
         self._teacher = teacher
         variables = self._state.variables
         self.share = {  # bytes a device
@@ -110,7 +110,7 @@ class Program:
         spread = self.mesh.shape["data"] * self.mesh.shape["fsdp"] // slices
         if spread > self.mesh.shape["fsdp"]:
             tries.append({"mesh.data": slices, "mesh.fsdp": spread})
-        most = self.layout.rows // meshes.row_shards(self.mesh)
+        most = self.layout.rows // meshes.count_row_shards(self.mesh)
         parts = [n for n in range(now + 1, most + 1) if most % n == 0]
         enough = [n for n in parts if n > 1.3 * over * now] or parts[-1:]
         return tries + [{"optim.micro_batches": n} for n in enough[:1]]
@@ -200,7 +200,7 @@ class Program:
     def _over_rows(self, tree: Any) -> Any:
         def placed(x):
             dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-            return jax.ShapeDtypeStruct(x.shape, dtype, sharding=meshes.over_rows(self.mesh))
+            return jax.ShapeDtypeStruct(x.shape, dtype, sharding=meshes.row_sharding(self.mesh))
 
         return jax.tree.map(placed, tree)
 

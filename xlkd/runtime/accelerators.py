@@ -1,19 +1,19 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What accelerators can do at best, and what they cost: the one table that MFU, plans and prices are read from."""
+"""The table of accelerators with their peak rates, memory and price, for MFU, plans and costs."""
 
 from __future__ import annotations
 
 import dataclasses
 
-PRICES = "US on demand, 2026"  # what the prices are, and when they were read
+PRICES = "US on demand, 2026"  # the kind of price, and the year in which they were read
 
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """One device as JAX counts them, which may be less than a chip."""
+    """One device as JAX counts devices, which may be a part of a chip."""
 
-    kinds: tuple[str, ...]  # how JAX names it: beginnings of device_kind
+    kinds: tuple[str, ...]  # prefixes of JAX's device_kind
     flops: float  # dense bfloat16 FLOP/s
     memory: float  # bytes
     bandwidth: float  # bytes/s
@@ -23,8 +23,10 @@ class Accelerator:
     usable: float = 1.0  # share of the memory that JAX takes
 
 
-def _tpu(*kinds: str, tflops: float, memory: float, bandwidth: float, **more) -> Accelerator:
-    return Accelerator(kinds, tflops * 1e12, memory, bandwidth * 1e9, usable=15.75 / 16, **more)
+def _tpu(
+    *kinds: str, tflops: float, memory: float, bandwidth: float, price: float | None = None, devices: int = 1
+) -> Accelerator:
+    return Accelerator(kinds, tflops * 1e12, memory, bandwidth * 1e9, price, devices, usable=15.75 / 16)
 
 
 def _gpu(kind: str, memory: float, bandwidth: float) -> Accelerator:
@@ -42,6 +44,6 @@ TABLE = {
 }
 
 
-def of_kind(kind: str) -> Accelerator | None:
-    """The one that JAX names so; None where the table has none."""
-    return next((one for one in TABLE.values() if kind.startswith(one.kinds)), None)
+def find_accelerator(kind: str) -> Accelerator | None:
+    """Returns the accelerator with JAX's device_kind `kind`; None where the table has none."""
+    return next((accelerator for accelerator in TABLE.values() if kind.startswith(accelerator.kinds)), None)

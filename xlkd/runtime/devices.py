@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How jax is set up for a run: its compilation cache, and what the devices can do."""
+"""Sets up JAX for a run: its compilation cache, the memory of the process, the peak rate of the devices."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from xlkd.runtime import accelerators
 
 
 def prepare_devices() -> None:
-    """Turns on the persistent compilation cache, but for what JAX's own variables say; before the first device call."""
+    """Turns on the persistent compilation cache, unless JAX's own variables set it; before the first device call."""
     import jax
 
-    chosen = {
+    options = {
         "jax_compilation_cache_dir": str(cache.get_folder() / cache.COMPILED),
         "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
-    for name, value in chosen.items():
+    for name, value in options.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
 
 
 def release_memory() -> None:
-    """Memory that nothing holds any more, to the system.
+    """Returns freed memory to the system.
 
-    The commands have glibc keep what a step frees for the next one. What compiling, saving and evaluating freed is kept
-    too, and glibc before 2.38 seldom finds the hole of an aligned block again: temporaries of all shapes add up.
+    The commands let glibc keep the memory that a step frees for the next one. What compiling, saving and evaluating
+    free is kept too, and glibc before 2.38 seldom reuses the gap of an aligned block: temporaries of all shapes add up.
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def describe_devices() -> str:
+    """Returns the number and kind of the devices."""
     import jax
 
     kind = jax.devices()[0].device_kind
@@ -44,18 +45,18 @@ def describe_devices() -> str:
 
 
 def peak_flops() -> float:
-    """Of all devices together: from the table, on CPU measured by one matrix product."""
+    """Returns the peak FLOP/s of all devices together: from the table, on CPU measured by one matrix product."""
     import jax
 
     device = jax.devices()[0]
     if device.platform == "cpu":
         return measure_flops() * jax.process_count()
-    known = accelerators.of_kind(device.device_kind)
-    return known.flops * jax.device_count() if known else float("inf")
+    accelerator = accelerators.find_accelerator(device.device_kind)
+    return accelerator.flops * jax.device_count() if accelerator else float("inf")
 
 
 def measure_flops(n: int = 1024) -> float:
-    """FLOP/s of one matrix product on this machine's processors."""
+    """Measures the FLOP/s of one matrix product on this machine's processors."""
     import jax
     import jax.numpy as jnp
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees while a run goes on: one live line on a terminal, plain lines in a pipe, and files."""
+"""Output while a run trains: one live line on a terminal, plain lines in a pipe, and the log files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from xlkd.errors import escape_controls
 
 
 class Log:
-    """Lines for people: on the console and, with the time, at the end of `log.txt`; beside it events for programs.
+    """Writes lines to the console and, with the time, to `log.txt`, and events for programs to `events.jsonl`.
 
-    `check` is called before each write to a file: it raises where the work directory is no longer the run's.
+    `check` is called before each write to a file; it raises where the work directory no longer belongs to the run.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Log:
             self._file.flush()
 
     def event(self, kind: str, at: float | None = None, **more: Any) -> None:
-        """From now on, or since `at` (seconds since 1970), this process does `kind`; `reports/goodput.py` reads it."""
+        """Records for the goodput report that this process does `kind`, from now or from `at` (seconds since 1970)."""
         if self._events:
             self._check()
             self._events.write(json.dumps({"time": round(at or time.time(), 3), "kind": kind, **more}) + "\n")
             self._events.flush()
 
     def live(self, line: str, *, keep: bool = False) -> None:
-        """A line that the next one replaces; in a pipe only those to `keep` are written."""
+        """Writes a line that the next one replaces; in a pipe only lines with `keep` are written."""
         if keep or not self._live:
             if keep:
                 self(line)
@@ -66,23 +66,23 @@ class Log:
         try:
             self._stream.write("".join(parts))
             self._stream.flush()
-        except BrokenPipeError:  # the reader went away; the run and its files go on
+        except BrokenPipeError:  # the reader of the pipe has ended; the run continues
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             self._live = False
 
 
 class Metrics:
-    """`metrics.jsonl` and TensorBoard events of a stage; on a restart the first is cut to the restored step.
+    """Writes `metrics.jsonl` and TensorBoard events of a stage; on a restart the first is cut to the restored step.
 
-    `check` is called before each write, as that of `Log`.
+    `check` is called before each write, as in `Log`.
     """
 
     def __init__(self, folder: pathlib.Path, step: int, check: Callable[[], None] = lambda: None) -> None:
         self._check = check
         check()
         path = folder / "metrics.jsonl"
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        files.write_text(path, "".join(kept))
+        lines = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+        files.write_text(path, "".join(lines))
         self._file = path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard", step + 1)
 
@@ -97,8 +97,8 @@ class Metrics:
         self._board.close()
 
 
-class Unwritten:
-    """In the place of `Metrics` where another process writes them."""
+class NoMetrics:
+    """Takes the place of `Metrics` where another process writes them."""
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         pass
@@ -108,20 +108,21 @@ class Unwritten:
 
 
 class Clock:
-    """Time spent training, apart from compiling, evaluating and saving; `tell` hears of each change."""
+    """Measures the time spent training, compiling, evaluating and saving; `tell` is called at each change."""
 
     def __init__(self, tell: Callable[..., None] = lambda kind, **more: None) -> None:
         self.spent: dict[str, float] = {}
         self._tell, self._kind, self._since = tell, "start", time.perf_counter()
 
-    def to(self, kind: str, **more: Any) -> str:
-        """From now on time counts as `kind`; the kind until now is returned."""
+    def switch_to(self, kind: str, **more: Any) -> str:
+        """Counts the time from now on as `kind`; returns the kind until now."""
         former, self._kind = self._kind, kind
         self._add(former)
         self._tell(kind, **more)
         return former
 
-    def of(self, kind: str) -> float:
+    def seconds(self, kind: str) -> float:
+        """Returns the seconds spent on `kind` until now."""
         self._add(self._kind)
         return self.spent.get(kind, 0.0)
 
@@ -131,8 +132,8 @@ class Clock:
         self._since = now
 
 
-def timed(values: Iterable[Any], waited: list[float]) -> Iterator[Any]:
-    """The values, and in `waited` the seconds that each took to come."""
+def time_values(values: Iterable[Any], waited: list[float]) -> Iterator[Any]:
+    """Yields the values, and appends to `waited` the seconds that each took to arrive."""
     values = iter(values)
     while True:
         since = time.perf_counter()
@@ -144,8 +145,8 @@ def timed(values: Iterable[Any], waited: list[float]) -> Iterator[Any]:
         yield value
 
 
-def process_began() -> float:
-    """Seconds since 1970 at the start of this process, its imports included; now, where the system does not tell."""
+def process_start_time() -> float:
+    """Returns when this process started, in seconds since 1970; the present time where the system does not tell."""
     try:
         ticks = pathlib.Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
         up = float(pathlib.Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
@@ -154,17 +155,17 @@ def process_began() -> float:
         return time.time()
 
 
-def duration(seconds: float) -> str:
-    """1:02:03, or 2:03 below an hour."""
+def format_duration(seconds: float) -> str:
+    """Writes seconds as 1:02:03, or 2:03 below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 class _Board:
-    """Events for TensorBoard, from a step on anew.
+    """Writes events for TensorBoard; those of an earlier start from this step on are replaced.
 
-    tensorboardX's own writer has a thread; where a clock that jumps or a full disk ends it, the run waits for ever.
+    tensorboardX's own writer has a thread; when a clock jump or a full disk ends it, the run would wait forever.
     """
 
     def __init__(self, folder: pathlib.Path, step: int) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Devices as a mesh, and one table that says which axis of which array lies on which axis of it."""
+"""Builds the mesh of devices, and shards arrays over it by one table."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from xlkd.errors import UserError
 from xlkd.models.rows import ROWS
 from xlkd.spec.stage import Mesh as MeshSettings
+
+Result = TypeVar("Result")
+Tree = Any  # a pytree of arrays or shapes
 
 AXES = ("data", "fsdp", "tensor", "branch")
 
@@ -38,10 +42,10 @@ TABLE = (
 
 @dataclasses.dataclass(frozen=True)
 class BatchLayout:
-    """How the examples of a step lie on the devices."""
+    """How the examples of a step are divided over devices and micro-batches."""
 
     examples: int
-    rows: int  # the examples, and behind them masked rows
+    rows: int  # the examples and the masked rows after them
     devices: int
     micro_batches: int
     micro_batches_asked: int
@@ -60,13 +64,13 @@ def fit_batch(mesh: Mesh, examples: int, micro_batches: int) -> BatchLayout:
 
     The micro-batches are the largest number, at most those asked for, that divides the rows of a shard.
     """
-    shards = row_shards(mesh)
+    shards = count_row_shards(mesh)
     rows_of_shard = -(-examples // shards)
     parts = max(n for n in range(1, micro_batches + 1) if rows_of_shard % n == 0)
     return BatchLayout(examples, rows_of_shard * shards, mesh.size, parts, micro_batches)
 
 
-def build(settings: MeshSettings, devices: Sequence[Any] | None = None, slices: int = 0) -> Mesh:
+def build_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None, slices: int = 0) -> Mesh:
     """Make a mesh over all devices, or over the given ones; one size may be -1: the rest.
 
     Axes may split the physical axes of a TPU slice. Of several slices (`slices`, or as the devices say) each holds an
@@ -133,56 +137,58 @@ def _arrange_devices(groups: Sequence[Sequence[Any]], sizes: tuple[int, ...]) ->
     return np.concatenate(parts)
 
 
-def shardings(mesh: Mesh, tree: Any) -> Any:
-    """The sharding of each leaf of a tree of arrays or shapes."""
+def make_shardings(mesh: Mesh, tree: Tree) -> Tree:
+    """Returns the sharding of each leaf of a tree of arrays or shapes."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _spec(mesh, path, leaf.shape)), tree)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding under which every device has a complete copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def over_rows(mesh: Mesh) -> NamedSharding:
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding that divides the rows of a batch."""
     return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
-def row_shards(mesh: Mesh) -> int:
-    """How many parts the rows of a batch are cut into."""
+def count_row_shards(mesh: Mesh) -> int:
+    """Returns the number of parts that the rows of a batch are divided into."""
     return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
-def own_rows(mesh: Mesh, index: np.ndarray) -> np.ndarray:
-    """Of the rows of a global batch those that lie on this process's devices, each once, in order."""
+def select_local_rows(mesh: Mesh, index: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " local"]:
+    """Returns the rows of a global batch that belong to this process's devices, each once, in order."""
     if jax.process_count() == 1:
         return index
-    cuts = over_rows(mesh).addressable_devices_indices_map(index.shape).values()
-    return np.concatenate(
-        [index[start:stop] for start, stop in sorted({cut[0].indices(len(index))[:2] for cut in cuts})]
-    )
+    slices = [cut[0] for cut in row_sharding(mesh).addressable_devices_indices_map(index.shape).values() if cut]
+    bounds = sorted({rows.indices(len(index))[:2] for rows in slices})
+    return np.concatenate([index[start:stop] for start, stop in bounds])
 
 
-def place_batch(mesh: Mesh, batch: Any, rows: int) -> Any:
-    """A global batch from the rows that this process holds."""
-    sharding = over_rows(mesh)
+def place_batch(mesh: Mesh, batch: Tree, rows: int) -> Tree:
+    """Makes a global batch from the rows of each process."""
+    sharding = row_sharding(mesh)
 
-    def place(local: np.ndarray):
+    def place(local: np.ndarray) -> jax.Array:
         return jax.make_array_from_process_local_data(sharding, local, (rows, *local.shape[1:]))
 
     return jax.tree.map(place, batch)
 
 
-def traced(mesh: Mesh, function: Callable) -> Callable:
-    """The function, to be jitted: while it is traced, layers know the mesh and keep rows spread over it."""
+def trace_with_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[..., Result]:
+    """Wraps a function to be jitted: while it is traced, layers know the mesh and keep rows sharded over it."""
 
     @functools.wraps(function)
-    def under(*arguments: Any) -> Any:
+    def with_mesh(*arguments: Any) -> Result:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return function(*arguments)
 
-    return under
+    return with_mesh
 
 
-def _spec(mesh: Mesh, path, shape: tuple[int, ...]) -> PartitionSpec:
+def _spec(mesh: Mesh, path: Sequence[Any], shape: tuple[int, ...]) -> PartitionSpec:
+    """Returns the mesh axes of a leaf by its path in the tree."""
     name = "/".join(str(getattr(part, "key", getattr(part, "name", part))) for part in path)
     axes = next(axes for pattern, axes in TABLE if re.search(pattern, name))
     axes = axes[-len(shape) :] if shape else ()

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM and Ctrl-C ask a run to save and end, all its processes at one step; a second Ctrl-C ends it at once."""
+"""Handles SIGTERM and Ctrl-C: the run saves and ends, all processes at one step; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from xlkd.runtime import distributed
 
 
 class Signals:
-    """`asked` names the first signal that came, or is empty; of several processes all ask in the same places."""
+    """`asked` names the first signal that came, or is empty; all processes must read it at the same steps."""
 
     def __init__(self) -> None:
-        self._came, self._several, self._places = "", distributed.has_several_processes(), itertools.count()
+        self._signal, self._several, self._places = "", distributed.has_several_processes(), itertools.count()
         self._again = False
 
     def __enter__(self) -> Signals:
-        # Of several processes jax takes SIGTERM, tells the others, and finds a place that none of them has passed.
+        # With several processes JAX handles SIGTERM, tells the others, and chooses a point that none has passed.
         kinds = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
         self._former = {kind: signal.signal(kind, self._note) for kind in kinds}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for kind, handler in self._former.items():
             signal.signal(kind, handler)
 
     @property
     def asked(self) -> str:
-        if self._several and not self._came:
+        """The name of the signal that asks the run to end; empty until one comes."""
+        if self._several and not self._signal:
             from jax.experimental import multihost_utils
 
             reached = multihost_utils.reached_preemption_sync_point(next(self._places))
-            self._came = "SIGTERM" if reached else ""
-        return self._came
+            self._signal = "SIGTERM" if reached else ""
+        return self._signal
 
-    def _note(self, number: int, _) -> None:
+    def _note(self, number: int, _: object) -> None:
         if self._again and number == signal.SIGINT:
             os._exit(INTERRUPTED)
         self._again = True
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
-            self._came = signal.Signals(number).name
+            self._signal = signal.Signals(number).name

@@ -1,8 +1,8 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The work directory of a run: locked by one process, and checked before each write, so that no other run is mixed in.
+"""The work directory of a run: locked by one process, and checked before each write, so that runs never mix.
 
-Whoever deletes, moves or replaces the folder of a living run ends that run: it writes nothing more there.
+A run whose folder is deleted, moved or replaced writes nothing more there and ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from xlkd.reports import REPORT_FILES, RUN_FILES
 from xlkd.runtime import distributed
 
 LOCK = ".lock"
-LockId = tuple[int, int]  # device and inode of the lock: as long as it is open, no other file gets them
+LockId = tuple[int, int]  # device and inode of the lock: no other file gets them while it is open
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +36,14 @@ class WorkDirectory:
     lock: LockId | None
 
     def check(self) -> None:
-        """Raises one line where the folder is no longer the one that was locked."""
+        """Raises a UserError where the folder is no longer the one that was locked."""
         if self.lock and _lock_id(self.path) != self.lock:
             what = "no longer the folder that this run began in: it was moved, deleted or replaced"
             raise UserError(what, str(self.path), "nothing more is written; start the same command again")
 
     @contextlib.contextmanager
     def explain_loss(self) -> Iterator[None]:
-        """Turns any error into that line where it came from writing to a folder that is no longer there."""
+        """Replaces any error by that UserError where the folder is no longer there."""
         try:
             yield
         except Exception:
@@ -51,7 +51,7 @@ class WorkDirectory:
             raise
 
     def make_folder(self, folder: pathlib.Path) -> None:
-        """Makes a folder inside; a work directory that is gone is not made again."""
+        """Makes a folder inside; a work directory that no longer exists is not made again."""
         self.check()
         if self.lock:
             for parent in reversed(folder.relative_to(self.path).parents[:-1]):
@@ -73,7 +73,7 @@ class WorkDirectory:
 
 @contextlib.contextmanager
 def claim_folder(config: ConfigDict, path: pathlib.Path) -> Iterator[LockId]:
-    """Locks a work directory with this config in it until the end, or refuses it; a kill gives it back too."""
+    """Locks a work directory for this config until the end, or refuses it; the lock ends with the process."""
     _check_is_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -88,22 +88,23 @@ def claim_folder(config: ConfigDict, path: pathlib.Path) -> Iterator[LockId]:
             owner = lock.read() or "?"
             raise UserError(f"in use by process {owner}", str(path), "wait, or choose another") from None
         state = os.fstat(lock.fileno())
-        workdir = WorkDirectory(path, (state.st_dev, state.st_ino))
+        lock_id = (state.st_dev, state.st_ino)
+        workdir = WorkDirectory(path, lock_id)
         workdir.check()
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         _write_config(workdir, settings.plain(config))
-        yield workdir.lock
+        yield lock_id
 
 
 def _check_is_free(path: pathlib.Path) -> None:
-    """Refuses what is no folder, and a folder in which a run would write over files that no run wrote."""
-    elsewhere = "choose another --workdir"
+    """Refuses a path that is not a folder, and a folder in which a run would overwrite files of the user."""
+    remedy = "choose another --workdir"
     if not path.is_dir():
         if os.path.lexists(path):
             raise UserError(
-                "a symlink that leads nowhere" if path.is_symlink() else "a file, not a folder", str(path), elsewhere
+                "a symlink that leads nowhere" if path.is_symlink() else "a file, not a folder", str(path), remedy
             )
         return
     if _is_run(path):
@@ -112,11 +113,11 @@ def _check_is_free(path: pathlib.Path) -> None:
     if os.path.lexists(path / LOCK) and (not _is_plain(path / LOCK) or (path / LOCK).stat().st_size):
         foreign.append(LOCK)
     if foreign:
-        raise UserError(f"holds {', '.join(foreign)}, which no run wrote", str(path), elsewhere)
+        raise UserError(f"contains {', '.join(foreign)}, which no run wrote", str(path), remedy)
 
 
 def _is_run(path: pathlib.Path) -> bool:
-    """Says whether a run began in a folder: by its config, or, before that was written, by its lock."""
+    """Returns whether a run began in a folder: by its config, or, before that was written, by its lock."""
     try:
         if os.path.lexists(path / "config.json"):
             value = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -138,7 +139,7 @@ def _lock_id(path: pathlib.Path) -> LockId | None:
 
 
 def check_shared(path: pathlib.Path) -> None:
-    """Refuses a folder that is not the primary process's: several processes share one work directory."""
+    """Refuses a folder that is not the one of the primary process: all processes share one work directory."""
     lock = path / LOCK
     owner = distributed.broadcast_from_primary("owner of the work directory", lambda: lock.read_text(encoding="utf-8"))
     if not distributed.is_primary() and (not lock.exists() or lock.read_text(encoding="utf-8") != owner):
@@ -147,12 +148,14 @@ def check_shared(path: pathlib.Path) -> None:
 
 
 def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> None:
-    """Writes config.json; refuses another config than the one whose stages have begun."""
+    """Writes config.json; refuses a config that differs from the one whose stages have begun."""
     path = workdir.path / "config.json"
-    begun = (workdir.path / "stages").exists()  # where an input was bad, nothing was, and it may be mended
+    begun = (workdir.path / "stages").exists()  # false where an input was refused: the config may then change
     if begun and path.exists():
         changed = settings.differences(config, json.loads(path.read_text(encoding="utf-8")))
         if changed:
             remedy = "choose another --workdir, or give the former values"
-            raise UserError(f"holds a run of another config ({', '.join(changed)} differ)", str(workdir.path), remedy)
+            raise UserError(
+                f"contains a run of another config ({', '.join(changed)} differ)", str(workdir.path), remedy
+            )
     workdir.write_json(path, config)

@@ -20,7 +20,7 @@ from xlkd.methods import Method, Start, key_for
 from xlkd.runtime import distributed
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.devices import release_memory
-from xlkd.runtime.log import Clock, Log, Metrics, duration, timed
+from xlkd.runtime.log import Clock, Log, Metrics, format_duration, time_values
 from xlkd.runtime.signals import Signals
 from xlkd.spec.optim import Optim
 from xlkd.tasks import Draw, Features, Task
@@ -73,24 +73,24 @@ class Job:
 def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     """The state after the last step, and the seconds that this process trained; what was due is on disk."""
     clock, waited = Clock(job.log.event), []
-    clock.to("begin")
+    clock.switch_to("begin")
     state, shardings, advance, source = _begin(job)
     first = int(state.step)
     compiled = _compile(job, state, shardings, source, clock) if first < job.steps else {}
     if compiled:
-        clock.to("teacher")
+        clock.switch_to("teacher")
         source.prepare()
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
     saved = set(job.checkpoints.steps())
-    clock.to("train", step=first)
+    clock.switch_to("train", step=first)
 
     def save(at: int, *, wait: bool = False) -> None:
         _check(job, state)
         if at not in saved:
-            former = clock.to("save", step=at)
+            former = clock.switch_to("save", step=at)
             job.checkpoints.save(at, state, wait=wait)
             saved.add(at)
-            clock.to(former)
+            clock.switch_to(former)
 
     def stop(at: int) -> None:
         if signals.asked:
@@ -101,9 +101,9 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
         evaluated = at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start))
         if evaluated:
             _check(job, state)
-            former = clock.to("evaluate", step=at)
+            former = clock.switch_to("evaluate", step=at)
             job.evaluate(at, state.variables, lambda: stop(at))
-            clock.to(former)
+            clock.switch_to(former)
         due = evaluated or (at and at % job.save_every == 0)  # what was evaluated may be the best
         if due:
             save(at, wait=at == job.steps)
@@ -112,7 +112,7 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     try:
         boundary(first)
         for at, (batch, targets, shape, examples, tokens) in zip(
-            range(first, job.steps), timed(_batches(job, first, source), waited), strict=True
+            range(first, job.steps), time_values(_batches(job, first, source), waited), strict=True
         ):
             state = advance(at, state)
             with jax.transfer_guard("disallow"):
@@ -137,8 +137,8 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
             stop(done)
     finally:
         metrics.close()
-        clock.to("finish")
-    return state, clock.of("train")
+        clock.switch_to("finish")
+    return state, clock.seconds("train")
 
 
 def features_of(job: Job, at: int) -> Features:
@@ -166,7 +166,7 @@ def _begin(job: Job):
 
     def placed(function):
         # Jitted, so that each leaf is a buffer of its own: one that stood twice in a donated tree would be refused.
-        there = meshes.shardings(job.mesh, jax.eval_shape(function, *given))
+        there = meshes.make_shardings(job.mesh, jax.eval_shape(function, *given))
         return jax.jit(function, out_shardings=there), there
 
     create, shardings = placed(create)
@@ -193,7 +193,7 @@ def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callabl
 
 def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[Shape, Callable]:
     """One step function a bucket shape, ahead of time, with its memory."""
-    former = clock.to("compile")
+    former = clock.switch_to("compile")
     parts = job.layout.micro_batches
     jitted = jitted_step(job.method, job.optim, job.steps, job.seed, shardings, micro_batches=parts)
     if line := job.layout.describe():
@@ -202,7 +202,7 @@ def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[
     for shape in job.shapes:
         example = job.task.arrays(
             features_of(job, int(state.step)),
-            meshes.own_rows(job.mesh, np.full(shape.rows, -1)),
+            meshes.select_local_rows(job.mesh, np.full(shape.rows, -1)),
             dict(shape.lengths),
             Draw(0, 0),
         )
@@ -211,7 +211,7 @@ def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
         job.log(f"compiled {shape}: {memory(compiled[shape]) / 2**20:.0f} MiB a device")
         release_memory()
-    clock.to(former)
+    clock.switch_to(former)
     distributed.barrier("compiled")
     return compiled
 
@@ -224,9 +224,9 @@ def jitted_step(
     parts = {"clip_norm": settings.clip, "micro_batches": micro_batches}
     function = step.make(method, optim.optimizer(settings), rate, seed=seed, **parts)
     mesh = shardings.step.mesh
-    report = meshes.replicated(mesh)  # the whole of it is read on the host
+    report = meshes.replicated_sharding(mesh)  # the whole of it is read on the host
     return jax.jit(
-        meshes.traced(mesh, function), donate_argnums=0, out_shardings=(shardings._replace(teacher=()), report)
+        meshes.trace_with_mesh(mesh, function), donate_argnums=0, out_shardings=(shardings._replace(teacher=()), report)
     )
 
 
@@ -248,7 +248,7 @@ def _batches(job: Job, first: int, source: Targets) -> Iterator[tuple[Any, Any, 
 
     def build(at: int):
         planned, features = job.batch_at(at), features_of(job, at)
-        mine = meshes.own_rows(job.mesh, planned.index)
+        mine = meshes.select_local_rows(job.mesh, planned.index)
         arrays = job.task.arrays(features, mine, dict(planned.shape.lengths), Draw(job.seed, at))
         lengths = next(iter(job.task.lengths(features).values())) if dearest is None else dearest
         tokens = int(lengths[planned.index[planned.index >= 0]].sum())
@@ -297,9 +297,9 @@ class _Meter:
         self._flops += method.teacher.flops(tokens, examples) if asked else 0.0
 
     def line(self, done: int, values: dict[str, float]) -> str:
-        seconds = max(self._clock.of("train"), 1e-9)
+        seconds = max(self._clock.seconds("train"), 1e-9)
         left = (self._job.steps - done) * seconds / max(done - self._first, 1)
         speed = f"{self._examples / seconds:.0f} examples/s  {self._tokens / seconds:.0f} tokens/s"
         utilisation = f"  MFU {self._flops / seconds / self._job.peak_flops:.0%}" if self._flops else ""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "grad_norm")
-        return f"step {done}/{self._job.steps}  {shown}  {speed}{utilisation}  ETA {duration(left)}"
+        return f"step {done}/{self._job.steps}  {shown}  {speed}{utilisation}  ETA {format_duration(left)}"

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from xlkd import files, reports, settings
 from xlkd.runtime import distributed
-from xlkd.runtime.log import Log, process_began
+from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory, check_shared, claim_folder
 
@@ -47,7 +47,7 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
         prepare_devices()
         console = None if distributed.is_primary() else stack.enter_context(_nowhere())
         log = Log(path / "log.txt" if distributed.is_primary() else None, console, workdir.check)
-        log.event("start", at=process_began())
+        log.event("start", at=process_start_time())
         log(f"start: {' '.join(command)}")
         workdir.write_json(path / "environment.json", environment(command))
         log(f"work directory {path}, devices: {describe_devices()}")

@@ -30,7 +30,7 @@ from xlkd.models.encoder import Encoder, scan_by_device
 from xlkd.reports.files import STAGE_RECORD, find_stage_record
 from xlkd.runtime import distributed, mesh
 from xlkd.runtime.devices import peak_flops
-from xlkd.runtime.log import Log, Metrics, Unwritten
+from xlkd.runtime.log import Log, Metrics, NoMetrics
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory
 from xlkd.spec.stage import AnySettings, AnyStage
@@ -69,7 +69,7 @@ def train(
     tell: Callable[[], None],
 ) -> None:
     """Train a stage to its end, export it, and mark it done."""
-    devices = mesh.build(settings.mesh)
+    devices = mesh.build_mesh(settings.mesh)
     stage = prepare_stage(settings, workdir, folder, earlier, log)
     spec = stage.spec
     encoders = [build_encoder(spec.encoder, part.architecture) for part in (stage.weights, stage.other) if part]
@@ -98,7 +98,7 @@ def train(
         log_every=spec.log.every,
         evaluate=evaluate,
         checkpoints=checkpoints,
-        metrics=lambda step: Metrics(folder, step, workdir.check) if distributed.is_primary() else Unwritten(),
+        metrics=lambda step: Metrics(folder, step, workdir.check) if distributed.is_primary() else NoMetrics(),
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),

@@ -16,7 +16,7 @@ from xlkd.data.batches import PAD, PlannedBatch, Shape
 from xlkd.data.targets import TargetStore
 from xlkd.runtime import distributed
 from xlkd.runtime import mesh as meshes
-from xlkd.runtime.log import duration
+from xlkd.runtime.log import format_duration
 from xlkd.tasks import Draw
 from xlkd.train.targets.audit import SAMPLE, check_targets
 from xlkd.train.targets.live import TeacherForward
@@ -47,7 +47,7 @@ class CachedTargets:
         store = self._stores.get(planned.shape)
         if store is None or not self._every_process_has(planned):
             return None
-        index = meshes.own_rows(self._job.mesh, planned.index)
+        index = meshes.select_local_rows(self._job.mesh, planned.index)
         values = store.take(self._keys(index[index >= 0]), self._length(planned.shape))
         short = len(index) - int((index >= 0).sum())
         return values and {n: np.pad(v, [(0, short)] + [(0, 0)] * (v.ndim - 1)) for n, v in values.items()}
@@ -87,7 +87,8 @@ class CachedTargets:
         saved = (self._teacher.uses * (new + cached) / max(new, 1) - 1) * seconds if new else 0.0
         self._job.log(
             f"teacher cache: {cached} targets there, {new} to make, {bytes_ / 2**20:.1f} MiB, "
-            f"about {duration(seconds)} to make and {duration(saved)} saved: each is used {self._teacher.uses:g} times"
+            f"about {format_duration(seconds)} to make and {format_duration(saved)} saved: "
+            f"each is used {self._teacher.uses:g} times"
         )
 
     def _timed(self, shape: Shape, row: np.ndarray) -> tuple[float, float]:
@@ -125,7 +126,7 @@ class CachedTargets:
 
     def _batch(self, shape: Shape, rows: np.ndarray) -> Any:
         index = np.concatenate([rows, np.full(shape.rows - len(rows), PAD)])
-        mine = meshes.own_rows(self._job.mesh, index)
+        mine = meshes.select_local_rows(self._job.mesh, index)
         arrays = self._job.task.arrays(self._job.features, mine, dict(shape.lengths), FIXED)
         return meshes.place_batch(self._job.mesh, arrays, shape.rows)
 

@@ -69,7 +69,7 @@ class ComputedTargets:
         pass
 
     def for_batch(self, planned: PlannedBatch) -> dict[str, np.ndarray]:
-        index = meshes.own_rows(self._mesh, planned.index)
+        index = meshes.select_local_rows(self._mesh, planned.index)
         batch = {name: value[np.maximum(index, 0)] for name, value in self._values.items()}
         for value in batch.values():
             value[index < 0] = 0
@@ -203,13 +203,13 @@ class Compute(Protocol):
 
 def _computer(teacher: Classifier, spec: AnyStage, log: Log) -> Compute:
     outputs = class_outputs(Encoder(teacher.architecture, scan=scan_by_device()), len(teacher.labels))
-    mesh, length = meshes.build(spec.mesh), teacher.task.max_length
+    mesh, length = meshes.build_mesh(spec.mesh), teacher.task.max_length
     edges = (*(edge for edge in EDGES if edge < length), length)
     evaluator = Evaluator(outputs, mesh, batch=spec.eval.batch, buckets=edges)
 
     def compute(rows: Sequence[Any], *, quietly: bool = False) -> np.ndarray:
         params = {name: teacher.params[name] for name in ("encoder", "classifier")}
-        params = jax.device_put(params, meshes.shardings(mesh, params))
+        params = jax.device_put(params, meshes.make_shardings(mesh, params))
         features = teacher.task.features(rows)
         cut = float((features["lost"] > 0).mean())
         if not quietly:

@@ -21,14 +21,14 @@ class TeacherForward:
 
     def __init__(self, job: Job, fixed: Any) -> None:
         self._teacher, self._fixed, self._mesh = job.method.teacher, fixed, job.mesh
-        rows = meshes.over_rows(job.mesh)
-        self._forward = jax.jit(meshes.traced(job.mesh, self._teacher.forward), out_shardings=rows)
+        rows = meshes.row_sharding(job.mesh)
+        self._forward = jax.jit(meshes.trace_with_mesh(job.mesh, self._teacher.forward), out_shardings=rows)
         self._compiled: dict[Shape, Callable] = {}
 
     def compile(self, shape: Shape, batch: Any, state: Any) -> Any:
         """Compiles the pass for a shape; returns the shapes of what it gives."""
         self._compiled[shape] = self._forward.lower(self._variables(state), batch).compile()
-        rows = meshes.over_rows(self._mesh)
+        rows = meshes.row_sharding(self._mesh)
         targets = jax.eval_shape(self._forward, self._variables(state), batch)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), targets)
 
