@@ -24,7 +24,7 @@ READ = 65536  # bytes at a time, and what a pipe holds
 PIPE_READS = 16  # 1 MiB: the largest pipe that a process may ask for
 NOISE = re.compile(rb"\[Gloo\]|[EWIF]\d{4} .*\] |\*\*\* Check failure|    @ +0x|RPC: |Additional GRPC error|:UNKNOWN:")
 PEER_DIED = re.compile(rb"distributed service|coordination", re.IGNORECASE)
-PEER_DIED_LINE = b"stopped: another process of this run ended; the same command goes on from its last save\n"
+PEER_DIED_LINE = b"stopped: another process of this run ended; the same command resumes from its last save\n"
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent dies
 
 

@@ -32,8 +32,8 @@ def flags(**given):
 
 
 def test_three_flags():
-    assert distributed._flags(flags()) == ("host:8476", 2, 1)
-    assert distributed._flags(flags(coordinator="[::1]:80"))[0] == "[::1]:80"
+    assert distributed._parse_flags(flags()) == ("host:8476", 2, 1)
+    assert distributed._parse_flags(flags(coordinator="[::1]:80"))[0] == "[::1]:80"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_three_flags():
 )
 def test_flags_that_are_refused(given, says):
     with pytest.raises(UserError, match=says):
-        distributed._flags(given)
+        distributed._parse_flags(given)
 
 
 @pytest.mark.parametrize(
