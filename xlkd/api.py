@@ -43,7 +43,7 @@ from xlkd.spec.tasks import QuestionAnswering, Task
 from xlkd.tasks import Features, qa
 from xlkd.tasks.classify import ROUTE, Classify
 from xlkd.tasks.spans import Candidate, Predictions
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 
 _VERSION = 1  # of xlkd.json
 
@@ -244,7 +244,7 @@ class Labeller:
                 f"{len(labels)} labels for {count} logits", "--labels", "name each in the order of the logits"
             )
         task = dataclasses.replace(task, labels=labels)
-        self.task = Classify(Template(model.tokenizer), task.max_length, labels=labels, languages=task.languages)
+        self.task = Classify(TextTokenizer(model.tokenizer), task.max_length, labels=labels, languages=task.languages)
         self.inference = None
         if "branches" in model.params:
             self.inference, params = load_inference(model, task), model.params

@@ -1,8 +1,8 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a task is: rows to arrays, outputs to answers to scores, whoever trains it.
+"""Defines what a task is: examples to arrays, outputs to answers to scores, whatever method trains on it.
 
-A task is one file in this folder with `build(config, tokenizer) -> Task`, found by its name.
+A task is one file in this folder with `build(config, tokenizer) -> Task` and `ROWS`, found by its name.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xlkd.files import Json
 from xlkd.rows import Cell
 
 Features = dict[str, np.ndarray]  # flat arrays of fixed dtype: saved, mapped and shared as they are
-
+Outputs = dict[str, np.ndarray]  # {name: [feature rows, …]}
+Batch = dict[str, Any]  # {view: {name: [rows, length]}} and arrays per row; `mask` is the row mask
 
 Progress = Callable[[int, int], None]
 
 
-def silent(done: int, of: int) -> None:
-    """Progress that nobody looks at."""
+def silent(done: int, total: int) -> None:
+    """Reports no progress."""
 
 
 class Draw(NamedTuple):
@@ -33,36 +35,54 @@ class Draw(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """`cells`: {cell: {metric: value}}; `main`: the metric that tables show first."""
+    """Scores by cell, {cell: {metric: value}}, and the metric that tables show first."""
 
     cells: dict[Cell, dict[str, float]]
     main: str
 
     def mean(self) -> float:
-        """Unweighted over cells."""
+        """Returns the main metric's mean over cells, unweighted."""
         return float(np.mean([cell[self.main] for cell in self.cells.values()]))
 
 
 class Task(Protocol):
+    """A task, built for its settings and tokenizers.
+
+    A feature row is what a batch is made of: a window, a pair, a sentence. An example can have several.
+    """
+
     @property
     def name(self) -> str: ...
 
+    @property
+    def has_labels(self) -> bool:
+        """Tells whether the task predicts labels; its features then list them in `labels`, in the logits' order."""
+
+    @property
+    def teacher_views(self) -> tuple[str, ...]:
+        """Returns the views that a teacher reads, cut by the teacher's tokenizer."""
+
+    @property
+    def uncut_views(self) -> tuple[str, ...]:
+        """Returns the views that are never cut to `max_length`."""
+
     def identity(self) -> str:
-        """What features depend on besides rows: settings and tokenizer."""
+        """Returns what features depend on besides the examples: settings and tokenizer."""
 
     def features(self, rows: Sequence[Any], progress: Progress = silent) -> Features:
-        """`progress(done, of)` is told how many texts are tokenized."""
+        """Tokenizes examples; `progress(done, total)` counts texts."""
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
-        """Tokens of each feature row by view, the dearest view first."""
+        """Returns the tokens of each feature row by view, the dearest view first."""
 
-    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
-        """One batch in numpy; an index below 0 is a row that is not there."""
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
+        """Returns one batch in numpy, each view as long as told; an index of -1 is a padded row, whose mask is 0."""
 
-    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Any]) -> Scores: ...
+    def score(self, outputs: Outputs, features: Features, rows: Sequence[Any]) -> Scores:
+        """Scores the outputs of all feature rows."""
 
-    def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Any]) -> list[dict[str, Any]]:
-        """What is kept of each row beside the scores: how it was answered, and how well; plain values."""
+    def records(self, outputs: Outputs, features: Features, rows: Sequence[Any]) -> list[dict[str, Json]]:
+        """Returns what is saved of each example beside the scores: its prediction and its own scores."""
 
-    def report(self, features: Features, rows: Sequence[Any]) -> dict[str, Any]:
-        """What the data report says beyond counts of rows and tokens; `shown` is its line for the console."""
+    def report(self, features: Features, rows: Sequence[Any]) -> dict[str, Json]:
+        """Returns what the data report says beyond counts of rows and tokens; `shown` is its line for the console."""

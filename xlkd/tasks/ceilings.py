@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The best score that any model could reach under a run's windows and limits."""
+"""Computes the best score that any model could reach under a run's windows and limits."""
 
 from __future__ import annotations
 
@@ -9,74 +9,76 @@ from collections.abc import Sequence
 import numpy as np
 
 from xlkd.rows import Question
-from xlkd.tasks.scores import row_score
-from xlkd.tasks.windows import LOST, Features, Settings, gold_span
+from xlkd.tasks.scores import score_answer
+from xlkd.tasks.windows import LOST, Settings, Windows, gold_span
 
 
-def ceilings(
-    features: Features, rows: Sequence[Question], settings: Settings, mlqa_fallback: bool = False
+def compute_ceilings(
+    windows: Windows, rows: Sequence[Question], settings: Settings, mlqa_fallback: bool = False
 ) -> dict[str, dict[str, float]]:
-    """By context language: the ceilings `em` and `f1` in percent, the rows `n`, and `unreachable` ones among them.
+    """Returns by context language the ceilings `em` and `f1` in percent, examples `n`, and how many are `unreachable`.
 
-    A gold answer is reachable where the decoder may give its span; a row without such a gold is searched for the best
-    F1 among the spans that touch one.
+    A gold answer is reachable where the decoder may return its span; for an example without such an answer the best F1
+    is searched among the spans that overlap one.
     """
-    bounds = np.searchsorted(features.row_of, np.arange(len(rows) + 1))
+    bounds = np.searchsorted(windows.row_of, np.arange(len(rows) + 1))
     known: dict[tuple, np.ndarray] = {}  # cells of a parallel set share contexts, golds and mostly windows
     sums: dict[str, np.ndarray] = {}
-    for r, row in enumerate(rows):
-        windows = slice(bounds[r], bounds[r + 1])
-        layout = np.stack([features.first[windows], features.count[windows]]).tobytes()
-        key = (row.set, row.context_language, int(features.context[r]), row.answers, layout)
+    for i, row in enumerate(rows):
+        own = slice(bounds[i], bounds[i + 1])
+        layout = np.stack([windows.first[own], windows.count[own]]).tobytes()
+        key = (row.set, row.context_language, int(windows.context[i]), row.answers, layout)
         if key not in known:
-            known[key] = _best(features, r, row, windows, settings, mlqa_fallback)
-        sums[row.context_language] = sums.get(row.context_language, 0) + known[key]
+            known[key] = _best_scores(windows, i, row, own, settings, mlqa_fallback)
+        sums[row.context_language] = sums.get(row.context_language, np.zeros(4)) + known[key]
     return {
         language: {"em": float(100 * em / n), "f1": float(100 * f1 / n), "n": int(n), "unreachable": int(unreachable)}
         for language, (em, f1, n, unreachable) in sorted(sums.items())
     }
 
 
-def _best(
-    features: Features, r: int, row: Question, windows: slice, settings: Settings, mlqa_fallback: bool
+def _best_scores(
+    windows: Windows, number: int, row: Question, own: slice, settings: Settings, mlqa_fallback: bool
 ) -> np.ndarray:
-    """EM and F1 of the best answer to a row, 1, and whether no gold answer can be reached."""
-    golds = _golds(features, r, row)
-    reached = golds[_reachable(features, windows, settings, golds)]
-    spans = reached if len(reached) else _nearby(features, windows, settings, golds)
-    scores = [row_score(text, row, mlqa_fallback) for text in _texts(features, r, row, spans)]
+    """Returns EM and F1 of the best answer to an example, 1, and whether no gold answer can be reached."""
+    golds = _gold_tokens(windows, number, row)
+    reached = golds[_reachable(windows, own, settings, golds)]
+    spans = reached if len(reached) else _overlapping(windows, own, settings, golds)
+    scores = [score_answer(text, row, mlqa_fallback) for text in _cut_texts(windows, number, row, spans)]
     return np.array([*np.max([(0.0, 0.0), *scores], axis=0), 1, not len(reached)])
 
 
-def _golds(features: Features, r: int, row: Question) -> np.ndarray:
-    """The spans of the gold answers: first and last piece [golds, 2]."""
-    found = [gold_span(features.pieces, int(features.context[r]), row.context, answer) for answer in row.answers]
-    return np.array([span for what, *span in found if what != LOST], np.int64).reshape(-1, 2)
+def _gold_tokens(windows: Windows, number: int, row: Question) -> np.ndarray:
+    """Returns the spans of the gold answers: first and last token [golds, 2]."""
+    begin, end = windows.token_characters(windows.context[number])
+    spans = [gold_span(begin, end, row.context, answer) for answer in row.answers]
+    return np.array([span for gold, *span in spans if gold != LOST], np.int64).reshape(-1, 2)
 
 
-def _reachable(features: Features, windows: slice, settings: Settings, spans: np.ndarray) -> np.ndarray:
-    """Which spans the decoder may give: not too long, whole in a window where their start may stand."""
+def _reachable(windows: Windows, own: slice, settings: Settings, spans: np.ndarray) -> np.ndarray:
+    """Tells which spans the decoder may return: not too long, and whole in a window where their start may stand."""
     first, last = spans[:, :1], spans[:, 1:]
-    low, count = features.first[windows], features.count[windows]
+    low, count = windows.first[own], windows.count[own]
     inside = last < low + count
     if settings.max_context:
-        low, count = features.best_first[windows], features.best_count[windows]
+        low, count = windows.best_first[own], windows.best_count[own]
     starts = (first >= low) & (first < low + count)
     return (starts & inside).any(axis=1) & (last - first < settings.max_answer_tokens)[:, 0]
 
 
-def _nearby(features: Features, windows: slice, settings: Settings, golds: np.ndarray) -> np.ndarray:
-    """All spans that the decoder may give and that share a piece with a gold answer."""
+def _overlapping(windows: Windows, own: slice, settings: Settings, golds: np.ndarray) -> np.ndarray:
+    """Returns all spans that the decoder may return and that share a token with a gold answer."""
     limit, spans = settings.max_answer_tokens, [np.zeros((0, 2), np.int64)]
     for low, high in golds:
         first = np.arange(max(0, low - limit + 1), high + 1)[:, None] + np.zeros(limit, np.int64)
         last = first + np.arange(limit)
         spans.append(np.stack([first, last], axis=-1)[last >= low])
-    spans = np.unique(np.concatenate(spans), axis=0)
-    return spans[_reachable(features, windows, settings, spans)]
+    unique = np.unique(np.concatenate(spans), axis=0)
+    return unique[_reachable(windows, own, settings, unique)]
 
 
-def _texts(features: Features, r: int, row: Question, spans: np.ndarray) -> dict[str, None]:
-    base = features.pieces.splits[features.context[r]]
-    begin, end = features.pieces.begin[base + spans[:, 0]], features.pieces.end[base + spans[:, 1]]
-    return dict.fromkeys(row.context[b:e].strip() for b, e in zip(begin.tolist(), end.tolist(), strict=True))
+def _cut_texts(windows: Windows, number: int, row: Question, spans: np.ndarray) -> dict[str, None]:
+    """Returns the different texts of spans of the context, in order."""
+    begin, end = windows.token_characters(windows.context[number])
+    edges = zip(begin[spans[:, 0]].tolist(), end[spans[:, 1]].tolist(), strict=True)
+    return dict.fromkeys(row.context[low:high].strip() for low, high in edges)

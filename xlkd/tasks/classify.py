@@ -6,20 +6,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xlkd.data import labels as names
 from xlkd.data.draw import truncate_keys
 from xlkd.errors import UserError
+from xlkd.files import Json
 from xlkd.metrics import labels as metrics
 from xlkd.rows import Cell, Labelled
 from xlkd.spec.tasks import Classify as ClassifySettings
-from xlkd.tasks import Draw, Features, Progress, Scores, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
 from xlkd.tasks.labelled import contents
-from xlkd.tasks.text import Template, padded, ragged
+from xlkd.tasks.ragged import pack, pad_texts
+from xlkd.tasks.tokenization import TextTokenizer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+ROWS = "classify"
 NONE = -1  # in place of a label or a language that is not known
 ROUTE = "logits_"  # begins the name of logits by another way through the model than the row's own
 
@@ -39,36 +45,41 @@ class Classify:
     among them. Rows without a label are refused in training unless `unlabelled` is `keep`: then `labelled` is 0 there.
     """
 
-    template: Template
+    tokenizer: TextTokenizer
     max_length: int
     labels: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     ordered: bool = False  # labels are numbers on a scale, as stars are
     unlabelled: str = "refuse"
     name: str = "classify"
+    has_labels: bool = True
+    teacher_views: tuple[str, ...] = ()
+    uncut_views: tuple[str, ...] = ()
 
     def identity(self) -> str:
-        return f"classify 1 {self.template.identity} {self.max_length} {self.labels}"
+        return f"classify 1 {self.tokenizer.identity} {self.max_length} {self.labels}"
 
     def features(self, rows: Sequence[Labelled], progress: Progress = silent) -> Features:
         rows = list(rows)
         order = self.labels or labels_of(rows)
-        encoded = self.template.encode([row.text for row in rows] + [row.second or "" for row in rows], progress)
-        first, second = encoded[: len(rows)], encoded[len(rows) :]
+        texts = [row.text for row in rows] + [row.second or "" for row in rows]
+        tokens = self.tokenizer.encode(texts, progress)
         ids, types, lost = [], [], []
-        for row, a, b in zip(rows, first, second, strict=True):
+        for i, row in enumerate(rows):
+            first, second = tokens[i].ids, tokens[i + len(rows)].ids
             if row.second is None:
-                cut, whole = self.template.single(a.ids, self.max_length), len(a.ids) + self.template.specials(1)
+                joined = self.tokenizer.join(first, self.max_length)
+                whole = len(first) + self.tokenizer.single.specials_count
             else:
-                cut = self.template.pair(a.ids, b.ids, self.max_length)
-                whole = len(a.ids) + len(b.ids) + self.template.specials(2)
-            ids.append(cut.ids)
-            types.append(cut.types)
-            lost.append(whole - len(cut.ids))
+                joined = self.tokenizer.join_pair(first, second, self.max_length)
+                whole = len(first) + len(second) + self.tokenizer.pair.specials_count
+            ids.append(joined.ids)
+            types.append(joined.types)
+            lost.append(whole - len(joined.ids))
         languages = sorted({row.language for row in rows})
         return {
-            **ragged("ids", ids, np.int32),
-            **ragged("types", types, np.int8),
+            **pack("ids", ids, np.int32),
+            **pack("types", types, np.int8),
             "keys": truncate_keys([row.key for row in rows]),
             "label": np.array([place(row, order) for row in rows], np.int32),
             "labels": np.array(order, np.str_),
@@ -80,7 +91,7 @@ class Classify:
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
         return {"text": np.diff(features["ids_at"]).astype(np.int32)}
 
-    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
         """Beside the view `text`: `labels` [rows], `labelled` (0 where there is none), `language`, `mask`."""
         if draw.purpose == "train" and self.unlabelled == "refuse" and (features["label"] == NONE).any():
             count = int((features["label"] == NONE).sum())
@@ -92,14 +103,14 @@ class Classify:
         label = np.where(there, features["label"][at], NONE)
         apart = [self.languages.index(tag) if tag in self.languages else NONE for tag in features["languages"].tolist()]
         return {
-            "text": padded(features, index, lengths["text"], self.template.pad),
+            "text": pad_texts(features, index, lengths["text"], self.tokenizer.pad_id),
             "labels": np.maximum(label, 0).astype(np.int32),
             "labelled": (label != NONE).astype(np.float32),
             "language": np.where(there, np.array(apart, np.int32)[features["language"][at]], NONE).astype(np.int32),
             "mask": there.astype(np.float32),
         }
 
-    def decode(self, outputs: dict[str, np.ndarray], features: Features) -> list[Prediction]:
+    def decode(self, outputs: Outputs, features: Features) -> list[Prediction]:
         """Also of rows without a label."""
         order = self._order(outputs["logits"], features)
         logits = outputs["logits"].astype(np.float64)
@@ -111,7 +122,7 @@ class Classify:
             for i, of in zip(best, shares, strict=True)
         ]
 
-    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Labelled]) -> Scores:
+    def score(self, outputs: Outputs, features: Features, rows: Sequence[Labelled]) -> Scores:
         """In percent, by set and language, over the rows with a label; `majority` is the most frequent label's share.
 
         Logits by another route, `logits_en`, give `accuracy_via_en` beside the others.
@@ -134,9 +145,7 @@ class Classify:
             cells[cell] |= {name: float(values[those].mean()) for name, values in by_route.items()}
         return Scores(cells, "accuracy")
 
-    def records(
-        self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Labelled]
-    ) -> list[dict[str, Any]]:
+    def records(self, outputs: Outputs, features: Features, rows: Sequence[Labelled]) -> list[dict[str, Json]]:
         found = self.decode(outputs, features)
         order, gold = features["labels"].tolist(), features["label"]
         scores = {"accuracy": 100.0 * (gold == metrics.predict_labels(outputs["logits"]))} | _by_route(outputs, gold)
@@ -154,7 +163,7 @@ class Classify:
             for i, row in enumerate(rows)
         ]
 
-    def report(self, features: Features, rows: Sequence[Labelled]) -> dict[str, Any]:
+    def report(self, features: Features, rows: Sequence[Labelled]) -> dict[str, Json]:
         """What the rows hold, and what `max_length` costs them."""
         found = contents(rows)
         lost, lengths = features["lost"], self.lengths(features)["text"]
@@ -204,13 +213,13 @@ class Classify:
             ) from None
 
 
-def build(settings: ClassifySettings, tokenizer: Any) -> Classify:
+def build(settings: ClassifySettings, tokenizer: PreTrainedTokenizerFast) -> Classify:
     """Builds the task for a tokenizer."""
     labels = tuple(names.normalise_label(label) for label in settings.labels)
     if len(set(labels)) < len(labels):
         raise UserError(f"two names of one label in {', '.join(settings.labels)}", "config.task.labels", "keep one")
     return Classify(
-        Template(tokenizer),
+        TextTokenizer(tokenizer),
         settings.max_length,
         labels=labels,
         languages=settings.supervised(),
@@ -244,7 +253,7 @@ def permutation(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.nd
     raise UserError(what, where, "name its labels in the order of its logits by their names here")
 
 
-def _by_route(outputs: dict[str, np.ndarray], gold: np.ndarray) -> dict[str, np.ndarray]:
+def _by_route(outputs: Outputs, gold: np.ndarray) -> dict[str, np.ndarray]:
     """By row, NaN where there is no label."""
     routes = {name.removeprefix(ROUTE): logits for name, logits in outputs.items() if name.startswith(ROUTE)}
     return {

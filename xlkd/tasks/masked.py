@@ -1,124 +1,137 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Masked and translation language modelling: two texts in a row, some of their words to be found again."""
+"""Masked and translation language modelling: two texts in a row, some of whose words are masked and predicted."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xlkd.data.draw import draw_uniform, truncate_keys
+from xlkd.files import Json
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Masked as MaskedSettings
-from xlkd.tasks import Draw, Features, Progress, Scores, silent
-from xlkd.tasks.text import Template, counts, padded, ragged, take
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks.ragged import pack, pad_rows, pad_texts, row_lengths
+from xlkd.tasks.tokenization import JoinedTexts, TextTokenizer, TextTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+ROWS = "masked"
 
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """Whole words are drawn, and `hidden` says what becomes of their pieces."""
+    """Whole words are drawn, and `mask_tokens` says what becomes of their tokens."""
 
-    template: Template
+    tokenizer: TextTokenizer
     max_length: int
     share: float
     name: str = "masked"
+    has_labels: bool = False
+    teacher_views: tuple[str, ...] = ()
+    uncut_views: tuple[str, ...] = ()
 
     def identity(self) -> str:
-        return f"masked 2 {self.template.identity} {self.max_length}"
+        return f"masked 2 {self.tokenizer.identity} {self.max_length}"
 
     def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
-        sides = [self.template.encode([getattr(row, side) for row in rows], progress) for side in ("source", "target")]
+        sources = self.tokenizer.encode([row.source for row in rows], progress)
+        targets = self.tokenizer.encode([row.target for row in rows], progress)
         ids, words, types = [], [], []
-        for row, a, b in zip(rows, *sides, strict=True):
-            pair = self.template.pair(a.ids, b.ids, self.max_length)
-            ids.append(pair.ids)
-            types.append(pair.types)
-            words.append(_words(pair, (a, b), (row.source_language, row.target_language)))
-        named = [_cell(row) for row in rows]
-        cells = sorted(set(named))
+        for row, source, target in zip(rows, sources, targets, strict=True):
+            joined = self.tokenizer.join_pair(source.ids, target.ids, self.max_length)
+            ids.append(joined.ids)
+            types.append(joined.types)
+            words.append(_number_words(joined, (source, target), (row.source_language, row.target_language)))
+        names = [_cell_name(row) for row in rows]
+        cells = sorted(set(names))
         return {
-            **ragged("ids", ids, np.int32),
-            **ragged("words", words, np.int16),
-            **ragged("types", types, np.int8),
+            **pack("ids", ids, np.int32),
+            **pack("words", words, np.int16),
+            **pack("types", types, np.int8),
             "keys": truncate_keys([row.key for row in rows]),
-            "cell": np.array([cells.index(name) for name in named], np.int32),
+            "cell": np.array([cells.index(name) for name in names], np.int32),
             "cells": np.array(cells),
         }
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
         return {"text": np.diff(features["ids_at"]).astype(np.int32)}
 
-    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
         length = lengths["text"]
-        text = padded(features, index, length, self.template.pad)
-        words = take(features, "words", index, length, 0)
+        text = pad_texts(features, index, length, self.tokenizer.pad_id)
+        words = pad_rows(features, "words", index, length, 0)
         keys = np.where(index >= 0, features["keys"][np.maximum(index, 0)], 0).astype(np.uint64)
-        chosen = draw_uniform(draw.seed, draw.purpose + " words", draw.step, keys, 1 + int(words.max(initial=0)))
-        wanted = (np.take_along_axis(chosen, words.astype(np.int64), 1) < self.share) & (words > 0)
-        # By the row's own length, so that a row is masked alike in batches of any length; no word is cut
-        over = wanted & (np.cumsum(wanted, 1) > self.budget(counts(features, "ids", index))[:, None])
-        wanted &= words < np.where(over, words, np.iinfo(words.dtype).max).min(1)[:, None]
-        positions = np.argsort(~wanted, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
-        masked = np.take_along_axis(wanted, positions, 1)
+        draws = draw_uniform(draw.seed, draw.purpose + " words", draw.step, keys, 1 + int(words.max(initial=0)))
+        chosen = (np.take_along_axis(draws, words.astype(np.int64), 1) < self.share) & (words > 0)
+        # By the row's own length, so that a row is masked alike in batches of any length; no word is masked in part
+        over = chosen & (np.cumsum(chosen, 1) > self.budget(row_lengths(features, "ids", index))[:, None])
+        chosen &= words < np.where(over, words, np.iinfo(words.dtype).max).min(1)[:, None]
+        positions = np.argsort(~chosen, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
+        masked = np.take_along_axis(chosen, positions, 1)
         labels = np.take_along_axis(text["ids"], positions, 1)
-        text["ids"] = hidden(self.template, text["ids"], wanted, draw, keys)
+        text["ids"] = mask_tokens(self.tokenizer, text["ids"], chosen, draw, keys)
         present = (index >= 0).astype(np.float32)
         weights = masked.astype(np.float32) * present[:, None]
         return {"text": text, "positions": positions, "labels": labels, "weights": weights, "mask": present}
 
     def budget(self, length: int | np.ndarray) -> np.ndarray:
-        """Positions that are scored in a row: a number fixed by its length, so that the head's shape is static."""
+        """Returns how many positions are scored in a row: fixed by its length, so that the head's shape is static."""
         return 4 * np.ceil(1.6 * self.share * np.asarray(length) / 4).astype(np.int64)
 
-    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
-        return found_again(outputs, features)
+    def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
+        return score_masked(outputs, features)
 
-    def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
-        return []  # words that were found again tell nothing one by one
+    def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
+        return []  # single predicted tokens tell nothing
 
-    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
+    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Json]:
         full = int((self.lengths(features)["text"] >= self.max_length).sum())
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
 
 
-def build(settings: MaskedSettings, tokenizer: Any) -> Masked:
-    return Masked(Template(tokenizer), settings.max_length, settings.share)
+def build(settings: MaskedSettings, tokenizer: PreTrainedTokenizerFast) -> Masked:
+    return Masked(TextTokenizer(tokenizer), settings.max_length, settings.share)
 
 
-def hidden(template: Template, ids: np.ndarray, wanted: np.ndarray, draw: Draw, keys: np.ndarray) -> np.ndarray:
-    """Of the wanted pieces 80% become the mask, 10% another piece, 10% stay."""
+def mask_tokens(
+    tokenizer: TextTokenizer, ids: np.ndarray, chosen: np.ndarray, draw: Draw, keys: np.ndarray
+) -> np.ndarray:
+    """Replaces 80% of the chosen tokens by the mask and 10% by another token; 10% stay."""
     length = ids.shape[1]
     fate = draw_uniform(draw.seed, draw.purpose + " fate", draw.step, keys, length)
-    other = template.random_piece(draw_uniform(draw.seed, draw.purpose + " other", draw.step, keys, length))
-    new = np.where(fate < 0.8, template.mask, np.where(fate < 0.9, other, ids))
-    return np.where(wanted, new, ids).astype(np.int32)
+    other = tokenizer.random_tokens(draw_uniform(draw.seed, draw.purpose + " other", draw.step, keys, length))
+    replaced = np.where(fate < 0.8, tokenizer.mask_id, np.where(fate < 0.9, other, ids))
+    return np.where(chosen, replaced, ids).astype(np.int32)
 
 
-def found_again(outputs: dict[str, np.ndarray], features: Features) -> Scores:
-    """The share of the hidden pieces that were found, by cell."""
+def score_masked(outputs: Outputs, features: Features) -> Scores:
+    """Returns by cell the share of the masked tokens that are predicted."""
     cells = {}
     for i, name in enumerate(features["cells"]):
-        mine = features["cell"] == i
-        right, count = (float(outputs[key][mine].sum()) for key in ("right", "count"))
-        cells[Cell.parse(str(name))] = {"accuracy": 100 * right / max(count, 1.0), "n": int(mine.sum())}
+        own = features["cell"] == i
+        right, count = (float(outputs[key][own].sum()) for key in ("right", "count"))
+        cells[Cell.parse(str(name))] = {"accuracy": 100 * right / max(count, 1.0), "n": int(own.sum())}
     return Scores(cells, "accuracy")
 
 
-def _cell(row: Pair) -> str:
-    """The language of a row in one language; of a row in two, an arrow and the second."""
+def _cell_name(row: Pair) -> str:
+    """Returns the language of a row in one language; for a row in two, an arrow and the second."""
     return row.target_language if row.source_language == row.target_language else f"→{row.target_language}"
 
 
-def _words(pair, encodings, languages) -> np.ndarray:
-    """The number of the word that each token belongs to, from 1; 0 for specials. Without spaces a piece is a word."""
-    words, last = np.zeros(len(pair.ids), np.int16), 0
-    for (start, stop), encoding, language in zip(pair.spans, encodings, languages, strict=True):
-        n = stop - start
-        within = np.arange(n) if language in WITHOUT_SPACES else np.array(encoding.words[:n], np.int64)
+def _number_words(joined: JoinedTexts, texts: Sequence[TextTokens], languages: Sequence[str]) -> np.ndarray:
+    """Returns the number of each token's word, from 1; 0 for specials. Without spaces each token counts as a word."""
+    words, last = np.zeros(len(joined.ids), np.int16), 0
+    for (start, stop), text, language in zip(joined.spans, texts, languages, strict=True):
+        count = stop - start
+        within = np.arange(count) if language in WITHOUT_SPACES else text.words[:count]
         words[start:stop] = within + 1 + last
         last = int(words[start:stop].max(initial=last))
     return words

@@ -1,87 +1,96 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sentence pairs: vectors of both sides, and how often the nearest of the other language is the translation."""
+"""Sentence retrieval: vectors of both sides, and how often the nearest of the other language is the translation."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from xlkd.data.draw import truncate_keys
+from xlkd.files import Json
 from xlkd.metrics.picture import Axes, fit_axes, make_picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Task
-from xlkd.tasks import Draw, Features, Progress, Scores, silent
-from xlkd.tasks.text import Template, padded, ragged
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks.ragged import pack, pad_texts
+from xlkd.tasks.tokenization import TextTokenizer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+ROWS = "parallel"
 DRAWN = 12  # sentences in a picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """A feature row is one side of a pair: sources first, then targets, in the order of the pairs.
+    """Encodes each side of a pair by itself: feature rows are all sources, then all targets, in the order of the pairs.
 
-    `reference` [pairs, D] are another model's vectors of the English sides: how alike are the structures?
+    `reference` [pairs, D] are another model's vectors of the English sides, with whose structure ours is compared.
     """
 
-    template: Template
+    tokenizer: TextTokenizer
     max_length: int
     reference: np.ndarray | None = dataclasses.field(default=None, compare=False)
     name: str = "parallel"
+    has_labels: bool = False
+    teacher_views: tuple[str, ...] = ()
+    uncut_views: tuple[str, ...] = ()
 
     def identity(self) -> str:
-        return f"parallel 1 {self.template.identity} {self.max_length}"
+        return f"parallel 1 {self.tokenizer.identity} {self.max_length}"
 
     def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
         texts = [row.source for row in rows] + [row.target for row in rows]
-        cut = [self.template.single(e.ids, self.max_length) for e in self.template.encode(texts, progress)]
+        joined = [self.tokenizer.join(text.ids, self.max_length) for text in self.tokenizer.encode(texts, progress)]
         return {
-            **ragged("ids", [c.ids for c in cut], np.int32),
-            **ragged("types", [c.types for c in cut], np.int8),
+            **pack("ids", [text.ids for text in joined], np.int32),
+            **pack("types", [text.types for text in joined], np.int8),
             "keys": truncate_keys([row.key for row in rows] * 2),
         }
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
         return {"text": np.diff(features["ids_at"]).astype(np.int32)}
 
-    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
-        text = padded(features, index, lengths["text"], self.template.pad)
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
+        text = pad_texts(features, index, lengths["text"], self.tokenizer.pad_id)
         return {"text": text, "mask": (index >= 0).astype(np.float32)}
 
-    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
-        """Accuracy both ways for each pair of languages; `retrieval` is their mean.
+    def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
+        """Returns for each pair of languages the accuracy both ways; `retrieval` is their mean.
 
-        `centred` is the same after each language's mean vector is taken off: what a language shares in all its
-        sentences says nothing of their meaning; `margin` divides the cosine by that of the neighbours; `cls` is read
-        at the first position. `structure` and `cka` are of the translations and the reference, `structure_en` of the
-        English sides and the reference: what could be reached.
+        `centred` is the same after each language's mean vector is subtracted: what all sentences of a language share
+        says nothing about their meaning; `margin` divides the cosine by that of the neighbours; `cls` compares the
+        first positions, where the model's outputs have them. `structure` and `cka` compare the translations with the
+        reference, `structure_en` the English sides with it, which bounds what can be reached.
         """
         cells = {}
-        for name, mine in by_languages(rows).items():
-            sides = outputs["vectors"][mine], outputs["vectors"][mine + len(rows)]
+        for cell, own in by_languages(rows).items():
+            sides = outputs["vectors"][own], outputs["vectors"][own + len(rows)]
             to_source, to_target = _accuracy(*sides)
-            cells[name] = {
+            cells[cell] = {
                 "retrieval": (to_source + to_target) / 2,
                 "to_target": to_target,
                 "to_source": to_source,
                 "centred": sum(_accuracy(*(side - side.mean(0) for side in sides))) / 2,
                 "margin": sum(_accuracy(*sides, score="margin")) / 2,
-                "n": len(mine),
+                "n": len(own),
             }
             if "cls" in outputs:
-                cells[name]["cls"] = sum(_accuracy(outputs["cls"][mine], outputs["cls"][mine + len(rows)])) / 2
+                cells[cell]["cls"] = sum(_accuracy(outputs["cls"][own], outputs["cls"][own + len(rows)])) / 2
             if self.reference is not None:
-                cells[name] |= _structure(self.reference[mine], *_english_first(rows[int(mine[0])], sides))
+                cells[cell] |= _structure(self.reference[own], *_english_first(rows[int(own[0])], sides))
         return Scores(cells, "retrieval")
 
     def picture(
-        self, outputs: dict[str, np.ndarray], rows: Sequence[Pair], title: str, within: Axes | None = None
-    ) -> dict[str, Any]:
-        """Some sentences in all their languages, on the axes of an earlier picture or on axes of their own."""
+        self, outputs: Outputs, rows: Sequence[Pair], title: str, within: Axes | None = None
+    ) -> dict[str, Json]:
+        """Draws some sentences in all their languages, on the axes of an earlier picture or on their own."""
         vectors = outputs["vectors"]
         groups = list(dict.fromkeys(row.group for row in rows))[:DRAWN]
         shown = [i for i, row in enumerate(rows) if row.group in groups]
@@ -101,11 +110,11 @@ class Parallel:
             within or fit_axes(vectors),
         )
 
-    def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
+    def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
         to_source, to_target = np.zeros(len(rows)), np.zeros(len(rows))
-        for mine in by_languages(rows).values():
-            found = retrieve(outputs["vectors"][mine + len(rows)], outputs["vectors"][mine])
-            to_source[mine], to_target[mine] = found.to_english, found.from_english
+        for own in by_languages(rows).values():
+            nearest = retrieve(outputs["vectors"][own + len(rows)], outputs["vectors"][own])
+            to_source[own], to_target[own] = nearest.to_english, nearest.from_english
         return [
             {
                 "key": row.key,
@@ -120,38 +129,41 @@ class Parallel:
             for i, row in enumerate(rows)
         ]
 
-    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
+    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Json]:
         full = int((self.lengths(features)["text"] >= self.max_length).sum())
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
 
 
 def by_languages(rows: Sequence[Pair]) -> dict[Cell, np.ndarray]:
-    """Returns the numbers of the rows of each two languages, whatever their data set."""
+    """Returns the numbers of the examples in each two languages, whatever their data set."""
     members: dict[Cell, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(Cell("", (row.source_language, row.target_language)), []).append(i)
     return {cell: np.array(numbers) for cell, numbers in members.items()}
 
 
-def _accuracy(source: np.ndarray, target: np.ndarray, score: str = "cosine") -> tuple[float, float]:
-    """Target to source and source to target, in percent."""
+def _accuracy(
+    source: np.ndarray, target: np.ndarray, score: Literal["cosine", "margin"] = "cosine"
+) -> tuple[float, float]:
+    """Returns the accuracy from target to source and from source to target, in percent."""
     to_source, to_target = retrieve(target, source, score=score).accuracy
     return 100 * to_source, 100 * to_target
 
 
 def _english_first(row: Pair, sides: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns both sides, the English one first."""
     return sides if row.source_language == "en" else sides[::-1]
 
 
 def _structure(reference: np.ndarray, english: np.ndarray, foreign: np.ndarray) -> dict[str, float]:
-    """In percent, like all else here; CKA grows where sentences are few, so compare equal numbers of them."""
-    found = {
+    """Compares structures, in percent; CKA grows where sentences are few, so compare equal numbers of them."""
+    scores = {
         "structure": structure_correlation(foreign, reference),
         "structure_en": structure_correlation(english, reference),
         "cka": linear_cka(foreign, reference),
     }
-    return {name: 100 * value for name, value in found.items() if np.isfinite(value)}
+    return {name: 100 * value for name, value in scores.items() if np.isfinite(value)}
 
 
-def build(settings: Task, tokenizer: Any) -> Parallel:
-    return Parallel(Template(tokenizer), settings.max_length)
+def build(settings: Task, tokenizer: PreTrainedTokenizerFast) -> Parallel:
+    return Parallel(TextTokenizer(tokenizer), settings.max_length)

@@ -1,61 +1,67 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Extractive question answering: rows to windows, windows to batches, scores of positions to answers and figures."""
+"""Extractive question answering: cuts questions into windows, pads windows to batches, decodes and scores answers."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xlkd import tasks
+from xlkd.files import Json
 from xlkd.rows import Question
-from xlkd.tasks.ceilings import ceilings
-from xlkd.tasks.scores import by_row, score
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks.ceilings import compute_ceilings
+from xlkd.tasks.scores import score, score_examples
 from xlkd.tasks.spans import Predictions, decode
-from xlkd.tasks.text import Template
-from xlkd.tasks.windows import EXACT, LOST, WIDE, Features, Settings, features
+from xlkd.tasks.tokenization import TextTokenizer
+from xlkd.tasks.windows import EXACT, LOST, WIDE, Settings, Windows, cut_into_windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+ROWS = "qa"
 
 
 @dataclasses.dataclass(frozen=True)
 class QA:
     """Answers as spans of a context; one view, `text`: question first, then a window of the context."""
 
-    template: Template
+    tokenizer: TextTokenizer
     settings: Settings
     mlqa_fallback: bool = False
     name: str = "qa"
+    has_labels: bool = False
+    teacher_views: tuple[str, ...] = ()
+    uncut_views: tuple[str, ...] = ()
 
     def identity(self) -> str:
-        return f"qa 1 {self.template.identity} {self.settings.windowing()}"
+        return f"qa 1 {self.tokenizer.identity} {self.settings.windowing()}"
 
-    def features(self, rows: Sequence[Question], progress: tasks.Progress = tasks.silent) -> tasks.Features:
-        return features(rows, self.template.tokenizer, self.settings, progress).to_arrays()
+    def features(self, rows: Sequence[Question], progress: Progress = silent) -> Features:
+        return cut_into_windows(rows, self.tokenizer, self.settings, progress).to_arrays()
 
-    def lengths(self, features: tasks.Features) -> dict[str, np.ndarray]:
+    def lengths(self, features: Features) -> dict[str, np.ndarray]:
         return {"text": features["lengths"]}
 
-    def arrays(
-        self, features: tasks.Features, index: np.ndarray, lengths: dict[str, int], draw: tasks.Draw
-    ) -> dict[str, Any]:
-        batch = arrays(Features.from_arrays(features), index, lengths["text"])
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
+        batch = pad_windows(Windows.from_arrays(features), index, lengths["text"])
         if draw.purpose == "train" and self.settings.no_answer == "drop":
             batch["mask"] = batch["mask"] * batch["answerable"]
         return batch
 
-    def decode(self, outputs: dict[str, np.ndarray], features: tasks.Features) -> Predictions:
-        return decode(outputs, Features.from_arrays(features), self.settings)
+    def decode(self, outputs: Outputs, features: Features) -> Predictions:
+        """Returns the answers to all examples, with their candidates."""
+        return decode(outputs, Windows.from_arrays(features), self.settings)
 
-    def score(self, outputs: dict[str, np.ndarray], features: tasks.Features, rows: Sequence[Question]) -> tasks.Scores:
+    def score(self, outputs: Outputs, features: Features, rows: Sequence[Question]) -> Scores:
         return score(self.decode(outputs, features).texts, rows, self.mlqa_fallback)
 
-    def records(
-        self, outputs: dict[str, np.ndarray], features: tasks.Features, rows: Sequence[Question]
-    ) -> list[dict[str, Any]]:
-        found = self.decode(outputs, features)
-        scores = by_row(found.texts, rows, self.mlqa_fallback)
+    def records(self, outputs: Outputs, features: Features, rows: Sequence[Question]) -> list[dict[str, Json]]:
+        predictions = self.decode(outputs, features)
+        scores = score_examples(predictions.texts, rows, self.mlqa_fallback)
         return [
             {
                 "key": row.key,
@@ -65,104 +71,106 @@ class QA:
                 "question_language": row.question_language,
                 "context_language": row.context_language,
                 **{name: float(values[i]) for name, values in scores.items()},
-                "prediction": found.texts[i],
+                "prediction": best.text,
                 "start": best.start if best.start >= 0 else None,
                 "end": best.end if best.start >= 0 else None,
             }
-            for i, (row, (best, *_)) in enumerate(zip(rows, found.candidates, strict=True))
+            for i, (row, (best, *_)) in enumerate(zip(rows, predictions.candidates, strict=True))
         ]
 
-    def report(self, features: tasks.Features, rows: Sequence[Question]) -> dict[str, Any]:
-        held = Features.from_arrays(features)
-        spans, best = counts(held), ceilings(held, rows, self.settings, self.mlqa_fallback)
-        kept = "  ".join(f"{of} {100 * (n['exact'] + n['wide']) / n['rows']:.1f}%" for of, n in spans.items())
-        low = "  ".join(f"{of} {n['f1']:.1f}" for of, n in best.items() if n["f1"] < 99)
+    def report(self, features: Features, rows: Sequence[Question]) -> dict[str, Json]:
+        windows = Windows.from_arrays(features)
+        spans, ceilings = count_spans(windows), compute_ceilings(windows, rows, self.settings, self.mlqa_fallback)
+        kept = "  ".join(f"{tag} {100 * (n['exact'] + n['wide']) / n['rows']:.1f}%" for tag, n in spans.items())
+        low = "  ".join(f"{tag} {best['f1']:.1f}" for tag, best in ceilings.items() if best["f1"] < 99)
         shown = f"answers kept by tokens and windows: {kept}" + (f"; highest F1 possible: {low}" if low else "")
-        return {"shown": shown, "spans": spans, "ceilings": best}
+        return {"shown": shown, "spans": spans, "ceilings": ceilings}
 
 
-def build(settings: Settings, tokenizer: Any) -> QA:
+def build(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> QA:
     """Builds the task for a tokenizer."""
-    return QA(Template(tokenizer), settings, settings.mlqa_fallback)
+    return QA(TextTokenizer(tokenizer), settings, settings.mlqa_fallback)
 
 
-def arrays(features: Features, index: np.ndarray, length: int) -> dict[str, object]:
-    """One batch of windows, padded to `length`; an index of -1 is a padded row, whose `mask` is 0.
+def pad_windows(windows: Windows, index: np.ndarray, length: int) -> Batch:
+    """Returns a batch of windows, padded to `length`; an index of -1 is a padded row, whose `mask` is 0.
 
-    `text` holds ids, mask and types [rows, length]; beside it `start` and `end` [rows] are the gold positions,
+    `text` has ids, mask and types [rows, length]; beside it `start` and `end` [rows] are the gold positions,
     `answerable` [rows] says whether they are an answer, `context_mask` and `start_mask` [rows, length] which positions
     are context, and which of them have their maximum context in this window.
     """
-    real = index >= 0
-    window = np.where(real, index, 0)
-    if (features.lengths[window][real] > length).any():
-        raise ValueError(f"a window of {features.lengths[window][real].max()} tokens does not fit {length}")
+    present = index >= 0
+    window = np.where(present, index, 0)
+    if (windows.lengths[window][present] > length).any():
+        raise ValueError(f"a window of {windows.lengths[window][present].max()} tokens does not fit {length}")
     place = np.arange(length)
-    inside = real[:, None] & (place < features.lengths[window, None])
-    row = features.row_of[window]
-    context = features.offset()[window]
-    query = len(features.frame.first)
-    bounds = np.stack([query + 0 * row, query + features.query[row], context, context + features.count[window]], axis=1)
-    part = (place[None, :, None] >= bounds[:, None, :]).sum(axis=-1)  # 0 first, 1 question, 2 middle, 3 context, 4 last
-    ids = _ids(features, window, part, place, bounds)
-    best = (features.best_first - features.first)[window] + context
-    within = (place >= best[:, None]) & (place < (best + features.best_count[window])[:, None])
+    inside = present[:, None] & (place < windows.lengths[window, None])
+    row = windows.row_of[window]
+    context = windows.context_offset()[window]
+    query = len(windows.before)
+    bounds = np.stack([query + 0 * row, query + windows.query[row], context, context + windows.count[window]], axis=1)
+    part = (place[None, :, None] >= bounds[:, None, :]).sum(axis=-1)  # 0 before, 1 question, 2 between, 3 context, 4
+    ids = _gather_ids(windows, window, part, place, bounds)
+    best = (windows.best_first - windows.first)[window] + context
+    within = (place >= best[:, None]) & (place < (best + windows.best_count[window])[:, None])
     return {
         "text": {
-            "ids": np.where(inside, ids, features.frame.pad).astype(np.int32),
-            "mask": inside | (~real[:, None] & (place == 0)),  # softmax over no position at all would not be finite
-            "types": np.where(inside, features.frame.types[part], 0).astype(np.int32),
+            "ids": np.where(inside, ids, windows.pad).astype(np.int32),
+            "mask": inside | (~present[:, None] & (place == 0)),  # a softmax over no position would not be finite
+            "types": np.where(inside, windows.types[part], 0).astype(np.int32),
         },
-        "start": np.where(real, features.start[window], 0).astype(np.int32),
-        "end": np.where(real, features.end[window], 0).astype(np.int32),
-        "answerable": real & features.answerable[window],
+        "start": np.where(present, windows.start[window], 0).astype(np.int32),
+        "end": np.where(present, windows.end[window], 0).astype(np.int32),
+        "answerable": present & windows.answerable[window],
         "context_mask": inside & (part == 3),
         "start_mask": inside & within,
-        "mask": real.astype(np.float32),
+        "mask": present.astype(np.float32),
     }
 
 
-def _ids(features: Features, window: np.ndarray, part: np.ndarray, place: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The token at each place; what lies beyond the window is any."""
-    frame, row = features.frame, features.row_of[window]
-    specials = np.concatenate([frame.first, frame.middle, frame.last])
-    splits, zero = features.pieces.splits, np.zeros(len(row), np.int64)
-    origin = [  # where the first token of each part stands: among the specials, or among all pieces
+def _gather_ids(
+    windows: Windows, window: np.ndarray, part: np.ndarray, place: np.ndarray, bounds: np.ndarray
+) -> np.ndarray:
+    """Returns the token at each place; beyond the window it may be any."""
+    row = windows.row_of[window]
+    specials = np.concatenate([windows.before, windows.between, windows.after])
+    splits, zero = windows.token_splits, np.zeros(len(row), np.int64)
+    origin = [  # where the first token of each part stands: among the specials, or among the tokens of all texts
         zero,
-        splits[features.question[row]],
-        zero + len(frame.first),
-        splits[features.context[row]] + features.first[window],
-        zero + len(frame.first) + len(frame.middle),
+        splits[windows.question[row]],
+        zero + len(windows.before),
+        splits[windows.context[row]] + windows.first[window],
+        zero + len(windows.before) + len(windows.between),
     ]
     shift = np.stack(origin, axis=1) - np.concatenate([zero[:, None], bounds], axis=1)
     at = np.take_along_axis(shift, part, axis=1) + place
-    pieces = features.pieces.ids[np.clip(at, 0, len(features.pieces.ids) - 1)]
-    return np.where((part == 1) | (part == 3), pieces, specials[np.clip(at, 0, len(specials) - 1)])
+    tokens = windows.token_ids[np.clip(at, 0, len(windows.token_ids) - 1)]
+    return np.where((part == 1) | (part == 3), tokens, specials[np.clip(at, 0, len(specials) - 1)])
 
 
-def counts(features: Features) -> dict[str, dict[str, int]]:
-    """For the data report, by context language: what tokenising and windowing left of the rows.
+def count_spans(windows: Windows) -> dict[str, dict[str, int]]:
+    """Counts for the data report, by context language, what tokenization and windows left of the answers.
 
-    `exact` rows have a window whose gold span is the answer's text, in `wide` rows its pieces cover more than that, in
-    `beyond` rows no window holds all of them and in `lost` rows there are none: together they are all rows.
+    `exact` examples have a window whose gold span is the answer's text, in `wide` ones its tokens cover more than that,
+    in `beyond` ones no window contains all of them and in `lost` ones there are none: together they are all examples.
     """
-    held = np.zeros(len(features.question), bool)
-    held[features.row_of[features.answerable]] = True
-    cut = np.diff(features.pieces.splits)[features.question] - features.query
-    windows, without = (
-        np.bincount(of, minlength=len(held)) for of in (features.row_of, features.row_of[~features.answerable])
+    contained = np.zeros(len(windows.question), bool)
+    contained[windows.row_of[windows.answerable]] = True
+    cut = np.diff(windows.token_splits)[windows.question] - windows.query
+    count, without = (
+        np.bincount(rows, minlength=len(contained)) for rows in (windows.row_of, windows.row_of[~windows.answerable])
     )
     report = {}
-    for language in np.unique(features.context_language):
-        rows = features.context_language == language
+    for language in np.unique(windows.context_language):
+        rows = windows.context_language == language
         report[language.decode()] = {
             "rows": int(rows.sum()),
-            "windows": int(windows[rows].sum()),
+            "windows": int(count[rows].sum()),
             "windows_without_answer": int(without[rows].sum()),
-            "exact": int((rows & held & (features.gold == EXACT)).sum()),
-            "wide": int((rows & held & (features.gold == WIDE)).sum()),
-            "beyond": int((rows & ~held & (features.gold != LOST)).sum()),
-            "lost": int((rows & (features.gold == LOST)).sum()),
+            "exact": int((rows & contained & (windows.gold == EXACT)).sum()),
+            "wide": int((rows & contained & (windows.gold == WIDE)).sum()),
+            "beyond": int((rows & ~contained & (windows.gold != LOST)).sum()),
+            "lost": int((rows & (windows.gold == LOST)).sum()),
             "questions_cut": int((rows & (cut > 0)).sum()),
             "question_tokens_cut": int(cut[rows].sum()),
         }

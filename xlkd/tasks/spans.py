@@ -1,15 +1,16 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of positions to answers: candidates of all windows of a question, in one total order, cut from its context."""
+"""Decodes scores of positions into answers: candidates of all windows of a question, in one total order."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from xlkd.tasks.windows import Features, Settings
+from xlkd.tasks.windows import Settings, Windows
 
 _BLOCK = 1024  # windows at a time
 
@@ -28,9 +29,9 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """For each row its candidates, best first, at least one.
+    """The candidates of each example, best first, at least one.
 
-    `searched` marks rows whose best positions gave none, so that the context was searched.
+    `searched` marks examples whose best positions gave none, so that the context was searched.
     """
 
     candidates: tuple[tuple[Candidate, ...], ...]
@@ -41,57 +42,71 @@ class Predictions:
         return [candidates[0].text for candidates in self.candidates]
 
     def near_ties(self, margin: float = 1e-4) -> list[int]:
-        """The rows whose two best candidates may change places with the last bits of the scores."""
-        joint = [[one.start_score + one.end_score for one in found[:2]] for found in self.candidates]
-        return [row for row, two in enumerate(joint) if len(two) == 2 and two[0] - two[1] < margin]
+        """Returns the examples whose two best candidates may change places with the last bits of the scores."""
+        best = [[one.start_score + one.end_score for one in candidates[:2]] for candidates in self.candidates]
+        return [row for row, two in enumerate(best) if len(two) == 2 and two[0] - two[1] < margin]
 
 
-def decode(outputs: Mapping[str, np.ndarray], features: Features, settings: Settings) -> Predictions:
-    """Answers from what the device gave for each window of `features`, in order.
+class _Span(NamedTuple):
+    """A candidate before its probability is known."""
+
+    text: str
+    start_score: float
+    end_score: float
+    start: int
+    end: int
+
+
+def decode(outputs: Mapping[str, np.ndarray], windows: Windows, settings: Settings) -> Predictions:
+    """Returns the answers to all examples from the outputs for each window, in order.
 
     `start_scores`, `start_index`, `end_scores`, `end_index` [windows, k] are the best positions, best first, the lower
     index where two are equal; `best_score`, `best_start`, `best_end` [windows] the best span of the window's context
     that is not too long, and its positions, -inf where there is none.
     """
-    pooled = _pool(outputs, features, settings)
-    bounds = np.searchsorted(pooled["row"], np.arange(len(features.question) + 1))
-    fallback = _fallback(outputs, features)
-    candidates, searched = [], np.zeros(len(features.question), bool)
-    for row in range(len(features.question)):
-        found = _best(_texts(pooled, bounds[row], bounds[row + 1], features, row), settings.n_best)
-        if not found:
+    pooled = _pool_pairs(outputs, windows, settings)
+    bounds = np.searchsorted(pooled["row"], np.arange(len(windows.question) + 1))
+    fallback = _search_spans(outputs, windows)
+    candidates, searched = [], np.zeros(len(windows.question), bool)
+    for row in range(len(windows.question)):
+        best = _keep_best(_cut_spans(pooled, bounds[row], bounds[row + 1], windows, row), settings.n_best)
+        if not best:
             searched[row] = True
-            found = [("empty", 0.0, 0.0, -1, -1)] if settings.published_empty else [_cut(features, row, *fallback[row])]
-        candidates.append(_with_probabilities(found))
+            empty = _Span("empty", 0.0, 0.0, -1, -1)
+            best = [empty if settings.published_empty else _cut_searched(windows, row, *fallback[row])]
+        candidates.append(_with_probabilities(best))
     return Predictions(tuple(candidates), searched)
 
 
-def _pool(outputs: Mapping[str, np.ndarray], features: Features, settings: Settings) -> dict[str, np.ndarray]:
-    """All valid pairs: their row, pieces and scores, by row and then best first.
+def _pool_pairs(outputs: Mapping[str, np.ndarray], windows: Windows, settings: Settings) -> dict[str, np.ndarray]:
+    """Returns all valid pairs of positions: their example, tokens and scores, by example and then best first.
 
     Equal joint scores go by window, then by the rank of the start, then by that of the end.
     """
-    blocks = [_pairs(outputs, features, settings, at) for at in range(0, len(features), _BLOCK)]
+    blocks = [_valid_pairs(outputs, windows, settings, at) for at in range(0, len(windows), _BLOCK)]
     pooled = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    # windows of a row stand in order and pairs in order of their ranks: a stable sort keeps both
+    # windows of an example stand in order and pairs in order of their ranks: a stable sort keeps both
     order = np.lexsort((-(pooled["start_score"] + pooled["end_score"]), pooled["row"]))
     return {name: values[order] for name, values in pooled.items()}
 
 
-def _pairs(outputs: Mapping[str, np.ndarray], features: Features, settings: Settings, at: int) -> dict[str, np.ndarray]:
+def _valid_pairs(
+    outputs: Mapping[str, np.ndarray], windows: Windows, settings: Settings, at: int
+) -> dict[str, np.ndarray]:
+    """Returns the pairs of a block of windows that are spans of the context and not too long."""
     block = slice(at, at + _BLOCK)
-    offset, first, count = features.offset()[block, None], features.first[block, None], features.count[block, None]
-    starts = np.asarray(outputs["start_index"])[block] - offset  # from here on: pieces of the window's context
+    offset, first, count = (values[block, None] for values in (windows.context_offset(), windows.first, windows.count))
+    starts = np.asarray(outputs["start_index"])[block] - offset  # from here on: tokens of the window's context
     ends = np.asarray(outputs["end_index"])[block] - offset
     start_ok, end_ok = (starts >= 0) & (starts < count), (ends >= 0) & (ends < count)
     if settings.max_context:
-        best = features.best_first[block, None] - first
-        start_ok &= (starts >= best) & (starts < best + features.best_count[block, None])
+        best = windows.best_first[block, None] - first
+        start_ok &= (starts >= best) & (starts < best + windows.best_count[block, None])
     long = ends[:, None, :] - starts[:, :, None]
     valid = start_ok[:, :, None] & end_ok[:, None, :] & (long >= 0) & (long < settings.max_answer_tokens)
     window, i, j = np.nonzero(valid)
     return {
-        "row": features.row_of[block][window],
+        "row": windows.row_of[block][window],
         "first": starts[window, i] + first[window, 0],
         "last": ends[window, j] + first[window, 0],
         "start_score": np.asarray(outputs["start_scores"], np.float64)[block][window, i],
@@ -99,61 +114,59 @@ def _pairs(outputs: Mapping[str, np.ndarray], features: Features, settings: Sett
     }
 
 
-def _texts(pooled: Mapping[str, np.ndarray], low: int, high: int, features: Features, row: int) -> Iterator[tuple]:
-    """The candidates of a row one after another, cut from its context."""
-    text = features.context[row]
-    context, base = features.words(text), features.pieces.splits[text]
+def _cut_spans(pooled: Mapping[str, np.ndarray], low: int, high: int, windows: Windows, row: int) -> Iterator[_Span]:
+    """Yields the pooled candidates low to high of an example, cut from its context."""
+    context = windows.text_of(windows.context[row])
+    begin, end = windows.token_characters(windows.context[row])
     for at in range(low, high):
-        start = int(features.pieces.begin[base + pooled["first"][at]])
-        end = int(features.pieces.end[base + pooled["last"][at]])
-        yield _trimmed(context, start, end, float(pooled["start_score"][at]), float(pooled["end_score"][at]))
+        start, stop = int(begin[pooled["first"][at]]), int(end[pooled["last"][at]])
+        yield _trim(context, start, stop, float(pooled["start_score"][at]), float(pooled["end_score"][at]))
 
 
-def _trimmed(context: str, start: int, end: int, start_score: float, end_score: float) -> tuple:
-    """A candidate without white space at its ends, which a lone metaspace brings."""
-    found = context[start:end]
-    start += len(found) - len(found.lstrip())
-    found = found.strip()
-    return found, start_score, end_score, start, start + len(found)
+def _trim(context: str, start: int, end: int, start_score: float, end_score: float) -> _Span:
+    """Returns a candidate without white space at its ends, which a lone metaspace brings."""
+    text = context[start:end]
+    start += len(text) - len(text.lstrip())
+    text = text.strip()
+    return _Span(text, start_score, end_score, start, start + len(text))
 
 
-def _best(found: Iterator[tuple], n_best: int) -> list[tuple]:
-    """The first few that have a text of their own."""
-    kept: dict[str, tuple] = {}
-    for candidate in found:
-        if candidate[0] and candidate[0] not in kept:
-            kept[candidate[0]] = candidate
-            if len(kept) == n_best:
+def _keep_best(spans: Iterable[_Span], n_best: int) -> list[_Span]:
+    """Returns the first few candidates that have a text of their own."""
+    by_text: dict[str, _Span] = {}
+    for span in spans:
+        if span.text and span.text not in by_text:
+            by_text[span.text] = span
+            if len(by_text) == n_best:
                 break
-    return list(kept.values())
+    return list(by_text.values())
 
 
-def _fallback(outputs: Mapping[str, np.ndarray], features: Features) -> np.ndarray:
-    """For each row the window with the best span: first and last piece, and the score; the earlier window if equal."""
+def _search_spans(outputs: Mapping[str, np.ndarray], windows: Windows) -> np.ndarray:
+    """Returns the best span of each example's windows: first and last token, and score; the earlier window if equal."""
     score = np.asarray(outputs["best_score"], np.float64)
-    order = np.lexsort((np.arange(len(score)), -score, features.row_of))
-    best = order[np.searchsorted(features.row_of[order], np.arange(len(features.question)))]
-    shift = features.first[best] - features.offset()[best]
+    order = np.lexsort((np.arange(len(score)), -score, windows.row_of))
+    best = order[np.searchsorted(windows.row_of[order], np.arange(len(windows.question)))]
+    shift = windows.first[best] - windows.context_offset()[best]
     first, last = (np.asarray(outputs[name])[best] + shift for name in ("best_start", "best_end"))
     return np.stack([first, last, score[best]], axis=1)
 
 
-def _cut(features: Features, row: int, first: float, last: float, score: float) -> tuple:
-    """The span found by search; nothing where the context has no piece at all."""
-    text = features.context[row]
+def _cut_searched(windows: Windows, row: int, first: float, last: float, score: float) -> _Span:
+    """Returns the span that the search found; an empty text where the context has no token at all."""
     if not np.isfinite(score):
-        return "", 0.0, 0.0, -1, -1
-    base = features.pieces.splits[text]
-    start, end = features.pieces.begin[base + int(first)], features.pieces.end[base + int(last)]
-    return _trimmed(features.words(text), int(start), int(end), float(score), 0.0)
+        return _Span("", 0.0, 0.0, -1, -1)
+    begin, end = windows.token_characters(windows.context[row])
+    context = windows.text_of(windows.context[row])
+    return _trim(context, int(begin[int(first)]), int(end[int(last)]), float(score), 0.0)
 
 
-def _with_probabilities(found: list[tuple]) -> tuple[Candidate, ...]:
-    """Softmax of the joint scores over what was kept."""
-    scores = np.array([start + end for _, start, end, _, _ in found])
+def _with_probabilities(spans: Sequence[_Span]) -> tuple[Candidate, ...]:
+    """Returns the candidates with the softmax of their joint scores."""
+    scores = np.array([span.start_score + span.end_score for span in spans])
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     return tuple(
-        Candidate(text, float(share), start_score, end_score, start, end)
-        for share, (text, start_score, end_score, start, end) in zip(shares, found, strict=True)
+        Candidate(span.text, float(share), span.start_score, span.end_score, span.start, span.end)
+        for share, span in zip(shares, spans, strict=True)
     )

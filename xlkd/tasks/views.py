@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""English and its translation as a student in training reads them, and the English as its teacher does."""
+"""Views of a sentence pair: both texts as a student in training reads them, and the English as its teacher does."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import functools
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.errors import UserError
+from xlkd.files import Json
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Views as ViewsSettings
-from xlkd.tasks import Draw, Features, Progress, Scores, pieces, silent
-from xlkd.tasks.masked import found_again, hidden
-from xlkd.tasks.text import Sequenced, Template, counts, padded, ragged, take
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks.masked import mask_tokens, score_masked
+from xlkd.tasks.ragged import pack, pad_rows, pad_texts, row_lengths
+from xlkd.tasks.tokenization import JoinedTexts, TextTokenizer, TextTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 ROWS = "parallel"  # the kind of rows that sources give
 LABELS = ("masked", "attended", "all")
@@ -28,107 +34,117 @@ SPECIAL, TEXT = -1, 0  # positions of the pair that belong to no word; from 1 th
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """Four views of a pair: student `e x` with masked tokens, `e x` with masked words of e, `x`; teacher `e`.
+    """Four views of a pair e, x: student `e x` with masked tokens, `e x` with masked words of e, `x`; teacher `e`.
 
-    Words are those of the text, found in both tokenizers by characters; one that either side lacks is left out.
+    Words are cut from the text and found in both tokenizers by characters; a word that either side lacks is left out.
     """
 
-    student: Template
-    teacher: Template
+    student: TextTokenizer
+    teacher: TextTokenizer
     max_length: int
     share: float
     tlm_labels: str = "masked"
     word_truncate: bool = True
     name: str = "views"
+    has_labels: bool = False
+    teacher_views: tuple[str, ...] = ("teacher",)
+
+    @property
+    def uncut_views(self) -> tuple[str, ...]:
+        return () if self.word_truncate else ("word",)
 
     def identity(self) -> str:
         return f"views 1 {self.student.identity} {self.teacher.identity} {self.max_length} {self.word_truncate}"
 
     def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
-        sides = [_sides(row) for row in rows]
+        sides = [_english_first(row) for row in rows]
         texts = [english for english, _ in sides]
-        ours = pieces.encode(self.student.tokenizer, texts, progress)
-        theirs = pieces.encode(self.teacher.tokenizer, texts)
-        foreign = pieces.encode(self.student.tokenizer, [other for _, other in sides])
-        unknown = self.student.tokenizer.unk_token_id
-        unknown = -1 if unknown is None else unknown
-        found = [
-            self._row(text, _text(ours, i), _text(theirs, i), _text(foreign, i)[0], unknown)
-            for i, text in enumerate(texts)
-        ]
-        named = [row.target_language if row.source_language == "en" else row.source_language for row in rows]
-        cells = sorted(set(named))
-        arrays = [ragged(name, [row[name] for row in found], dtype) for name, dtype in self._arrays()]
+        english = self.student.encode(texts, progress)
+        theirs = self.teacher.encode(texts)
+        foreign = self.student.encode([other for _, other in sides])
+        pairs = [self._pair_arrays(*row) for row in zip(texts, english, theirs, foreign, strict=True)]
+        names = [row.target_language if row.source_language == "en" else row.source_language for row in rows]
+        cells = sorted(set(names))
+        packed = [pack(name, [pair[name] for pair in pairs], dtype) for name, dtype in self._dtypes()]
         return {
-            **{name: values for array in arrays for name, values in array.items()},
-            "lost": np.array([f["lost"] for f in found], np.int32),
+            **{name: values for arrays in packed for name, values in arrays.items()},
+            "lost": np.array([pair["lost"] for pair in pairs], np.int32),
             "keys": truncate_keys([row.key for row in rows]),
-            "cell": np.array([cells.index(name) for name in named], np.int32),
+            "cell": np.array([cells.index(name) for name in names], np.int32),
             "cells": np.array(cells),
         }
 
-    def _arrays(self) -> list[tuple[str, Any]]:
+    def _dtypes(self) -> list[tuple[str, DTypeLike]]:
+        """Returns the names of the ragged features and their types."""
         views = ["token", "sentence", "teacher"] + ([] if self.word_truncate else ["word"])
-        ids = [(f"{view}_ids", np.int32) for view in views] + [(f"{view}_types", np.int8) for view in views]
-        return [*ids, ("token_words", np.int16), ("words", np.int16), ("first", np.int16), ("teacher_first", np.int16)]
+        ids: list[tuple[str, DTypeLike]] = [(f"{view}_ids", np.int32) for view in views]
+        types: list[tuple[str, DTypeLike]] = [(f"{view}_types", np.int8) for view in views]
+        words = ("token_words", "words", "first", "teacher_first")
+        return [*ids, *types, *((name, np.int16) for name in words)]
 
-    def _row(self, text: str, ours, theirs, foreign: np.ndarray, unknown: int) -> dict[str, Any]:
-        token = self.student.pair(ours[0], foreign, self.max_length)
-        word = token if self.word_truncate else self.student.pair(ours[0], foreign, len(ours[0]) + len(foreign) + 8)
-        sentence = self.student.single(foreign, self.max_length)
-        teacher = self.teacher.single(theirs[0], self.max_length)
-        cut = _words_of(text)
-        mine, its = _numbered(cut, text, ours, word), _numbered(cut, text, theirs, teacher)
-        shared = np.intersect1d(mine[mine > 0], its[its > 0])
-        known = np.setdiff1d(shared, mine[word.ids == unknown])
-        number = np.zeros(len(cut) + 1, np.int16)
+    def _pair_arrays(
+        self, text: str, english: TextTokens, theirs: TextTokens, foreign: TextTokens
+    ) -> dict[str, np.ndarray | int]:
+        """Returns the features of one pair; `english` are the student's tokens of the text, `theirs` the teacher's."""
+        token = self.student.join_pair(english.ids, foreign.ids, self.max_length)
+        whole = len(english.ids) + len(foreign.ids) + self.student.pair.specials_count
+        word = token if self.word_truncate else self.student.join_pair(english.ids, foreign.ids, whole)
+        sentence = self.student.join(foreign.ids, self.max_length)
+        teacher = self.teacher.join(theirs.ids, self.max_length)
+        spans = _cut_words(text)
+        student_words, teacher_words = (
+            _number_positions(spans, text, tokens, joined) for tokens, joined in ((english, word), (theirs, teacher))
+        )
+        shared = np.intersect1d(student_words[student_words > 0], teacher_words[teacher_words > 0])
+        known = np.setdiff1d(shared, student_words[word.ids == self.student.unknown_id])
+        number = np.zeros(len(spans) + 1, np.int16)
         number[known] = 1 + np.searchsorted(shared, known)  # 0, the first of a row's words, is the special before it
-        row = {
-            "words": np.where(mine > 0, number[np.maximum(mine, 0)], mine),
-            "token_words": _inside(token),
-            "first": _starts(mine, shared, word),
-            "teacher_first": _starts(its, shared, teacher),
-            "lost": len(cut) - len(shared),
+        arrays: dict[str, np.ndarray | int] = {
+            "words": np.where(student_words > 0, number[np.maximum(student_words, 0)], student_words),
+            "token_words": _mark_texts(token),
+            "first": _word_starts(student_words, shared, word),
+            "teacher_first": _word_starts(teacher_words, shared, teacher),
+            "lost": len(spans) - len(shared),
         }
-        for name, of in (("token", token), ("sentence", sentence), ("teacher", teacher), ("word", word)):
-            row |= {f"{name}_ids": of.ids, f"{name}_types": of.types}
-        return row
+        for name, joined in (("token", token), ("sentence", sentence), ("teacher", teacher), ("word", word)):
+            arrays |= {f"{name}_ids": joined.ids, f"{name}_types": joined.types}
+        return arrays
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
-        """Beside the four views the words of a sentence, its special ones included."""
-        views = {"token": "token_ids", "word": "word_ids", "sentence": "sentence_ids", "teacher": "teacher_ids"}
-        views["words"] = "first"
-        kept = {view: name for view, name in views.items() if name in features}
-        return {view: np.diff(features[f"{name}_at"]).astype(np.int32) for view, name in kept.items()}
+        """Returns beside the views' lengths the words of a sentence, its special ones included."""
+        ids = {"token": "token_ids"} | {view: f"{view}_ids" for view in (*self.uncut_views, "sentence", "teacher")}
+        arrays = ids | {"words": "first"}
+        return {view: np.diff(features[f"{name}_at"]).astype(np.int32) for view, name in arrays.items()}
 
-    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> dict[str, Any]:
+    def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
         keys = np.where(index >= 0, features["keys"][np.maximum(index, 0)], 0).astype(np.uint64)
         present = (index >= 0).astype(np.float32)
         words = lengths["words"]
-        listed = np.arange(words) < (counts(features, "first", index) * (index >= 0))[:, None]
-        teacher = padded(features, index, lengths["teacher"], self.teacher.pad, "teacher_")
-        teacher["first"] = take(features, "teacher_first", index, words, 0).astype(np.int32)
+        listed = np.arange(words) < (row_lengths(features, "first", index) * (index >= 0))[:, None]
+        teacher = pad_texts(features, index, lengths["teacher"], self.teacher.pad_id, "teacher_")
+        teacher["first"] = pad_rows(features, "teacher_first", index, words, 0).astype(np.int32)
+        word = lengths["token" if self.word_truncate else "word"]
         return {
-            **self._token(features, index, lengths["token"], draw, keys),
-            "word": self._word(features, index, lengths.get("word", lengths["token"]), words, draw, keys),
-            "sentence": padded(features, index, lengths["sentence"], self.student.pad, "sentence_"),
+            **self._token_view(features, index, lengths["token"], draw, keys),
+            "word": self._word_view(features, index, word, words, draw, keys),
+            "sentence": pad_texts(features, index, lengths["sentence"], self.student.pad_id, "sentence_"),
             "teacher": teacher,
             "exists": listed,
             "mask": present,
         }
 
-    def _token(self, features: Features, index: np.ndarray, length: int, draw: Draw, keys) -> dict[str, Any]:
-        """Each token is drawn by itself; what a row has beyond its budget stays visible."""
-        text = padded(features, index, length, self.student.pad, "token_")
-        free = take(features, "token_words", index, length, SPECIAL) != SPECIAL
-        wanted = free & (draw_uniform(draw.seed, draw.purpose + " token", draw.step, keys, length) < self.share)
-        own = counts(features, "token_ids", index)
-        wanted &= np.cumsum(wanted, 1) <= self.budget(own)[:, None]
+    def _token_view(self, features: Features, index: np.ndarray, length: int, draw: Draw, keys: np.ndarray) -> Batch:
+        """Masks each token of a share that is drawn singly; what exceeds a row's budget stays visible."""
+        text = pad_texts(features, index, length, self.student.pad_id, "token_")
+        free = pad_rows(features, "token_words", index, length, SPECIAL) != SPECIAL
+        chosen = free & (draw_uniform(draw.seed, draw.purpose + " token", draw.step, keys, length) < self.share)
+        own = row_lengths(features, "token_ids", index)
+        chosen &= np.cumsum(chosen, 1) <= self.budget(own)[:, None]
         original = text["ids"]
-        text["ids"] = hidden(self.student, original, wanted, draw._replace(purpose=draw.purpose + " token"), keys)
+        text["ids"] = mask_tokens(self.student, original, chosen, draw._replace(purpose=draw.purpose + " token"), keys)
         if self.tlm_labels == "masked":
-            positions = np.argsort(~wanted, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
-            counted = np.take_along_axis(wanted, positions, 1)
+            positions = np.argsort(~chosen, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
+            counted = np.take_along_axis(chosen, positions, 1)
         else:
             positions = np.broadcast_to(np.arange(length, dtype=np.int32), original.shape)
             counted = text["mask"].astype(bool) if self.tlm_labels == "attended" else np.ones(original.shape, bool)
@@ -139,55 +155,64 @@ class Views:
             "counted": counted & (index >= 0)[:, None],
         }
 
-    def _word(self, features: Features, index: np.ndarray, length: int, words: int, draw: Draw, keys) -> dict[str, Any]:
-        """Of n words min(⌊n/4⌋, max(1, round(share·n))) are drawn; each piece of them is hidden by itself."""
-        text = padded(features, index, length, self.student.pad, "token_" if self.word_truncate else "word_")
-        numbers = np.maximum(take(features, "words", index, length, SPECIAL), 0).astype(np.int64)
-        there = np.zeros((len(index), words + 1), bool)
-        np.put_along_axis(there, numbers, True, 1)
-        there[:, 0] = False
-        order = np.where(there, draw_uniform(draw.seed, draw.purpose + " words", draw.step, keys, words + 1), 2.0)
-        rank = order.argsort(1, kind="stable").argsort(1, kind="stable")
-        wanted = np.take_along_axis(there & (rank < drawn_words(there.sum(1), self.share)[:, None]), numbers, 1)
-        text["ids"] = hidden(self.student, text["ids"], wanted, draw._replace(purpose=draw.purpose + " word"), keys)
-        first = take(features, "first", index, words, 0).astype(np.int32)
-        return text | {"drawn": wanted, "first": first}
+    def _word_view(
+        self, features: Features, index: np.ndarray, length: int, words: int, draw: Draw, keys: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Draws min(⌊n/4⌋, max(1, round(share·n))) of n words, and masks each of their tokens singly."""
+        text = pad_texts(features, index, length, self.student.pad_id, "token_" if self.word_truncate else "word_")
+        numbers = np.maximum(pad_rows(features, "words", index, length, SPECIAL), 0).astype(np.int64)
+        possible = np.zeros((len(index), words + 1), bool)
+        np.put_along_axis(possible, numbers, True, 1)
+        possible[:, 0] = False
+        draws = draw_uniform(draw.seed, draw.purpose + " words", draw.step, keys, words + 1)
+        rank = np.where(possible, draws, 2.0).argsort(1, kind="stable").argsort(1, kind="stable")
+        drawn = possible & (rank < count_drawn_words(possible.sum(1), self.share)[:, None])
+        chosen = np.take_along_axis(drawn, numbers, 1)
+        text["ids"] = mask_tokens(
+            self.student, text["ids"], chosen, draw._replace(purpose=draw.purpose + " word"), keys
+        )
+        first = pad_rows(features, "first", index, words, 0).astype(np.int32)
+        return text | {"drawn": chosen, "first": first}
 
     def budget(self, length: int | np.ndarray) -> np.ndarray:
-        """Positions whose masked tokens are scored, four deviations above the mean: a number fixed by the length."""
+        """Returns how many masked tokens are scored in a row, four deviations above the mean: fixed by its length."""
         n = np.asarray(length)
         most = self.share * n + 4 * np.sqrt(self.share * (1 - self.share) * n)
         return np.minimum(4 * np.ceil(most / 4), n).astype(np.int64)
 
-    def score(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> Scores:
-        """How many masked tokens are found again, by the language of the translation."""
-        return found_again(outputs, features)
+    def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
+        """Returns the share of masked tokens that are predicted, by the language of the translation."""
+        return score_masked(outputs, features)
 
-    def records(self, outputs: dict[str, np.ndarray], features: Features, rows: Sequence[Pair]) -> list[dict[str, Any]]:
-        return []  # words that were found again tell nothing one by one
+    def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
+        return []  # single predicted tokens tell nothing
 
-    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Any]:
+    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Json]:
         lengths = self.lengths(features)
         full = int((lengths["token"] >= self.max_length).sum())
         lost, words = int(features["lost"].sum()), int((lengths["words"] - 2).sum())
-        total = f"{lost} of {lost + words} English words were cut or have no piece of their own"
+        total = f"{lost} of {lost + words} English words were cut or have no token of their own"
         return {"shown": f"{full} pairs fill all {self.max_length} tokens; {total}", "full": full, "lost_words": lost}
 
 
-def build(settings: ViewsSettings, tokenizer: Any, teacher_tokenizer: Any = None) -> Views:
+def build(
+    settings: ViewsSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    teacher_tokenizer: PreTrainedTokenizerFast | None = None,
+) -> Views:
     if teacher_tokenizer is None:
         raise UserError("no teacher", "config.teacher.path", "name an English encoder")
-    templates = Template(tokenizer), Template(teacher_tokenizer)
-    return Views(*templates, settings.max_length, settings.share, settings.tlm_labels, settings.word_truncate)
+    tokenizers = TextTokenizer(tokenizer), TextTokenizer(teacher_tokenizer)
+    return Views(*tokenizers, settings.max_length, settings.share, settings.tlm_labels, settings.word_truncate)
 
 
-def drawn_words(words: np.ndarray, share: float) -> np.ndarray:
-    """How many of so many words are hidden."""
+def count_drawn_words(words: np.ndarray, share: float) -> np.ndarray:
+    """Returns how many of so many words are masked."""
     return np.minimum(words // 4, np.maximum(1, np.rint(share * words))).astype(np.int64)
 
 
-def _sides(row: Pair) -> tuple[str, str]:
-    """English first."""
+def _english_first(row: Pair) -> tuple[str, str]:
+    """Returns both texts, the English one first."""
     if row.source_language == "en":
         return row.source, row.target
     if row.target_language == "en":
@@ -196,44 +221,37 @@ def _sides(row: Pair) -> tuple[str, str]:
     raise UserError(what, f"row {row.id} of {row.set}", "the teacher reads English")
 
 
-def _text(of: pieces.Pieces, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pieces of one text, and the characters where each begins and ends."""
-    at = slice(of.splits[number], of.splits[number + 1])
-    return of.ids[at], of.begin[at], of.end[at]
-
-
-def _words_of(text: str) -> list[tuple[int, int]]:
-    """Words of a text by characters: what stands between blanks, each mark of punctuation by itself."""
-    return [match.span() for match in _cutter().finditer(text)]
+def _cut_words(text: str) -> list[tuple[int, int]]:
+    """Returns the words of a text by characters, cut at white space; each mark of punctuation is a word."""
+    return [match.span() for match in _word_pattern().finditer(text)]
 
 
 @functools.cache
-def _cutter() -> re.Pattern[str]:
+def _word_pattern() -> re.Pattern[str]:
     marks = (chr(c) for c in range(0x20000) if unicodedata.category(chr(c))[0] == "P" or chr(c) in "$+<=>^`|~")
-    marks = "".join(map(re.escape, marks))
-    return re.compile(rf"[{marks}]|[^\s{marks}]+")
+    escaped = "".join(map(re.escape, marks))
+    return re.compile(rf"[{escaped}]|[^\s{escaped}]+")
 
 
-def _numbered(cut: list[tuple[int, int]], text: str, of, row: Sequenced) -> np.ndarray:
-    """For each position of a row, the number from 1 of the word that its piece begins in; all else as in `_inside`."""
-    word = np.zeros(len(text) + 1, np.int16)
-    for number, (begin, end) in enumerate(cut, 1):
-        word[begin:end] = number
-    _, begin, end = of
-    start, stop = row.spans[0]
-    numbers = _inside(row)
-    numbers[start:stop] = np.where(end > begin, word[begin], TEXT)[: stop - start]
+def _number_positions(
+    spans: Sequence[tuple[int, int]], text: str, tokens: TextTokens, joined: JoinedTexts
+) -> np.ndarray:
+    """Returns for each position the number from 1 of the word that its token begins in; else as `_mark_texts`."""
+    start, stop = joined.spans[0]
+    numbers = _mark_texts(joined)
+    numbers[start:stop] = tokens.number_by_spans(text, spans)[: stop - start] + 1
     return numbers
 
 
-def _inside(row: Sequenced) -> np.ndarray:
-    found = np.full(len(row.ids), SPECIAL, np.int16)
-    for start, stop in row.spans:
-        found[start:stop] = TEXT
-    return found
+def _mark_texts(joined: JoinedTexts) -> np.ndarray:
+    """Returns TEXT for each position of a text and SPECIAL for each special token."""
+    marks = np.full(len(joined.ids), SPECIAL, np.int16)
+    for start, stop in joined.spans:
+        marks[start:stop] = TEXT
+    return marks
 
 
-def _starts(numbers: np.ndarray, shared: np.ndarray, row: Sequenced) -> np.ndarray:
-    """Where each shared word begins; before them the first special of the row, after them the one behind the text."""
-    found, at = np.unique(numbers, return_index=True)
-    return np.concatenate([[0], at[np.searchsorted(found, shared)], [row.spans[0][1]]]).astype(np.int16)
+def _word_starts(numbers: np.ndarray, shared: np.ndarray, joined: JoinedTexts) -> np.ndarray:
+    """Returns where each shared word begins; before them position 0, and after them the end of the text."""
+    words, at = np.unique(numbers, return_index=True)
+    return np.concatenate([[0], at[np.searchsorted(words, shared)], [joined.spans[0][1]]]).astype(np.int16)

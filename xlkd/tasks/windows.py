@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Questions to windows: question first, then as much of the context as fits, with the gold span by characters."""
+"""Cuts questions into windows: the question, then as much of the context as fits, with the gold span by characters."""
 
 from __future__ import annotations
 
@@ -13,102 +13,121 @@ import numpy as np
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, make_key
 from xlkd.spec.tasks import QuestionAnswering as Settings
-from xlkd.tasks import Progress, pieces, silent
-from xlkd.tasks.pieces import Frame, Pieces
+from xlkd.tasks import Features, Progress, silent
+from xlkd.tasks.tokenization import TextTokenizer, Tokens
 
-EXACT, WIDE, LOST = 0, 1, 2  # a gold span's pieces cover its text, cover more than it, or there are none
+EXACT, WIDE, LOST = 0, 1, 2  # a gold span's tokens cover its text, cover more than it, or there are none
 
 
 @dataclasses.dataclass(frozen=True)
-class Features:
-    """Flat arrays: each text's pieces once, rows that point at texts, windows that point at rows."""
+class Windows:
+    """Questions cut into windows, as flat arrays: tokenized texts, examples that point at texts, and their windows."""
 
-    frame: Frame
-    pieces: Pieces
+    # the template of a question and a context
+    before: np.ndarray  # int32: special tokens before the question
+    between: np.ndarray
+    after: np.ndarray
+    types: np.ndarray  # int32 [5]: token types of the three and of the texts between them, in order
+    pad: np.ndarray  # int32: the padding token
+    # texts, each once
+    token_ids: np.ndarray  # int32 [tokens]: text i has the tokens token_splits[i] to token_splits[i + 1]
+    token_begin: np.ndarray  # int32 [tokens]: the characters that each token stands for
+    token_end: np.ndarray
+    token_splits: np.ndarray  # int64 [texts + 1]
     text: np.ndarray  # uint8: all texts in UTF-8, text i from text_splits[i] to text_splits[i + 1]
     text_splits: np.ndarray  # int64 [texts + 1]
-    # rows
+    # examples
     question: np.ndarray  # int32: a text
     context: np.ndarray  # int32: a text
     context_language: np.ndarray  # bytes
-    query: np.ndarray  # int32: question pieces kept
+    query: np.ndarray  # int32: tokens of the question that stay
     gold: np.ndarray  # int8: EXACT, WIDE, LOST
-    gold_first: np.ndarray  # int32: a piece of the context
+    gold_first: np.ndarray  # int32: a token of the context
     gold_last: np.ndarray  # int32
     # windows
     keys: np.ndarray  # bytes
-    row_of: np.ndarray  # int32
-    first: np.ndarray  # int32: the first piece of the context that it holds
-    count: np.ndarray  # int32: how many of them
+    row_of: np.ndarray  # int32: the example
+    first: np.ndarray  # int32: the window's first token of the context
+    count: np.ndarray  # int32: how many of the context's tokens it contains
     best_first: np.ndarray  # int32: the first of those that have their maximum context here
     best_count: np.ndarray  # int32
     lengths: np.ndarray  # int32
-    start: np.ndarray  # int32: gold position in the window, 0 where it does not hold the whole answer
+    start: np.ndarray  # int32: gold position in the window, 0 where it does not contain the whole answer
     end: np.ndarray  # int32
     answerable: np.ndarray  # bool
 
     def __len__(self) -> int:
         return len(self.row_of)
 
-    def words(self, text: int) -> str:
-        """A text by its index."""
-        return self.text[self.text_splits[text] : self.text_splits[text + 1]].tobytes().decode("utf-8")
+    def text_of(self, number: int) -> str:
+        """Returns a text by its number."""
+        return self.text[self.text_splits[number] : self.text_splits[number + 1]].tobytes().decode("utf-8")
 
-    def offset(self) -> np.ndarray:
-        """The position of the context's first piece in each window."""
-        return len(self.frame.first) + self.query[self.row_of] + len(self.frame.middle)
+    def token_characters(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the characters at which the tokens of a text, by its number, begin and end."""
+        tokens = slice(self.token_splits[number], self.token_splits[number + 1])
+        return self.token_begin[tokens], self.token_end[tokens]
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything as flat arrays, for a cache."""
-        flat = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, np.ndarray):
-                flat[field.name] = value
-            else:
-                flat |= {f"{field.name}.{name}": np.asarray(part) for name, part in vars(value).items()}
-        return flat
+    def context_offset(self) -> np.ndarray:
+        """Returns the position of the context's first token in each window."""
+        return len(self.before) + self.query[self.row_of] + len(self.between)
+
+    def to_arrays(self) -> Features:
+        """Returns everything under the names that features have in caches."""
+        return {_saved_name(field.name): getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @classmethod
-    def from_arrays(cls, flat: Mapping[str, np.ndarray]) -> Features:
-        """The inverse of `to_arrays`."""
-        frame = Frame(*(flat[f"frame.{f.name}"] for f in dataclasses.fields(Frame)))
-        parts = Pieces(*(flat[f"pieces.{f.name}"] for f in dataclasses.fields(Pieces)))
-        names = [f.name for f in dataclasses.fields(cls)[2:]]
-        return cls(frame, parts, **{name: flat[name] for name in names})
+    def from_arrays(cls, features: Mapping[str, np.ndarray]) -> Windows:
+        """Reads what `to_arrays` gave."""
+        return cls(**{field.name: features[_saved_name(field.name)] for field in dataclasses.fields(cls)})
 
 
-def features(
-    rows: Sequence[Question],
-    tokenizer,
-    settings: Settings,
-    progress: Progress = silent,
-) -> Features:
-    """All windows of all rows, in order; each different text is tokenized once."""
+# Names in caches that earlier versions wrote too
+_SAVED_NAMES = {"before": "frame.first", "between": "frame.middle", "after": "frame.last"}
+_SAVED_NAMES |= {"types": "frame.types", "pad": "frame.pad"}
+_SAVED_NAMES |= {f"token_{name}": f"pieces.{name}" for name in ("ids", "begin", "end", "splits")}
+
+
+def _saved_name(field: str) -> str:
+    return _SAVED_NAMES.get(field, field)
+
+
+def cut_into_windows(
+    rows: Sequence[Question], tokenizer: TextTokenizer, settings: Settings, progress: Progress = silent
+) -> Windows:
+    """Returns the windows of all examples, in order; each different text is tokenized once."""
     rows = list(rows)
     texts = list(dict.fromkeys(text for row in rows for text in (row.question, row.context)))
     index = {text: i for i, text in enumerate(texts)}
-    parts, frame = pieces.encode(tokenizer, texts, progress), pieces.frame(tokenizer)
+    pad, template, tokens = tokenizer.pad_id, tokenizer.pair, tokenizer.encode(texts, progress)
+    before, between, after = template.specials
     question = np.array([index[row.question] for row in rows], np.int32)
     context = np.array([index[row.context] for row in rows], np.int32)
-    counts = np.diff(parts.splits).astype(np.int32)
+    counts = np.diff(tokens.splits).astype(np.int32)
     query = np.minimum(counts[question], settings.max_query_length or settings.max_length)
-    room = settings.max_length - frame.specials - query
+    room = settings.max_length - template.specials_count - query
     step = _step(settings, room, rows)
 
     layouts = [layout(*shape) for shape in zip(counts[context].tolist(), room.tolist(), step.tolist(), strict=True)]
-    cut_into = np.array([len(one) for one in layouts], np.int32)
+    windows_of = np.array([len(windows) for windows in layouts], np.int32)
     first, count, best_first, best_count = np.concatenate(layouts).T
-    row_of = np.repeat(np.arange(len(rows), dtype=np.int32), cut_into)
-    number = np.concatenate([np.arange(n) for n in cut_into])  # among the windows of its row
+    row_of = np.repeat(np.arange(len(rows), dtype=np.int32), windows_of)
+    number = np.concatenate([np.arange(n) for n in windows_of])  # among the windows of its example
 
-    gold, gold_first, gold_last = _golds(rows, parts, context)
+    gold, gold_first, gold_last = _gold_spans(rows, tokens, context)
     inside = (gold_first[row_of] >= first) & (gold_last[row_of] < first + count) & (gold[row_of] != LOST)
-    shift = len(frame.first) + query[row_of] + len(frame.middle) - first
+    shift = len(before) + query[row_of] + len(between) - first
     encoded = [text.encode("utf-8") for text in texts]
-    return Features(
-        frame=frame,
-        pieces=parts,
+    return Windows(
+        before=before,
+        between=between,
+        after=after,
+        types=template.types,
+        pad=np.array(pad, np.int32),
+        token_ids=tokens.ids,
+        token_begin=tokens.begin,
+        token_end=tokens.end,
+        token_splits=tokens.splits,
         text=np.frombuffer(b"".join(encoded), np.uint8),
         text_splits=np.cumsum([0, *map(len, encoded)]),
         question=question,
@@ -124,7 +143,7 @@ def features(
         count=count,
         best_first=best_first,
         best_count=best_count,
-        lengths=frame.specials + query[row_of] + count,
+        lengths=template.specials_count + query[row_of] + count,
         start=np.where(inside, gold_first[row_of] + shift, 0).astype(np.int32),
         end=np.where(inside, gold_last[row_of] + shift, 0).astype(np.int32),
         answerable=inside,
@@ -132,7 +151,7 @@ def features(
 
 
 def _step(settings: Settings, room: np.ndarray, rows: Sequence[Question]) -> np.ndarray:
-    """How far apart the windows of each row start; never so far that a piece falls between two."""
+    """Returns how far apart the windows of each example start; never so far that a token lies between two."""
     step = np.minimum(settings.doc_stride, room)
     if settings.doc_stride_means == "overlap":
         step = room - settings.doc_stride
@@ -146,10 +165,11 @@ def _step(settings: Settings, room: np.ndarray, rows: Sequence[Question]) -> np.
 
 @functools.lru_cache(maxsize=65536)
 def layout(tokens: int, room: int, step: int) -> np.ndarray:
-    """The windows over a context: int32 [windows, 4] of first, count, and the pieces with maximum context here.
+    """Lays windows over a context: int32 [windows, 4] of first, count, and first and count of maximum context.
 
-    A piece has it in the window where it is farthest from the nearer edge, plus 0.01 for each piece of the window; the
-    earlier window where two are equal. In a window these pieces are neighbours, so two numbers say which.
+    A token has its maximum context in the window where it is farthest from the nearer edge, plus 0.01 for each token of
+    the window; the earlier window where two are equal. In a window these tokens are neighbours, so two numbers say
+    which.
     """
     windows = 1 + max(0, -(-(tokens - room) // step))
     first = np.arange(windows) * step
@@ -164,20 +184,23 @@ def layout(tokens: int, room: int, step: int) -> np.ndarray:
     return np.stack([first, count, best_first, best_count], axis=1).astype(np.int32)
 
 
-def _golds(rows: Sequence[Question], parts: Pieces, context: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What became of each row's first answer, and the context's pieces that overlap it."""
-    found = [
-        gold_span(parts, int(text), row.context, row.answers[0]) if row.answers else (LOST, 0, -1)
-        for row, text in zip(rows, context, strict=True)
-    ]
-    gold, first, last = np.array(found, np.int32).T
+def _gold_spans(
+    rows: Sequence[Question], tokens: Tokens, context: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what became of each example's first answer, and the first and last token that overlap it."""
+    spans = []
+    for row, text in zip(rows, context, strict=True):
+        _, begin, end, _ = tokens[text]
+        spans.append(gold_span(begin, end, row.context, row.answers[0]) if row.answers else (LOST, 0, -1))
+    gold, first, last = np.array(spans, np.int32).T
     return gold.astype(np.int8), first, last
 
 
-def gold_span(parts: Pieces, text: int, context: str, answer: Answer) -> tuple[int, int, int]:
-    """What became of an answer (EXACT, WIDE, LOST), and its first and last piece."""
-    begin = parts.begin[parts.splits[text] : parts.splits[text + 1]]
-    end = parts.end[parts.splits[text] : parts.splits[text + 1]]
+def gold_span(begin: np.ndarray, end: np.ndarray, context: str, answer: Answer) -> tuple[int, int, int]:
+    """Returns what became of an answer (EXACT, WIDE, LOST), and the first and last token that overlap it.
+
+    The context's tokens stand for its characters `begin` to `end` [tokens].
+    """
     start = answer.start + len(answer.text) - len(answer.text.lstrip())
     stop = answer.start + len(answer.text.rstrip())
     first = int(np.searchsorted(end, start, "right"))

@@ -35,7 +35,7 @@ from xlkd.runtime.log import Log
 from xlkd.spec.stage import AnyStage
 from xlkd.tasks import Features
 from xlkd.tasks.classify import NONE, Classify, permutation
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.train.targets.audit import SAMPLE, check_targets
 
 EDGES = (32, 64, 96, 128, 192, 256, 384, 512)  # padded lengths: fixed, so that a row is computed alike in any company
@@ -128,7 +128,7 @@ def load(
     theirs = _labels(reading, tag, found, where)
     tokenizer = hf.tokenizer(folder)
     length = min(reading.max_length or found.architecture.max_length, found.architecture.max_length)
-    task = Classify(Template(tokenizer), length, labels=tuple(labels))
+    task = Classify(TextTokenizer(tokenizer), length, labels=tuple(labels))
     return Classifier(name, folder, found.architecture, found.params, task, theirs, permutation(theirs, labels, where))
 
 
