@@ -54,7 +54,7 @@ def device(logits, k: int, features, settings) -> dict[str, np.ndarray]:
             pad = k - len(order)
             found[f"{name}_index"].append(np.pad(order, (0, pad)))
             found[f"{name}_scores"].append(np.pad(side[order], (0, pad), constant_values=-np.inf))
-        low = features.offset()[w]
+        low = features.context_offset()[w]
         spans = [
             (sides[0][i] + sides[1][j], -i, -j)
             for i in range(low, low + features.count[w])

@@ -18,9 +18,9 @@ from xlkd.rows import Cell, Pair
 from xlkd.tasks import Draw
 from xlkd.tasks.alignment import SIDES, WordAlignment, build
 from xlkd.tasks.parallel import Parallel
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 
-TEMPLATE = Template(pieces_tokenizer(["▁", "▁a", "b", "▁c", "▁d", "e", "▁f"]))
+TEMPLATE = TextTokenizer(pieces_tokenizer(["▁", "▁a", "b", "▁c", "▁d", "e", "▁f"]))
 ROW = AlignedPair(
     "1", "1" * 32, "g", "toy", "ab c", "f de", "en", "fr", links=((0, 1), (1, 0)), possible=((1, 1),)
 )  # source pieces a b | c, target pieces f | d e
@@ -63,7 +63,7 @@ def test_rows_without_links_are_refused():
     with pytest.raises(UserError, match="without word links"):
         TASK.features([dataclasses.replace(ROW, links=None)])
     config = dataclasses.make_dataclass("C", ["max_length"])
-    assert build(config(8), TEMPLATE.tokenizer).identity() == TASK.identity()
+    assert build(config(8), TEMPLATE.fast).identity() == TASK.identity()
 
 
 def test_the_nearest_piece_is_one_that_counts():

@@ -19,7 +19,7 @@ from xlkd.models import hf, tokenizers
 from xlkd.rows import Pair
 from xlkd.tasks import Draw
 from xlkd.tasks.masked import Masked
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 16, 17, 1000, 4096, 4097, 70_001])
@@ -209,7 +209,7 @@ def test_a_task_reads_a_corpus_block_by_block(tmp_path, monkeypatch):
     for language, texts in sides.items():
         (tmp_path / f"c.{language}").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     tokenizers.train(tmp_path / "tokenizer", [*sides["en"], *sides["de"]], kind="bert", size=120)
-    task = Masked(Template(hf.tokenizer(tmp_path / "tokenizer")), max_length=64, share=0.3)
+    task = Masked(TextTokenizer(hf.tokenizer(tmp_path / "tokenizer")), max_length=64, share=0.3)
     rows = compose(sources.read(f"moses:{tmp_path}/c?languages=en,de", "parallel").parts, identities=True)
     b = Blocks(rows, task.features, task.lengths, batch=8, block=40, edges=(16, 64), limits={"text": 64}, seed=0)
     seen = []

@@ -16,7 +16,7 @@ from xlkd.models import hf
 from xlkd.models.heads import ClassifierHead, init_head
 from xlkd.rows import Labelled, make_key
 from xlkd.tasks.classify import Classify
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.train.targets import classifiers
 
 NLI = ("entailment", "neutral", "contradiction")
@@ -66,7 +66,7 @@ def _own_cache(monkeypatch, tmp_path):
 def ask(teachers, of=None, earlier=None, log=None, tokenizer=None, **reading):
     """Targets for a student with a tokenizer of XLM-R's kind."""
     of = rows() if of is None else of
-    task = Classify(Template(tokenizer or pieces_tokenizer(["▁", "w", *"0123456789"])), 24, labels=NLI)
+    task = Classify(TextTokenizer(tokenizer or pieces_tokenizer(["▁", "w", *"0123456789"])), 24, labels=NLI)
     features = task.features(of)
     reads = Classifiers(**reading)
     return classifiers.targets(make_spec(teachers=teachers), reads, of, features, task, earlier or {}, log or Heard())

@@ -43,7 +43,7 @@ def logits(predicted, classes):
 def test_one_text_and_a_pair_in_the_frame_of_the_tokenizer():
     of = task()
     batch = arrays(of, of.features([row(), row(second=None), row()]), [0, 1, -1], 8)
-    ids = [of.template.tokenizer.convert_ids_to_tokens(line) for line in batch["text"]["ids"]]
+    ids = [of.tokenizer.fast.convert_ids_to_tokens(line) for line in batch["text"]["ids"]]
     assert ids[0] == ["[CLS]", "w1", "w2", "[SEP]", "w3", "[SEP]", "[PAD]", "[PAD]"]
     assert ids[1] == ["[CLS]", "w1", "w2", "[SEP]", *["[PAD]"] * 4]
     assert batch["text"]["types"][0].tolist() == [0, 0, 0, 0, 1, 1, 0, 0]

@@ -205,14 +205,14 @@ def opened(place):
     """Opens a model as every command does."""
     from xlkd import api
     from xlkd.models import hf, sentences
-    from xlkd.tasks.text import Template
+    from xlkd.tasks.tokenization import TextTokenizer
 
     sentences.found(place)
     api.task_of(str(place))
     found, tokenizer = hf.load(place), hf.tokenizer(place)
-    template = Template(tokenizer)
-    assert isinstance(template.pad, int)
-    template.pair(*(one.ids for one in template.encode(["a b", "c z"])), 12)
+    template = TextTokenizer(tokenizer)
+    assert isinstance(template.pad_id, int)
+    template.join_pair(*(one.ids for one in template.encode(["a b", "c z"])), 12)
     settings_of = api.Model(place, None, found.architecture, found.params, tokenizer, (), api.recorded(place)).task()
     assert type(settings_of.max_length) is int
     return ()

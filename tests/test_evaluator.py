@@ -15,7 +15,7 @@ from xlkd.errors import Stopped
 from xlkd.evaluation.evaluator import Evaluator, joined
 from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
-from xlkd.tasks.text import ragged, take
+from xlkd.tasks.ragged import pack, pad_rows
 
 
 class Toy:
@@ -31,7 +31,7 @@ class Toy:
 
     def arrays(self, features, index, lengths, draw):
         self.asked.append((index.tolist(), lengths["text"], draw))
-        x = take(features, "x", index, lengths["text"], 0)
+        x = pad_rows(features, "x", index, lengths["text"], 0)
         return {"text": {"x": x.astype(np.float32)}, "mask": (index >= 0).astype(np.float32)}
 
 
@@ -47,7 +47,7 @@ def evaluator(batch=4, buckets=2):
 
 def features(rows=11):
     random = np.random.default_rng(0)
-    return ragged("x", [random.integers(1, 9, n) for n in random.integers(2, 60, rows)], np.int32)
+    return pack("x", [random.integers(1, 9, n) for n in random.integers(2, 60, rows)], np.int32)
 
 
 def expected(found):

@@ -9,7 +9,7 @@ from xlkd.models import hf, tokenizers
 from xlkd.rows import Pair, make_key
 from xlkd.tasks import Draw
 from xlkd.tasks.masked import Masked, build
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 
 TEXTS = {
     "en": ["the capital of the country", "a currency, in which people pay every day", "northern languages there"],
@@ -30,7 +30,7 @@ ROWS = [pair(a, b, i, i + 1) for i in range(40) for a, b in (("en", "en"), ("de"
 def template(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizers.train(folder, [t for texts in TEXTS.values() for t in texts], kind=request.param, size=140)
-    return Template(hf.tokenizer(folder))
+    return TextTokenizer(hf.tokenizer(folder))
 
 
 def masked(template, share=0.3, max_length=64):
@@ -57,7 +57,7 @@ def rows_of(task, features, index, length=64, step=0):
 def test_a_row_is_both_texts_in_their_frame(template):
     task, features = masked(template)
     a, b = (template.encode([side])[0].ids for side in (ROWS[1].source, ROWS[1].target))
-    expected = template.pair(a, b, 64).ids
+    expected = template.join_pair(a, b, 64).ids
     at = features["ids_at"]
     np.testing.assert_array_equal(features["ids"][at[1] : at[2]], expected)
     assert task.lengths(features)["text"][1] == len(expected)
@@ -75,7 +75,7 @@ def test_labels_are_what_stood_there_and_the_rest_is_untouched(template):
         assert all(own[p] == label for p, (_, label) in chosen.items())
         untouched = [p for p in range(len(own)) if p not in chosen]
         np.testing.assert_array_equal(seen[untouched], own[untouched])
-        assert (seen[len(own) :] == template.pad).all()
+        assert (seen[len(own) :] == template.pad_id).all()
         assert batch["text"]["mask"][r].tolist() == [1] * len(own) + [0] * (64 - len(own))
 
 
@@ -98,10 +98,10 @@ def test_words_are_the_tokenizers_and_in_chinese_its_pieces(template):
     row = next(i for i, row in enumerate(ROWS) if row.target_language == "zh")
     a, b = (template.encode([side])[0] for side in (ROWS[row].source, ROWS[row].target))
     at = features["ids_at"]
-    sequenced = template.pair(a.ids, b.ids, 64)
+    sequenced = template.join_pair(a.ids, b.ids, 64)
     words = features["words"][at[row] : at[row + 1]]
     first, second = (words[slice(*span)] for span in sequenced.spans)
-    assert (first - 1).tolist() == a.words
+    assert (first - 1).tolist() == a.words.tolist()
     assert len(set(first.tolist())) < len(a.ids), "German words have several pieces"
     assert (second - first.max() - 1).tolist() == list(range(len(b.ids)))
 
@@ -118,7 +118,7 @@ def test_shares_in_expectation(template):
             words += len(set(own[own > 0].tolist()))
             hits += len({own[p] for p in chosen})
             for seen, label in chosen.values():
-                fates["mask" if seen == template.mask else "same" if seen == label else "other"] += 1
+                fates["mask" if seen == template.mask_id else "same" if seen == label else "other"] += 1
     total = sum(fates.values())
     assert hits / words == pytest.approx(0.2, abs=0.015), "the budget takes a few from full rows"
     assert fates["mask"] / total == pytest.approx(0.8, abs=0.015)
@@ -180,7 +180,7 @@ def test_rows_that_are_not_there_weigh_nothing(template):
     assert batch["mask"].tolist() == [0, 1, 0]
     assert batch["weights"][[0, 2]].sum() == 0
     assert batch["weights"][1].sum() > 0
-    assert (batch["text"]["ids"][[0, 2]] == template.pad).all()
+    assert (batch["text"]["ids"][[0, 2]] == template.pad_id).all()
     assert batch["text"]["mask"].sum(1).min() >= 1, "attention has a key"
     empty = arrays(task, features, [-1, -1])
     assert empty["weights"].sum() == 0
@@ -207,4 +207,4 @@ def test_scores_by_cell(template):
 def test_what_features_depend_on_is_in_the_identity(template):
     identities = {Masked(template, 64, 0.3).identity(), Masked(template, 32, 0.3).identity()}
     assert len(identities) == 2
-    assert build(type("C", (), {"max_length": 64, "share": 0.1}), template.tokenizer).identity() in identities
+    assert build(type("C", (), {"max_length": 64, "share": 0.1}), template.fast).identity() in identities

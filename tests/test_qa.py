@@ -9,19 +9,20 @@ from qa_toys import device, question, words_tokenizer
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Cell
 from xlkd.tasks import Draw, qa
-from xlkd.tasks.ceilings import ceilings
+from xlkd.tasks.ceilings import compute_ceilings
 from xlkd.tasks.scores import score, score_file
-from xlkd.tasks.windows import Settings, features
+from xlkd.tasks.tokenization import TextTokenizer
+from xlkd.tasks.windows import Settings, cut_into_windows
 
 WORDS = [f"w{i}" for i in range(100)]
 TOKENIZER = words_tokenizer(["q1", "q2", *WORDS])
 LONG, SHORT = question(" ".join(WORDS[:16]), "w7 w8"), question("w1 w2 w3", "w2", key="k2", id="j")
 SETTINGS = Settings(max_length=14, doc_stride=4)
-FEATURES = features([LONG, SHORT], TOKENIZER, SETTINGS)
+FEATURES = cut_into_windows([LONG, SHORT], TextTokenizer(TOKENIZER), SETTINGS)
 
 
 def test_a_batch_is_what_the_tokenizer_itself_makes_of_the_pair():
-    batch = qa.arrays(FEATURES, np.array([3]), 14)
+    batch = qa.pad_windows(FEATURES, np.array([3]), 14)
     expected = TOKENIZER("q1 q2", "w1 w2 w3", padding="max_length", max_length=14, return_token_type_ids=True)
     assert batch["text"]["ids"][0].tolist() == expected["input_ids"]
     assert batch["text"]["mask"][0].tolist() == expected["attention_mask"]
@@ -29,7 +30,7 @@ def test_a_batch_is_what_the_tokenizer_itself_makes_of_the_pair():
 
 
 def test_positions_of_a_batch():
-    batch = qa.arrays(FEATURES, np.array([0, 2, 3]), 14)
+    batch = qa.pad_windows(FEATURES, np.array([0, 2, 3]), 14)
     tokens = [TOKENIZER.convert_ids_to_tokens(row) for row in batch["text"]["ids"]]
     assert [t[s : e + 1] for t, s, e in zip(tokens, batch["start"], batch["end"], strict=True)] == [
         ["w7", "w8"],
@@ -45,7 +46,7 @@ def test_positions_of_a_batch():
 
 def test_padding_further_changes_nothing_under_the_mask():
     index = np.array([0, 3, -1, 2])
-    near, far = qa.arrays(FEATURES, index, 14), qa.arrays(FEATURES, index, 40)
+    near, far = qa.pad_windows(FEATURES, index, 14), qa.pad_windows(FEATURES, index, 40)
     for name in ("ids", "mask", "types"):
         np.testing.assert_array_equal(near["text"][name], far["text"][name][:, :14])
     for name in ("context_mask", "start_mask"):
@@ -56,7 +57,7 @@ def test_padding_further_changes_nothing_under_the_mask():
 
 
 def test_a_row_that_is_not_there():
-    batch = qa.arrays(FEATURES, np.array([3, -1]), 16)
+    batch = qa.pad_windows(FEATURES, np.array([3, -1]), 16)
     assert batch["mask"].tolist() == [1.0, 0.0]
     assert batch["text"]["mask"][1].tolist() == [True] + [False] * 15
     assert (batch["text"]["ids"][1] == TOKENIZER.pad_token_id).all()
@@ -67,7 +68,7 @@ def test_a_row_that_is_not_there():
 
 def test_a_window_that_does_not_fit_is_a_bug():
     with pytest.raises(ValueError, match="14 tokens"):
-        qa.arrays(FEATURES, np.array([0]), 13)
+        qa.pad_windows(FEATURES, np.array([0]), 13)
 
 
 def task(**changes):
@@ -137,7 +138,9 @@ def test_counts_account_for_every_row():
         question("w1 w2", context_language="de"),  # no answer
         question(" ".join(WORDS[:12]), " ".join(WORDS[:11]), context_language="de"),  # longer than a window
     ]
-    found = qa.counts(features(rows, TOKENIZER, Settings(max_length=14, doc_stride=4, max_query_length=1)))
+    found = qa.count_spans(
+        cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings(max_length=14, doc_stride=4, max_query_length=1))
+    )
     assert found["en"] | {"windows": 3} == found["en"]
     assert found["de"]["rows"] == 4
     assert {name: found["de"][name] for name in ("exact", "wide", "beyond", "lost")} == {
@@ -149,43 +152,43 @@ def test_counts_account_for_every_row():
 @pytest.mark.parametrize(("words", "f1"), [(30, 100.0), (31, 98.3607), (40, 85.7143), (60, 66.6667)])
 def test_ceiling_golden(words, f1):
     row = question(" ".join(["w98", *WORDS[:words], "w99"]), " ".join(WORDS[:words]))
-    held = features([row], TOKENIZER, Settings())
-    found = ceilings(held, [row], Settings())["en"]
+    held = cut_into_windows([row], TextTokenizer(TOKENIZER), Settings())
+    found = compute_ceilings(held, [row], Settings())["en"]
     assert found["f1"] == pytest.approx(f1, abs=5e-5)
     assert (found["em"], found["unreachable"]) == ((100.0, 0) if words <= 30 else (0.0, 1))
 
 
 def test_ceiling_of_a_language_golden():
     rows = [question(" ".join(WORDS[:n]), " ".join(WORDS[:n]), key=str(n)) for n in (1, 2, 40, 3)]
-    found = ceilings(features(rows, TOKENIZER, Settings()), rows, Settings())["en"]
+    found = compute_ceilings(cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings()), rows, Settings())["en"]
     assert (found["f1"], found["em"], found["n"]) == (pytest.approx(96.4286, abs=5e-5), 75.0, 4)
 
 
 def test_a_later_gold_may_be_the_one_that_is_reached():
     row = question(" ".join(WORDS[:40]), " ".join(WORDS[:40]))
     both = qa.dataclasses.replace(row, answers=(*row.answers, Answer("w3", row.context.index("w3"))))
-    found = ceilings(features([both], TOKENIZER, Settings()), [both], Settings())["en"]
+    found = compute_ceilings(cut_into_windows([both], TextTokenizer(TOKENIZER), Settings()), [both], Settings())["en"]
     assert (found["em"], found["unreachable"]) == (100.0, 0)
 
 
 def test_an_answer_that_no_window_holds_is_searched_for():
     row = question(" ".join(WORDS[:12]), " ".join(WORDS[:12]))
     settings = Settings(max_length=11, doc_stride=3)
-    found = ceilings(features([row], TOKENIZER, settings), [row], settings)["en"]
+    found = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]
     assert found["f1"] == pytest.approx(100 * 2 * 0.5 / 1.5)  # six of twelve words fit a window
     assert found["unreachable"] == 1
 
 
 def test_a_window_may_hold_an_answer_that_its_start_may_not_begin():
     row = question(" ".join(WORDS[:16]), " ".join(WORDS[5:13]))  # whole in the second window, begun in the first
-    held = features([row], TOKENIZER, SETTINGS)
+    held = cut_into_windows([row], TextTokenizer(TOKENIZER), SETTINGS)
     for strict, unreachable in ((True, 1), (False, 0)):
         settings = qa.dataclasses.replace(SETTINGS, max_context=strict)
-        assert ceilings(held, [row], settings)["en"]["unreachable"] == unreachable
+        assert compute_ceilings(held, [row], settings)["en"]["unreachable"] == unreachable
 
 
 def test_the_search_begins_with_spans_that_end_in_the_golds_first_piece():
     row = question("w1 . w2", "w1 .")
     settings = Settings(max_answer_tokens=1)
-    found = ceilings(features([row], TOKENIZER, settings), [row], settings)["en"]
+    found = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]
     assert (found["f1"], found["em"], found["unreachable"]) == (100.0, 100.0, 1)

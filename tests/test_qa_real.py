@@ -10,8 +10,9 @@ import pytest
 from xlkd.data import sources
 from xlkd.metrics import squad
 from xlkd.models import hf
-from xlkd.tasks.qa import counts
-from xlkd.tasks.windows import EXACT, WIDE, Settings, features
+from xlkd.tasks.qa import count_spans
+from xlkd.tasks.tokenization import TextTokenizer
+from xlkd.tasks.windows import EXACT, WIDE, Settings, cut_into_windows
 
 pytestmark = [pytest.mark.long, pytest.mark.shared]
 TOKENIZERS = ("multilingual-e5-small", "all-MiniLM-L6-v2")
@@ -59,12 +60,12 @@ def test_blanked_files_are_refused(shared_data):
 def test_every_gold_span_decodes_back(xquad, mlqa, tokenizer):
     """To its own text; where pieces straddle its edge (`▁2013,`, an unknown Thai word), to a text around it."""
     rows = [*xquad, *(row for row in mlqa if row.question_language == row.context_language)]
-    held = features(rows, tokenizer, Settings())
+    held = cut_into_windows(rows, TextTokenizer(tokenizer), Settings())
     wide = collections.Counter()
     for r, row in enumerate(rows):
-        base = held.pieces.splits[held.context[r]]
-        low = held.pieces.begin[base + held.gold_first[r]]
-        high = held.pieces.end[base + held.gold_last[r]]
+        base = held.token_splits[held.context[r]]
+        low = held.token_begin[base + held.gold_first[r]]
+        high = held.token_end[base + held.gold_last[r]]
         found, answer = row.context[low:high], row.answers[0].text.strip()
         assert answer in found
         assert held.gold[r] in (EXACT, WIDE)
@@ -73,11 +74,11 @@ def test_every_gold_span_decodes_back(xquad, mlqa, tokenizer):
     thai = wide.pop("th")
     assert sum(wide.values()) < 0.01 * len(rows)
     assert thai <= 90  # whole clauses are one unknown word for the English WordPiece
-    assert all(found["lost"] == found["beyond"] == 0 for found in counts(held).values())
+    assert all(found["lost"] == found["beyond"] == 0 for found in count_spans(held).values())
 
 
 def test_windows_of_the_49_cells(mlqa, shared):
-    held = features(mlqa, hf.tokenizer(shared / "models" / "multilingual-e5-small"), Settings())
+    held = cut_into_windows(mlqa, TextTokenizer(hf.tokenizer(shared / "models" / "multilingual-e5-small")), Settings())
     assert len(held) == 22_686
     assert len(np.unique(held.context)) == 3_640
     assert (held.lengths <= 384).all()

@@ -17,7 +17,7 @@ from xlkd.methods import Export
 from xlkd.models import hf, sentences
 from xlkd.models.encoder import Encoder
 from xlkd.models.pooling import pool
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 
 SENTENCES = [
     "Anna wrote a letter.", "The train stops here!", "a", "It was Anna who went, wasn't it? " * 9,
@@ -43,16 +43,16 @@ def student(request, tmp_path_factory):
 
 
 def ours(folder, how):
-    found, template = hf.load(folder), Template(hf.tokenizer(folder))
-    rows = [template.single(one.ids, LENGTH).ids for one in template.encode(SENTENCES)]
-    ids = np.stack([np.pad(row, (0, LENGTH - len(row)), constant_values=template.pad) for row in rows])
+    found, template = hf.load(folder), TextTokenizer(hf.tokenizer(folder))
+    rows = [template.join(one.ids, LENGTH).ids for one in template.encode(SENTENCES)]
+    ids = np.stack([np.pad(row, (0, LENGTH - len(row)), constant_values=template.pad_id) for row in rows])
     mask = (np.arange(LENGTH) < np.array([len(row) for row in rows])[:, None]).astype(np.int32)
     hidden = Encoder(found.architecture).apply({"params": found.params["encoder"]}, ids, mask)[-1]
     return jax.device_get(pool(hidden, mask, how))
 
 
 def test_some_sentences_are_cut_and_some_are_short(student):
-    template = Template(hf.tokenizer(student[0]))
+    template = TextTokenizer(hf.tokenizer(student[0]))
     lengths = [len(one.ids) for one in template.encode(SENTENCES)]
     assert min(lengths) <= 3
     assert max(lengths) > LENGTH

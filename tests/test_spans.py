@@ -11,12 +11,13 @@ import pytest
 from qa_toys import device, pieces_tokenizer, question, words_tokenizer
 
 from xlkd.tasks import spans
-from xlkd.tasks.windows import Settings, features
+from xlkd.tasks.tokenization import TextTokenizer
+from xlkd.tasks.windows import Settings, cut_into_windows
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_decode.json").read_text(encoding="utf-8"))
 TOKENIZER = words_tokenizer([*GOLDEN["question_tokens"], *GOLDEN["context"].split()])
 SETTINGS = Settings(max_length=GOLDEN["max_length"], doc_stride=GOLDEN["doc_stride"])
-FEATURES = features([question(GOLDEN["context"])], TOKENIZER, SETTINGS)
+FEATURES = cut_into_windows([question(GOLDEN["context"])], TextTokenizer(TOKENIZER), SETTINGS)
 LOGITS = [(window["start_logits"], window["end_logits"]) for window in GOLDEN["windows"]]
 
 
@@ -38,7 +39,7 @@ def test_decode_golden(n_best, tokens):
 
 def test_no_candidate_golden():
     golden = GOLDEN["results"]["no_candidate,n_best=2"]
-    held = features([question("w0 w1 x w3 w4 w5 w6 w7 w8")], TOKENIZER, SETTINGS)
+    held = cut_into_windows([question("w0 w1 x w3 w4 w5 w6 w7 w8")], TextTokenizer(TOKENIZER), SETTINGS)
     logits = [(golden["start_logits"], golden["end_logits"])]
     published = decoded(logits, 2, dataclasses.replace(SETTINGS, n_best=2, published_empty=True), held)
     assert published.texts == [golden["answer"]]
@@ -63,7 +64,9 @@ def test_the_search_takes_the_best_span_of_all_windows():
 
 def test_a_context_without_a_piece_is_answered_by_nothing():
     tokenizer = pieces_tokenizer(["▁ab", "▁", "▁q"])
-    held = features([question("\u200b", text="q"), question("ab", text="q", key="2")], tokenizer, Settings())
+    held = cut_into_windows(
+        [question("\u200b", text="q"), question("ab", text="q", key="2")], TextTokenizer(tokenizer), Settings()
+    )
     found = decoded([(np.zeros(5), np.zeros(5)), (np.zeros(6), np.zeros(6))], 20, Settings(), held)
     assert found.texts == ["", "ab"]
     assert found.searched.tolist() == [True, False]
@@ -76,7 +79,7 @@ def plain(logits, held, settings):
     pool = []
     for w, (start, end) in enumerate(logits):
         start, end = (np.asarray(side, np.float32)[: held.lengths[w]] for side in (start, end))
-        low = held.offset()[w] - held.first[w]
+        low = held.context_offset()[w] - held.first[w]
         inside = range(held.first[w], held.first[w] + held.count[w])
         best = range(held.best_first[w], held.best_first[w] + held.best_count[w])
         for i in np.argsort(-start, kind="stable")[:20]:
@@ -106,13 +109,13 @@ def test_candidates_equal_those_of_a_plain_decoder(seed, max_context):
 def test_rows_are_decoded_apart_and_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     rows = [question(GOLDEN["context"], key=str(n), text="q1 " * (1 + n % 3)) for n in range(7)]
-    held = features(rows, TOKENIZER, SETTINGS)
+    held = cut_into_windows(rows, TextTokenizer(TOKENIZER), SETTINGS)
     logits = [tuple(rng.normal(size=(2, n))) for n in held.lengths]
     together = decoded(logits, 20, SETTINGS, held)
     monkeypatch.setattr(spans, "_BLOCK", 4)
     assert decoded(logits, 20, SETTINGS, held).candidates == together.candidates
     for n, row in enumerate(rows):
-        alone = features([row], TOKENIZER, SETTINGS)
+        alone = cut_into_windows([row], TextTokenizer(TOKENIZER), SETTINGS)
         mine = [logits[w] for w in np.flatnonzero(held.row_of == n)]
         assert decoded(mine, 20, SETTINGS, alone).candidates[0] == together.candidates[n]
 
@@ -120,7 +123,7 @@ def test_rows_are_decoded_apart_and_in_blocks(monkeypatch):
 def test_text_is_cut_from_the_context_as_it_stands():
     tokenizer = pieces_tokenizer(["▁ab", "▁", "c", "北京", "市", "▁q"])
     context = "ab\u200b  北京市"  # ▁ab, ▁, ▁, 北京, 市 from position 4
-    held = features([question(context, text="q")], tokenizer, Settings())
+    held = cut_into_windows([question(context, text="q")], TextTokenizer(tokenizer), Settings())
     for ends, text in [((4, 4), "ab\u200b"), ((4, 7), "ab\u200b  北京"), ((5, 8), "北京市"), ((4, 5), "ab\u200b")]:
         logits = np.zeros((2, int(held.lengths[0])))
         logits[0, ends[0]] = logits[1, ends[1]] = 9.0
@@ -131,7 +134,7 @@ def test_text_is_cut_from_the_context_as_it_stands():
 
 def test_a_lone_metaspace_is_no_answer():
     tokenizer = pieces_tokenizer(["▁ab", "▁", "北京", "▁q"])
-    held = features([question("ab 北京", text="q")], tokenizer, Settings())
+    held = cut_into_windows([question("ab 北京", text="q")], TextTokenizer(tokenizer), Settings())
     logits = np.zeros((2, int(held.lengths[0])))
     logits[:, 5] = 9.0
     found = decoded([tuple(logits)], 20, Settings(), held).candidates[0]

@@ -18,7 +18,7 @@ from xlkd.inputs.weights import Weights, resolve_weights
 from xlkd.methods import Export
 from xlkd.models import hf
 from xlkd.models.encoder import Encoder
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 
 FEW = "atlas?split=train&size=6&languages=en&facts=2"
 
@@ -38,7 +38,7 @@ def pair(model):
 def test_on_the_runs_own_texts_every_output_is_the_same(pair):
     states = []
     for weights in pair:
-        encoded = Template(weights.tokenizer).encode([row.context for row in sources.read(FEW, "qa")])
+        encoded = TextTokenizer(weights.tokenizer).encode([row.context for row in sources.read(FEW, "qa")])
         ids = np.zeros((4, 64), np.int32) + weights.architecture.pad_id
         for row, of in zip(ids, encoded, strict=False):
             row[: len(of.ids[:64])] = of.ids[:64]

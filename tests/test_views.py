@@ -14,7 +14,7 @@ from xlkd.models import hf, tokenizers
 from xlkd.rows import Pair, make_key
 from xlkd.spec.tasks import Views
 from xlkd.tasks import Draw, views
-from xlkd.tasks.text import Template
+from xlkd.tasks.tokenization import TextTokenizer
 
 TEXTS = list(sources.read("atlas?split=train&size=30&languages=en,de,zh", "parallel"))
 
@@ -25,7 +25,7 @@ def templates(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("tokenizers"), []
     for kind, texts in (("xlm-roberta", [t for r in TEXTS for t in (r.source, r.target)]), ("bert", [TEXTS[0].source])):
         tokenizers.train(folder / kind, texts, kind=kind, size=400 if kind == "xlm-roberta" else 120)
-        found.append(Template(hf.tokenizer(folder / kind)))
+        found.append(TextTokenizer(hf.tokenizer(folder / kind)))
     return found
 
 
@@ -40,7 +40,7 @@ def batch(of, index, step=0, seed=0, **lengths):
 
 
 def original(template, texts):
-    return template.tokenizer(*texts)["input_ids"]
+    return template.fast(*texts)["input_ids"]
 
 
 def test_each_side_reads_with_its_own_tokenizer(templates):
@@ -54,7 +54,7 @@ def test_each_side_reads_with_its_own_tokenizer(templates):
     ):
         size = int(found[view]["mask"][0].sum())
         assert found[view]["ids"][0, :size].tolist() == original(of, texts), view
-        assert (found[view]["ids"][0, size:] == of.pad).all()
+        assert (found[view]["ids"][0, size:] == of.pad_id).all()
     assert found["mask"].tolist() == [1, 0]
     assert not found["exists"][1].any()
     assert not found["counted"][1].any()
@@ -77,18 +77,18 @@ def test_words_are_shared_by_characters(templates):
     found = batch(of, np.arange(8))
     for i in range(8):
         text = TEXTS[i].source
-        cut = views._words_of(text)
+        cut = views._cut_words(text)
         starts = {begin for begin, _ in cut}
         count = int(found["exists"][i].sum())
         assert count == len(cut) + 2, "nothing is lost in these"
         for template, view, rank in ((of.student, "word", 0), (of.teacher, "teacher", 1)):
-            encoded = template.backend.encode(text, add_special_tokens=False)
+            encoded = template._backend.encode(text, add_special_tokens=False)
             first = found[view]["first"][i, 1 : count - 1] - 1  # one special before them
             begins = [encoded.offsets[p] for p in first]
             begins = [b + (e - b - len(text[b:e].lstrip())) for b, e in begins]
             assert begins == sorted(starts), (view, rank)
         last = found["teacher"]["first"][i, count - 1]
-        assert found["teacher"]["ids"][i, last] == of.teacher.tokenizer.sep_token_id
+        assert found["teacher"]["ids"][i, last] == of.teacher.fast.sep_token_id
 
 
 def test_a_word_that_one_side_cuts_off_is_dropped_on_both(templates):
@@ -105,12 +105,12 @@ def test_a_word_that_one_side_cuts_off_is_dropped_on_both(templates):
 def test_words_are_cut_at_blanks_and_punctuation():
     text = "Zürich's lake_side: 3.5 km, don't"
     expected = ["Zürich", "'", "s", "lake", "_", "side", ":", "3", ".", "5", "km", ",", "don", "'", "t"]
-    assert [text[a:b] for a, b in views._words_of(text)] == expected
+    assert [text[a:b] for a, b in views._cut_words(text)] == expected
 
 
 def test_golden_number_of_drawn_words():
     golden = [0, 0, 0, 0] + [1] * 6 + [2] * 7 + [3] * 7 + [4] * 7 + [5] * 6 + [6] * 7 + [7] * 6 + [8] * 7 + [9] * 4
-    assert views.drawn_words(np.arange(61), 0.15).tolist() == golden
+    assert views.count_drawn_words(np.arange(61), 0.15).tolist() == golden
 
 
 def test_words_are_hidden_whole_and_only_in_english(templates):
@@ -127,10 +127,10 @@ def test_words_are_hidden_whole_and_only_in_english(templates):
         assert drawn.tolist() == [int(n) in words for n in numbers], "all pieces of a word or none"
         assert 0 not in words
         assert -1 not in words
-        assert len(words) == views.drawn_words(np.array(len(set(numbers[numbers > 0].tolist()))), 0.15)
+        assert len(words) == views.count_drawn_words(np.array(len(set(numbers[numbers > 0].tolist()))), 0.15)
         ids = found["word"]["ids"][i, : len(numbers)]
         assert (ids[~drawn] == plain[i, : len(numbers)][~drawn]).all()
-        masked += int((ids[drawn] == of.student.mask).sum())
+        masked += int((ids[drawn] == of.student.mask_id).sum())
         kept += int(drawn.sum())
     assert 0.65 < masked / kept < 0.92
 
@@ -141,7 +141,7 @@ def test_tokens_are_drawn_on_both_sides_and_labelled_with_what_stood_there(templ
     plain = batch(task(templates, share=0.0), np.arange(len(TEXTS)))["token"]
     at, counted = found["positions"], found["counted"]
     assert (np.take_along_axis(plain["ids"], at, 1) == found["labels"]).all()
-    special = np.isin(found["labels"], of.student.tokenizer.all_special_ids)
+    special = np.isin(found["labels"], of.student.fast.all_special_ids)
     assert not (counted & special).any()
     real = plain["mask"].sum()
     assert 0.25 < counted.sum() / real < 0.32
@@ -189,7 +189,7 @@ def test_what_is_found_again_is_scored_by_language(templates):
 
 def test_a_build_without_a_teacher_or_with_an_unknown_label_is_refused(templates):
     with pytest.raises(UserError, match="no teacher"):
-        views.build(Views(max_length=8), templates[0].tokenizer)
+        views.build(Views(max_length=8), templates[0].fast)
     with pytest.raises(UserError, match="choose one of masked, attended, all"):
         read_stage("configs/mmkd.py", "full", "task.tlm_labels=some")
 
@@ -197,6 +197,6 @@ def test_a_build_without_a_teacher_or_with_an_unknown_label_is_refused(templates
 def test_an_unknown_piece_is_in_no_drawn_word(templates):
     row = Pair("1", make_key("u"), "1", "toy", "one two \U0001f980 three four five six seven eight", "eins", "en", "de")
     features = task(templates).features([row])
-    unknown = features["token_ids"] == templates[0].tokenizer.unk_token_id
+    unknown = features["token_ids"] == templates[0].fast.unk_token_id
     assert unknown.any()
     assert not (features["words"][unknown] > 0).any()

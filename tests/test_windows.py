@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from qa_toys import pieces_tokenizer, question, words_tokenizer
 
 from xlkd.errors import UserError
-from xlkd.tasks.windows import EXACT, LOST, WIDE, Features, Settings, features, layout
+from xlkd.spec import read
+from xlkd.tasks.tokenization import TextTokenizer
+from xlkd.tasks.windows import EXACT, LOST, WIDE, Settings, Windows, cut_into_windows, layout
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_decode.json").read_text(encoding="utf-8"))
 WORDS = [f"w{i}" for i in range(200)]
@@ -20,7 +22,7 @@ TOKENIZER = words_tokenizer(["q1", "q2", "x", *WORDS])
 
 
 def made(*rows, **changes):
-    return features(rows, TOKENIZER, Settings(**({"max_length": 14, "doc_stride": 4} | changes)))
+    return cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings(**({"max_length": 14, "doc_stride": 4} | changes)))
 
 
 def test_maximum_context_golden():
@@ -93,7 +95,7 @@ def test_the_question_is_cut_and_the_context_gets_the_room():
 def test_each_text_is_tokenized_once():
     rows = [question("w1 w2", text=t, key=t) for t in ("q1", "q2", "q1")]
     f = made(*rows)
-    assert len(f.pieces.splits) - 1 == 3
+    assert len(f.token_splits) - 1 == 3
     assert f.context.tolist() == [1, 1, 1]
     assert len(set(f.keys)) == 2  # same row key, same window: the same name
 
@@ -112,13 +114,13 @@ def test_each_text_is_tokenized_once():
 )
 def test_gold_spans_go_by_characters(context, answer, gold, text):
     tokenizer = pieces_tokenizer(["▁ab", "▁", "c", "▁d", "北京", "市", "▁q"])
-    f = features([question(context, answer, text="q")], tokenizer, Settings())
+    f = cut_into_windows([question(context, answer, text="q")], TextTokenizer(tokenizer), Settings())
     assert f.gold.tolist() == [gold]
     if gold != LOST:
-        base = f.pieces.splits[f.context[0]]
-        low, high = f.pieces.begin[base + f.gold_first[0]], f.pieces.end[base + f.gold_last[0]]
+        base = f.token_splits[f.context[0]]
+        low, high = f.token_begin[base + f.gold_first[0]], f.token_end[base + f.gold_last[0]]
         assert context[low:high] == text
-        assert f.start[0] == f.offset()[0] + f.gold_first[0]
+        assert f.start[0] == f.context_offset()[0] + f.gold_first[0]
 
 
 def test_the_offset_says_which_occurrence_is_meant():
@@ -130,10 +132,10 @@ def test_arrays_and_back():
     f = made(question(GOLDEN["context"], "w7 w8"), question("w1 w2", "w2", key="k2"))
     flat = f.to_arrays()
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in flat.values())
-    again = Features.from_arrays(flat)
+    again = Windows.from_arrays(flat)
     for name, value in again.to_arrays().items():
         np.testing.assert_array_equal(value, flat[name])
-    assert again.words(int(again.context[0])) == GOLDEN["context"]
+    assert again.text_of(int(again.context[0])) == GOLDEN["context"]
 
 
 def test_the_features_of_a_row_do_not_depend_on_the_others():
@@ -147,13 +149,23 @@ def test_the_features_of_a_row_do_not_depend_on_the_others():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"doc_stride_means": "both"}, "choose step or overlap"),
-        ({"no_answer": "zero"}, "choose first_token or drop"),
-        ({"candidates": "some"}, "choose all or context"),
-        ({"max_length": 0}, "max_length=0 .*give 1 or more"),
-        ({"doc_stride": 0}, "doc_stride=0 "),
+        ({"doc_stride_means": "both"}, "choose one of step, overlap"),
+        ({"no_answer": "zero"}, "choose one of first_token, drop"),
+        ({"candidates": "some"}, "choose one of all, context"),
+        ({"max_length": 0}, "max_length=0 .*give 4 or more"),
+        ({"doc_stride": 0}, "doc_stride=0 .*give 1 or more"),
         ({"n_best": 0}, "n_best=0 "),
         ({"max_answer_tokens": 0}, "max_answer_tokens=0 "),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        read(Settings, changes, "task")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"max_length": 5}, "squad, id 'row 7': max_length=5 leaves 0 tokens"),
         ({"max_length": 9, "doc_stride_means": "overlap", "doc_stride": 8}, "raise max_length"),
     ],
