@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import pytest
+from jaxtyping import install_import_hook
 
 
 def supported_xla_flags(flags: tuple[str, ...]) -> str:
@@ -37,6 +38,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and the runs th
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="xlkd-compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+# Arguments and results of these are held against their annotations, shapes of arrays included, while they are traced
+install_import_hook(["xlkd.losses"], "beartype.beartype")
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"

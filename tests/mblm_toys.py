@@ -5,6 +5,7 @@
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import stages
 from stages import make_spec
@@ -77,28 +78,27 @@ def batch(rows=6, languages=3, length=8, seed=0):
         "mask": (np.arange(length) < random.integers(4, length + 1, (rows, 1))).astype(np.int32),
         "types": random.integers(0, 2, (rows, length)).astype(np.int32),
     }
-    return {
-        "text": text,
-        "labels": random.integers(0, 3, rows).astype(np.int32),
-        "labelled": np.ones(rows, np.float32),
-        "language": (np.arange(rows) % languages).astype(np.int32),
-        "mask": np.ones(rows, np.float32),
-    }
+    labels = random.integers(0, 3, rows).astype(np.int32)
+    language = (np.arange(rows) % languages).astype(np.int32)
+    ones = np.ones(rows, np.float32)
+    arrays = {"text": text, "labels": labels, "labelled": ones, "language": language, "mask": ones}
+    return jax.tree.map(jnp.asarray, arrays)
 
 
 def targets(rows=6, seed=1):
     logits = np.random.default_rng(seed).normal(0, 2, (rows, 3)).astype(np.float32)
-    return {"teacher": logits, "taught": np.ones(rows, np.float32)}
+    return jax.tree.map(jnp.asarray, {"teacher": logits, "taught": np.ones(rows, np.float32)})
 
 
 def terms(method, variables, batch, given, key=3, step=50):
     """{name: sum / count} and the weights, as the step adds them."""
+    variables = jax.tree.map(jnp.asarray, variables)
     prepared = method.prepare(batch, given)
     return method.loss(variables, batch, prepared, jax.random.key(key), step).terms
 
 
 def change(batch, **arrays):
-    return batch | {name: np.asarray(value) for name, value in arrays.items()}
+    return batch | {name: jnp.asarray(value) for name, value in arrays.items()}
 
 
 def leaves(tree) -> list[np.ndarray]:

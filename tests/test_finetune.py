@@ -92,6 +92,7 @@ def test_hits_are_windows_with_both_sides_right():
     found = Span(one_hot[[1, 2, 3, 4]] * 5, one_hot[[2, 2, 4, 4]] * 5)
     gold = Span(np.array([1, 2, 3, 4]), np.array([2, 3, 4, 4]))
     batch = batch_of(np.ones((4, 5)), np.ones((4, 5))) | {"mask": np.array([1, 1, 1, 0], np.float32)}
+    found, gold, batch = jax.tree.map(jnp.asarray, (found, gold, batch))
     term = finetune.hits(found, gold, batch)
     assert (float(term.sum), float(term.count), term.weight) == (2, 3, 0)
 

@@ -45,8 +45,8 @@ def batch(n=4, length=12):
     random = np.random.default_rng(1)
     mask = (np.arange(length) < random.integers(8, length + 1, n)[:, None]).astype(np.int32)
     text = {"ids": random.integers(1, 30, (n, length)), "mask": mask, "types": np.zeros((n, length), np.int32)}
-    return {"text": text, "context_mask": mask > 0, "start": np.arange(n), "end": np.arange(n) + 1,
-            "mask": np.ones(n, np.float32)}  # fmt: skip
+    spans = {"context_mask": mask > 0, "start": np.arange(n), "end": np.arange(n) + 1}
+    return jax.tree.map(jnp.asarray, {"text": text, **spans, "mask": np.ones(n, np.float32)})
 
 
 def loss_of(method, state, targets):

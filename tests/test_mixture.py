@@ -18,10 +18,10 @@ OWN = [0]
 
 def log_weights(kind, allowed, alpha=1.0):
     if kind == "uniform":
-        return mixture.uniform(allowed)
+        return mixture.uniform_log_weights(allowed)
     if kind == "learned":
-        return mixture.learned(jnp.array([0.1, 0.3, -0.2]), allowed)
-    return mixture.dirichlet(jax.random.key(3), jnp.arange(len(allowed)), alpha, allowed)
+        return mixture.learned_log_weights(jnp.array([0.1, 0.3, -0.2]), allowed)
+    return mixture.dirichlet_log_weights(jax.random.key(3), jnp.arange(len(allowed)), alpha, allowed)
 
 
 @pytest.mark.parametrize(
@@ -36,20 +36,22 @@ def log_weights(kind, allowed, alpha=1.0):
 )
 def test_worked_numbers(level, kind, T, ce, kl):
     t, z = jnp.array(TEACHER), jnp.array(BRANCHES)
-    allowed = mixture.allowed(jnp.array(OWN), 3)
+    allowed = mixture.select_branches(jnp.array(OWN), 3)
     logs = log_weights(kind, allowed)
     for form, value in (("ce", ce), ("kl", kl)):
         if level == "logits":
-            rows = distill.class_loss(t, mixture.mix(mixture.weights(logs, allowed), z), form=form, temperature=T)
+            rows = distill.class_loss(
+                t, mixture.mix(mixture.weights_from_log(logs, allowed), z), form=form, temperature=T
+            )
         else:
-            rows = distill.class_loss_of_log(t, mixture.mix_probabilities(logs, z, T), form=form, temperature=T)
+            rows = distill.class_loss_from_log(t, mixture.mix_probabilities(logs, z, T), form=form, temperature=T)
         np.testing.assert_allclose(rows, [value], atol=1e-9)
 
 
 def test_worked_total():
     t, z = jnp.array(TEACHER), jnp.array(BRANCHES)
-    allowed = mixture.allowed(jnp.array(OWN), 3)
-    mixed = mixture.mix(mixture.weights(mixture.uniform(allowed), allowed), z)
+    allowed = mixture.select_branches(jnp.array(OWN), 3)
+    mixed = mixture.mix(mixture.weights_from_log(mixture.uniform_log_weights(allowed), allowed), z)
     settings = {"form": "ce", "temperature": 2.0, "t_squared": True}
     own, zero = (distill.class_loss(t, x, **settings)[0] for x in (z[0], mixed))
     hard = distill.label_loss(z[0], jnp.array([0]))[0][0]
@@ -58,28 +60,31 @@ def test_worked_total():
 
 
 def test_worked_weights():
-    allowed = mixture.allowed(jnp.array(OWN), 3)
-    learned = mixture.weights(log_weights("learned", allowed), allowed)
+    allowed = mixture.select_branches(jnp.array(OWN), 3)
+    learned = mixture.weights_from_log(log_weights("learned", allowed), allowed)
     np.testing.assert_allclose(learned, [[0, 0.6224593312, 0.3775406688]], atol=1e-9)
-    keep = mixture.allowed(jnp.array(OWN), 3, keep_own=True)
-    mixed = mixture.mix(mixture.weights(mixture.uniform(keep), keep), jnp.array(BRANCHES))
+    keep = mixture.select_branches(jnp.array(OWN), 3, keep_own=True)
+    mixed = mixture.mix(mixture.weights_from_log(mixture.uniform_log_weights(keep), keep), jnp.array(BRANCHES))
     np.testing.assert_allclose(mixed, [[5 / 6, 1 / 3, -1 / 6]], atol=1e-9)
     np.testing.assert_allclose(distill.class_loss(jnp.array(TEACHER), mixed), [0.7793773365], atol=1e-9)
 
 
 def test_which_branches():
     own = jnp.array([1, -1])
-    assert mixture.allowed(own, 3).tolist() == [[True, False, True], [True, True, True]]
-    assert mixture.allowed(own, 4, real_branches=3).tolist() == [[True, False, True, False], [True, True, True, False]]
-    assert mixture.allowed(own, 3, keep_own=True).all()
+    assert mixture.select_branches(own, 3).tolist() == [[True, False, True], [True, True, True]]
+    assert mixture.select_branches(own, 4, real_branches=3).tolist() == [
+        [True, False, True, False],
+        [True, True, True, False],
+    ]
+    assert mixture.select_branches(own, 3, keep_own=True).all()
 
 
 @pytest.mark.parametrize("kind", ["uniform", "learned", "dirichlet"])
 @pytest.mark.parametrize("keep", [False, True])
 def test_weights_are_a_distribution(kind, keep):
     own = jnp.array([0, 1, 2, -1])
-    allowed = mixture.allowed(own, 3, keep_own=keep)
-    w = mixture.weights(log_weights(kind, allowed, alpha=0.05), allowed)
+    allowed = mixture.select_branches(own, 3, keep_own=keep)
+    w = mixture.weights_from_log(log_weights(kind, allowed, alpha=0.05), allowed)
     np.testing.assert_allclose(w.sum(-1), np.ones(4), atol=1e-6)
     assert (w >= 0).all()
     assert (w[~allowed] == 0).all()
@@ -87,15 +92,19 @@ def test_weights_are_a_distribution(kind, keep):
 
 @pytest.mark.parametrize("kind", ["uniform", "learned", "dirichlet"])
 def test_two_branches_leave_no_choice(kind):
-    allowed = mixture.allowed(jnp.array([0, 1]), 2)
-    logs = mixture.learned(jnp.array([5.0, -5.0]), allowed) if kind == "learned" else log_weights(kind, allowed)
-    assert mixture.weights(logs, allowed).tolist() == [[0, 1], [1, 0]]
+    allowed = mixture.select_branches(jnp.array([0, 1]), 2)
+    logs = (
+        mixture.learned_log_weights(jnp.array([5.0, -5.0]), allowed)
+        if kind == "learned"
+        else log_weights(kind, allowed)
+    )
+    assert mixture.weights_from_log(logs, allowed).tolist() == [[0, 1], [1, 0]]
 
 
 def test_nothing_to_mix_weighs_nothing():
-    allowed = mixture.allowed(jnp.array([0]), 1)
+    allowed = mixture.select_branches(jnp.array([0]), 1)
     assert not allowed.any()
-    assert mixture.weights(mixture.uniform(allowed), allowed).tolist() == [[0.0]]
+    assert mixture.weights_from_log(mixture.uniform_log_weights(allowed), allowed).tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize("kind", ["uniform", "learned", "dirichlet"])
@@ -103,16 +112,20 @@ def test_nothing_to_mix_weighs_nothing():
 @pytest.mark.parametrize(("branches", "keep"), [(1, False), (3, False), (3, True)])
 def test_gradients_are_finite_and_left_out_branches_get_none(kind, level, branches, keep):
     own = jnp.array([0, branches - 1, 0])
-    allowed = mixture.allowed(own, branches, keep_own=keep)
+    allowed = mixture.select_branches(own, branches, keep_own=keep)
     z = jnp.array(np.random.default_rng(0).normal(size=(branches, 3, 4)))
     t = jnp.array(np.random.default_rng(1).normal(size=(3, 4)))
 
     def loss(z, scores):
-        logs = mixture.learned(scores, allowed) if kind == "learned" else log_weights(kind, allowed, alpha=0.05)
+        logs = (
+            mixture.learned_log_weights(scores, allowed)
+            if kind == "learned"
+            else log_weights(kind, allowed, alpha=0.05)
+        )
         if level == "logits":
-            rows = distill.class_loss(t, mixture.mix(mixture.weights(logs, allowed), z))
+            rows = distill.class_loss(t, mixture.mix(mixture.weights_from_log(logs, allowed), z))
         else:
-            rows = distill.class_loss_of_log(t, mixture.mix_probabilities(logs, z))
+            rows = distill.class_loss_from_log(t, mixture.mix_probabilities(logs, z))
         return jnp.sum(jnp.where(allowed.any(-1), rows, 0))
 
     to_z, to_scores = jax.grad(loss, argnums=(0, 1))(z, jnp.zeros(branches))
@@ -124,29 +137,31 @@ def test_gradients_are_finite_and_left_out_branches_get_none(kind, level, branch
 
 
 def test_probability_mixture_is_the_mixture_of_probabilities():
-    allowed = mixture.allowed(jnp.array(OWN), 3, keep_own=True)
+    allowed = mixture.select_branches(jnp.array(OWN), 3, keep_own=True)
     logs = log_weights("learned", allowed)
-    direct = mixture.mix(mixture.weights(logs, allowed), jax.nn.softmax(jnp.array(BRANCHES) / 2.0))
+    direct = mixture.mix(mixture.weights_from_log(logs, allowed), jax.nn.softmax(jnp.array(BRANCHES) / 2.0))
     np.testing.assert_allclose(jnp.exp(mixture.mix_probabilities(logs, jnp.array(BRANCHES), 2.0)), direct, atol=1e-12)
 
 
 @pytest.mark.parametrize(("alpha", "deviation"), [(0.05, 0.440), (1.0, 0.236), (10.0, 0.085)])
 def test_dirichlet_has_the_measured_spread(alpha, deviation):
     allowed = jnp.ones((20_000, 3), bool)
-    w = mixture.weights(mixture.dirichlet(jax.random.key(0), jnp.arange(20_000), alpha, allowed), allowed)
+    w = mixture.weights_from_log(
+        mixture.dirichlet_log_weights(jax.random.key(0), jnp.arange(20_000), alpha, allowed), allowed
+    )
     np.testing.assert_allclose(w.mean(0), [1 / 3] * 3, atol=0.01)
     np.testing.assert_allclose(w.std(0), [deviation] * 3, atol=0.006)
 
 
 def test_dirichlet_goes_by_the_row_alone():
     allowed, key = jnp.ones((8, 3), bool), jax.random.key(1)
-    whole = mixture.dirichlet(key, jnp.arange(8), 0.5, allowed)
-    part = mixture.dirichlet(key, jnp.arange(4, 8), 0.5, allowed[4:])
+    whole = mixture.dirichlet_log_weights(key, jnp.arange(8), 0.5, allowed)
+    part = mixture.dirichlet_log_weights(key, jnp.arange(4, 8), 0.5, allowed[4:])
     assert (whole[4:] == part).all()
-    assert (mixture.dirichlet(jax.random.key(2), jnp.arange(8), 0.5, allowed) != whole).any()
+    assert (mixture.dirichlet_log_weights(jax.random.key(2), jnp.arange(8), 0.5, allowed) != whole).any()
 
 
 def test_a_large_alpha_is_uniform():
-    allowed = mixture.allowed(jnp.array([0, 1, 2]), 3)
-    logs = mixture.dirichlet(jax.random.key(0), jnp.arange(3), 1e6, allowed)
-    np.testing.assert_allclose(mixture.weights(logs, allowed), allowed * 0.5, atol=1e-3)
+    allowed = mixture.select_branches(jnp.array([0, 1, 2]), 3)
+    logs = mixture.dirichlet_log_weights(jax.random.key(0), jnp.arange(3), 1e6, allowed)
+    np.testing.assert_allclose(mixture.weights_from_log(logs, allowed), allowed * 0.5, atol=1e-3)

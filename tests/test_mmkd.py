@@ -63,6 +63,7 @@ def method_of(c):
 
 def gradient(method, variables, batch, taught, micro_batches=1):
     state = states.State(jnp.zeros((), int), variables, (), (), jnp.ones((), bool))
+    batch, taught = jax.tree.map(jnp.asarray, (batch, taught))
     targets = method.teacher.forward({"table": taught}, batch)
     key = jax.random.key(0)
     return jax.jit(lambda: step.gradient(method, state, batch, targets, key, micro_batches))()
@@ -142,6 +143,7 @@ def test_golden_tokens(float64, monkeypatch, labels):
     rows, length = ids.shape
     positions = np.broadcast_to(np.arange(length), ids.shape)
     batch = {"token": view(length, rows=rows), "positions": positions, "labels": ids, "counted": counted}
+    batch = jax.tree.map(jnp.asarray, batch)
     table = jnp.array(logits.reshape(rows * length, -1))
     variables = Variables({"encoder": {"table": table, "embeddings": {"words": ()}}, "masked_lm": {}})
     method = method_of(config(**NONE | {"token": 1.0}))
@@ -226,6 +228,7 @@ BATCH = {
 }
 for name in ("token", "word", "sentence", "teacher"):
     BATCH[name]["ids"] = BATCH[name]["ids"] % 7
+BATCH = jax.tree.map(jnp.asarray, BATCH)
 
 
 class Toy(Given):

@@ -58,14 +58,14 @@ def test_ignored_labels_leave_sum_and_count():
 
 
 def test_golden_masked_positions():
-    mask = span.positions("padding", jnp.array(INPUTS["position_mask"]), jnp.zeros((4, 24)))
+    mask = span.select_positions("padding", jnp.array(INPUTS["position_mask"]), jnp.zeros((4, 24)))
     term = span.cross_entropy(logits(), gold(), mask, jnp.ones(4))
     np.testing.assert_allclose(mean(term), GOLDEN["masked_positions"]["ce"], atol=1e-6)
 
 
 def test_more_padding_changes_nothing():
     mask = jnp.array(INPUTS["position_mask"])
-    longer = [jnp.pad(x, ((0, 0), (0, 24)), constant_values=7.0) for x in logits()]
+    longer = tuple(jnp.pad(x, ((0, 0), (0, 24)), constant_values=7.0) for x in logits())
     term = span.cross_entropy(longer, gold(), jnp.pad(mask, ((0, 0), (0, 24))), jnp.ones(4))
     same = span.cross_entropy(logits(), gold(), mask, jnp.ones(4))
     np.testing.assert_allclose(term.sum, same.sum, rtol=1e-12)
@@ -81,8 +81,8 @@ def test_three_and_one_rows_equal_four():
 
 
 def test_padded_rows_count_nowhere():
-    twice = [jnp.concatenate([x, jnp.full((3, 24), 50.0)]) for x in logits()]
-    labels = [jnp.concatenate([y, jnp.array([1, 2, 3])]) for y in gold()]
+    twice = tuple(jnp.concatenate([x, jnp.full((3, 24), 50.0)]) for x in logits())
+    labels = tuple(jnp.concatenate([y, jnp.array([1, 2, 3])]) for y in gold())
     rows = jnp.array([1, 1, 1, 1, 0, 0, 0])
     np.testing.assert_allclose(
         mean(span.cross_entropy(twice, labels, everywhere(7), rows)), GOLDEN["ce"]["total"], atol=1e-6
@@ -91,9 +91,9 @@ def test_padded_rows_count_nowhere():
 
 def test_kinds_of_positions():
     attended, context = jnp.array([[1, 1, 1, 1, 0]]), jnp.array([[0, 0, 1, 1, 1]])
-    assert span.positions("padding", attended, context).tolist() == [[True, True, True, True, False]]
-    assert span.positions("context", attended, context).tolist() == [[True, False, True, True, False]]
-    assert span.positions("none", attended, context).all()
+    assert span.select_positions("padding", attended, context).tolist() == [[True, True, True, True, False]]
+    assert span.select_positions("context", attended, context).tolist() == [[True, False, True, True, False]]
+    assert span.select_positions("none", attended, context).all()
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
@@ -105,15 +105,15 @@ def test_few_positions_give_no_nan(dtype, valid):
     def loss(student):
         return total({"ce": span.cross_entropy(student, labels, mask, jnp.ones(4))})
 
-    value, gradient = jax.value_and_grad(loss)([x.astype(dtype) for x in logits()])
+    value, gradient = jax.value_and_grad(loss)(tuple(x.astype(dtype) for x in logits()))
     assert value == 0  # certain where one position is left; no label, no term where none is
     assert all(jnp.isfinite(g).all() and not g.any() for g in gradient)
 
 
 def test_the_softmax_is_float32():
-    half = [x.astype(jnp.bfloat16) for x in logits()]
+    half = tuple(x.astype(jnp.bfloat16) for x in logits())
     term = span.cross_entropy(half, gold(), everywhere(), jnp.ones(4))
     assert term.sum.dtype == jnp.float32
-    exact = span.cross_entropy([x.astype(jnp.float64) for x in half], gold(), everywhere(), jnp.ones(4))
+    exact = span.cross_entropy(tuple(x.astype(jnp.float64) for x in half), gold(), everywhere(), jnp.ones(4))
     np.testing.assert_allclose(term.sum, exact.sum, rtol=1e-6)
     assert abs(mean(term) - GOLDEN["ce"]["total"]) < 1e-2

@@ -13,7 +13,7 @@ import pytest
 from step_toys import largest, report_gradient
 
 from xlkd.keys import PURPOSES
-from xlkd.losses.terms import Term, over
+from xlkd.losses.terms import Term, make_term
 from xlkd.methods import Loss, Method, Start, Variables, key_for
 from xlkd.models.dropout import dropout
 from xlkd.train import optim, step
@@ -33,10 +33,10 @@ def toy(coupled=None, dropped=0.0) -> Method:
     def loss(variables, batch, targets, key, step):
         x = dropout(batch["x"], dropped, key)
         y = jnp.tanh(x @ variables.params["kernel"] + variables.params["bias"]) * variables.frozen["scale"]
-        by_row = over(jnp.square(y.sum(-1) - batch["y"]), batch["mask"], 1.0)
-        by_token = over(jnp.abs(y), batch["tokens"] * batch["mask"][:, None], 0.25)
-        absent = over(jnp.full(len(y), jnp.nan), jnp.zeros(len(y)), 3.0)
-        size = over(jnp.abs(batch["y"]), batch["mask"])
+        by_row = make_term(jnp.square(y.sum(-1) - batch["y"]), batch["mask"], 1.0)
+        by_token = make_term(jnp.abs(y), batch["tokens"] * batch["mask"][:, None], 0.25)
+        absent = make_term(jnp.full(len(y), jnp.nan), jnp.zeros(len(y)), 3.0)
+        size = make_term(jnp.abs(batch["y"]), batch["mask"])
         return Loss({"row": by_row, "token": by_token, "absent": absent}, {"size": size}, {"y": y})
 
     return Method(init, loss, outputs=None, exports=None, coupled=coupled)
@@ -51,7 +51,10 @@ def similarities(variables, embeddings, batch, targets, step):
     z = (y - mean) * jax.lax.rsqrt(variance + 1e-5) + variables.params["bias"]
     unit = z * jax.lax.rsqrt(jnp.square(z).sum(-1, keepdims=True) + 1e-6)
     cosine, pairs = unit @ unit.T, mask[:, None] * mask[None] * (1 - jnp.eye(len(mask)))
-    terms = {"cosine": over(jnp.square(cosine - 0.3), pairs, 0.5), "norm": over(jnp.abs(z).sum(-1), mask, 0.125)}
+    terms = {
+        "cosine": make_term(jnp.square(cosine - 0.3), pairs, 0.5),
+        "norm": make_term(jnp.abs(z).sum(-1), mask, 0.125),
+    }
     return terms, {"variance": Term(variance.sum(), 1.0)}, {"mean": 0.9 * variables.statistics["mean"] + 0.1 * mean}
 
 
@@ -195,7 +198,7 @@ def distilled(prepared: bool) -> Method:
 
     def loss(variables, batch, targets, key, step):
         found = plain.loss(variables, batch, targets, key, step)
-        distance = over(jnp.square(found.embeddings["y"] - targets["teacher"]).sum(-1), batch["mask"], 0.5)
+        distance = make_term(jnp.square(found.embeddings["y"] - targets["teacher"]).sum(-1), batch["mask"], 0.5)
         return found._replace(terms=found.terms | {"distance": distance})
 
     def prepare(batch, targets):

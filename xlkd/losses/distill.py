@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a teacher's logits ask of a student: KL over span positions, its mAP@k coefficient, and the loss of classes."""
+"""Losses between a teacher's logits and a student's: KL over span positions, its mAP@k coefficient, and classes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 
-from xlkd.losses.span import Span, log_probabilities
-from xlkd.losses.terms import NEVER, groups, real
+from xlkd.losses.span import SpanLogits, SpanPositions, log_probabilities
+from xlkd.losses.terms import MASKED_SCORE, at_least_float32, number_groups
 
 Direction = Literal["forward", "reverse", "symmetric"]
 Reading = Literal["authors", "textbook"]
@@ -18,15 +19,15 @@ Form = Literal["ce", "kl", "mse"]
 
 
 def span_kl(
-    teacher: Span,
-    student: Span,
-    mask: jax.Array,
+    teacher: SpanLogits,
+    student: SpanLogits,
+    mask: Shaped[Array, "rows length"],
     *,
     temperature: float = 1.0,
     direction: Direction = "forward",
     t_squared: bool = True,
-) -> jax.Array:
-    """The mean of the KL of starts and of ends, by row [rows]; no gradient to the teacher."""
+) -> Float[Array, " rows"]:
+    """Returns the mean of the KL of starts and of ends for each row; no gradient to the teacher."""
     sides = [
         kl(t, s, mask, temperature=temperature, direction=direction) for t, s in zip(teacher, student, strict=True)
     ]
@@ -34,14 +35,14 @@ def span_kl(
 
 
 def kl(
-    teacher: jax.Array,
-    student: jax.Array,
-    mask: jax.Array,
+    teacher: Float[Array, "rows length"],
+    student: Float[Array, "rows length"],
+    mask: Shaped[Array, "rows length"],
     *,
     temperature: float = 1.0,
     direction: Direction = "forward",
-) -> jax.Array:
-    """KL(teacher ‖ student) over the last axis, exchanged (reverse) or the sum of both (symmetric); no T² yet."""
+) -> Float[Array, " rows"]:
+    """Returns KL(teacher ‖ student) for each row, exchanged (reverse) or the sum of both (symmetric), without T²."""
     log_p = log_probabilities(jax.lax.stop_gradient(teacher), mask, temperature)
     log_q = log_probabilities(student, mask, temperature)
     forward = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
@@ -50,18 +51,18 @@ def kl(
 
 
 def coefficient(
-    teacher: Span,
-    gold: Span,
-    mask: jax.Array,
-    rows: jax.Array,
+    teacher: SpanLogits,
+    gold: SpanPositions,
+    mask: Shaped[Array, "rows length"],
+    rows: Shaped[Array, " rows"],
     *,
     reading: Reading = "authors",
     k: int = 10,
     window: tuple[int, int] = (5, 4),
     per: Literal["batch", "example"] = "batch",
     group: int = 6,
-) -> jax.Array:
-    """How well the teacher knows the gold answer, in [0, 1], as a factor of each row's KL [rows].
+) -> Float[Array, " rows"]:
+    """Measures how well the teacher knows the gold answer, in [0, 1], as a factor of each row's KL.
 
     `per="batch"` gives each row the mean of its group of consecutive real rows (0: of all rows).
     """
@@ -72,16 +73,22 @@ def coefficient(
     if per == "example":
         return own
     counted = rows.astype(own.dtype)
-    of = groups(rows, group)
-    sums = jax.ops.segment_sum(own * counted, of, num_segments=len(own))
-    counts = jax.ops.segment_sum(counted, of, num_segments=len(own))
-    return (sums / jnp.maximum(counts, 1))[of]
+    numbers = number_groups(rows, group)
+    sums = jax.ops.segment_sum(own * counted, numbers, num_segments=len(own))
+    counts = jax.ops.segment_sum(counted, numbers, num_segments=len(own))
+    return (sums / jnp.maximum(counts, 1))[numbers]
 
 
 def average_precision(
-    teacher: jax.Array, gold: jax.Array, mask: jax.Array, *, reading: Reading, k: int, window: tuple[int, int]
-) -> jax.Array:
-    """Of the teacher's k best positions against those near the gold one (window: to its left, to its right), by row.
+    teacher: Float[Array, "rows length"],
+    gold: Integer[Array, " rows"],
+    mask: Shaped[Array, "rows length"],
+    *,
+    reading: Reading,
+    k: int,
+    window: tuple[int, int],
+) -> Float[Array, " rows"]:
+    """Scores the teacher's k best positions: one counts as a hit near the gold position, `window` to left and right.
 
     `authors` counts the first hit only: a reciprocal rank with tolerance. `textbook` is the average precision.
     """
@@ -89,8 +96,9 @@ def average_precision(
     if length < k:
         raise ValueError(f"the {k} best of {length} positions")
     mask = mask.astype(bool)
-    _, best = jax.lax.top_k(jnp.where(mask, real(teacher), NEVER), k)  # ties: the lower position first
-    near = _near(jnp.arange(length)[None, :], gold, window) & mask
+    # Among equal scores top_k takes the lower position first
+    _, best = jax.lax.top_k(jnp.where(mask, at_least_float32(teacher), MASKED_SCORE), k)
+    near = _is_near(jnp.arange(length)[None, :], gold, window) & mask
     hit = jnp.take_along_axis(near, best, axis=-1).astype(jnp.promote_types(teacher.dtype, jnp.float32))
     rank = jnp.arange(1, k + 1)
     if reading == "authors":
@@ -99,52 +107,70 @@ def average_precision(
     return jnp.sum(hit * jnp.cumsum(hit, axis=-1) / rank, axis=-1) / relevant
 
 
-def _near(at: jax.Array, gold: jax.Array, window: tuple[int, int]) -> jax.Array:
+def _is_near(
+    position: Integer[Array, "1 length"], gold: Integer[Array, " rows"], window: tuple[int, int]
+) -> Bool[Array, "rows length"]:
     left, right = window
-    return (at >= gold[:, None] - left) & (at <= gold[:, None] + right)
+    return (position >= gold[:, None] - left) & (position <= gold[:, None] + right)
 
 
-def entropy(logits: jax.Array, mask: jax.Array, temperature: float = 1.0) -> jax.Array:
-    """Of softmax(logits / T), in nats, by row."""
+def entropy(
+    logits: Float[Array, "rows length"], mask: Shaped[Array, "rows length"], temperature: float = 1.0
+) -> Float[Array, " rows"]:
+    """Returns the entropy of softmax(logits / T) for each row, in nats."""
     log_p = log_probabilities(logits, mask, temperature)
     return -jnp.sum(jnp.exp(log_p) * jnp.where(mask.astype(bool), log_p, 0), axis=-1)
 
 
-def agreement(teacher: jax.Array, student: jax.Array, mask: jax.Array) -> jax.Array:
-    """1 where both have the same best position, else 0, by row; ties: the lower position."""
-    best = [jnp.argmax(jnp.where(mask.astype(bool), real(x), NEVER), axis=-1) for x in (teacher, student)]
+def agreement(
+    teacher: Float[Array, "rows length"], student: Float[Array, "rows length"], mask: Shaped[Array, "rows length"]
+) -> Float[Array, " rows"]:
+    """Returns 1 for each row in which teacher and student have the same best position, else 0.
+
+    Among equal logits the lower position is the best.
+    """
+    best = [
+        jnp.argmax(jnp.where(mask.astype(bool), at_least_float32(x), MASKED_SCORE), axis=-1) for x in (teacher, student)
+    ]
     return (best[0] == best[1]).astype(jnp.float32)
 
 
 def class_loss(
-    teacher: jax.Array, student: jax.Array, *, form: Form = "ce", temperature: float = 1.0, t_squared: bool = False
-) -> jax.Array:
-    """Distillation of class logits [rows, classes], by row; no gradient to the teacher."""
+    teacher: Float[Array, "rows classes"],
+    student: Float[Array, "rows classes"],
+    *,
+    form: Form = "ce",
+    temperature: float = 1.0,
+    t_squared: bool = False,
+) -> Float[Array, " rows"]:
+    """Returns the distillation loss of class logits for each row; no gradient to the teacher."""
     if form != "mse":
-        log_q = jax.nn.log_softmax(real(student) / temperature, axis=-1)
-        return class_loss_of_log(teacher, log_q, form=form, temperature=temperature, t_squared=t_squared)
-    difference = (real(student) - real(jax.lax.stop_gradient(teacher))) / temperature
+        log_q = jax.nn.log_softmax(at_least_float32(student) / temperature, axis=-1)
+        return class_loss_from_log(teacher, log_q, form=form, temperature=temperature, t_squared=t_squared)
+    difference = (at_least_float32(student) - at_least_float32(jax.lax.stop_gradient(teacher))) / temperature
     return jnp.mean(difference**2, axis=-1) * (temperature**2 if t_squared else 1.0)
 
 
-def class_loss_of_log(
-    teacher: jax.Array,
-    log_q: jax.Array,
+def class_loss_from_log(
+    teacher: Float[Array, "rows classes"],
+    log_q: Float[Array, "rows classes"],
     *,
-    form: Literal["ce", "kl"] = "ce",
+    form: Form = "ce",
     temperature: float = 1.0,
     t_squared: bool = False,
-) -> jax.Array:
-    """The same against the student's log-probabilities at T, where it has no logits: a mixture of probabilities."""
+) -> Float[Array, " rows"]:
+    """Returns the same against the student's log-probabilities at T: a mixture of probabilities has no logits."""
     if form not in ("ce", "kl"):
         raise ValueError(f"{form} compares logits, and a mixture of probabilities has none")
-    log_p = jax.nn.log_softmax(real(jax.lax.stop_gradient(teacher)) / temperature, axis=-1)
+    log_p = jax.nn.log_softmax(at_least_float32(jax.lax.stop_gradient(teacher)) / temperature, axis=-1)
     against = log_q if form == "ce" else log_q - log_p
     return -jnp.sum(jnp.exp(log_p) * against, axis=-1) * (temperature**2 if t_squared else 1.0)
 
 
-def label_loss(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """−log softmax(logits)[label] by row, and which rows have a label: those with 0 or more."""
-    log_q = jax.nn.log_softmax(real(logits), axis=-1)
-    at = jnp.clip(labels, 0, logits.shape[-1] - 1)[..., None]
-    return -jnp.take_along_axis(log_q, at, axis=-1)[..., 0], labels >= 0
+def label_loss(
+    logits: Float[Array, "rows classes"], labels: Integer[Array, " rows"]
+) -> tuple[Float[Array, " rows"], Bool[Array, " rows"]]:
+    """Returns −log softmax(logits)[label] for each row, and which rows have a label: those with 0 or more."""
+    log_q = jax.nn.log_softmax(at_least_float32(logits), axis=-1)
+    position = jnp.clip(labels, 0, logits.shape[-1] - 1)[..., None]
+    return -jnp.take_along_axis(log_q, position, axis=-1)[..., 0], labels >= 0

@@ -8,21 +8,28 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 
-from xlkd.losses.terms import NEVER, Term, over, real
+from xlkd.losses.terms import MASKED_SCORE, Term, at_least_float32, make_term
 
 Positions = Literal["padding", "context", "none"]
 
 
 class Span(NamedTuple):
-    """The two sides: logits [rows, length] or gold positions [rows]; a plain pair will do."""
+    """The two sides of an answer: their logits or their gold positions. A plain pair will do."""
 
-    start: jax.Array
-    end: jax.Array
+    start: Array
+    end: Array
 
 
-def positions(kind: Positions, attended: jax.Array, context: jax.Array) -> jax.Array:
-    """Which positions stand in the softmaxes [rows, length]: all but padding, the context and position 0, or all."""
+SpanLogits = tuple[Float[Array, "rows length"], Float[Array, "rows length"]]
+SpanPositions = tuple[Integer[Array, " rows"], Integer[Array, " rows"]]
+
+
+def select_positions(
+    kind: Positions, attended: Shaped[Array, "rows length"], context: Shaped[Array, "rows length"]
+) -> Bool[Array, "rows length"]:
+    """Returns which positions enter the softmaxes: all but padding, the context and position 0, or all."""
     if kind == "none":
         return jnp.ones_like(attended, bool)
     if kind == "padding":
@@ -31,24 +38,39 @@ def positions(kind: Positions, attended: jax.Array, context: jax.Array) -> jax.A
     return (context.astype(bool) | first) & attended.astype(bool)
 
 
-def log_probabilities(logits: jax.Array, mask: jax.Array, temperature: float = 1.0) -> jax.Array:
-    """log softmax(logits / T) over the masked positions, about -1e30 elsewhere; uniform where no position is left."""
-    return jax.nn.log_softmax(jnp.where(mask.astype(bool), real(logits) / temperature, NEVER), axis=-1)
+def log_probabilities(
+    logits: Float[Array, "rows length"], mask: Shaped[Array, "rows length"], temperature: float = 1.0
+) -> Float[Array, "rows length"]:
+    """Returns log softmax(logits / T) over the positions where the mask is set, about -1e30 elsewhere.
 
-
-def cross_entropy(student: Span, gold: Span, mask: jax.Array, rows: jax.Array, weight: float = 1.0) -> Term:
-    """½ (−log p(start) − log p(end)), a sum over rows.
-
-    A negative gold position is taken for 0. A row of which a gold position lies past the end or outside the mask has
-    no label and is not counted.
+    It is uniform in a row without any such position.
     """
-    sides = [_side(logits, at, mask) for logits, at in zip(student, gold, strict=True)]
+    scores = jnp.where(mask.astype(bool), at_least_float32(logits) / temperature, MASKED_SCORE)
+    return jax.nn.log_softmax(scores, axis=-1)
+
+
+def cross_entropy(
+    student: SpanLogits,
+    gold: SpanPositions,
+    mask: Shaped[Array, "rows length"],
+    rows: Shaped[Array, " rows"],
+    weight: float = 1.0,
+) -> Term:
+    """Returns ½ (−log p(start) − log p(end)), summed over rows.
+
+    A negative gold position is read as 0. A row whose gold position lies past the end or outside the mask has no label
+    and is not counted.
+    """
+    sides = [_negative_log_likelihood(logits, position, mask) for logits, position in zip(student, gold, strict=True)]
     (start, start_known), (end, end_known) = sides
-    return over(0.5 * (start + end), rows.astype(bool) & start_known & end_known, weight)
+    return make_term(0.5 * (start + end), rows.astype(bool) & start_known & end_known, weight)
 
 
-def _side(logits: jax.Array, gold: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _negative_log_likelihood(
+    logits: Float[Array, "rows length"], gold: Integer[Array, " rows"], mask: Shaped[Array, "rows length"]
+) -> tuple[Float[Array, " rows"], Bool[Array, " rows"]]:
+    """Returns −log p of the gold position of one side, and which rows have one that can be predicted."""
     length = logits.shape[-1]
-    at = jnp.clip(gold, 0, length - 1)[:, None]
-    known = (gold < length) & jnp.take_along_axis(mask.astype(bool), at, axis=-1)[:, 0]
-    return -jnp.take_along_axis(log_probabilities(logits, mask), at, axis=-1)[:, 0], known
+    position = jnp.clip(gold, 0, length - 1)[:, None]
+    known = (gold < length) & jnp.take_along_axis(mask.astype(bool), position, axis=-1)[:, 0]
+    return -jnp.take_along_axis(log_probabilities(logits, mask), position, axis=-1)[:, 0], known

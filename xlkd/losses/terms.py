@@ -6,39 +6,41 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
 
-NEVER = -1e30  # stands for minus infinity: 0 times it is 0, and its gradient is finite
+MASKED_SCORE = -1e30  # stands for minus infinity: 0 times it is 0, and its gradient is finite
 
 
 class Term(NamedTuple):
-    """weight · sum / count of the differentiated scalar; absent where the count is 0."""
+    """A part of the differentiated scalar, weight · sum / count; absent where the count is 0."""
 
-    sum: jax.Array
-    count: jax.Array
-    weight: jax.Array | float = 1.0
+    sum: Float[Array, ""]
+    count: Float[Array, ""]
+    weight: Float[Array, ""] | float = 1.0
 
 
-def over(values: jax.Array, mask: jax.Array, weight: jax.Array | float = 1.0) -> Term:
-    """The term of the values (of rows, of tokens) where the mask is set; what lies elsewhere may be anything."""
+def make_term(
+    values: Float[Array, "*axes"], mask: Shaped[Array, "*axes"], weight: Float[Array, ""] | float = 1.0
+) -> Term:
+    """Sums and counts the values (of rows, of tokens) where the mask is set; the others may be anything, NaN too."""
     mask = mask.astype(bool)
     return Term(jnp.sum(jnp.where(mask, values, 0)), jnp.sum(mask, dtype=values.dtype), weight)
 
 
-def mean(term: Term) -> jax.Array:
-    """sum / count, without the weight; 0 where nothing was counted."""
-    any_ = term.count > 0
-    return jnp.where(any_, term.sum, 0) / jnp.where(any_, term.count, 1)
+def mean(term: Term) -> Float[Array, ""]:
+    """Returns sum / count, without the weight; 0 where nothing was counted."""
+    is_counted = term.count > 0
+    return jnp.where(is_counted, term.sum, 0) / jnp.where(is_counted, term.count, 1)
 
 
-def total(terms: dict[str, Term]) -> jax.Array:
-    """The scalar that is differentiated: Σ weight · sum / count."""
+def total(terms: dict[str, Term]) -> Float[Array, ""]:
+    """Returns the scalar that is differentiated: Σ weight · sum / count."""
     return sum((term.weight * mean(term) for term in terms.values()), jnp.zeros(()))
 
 
-def groups(rows: jax.Array, size: int) -> jax.Array:
-    """For each row the number of its group of `size` consecutive real rows [rows]; size 0: one group.
+def number_groups(rows: Shaped[Array, " rows"], size: int) -> Int[Array, " rows"]:
+    """Returns for each row the number of its group of `size` consecutive real rows; with size 0 there is one group.
 
     Padded rows do not count, so the groups are the same wherever padding stands; a padded row's number means nothing.
     """
@@ -46,6 +48,6 @@ def groups(rows: jax.Array, size: int) -> jax.Array:
     return order // size if size else jnp.zeros_like(order)
 
 
-def real(x: jax.Array) -> jax.Array:
-    """At least float32: softmaxes, norms and sums are not taken in half precision."""
+def at_least_float32(x: Shaped[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Widens half precision, in which no softmax, norm or sum is taken; float64 stays."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

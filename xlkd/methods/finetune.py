@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import jax
 
 from xlkd.losses import distill, span
-from xlkd.losses.terms import Term, over
+from xlkd.losses.terms import Term, make_term
 from xlkd.methods import Export, Loss, Method, Start, Variables, of_params
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import ClassifierHead, SpanHead, init_head
@@ -48,7 +48,7 @@ def classes(task: Classify, encoder: Encoder) -> Method:
         counted = batch["mask"] * batch["labelled"]
         values, _ = distill.label_loss(scores, batch["labels"])
         right = (scores.argmax(-1) == batch["labels"]).astype(values.dtype)
-        return Loss({"ce": over(values, counted)}, {"accuracy": over(right, counted, 0.0)})
+        return Loss({"ce": make_term(values, counted)}, {"accuracy": make_term(right, counted, 0.0)})
 
     return _with_head("classifier", head, encoder, labels, loss, {"classify": class_outputs(encoder, len(labels))})
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from xlkd.losses import distill, span
-from xlkd.losses.terms import over
+from xlkd.losses.terms import make_term
 from xlkd.methods import Batch, Loss, Method, Teacher, Tree, finetune
 from xlkd.models.encoder import Encoder
 from xlkd.models.outputs import span_logits
@@ -28,7 +28,7 @@ def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Met
     base = finetune.spans(spec.task, encoder)
 
     def mask_of(batch) -> jax.Array:
-        return span.positions(m.mask_positions, batch["text"]["mask"], batch["context_mask"])
+        return span.select_positions(m.mask_positions, batch["text"]["mask"], batch["context_mask"])
 
     def loss(variables, batch, targets, key, step) -> Loss:
         student, gold, mask = span.Span(*logits(variables.params, batch, True, key)), _gold(batch), mask_of(batch)
@@ -40,11 +40,11 @@ def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Met
         values = distill.span_kl(
             taught, student, mask, temperature=m.temperature, direction=m.kl, t_squared=m.t_squared
         )
-        kl = over(values * targets["factor"], batch["mask"], m.alpha_kl)
+        kl = make_term(values * targets["factor"], batch["mask"], m.alpha_kl)
         entropy = sum(distill.entropy(t, mask, m.temperature) for t in taught) / 2
         agreement = sum(distill.agreement(t, s, mask) for t, s in zip(taught, student, strict=True)) / 2
         logged = {"coefficient": targets["factor"], "teacher_entropy": entropy, "agreement": agreement}
-        metrics |= {name: over(value, batch["mask"], 0.0) for name, value in logged.items()}
+        metrics |= {name: make_term(value, batch["mask"], 0.0) for name, value in logged.items()}
         return Loss({"ce": ce, "kl": kl}, metrics)
 
     def prepare(batch, targets):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from xlkd.errors import UserError
 from xlkd.losses import distill, mixture
-from xlkd.losses.terms import Term, over
+from xlkd.losses.terms import Term, make_term
 from xlkd.methods import Classifiers, Export, Inference, Loss, Method, Start, Variables, key_for, of_params
 from xlkd.models import branches
 from xlkd.models.encoder import Encoder
@@ -53,12 +53,14 @@ def build(spec: StageSpec[Settings, Classify], encoder: Encoder) -> Method:
         terms, metrics = _hard(found, batch, counted, settings.weight_h)
         if settings.weight_s:
             rows = distill.class_loss(_teacher(targets), found, **student.distillation)
-            terms |= {"kd": over(rows, counted * targets["taught"], settings.weight_s)}
+            terms |= {"kd": make_term(rows, counted * targets["taught"], settings.weight_s)}
         if mixed is not None:
-            compare = distill.class_loss_of_log if settings.mix == "probability" else distill.class_loss
+            compare = distill.class_loss_from_log if settings.mix == "probability" else distill.class_loss
             rows = compare(_teacher(targets), mixed, **student.distillation)
             risen = jnp.minimum(1.0, step / ramp) if ramp else 1.0
-            terms |= {"zero_shot": over(rows, counted * targets["taught"] * allowed.any(-1), settings.weight_z * risen)}
+            terms |= {
+                "zero_shot": make_term(rows, counted * targets["taught"] * allowed.any(-1), settings.weight_z * risen)
+            }
         return Loss(terms, metrics)
 
     return Method(
@@ -76,7 +78,7 @@ def _hard(found: jax.Array, batch, counted: jax.Array, weight: float) -> tuple[d
     labelled = counted * batch["labelled"]
     values, _ = distill.label_loss(found, batch["labels"])
     right = (found.argmax(-1) == batch["labels"]).astype(values.dtype)
-    return {"ce": over(values, labelled, weight)} if weight else {}, {"accuracy": over(right, labelled, 0.0)}
+    return {"ce": make_term(values, labelled, weight)} if weight else {}, {"accuracy": make_term(right, labelled, 0.0)}
 
 
 def _teacher(targets) -> jax.Array:
@@ -151,16 +153,16 @@ class Student:
 
     def allowed(self, params, own: jax.Array, keep_own: bool | None = None) -> jax.Array:
         keep = self.settings.own if keep_own is None else keep_own
-        return mixture.allowed(own, branches.count(params["branches"]), real_branches=self.real, keep_own=keep)
+        return mixture.select_branches(own, branches.count(params["branches"]), real_branches=self.real, keep_own=keep)
 
     def log_weights(self, params, allowed: jax.Array, draws: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
         """Of training with draws = (key, each row's place), else of inference."""
         if self.settings.weights == "learned":
             scores = jnp.pad(params["mixture"], (0, allowed.shape[1] - self.real))
-            return mixture.learned(scores, allowed)
+            return mixture.learned_log_weights(scores, allowed)
         if self.settings.weights == "dirichlet" and draws:
-            return mixture.dirichlet(*draws, self.settings.alpha, allowed)
-        return mixture.uniform(allowed)
+            return mixture.dirichlet_log_weights(*draws, self.settings.alpha, allowed)
+        return mixture.uniform_log_weights(allowed)
 
     def answers(
         self, params, batch, own: jax.Array, mixing: tuple[jax.Array, jax.Array] | None, key: jax.Array
@@ -179,7 +181,7 @@ class Student:
             again = first if same else self.read(params, again, outer)
         picked = [(one, first)]
         if mixing and level != "probability":
-            picked.append((mixture.weights(*mixing), again))
+            picked.append((mixture.weights_from_log(*mixing), again))
         found = _weigh(picked)
         if level == "representation" and self.settings.head == "shared":
             found = self.read(params, found, outer)
@@ -208,9 +210,9 @@ class Student:
         every = self.allowed(params, own, keep_own=True)
         logs = self.log_weights(params, every)
         if self.settings.mix == "representation":
-            mixed = self.read(params, mixture.mix(mixture.weights(logs, every), first))
+            mixed = self.read(params, mixture.mix(mixture.weights_from_log(logs, every), first))
         elif self.settings.mix == "logits":
-            mixed = mixture.mix(mixture.weights(logs, every), logits)
+            mixed = mixture.mix(mixture.weights_from_log(logs, every), logits)
         else:
             mixed = mixture.mix_probabilities(logs, logits)
         of_branch = logits[jnp.maximum(own, 0), jnp.arange(len(own))]

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from xlkd.errors import UserError
 from xlkd.losses import align
 from xlkd.losses.align import Statistics
-from xlkd.losses.terms import Term, over, real
+from xlkd.losses.masked_lm import masked_lm_term
+from xlkd.losses.terms import Term, at_least_float32, make_term
 from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Teacher, Tree, Variables
 from xlkd.models.encoder import Architecture, Encoder, forward_flops, normal
 from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
@@ -127,7 +128,7 @@ class Alignment:
             states = shared if keys is None else apply(train=True, key=keys[name])
             hidden = [states[layer] for _, layer in self.levels[name].layers]
             if name == "word":
-                found[name] = jnp.stack([align.words(h, view["first"]) for h in hidden], 1)
+                found[name] = jnp.stack([align.gather_words(h, view["first"]) for h in hidden], 1)
             else:
                 found[name] = jnp.stack([pool(h, view["mask"], self.settings.teacher_pooling) for h in hidden], 1)
         return found
@@ -141,8 +142,8 @@ class Alignment:
         terms, metrics = {}, {}
         if levels["token"]:
             logits = self.predictions(variables, batch, self.states(params, batch["token"], True, of_token))
-            terms["token"] = align.token_term(logits, batch["labels"], batch["counted"], levels["token"].weight)
-            metrics["token_accuracy"] = over(right(logits, batch), batch["counted"], 0.0)
+            terms["token"] = masked_lm_term(logits, batch["labels"], batch["counted"], levels["token"].weight)
+            metrics["token_accuracy"] = make_term(right(logits, batch), batch["counted"], 0.0)
         if levels["word"]:
             hidden = self.states(params, batch["word"], True, of_word)
             terms["word"] = self.word_term(params, hidden, batch, targets["word"])
@@ -169,13 +170,13 @@ class Alignment:
 
     def word_term(self, params, hidden, batch: Batch, vectors: jax.Array) -> Term:
         view, exists, terms, m = batch["word"], batch["exists"], [], self.settings
-        scored = align.scored_words(view["drawn"], view["first"], exists, m.word_label_index)
+        scored = align.select_scored_words(view["drawn"], view["first"], exists, m.word_label_index)
         how = {"anchor": m.word_anchor, "temperature": m.word_temperature, "similarity": m.word_similarity}
         for at, (layer, _) in enumerate(self.levels["word"].layers):
-            student = real(align.words(hidden[layer], view["first"]))
+            student = at_least_float32(align.gather_words(hidden[layer], view["first"]))
             if "word_map" in params:
                 student = student @ params["word_map"]["kernel"][at]
-            rows = align.word_rows(vectors[:, at], student, exists, scored, **how)
+            rows = align.word_losses(vectors[:, at], student, exists, scored, **how)
             terms.append(align.word_term(*rows, sum=m.word_sum, weight=self.levels["word"].weight))
         return averaged(terms)
 
@@ -312,13 +313,13 @@ def through_heads(variables: Variables, name: str, vectors, batch: Batch, settin
 
     student, teacher = vectors
     q = perceptron("predictor", perceptron("projector", student))
-    k = perceptron("teacher", teacher) if "teacher" in params else real(teacher)
+    k = perceptron("teacher", teacher) if "teacher" in params else at_least_float32(teacher)
     return q, k, new
 
 
 def head(params: Tree, x: jax.Array, running: tuple[Statistics, ...], rows: jax.Array, group: int):
     """Linear, BatchNorm, ReLU, linear; with a second pair of statistics another BatchNorm without scale and shift."""
-    x = real(x) @ params["inner"]["kernel"]
+    x = at_least_float32(x) @ params["inner"]["kernel"]
     x, first = align.batch_norm(x, rows, running[0], **params["norm"], group=group)
     x = jax.nn.relu(x) @ params["outer"]["kernel"]
     if len(running) == 1:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from xlkd.losses.terms import Term
+from xlkd.losses.masked_lm import masked_lm_term
+from xlkd.losses.terms import make_term
 from xlkd.methods import Export, Loss, Method, Start, Variables, of_params
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import MaskedLMHead, init_head
@@ -29,18 +30,16 @@ def build(spec: StageSpec[Settings, Masked], encoder: Encoder) -> Method:
     def predictions(params, batch, train=False, key=None):
         states = last_hidden(encoder, params, batch, train, key)
         found = jnp.take_along_axis(states, batch["positions"][..., None], axis=1)
-        logits = head.apply({"params": params["masked_lm"]}, found, params["encoder"]["embeddings"]["words"])
-        return jax.nn.log_softmax(logits)
+        return head.apply({"params": params["masked_lm"]}, found, params["encoder"]["embeddings"]["words"])
 
-    def right(log_probabilities, batch):
-        return (log_probabilities.argmax(-1) == batch["labels"]) * batch["weights"]
+    def right(logits, batch):
+        # Rounding can make log-probabilities equal where logits differ: accuracy has always been read from the former
+        return (jax.nn.log_softmax(logits).argmax(-1) == batch["labels"]) * batch["weights"]
 
     def loss(variables, batch, targets, key, step) -> Loss:
-        log_p = predictions(variables.params, batch, train=True, key=key)
-        nll = -jnp.take_along_axis(log_p, batch["labels"][..., None], axis=-1)[..., 0]
-        count = batch["weights"].sum()
-        term = Term((nll * batch["weights"]).sum(), count, 1.0)
-        return Loss({"masked_lm": term}, {"accuracy": Term(right(log_p, batch).sum(), count, 0.0)})
+        logits = predictions(variables.params, batch, train=True, key=key)
+        term = masked_lm_term(logits, batch["labels"], batch["weights"])
+        return Loss({"masked_lm": term}, {"accuracy": make_term(right(logits, batch), batch["weights"], 0.0)})
 
     def predicted(params, batch):
         return {"right": right(predictions(params, batch), batch).sum(1), "count": batch["weights"].sum(1)}
