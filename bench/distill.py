@@ -17,11 +17,19 @@ import dataclasses
 import os
 import sys
 import tempfile
+from typing import TYPE_CHECKING
 
 import side_by_side
-from side_by_side import Case
+from side_by_side import Case, Sides
 
 from xlkd import cli
+
+if TYPE_CHECKING:  # side_by_side.flags comes before jax
+    from models import Trainer
+    from real_batches import Material
+
+    from xlkd.models.encoder import Architecture
+    from xlkd.spec.stage import StageSpec
 
 LANGUAGES = "en,es,de,ar,hi,vi,zh"  # the seven of the paper
 EPOCHS = 3
@@ -42,7 +50,7 @@ def main(arguments: list[str]) -> None:
     side_by_side.judge(f"self-distillation, {data}, {material.plan.rows} windows", cases, flags)
 
 
-def _material(flags: side_by_side.Flags):
+def _material(flags: side_by_side.Flags) -> tuple[StageSpec, Material]:
     import models
     import real_batches
 
@@ -57,12 +65,12 @@ def _material(flags: side_by_side.Flags):
         changes["encoder__path"] = flags.rest["tokenizer"]
     stage = models.stage("gxlt.py", "skd", start="encoder", **changes)
     read = real_batches.read(stage)
-    stage.budget.epoch_steps, stage.budget.epoch_starts = read.plan.steps_per_epoch, (0,)
-    stage.budget.steps = EPOCHS * read.plan.steps_per_epoch
-    return stage, read
+    return models.resolve(stage, EPOCHS * read.plan.steps_per_epoch, read.plan.steps_per_epoch), read
 
 
-def _trainer(flags: side_by_side.Flags, stage, vocabulary: int, teacher: str = ""):
+def _trainer(
+    flags: side_by_side.Flags, stage: StageSpec, vocabulary: int, teacher: str = ""
+) -> tuple[Trainer, Architecture]:
     """Our trainer; `teacher` names the shape of one that stays, "" is the snapshot of the student."""
     import jax
     import models
@@ -86,7 +94,7 @@ def _trainer(flags: side_by_side.Flags, stage, vocabulary: int, teacher: str = "
     return models.Trainer(method, models.start(of), stage), of
 
 
-def peers(flags: side_by_side.Flags, stage, read, count: int, pad_to: int):
+def peers(flags: side_by_side.Flags, stage: StageSpec, read: Material, count: int, pad_to: int) -> Sides:
     """Ours in buckets, and PyTorch with batches of as many rows."""
     import models
     import peer
@@ -105,7 +113,7 @@ def peers(flags: side_by_side.Flags, stage, read, count: int, pad_to: int):
     return lambda: trainer.over(batches), lambda: torch.over(tensors)
 
 
-def kept(flags: side_by_side.Flags, stage, read, count: int, teacher: str = "6x384"):
+def kept(flags: side_by_side.Flags, stage: StageSpec, read: Material, count: int, teacher: str = "6x384") -> Sides:
     """Three epochs over the same batches: the answers made, written and read, or asked for within each step."""
     import jax
     import models
@@ -114,8 +122,7 @@ def kept(flags: side_by_side.Flags, stage, read, count: int, teacher: str = "6x3
 
     from xlkd.data.targets import TargetStore
 
-    stage = stage.copy_and_resolve_references()
-    stage.method.generations = "fixed"
+    stage = dataclasses.replace(stage, method=dataclasses.replace(stage.method, generations="fixed"))
     trainer, _ = _trainer(flags, stage, read.vocabulary, teacher)
     steps = real_batches.bucketed(read, max(count, 1))
     batches = models.place([read.batch(step) for step in steps])

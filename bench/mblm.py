@@ -14,11 +14,15 @@ Common flags: bench/side_by_side.py.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import side_by_side
-from side_by_side import Case
+from side_by_side import Case, Sides
 
 from xlkd import cli
+
+if TYPE_CHECKING:  # side_by_side.flags comes before jax
+    from xlkd.spec.stage import StageSettings
 
 LENGTH = 128
 
@@ -35,7 +39,7 @@ def main(arguments: list[str]) -> None:
     side_by_side.judge("MBLM, 3 branches of 4 layers", cases, flags)
 
 
-def epoch(flags: side_by_side.Flags, count: int, buckets: bool):
+def epoch(flags: side_by_side.Flags, count: int, buckets: bool) -> Sides:
     """So many steps of an epoch: answers that are there, and answers that are asked for."""
     import jax
     import models
@@ -48,10 +52,9 @@ def epoch(flags: side_by_side.Flags, count: int, buckets: bool):
 
     stage = _stage(flags)
     read = real_batches.read(stage)
-    stage.task.labels = tuple(read.features["labels"].tolist())
-    stage.budget.steps = 1000
+    labels = tuple(read.features["labels"].tolist())
+    stage = models.resolve(stage, labels=labels)
     of = models.architecture("tiny" if flags.quick else "12x384", 0.1, read.vocabulary)
-    labels = stage.task.labels
     trainer = models.Trainer(mblm.build(stage, Encoder(of)), models.start(of, labels=labels), stage)
     teacher = models.start(of, 1).encoder
     head = np.random.default_rng(0).normal(0, 0.02, (of.hidden_size, len(labels))).astype(np.float32)
@@ -77,7 +80,7 @@ def epoch(flags: side_by_side.Flags, count: int, buckets: bool):
     return ours, theirs
 
 
-def _stage(flags: side_by_side.Flags):
+def _stage(flags: side_by_side.Flags) -> StageSettings:
     import models
 
     changes = {"data__batch": 16, "data__buckets": 4, "data__eval": "", "method__branch_layers": 4}

@@ -16,12 +16,15 @@ arrangement alone differs. Common flags: bench/side_by_side.py.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import side_by_side
-from side_by_side import Case
+from side_by_side import Case, Sides
 
 from xlkd import cli
+
+if TYPE_CHECKING:  # side_by_side.flags comes before jax
+    from models import Trainer
 
 LENGTH, ROWS, WORDS = 128, 8, 32
 PUBLISHED = {"method__student_passes": "separate", "method__teacher_dropout": True}
@@ -38,7 +41,7 @@ def main(arguments: list[str]) -> None:
     side_by_side.judge("MMKD, against seven passes", cases, flags)
 
 
-def made(flags: side_by_side.Flags, few_pieces: bool):
+def made(flags: side_by_side.Flags, few_pieces: bool) -> Sides:
     """Rows of one length; with a few pieces alone in the vocabulary the head costs nothing."""
     import models
 
@@ -50,7 +53,7 @@ def made(flags: side_by_side.Flags, few_pieces: bool):
     return lambda: ours.over(batches[0]), lambda: theirs.over(batches[1])
 
 
-def real(flags: side_by_side.Flags):
+def real(flags: side_by_side.Flags) -> Sides:
     """Batches of a source; there, every view of every row padded to 128."""
     import dataclasses
 
@@ -84,14 +87,13 @@ def _data(flags: side_by_side.Flags) -> dict[str, Any]:
     return found
 
 
-def _trainer(flags: side_by_side.Flags, words: int, changes: dict[str, Any]):
+def _trainer(flags: side_by_side.Flags, words: int, changes: dict[str, Any]) -> Trainer:
     import models
 
     from xlkd.methods import mmkd
     from xlkd.models.encoder import Encoder
 
-    stage = models.stage("mmkd.py:own", "full", data__train="", **changes)
-    stage.budget.steps = 1000
+    stage = models.resolve(models.stage("mmkd.py:own", "full", data__train="", **changes))
     of = models.architecture("tiny" if flags.quick else "6x384", 0.1, words)
     teacher = models.architecture("tiny" if flags.quick else "6x384", 0.1)
     method = mmkd.build(stage, Encoder(of), Encoder(teacher))

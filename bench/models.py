@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ from xlkd.methods import Method, Start, key_for
 from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Architecture, Encoder
 from xlkd.models.outputs import span_logits
+from xlkd.spec.optim import Horizon
+from xlkd.spec.stage import StageSettings, StageSpec
 from xlkd.train import optim, state, step
 
 SHAPES = {  # hidden, layers, heads, feed-forward, vocabulary
@@ -46,10 +49,23 @@ def architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0) -> Archi
     )
 
 
-def stage(config: str, name: str, **changes: Any):
-    """A stage of a packaged config, its keys changed by their full names with `__` for dots."""
+STEPS = 1000  # of a schedule; how many there are does not change how long one takes
+
+
+def stage(config: str, name: str, **changes: Any) -> StageSettings[Any, Any]:
+    """Reads a stage of a packaged config with changed keys; `data__batch` stands for `data.batch`."""
     flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
     return settings.stage(settings.override(settings.read(f"configs/{config}"), flags), name)
+
+
+def resolve(
+    settings: StageSettings[Any, Any], steps: int = STEPS, steps_per_epoch: int = 0, labels: tuple[str, ...] = ()
+) -> StageSpec[Any, Any]:
+    """Returns a stage as data would resolve it that has so many steps and these labels; one epoch begins, at 0."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    if labels:
+        values["task"] = dataclasses.replace(settings.task, labels=labels)
+    return StageSpec(**values, horizon=Horizon(steps, steps_per_epoch, (0,)))
 
 
 def start(of: Architecture, seed: int = 0, labels: tuple[str, ...] = ()) -> Start:
@@ -86,7 +102,7 @@ def questions(rows: int, length: int, words: int) -> dict[str, Any]:
 class Trainer:
     """Our step over our state, as the loop calls it; a teacher that does not change is asked within the step."""
 
-    def __init__(self, method: Method, given: Start, stage) -> None:
+    def __init__(self, method: Method, given: Start, stage: StageSpec[Any, Any]) -> None:
         adam = optim.optimizer(stage.optim)
         arrays = (given.encoder, given.heads, given.other)
 
@@ -95,7 +111,7 @@ class Trainer:
 
         self.method = method
         self.state = jax.jit(lambda *a: state.create(method, begun(*a), adam, stage.seed))(*arrays)
-        rate, clip = optim.schedule(stage.optim, 1000), stage.optim.clip
+        rate, clip = optim.schedule(stage.optim, STEPS), stage.optim.clip
         self._step = jax.jit(step.make(method, adam, rate, seed=stage.seed, clip_norm=clip), donate_argnums=0)
         if method.teacher:
 

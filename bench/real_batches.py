@@ -15,6 +15,7 @@ from xlkd.inputs import data as inputs
 from xlkd.inputs import trimming
 from xlkd.inputs.weights import resolve_teacher, resolve_weights
 from xlkd.runtime.log import Log
+from xlkd.spec.stage import StageSettings
 from xlkd.tasks import Draw
 
 
@@ -38,7 +39,7 @@ class Material:
         return self.plan.lengths[self.plan.view]
 
 
-def read(stage) -> Material:
+def read(stage: StageSettings[Any, Any]) -> Material:
     """The training rows of a stage; the vocabulary is cut to what they use, as `encoder.trim_vocab` does."""
     weights = resolve_weights(stage, {}, None)
     weights = trimming.trimmed(weights, inputs.iterate_examples(stage))

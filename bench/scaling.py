@@ -61,16 +61,16 @@ def _child(shape: str, axis: str, devices: str) -> None:
 
     jax.config.update("jax_num_cpu_devices", int(devices))
     import models
-    from ml_collections import ConfigDict
 
     from xlkd.methods import finetune
     from xlkd.models.encoder import Encoder
     from xlkd.runtime import mesh as meshes
+    from xlkd.spec.stage import Mesh
     from xlkd.train import optim, state, step
 
-    mesh = meshes.build_mesh(ConfigDict({"data": 1, "fsdp": 1, "tensor": 1, "branch": 1} | {axis: -1}))
+    mesh = meshes.build_mesh(Mesh(**{"data": 1} | {axis: -1}))
     of = models.architecture(shape)
-    stage = models.stage("finetune.py", "finetune")
+    stage = models.resolve(models.stage("finetune.py", "finetune"))
     method, adam = finetune.build(stage, Encoder(of)), optim.optimizer(stage.optim)
 
     def create(encoder):
@@ -81,7 +81,7 @@ def _child(shape: str, axis: str, devices: str) -> None:
     begun = jax.jit(create, out_shardings=placed)(weights)
     rows, length = (8, 16) if shape == "tiny" else (8, 128)
     batch = meshes.place_batch(mesh, models.questions(rows, length, of.vocab_size), rows)
-    function = step.make(method, adam, optim.schedule(stage.optim, 1000), seed=0, clip_norm=1.0)
+    function = step.make(method, adam, optim.schedule(stage.optim, models.STEPS), seed=0, clip_norm=1.0)
     jitted = jax.jit(
         meshes.trace_with_mesh(mesh, function),
         donate_argnums=0,

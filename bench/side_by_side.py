@@ -32,6 +32,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 Side = Callable[[], float | None]  # the work once; its seconds, or nothing: then it is timed
+Sides = tuple[Side, Side]  # ours, theirs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Case:
     """
 
     name: str
-    make: Callable[[], tuple[Side, Side]]
+    make: Callable[[], Sides]
     bar: float = 0.0
     gain: bool = False
     warm: int = 2  # calls of each before the first that counts

@@ -17,7 +17,7 @@ import tempfile
 import time
 
 import side_by_side
-from side_by_side import Case
+from side_by_side import Case, Sides
 
 from xlkd import cli
 
@@ -43,7 +43,7 @@ def _help() -> None:
     subprocess.run([sys.executable, "-m", "xlkd.main", "--help"], cwd=ROOT, check=True, capture_output=True)
 
 
-def _first_step(flags: side_by_side.Flags, folder: str):
+def _first_step(flags: side_by_side.Flags, folder: str) -> Sides:
     """The embedded default, its caches warm after the first call, until its first step stands in metrics.jsonl."""
 
     def ours() -> float:
@@ -69,7 +69,7 @@ def _first_step(flags: side_by_side.Flags, folder: str):
     return ours, lambda: 20.0
 
 
-def _compiling(flags: side_by_side.Flags, folder: str, layers: str):
+def _compiling(flags: side_by_side.Flags, folder: str, layers: str) -> Sides:
     shape = "tiny" if flags.quick else "base"
 
     def seconds(cache: str) -> float:
@@ -93,17 +93,17 @@ def _child(shape: str, layers: str, cache: str) -> None:
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5 if shape != "tiny" else 0)
     of = models.architecture(shape)
-    stage = models.stage("finetune.py", "finetune")
+    stage = models.resolve(models.stage("finetune.py", "finetune"))
     method, adam = finetune.build(stage, Encoder(of, scan=layers == "scanned")), optim.optimizer(stage.optim)
     begun = time.perf_counter()
     given = jax.eval_shape(lambda: state.create(method, models.start(of), adam, 0))
-    function = step.make(method, adam, optim.schedule(stage.optim, 1000), seed=0, clip_norm=1.0)
+    function = step.make(method, adam, optim.schedule(stage.optim, models.STEPS), seed=0, clip_norm=1.0)
     batch = models.questions(4, 128, of.vocab_size)
     jax.jit(function, donate_argnums=0).lower(given, batch, ()).compile()
     print(time.perf_counter() - begun)
 
 
-def _saving(flags: side_by_side.Flags, folder: str):
+def _saving(flags: side_by_side.Flags, folder: str) -> Sides:
     """What the call takes; moments are random, since zeros would compress."""
     import jax
     import models
@@ -114,7 +114,7 @@ def _saving(flags: side_by_side.Flags, folder: str):
     from xlkd.train.checkpoint import Checkpoints
 
     of = models.architecture("tiny" if flags.quick else "6x384")
-    stage = models.stage("finetune.py", "finetune")
+    stage = models.resolve(models.stage("finetune.py", "finetune"))
     trainer = models.Trainer(finetune.build(stage, Encoder(of)), models.start(of), stage)
     random = np.random.default_rng(0)
     state = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype) if x.ndim else x, trainer.state)

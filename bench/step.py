@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 import side_by_side
-from side_by_side import Case
+from side_by_side import Case, Sides
 
 from xlkd import cli
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     side_by_side.judge("ours / PyTorch" + (", compiled" if compiled else ""), training + forward, flags)
 
 
-def train(of: tuple, compiled: bool):
+def train(of: tuple, compiled: bool) -> Sides:
     """Both sides of a training step; they agree on the loss before it is measured."""
     import models
     import peer
@@ -46,7 +46,7 @@ def train(of: tuple, compiled: bool):
 
     shape, rows, length, dropout, _ = of
     architecture = models.architecture(shape, dropout)
-    stage = models.stage("finetune.py", "finetune", optim__schedule="constant", optim__warmup=0)
+    stage = models.resolve(models.stage("finetune.py", "finetune", optim__schedule="constant", optim__warmup=0))
     trainer = models.Trainer(finetune.build(stage, Encoder(architecture)), models.start(architecture), stage)
     model = peer.span_model(architecture, trainer.state.variables.params)
     theirs = peer.Trainer(model, peer.cross_entropy, stage.optim.lr, compiled)
@@ -57,7 +57,7 @@ def train(of: tuple, compiled: bool):
     return lambda: trainer.over([placed] * CALLS), lambda: theirs.over([tensors] * CALLS)
 
 
-def infer(of: tuple, compiled: bool):
+def infer(of: tuple, compiled: bool) -> Sides:
     """Both sides of a forward pass to the logits of spans."""
     import jax
     import models
@@ -89,7 +89,7 @@ def infer(of: tuple, compiled: bool):
                 call(**tensors)
 
     with torch.inference_mode():
-        off = np.abs(np.asarray(forward(placed).start) - call(**tensors).start_logits.numpy()).max()
+        off = np.abs(np.asarray(forward(placed)[0]) - call(**tensors).start_logits.numpy()).max()
     _agree(float(off), 0.0)
     return ours, theirs
 
