@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 def pair(model):
     """(whole, trimmed) weights."""
     whole = resolve_weights(make_spec(start=str(model)), {}, model / "none")
-    return whole, trimming.trimmed(whole, sources.read(FEW, "qa"))
+    return whole, trimming.trim_weights(whole, sources.read(FEW, "qa"))
 
 
 def test_on_the_runs_own_texts_every_output_is_the_same(pair):
@@ -52,7 +52,7 @@ def test_on_the_runs_own_texts_every_output_is_the_same(pair):
 def test_fewer_rows_are_trained(pair):
     whole, few = pair
     table = few.load(0).encoder["embeddings"]["words"]
-    assert len(table) == few.architecture.vocab_size == len(few.kept) == len(few.tokenizer)
+    assert len(table) == few.architecture.vocab_size == len(few.kept_tokens) == len(few.tokenizer)
     assert len(table) < 0.8 * whole.architecture.vocab_size
     assert few.load(0).heads.keys() == whole.load(0).heads.keys()
 
@@ -68,14 +68,14 @@ def trained(of: Weights, below: bool) -> Export:
 @pytest.mark.parametrize("below", [False, True])
 def test_what_is_exported_has_every_piece_and_those_of_no_text_are_untouched(pair, below):
     whole, few = pair
-    found = trimming.restored(trained(few, below), few)
+    found = trimming.restore_vocabulary(trained(few, below), few)
     before = whole.load(0).encoder["embeddings"]["words"]
     words = (found.encoder["trunk"] if below else found.encoder)["embeddings"]["words"]
-    others = np.setdiff1d(np.arange(len(before)), few.kept)
+    others = np.setdiff1d(np.arange(len(before)), few.kept_tokens)
     np.testing.assert_array_equal(words[others], before[others])
-    np.testing.assert_array_equal(words[few.kept], before[few.kept] + 1)
+    np.testing.assert_array_equal(words[few.kept_tokens], before[few.kept_tokens] + 1)
     bias = found.heads["masked_lm"]["bias"]
-    assert (bias[few.kept] == 2).all()
+    assert (bias[few.kept_tokens] == 2).all()
     assert not bias[others].any()
     assert found.architecture == dataclasses.replace(few.architecture, vocab_size=len(before), pad_id=0)
     assert ("branches" in found.encoder) == below
@@ -84,12 +84,12 @@ def test_what_is_exported_has_every_piece_and_those_of_no_text_are_untouched(pai
 def test_without_trimming_nothing_is_restored(pair):
     whole, _ = pair
     exported = trained(whole, below=False)
-    assert trimming.restored(exported, whole) is exported
+    assert trimming.restore_vocabulary(exported, whole) is exported
 
 
 def test_a_new_encoder_has_nothing_to_leave_out(pair):
     with pytest.raises(UserError, match="trim_vocab"):
-        trimming.trimmed(dataclasses.replace(pair[0], folder=None), [])
+        trimming.trim_weights(dataclasses.replace(pair[0], folder=None), [])
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
 from xlkd.rows import make_key
 
-Features = Mapping[str, np.ndarray]
+Features = dict[str, np.ndarray]
 _SAMPLE = 2048  # rows of the first epoch that decide the shapes of the views
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xlkd.inputs.data import Ready
+from xlkd.inputs.data import EvaluationSet
 from xlkd.metrics import contamination
 from xlkd.rows import Labelled, Pair, Question, make_key
 from xlkd.spec.stage import AnyStage
@@ -60,7 +60,7 @@ def parallel_languages(rows: Sequence[Any]) -> set[str]:
     return {language for pair in pairs if pair[0] != pair[1] for language in pair}
 
 
-def met(rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, Any]) -> dict[str, Any]:
+def met(rows: Sequence[Any], sets: Mapping[str, EvaluationSet], before: Mapping[str, Any]) -> dict[str, Any]:
     """Returns by set the examples that training touched, here or in an earlier stage, by kind."""
     found = {}
     for name, ready in sets.items():
@@ -88,7 +88,7 @@ def met(rows: Sequence[Any], sets: Mapping[str, Ready], before: Mapping[str, Any
     return found
 
 
-def texts(sets: Mapping[str, Ready], groups: int = 60) -> dict[str, list[dict[str, Any]]]:
+def texts(sets: Mapping[str, EvaluationSet], groups: int = 60) -> dict[str, list[dict[str, Any]]]:
     """Returns by set all examples of some groups, for a report; the same whatever the stage."""
     found = {}
     for name, ready in sets.items():

@@ -14,7 +14,7 @@ from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.evaluation.selection import Rule
-from xlkd.inputs.data import Ready
+from xlkd.inputs.data import EvaluationSet
 from xlkd.methods import Method, Variables
 from xlkd.metrics.picture import read_axes
 from xlkd.runtime import distributed
@@ -32,7 +32,7 @@ class Sets:
         self,
         workdir: WorkDirectory,
         folder: pathlib.Path,
-        ready: dict[str, Ready],
+        ready: dict[str, EvaluationSet],
         rule: Rule,
         method: Method,
         mesh,

@@ -1,13 +1,14 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the examples that a stage trains and is evaluated on: tokenized, in buckets."""
+"""Reads the examples that a stage trains and is evaluated on, tokenizes them, and plans batches in buckets."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,24 +32,26 @@ from xlkd.tasks import Features, Task
 Settings = StageSettings[Any, Any]
 Spec = StageSpec[Any, Any]
 
-SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}  # their tasks, where not the stage's
+# The evaluation sets in `config.data`, and the task of each; "" is the stage's own task
+SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}
 
 
-class Material(NamedTuple):
-    """The training examples of a stage; of a streamed corpus `known` is a sample, by which lengths are judged."""
+class TrainingData(NamedTuple):
+    """The training examples of a stage; the features are those of `tokenized`, a sample where a corpus is streamed."""
 
     rows: sources.Rows
-    known: sources.Rows
+    tokenized: sources.Rows
     task: Task
     features: Features
     plan: Plan
 
     @property
     def streamed(self) -> bool:
-        return self.known is not self.rows
+        """Returns whether the corpus is read in blocks while it is trained on."""
+        return self.tokenized is not self.rows
 
 
-class Ready(NamedTuple):
+class EvaluationSet(NamedTuple):
     """An evaluation set with its features."""
 
     task: Task
@@ -56,50 +59,50 @@ class Ready(NamedTuple):
     features: Features
 
 
-def read_training_data(settings: Settings, weights: Weights, other: Weights | None, log: Log) -> Material:
+def read_training_data(settings: Settings, weights: Weights, teacher: Weights | None, log: Log) -> TrainingData:
     """Reads the training examples that the settings name, tokenizes them and plans their batches."""
     rows, epochs = read_training_examples(settings, log)
-    task = build_task(settings.task, weights, other)
-    known = streams.sample(settings, rows) if streams.wanted(settings, rows) else rows
-    features = load_features(task, known, log)
+    task = build_task(settings.task, weights, teacher)
+    tokenized = streams.sample_examples(settings, rows) if streams.reads_in_blocks(settings, rows) else rows
+    features = load_features(task, tokenized, log)
     labels = find_labels(settings.task, features)
     if labels:
-        task = build_task(dataclasses.replace(settings.task, labels=labels), weights, other)
-    members = windows_by_epoch(epochs, features)
-    plan = plan_batches(settings.data, settings.seed, task, features, weights.architecture, other, members)
-    return Material(rows, known, task, features, plan)
+        task = build_task(dataclasses.replace(settings.task, labels=labels), weights, teacher)
+    windows = list_epoch_windows(epochs, features)
+    plan = plan_batches(settings.data, settings.seed, task, features, weights.architecture, teacher, windows)
+    return TrainingData(rows, tokenized, task, features, plan)
 
 
 def read_training_examples(settings: Settings, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
-    """Reads the examples that the settings name; of aligned questions those pairs of languages that were drawn.
+    """Reads the training examples, and lists those of each epoch; the list is empty where all epochs have the same.
 
-    Where pairs are drawn again for each epoch, also which rows belong to each.
+    With `data.ntl` pairs of languages are drawn for aligned questions, and each drawn pair is an example.
     """
     data = settings.data
-    rows = sources.read(data.train, kind_of_examples(settings.task.name), data.on_bad_row)
-    rows = streams.composed(settings, rows)
+    rows = sources.read(data.train, find_example_kind(settings.task.name), data.on_bad_row)
+    rows = streams.compose_corpora(settings, rows)
     if data.ntl < 0:
         return rows, []
-    again = data.redraw == "epoch"
-    number = max(1, round(settings.budget.epochs)) if again else 1
-    rule = {"n": data.ntl, "pivot": data.pivot, "seed": data.draw_seed}
+    redraws = data.redraw == "epoch"
     languages = sampling.group_languages(rows)
-    draws = [sampling.draw_pairs(languages, epoch=epoch, **rule) for epoch in range(number)]
+    draws = [
+        sampling.draw_pairs(languages, n=data.ntl, pivot=data.pivot, seed=data.draw_seed, epoch=epoch)
+        for epoch in range(max(1, round(settings.budget.epochs)) if redraws else 1)
+    ]
     counts = sampling.count_pairs(draws[0], data.pivot)
     log("drawn: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()))
-    every = sampling.join_draws(draws)
-    place = {example: i for i, example in enumerate(every.examples)}
-    epochs = [np.array([place[example] for example in drawn.examples]) for drawn in draws]
+    joined = sampling.join_draws(draws)
+    numbers = {example: i for i, example in enumerate(joined.examples)}
+    epochs = [np.array([numbers[example] for example in drawn.examples]) for drawn in draws]
     undrawn = sampling.list_undrawable(rows)
     if undrawn:
         log(f"warning: {len(undrawn)} rows have no part in the draw; data_report.json names them")
-    return sources.Rows(
-        (sampling.make_crossed_examples(rows, every),), (*rows.dropped, *undrawn)
-    ), epochs if again else []
+    examples = sampling.make_crossed_examples(rows, joined)
+    return sources.Rows((examples,), (*rows.dropped, *undrawn)), epochs if redraws else []
 
 
-def windows_by_epoch(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:
-    """Returns the windows of each epoch's examples; None where all epochs have the same."""
+def list_epoch_windows(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:
+    """Lists the windows of each epoch's examples; None where all epochs have the same."""
     return tuple(np.flatnonzero(np.isin(features["row_of"], rows)) for rows in epochs) or None
 
 
@@ -116,49 +119,56 @@ def plan_batches(
     task: Task,
     features: Features,
     architecture: Architecture,
-    other: Weights | None = None,
-    members: tuple[np.ndarray, ...] | None = None,
+    teacher: Weights | None = None,
+    epoch_windows: tuple[np.ndarray, ...] | None = None,
 ) -> Plan:
-    """Chooses buckets from the lengths at hand, as many as shapes may be compiled."""
+    """Plans batches in `data.buckets` lengths, chosen for the least padding of the task's first view."""
     lengths = task.lengths(features)
     for view, values in lengths.items():
-        check_lengths({view: values}, other.architecture if other and view == "teacher" else architecture)
-    dearest = next(iter(lengths.values()))
-    chosen = choose_edges(dearest, data.buckets, cost=make_encoder_cost(architecture.hidden_size))
+        reader = teacher.architecture if teacher and view in task.teacher_views else architecture
+        check_lengths({view: values}, reader)
+    first_view = next(iter(lengths.values()))
+    edges = choose_edges(first_view, data.buckets, cost=make_encoder_cost(architecture.hidden_size))
     if data.pad_to:
-        chosen = (max(data.pad_to, int(dearest.max())),)
-    chosen = tuple(min(edge, architecture.max_length) for edge in chosen)
-    common = {"batch": data.batch, "edges": chosen, "seed": seed}
+        edges = (max(data.pad_to, int(first_view.max())),)
+    edges = tuple(min(edge, architecture.max_length) for edge in edges)
     if data.exponent != 1 or not data.mix_rows:
-        shares = {"exponent": data.exponent, "mixed": data.mix_rows}
-        return LanguagePlan(lengths, languages=features["language"], **shares, **common)
-    if members is not None:
-        return RedrawnPlan(lengths, members=members, **common)
-    return Plan(lengths, **common)
+        return LanguagePlan(
+            lengths,
+            languages=features["language"],
+            exponent=data.exponent,
+            mixed=data.mix_rows,
+            batch=data.batch,
+            edges=edges,
+            seed=seed,
+        )
+    if epoch_windows is not None:
+        return RedrawnPlan(lengths, members=epoch_windows, batch=data.batch, edges=edges, seed=seed)
+    return Plan(lengths, batch=data.batch, edges=edges, seed=seed)
 
 
-def check_lengths(lengths: dict[str, np.ndarray], architecture: Architecture) -> None:
-    """Refuse rows that the encoder has no positions for."""
-    longest = max(int(of.max()) for of in lengths.values())
+def check_lengths(lengths: Mapping[str, np.ndarray], architecture: Architecture) -> None:
+    """Refuses rows that are longer than the encoder has positions."""
+    longest = max(int(values.max()) for values in lengths.values())
     if longest > architecture.max_length:
         what = f"rows of {longest} tokens do not fit an encoder of {architecture.max_length} positions"
         raise UserError(what, "config.task.max_length", "choose a shorter one")
 
 
-def read_evaluation_sets(settings: Settings, task: Task, weights: Weights, log: Log) -> dict[str, Ready]:
-    """Reads `data.eval` and `dev` for the stage's own task, the others for sentence vectors and word links."""
-    ready = {}
-    for name, other in SETS.items():
+def read_evaluation_sets(settings: Settings, task: Task, weights: Weights, log: Log) -> dict[str, EvaluationSet]:
+    """Reads `data.eval` and `data.dev` for the stage's own task, and the sets of other tasks that `SETS` names."""
+    sets = {}
+    for name, task_name in SETS.items():
         if source := getattr(settings.data, name):
-            set_task = load_module("tasks", other).build(settings.task, weights.tokenizer) if other else task
-            rows = sources.read(source, kind_of_examples(set_task.name), settings.data.on_bad_row)
-            ready[name] = Ready(set_task, rows, load_features(set_task, rows, log))
-            check_lengths(set_task.lengths(ready[name].features), weights.architecture)
-    return ready
+            set_task = load_module("tasks", task_name).build(settings.task, weights.tokenizer) if task_name else task
+            rows = sources.read(source, find_example_kind(set_task.name), settings.data.on_bad_row)
+            sets[name] = EvaluationSet(set_task, rows, load_features(set_task, rows, log))
+            check_lengths(set_task.lengths(sets[name].features), weights.architecture)
+    return sets
 
 
 def check_sources_exist(settings: Settings) -> None:
-    """Refuses sources that do not exist, which is quick, before the stages are trained that come first."""
+    """Refuses sources that do not exist: a quick check, made before any stage is trained."""
     for name in ("train", *SETS):
         if source := getattr(settings.data, name):
             sources.check_sources_exist(source)
@@ -166,24 +176,25 @@ def check_sources_exist(settings: Settings) -> None:
 
 def iterate_examples(settings: Settings) -> Iterator[Any]:
     """Yields every example that the encoder reads, in training and evaluation."""
-    for name, other in ({"train": ""} | SETS).items():
+    for name, task_name in ({"train": ""} | SETS).items():
         if source := getattr(settings.data, name):
-            yield from sources.read(source, kind_of_examples(other or settings.task.name), settings.data.on_bad_row)
+            kind = find_example_kind(task_name or settings.task.name)
+            yield from sources.read(source, kind, settings.data.on_bad_row)
 
 
 def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
-    """Returns features from the cache, built first where it lacks them."""
+    """Loads features from the cache; builds them first where the cache does not have them."""
 
     def build() -> Features:
         log(f"tokenizing {len(rows)} rows")
-        return task.features(rows, lambda done, of: log.live(f"tokenized {done} of {of} texts"))
+        return task.features(rows, lambda done, total: log.live(f"tokenized {done} of {total} texts"))
 
     name = cache.make_name(task.name, [task.identity(), *rows.identity()])
     return cache.load_or_build(name, build)
 
 
-def resolve(settings: Settings, data: Material, plan: Plan | Blocks, *, scanned: bool) -> Spec:
-    """Resolves a stage by its data, and `layers_as=auto` by the machine: `scanned` is what it would choose."""
+def resolve_stage(settings: Settings, data: TrainingData, plan: Plan | Blocks, *, scanned: bool) -> Spec:
+    """Resolves a stage by its data: steps, labels, and `layers_as=auto`, which `scanned` decides."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     values["horizon"] = find_horizon(settings.budget, plan)
     if labels := find_labels(settings.task, data.features):
@@ -196,28 +207,30 @@ def resolve(settings: Settings, data: Material, plan: Plan | Blocks, *, scanned:
 
 def find_horizon(budget: Budget, plan: Plan | Blocks) -> Horizon:
     """Returns the steps of a budget, and where its epochs begin."""
-    redrawn = isinstance(plan, RedrawnPlan)
-    steps = budget.steps or (plan.steps if redrawn else round(budget.epochs * plan.steps_per_epoch))
-    starts = plan.starts if redrawn else tuple(range(0, steps + 1, plan.steps_per_epoch))
-    return Horizon(steps, plan.steps_per_epoch, starts)
+    if isinstance(plan, RedrawnPlan):
+        return Horizon(budget.steps or plan.steps, plan.steps_per_epoch, plan.starts)
+    steps = budget.steps or round(budget.epochs * plan.steps_per_epoch)
+    return Horizon(steps, plan.steps_per_epoch, tuple(range(0, steps + 1, plan.steps_per_epoch)))
 
 
-def report_all_data(sets: dict[str, Ready], plan: Plan, log: Log) -> dict[str, Any]:
-    """Returns the data report of every set, and logs its lines."""
+def report_all_data(sets: Mapping[str, EvaluationSet], plan: Plan, log: Log) -> dict[str, Any]:
+    """Returns the data report of every set, and logs its lines; the set `train` is the one that `plan` is for."""
     reports = {"train": report_data(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
-    for name, ready in sets.items():
-        report = reports.get(name) or {"rows": len(ready.rows), "task": ready.task.report(ready.features, ready.rows)}
+    for name, (task, rows, features) in sets.items():
+        report = reports.get(name) or {"rows": len(rows), "task": task.report(features, rows)}
         reports[name] = report
-        log(f"{name}: {report['rows']} rows ({len(ready.rows.dropped)} left out); {report['task']['shown']}")
+        log(f"{name}: {report['rows']} rows ({len(rows.dropped)} left out); {report['task']['shown']}")
     train = reports["train"]
-    buckets, one = ", ".join(train["buckets"]), train["padding_at_longest"]
-    log(f"{train['windows']} windows, {train['tokens']} tokens in buckets {buckets}")
-    log(f"{train['padding']:.0%} of the positions are padding, {one:.0%} at one length")
+    log(f"{train['windows']} windows, {train['tokens']} tokens in buckets {', '.join(train['buckets'])}")
+    log(
+        f"{train['padding']:.0%} of the positions are padding, "
+        f"{train['padding_at_longest']:.0%} if all were padded to one length"
+    )
     return reports
 
 
 def report_data(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
-    """Returns what went in, what was left out, and what the buckets save."""
+    """Returns the data report of training examples: their number, what was left out, and what the buckets save."""
     lengths = next(iter(plan.lengths.values()))
     padding = measure_padding(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
     return {
@@ -232,22 +245,24 @@ def report_data(task: Task, features: Features, rows: sources.Rows, plan: Plan) 
     }
 
 
-def build_task(settings: TaskSettings, weights: Weights, other: Weights | None) -> Task:
-    """Builds a stage's task; with a second encoder it reads with both tokenizers."""
-    tokenizers = [encoder.tokenizer for encoder in (weights, other) if encoder]
+def build_task(settings: TaskSettings, weights: Weights, teacher: Weights | None) -> Task:
+    """Builds a stage's task; where a teacher has an encoder of its own, the task gets both tokenizers."""
+    tokenizers = [encoder.tokenizer for encoder in (weights, teacher) if encoder]
     return load_module("tasks", settings.name).build(settings, *tokenizers)
 
 
-def kind_of_examples(task: str) -> str:
-    """Returns the kind of examples that a task reads: its own, unless its module names another."""
-    return getattr(load_module("tasks", task), "ROWS", task)
+def find_example_kind(task: str) -> str:
+    """Returns the kind of examples that a task reads from sources, which its module names."""
+    return load_module("tasks", task).ROWS
 
 
-def load_module(room: str, name: str):
-    """Loads the module of a task or a method by its name: adding one is adding a file."""
-    package = importlib.import_module(f"xlkd.{room}")
+def load_module(folder: str, name: str) -> types.ModuleType:
+    """Loads the module of a task or a method (`folder` is "tasks" or "methods") by its name."""
+    package = importlib.import_module(f"xlkd.{folder}")
     known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     if name not in known:
-        remedy = suggest_name(name, known, f"known: {', '.join(known)}")
-        raise UserError(f"no {room.rstrip('s')} {name!r}", f"config.{room.rstrip('s')}.name", remedy)
-    return importlib.import_module(f"xlkd.{room}.{name}")
+        kind = folder.removesuffix("s")
+        raise UserError(
+            f"no {kind} {name!r}", f"config.{kind}.name", suggest_name(name, known, f"known: {', '.join(known)}")
+        )
+    return importlib.import_module(f"xlkd.{folder}.{name}")

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Parallel text as a run reads it: composed of corpora, and block by block where it does not fit in memory."""
+"""Composes parallel text of corpora, and streams it in blocks where it does not fit in memory."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from xlkd.models.encoder import Architecture
 from xlkd.spec.stage import StageSettings
 from xlkd.tasks import Features, Task
 
-SAMPLE = 2048  # rows from which lengths are judged
+SAMPLE = 2048  # examples whose lengths stand for those of a streamed corpus
 
 
-def composed(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
-    """Rows by pair of languages, capped, and English with itself: what `config.data` asks of parallel text."""
+def compose_corpora(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
+    """Caps each pair of languages and adds English paired with itself, where `config.data` asks for it."""
     data = settings.data
     if not data.cap and not data.identities:
         return rows
-    rule = {"cap": data.cap, "take": data.take, "identities": data.identities}
-    joined = composition.compose(rows.parts, seed=settings.seed, **rule)
+    joined = composition.compose(
+        rows.parts, seed=settings.seed, cap=data.cap, take=data.take, identities=data.identities
+    )
     return sources.Rows((joined,), rows.dropped)
 
 
-def wanted(settings: StageSettings[Any, Any], rows: Sequence[Any]) -> bool:
+def reads_in_blocks(settings: StageSettings[Any, Any], rows: Sequence[Any]) -> bool:
+    """Returns whether the examples are more than a block, so that they are tokenized block by block."""
     return 0 < settings.data.block < len(rows)
 
 
-def sample(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
-    """Some rows from everywhere."""
+def sample_examples(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
+    """Draws `SAMPLE` examples from the whole corpus."""
     joined = composition.JoinedRows(rows.parts)
     places = Permutation(len(joined), seed=settings.seed, purpose="sample").at(np.arange(min(SAMPLE, len(joined))))
     return sources.Rows((tuple(joined.read_many(places)),), rows.dropped)
 
 
-def blocks(
+def plan_blocks(
     settings: StageSettings[Any, Any],
     task: Task,
     rows: sources.Rows,
-    looked_at: Features,
-    edges: Sequence[int],
+    sampled: Features,
+    edges: np.ndarray,
     architecture: Architecture,
 ) -> Blocks:
-    """Buckets as the sample has them; the last one holds whatever comes."""
+    """Plans a streamed corpus in the buckets of its sample; the last bucket takes the longest possible example."""
     longest = min(settings.task.max_length, architecture.max_length)
-    limits = dict.fromkeys(task.lengths(looked_at), longest)
-    if "word" in limits:  # it is never cut
-        limits["word"] = architecture.max_length
+    limits = dict.fromkeys(task.lengths(sampled), longest) | dict.fromkeys(task.uncut_views, architecture.max_length)
     return Blocks(
         composition.JoinedRows(rows.parts),
         task.features,

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Training with the pieces of a run's own texts alone, and the whole vocabulary again in what is exported."""
+"""Trims the vocabulary to the tokens of a run's own texts, and restores it for the export."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from xlkd.rows import Labelled, Pair, Question
 TEXTS = {Question: ("question", "context"), Labelled: ("text", "second"), Pair: ("source", "target")}
 
 
-def trimmed(weights: Weights, rows: Iterable[Any]) -> Weights:
-    """The weights with the pieces that these rows are made of: on them the outputs are the same."""
+def trim_weights(weights: Weights, rows: Iterable[Any]) -> Weights:
+    """Returns the weights with only the tokens of these examples, for which all outputs stay the same."""
     if weights.folder is None:
-        raise UserError("a new encoder has no pieces to leave out", "config.encoder.trim_vocab", "set it to False")
-    spec = json.loads(weights.tokenizer.backend_tokenizer.to_str())
+        raise UserError("a new encoder has no tokens to leave out", "config.encoder.trim_vocab", "set it to False")
+    tokenizer = json.loads(weights.tokenizer.backend_tokenizer.to_str())
     texts = (text for row in rows for name in TEXTS[type(row)] if (text := getattr(row, name)))
-    found, spec, kept = vocab.trim(hf.load(weights.folder), spec, texts)
-    sizes = {"vocab_size": found.architecture.vocab_size, "pad_id": found.architecture.pad_id}
+    checkpoint, tokenizer, kept = vocab.trim(hf.load(weights.folder), tokenizer, texts)
+    sizes = {"vocab_size": checkpoint.architecture.vocab_size, "pad_id": checkpoint.architecture.pad_id}
     return dataclasses.replace(
         weights,
         architecture=dataclasses.replace(weights.architecture, **sizes),
-        tokenizer=hf.tokenizer(weights.folder, spec),
-        whole=weights,
-        kept=kept,
+        tokenizer=hf.tokenizer(weights.folder, tokenizer),
+        untrimmed=weights,
+        kept_tokens=kept,
     )
 
 
-def restored(exported: Export, weights: Weights) -> Export:
-    """With all rows of the table: those of pieces that no text has are as they came."""
-    if weights.whole is None:
+def restore_vocabulary(exported: Export, weights: Weights) -> Export:
+    """Restores the full vocabulary; rows of unused tokens keep their pretrained values."""
+    if weights.untrimmed is None or weights.kept_tokens is None or weights.folder is None:
         return exported
     full = hf.load(weights.folder).params
-    below = exported.encoder.get("trunk", exported.encoder)  # of branches their trunk has the table
+    trained = exported.encoder.get("trunk", exported.encoder)  # a student with branches has its embeddings there
     words = vocab.restore(
-        full["encoder"]["embeddings"]["words"], np.asarray(below["embeddings"]["words"]), weights.kept
+        full["encoder"]["embeddings"]["words"], np.asarray(trained["embeddings"]["words"]), weights.kept_tokens
     )
-    below = below | {"embeddings": below["embeddings"] | {"words": words}}
+    encoder = trained | {"embeddings": trained["embeddings"] | {"words": words}}
     heads = exported.heads
     if "masked_lm" in heads:
         before = full["masked_lm"]["bias"] if "masked_lm" in full else np.zeros(len(words), np.float32)
-        bias = vocab.restore(before, np.asarray(heads["masked_lm"]["bias"]), weights.kept)
+        bias = vocab.restore(before, np.asarray(heads["masked_lm"]["bias"]), weights.kept_tokens)
         heads = heads | {"masked_lm": heads["masked_lm"] | {"bias": bias}}
-    whole = weights.whole.architecture
+    whole = weights.untrimmed.architecture
     return exported._replace(
         architecture=dataclasses.replace(exported.architecture, vocab_size=whole.vocab_size, pad_id=whole.pad_id),
-        encoder=exported.encoder | {"trunk": below} if "trunk" in exported.encoder else below,
+        encoder=exported.encoder | {"trunk": encoder} if "trunk" in exported.encoder else encoder,
         heads=heads,
     )

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Resolves where a stage's weights come from: a folder, a hub id, the package, an earlier stage, or a seed alone."""
+"""Resolves where a stage's weights come from: a folder, a hub id, the package, an earlier stage, or a seed."""
 
 from __future__ import annotations
 
@@ -26,28 +26,33 @@ PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """An encoder to start from; `load` reads the arrays, when they are needed."""
+    """An encoder to start from, without its arrays, which `load` reads."""
 
     architecture: encoders.Architecture
     tokenizer: Any
-    folder: pathlib.Path | None  # of Hugging Face's kind; None where the weights are new
+    folder: pathlib.Path | None  # in Hugging Face's format; None where the weights are new
     revision: str | None
     embedding_scale: float = 0.02
-    whole: Weights | None = None  # as they were before the vocabulary was trimmed
-    kept: np.ndarray | None = None  # to these rows of their table
+    untrimmed: Weights | None = None  # the same weights with their full vocabulary, where it was trimmed
+    kept_tokens: np.ndarray | None = None  # the ids in the full vocabulary of the tokens that trimming kept
 
     def load(self, seed: int) -> Start:
+        """Loads the arrays; new weights are drawn from the seed."""
         if self.folder is None:
             key = jax.random.key(seed)
             return Start(self.architecture, encoders.init(self.architecture, key, self.embedding_scale), {})
-        found = hf.load(self.folder)
-        found = found if self.kept is None else vocab.select(found, self.kept)
-        heads = {name: tree for name, tree in found.params.items() if name != "encoder"}
-        return Start(self.architecture, found.params["encoder"], heads, found.labels or ())
+        checkpoint = hf.load(self.folder)
+        if self.kept_tokens is not None:
+            checkpoint = vocab.select(checkpoint, self.kept_tokens)
+        heads = {name: tree for name, tree in checkpoint.params.items() if name != "encoder"}
+        return Start(self.architecture, checkpoint.params["encoder"], heads, checkpoint.labels or ())
 
 
 def resolve_weights(stage: StageSettings[Any, Any], earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
-    """Resolves what the config names; `earlier` are the exports of finished stages; a new tokenizer goes to `fresh`."""
+    """Resolves the weights that the config names.
+
+    `earlier` has the exports of finished stages by name; `fresh` is the folder of a new encoder's tokenizer.
+    """
     if stage.start in earlier:
         folder, revision = earlier[stage.start], None
     elif stage.start != "encoder" and not pathlib.Path(stage.start).expanduser().is_dir():
@@ -56,27 +61,27 @@ def resolve_weights(stage: StageSettings[Any, Any], earlier: dict[str, pathlib.P
     elif stage.start != "encoder":
         folder, revision = locate_model(stage.start)
     elif stage.encoder.path == "new":
-        return _new(stage.encoder.new, fresh, stage.encoder.dropout)
+        return _prepare_new_encoder(stage.encoder.new, fresh, stage.encoder.dropout)
     else:
         folder, revision = locate_model(stage.encoder.path, stage.encoder.revision or None)
-    return _found(folder, revision, stage.encoder.dropout)
+    return _read_weights(folder, revision, stage.encoder.dropout)
 
 
 def reject_branch_folder(folder: pathlib.Path) -> None:
-    """Refuse what a student of several branches left: each of them is a folder of its own beside the whole."""
+    """Refuses the folder of a student with several branches: each branch has a folder of its own beside it."""
     exports = folder.parent if folder.name == WHOLE else folder
     if (folder / "config.json").exists() or not (exports / WHOLE).is_dir():
         return
-    each = ", ".join(str(file.parent) for file in sorted(exports.glob("*/config.json")))
-    remedy = f"take one of them: {each}" if each else "take the folder of a language that was exported beside it"
+    folders = ", ".join(str(file.parent) for file in sorted(exports.glob("*/config.json")))
+    remedy = f"take one of them: {folders}" if folders else "take the folder of a language that was exported beside it"
     raise UserError("a student of several branches, not one encoder", str(folder), remedy)
 
 
 def resolve_teacher(stage: StageSettings[Any, Any]) -> Weights | None:
-    """Resolves the teacher of another kind than the student; None where the config names none."""
+    """Resolves the weights of `config.teacher.path`; None where the config names no teacher encoder."""
     if not stage.teacher.path:
         return None
-    return _found(*locate_model(stage.teacher.path, stage.teacher.revision or None), dropout=-1)
+    return _read_weights(*locate_model(stage.teacher.path, stage.teacher.revision or None), dropout=-1)
 
 
 def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
@@ -91,12 +96,12 @@ def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, 
 
 
 def read_folder_architecture(folder: pathlib.Path) -> encoders.Architecture:
-    """Reads the architecture of a folder, before any weights."""
+    """Reads the architecture of a folder without its weights."""
     return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
 
 
 def build_encoder(settings: EncoderSettings, architecture: encoders.Architecture) -> encoders.Encoder:
-    """Builds the encoder as its settings want it computed."""
+    """Builds an encoder of this architecture, computed as the settings say."""
     scan = encoders.scan_by_device() if settings.layers_as == "auto" else settings.layers_as == "scanned"
     return encoders.Encoder(architecture, dtype=settings.dtype, scan=scan, remat=settings.remat)
 
@@ -108,13 +113,14 @@ def override_dropout(architecture: encoders.Architecture, rate: float) -> encode
     return dataclasses.replace(architecture, dropout=rate, attention_dropout=rate, classifier_dropout=rate)
 
 
-def _found(folder: pathlib.Path, revision: str | None, dropout: float) -> Weights:
+def _read_weights(folder: pathlib.Path, revision: str | None, dropout: float) -> Weights:
+    """Reads architecture and tokenizer of a folder."""
     reject_branch_folder(folder)
     return Weights(override_dropout(read_folder_architecture(folder), dropout), hf.tokenizer(folder), folder, revision)
 
 
-def _new(new: NewEncoder, folder: pathlib.Path, dropout: float) -> Weights:
-    """Returns a new encoder with a tokenizer trained on given texts, which is kept for restarts."""
+def _prepare_new_encoder(new: NewEncoder, folder: pathlib.Path, dropout: float) -> Weights:
+    """Prepares a new encoder; its tokenizer is trained on `new.texts` and saved, so that a restart uses the same."""
     from xlkd.models import tokenizers
 
     def train() -> None:

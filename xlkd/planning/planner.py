@@ -16,7 +16,7 @@ from xlkd.data.batches import Shape
 from xlkd.data.buckets import choose_edges, measure_padding
 from xlkd.inputs import data as inputs
 from xlkd.inputs import streams, trimming
-from xlkd.inputs.data import Material
+from xlkd.inputs.data import TrainingData
 from xlkd.inputs.weights import (
     Weights,
     locate_model,
@@ -54,13 +54,13 @@ class Planner:
         )  # or refused, before anything is read
         weights = self.known[settings.name] = self._weights(settings)
         if settings.encoder.trim_vocab:
-            weights = trimming.trimmed(weights, inputs.iterate_examples(settings))
+            weights = trimming.trim_weights(weights, inputs.iterate_examples(settings))
         other = resolve_teacher(settings)
         data = inputs.read_training_data(settings, weights, other, self.log)
         sets = inputs.read_evaluation_sets(settings, data.task, weights, self.log)
         plan = _whole(settings, data, weights)
         scanned = scan_by_device() or self.machine.accelerator is not None
-        spec = inputs.resolve(settings, data, plan, scanned=scanned)
+        spec = inputs.resolve_stage(settings, data, plan, scanned=scanned)
         steps = spec.horizon.steps
         program = Program(spec, data, weights, other, self.machine)
         batches = _batches(data.plan, steps, program.layout.rows)
@@ -112,7 +112,7 @@ class Planner:
         self,
         spec: StageSpec[Any, Any],
         program: Program,
-        data: Material,
+        data: TrainingData,
         batches: Batches,
         found: Record,
         evaluations: float,
@@ -150,11 +150,11 @@ class Planner:
         return self.timed.get(key) or next(iter(self.timed.values()), None)
 
 
-def _whole(settings: StageSettings[Any, Any], data: Material, weights: Weights):
+def _whole(settings: StageSettings[Any, Any], data: TrainingData, weights: Weights):
     """The plan of all rows: of a streamed corpus the one that reads it by blocks."""
     if not data.streamed:
         return data.plan
-    plan = streams.blocks(settings, data.task, data.rows, data.features, data.plan.edges, weights.architecture)
+    plan = streams.plan_blocks(settings, data.task, data.rows, data.features, data.plan.edges, weights.architecture)
     plan.close()
     return plan
 
@@ -172,7 +172,7 @@ def _batches(plan, steps: int, rows: int) -> Batches:
     return {shape: found[shape] for shape in sorted(found, key=_size)}
 
 
-def _data(data: Material, sets: Mapping[str, Any]) -> Record:
+def _data(data: TrainingData, sets: Mapping[str, Any]) -> Record:
     """What goes in, and what its features take on disk."""
     plan = data.plan
     lengths = plan.lengths[plan.view]
@@ -181,7 +181,7 @@ def _data(data: Material, sets: Mapping[str, Any]) -> Record:
     return {
         "rows": len(data.rows),
         "windows": None if data.streamed else len(lengths),
-        "tokens": round(float(lengths.sum()) * len(data.rows) / len(data.known)),
+        "tokens": round(float(lengths.sum()) * len(data.rows) / len(data.tokenized)),
         "padding": padding.padding,
         "padding_at_longest": padding.padding_at_longest,
         "evaluated_rows": {name: len(ready.rows) for name, ready in sets.items()},
@@ -195,7 +195,7 @@ def _buckets(batches: Batches, steps: int) -> list[Record]:
     return [{"shape": str(shape), "steps": round(len(of) * steps / counted)} for shape, of in batches.items()]
 
 
-def _flops(method: Method, batches: Batches, data: Material, steps: int) -> Record:
+def _flops(method: Method, batches: Batches, data: TrainingData, steps: int) -> Record:
     """Of the whole stage: of real tokens as the run's MFU counts them, and of all positions; the teacher's forward
     passes apart, as if each step asked."""
     found = dict.fromkeys(("step", "step_padded", "teacher", "teacher_padded"), 0.0)
@@ -226,7 +226,7 @@ def _evaluation_flops(spec: StageSpec[Any, Any], program: Program, sets: Mapping
 
 
 def _teacher(
-    spec: StageSpec[Any, Any], data: Material, program: Program, flops: Record, known: Mapping[str, Weights]
+    spec: StageSpec[Any, Any], data: TrainingData, program: Program, flops: Record, known: Mapping[str, Weights]
 ) -> Record:
     """Who teaches, what asking costs, whether answers can be kept: `live` FLOPs within steps, `once` before them."""
     if spec.teachers and program.method.classifiers:
@@ -244,7 +244,7 @@ def _teacher(
     return told | {"kind": "kept", "once": once, "gain": (step + asked) / (step + once)}
 
 
-def _classifiers(spec, data: Material, known: Mapping[str, Weights]) -> Record:
+def _classifiers(spec, data: TrainingData, known: Mapping[str, Weights]) -> Record:
     """Teachers of classes: asked once for the rows of their language."""
     features, lengths = data.features, data.plan.lengths[data.plan.view]
     languages = np.asarray(features["languages"])[features["language"]]

@@ -48,7 +48,7 @@ class Program:
     def __init__(
         self,
         spec: StageSpec[Any, Any],
-        data: inputs.Material,
+        data: inputs.TrainingData,
         weights: Weights,
         other: Weights | None,
         machine: Machine,
@@ -139,7 +139,7 @@ class Program:
             ragged = name in self.method.teacher.ragged
             values = lengths.sum() * math.prod(x.shape[2:]) if ragged else len(lengths) * math.prod(x.shape[1:])
             total += float(values) * x.dtype.itemsize
-        return total * len(self._data.rows) / len(self._data.known)
+        return total * len(self._data.rows) / len(self._data.tokenized)
 
     def timed(self, batches: Batches) -> Speed:
         """From steps of the smallest and of the largest shape, with numbers that mean nothing."""

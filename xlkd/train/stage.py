@@ -17,12 +17,12 @@ from jax.sharding import Mesh
 from xlkd.data.batches import Plan
 from xlkd.data.blocks import Blocks
 from xlkd.evaluation import provenance, reference, selection
-from xlkd.evaluation.sets import Ready, Sets
+from xlkd.evaluation.sets import EvaluationSet, Sets
 from xlkd.export import cards
 from xlkd.export.folder import write_export
 from xlkd.inputs import data as inputs
 from xlkd.inputs import streams, trimming
-from xlkd.inputs.data import Material
+from xlkd.inputs.data import TrainingData
 from xlkd.inputs.weights import Weights, build_encoder, resolve_teacher, resolve_weights
 from xlkd.methods import Method, Start, Variables
 from xlkd.models import hf
@@ -46,10 +46,10 @@ class Prepared(NamedTuple):
 
     weights: Weights
     other: Weights | None  # of another encoder than the student's, where the method asks for one
-    data: Material
+    data: TrainingData
     plan: Plan | Blocks
     spec: AnyStage
-    sets: dict[str, Ready]
+    sets: dict[str, EvaluationSet]
     keep: selection.Rule
     ceilings: dict[str, Any]
     before: dict[str, Any]  # what earlier training has seen and met
@@ -129,32 +129,36 @@ def prepare_stage(
     workdir.check()
     weights = resolve_weights(settings, earlier, folder / "tokenizer")
     if settings.encoder.trim_vocab:
-        weights = trimming.trimmed(weights, inputs.iterate_examples(settings))
-        log(f"vocabulary: {len(weights.kept)} of {weights.whole.architecture.vocab_size} tokens")
+        weights = trimming.trim_weights(weights, inputs.iterate_examples(settings))
+        log(f"vocabulary: {len(weights.kept_tokens)} of {weights.untrimmed.architecture.vocab_size} tokens")
     other = resolve_teacher(settings)
     data = inputs.read_training_data(settings, weights, other, log)
     sets = inputs.read_evaluation_sets(settings, data.task, weights, log)
     named = settings.task.languages if isinstance(settings.task, Classify) else ()
-    supervised = named or provenance.labelled_languages(data.known)
+    supervised = named or provenance.labelled_languages(data.tokenized)
     keep = selection.rule(settings, sets, supervised)
-    data_reports = inputs.report_all_data({"train": Ready(data.task, data.rows, data.features), **sets}, data.plan, log)
+    data_reports = inputs.report_all_data(
+        {"train": EvaluationSet(data.task, data.rows, data.features), **sets}, data.plan, log
+    )
     workdir.make_folder(folder)
     workdir.write_json(folder / "data_report.json", data_reports)
     tasks = {name: data_reports[name]["task"] for name in sets}
     ceilings = {name: report["ceilings"] for name, report in tasks.items() if "ceilings" in report}
     plan = data.plan
     if data.streamed:
-        plan = streams.blocks(settings, data.task, data.rows, data.features, plan.edges, weights.architecture)
-        log(f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above: {len(data.known)} of them")
+        plan = streams.plan_blocks(settings, data.task, data.rows, data.features, plan.edges, weights.architecture)
+        log(
+            f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above: {len(data.tokenized)} of them"
+        )
     before = load_prior_training(weights)
-    met = provenance.met(data.known, sets, before.get("contamination", {}))
+    met = provenance.met(data.tokenized, sets, before.get("contamination", {}))
     warn_of_contamination(met, log)
     write_text_sample(workdir, sets)
-    spec = inputs.resolve(settings, data, plan, scanned=scan_by_device())
+    spec = inputs.resolve_stage(settings, data, plan, scanned=scan_by_device())
     return Prepared(weights, other, data, plan, spec, sets, keep, ceilings, before, met)
 
 
-def add_reference_vectors(stage: Prepared, pooling: str, teacher: Encoder, devices: Mesh) -> dict[str, Ready]:
+def add_reference_vectors(stage: Prepared, pooling: str, teacher: Encoder, devices: Mesh) -> dict[str, EvaluationSet]:
     """Returns the sets; where another encoder teaches, retrieval gets its English vectors to compare with."""
     if not stage.other or "retrieval" not in stage.sets:
         return stage.sets
@@ -191,11 +195,11 @@ def export_stage(
     sets.keep(step, folder / "rows")
     chosen_by = stage.keep.looked_at(stage.sets[stage.keep.set].rows if stage.keep.set in stage.sets else ())
     teaches = method.teacher is not None
-    seen = provenance.seen(spec, stage.data.known, chosen_by, stage.before.get("seen", {}), teaches=teaches)
-    tokenizer = (stage.weights.whole or stage.weights).tokenizer
+    seen = provenance.seen(spec, stage.data.tokenized, chosen_by, stage.before.get("seen", {}), teaches=teaches)
+    tokenizer = (stage.weights.untrimmed or stage.weights).tokenizer
     teacher = method.teacher.origin if method.teacher else ""
     for name, exported in method.exports(variables).items():
-        exported = trimming.restored(exported, stage.weights)
+        exported = trimming.restore_vocabulary(exported, stage.weights)
         workdir.check()
         write_export(folder / "export" / name, exported, tokenizer, spec, results, seen, teacher)
     written = {
@@ -231,7 +235,7 @@ def load_prior_training(weights: Weights) -> dict[str, Any]:
 def compute_targets(
     spec: AnyStage,
     method: Method,
-    data: Material,
+    data: TrainingData,
     earlier: dict[str, pathlib.Path],
     devices: Mesh,
     log: Log,
@@ -253,7 +257,7 @@ def warn_of_contamination(met: dict[str, Any], log: Log) -> None:
             log(f"warning: {found['flagged']} of {found['rows']} rows of {name} were met in training ({kinds})")
 
 
-def write_text_sample(workdir: WorkDirectory, sets: dict[str, Ready]) -> None:
+def write_text_sample(workdir: WorkDirectory, sets: dict[str, EvaluationSet]) -> None:
     """Writes a sample of the evaluation examples for the report; sets of the same name in other stages are joined."""
     folder = workdir.path / "texts"
     workdir.make_folder(folder)
