@@ -12,7 +12,7 @@ SPECIALS = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "s
 
 
 def words_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
-    """A word is a piece; pairs as in BERT: [CLS] a [SEP] b [SEP], types 0 and 1."""
+    """A word is a token; pairs as in BERT: [CLS] a [SEP] b [SEP], types 0 and 1."""
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]))}
     machine = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     machine.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -22,10 +22,10 @@ def words_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=machine, **SPECIALS)
 
 
-def pieces_tokenizer(pieces: list[str]) -> PreTrainedTokenizerFast:
-    """Unigram with a metaspace; pairs as in XLM-R: <s> a </s> </s> b </s>. U+200B and U+FEFF are let fall."""
+def unigram_tokenizer(tokens: list[str]) -> PreTrainedTokenizerFast:
+    """Unigram with a metaspace; pairs as in XLM-R: <s> a </s> </s> b </s>. U+200B and U+FEFF are dropped."""
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    scores = [(name, 0.0) for name in names.values()] + [(piece, -float(i)) for i, piece in enumerate(pieces)]
+    scores = [(name, 0.0) for name in names.values()] + [(token, -float(i)) for i, token in enumerate(tokens)]
     machine = Tokenizer(models.Unigram(scores, unk_id=3))
     machine.normalizer = normalizers.Sequence([normalizers.Replace(mark, "") for mark in "\u200b\ufeff"])
     machine.pre_tokenizer = pre_tokenizers.Metaspace()

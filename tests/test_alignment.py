@@ -1,13 +1,13 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Word links from pieces: how words are counted, what is in a batch, what is scored; and pictures of vectors."""
+"""Word links from tokens: how words are counted, what is in a batch, what is scored; and pictures of vectors."""
 
 import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from qa_toys import pieces_tokenizer
+from qa_toys import unigram_tokenizer
 
 from xlkd.data import sources
 from xlkd.data.sources.align import AlignedPair
@@ -20,14 +20,14 @@ from xlkd.tasks.alignment import SIDES, WordAlignment, build
 from xlkd.tasks.parallel import Parallel
 from xlkd.tasks.tokenization import TextTokenizer
 
-TEMPLATE = TextTokenizer(pieces_tokenizer(["▁", "▁a", "b", "▁c", "▁d", "e", "▁f"]))
+TOKENIZER = TextTokenizer(unigram_tokenizer(["▁", "▁a", "b", "▁c", "▁d", "e", "▁f"]))
 ROW = AlignedPair(
     "1", "1" * 32, "g", "toy", "ab c", "f de", "en", "fr", links=((0, 1), (1, 0)), possible=((1, 1),)
-)  # source pieces a b | c, target pieces f | d e
-TASK = WordAlignment(TEMPLATE, 8)
+)  # source tokens a b | c, target tokens f | d e
+TASK = WordAlignment(TOKENIZER, 8)
 
 
-def test_pieces_know_their_words():
+def test_tokens_know_their_words():
     features = TASK.features([ROW])
     assert features["source_words"].tolist() == [-1, 0, 0, 1, -1]
     assert features["target_words"].tolist() == [-1, 0, 1, 1, -1]
@@ -63,10 +63,10 @@ def test_rows_without_links_are_refused():
     with pytest.raises(UserError, match="without word links"):
         TASK.features([dataclasses.replace(ROW, links=None)])
     config = dataclasses.make_dataclass("C", ["max_length"])
-    assert build(config(8), TEMPLATE.fast).identity() == TASK.identity()
+    assert build(config(8), TOKENIZER.fast).identity() == TASK.identity()
 
 
-def test_the_nearest_piece_is_one_that_counts():
+def test_the_nearest_token_is_one_that_counts():
     x = jnp.array([[[1.0, 0], [0, 2], [3, 3]]])
     y = jnp.array([[[0.0, 1], [5, 0.1], [1, 1.1]]])
     every, some = jnp.ones((1, 3), bool), jnp.array([[True, True, False]])
@@ -108,7 +108,7 @@ def rows_of(n, languages):
 def test_the_picture_of_a_set_draws_english_once_for_all_its_translations():
     rows = rows_of(20, ["de", "fr"])
     vectors = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
-    task = Parallel(TEMPLATE, 8)
+    task = Parallel(TOKENIZER, 8)
     before = task.picture({"vectors": vectors}, rows, "before")
     assert len(before["points"]) == 12 * 3
     assert len(before["links"]) == 12 * 2
@@ -126,7 +126,7 @@ def test_structure_is_compared_with_the_reference():
     english, noise = random.normal(size=(2, 30, 5))
     turned = english @ np.linalg.qr(random.normal(size=(5, 5)))[0]
     outputs = {"vectors": np.concatenate([english, turned]), "cls": np.concatenate([english, noise])}
-    task = Parallel(TEMPLATE, 8, reference=english)
+    task = Parallel(TOKENIZER, 8, reference=english)
     cell = task.score(outputs, task.features(rows), rows).cells[Cell.parse("en-de")]
     assert cell["structure"] == pytest.approx(100)
     assert cell["cka"] == pytest.approx(100)
@@ -135,7 +135,7 @@ def test_structure_is_compared_with_the_reference():
     assert cell["cls"] < 20
     assert "margin" in cell
     bare = (
-        Parallel(TEMPLATE, 8)
+        Parallel(TOKENIZER, 8)
         .score({"vectors": outputs["vectors"]}, task.features(rows), rows)
         .cells[Cell.parse("en-de")]
     )

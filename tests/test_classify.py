@@ -15,8 +15,8 @@ from xlkd.errors import UserError
 from xlkd.rows import Cell, Labelled, make_key
 from xlkd.spec.tasks import Classify as Settings
 from xlkd.tasks import Draw
-from xlkd.tasks.classify import build, permutation
-from xlkd.tasks.labelled import contents
+from xlkd.tasks.classify import build, match_labels
+from xlkd.tasks.labelled import describe_labelled
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "protocol.json").read_text())["classification"]
 WORDS = [f"w{i}" for i in range(20)]
@@ -85,12 +85,12 @@ def test_a_label_that_is_none_of_them_is_refused():
 
 
 def test_logits_of_another_model_are_put_in_our_order_by_name():
-    found = permutation(("CONTRADICTION", "entailment", "neutral"), NLI, "teacher")
+    found = match_labels(("CONTRADICTION", "entailment", "neutral"), NLI, "teacher")
     assert np.array([10.0, 20.0, 30.0])[found].tolist() == [20, 30, 10]
-    assert permutation(("different_meaning", "paraphrase"), ("0", "1"), "teacher").tolist() == [0, 1]
+    assert match_labels(("different_meaning", "paraphrase"), ("0", "1"), "teacher").tolist() == [0, 1]
     for theirs in (("LABEL_0", "LABEL_1", "LABEL_2"), NLI[:2], (*NLI, "other"), ("neutral", "neutral", "entailment")):
         with pytest.raises(UserError, match="teacher: its labels are"):
-            permutation(theirs, NLI, "teacher")
+            match_labels(theirs, NLI, "teacher")
 
 
 def test_rows_without_a_label_are_predicted_never_scored_nor_trained_silently():
@@ -189,7 +189,7 @@ def test_what_a_careful_reader_asks_of_the_data():
         row("train:de:1", "neutral", "de", "x", "y", group="2"),
     ]
     test = [row("test:en:0", "entailment", "en", "a", "a", group="1"), row("test:en:1", "neutral", "en", "n", "m")]
-    found = contents(sources.Rows((train, test), (("f: line 1", "empty text"), ("f: line 9", "empty text"))))
+    found = describe_labelled(sources.Rows((train, test), (("f: line 1", "empty text"), ("f: line 9", "empty text"))))
     common = {"entailment": 0, "neutral": 1}
     assert found["cells"]["toy en (1)"] == {
         "rows": 2, "groups": 1, "largest": 2, "no_label": 1, "equal_sides": 2, "repeated": 2, "elsewhere": 2, **common,
@@ -199,7 +199,7 @@ def test_what_a_careful_reader_asks_of_the_data():
     assert found["labels_differ"] == ["train:0"]
     assert found["left_out"] == [("empty text", 2)]
     assert "1 ids whose label differs" in found["shown"]
-    assert list(contents(train)["cells"]) == ["toy en", "toy de"]
+    assert list(describe_labelled(train)["cells"]) == ["toy en", "toy de"]
 
 
 def test_the_report_without_a_tokenizer(tmp_path, capsys):
@@ -215,7 +215,8 @@ def test_the_report_without_a_tokenizer(tmp_path, capsys):
 @pytest.mark.shared
 def test_labels_that_differ_between_languages_in_pawsx(shared_data):
     kept, dropped = (
-        contents(sources.read(f"pawsx:{shared_data}/pawsx?split=dev&ns={ns}", "classify")) for ns in ("keep", "drop")
+        describe_labelled(sources.read(f"pawsx:{shared_data}/pawsx?split=dev&ns={ns}", "classify"))
+        for ns in ("keep", "drop")
     )
     assert {cell.split()[1]: counts["equal_sides"] for cell, counts in dropped["cells"].items()} == {
         "de": 38, "en": 0, "es": 20, "fr": 57, "ja": 39, "ko": 18, "zh": 71,

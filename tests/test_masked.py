@@ -27,14 +27,14 @@ ROWS = [pair(a, b, i, i + 1) for i in range(40) for a, b in (("en", "en"), ("de"
 
 
 @pytest.fixture(scope="module", params=["bert", "xlm-roberta"])
-def template(request, tmp_path_factory):
+def tokenizer(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizers.train(folder, [t for texts in TEXTS.values() for t in texts], kind=request.param, size=140)
     return TextTokenizer(hf.tokenizer(folder))
 
 
-def masked(template, share=0.3, max_length=64):
-    task = Masked(template, max_length=max_length, share=share)
+def masked(tokenizer, share=0.3, max_length=64):
+    task = Masked(tokenizer, max_length=max_length, share=share)
     return task, task.features(ROWS)
 
 
@@ -54,18 +54,18 @@ def rows_of(task, features, index, length=64, step=0):
     return found
 
 
-def test_a_row_is_both_texts_in_their_frame(template):
-    task, features = masked(template)
-    a, b = (template.encode([side])[0].ids for side in (ROWS[1].source, ROWS[1].target))
-    expected = template.join_pair(a, b, 64).ids
+def test_a_row_is_both_texts_in_their_template(tokenizer):
+    task, features = masked(tokenizer)
+    a, b = (tokenizer.encode([side])[0].ids for side in (ROWS[1].source, ROWS[1].target))
+    expected = tokenizer.join_pair(a, b, 64).ids
     at = features["ids_at"]
     np.testing.assert_array_equal(features["ids"][at[1] : at[2]], expected)
     assert task.lengths(features)["text"][1] == len(expected)
     assert sorted(set(features["cells"])) == ["en", "→en", "→zh"]
 
 
-def test_labels_are_what_stood_there_and_the_rest_is_untouched(template):
-    task, features = masked(template)
+def test_labels_are_what_stood_there_and_the_rest_is_untouched(tokenizer):
+    task, features = masked(tokenizer)
     index = np.arange(len(ROWS))
     batch = arrays(task, features, index)
     for r, chosen in enumerate(rows_of(task, features, index)):
@@ -75,12 +75,12 @@ def test_labels_are_what_stood_there_and_the_rest_is_untouched(template):
         assert all(own[p] == label for p, (_, label) in chosen.items())
         untouched = [p for p in range(len(own)) if p not in chosen]
         np.testing.assert_array_equal(seen[untouched], own[untouched])
-        assert (seen[len(own) :] == template.pad_id).all()
+        assert (seen[len(own) :] == tokenizer.pad_id).all()
         assert batch["text"]["mask"][r].tolist() == [1] * len(own) + [0] * (64 - len(own))
 
 
-def test_specials_are_never_masked_and_words_never_in_part(template):
-    task, features = masked(template)
+def test_specials_are_never_masked_and_words_never_in_part(tokenizer):
+    task, features = masked(tokenizer)
     at, several = features["ids_at"], 0
     for step in range(4):
         for r, chosen in enumerate(rows_of(task, features, np.arange(len(ROWS)), step=step)):
@@ -90,25 +90,25 @@ def test_specials_are_never_masked_and_words_never_in_part(template):
                 whole = np.flatnonzero(words == word)
                 several += len(whole) > 1
                 assert set(whole.tolist()) <= chosen.keys()
-    assert several > 50, "the test must have met words of several pieces"
+    assert several > 50, "the test must have met words of several tokens"
 
 
-def test_words_are_the_tokenizers_and_in_chinese_its_pieces(template):
-    _, features = masked(template)
+def test_words_are_the_tokenizers_and_in_chinese_its_tokens(tokenizer):
+    _, features = masked(tokenizer)
     row = next(i for i, row in enumerate(ROWS) if row.target_language == "zh")
-    a, b = (template.encode([side])[0] for side in (ROWS[row].source, ROWS[row].target))
+    a, b = (tokenizer.encode([side])[0] for side in (ROWS[row].source, ROWS[row].target))
     at = features["ids_at"]
-    sequenced = template.join_pair(a.ids, b.ids, 64)
+    sequenced = tokenizer.join_pair(a.ids, b.ids, 64)
     words = features["words"][at[row] : at[row + 1]]
     first, second = (words[slice(*span)] for span in sequenced.spans)
     assert (first - 1).tolist() == a.words.tolist()
-    assert len(set(first.tolist())) < len(a.ids), "German words have several pieces"
+    assert len(set(first.tolist())) < len(a.ids), "German words have several tokens"
     assert (second - first.max() - 1).tolist() == list(range(len(b.ids)))
 
 
-def test_shares_in_expectation(template):
-    """Of the words `share`; of the masked pieces 80% the mask, 10% another piece, 10% themselves."""
-    task, features = masked(template, share=0.2)
+def test_shares_in_expectation(tokenizer):
+    """Of the words `share`; of the masked tokens 80% the mask, 10% another token, 10% themselves."""
+    task, features = masked(tokenizer, share=0.2)
     words = hits = 0
     fates = {"mask": 0, "same": 0, "other": 0}
     at = features["ids_at"]
@@ -118,7 +118,7 @@ def test_shares_in_expectation(template):
             words += len(set(own[own > 0].tolist()))
             hits += len({own[p] for p in chosen})
             for seen, label in chosen.values():
-                fates["mask" if seen == template.mask_id else "same" if seen == label else "other"] += 1
+                fates["mask" if seen == tokenizer.mask_id else "same" if seen == label else "other"] += 1
     total = sum(fates.values())
     assert hits / words == pytest.approx(0.2, abs=0.015), "the budget takes a few from full rows"
     assert fates["mask"] / total == pytest.approx(0.8, abs=0.015)
@@ -126,9 +126,9 @@ def test_shares_in_expectation(template):
     assert fates["same"] / total == pytest.approx(0.1, abs=0.015)
 
 
-def test_a_row_is_masked_alike_in_every_batch_it_may_stand_in(template):
+def test_a_row_is_masked_alike_in_every_batch_it_may_stand_in(tokenizer):
     """Alone or among others, in a short bucket or a long one; the draw is by seed, purpose, step and the row's key."""
-    task, features = masked(template, share=0.5)
+    task, features = masked(tokenizer, share=0.5)
     longest = int(task.lengths(features)["text"].max())
     together = rows_of(task, features, np.arange(len(ROWS)), length=longest)
     for index, length in (([7], longest), ([7, -1], 64), ([60, 7, 3], 128), ([3, 60, 7, 11], longest + 1)):
@@ -136,8 +136,8 @@ def test_a_row_is_masked_alike_in_every_batch_it_may_stand_in(template):
         assert [found[i] for i, r in enumerate(index) if r >= 0] == [together[r] for r in index if r >= 0]
 
 
-def test_another_step_or_purpose_is_another_draw(template):
-    task, features = masked(template)
+def test_another_step_or_purpose_is_another_draw(tokenizer):
+    task, features = masked(tokenizer)
     index = np.arange(8)
     first = arrays(task, features, index)["text"]["ids"]
     np.testing.assert_array_equal(first, arrays(task, features, index)["text"]["ids"])
@@ -147,8 +147,8 @@ def test_another_step_or_purpose_is_another_draw(template):
 
 
 @pytest.mark.parametrize("length", [16, 32, 64, 100])
-def test_the_budget_bounds_what_is_scored_and_fixes_the_shape(template, length):
-    task, features = masked(template, share=0.6, max_length=length)
+def test_the_budget_bounds_what_is_scored_and_fixes_the_shape(tokenizer, length):
+    task, features = masked(tokenizer, share=0.6, max_length=length)
     lengths = task.lengths(features)["text"]
     full = 0
     for step in range(8):
@@ -158,12 +158,12 @@ def test_the_budget_bounds_what_is_scored_and_fixes_the_shape(template, length):
         assert (scored <= task.budget(lengths)).all()
         full += int((scored == task.budget(lengths)).sum())
     assert task.budget(16) == 16
-    assert Masked(template, 64, 0.15).budget(100) == 24
+    assert Masked(tokenizer, 64, 0.15).budget(100) == 24
 
 
-def test_where_words_do_not_fit_the_budget_the_last_are_left_whole(template):
-    task, features = masked(template, share=0.95)
-    small = type("Small", (Masked,), {"budget": lambda self, length: np.asarray(length) // 2})(template, 64, 0.95)
+def test_where_words_do_not_fit_the_budget_the_last_are_left_whole(tokenizer):
+    task, features = masked(tokenizer, share=0.95)
+    small = type("Small", (Masked,), {"budget": lambda self, length: np.asarray(length) // 2})(tokenizer, 64, 0.95)
     at, cut = features["ids_at"], 0
     for r, chosen in enumerate(rows_of(small, features, np.arange(len(ROWS)))):
         words = features["words"][at[r] : at[r + 1]]
@@ -174,29 +174,29 @@ def test_where_words_do_not_fit_the_budget_the_last_are_left_whole(template):
     assert cut > len(ROWS) / 2, "the test must have met the budget"
 
 
-def test_rows_that_are_not_there_weigh_nothing(template):
-    task, features = masked(template)
+def test_rows_that_are_not_there_weigh_nothing(tokenizer):
+    task, features = masked(tokenizer)
     batch = arrays(task, features, [-1, 5, -1])
     assert batch["mask"].tolist() == [0, 1, 0]
     assert batch["weights"][[0, 2]].sum() == 0
     assert batch["weights"][1].sum() > 0
-    assert (batch["text"]["ids"][[0, 2]] == template.pad_id).all()
+    assert (batch["text"]["ids"][[0, 2]] == tokenizer.pad_id).all()
     assert batch["text"]["mask"].sum(1).min() >= 1, "attention has a key"
     empty = arrays(task, features, [-1, -1])
     assert empty["weights"].sum() == 0
     assert empty["text"]["ids"].shape == (2, 64)
 
 
-def test_dtypes_and_shapes_depend_on_the_bucket_alone(template):
-    task, features = masked(template)
+def test_dtypes_and_shapes_depend_on_the_bucket_alone(tokenizer):
+    task, features = masked(tokenizer)
     full, part, none = (arrays(task, features, index) for index in ([0, 1], [5, -1], [-1, -1]))
     for view in ((lambda batch: batch["text"]), (lambda batch: {k: v for k, v in batch.items() if k != "text"})):
         shapes = [{name: (a.dtype, a.shape) for name, a in view(batch).items()} for batch in (full, part, none)]
         assert shapes[0] == shapes[1] == shapes[2]
 
 
-def test_scores_by_cell(template):
-    task, features = masked(template)
+def test_scores_by_cell(tokenizer):
+    task, features = masked(tokenizer)
     right, count = np.zeros(len(ROWS)), np.full(len(ROWS), 4.0)
     right[features["cell"] == list(features["cells"]).index("→zh")] = 1.0
     scores = task.score({"right": right, "count": count}, features, ROWS)
@@ -204,7 +204,7 @@ def test_scores_by_cell(template):
     assert scores.mean() == pytest.approx(25 / 3)
 
 
-def test_what_features_depend_on_is_in_the_identity(template):
-    identities = {Masked(template, 64, 0.3).identity(), Masked(template, 32, 0.3).identity()}
+def test_what_features_depend_on_is_in_the_identity(tokenizer):
+    identities = {Masked(tokenizer, 64, 0.3).identity(), Masked(tokenizer, 32, 0.3).identity()}
     assert len(identities) == 2
-    assert build(type("C", (), {"max_length": 64, "share": 0.1}), template.fast).identity() in identities
+    assert build(type("C", (), {"max_length": 64, "share": 0.1}), tokenizer.fast).identity() in identities

@@ -11,7 +11,7 @@ from xlkd.tasks import Draw
 from xlkd.tasks.parallel import Parallel, build
 from xlkd.tasks.tokenization import TextTokenizer
 
-TEMPLATE = TextTokenizer(words_tokenizer([*"abcdefgh"]))
+TOKENIZER = TextTokenizer(words_tokenizer([*"abcdefgh"]))
 
 
 def pair(i, source, target, languages=("en", "de")):
@@ -19,7 +19,7 @@ def pair(i, source, target, languages=("en", "de")):
 
 
 ROWS = [pair(1, "a b c d", "e"), pair(2, "f", "g h"), pair(3, "b", "c", ("en", "ru")), pair(4, "a", "d", ("en", "ru"))]
-TASK = Parallel(TEMPLATE, max_length=5)
+TASK = Parallel(TOKENIZER, max_length=5)
 
 
 def test_sources_come_first_and_long_texts_are_cut():
@@ -27,7 +27,7 @@ def test_sources_come_first_and_long_texts_are_cut():
     assert TASK.lengths(features)["text"].tolist() == [5, 3, 3, 3, 3, 4, 3, 3]
     assert features["keys"].tolist() == [0] * 8, "the first 64 bits"
     batch = TASK.arrays(features, np.array([4, 0, -1]), {"text": 6}, Draw(0, 0))
-    cls, sep, a, e = TEMPLATE.fast.convert_tokens_to_ids(["[CLS]", "[SEP]", "a", "e"])
+    cls, sep, a, e = TOKENIZER.fast.convert_tokens_to_ids(["[CLS]", "[SEP]", "a", "e"])
     assert batch["text"]["ids"].tolist() == [
         [cls, e, sep, 0, 0, 0],
         [cls, a, a + 1, a + 2, sep, 0],
@@ -57,15 +57,15 @@ def test_accuracy_both_ways_by_pair_of_languages():
 
 def test_what_features_depend_on_is_in_the_identity():
     other = TextTokenizer(words_tokenizer([*"abcdefhg"]))
-    identities = {Parallel(t, n).identity() for t in (TEMPLATE, other) for n in (5, 6)}
+    identities = {Parallel(t, n).identity() for t in (TOKENIZER, other) for n in (5, 6)}
     assert len(identities) == 4
     config = type("Config", (), {"max_length": 5})
-    assert build(config, TEMPLATE.fast).identity() == TASK.identity()
+    assert build(config, TOKENIZER.fast).identity() == TASK.identity()
 
 
 def test_the_report_counts_rows_at_the_limit():
     assert TASK.report(TASK.features(ROWS), ROWS)["full"] == 1
-    assert Parallel(TEMPLATE, 9).report(Parallel(TEMPLATE, 9).features(ROWS), ROWS)["full"] == 0
+    assert Parallel(TOKENIZER, 9).report(Parallel(TOKENIZER, 9).features(ROWS), ROWS)["full"] == 0
 
 
 @pytest.mark.parametrize("index", [[-1], [-1, -1]])

@@ -187,7 +187,7 @@ def test_a_window_may_hold_an_answer_that_its_start_may_not_begin():
         assert compute_ceilings(held, [row], settings)["en"]["unreachable"] == unreachable
 
 
-def test_the_search_begins_with_spans_that_end_in_the_golds_first_piece():
+def test_the_search_begins_with_spans_that_end_in_the_golds_first_token():
     row = question("w1 . w2", "w1 .")
     settings = Settings(max_answer_tokens=1)
     found = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]

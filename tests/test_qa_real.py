@@ -58,7 +58,7 @@ def test_blanked_files_are_refused(shared_data):
 
 
 def test_every_gold_span_decodes_back(xquad, mlqa, tokenizer):
-    """To its own text; where pieces straddle its edge (`▁2013,`, an unknown Thai word), to a text around it."""
+    """To its own text; where tokens straddle its edge (`▁2013,`, an unknown Thai word), to a text around it."""
     rows = [*xquad, *(row for row in mlqa if row.question_language == row.context_language)]
     held = cut_into_windows(rows, TextTokenizer(tokenizer), Settings())
     wide = collections.Counter()

@@ -43,17 +43,17 @@ def student(request, tmp_path_factory):
 
 
 def ours(folder, how):
-    found, template = hf.load(folder), TextTokenizer(hf.tokenizer(folder))
-    rows = [template.join(one.ids, LENGTH).ids for one in template.encode(SENTENCES)]
-    ids = np.stack([np.pad(row, (0, LENGTH - len(row)), constant_values=template.pad_id) for row in rows])
+    found, tokenizer = hf.load(folder), TextTokenizer(hf.tokenizer(folder))
+    rows = [tokenizer.join(one.ids, LENGTH).ids for one in tokenizer.encode(SENTENCES)]
+    ids = np.stack([np.pad(row, (0, LENGTH - len(row)), constant_values=tokenizer.pad_id) for row in rows])
     mask = (np.arange(LENGTH) < np.array([len(row) for row in rows])[:, None]).astype(np.int32)
     hidden = Encoder(found.architecture).apply({"params": found.params["encoder"]}, ids, mask)[-1]
     return jax.device_get(pool(hidden, mask, how))
 
 
 def test_some_sentences_are_cut_and_some_are_short(student):
-    template = TextTokenizer(hf.tokenizer(student[0]))
-    lengths = [len(one.ids) for one in template.encode(SENTENCES)]
+    tokenizer = TextTokenizer(hf.tokenizer(student[0]))
+    lengths = [len(one.ids) for one in tokenizer.encode(SENTENCES)]
     assert min(lengths) <= 3
     assert max(lengths) > LENGTH
 

@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from qa_toys import device, pieces_tokenizer, question, words_tokenizer
+from qa_toys import device, question, unigram_tokenizer, words_tokenizer
 
 from xlkd.tasks import spans
 from xlkd.tasks.tokenization import TextTokenizer
@@ -62,8 +62,8 @@ def test_the_search_takes_the_best_span_of_all_windows():
     assert found.near_ties() == []  # one alone ties with none
 
 
-def test_a_context_without_a_piece_is_answered_by_nothing():
-    tokenizer = pieces_tokenizer(["▁ab", "▁", "▁q"])
+def test_a_context_without_a_token_is_answered_by_nothing():
+    tokenizer = unigram_tokenizer(["▁ab", "▁", "▁q"])
     held = cut_into_windows(
         [question("\u200b", text="q"), question("ab", text="q", key="2")], TextTokenizer(tokenizer), Settings()
     )
@@ -121,7 +121,7 @@ def test_rows_are_decoded_apart_and_in_blocks(monkeypatch):
 
 
 def test_text_is_cut_from_the_context_as_it_stands():
-    tokenizer = pieces_tokenizer(["▁ab", "▁", "c", "北京", "市", "▁q"])
+    tokenizer = unigram_tokenizer(["▁ab", "▁", "c", "北京", "市", "▁q"])
     context = "ab\u200b  北京市"  # ▁ab, ▁, ▁, 北京, 市 from position 4
     held = cut_into_windows([question(context, text="q")], TextTokenizer(tokenizer), Settings())
     for ends, text in [((4, 4), "ab\u200b"), ((4, 7), "ab\u200b  北京"), ((5, 8), "北京市"), ((4, 5), "ab\u200b")]:
@@ -133,7 +133,7 @@ def test_text_is_cut_from_the_context_as_it_stands():
 
 
 def test_a_lone_metaspace_is_no_answer():
-    tokenizer = pieces_tokenizer(["▁ab", "▁", "北京", "▁q"])
+    tokenizer = unigram_tokenizer(["▁ab", "▁", "北京", "▁q"])
     held = cut_into_windows([question("ab 北京", text="q")], TextTokenizer(tokenizer), Settings())
     logits = np.zeros((2, int(held.lengths[0])))
     logits[:, 5] = 9.0

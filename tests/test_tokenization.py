@@ -4,7 +4,7 @@
 
 import numpy as np
 import pytest
-from qa_toys import pieces_tokenizer, words_tokenizer
+from qa_toys import unigram_tokenizer, words_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -13,8 +13,8 @@ from xlkd.tasks import tokenization
 from xlkd.tasks.tokenization import TextTokenizer
 
 WORDS = words_tokenizer([*"abcdefgh"])
-PIECES = pieces_tokenizer(["▁a", "▁b", "b", "c", "▁c", "a", "▁"])
-UNIGRAM = TextTokenizer(pieces_tokenizer(["▁ab", "▁", "c", "▁d", "ef", "北京", "市"]))
+UNIGRAM_FAST = unigram_tokenizer(["▁a", "▁b", "b", "c", "▁c", "a", "▁"])
+UNIGRAM = TextTokenizer(unigram_tokenizer(["▁ab", "▁", "c", "▁d", "ef", "北京", "市"]))
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
@@ -32,7 +32,7 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
     ("fast", "one", "two", "types"),
     [
         (WORDS, "[CLS] 1 1 [SEP]", "[CLS] 1 1 [SEP] 2 [SEP]", [0, 0, 0, 0, 1, 1]),
-        (PIECES, "<s> 1 1 </s>", "<s> 1 1 </s> </s> 2 </s>", [0] * 7),
+        (UNIGRAM_FAST, "<s> 1 1 </s>", "<s> 1 1 </s> </s> 2 </s>", [0] * 7),
         (bytes_tokenizer(), "<s> 1 1 1 </s>", "<s> 1 1 1 </s> </s> 2 </s>", [0] * 8),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_template_has_parts_before_between_and_after():
     assert (bert.pad_id, roberta.pad_id) == (0, 1)
 
 
-@pytest.mark.parametrize("fast", [WORDS, PIECES])
+@pytest.mark.parametrize("fast", [WORDS, UNIGRAM_FAST])
 @pytest.mark.parametrize("room", range(1, 12))
 def test_the_longer_text_is_cut_first(fast, room):
     """As if one token at a time were taken from the longer text, from the second where they are equal."""
@@ -143,7 +143,7 @@ def test_words_are_the_tokenizers_and_spans_those_that_are_given():
 
 
 def test_truncation_and_padding_set_in_the_tokenizer_change_nothing():
-    fast = pieces_tokenizer(["▁ab", "▁", "c"])
+    fast = unigram_tokenizer(["▁ab", "▁", "c"])
     tokenizer = TextTokenizer(fast)
     for _ in range(2):  # a call of the tokenizer sets them again
         fast.backend_tokenizer.enable_truncation(2)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The four views of a pair: who reads what, which words two tokenizers share, what is hidden and what is scored."""
+"""The four views of a pair: who reads what, which words two tokenizers share, what is masked and what is scored."""
 
 import dataclasses
 
@@ -20,8 +20,8 @@ TEXTS = list(sources.read("atlas?split=train&size=30&languages=en,de,zh", "paral
 
 
 @pytest.fixture(scope="module")
-def templates(tmp_path_factory):
-    """A student whose pieces have a metaspace, a teacher whose pieces begin with ##."""
+def tokenizer_pair(tmp_path_factory):
+    """A student whose tokens have a metaspace, a teacher whose tokens begin with ##."""
     folder, found = tmp_path_factory.mktemp("tokenizers"), []
     for kind, texts in (("xlm-roberta", [t for r in TEXTS for t in (r.source, r.target)]), ("bert", [TEXTS[0].source])):
         tokenizers.train(folder / kind, texts, kind=kind, size=400 if kind == "xlm-roberta" else 120)
@@ -29,8 +29,8 @@ def templates(tmp_path_factory):
     return found
 
 
-def task(templates, **options):
-    return views.Views(*templates, **({"max_length": 96, "share": 0.15} | options))
+def task(tokenizer_pair, **options):
+    return views.Views(*tokenizer_pair, **({"max_length": 96, "share": 0.15} | options))
 
 
 def batch(of, index, step=0, seed=0, **lengths):
@@ -39,13 +39,13 @@ def batch(of, index, step=0, seed=0, **lengths):
     return of.arrays(features, np.asarray(index), longest | lengths, Draw(seed, step))
 
 
-def original(template, texts):
-    return template.fast(*texts)["input_ids"]
+def original(tokenizer, texts):
+    return tokenizer.fast(*texts)["input_ids"]
 
 
-def test_each_side_reads_with_its_own_tokenizer(templates):
-    student, teacher = templates
-    found = batch(task(templates, share=0.0, max_length=200), [1, -1])
+def test_each_side_reads_with_its_own_tokenizer(tokenizer_pair):
+    student, teacher = tokenizer_pair
+    found = batch(task(tokenizer_pair, share=0.0, max_length=200), [1, -1])
     row = TEXTS[1]
     for view, of, texts in (
         ("token", student, (row.source, row.target)),
@@ -60,20 +60,20 @@ def test_each_side_reads_with_its_own_tokenizer(templates):
     assert not found["counted"][1].any()
 
 
-def test_english_goes_first_whichever_side_it_stands_on(templates):
+def test_english_goes_first_whichever_side_it_stands_on(tokenizer_pair):
     row = TEXTS[0]
     turned = dataclasses.replace(
         row, source=row.target, target=row.source, source_language=row.target_language, target_language="en"
     )
-    a, b = (task(templates).features([one]) for one in (row, turned))
+    a, b = (task(tokenizer_pair).features([one]) for one in (row, turned))
     assert all((a[name] == b[name]).all() for name in a)
     with pytest.raises(UserError, match="no English side"):
-        task(templates).features([dataclasses.replace(row, source_language="fr")])
+        task(tokenizer_pair).features([dataclasses.replace(row, source_language="fr")])
 
 
-def test_words_are_shared_by_characters(templates):
-    """Each kept word begins, for both, at a piece that begins at its first character."""
-    of = task(templates, max_length=200)
+def test_words_are_shared_by_characters(tokenizer_pair):
+    """Each kept word begins, for both, at a token that begins at its first character."""
+    of = task(tokenizer_pair, max_length=200)
     found = batch(of, np.arange(8))
     for i in range(8):
         text = TEXTS[i].source
@@ -81,8 +81,8 @@ def test_words_are_shared_by_characters(templates):
         starts = {begin for begin, _ in cut}
         count = int(found["exists"][i].sum())
         assert count == len(cut) + 2, "nothing is lost in these"
-        for template, view, rank in ((of.student, "word", 0), (of.teacher, "teacher", 1)):
-            encoded = template._backend.encode(text, add_special_tokens=False)
+        for tokenizer, view, rank in ((of.student, "word", 0), (of.teacher, "teacher", 1)):
+            encoded = tokenizer._backend.encode(text, add_special_tokens=False)
             first = found[view]["first"][i, 1 : count - 1] - 1  # one special before them
             begins = [encoded.offsets[p] for p in first]
             begins = [b + (e - b - len(text[b:e].lstrip())) for b, e in begins]
@@ -91,9 +91,9 @@ def test_words_are_shared_by_characters(templates):
         assert found["teacher"]["ids"][i, last] == of.teacher.fast.sep_token_id
 
 
-def test_a_word_that_one_side_cuts_off_is_dropped_on_both(templates):
-    short = task(templates, max_length=24)
-    found, whole = (one.features(TEXTS) for one in (short, task(templates, max_length=400)))
+def test_a_word_that_one_side_cuts_off_is_dropped_on_both(tokenizer_pair):
+    short = task(tokenizer_pair, max_length=24)
+    found, whole = (one.features(TEXTS) for one in (short, task(tokenizer_pair, max_length=400)))
     lost = found["lost"]
     assert lost.sum() > 0
     assert whole["lost"].sum() == 0
@@ -113,18 +113,18 @@ def test_golden_number_of_drawn_words():
     assert views.count_drawn_words(np.arange(61), 0.15).tolist() == golden
 
 
-def test_words_are_hidden_whole_and_only_in_english(templates):
-    of = task(templates)
+def test_words_are_masked_whole_and_only_in_english(tokenizer_pair):
+    of = task(tokenizer_pair)
     features = of.features(TEXTS)
     found = batch(of, np.arange(len(TEXTS)), step=3)
-    plain = batch(task(templates, share=0.0), np.arange(len(TEXTS)))["token"]["ids"]
+    plain = batch(task(tokenizer_pair, share=0.0), np.arange(len(TEXTS)))["token"]["ids"]
     kept = masked = 0
     for i in range(len(TEXTS)):
         at = slice(features["words_at"][i], features["words_at"][i + 1])
         numbers = features["words"][at]
         drawn = found["word"]["drawn"][i, : len(numbers)]
         words = {int(n) for n in numbers[drawn]}
-        assert drawn.tolist() == [int(n) in words for n in numbers], "all pieces of a word or none"
+        assert drawn.tolist() == [int(n) in words for n in numbers], "all tokens of a word or none"
         assert 0 not in words
         assert -1 not in words
         assert len(words) == views.count_drawn_words(np.array(len(set(numbers[numbers > 0].tolist()))), 0.15)
@@ -135,10 +135,10 @@ def test_words_are_hidden_whole_and_only_in_english(templates):
     assert 0.65 < masked / kept < 0.92
 
 
-def test_tokens_are_drawn_on_both_sides_and_labelled_with_what_stood_there(templates):
-    of = task(templates, share=0.3)
+def test_tokens_are_drawn_on_both_sides_and_labelled_with_what_stood_there(tokenizer_pair):
+    of = task(tokenizer_pair, share=0.3)
     found = batch(of, np.arange(len(TEXTS)), step=1)
-    plain = batch(task(templates, share=0.0), np.arange(len(TEXTS)))["token"]
+    plain = batch(task(tokenizer_pair, share=0.0), np.arange(len(TEXTS)))["token"]
     at, counted = found["positions"], found["counted"]
     assert (np.take_along_axis(plain["ids"], at, 1) == found["labels"]).all()
     special = np.isin(found["labels"], of.student.fast.all_special_ids)
@@ -146,13 +146,13 @@ def test_tokens_are_drawn_on_both_sides_and_labelled_with_what_stood_there(templ
     real = plain["mask"].sum()
     assert 0.25 < counted.sum() / real < 0.32
     changed = found["token"]["ids"] != plain["ids"]
-    hidden = np.zeros_like(changed)
-    np.put_along_axis(hidden, at, counted, 1)
-    assert not (changed & ~hidden).any()
+    masked = np.zeros_like(changed)
+    np.put_along_axis(masked, at, counted, 1)
+    assert not (changed & ~masked).any()
 
 
-def test_a_row_is_hidden_alike_in_any_batch(templates):
-    of = task(templates)
+def test_a_row_is_masked_alike_in_any_batch(tokenizer_pair):
+    of = task(tokenizer_pair)
     one, many = batch(of, [4], step=2), batch(of, [0, 4, 2], step=2, token=256, words=64, teacher=128)
     size = int(one["token"]["mask"].sum())
     for view in ("token", "word"):
@@ -162,16 +162,16 @@ def test_a_row_is_hidden_alike_in_any_batch(templates):
 
 
 @pytest.mark.parametrize("labels", ["attended", "all"])
-def test_published_labels_are_at_every_position(templates, labels):
-    found = batch(task(templates, tlm_labels=labels), [0, -1], token=128)
-    plain = batch(task(templates, share=0.0), [0], token=128)["token"]
+def test_published_labels_are_at_every_position(tokenizer_pair, labels):
+    found = batch(task(tokenizer_pair, tlm_labels=labels), [0, -1], token=128)
+    plain = batch(task(tokenizer_pair, share=0.0), [0], token=128)["token"]
     assert found["counted"][0].sum() == (128 if labels == "all" else plain["mask"].sum())
     assert not found["counted"][1].any(), "a row that is not there has no labels"
     assert (found["labels"][0] == plain["ids"][0]).all()
 
 
-def test_the_word_view_is_cut_unless_told_not_to(templates):
-    cut, whole = task(templates, max_length=40), task(templates, max_length=40, word_truncate=False)
+def test_the_word_view_is_cut_unless_told_not_to(tokenizer_pair):
+    cut, whole = task(tokenizer_pair, max_length=40), task(tokenizer_pair, max_length=40, word_truncate=False)
     assert cut.lengths(cut.features(TEXTS)).keys() == {"token", "sentence", "teacher", "words"}
     lengths = whole.lengths(whole.features(TEXTS))
     assert lengths["word"].max() > 40 >= lengths["token"].max()
@@ -180,23 +180,23 @@ def test_the_word_view_is_cut_unless_told_not_to(templates):
     assert cut.identity() != whole.identity()
 
 
-def test_what_is_found_again_is_scored_by_language(templates):
-    of = task(templates)
+def test_what_is_predicted_is_scored_by_language(tokenizer_pair):
+    of = task(tokenizer_pair)
     features = of.features(TEXTS[:4])
     scores = of.score({"right": np.array([1, 2, 3, 4.0]), "count": np.array([2, 4, 3, 8.0])}, features, TEXTS[:4])
     assert {str(name): cell["accuracy"] for name, cell in scores.cells.items()} == {"de": 80.0, "zh": 50.0}
 
 
-def test_a_build_without_a_teacher_or_with_an_unknown_label_is_refused(templates):
+def test_a_build_without_a_teacher_or_with_an_unknown_label_is_refused(tokenizer_pair):
     with pytest.raises(UserError, match="no teacher"):
-        views.build(Views(max_length=8), templates[0].fast)
+        views.build(Views(max_length=8), tokenizer_pair[0].fast)
     with pytest.raises(UserError, match="choose one of masked, attended, all"):
         read_stage("configs/mmkd.py", "full", "task.tlm_labels=some")
 
 
-def test_an_unknown_piece_is_in_no_drawn_word(templates):
+def test_an_unknown_token_is_in_no_drawn_word(tokenizer_pair):
     row = Pair("1", make_key("u"), "1", "toy", "one two \U0001f980 three four five six seven eight", "eins", "en", "de")
-    features = task(templates).features([row])
-    unknown = features["token_ids"] == templates[0].fast.unk_token_id
+    features = task(tokenizer_pair).features([row])
+    unknown = features["token_ids"] == tokenizer_pair[0].fast.unk_token_id
     assert unknown.any()
     assert not (features["words"][unknown] > 0).any()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from qa_toys import pieces_tokenizer, question, words_tokenizer
+from qa_toys import question, unigram_tokenizer, words_tokenizer
 
 from xlkd.errors import UserError
 from xlkd.spec import read
@@ -28,12 +28,12 @@ def made(*rows, **changes):
 def test_maximum_context_golden():
     for (first, count, best, many), window in zip(layout(16, 9, 4).tolist(), GOLDEN["windows"], strict=True):
         assert (first, count) == (window["first_word"], window["words"])
-        flags = [best <= piece < best + many for piece in range(first, first + count)]
+        flags = [best <= token < best + many for token in range(first, first + count)]
         assert flags == window["max_context"]
 
 
 @given(tokens=st.integers(0, 300), room=st.integers(1, 60), step=st.integers(1, 60))
-def test_windows_cover_every_piece_and_each_has_its_maximum_context_once(tokens, room, step):
+def test_windows_cover_every_token_and_each_has_its_maximum_context_once(tokens, room, step):
     step = min(step, room)
     held, best = np.zeros(tokens, int), np.zeros(tokens, int)
     windows = layout(tokens, room, step)
@@ -49,16 +49,16 @@ def test_windows_cover_every_piece_and_each_has_its_maximum_context_once(tokens,
 
 
 @given(tokens=st.integers(1, 120), room=st.integers(2, 40), step=st.integers(1, 40))
-@example(tokens=520, room=300, step=160)  # the last window is 100 pieces shorter: what 0.01 a piece is there for
+@example(tokens=520, room=300, step=160)  # the last window is 100 tokens shorter: what 0.01 a token is there for
 def test_maximum_context_is_the_published_rule(tokens, room, step):
     windows = layout(tokens, room, min(step, room)).tolist()
-    for piece in range(tokens):
+    for token in range(tokens):
         scores = [
-            min(piece - first, first + count - 1 - piece) + 0.01 * count if first <= piece < first + count else -1
+            min(token - first, first + count - 1 - token) + 0.01 * count if first <= token < first + count else -1
             for first, count, *_ in windows
         ]
         _, _, best_first, best_count = windows[int(np.argmax(scores))]
-        assert best_first <= piece < best_first + best_count
+        assert best_first <= token < best_first + best_count
 
 
 def test_golden_windows_as_the_model_reads_them():
@@ -108,12 +108,12 @@ def test_each_text_is_tokenized_once():
         ("ab c d", " c ", EXACT, "c"),  # blanks at the ends of an answer
         ("ab\u200b c", "ab\u200b", EXACT, "ab\u200b"),
         ("\ufeffab c", "ab", EXACT, "ab"),
-        ("ab c", "b", WIDE, "ab"),  # inside a piece
-        ("ab \u200b c", "\u200b", LOST, ""),  # no piece stands for it
+        ("ab c", "b", WIDE, "ab"),  # inside a token
+        ("ab \u200b c", "\u200b", LOST, ""),  # no token stands for it
     ],
 )
 def test_gold_spans_go_by_characters(context, answer, gold, text):
-    tokenizer = pieces_tokenizer(["▁ab", "▁", "c", "▁d", "北京", "市", "▁q"])
+    tokenizer = unigram_tokenizer(["▁ab", "▁", "c", "▁d", "北京", "市", "▁q"])
     f = cut_into_windows([question(context, answer, text="q")], TextTokenizer(tokenizer), Settings())
     assert f.gold.tolist() == [gold]
     if gold != LOST:

@@ -48,9 +48,9 @@ def main(arguments: list[str]) -> int:
     if "model" in flags and len(rows):
         report["windows"] = _windows(flags, task, rows)
     elif task == "classify":
-        from xlkd.tasks.labelled import contents
+        from xlkd.tasks.labelled import describe_labelled
 
-        report["contents"] = contents(rows)
+        report["contents"] = describe_labelled(rows)
     if file:
         file.write_json(report)
     print("\n".join(map(escape_controls, lines(report))))

@@ -20,7 +20,7 @@ from xlkd.metrics.retrieval import Link, count_links, mutual_links
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Task
 from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
-from xlkd.tasks.parallel import by_languages
+from xlkd.tasks.parallel import group_by_languages
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer, TextTokens
 
@@ -35,7 +35,7 @@ _BLANKS = re.compile(r"\S+")
 
 @dataclasses.dataclass(frozen=True)
 class WordAlignment:
-    """A feature row is a pair with gold links, each side encoded by itself."""
+    """Pairs with gold word links: a feature row is a pair, whose sides are encoded each by itself."""
 
     tokenizer: TextTokenizer
     max_length: int
@@ -82,7 +82,7 @@ class WordAlignment:
     def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
         """Sums the counts over the sentences of each pair of languages, then divides; `aer`: the lower the better."""
         predicted, cells = self._predict_links(outputs, features), {}
-        for cell, own in by_languages(rows).items():
+        for cell, own in group_by_languages(rows).items():
             sure = [rows[i].links or () for i in own]
             possible = [row.possible if isinstance(row, AlignedPair) else () for row in (rows[i] for i in own)]
             result = count_links([predicted[i] for i in own], sure, possible)
@@ -98,6 +98,7 @@ class WordAlignment:
         return []  # the error rate divides sums over sentences: it is not a mean of scores of each
 
     def _predict_links(self, outputs: Outputs, features: Features) -> list[set[Link]]:
+        """Returns the word links of each pair: of tokens that are each other's nearest."""
         at = {side: features[f"{side}_words_at"] for side in SIDES}
         return [
             mutual_links(

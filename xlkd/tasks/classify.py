@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xlkd.data import labels as names
+from xlkd.data import labels as label_names
 from xlkd.data.draw import truncate_keys
 from xlkd.errors import UserError
 from xlkd.files import Json
@@ -18,7 +18,7 @@ from xlkd.metrics import labels as metrics
 from xlkd.rows import Cell, Labelled
 from xlkd.spec.tasks import Classify as ClassifySettings
 from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
-from xlkd.tasks.labelled import contents
+from xlkd.tasks.labelled import describe_labelled
 from xlkd.tasks.ragged import pack, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 ROWS = "classify"
 NONE = -1  # in place of a label or a language that is not known
-ROUTE = "logits_"  # begins the name of logits by another way through the model than the row's own
+ROUTE = "logits_"  # begins the name of logits by another way through the model than that of the example's language
 
 
 class Prediction(NamedTuple):
-    """The best label of a row, and the probability of each."""
+    """The best label of an example, and the probability of each label."""
 
     label: str
     probabilities: dict[str, float]
@@ -39,10 +39,11 @@ class Prediction(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
-    """`labels` in the order of the logits; where there are none the rows decide, and their features record it.
+    """One text or two and a label; one view, `text`.
 
-    `languages` are those that a method treats apart, in its own order: a batch says the place of each row's language
-    among them. Rows without a label are refused in training unless `unlabelled` is `keep`: then `labelled` is 0 there.
+    `labels` are in the order of the logits; where there are none the examples decide, and their features record it.
+    `languages` are those that a method distinguishes, in its own order: a batch numbers each example's language among
+    them. Examples without a label are refused in training unless `unlabelled` is `keep`: then their `labelled` is 0.
     """
 
     tokenizer: TextTokenizer
@@ -61,7 +62,7 @@ class Classify:
 
     def features(self, rows: Sequence[Labelled], progress: Progress = silent) -> Features:
         rows = list(rows)
-        order = self.labels or labels_of(rows)
+        order = self.labels or collect_labels(rows)
         texts = [row.text for row in rows] + [row.second or "" for row in rows]
         tokens = self.tokenizer.encode(texts, progress)
         ids, types, lost = [], [], []
@@ -81,7 +82,7 @@ class Classify:
             **pack("ids", ids, np.int32),
             **pack("types", types, np.int8),
             "keys": truncate_keys([row.key for row in rows]),
-            "label": np.array([place(row, order) for row in rows], np.int32),
+            "label": np.array([number_label(row, order) for row in rows], np.int32),
             "labels": np.array(order, np.str_),
             "lost": np.array(lost, np.int32),
             "language": np.array([languages.index(row.language) for row in rows], np.int32),
@@ -92,42 +93,43 @@ class Classify:
         return {"text": np.diff(features["ids_at"]).astype(np.int32)}
 
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
-        """Beside the view `text`: `labels` [rows], `labelled` (0 where there is none), `language`, `mask`."""
+        """Returns the view `text` and by row `labels`, `labelled` (0 where there is none), `language` and `mask`."""
         if draw.purpose == "train" and self.unlabelled == "refuse" and (features["label"] == NONE).any():
             count = int((features["label"] == NONE).sum())
             remedy = "set config.task.unlabelled=keep to train on the others, or name another split"
             raise UserError(f"{count} rows without a label", "config.data.train", remedy)
         if draw.purpose == "train" and self.languages:
             self._refuse_others(features)
-        at, there = np.maximum(index, 0), index >= 0
-        label = np.where(there, features["label"][at], NONE)
-        apart = [self.languages.index(tag) if tag in self.languages else NONE for tag in features["languages"].tolist()]
+        at, present = np.maximum(index, 0), index >= 0
+        label = np.where(present, features["label"][at], NONE)
+        tags = features["languages"].tolist()
+        numbers = np.array([self.languages.index(tag) if tag in self.languages else NONE for tag in tags], np.int32)
         return {
             "text": pad_texts(features, index, lengths["text"], self.tokenizer.pad_id),
             "labels": np.maximum(label, 0).astype(np.int32),
             "labelled": (label != NONE).astype(np.float32),
-            "language": np.where(there, np.array(apart, np.int32)[features["language"][at]], NONE).astype(np.int32),
-            "mask": there.astype(np.float32),
+            "language": np.where(present, numbers[features["language"][at]], NONE).astype(np.int32),
+            "mask": present.astype(np.float32),
         }
 
     def decode(self, outputs: Outputs, features: Features) -> list[Prediction]:
-        """Also of rows without a label."""
-        order = self._order(outputs["logits"], features)
+        """Returns the prediction for each example, also for those without a label."""
+        order = self._label_order(outputs["logits"], features)
         logits = outputs["logits"].astype(np.float64)
         shares = np.exp(logits - logits.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
         best = metrics.predict_labels(outputs["logits"])
         return [
-            Prediction(order[i], dict(zip(order, map(float, of), strict=True)))
-            for i, of in zip(best, shares, strict=True)
+            Prediction(order[label], dict(zip(order, map(float, probabilities), strict=True)))
+            for label, probabilities in zip(best, shares, strict=True)
         ]
 
     def score(self, outputs: Outputs, features: Features, rows: Sequence[Labelled]) -> Scores:
-        """In percent, by set and language, over the rows with a label; `majority` is the most frequent label's share.
+        """Scores the examples with a label, in percent, by cell; `majority` is the share of the most frequent label.
 
-        Logits by another route, `logits_en`, give `accuracy_via_en` beside the others.
+        Logits by another route, as `logits_en`, give `accuracy_via_en` beside the others.
         """
-        order = self._order(outputs["logits"], features)
+        order = self._label_order(outputs["logits"], features)
         gold, predicted = features["label"], metrics.predict_labels(outputs["logits"])
         members: dict[Cell, list[int]] = {}
         for i, row in enumerate(rows):
@@ -137,18 +139,19 @@ class Classify:
             raise UserError("no row has a label", "config.data.eval", "such rows can be predicted, not scored")
         scale = self._scale(order)
         cells = {
-            cell: _scores(gold[those].tolist(), predicted[those].tolist(), len(order), scale)
-            for cell, those in members.items()
+            cell: _score_cell(gold[own].tolist(), predicted[own].tolist(), len(order), scale)
+            for cell, own in members.items()
         }
-        by_route = _by_route(outputs, gold)
-        for cell, those in members.items():
-            cells[cell] |= {name: float(values[those].mean()) for name, values in by_route.items()}
+        by_route = _score_routes(outputs, gold)
+        for cell, own in members.items():
+            cells[cell] |= {name: float(values[own].mean()) for name, values in by_route.items()}
         return Scores(cells, "accuracy")
 
     def records(self, outputs: Outputs, features: Features, rows: Sequence[Labelled]) -> list[dict[str, Json]]:
-        found = self.decode(outputs, features)
+        predictions = self.decode(outputs, features)
         order, gold = features["labels"].tolist(), features["label"]
-        scores = {"accuracy": 100.0 * (gold == metrics.predict_labels(outputs["logits"]))} | _by_route(outputs, gold)
+        scores = {"accuracy": 100.0 * (gold == metrics.predict_labels(outputs["logits"]))}
+        scores |= _score_routes(outputs, gold)
         return [
             {
                 "key": row.key,
@@ -157,36 +160,38 @@ class Classify:
                 "set": row.set,
                 "language": row.language,
                 "gold": order[gold[i]] if gold[i] != NONE else None,
-                "prediction": found[i].label,
+                "prediction": predictions[i].label,
                 **({name: float(values[i]) for name, values in scores.items()} if gold[i] != NONE else {}),
             }
             for i, row in enumerate(rows)
         ]
 
     def report(self, features: Features, rows: Sequence[Labelled]) -> dict[str, Json]:
-        """What the rows hold, and what `max_length` costs them."""
-        found = contents(rows)
+        """Describes the examples, and what `max_length` cuts off."""
+        description = describe_labelled(rows)
         lost, lengths = features["lost"], self.lengths(features)["text"]
-        places: dict[str, list[int]] = {}
+        members: dict[str, list[int]] = {}
         for i, row in enumerate(rows):
-            places.setdefault(str(Cell.from_example(row)), []).append(i)
+            members.setdefault(str(Cell.from_example(row)), []).append(i)
         cut = {
             cell: {
-                "cut_percent": 100 * float((lost[those] > 0).mean()),
-                "tokens_lost": int(lost[those].sum()),
-                "tokens": int(lengths[those].sum()),
+                "cut_percent": 100 * float((lost[own] > 0).mean()),
+                "tokens_lost": int(lost[own].sum()),
+                "tokens": int(lengths[own].sum()),
             }
-            for cell, those in places.items()
+            for cell, own in members.items()
         }
         share = f"{100 * float((lost > 0).mean()):.1f}% of the rows are cut at {self.max_length} tokens"
-        shown = "; ".join([found["shown"], share, *self._languages_apart(features)])
-        return found | {"shown": shown, "cut": cut, "labels": features["labels"].tolist()}
+        shown = "; ".join([description["shown"], share, *self._count_languages(features)])
+        return description | {"shown": shown, "cut": cut, "labels": features["labels"].tolist()}
 
-    def _languages_apart(self, features: Features) -> list[str]:
-        """So that a misspelt language is seen."""
+    def _count_languages(self, features: Features) -> list[str]:
+        """Counts the examples in `languages`, which shows a misspelt language; empty without `languages`."""
+        if not self.languages:
+            return []
         tags = features["languages"][features["language"]].tolist()
-        apart = sum(tag in self.languages for tag in tags)
-        return [f"{apart} rows in {', '.join(self.languages)}, {len(tags) - apart} in others"] if self.languages else []
+        own = sum(tag in self.languages for tag in tags)
+        return [f"{own} rows in {', '.join(self.languages)}, {len(tags) - own} in others"]
 
     def _refuse_others(self, features: Features) -> None:
         others = sorted(set(features["languages"].tolist()) - set(self.languages))
@@ -194,28 +199,28 @@ class Classify:
             what = f"training rows in {', '.join(others)}, which task.languages does not name"
             raise UserError(what, "config.data.train", f"leave them out, or add them to {', '.join(self.languages)}")
 
-    def _order(self, logits: np.ndarray, features: Features) -> tuple[str, ...]:
+    def _label_order(self, logits: np.ndarray, features: Features) -> tuple[str, ...]:
+        """Returns the labels in the order of the logits, of which there must be as many."""
         order = tuple(features["labels"].tolist())
         if logits.shape[-1] != len(order):
             raise ValueError(f"{logits.shape[-1]} logits for {len(order)} labels")
         return order
 
     def _scale(self, order: Sequence[str]) -> list[float] | None:
-        """The labels as numbers, where they are a scale."""
-        stars = len(order) > 2 and set(order) <= set(names.STARS)
+        """Returns the labels as numbers; None where they are not a scale."""
+        stars = len(order) > 2 and set(order) <= set(label_names.STARS)
         if not self.ordered and not stars:
             return None
         try:
             return [float(label) for label in order]
         except ValueError:
-            raise UserError(
-                f"labels {', '.join(order)} are no numbers", "config.task.ordered", "set it to False"
-            ) from None
+            what = f"labels {', '.join(order)} are no numbers"
+            raise UserError(what, "config.task.ordered", "set it to False") from None
 
 
 def build(settings: ClassifySettings, tokenizer: PreTrainedTokenizerFast) -> Classify:
     """Builds the task for a tokenizer."""
-    labels = tuple(names.normalise_label(label) for label in settings.labels)
+    labels = tuple(label_names.normalise_label(label) for label in settings.labels)
     if len(set(labels)) < len(labels):
         raise UserError(f"two names of one label in {', '.join(settings.labels)}", "config.task.labels", "keep one")
     return Classify(
@@ -228,33 +233,33 @@ def build(settings: ClassifySettings, tokenizer: PreTrainedTokenizerFast) -> Cla
     )
 
 
-def labels_of(rows: Sequence[Labelled]) -> tuple[str, ...]:
-    """The labels that occur, in their customary order."""
-    return names.order_labels({row.label for row in rows if row.label is not None})
+def collect_labels(rows: Sequence[Labelled]) -> tuple[str, ...]:
+    """Returns the labels that occur, in their customary order."""
+    return label_names.order_labels({row.label for row in rows if row.label is not None})
 
 
-def place(row: Labelled, order: Sequence[str]) -> int:
-    """The place of a row's label among the labels."""
+def number_label(row: Labelled, order: Sequence[str]) -> int:
+    """Returns the number of an example's label among the labels; NONE where it has none."""
     if row.label is None:
         return NONE
-    found = names.find_label(row.label, order)
-    if found < 0:
+    number = label_names.find_label(row.label, order)
+    if number < 0:
         remedy = "name it in config.task.labels, or leave such rows out"
         raise UserError(f"label {row.label!r} is none of {', '.join(order)}", f"row {row.id} in {row.language}", remedy)
-    return found
+    return number
 
 
-def permutation(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.ndarray:
-    """Where each of our labels stands in another model's logits: `logits[..., permutation]` is in our order."""
-    found = [names.find_label(label, theirs) for label in ours]
-    if len(theirs) == len(ours) and sorted(found) == list(range(len(ours))):
-        return np.array(found, np.int32)
+def match_labels(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.ndarray:
+    """Returns where each of our labels stands in another model's logits: `logits[..., order]` is in our order."""
+    order = [label_names.find_label(label, theirs) for label in ours]
+    if len(theirs) == len(ours) and sorted(order) == list(range(len(ours))):
+        return np.array(order, np.int32)
     what = f"its labels are {', '.join(theirs)}, and here they are {', '.join(ours)}"
     raise UserError(what, where, "name its labels in the order of its logits by their names here")
 
 
-def _by_route(outputs: Outputs, gold: np.ndarray) -> dict[str, np.ndarray]:
-    """By row, NaN where there is no label."""
+def _score_routes(outputs: Outputs, gold: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the accuracy of each example by each other route that the outputs have, NaN where there is no label."""
     routes = {name.removeprefix(ROUTE): logits for name, logits in outputs.items() if name.startswith(ROUTE)}
     return {
         f"accuracy_via_{route}": np.where(gold == NONE, np.nan, 100.0 * (gold == metrics.predict_labels(logits)))
@@ -262,15 +267,14 @@ def _by_route(outputs: Outputs, gold: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _scores(gold: list[int], predicted: list[int], classes: int, scale: list[float] | None) -> dict[str, float]:
-    found = {
+def _score_cell(gold: list[int], predicted: list[int], classes: int, scale: list[float] | None) -> dict[str, float]:
+    """Scores the examples of a cell; with the mean absolute error where the labels are numbers on a scale."""
+    scores = {
         "accuracy": 100 * metrics.accuracy(gold, predicted),
         "macro_f1": 100 * metrics.macro_f1(gold, predicted, classes),
         "majority": 100 * metrics.majority_accuracy(gold),
         "n": len(gold),
     }
-    return (
-        found
-        if scale is None
-        else found | {"mae": metrics.mean_absolute_error([scale[i] for i in gold], [scale[i] for i in predicted])}
-    )
+    if scale is None:
+        return scores
+    return scores | {"mae": metrics.mean_absolute_error([scale[i] for i in gold], [scale[i] for i in predicted])}

@@ -70,7 +70,7 @@ class Parallel:
         reference, `structure_en` the English sides with it, which bounds what can be reached.
         """
         cells = {}
-        for cell, own in by_languages(rows).items():
+        for cell, own in group_by_languages(rows).items():
             sides = outputs["vectors"][own], outputs["vectors"][own + len(rows)]
             to_source, to_target = _accuracy(*sides)
             cells[cell] = {
@@ -112,7 +112,7 @@ class Parallel:
 
     def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
         to_source, to_target = np.zeros(len(rows)), np.zeros(len(rows))
-        for own in by_languages(rows).values():
+        for own in group_by_languages(rows).values():
             nearest = retrieve(outputs["vectors"][own + len(rows)], outputs["vectors"][own])
             to_source[own], to_target[own] = nearest.to_english, nearest.from_english
         return [
@@ -134,7 +134,7 @@ class Parallel:
         return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
 
 
-def by_languages(rows: Sequence[Pair]) -> dict[Cell, np.ndarray]:
+def group_by_languages(rows: Sequence[Pair]) -> dict[Cell, np.ndarray]:
     """Returns the numbers of the examples in each two languages, whatever their data set."""
     members: dict[Cell, list[int]] = {}
     for i, row in enumerate(rows):

@@ -34,7 +34,7 @@ from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
 from xlkd.spec.stage import AnyStage
 from xlkd.tasks import Features
-from xlkd.tasks.classify import NONE, Classify, permutation
+from xlkd.tasks.classify import NONE, Classify, match_labels
 from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.train.targets.audit import SAMPLE, check_targets
 
@@ -129,7 +129,7 @@ def load(
     tokenizer = hf.tokenizer(folder)
     length = min(reading.max_length or found.architecture.max_length, found.architecture.max_length)
     task = Classify(TextTokenizer(tokenizer), length, labels=tuple(labels))
-    return Classifier(name, folder, found.architecture, found.params, task, theirs, permutation(theirs, labels, where))
+    return Classifier(name, folder, found.architecture, found.params, task, theirs, match_labels(theirs, labels, where))
 
 
 def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, spec: AnyStage, log: Log) -> np.ndarray:
