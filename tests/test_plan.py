@@ -17,7 +17,7 @@ from xlkd import main, plan
 from xlkd.data.batches import Plan
 from xlkd.errors import DONE, USER_INPUT, UserError
 from xlkd.planning import machine, planner
-from xlkd.planning.program import fitted, needed
+from xlkd.planning.program import fit_speed, parse_needed_bytes
 from xlkd.runtime import accelerators, mesh
 from xlkd.spec.stage import Mesh
 from xlkd.train import loop
@@ -130,9 +130,9 @@ def test_time_here_is_timed(planned):
 
 
 def test_lines_for_people(planned):
-    text = "\n".join(plan.lines(planned[0]))
+    text = "\n".join(plan.format_plan(planned[0]))
     assert "stage skd: gxlt from english" in text
-    assert "kept: each target is used 3 times, 1.20× less work" in text
+    assert "targets cached: each is used 3 times, 1.20× less work" in text
     assert "MFU" in text
 
 
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_told_with_a_way_out(flags, monkeypatch, capsys):
 
 def plan_of(flags, monkeypatch):
     given, overrides = plan.cli.split_flags(flags, plan.FLAGS)
-    return plan.plan(plan.settings.override(plan.settings.read(given["config"]), overrides), given)
+    return plan.plan_run(plan.settings.override(plan.settings.read(given["config"]), overrides), given)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def plan_of(flags, monkeypatch):
     ],
 )
 def test_the_line_of_what_does_not_fit(memory, said):
-    assert said in plan.does_not_fit(memory)
+    assert said in plan.format_refusal(memory)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_the_line_of_what_does_not_fit(memory, said):
     ],
 )
 def test_names_of_pods(topology, shape):
-    assert machine._shape(topology) == shape
+    assert machine._parse_topology(topology) == shape
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_names_of_pods(topology, shape):
     [
         ([], "no --config"),
         (["--config=configs/gxlt.py", "--device=h1000"], "no device 'h1000' in the table"),
-        (["--config=configs/gxlt.py", "--efficiency=2"], "is no share"),
+        (["--config=configs/gxlt.py", "--efficiency=2"], "is not a share"),
         (["--config=configs/gxlt.py", "--topology=v5e-63"], "no shape known for v5e-63; v5e-1, v5e-4, v5e-8, v5e-16"),
         (["--config=configs/gxlt.py", "--slices=2"], "--slices without --topology"),
         (["--config=configs/gxlt.py", "--topology=pod"], "for example v5e-64"),
@@ -222,7 +222,7 @@ from xlkd.planning import machine
 from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
 for topology, slices in (("v4-8", 1), ("v5e-1", 1), ("v5e-8", 1), ("v5p-8", 2), ("v6e-8", 2), ("v6e-64", 1)):
-    where = machine.choose("", 0, topology, slices, 0.35, print)
+    where = machine.choose_machine("", 0, topology, slices, 0.35, print)
     shape = mesh.build_mesh(Mesh(tensor=min(2, where.count)), where.devices).shape
     print(topology, where.devices[0].device_kind, where.count, where.slices, where.exact, shape["data"], shape["tensor"])
 """
@@ -246,9 +246,9 @@ def test_slices_that_are_not_here_are_meshes():
 def test_slices_without_libtpu_are_told_apart_too(monkeypatch):
     """Processors stand in for the chips, and only `data` may cross."""
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(machine, "_processors", lambda count: [types.SimpleNamespace(platform="cpu")] * count)
+    monkeypatch.setattr(machine, "_stand_in_devices", lambda count: [types.SimpleNamespace(platform="cpu")] * count)
     said = []
-    where = machine.choose("", 0, "v6e-8", 2, 0.35, said.append)
+    where = machine.choose_machine("", 0, "v6e-8", 2, 0.35, said.append)
     assert (where.count, where.slices, where.exact) == (16, 2, False)
     assert "libtpu is not installed" in said[0]
     with pytest.raises(UserError, match="data alone can cross slices"):
@@ -260,22 +260,22 @@ def test_padding_for_the_devices_is_no_work():
     method = types.SimpleNamespace(flops=lambda tokens, rows: tokens**2 / rows, teacher=None)
     plan_ = Plan({"text": np.array([10, 20, 30, 40, 50, 60])}, batch=3, edges=(64,), seed=0)
     made = types.SimpleNamespace(plan=plan_)
-    one, four = (planner._flops(method, planner._batches(plan_, 2, rows), made, 2) for rows in (3, 4))
+    one, four = (planner._count_flops(method, planner._list_batches(plan_, 2, rows), made, 2) for rows in (3, 4))
     assert four["step"] == one["step"]
     assert four["step_padded"] == pytest.approx(4 / 3 * one["step_padded"])
 
 
 def test_what_a_step_takes_whatever_its_size_is_told_apart():
-    assert fitted({100.0: 3.0, 300.0: 7.0}) == (1.0, 50.0)
-    assert fitted({100.0: 2.0}) == (0.0, 50.0)
-    assert fitted({100.0: 1.0, 300.0: 6.0}) == (0.0, 50.0), "nothing is paid for less than nothing"
-    assert fitted({100.0: 7.0, 300.0: 6.0}) == (0.0, 50.0), "noise"
+    assert fit_speed({100.0: 3.0, 300.0: 7.0}) == (1.0, 50.0)
+    assert fit_speed({100.0: 2.0}) == (0.0, 50.0)
+    assert fit_speed({100.0: 1.0, 300.0: 6.0}) == (0.0, 50.0), "nothing is paid for less than nothing"
+    assert fit_speed({100.0: 7.0, 300.0: 6.0}) == (0.0, 50.0), "noise"
 
 
 def test_a_compiler_that_refuses_says_how_much_it_needs():
     refusal = "RESOURCE_EXHAUSTED: … (411.32G) exceeds available HBM (15.75G) by 395.57G"
-    assert needed(refusal) == int(411.32 * 2**30)
-    assert needed("INTERNAL: something else") == 0
+    assert parse_needed_bytes(refusal) == int(411.32 * 2**30)
+    assert parse_needed_bytes("INTERNAL: something else") == 0
 
 
 def test_kinds_of_devices_are_told_apart():
@@ -286,5 +286,5 @@ def test_kinds_of_devices_are_told_apart():
 
 
 def test_sizes_and_counts():
-    assert [plan.size(n) for n in (12, 2048, 3 * 2**30)] == ["12 B", "2 KiB", "3 GiB"]
-    assert [plan.flops(n) for n in (5e9, 1.5e12)] == ["5 GFLOP", "1.5 TFLOP"]
+    assert [plan.format_bytes(n) for n in (12, 2048, 3 * 2**30)] == ["12 B", "2 KiB", "3 GiB"]
+    assert [plan.format_flops(n) for n in (5e9, 1.5e12)] == ["5 GFLOP", "1.5 TFLOP"]

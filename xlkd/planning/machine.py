@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The machine that a plan is made for: this one, or one that is not here and whose programs can still be compiled."""
+"""Describes the machine that a plan is made for: this one, or another whose programs can be compiled here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xlkd import cli
@@ -20,9 +20,9 @@ from xlkd.runtime import mesh as meshes
 from xlkd.runtime.accelerators import Accelerator
 from xlkd.runtime.devices import measure_flops
 
-EFFICIENCY = 0.35  # assumed share of the peak that a training step reaches where nothing can be timed
+EFFICIENCY = 0.35  # assumed share of the peak FLOP/s that a training step reaches, where no step can be timed
 BY_CHIPS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
-BY_CORES = {  # two in a chip
+BY_CORES = {  # a chip has two cores
     8: "2x2x1",
     16: "2x2x2",
     32: "2x2x4",
@@ -34,121 +34,128 @@ BY_CORES = {  # two in a chip
     2048: "8x8x16",
     4096: "8x16x16",
 }
-PODS = {"v4": BY_CORES, "v5e": BY_CHIPS, "v5p": BY_CORES, "v6e": BY_CHIPS}  # the number in Google's name -> chips
+PODS = {"v4": BY_CORES, "v5e": BY_CHIPS, "v5p": BY_CORES, "v6e": BY_CHIPS}  # number in Google's name -> shape in chips
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Its devices as JAX has them here; `accelerator` is None on processors, where speed is timed."""
+    """A machine, with its devices as JAX describes them; `accelerator` is None on CPUs, where steps are timed."""
 
     name: str
     devices: tuple[Any, ...]
     memory: float  # bytes of a device that a program may use
     accelerator: Accelerator | None
-    exact: bool  # programs are compiled by the machine's own compiler
+    exact: bool  # whether programs are compiled by the compiler of that machine
     efficiency: float = EFFICIENCY
-    flops: float = 0.0  # of all devices at best, in bfloat16; on processors measured
-    slices: int = 1  # equal parts of the devices, between which `mesh.data` alone may lie
+    flops: float = 0.0  # peak FLOP/s of all devices together, in bfloat16; measured on CPUs
+    slices: int = 1  # TPU slices, of equally many devices; only `mesh.data` can cross them
 
     @property
     def count(self) -> int:
+        """Returns the number of devices."""
         return len(self.devices)
 
     @property
     def chips(self) -> float:
+        """Returns the number of chips; some chips have two devices."""
         return self.count / self.accelerator.devices if self.accelerator else self.count
 
-    def described(self) -> dict[str, Any]:
-        """For the record of a plan."""
+    def describe(self) -> dict[str, Any]:
+        """Returns the machine as the JSON of a plan has it."""
         names = ("name", "memory", "flops", "exact", "efficiency", "chips", "slices")
         counted = {"devices": self.count, "measured": self.accelerator is None}
         return {name: getattr(self, name) for name in names} | counted
 
-    def speed(self, dtype: str) -> float:
-        """FLOP/s of a training step, assumed."""
-        return self.flops * self.efficiency * (self.accelerator.float32 if dtype == "float32" else 1.0)
+    def assume_speed(self, dtype: str) -> float:
+        """Returns the FLOP/s that a training step is assumed to reach."""
+        assumed = self.flops * self.efficiency
+        return assumed * self.accelerator.float32 if self.accelerator and dtype == "float32" else assumed
 
 
-def choose(
-    device: str, chips: int, topology: str, slices: int, efficiency: float, say: Callable[[str], object]
+def choose_machine(
+    device: str, chips: int, topology: str, slices: int, efficiency: float, log: Callable[[str], object]
 ) -> Machine:
-    """Choose by the flags of the command; without any, this machine. Before jax is first asked for its devices."""
+    """Returns the machine that the command's flags name, or this one; has to be called before JAX has devices."""
     if topology:
-        return _pod(topology, slices, efficiency, say)
+        return _describe_pod(topology, slices, efficiency, log)
     known = (*accelerators.TABLE, "cpu")
     if device and device not in known:
         raise UserError(f"no device {device!r} in the table", "--device", f"one of {', '.join(known)}")
     if device in accelerators.TABLE:
-        return _elsewhere(device, max(chips, 1) * accelerators.TABLE[device].devices, efficiency)
-    return _here(device, chips, efficiency)
+        return _describe_remote(device, max(chips, 1) * accelerators.TABLE[device].devices, efficiency)
+    return _describe_this_machine(device, chips, efficiency)
 
 
-def _here(device: str, chips: int, efficiency: float) -> Machine:
+def _describe_this_machine(device: str, chips: int, efficiency: float) -> Machine:
     import jax
 
     if chips:
-        _processors(chips)
-    found = jax.devices("cpu") if device == "cpu" else jax.devices()
-    if found[0].platform == "cpu":
-        return _cpu(found[: chips or None])
-    kind = found[0].device_kind
+        _stand_in_devices(chips)
+    devices = jax.devices("cpu") if device == "cpu" else jax.devices()
+    if devices[0].platform == "cpu":
+        return _describe_cpu(devices[: chips or None])
+    kind = devices[0].device_kind
     known = accelerators.find_accelerator(kind)
     if not known:
-        raise UserError(f"{kind} is not in the table of peaks", "--device", "name a device that is like it")
-    return _of(known, kind, found[: chips or None], efficiency, exact=True)
+        raise UserError(f"{kind} is not in the table of peaks", "--device", "name a similar device")
+    return _describe_accelerators(known, kind, devices[: chips or None], efficiency, exact=True)
 
 
-def _cpu(found) -> Machine:
-    memory = cli.available_memory_bytes() / len(found)
-    return Machine("cpu", tuple(found), memory, None, exact=True, flops=measure_flops())
+def _describe_cpu(devices: Sequence[Any]) -> Machine:
+    memory = cli.available_memory_bytes() / len(devices)
+    return Machine("cpu", tuple(devices), memory, None, exact=True, flops=measure_flops())
 
 
-def _elsewhere(name: str, count: int, efficiency: float) -> Machine:
+def _describe_remote(name: str, count: int, efficiency: float) -> Machine:
+    """Describes a machine of the table; CPU devices stand in for devices that are not here."""
     known = accelerators.TABLE[name]
-    found = _processors(count)
+    stand_ins = _stand_in_devices(count)
     import jax
 
-    here = jax.devices()
-    exact = here[0].device_kind.startswith(known.kinds) and len(here) >= count
-    return _of(known, name, (here if exact else found)[:count], efficiency, exact=exact)
+    local = jax.devices()
+    exact = local[0].device_kind.startswith(known.kinds) and len(local) >= count
+    return _describe_accelerators(known, name, (local if exact else stand_ins)[:count], efficiency, exact=exact)
 
 
-def _of(known: Accelerator, name: str, found, efficiency: float, *, exact: bool) -> Machine:
-    flops = known.flops * len(found)
-    slices = len(meshes.group_by_slice(found))
-    return Machine(name, tuple(found), known.memory * known.usable, known, exact, efficiency, flops, slices)
+def _describe_accelerators(
+    known: Accelerator, name: str, devices: Sequence[Any], efficiency: float, *, exact: bool
+) -> Machine:
+    flops = known.flops * len(devices)
+    slices = len(meshes.group_by_slice(devices))
+    return Machine(name, tuple(devices), known.memory * known.usable, known, exact, efficiency, flops, slices)
 
 
-def _processors(count: int) -> list:
-    """As many devices of this machine's processors, which stand for those that are not here."""
+def _stand_in_devices(count: int) -> list[Any]:
+    """Returns as many CPU devices, which stand in for devices that are not here."""
     import jax
 
-    with contextlib.suppress(RuntimeError):  # they were counted before
+    with contextlib.suppress(RuntimeError):  # JAX has devices already, whose number is fixed
         jax.config.update("jax_num_cpu_devices", count)
-    found = jax.devices("cpu")
-    if len(found) < count:
+    devices = jax.devices("cpu")
+    if len(devices) < count:
         remedy = f"set JAX_NUM_CPU_DEVICES={count}"
-        raise UserError(f"{len(found)} devices stand in for {count}", "this process", remedy)
-    return found[:count]
+        raise UserError(f"{len(devices)} CPU devices stand in for {count}", "this process", remedy)
+    return devices[:count]
 
 
-def _pod(topology: str, slices: int, efficiency: float, say: Callable[[str], object]) -> Machine:
-    name, shape = _shape(topology)
+def _describe_pod(topology: str, slices: int, efficiency: float, log: Callable[[str], object]) -> Machine:
+    """Describes TPU slices by libtpu where it is installed, else with CPU devices in their place."""
+    name, shape = _parse_topology(topology)
     known = accelerators.TABLE[name]
     if not importlib.util.find_spec("libtpu"):
-        say("libtpu is not installed: memory is estimated by compiling for processors; pip install 'xlkd[topology]'")
+        log("libtpu is not installed: memory is estimated by compiling for CPUs; pip install 'xlkd[topology]'")
         count = slices * math.prod(map(int, shape.split("x"))) * known.devices
-        return dataclasses.replace(_elsewhere(name, count, efficiency), slices=slices)
+        return dataclasses.replace(_describe_remote(name, count, efficiency), slices=slices)
     shown = f"{name}:{shape}" if slices == 1 else f"{name}:{shape} in {slices} slices"
-    return _of(known, shown, _describe_topology(name, shape, slices), efficiency, exact=True)
+    return _describe_accelerators(known, shown, _describe_topology(name, shape, slices), efficiency, exact=True)
 
 
-def _shape(topology: str) -> tuple[str, str]:
-    """Read `v5e-64` or `v5e:8x8` as the kind and its shape in chips."""
+def _parse_topology(topology: str) -> tuple[str, str]:
+    """Parses `v5e-64` or `v5e:8x8`; returns the kind and the shape in chips."""
     example = f"for example v5e-64 or v5p:4x4x4; kinds: {', '.join(n for n in accelerators.TABLE if n[0] != 'h')}"
-    if not (found := re.fullmatch(r"(v\d[a-z]*|tpu7x)(?:-(\d+)|:(\d+(?:x\d+)+))", topology)):
+    if not (match := re.fullmatch(r"(v\d[a-z]*|tpu7x)(?:-(\d+)|:(\d+(?:x\d+)+))", topology)):
         raise UserError(f"cannot read {topology!r}", "--topology", example)
-    name, number, shape = found[1], found[2], found[3]
+    name, number, shape = match.groups()
     if name not in accelerators.TABLE:
         raise UserError(f"no kind {name!r} in the table", "--topology", example)
     if number and int(number) not in PODS.get(name, {}):
@@ -157,23 +164,23 @@ def _shape(topology: str) -> tuple[str, str]:
     return name, shape or PODS[name][int(number)]
 
 
-def _describe_topology(name: str, shape: str, slices: int) -> list:
-    """Return the devices of a pod that is not here, as libtpu describes them."""
+def _describe_topology(name: str, shape: str, slices: int) -> list[Any]:
+    """Returns the devices of TPU slices as libtpu describes them, without a TPU."""
     kind = {"v5e": "v5litepod", "tpu7x": "tpu7x"}.get(name, name)
     for key, value in {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": f"{kind}-{math.prod(map(int, shape.split('x')))}",
         "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # libtpu's lock is for chips, and none is used here
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # libtpu locks the chips, and none is used here
     }.items():
         os.environ.setdefault(key, value)
     import jax
     from jax.experimental import topologies
 
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
-    if name == "v4":  # as its hosts have it: one device a chip
+    if name == "v4":  # its hosts show one device a chip
         options["chip_config_name"] = "megacore"
-    if shape == "1x1":  # a host has 4 chips, unless it is told otherwise
+    if shape == "1x1":  # libtpu assumes hosts of 4 chips
         options["chips_per_host_bounds"] = [1, 1, 1]
     jax.config.update("jax_platforms", "cpu")
     try:

@@ -218,7 +218,7 @@ def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[
 
 def jitted_step(
     method: Method, settings: Optim, steps: int, seed: int, shardings: states.State, *, micro_batches: int
-) -> Callable:
+) -> jax.stages.Wrapped:
     """The step as it is compiled: the state is donated and stays where it lies, but for the teacher."""
     rate = optim.schedule(settings, method.period or steps)
     parts = {"clip_norm": settings.clip, "micro_batches": micro_batches}
