@@ -2,7 +2,7 @@
 # make test          install what the tests need and run those that take ten minutes together on two quiet cores
 # make test-long     the tests that take longer
 # make test-lowest   the tests with the lowest releases that setup.cfg allows, in an environment of its own
-# make lint          style, formatting and the order of imports
+# make lint          style, formatting, the order of imports and types
 # make docs          build the site, every link checked
 # make wheel         build the wheel and try it in an empty environment
 
@@ -38,6 +38,7 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/pyrefly check
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
