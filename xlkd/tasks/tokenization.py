@@ -136,14 +136,14 @@ class Template:
 
     def join(self, *texts: np.ndarray) -> JoinedTexts:
         """Returns the texts with the special tokens around them."""
-        parts = [self.specials[0]]
+        parts, spans, end = [self.specials[0]], [], len(self.specials[0])
         for text, specials in zip(texts, self.specials[1:], strict=True):
             parts += [text, specials]
-        counts = np.array([len(part) for part in parts])
-        edges = [0, *np.cumsum(counts).tolist()]
-        spans = tuple((edges[part], edges[part + 1]) for part in range(1, len(parts), 2))
+            spans.append((end, end + len(text)))
+            end += len(text) + len(specials)
         ids = np.concatenate(parts).astype(np.int32, copy=False)
-        return JoinedTexts(ids, np.repeat(self.types, counts).astype(np.int8), spans)
+        types = np.repeat(self.types, [len(part) for part in parts]).astype(np.int8)
+        return JoinedTexts(ids, types, tuple(spans))
 
 
 class JoinedTexts(NamedTuple):
