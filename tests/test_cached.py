@@ -13,6 +13,7 @@ from xlkd.data.batches import PAD, Plan
 from xlkd.errors import UserError
 from xlkd.methods import Teacher
 from xlkd.runtime import mesh as meshes
+from xlkd.spec.stage import Mesh
 from xlkd.train.targets import cached, choose_targets
 
 LENGTHS = np.array([3, 30, 12, 16, 7, 20, 9, 31, 25], np.int32)
@@ -60,7 +61,7 @@ def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", ev
     plan = Plan({"text": LENGTHS}, batch=4, edges=(16, 32), seed=0)
     job = types.SimpleNamespace(
         method=types.SimpleNamespace(teacher=told),
-        mesh=meshes.build_mesh({"data": -1, "fsdp": 1, "tensor": 1, "branch": 1}),
+        mesh=meshes.build_mesh(Mesh()),
         plan=plan,
         shapes=tuple(shape.with_rows(rows) for shape in plan.shapes),
         task=Task(task),
