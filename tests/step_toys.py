@@ -30,6 +30,7 @@ def report_gradient(
     The number is the sum of all that the step reports: the loss, every term and metric, and the gradient's norm.
     Nothing here stops a gradient: where it is zero, the package has stopped it.
     """
+    batch = jax.tree.map(jnp.asarray, batch)
     take_step = step.make(method, PLAIN, lambda number: 0.1, seed=0, clip_norm=0.0, micro_batches=micro_batches)
 
     def reported(value: Any) -> jax.Array:
