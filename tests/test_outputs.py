@@ -51,8 +51,8 @@ FOLDERS = {
 def _cheap(monkeypatch, tmp_path_factory):
     """A plan would compile the stages: here only what it writes counts."""
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(plan, "plan", lambda config, given: {"fits": True})
-    monkeypatch.setattr(plan, "lines", lambda found: [])
+    monkeypatch.setattr(plan, "plan_run", lambda config, flags: {"fits": True})
+    monkeypatch.setattr(plan, "format_plan", lambda plan: [])
 
 
 def link(target: str):
