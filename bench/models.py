@@ -55,7 +55,7 @@ STEPS = 1000  # of a schedule; how many there are does not change how long one t
 def stage(config: str, name: str, **changes: Any) -> StageSettings[Any, Any]:
     """Reads a stage of a packaged config with changed keys; `data__batch` stands for `data.batch`."""
     flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
-    return settings.stage(settings.override(settings.read(f"configs/{config}"), flags), name)
+    return settings.read_stage(settings.apply_flags(settings.read_config(f"configs/{config}"), flags), name)
 
 
 def resolve(

@@ -11,9 +11,9 @@ from xlkd.spec import stage
 def base() -> ConfigDict:
     c = ConfigDict({"stages": (), "controls": ()})
     c.seed, c.start, c.teachers = 0, "encoder", ConfigDict()
-    for name, block in spec.blocks_of(stage.StageSettings).items():
+    for name, block in spec.list_blocks(stage.StageSettings).items():
         optional = [key.partition(".")[2] for key in stage.OPTIONAL if key.startswith("data.")]
-        c[name] = ConfigDict({key: value for key, value in spec.defaults(block).items() if key not in optional})
+        c[name] = ConfigDict({key: value for key, value in spec.list_defaults(block).items() if key not in optional})
     c.task = ConfigDict()
     c.method = ConfigDict({"control": "all"})
     c.report = ConfigDict({"compare": ()})

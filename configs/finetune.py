@@ -23,7 +23,7 @@ def qa(c: ConfigDict) -> ConfigDict:
     """Question answering, whatever the data."""
     c.stages = ("finetune",)
     c.method.name = "finetune"
-    c.task = ConfigDict(spec.defaults(tasks.QuestionAnswering))
+    c.task = ConfigDict(spec.list_defaults(tasks.QuestionAnswering))
     return c
 
 
@@ -52,7 +52,7 @@ def squad(c: ConfigDict) -> ConfigDict:
 def classify(c: ConfigDict) -> ConfigDict:
     c.stages = ("finetune",)
     c.method.name = "finetune"
-    c.task = ConfigDict(spec.defaults(tasks.Classify))
+    c.task = ConfigDict(spec.list_defaults(tasks.Classify))
     c.encoder.path = "package:multilingual-tlm"
     c.encoder.dropout = 0.0
     c.data.train = "atlas?split=train&languages=en&size=12800&facts=1"

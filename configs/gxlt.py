@@ -46,8 +46,8 @@ def gxlt(c: ConfigDict) -> ConfigDict:
     c.english.data = ConfigDict()
     c.english.budget = ConfigDict({"epochs": 1, "steps": 0})
 
-    c.method.update(spec.defaults(method.Method))
-    c.data.update(spec.defaults(stage.Data, ("ntl", "pivot", "redraw", "draw_seed")))
+    c.method.update(spec.list_defaults(method.Method))
+    c.data.update(spec.list_defaults(stage.Data, ("ntl", "pivot", "redraw", "draw_seed")))
     c.data.ntl = 5  # as published
     for name, (alpha_ce, alpha_kl, coefficient) in CONTROLS.items():
         c[name] = ConfigDict()

@@ -45,9 +45,9 @@ def mblm(c: ConfigDict, languages: tuple[str, ...]) -> ConfigDict:
     c.stages = (*(f"teacher_{tag}" for tag in languages), *CONTROLS)
     c.task.languages = languages
 
-    c.method.update(spec.defaults(method.Method))
+    c.method.update(spec.list_defaults(method.Method))
     c.method.teacher_labels = ConfigDict({tag: () for tag in languages})
-    c.data.update(spec.defaults(stage.Data, ("exponent", "mix_rows")))
+    c.data.update(spec.list_defaults(stage.Data, ("exponent", "mix_rows")))
 
     # One object in three places: --config.mblm.teachers.de=DIR sets it for all stages that have teachers
     teachers = ConfigDict({tag: f"teacher_{tag}" for tag in languages})

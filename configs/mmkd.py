@@ -19,7 +19,7 @@ from xlkd import spec
 from xlkd.spec import mmkd as method
 from xlkd.spec import stage, tasks
 
-LEVELS = spec.defaults(method.Method, ("token", "word", "sentence", "structure"))
+LEVELS = spec.list_defaults(method.Method, ("token", "word", "sentence", "structure"))
 ABLATION = {  # weights that differ from those above
     "before": {},
     "token": {"word": 0.0, "sentence": 0.0, "structure": 0.0},
@@ -38,10 +38,10 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def mmkd(c: ConfigDict) -> ConfigDict:
     """What all variants share; every switch stands at the form without the slips of the authors' code."""
-    c.task = ConfigDict(spec.defaults(tasks.Views))
-    c.data.update(spec.defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
+    c.task = ConfigDict(spec.list_defaults(tasks.Views))
+    c.data.update(spec.list_defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
     c.data.identities, c.data.cap = True, 2_000_000
-    c.method.update(spec.defaults(method.Method))
+    c.method.update(spec.list_defaults(method.Method))
     c.optim.schedule, c.optim.warmup = "cosine", 2 / 15  # of the steps: 2 of 15 epochs
     c.optim.clip = 0.0
     return c
@@ -60,7 +60,7 @@ def controls(c: ConfigDict, names: tuple[str, ...]) -> ConfigDict:
 
 
 def finetuning(name: str) -> ConfigDict:
-    """What `configs/finetune.py:classify` does, from another start."""
+    """Returns a stage that does what `configs/finetune.py:classify` does, from another start."""
     config, shared = classify(base()), ("train", "eval", "dev", "retrieval", "batch", "buckets", "pad_to")
     c = ConfigDict({block: config[block] for block in ("task", "optim", "budget", "eval")})
     c.method, c.start = ConfigDict({"name": config.method.name}), name

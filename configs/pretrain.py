@@ -18,11 +18,11 @@ from xlkd.spec import stage, tasks
 def get_config(variant: str = "") -> ConfigDict:
     c = base()
     c.method.name = "pretrain"
-    c.task = ConfigDict(spec.defaults(tasks.Masked))
+    c.task = ConfigDict(spec.list_defaults(tasks.Masked))
     c.task.share = 0.25  # of the words; more than the usual 0.15, since the texts are short
 
     c.encoder.path = "new"
-    c.encoder.new = ConfigDict(spec.defaults(stage.NewEncoder))
+    c.encoder.new = ConfigDict(spec.list_defaults(stage.NewEncoder))
     # Few texts: otherwise names that pre-training sees often would become one token, and those held out four
     c.encoder.new.texts = "atlas?split=train&kind=same&size=5000"
     c.encoder.new.embedding_scale = 0.1  # 0.02, as usual in large encoders, learns much later here

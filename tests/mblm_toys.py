@@ -15,7 +15,7 @@ from xlkd.export.folder import write_export
 from xlkd.methods import Start, Variables, mblm
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
-from xlkd.spec import read
+from xlkd.spec import read_block
 from xlkd.spec.mblm import Method, check
 from xlkd.spec.optim import Horizon
 from xlkd.spec.stage import Mesh, StageSpec
@@ -39,7 +39,7 @@ def architecture(layers=2, dropout=0.0, **changes) -> encoders.Architecture:
 def stage(languages=("en", "de", "ru"), mesh=None, **method) -> StageSpec:
     """Returns the student's stage, resolved and checked as a config's would be."""
     task = Classify(labels=LABELS, languages=languages)
-    settings = read(Method, METHOD | method, "method")
+    settings = read_block(Method, METHOD | method, "method")
     spec = make_spec(task, settings, mesh=Mesh(**(mesh or {})), horizon=Horizon(100, 10, (0,)))
     check(spec)
     return spec
@@ -110,7 +110,7 @@ def exported(folder: pathlib.Path) -> pathlib.Path:
     base = span_model(folder)
     found = hf.load(base)
     task = Classify(labels=LABELS, languages=("en", "de"), max_length=96)
-    settings = read(Method, METHOD | {"mix": "logits"}, "method")
+    settings = read_block(Method, METHOD | {"mix": "logits"}, "method")
     spec = stages.change(stages.resolve(stages.read_stage("configs/mblm.py", "mblm")), task=task, method=settings)
     method = mblm.build(spec, encoders.Encoder(found.architecture))
     start = Start(found.architecture, found.params["encoder"], {})

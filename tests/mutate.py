@@ -119,7 +119,7 @@ class Mutator(ast.NodeTransformer):
     """Counts the changes of a module, and makes the one of a given number."""
 
     def __init__(self, chosen: int | None = None) -> None:
-        self.chosen, self.count, self.made = chosen, 0, ""
+        self.chosen, self.count, self.description = chosen, 0, ""
 
     def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, SKIPPED) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
@@ -127,7 +127,7 @@ class Mutator(ast.NodeTransformer):
         for name, make in list_changes(node):  # outermost first; what lies below is counted in turn
             self.count += 1
             if self.count - 1 == self.chosen:
-                self.made = f"line {node.lineno}: {name}: {ast.unparse(node).splitlines()[0][:100]}"
+                self.description = f"line {node.lineno}: {name}: {ast.unparse(node).splitlines()[0][:100]}"
                 return ast.copy_location(make(), node)
         return self.generic_visit(node)
 
@@ -148,7 +148,7 @@ def mutate(source: str, number: int | None = None) -> tuple[str, str, int]:
     """Returns the source with the change of that number, what was changed, and how many changes there are."""
     mutator = Mutator(number)
     tree = ast.fix_missing_locations(mutator.visit(strip_annotations(ast.parse(source))))
-    return ast.unparse(tree), mutator.made, mutator.count
+    return ast.unparse(tree), mutator.description, mutator.count
 
 
 def copy_tree(target: pathlib.Path) -> None:

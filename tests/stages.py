@@ -11,8 +11,8 @@ from xlkd.spec.stage import StageSettings, StageSpec
 
 def read_stage(config: str, name: str = "", *flags: str) -> StageSettings:
     """Reads a stage of a config file, or its first one, with flags as `optim.lr=0.1`."""
-    values = settings.override(settings.read(config), [f"--config.{flag}" for flag in flags])
-    return settings.stage(values, name or values.stages[0])
+    values = settings.apply_flags(settings.read_config(config), [f"--config.{flag}" for flag in flags])
+    return settings.read_stage(values, name or values.stages[0])
 
 
 def change(stage: StageSettings, **values) -> StageSettings:

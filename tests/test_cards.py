@@ -21,8 +21,8 @@ HOSTILE = "x|y`z``\n---\nlicense: mit\n# <script>alert(1)</script> [a](javascrip
 
 
 def config(*flags, name="configs/finetune.py:classify"):
-    read = settings.override(settings.read(name), list(flags))
-    return settings.stage(read, read.stages[0])
+    read = settings.apply_flags(settings.read_config(name), list(flags))
+    return settings.read_stage(read, read.stages[0])
 
 
 def written(config, told=None, seen=SEEN, exported=EXPORT, place=NOWHERE, teacher=""):
@@ -143,7 +143,7 @@ def test_every_setting_is_there():
     block = re.search(r"```json\n(.*?)\n```", written(stage), re.S)
     held = json.loads(block[1])
     assert held["optim"]["lr"] == 0.00123
-    assert held == {key: spec.plain(stage)[key] for key in cards.SETTINGS}
+    assert held == {key: spec.to_plain(stage)[key] for key in cards.SETTINGS}
 
 
 def test_teachers_are_named(place):
@@ -152,6 +152,6 @@ def test_teachers_are_named(place):
     card = written(stage, place=place)
     assert "| teacher of en | stage `one`, which began with" in card
     assert "/base`; licence: `cc-by-4.0` |" in card
-    own = settings.read("configs/gxlt.py")
+    own = settings.read_config("configs/gxlt.py")
     origin = "the student itself: `epoch_snapshot`"
-    assert f"| teacher | {origin} |" in written(settings.stage(own, own.stages[-1]), teacher=origin)
+    assert f"| teacher | {origin} |" in written(settings.read_stage(own, own.stages[-1]), teacher=origin)

@@ -327,13 +327,13 @@ def test_answers_in_a_file(folder, operations, slips, bytewise):
 def test_the_config_of_a_run(folder, operations, slips, bytewise):
     from xlkd import settings as configs
 
-    data = json.dumps(configs.plain(configs.read("configs/gxlt.py"))).encode()
+    data = json.dumps(configs.to_plain(configs.read_config("configs/gxlt.py"))).encode()
     data = dirty.spoil(data, operations) if bytewise else dirty.slip(data, slips)
     place = write(folder, {"config.json": data})
 
     def stages():
-        config = configs.override(configs.read(str(place / "config.json")), ["--config.seed=3"])
-        return configs.stages(config)
+        config = configs.apply_flags(configs.read_config(str(place / "config.json")), ["--config.seed=3"])
+        return configs.read_stages(config)
 
     result(stages)
 

@@ -145,11 +145,11 @@ def test_commands_are_understood(page, command, tmp_path, monkeypatch):
 def understood(given: dict[str, str], overrides: list[str], page: pathlib.Path) -> None:
     if given["config"].startswith("runs/") or page == EXTEND:  # what a run recorded, and what another test runs
         return
-    config = settings.read(given["config"])
+    config = settings.read_config(given["config"])
     stages = config.stages
-    config = settings.override(config, overrides)
+    config = settings.apply_flags(config, overrides)
     assert set(config.stages) <= set(stages)
-    assert settings.stages(config)
+    assert settings.read_stages(config)
     for key in ("train", "eval", "retrieval", "alignment"):
         if source := config.data.get(key):
             read_or_named(source, page)

@@ -32,8 +32,8 @@ RESULTS = {
 
 
 def config(name="configs/finetune.py", *flags):
-    read = settings.override(settings.read(name), list(flags))
-    return settings.stage(read, read.stages[0])
+    read = settings.apply_flags(settings.read_config(name), list(flags))
+    return settings.read_stage(read, read.stages[0])
 
 
 def model(seed=0):
@@ -77,7 +77,7 @@ def test_loaded_again_it_is_the_same(tmp_path):
 def test_the_record_says_how_it_was_trained(tmp_path):
     write(tmp_path / "export")
     record = hf.read_json(tmp_path / "export" / hf.RECORD)
-    assert record["task"] == spec.plain(config().task)
+    assert record["task"] == spec.to_plain(config().task)
     assert record["dtype"] == "float32"
 
 
@@ -105,8 +105,8 @@ def test_the_card_says_what_it_was_trained_on(tmp_path):
 
 
 def test_a_stage_upon_a_stage_names_the_stage(tmp_path):
-    read = settings.read("configs/pretrain.py:multilingual-tlm")
-    card = cards.card(settings.stage(read, "all"), {}, SEEN, model()[0], cards.Place(None, None))
+    read = settings.read_config("configs/pretrain.py:multilingual-tlm")
+    card = cards.card(settings.read_stage(read, "all"), {}, SEEN, model()[0], cards.Place(None, None))
     assert "| start | `one` |" in card
 
 

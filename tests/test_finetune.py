@@ -187,9 +187,9 @@ def test_accuracy_is_counted_where_there_is_a_label_and_not_learned_from():
 
 
 def test_a_task_without_a_head_is_refused():
-    values = settings.replaced(settings.read("configs/finetune.py"), task__name="masked")
+    values = settings.replace_values(settings.read_config("configs/finetune.py"), task__name="masked")
     with pytest.raises(UserError, match=r"finetune cannot train the task masked; choose one of qa, classify"):
-        settings.stages(values)
+        settings.read_stages(values)
 
 
 def test_a_classifier_exports_its_labels_and_gives_a_logit_for_each():

@@ -236,14 +236,14 @@ def test_what_cannot_be_is_refused(changes, says):
 
 
 def test_a_named_variant_leaves_out_the_other_controls():
-    config = settings.read("configs/gxlt.py")
+    config = settings.read_config("configs/gxlt.py")
     names = ["english", "zs", "ce", "skd", "skd_map", "skd_no_ce", "skd_map_no_ce"]
-    assert [stage.name for stage in settings.stages(config)] == names
-    config = settings.replaced(config, method__control="skd_map")
-    assert [stage.name for stage in settings.stages(config)] == ["english", "skd_map"]
-    config = settings.replaced(config, method__control="skd_mapp")
+    assert [stage.name for stage in settings.read_stages(config)] == names
+    config = settings.replace_values(config, method__control="skd_map")
+    assert [stage.name for stage in settings.read_stages(config)] == ["english", "skd_map"]
+    config = settings.replace_values(config, method__control="skd_mapp")
     with pytest.raises(UserError, match="did you mean 'skd_map'"):
-        settings.stages(config)
+        settings.read_stages(config)
 
 
 def test_a_teacher_is_no_part_of_the_optimizer():

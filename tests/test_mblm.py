@@ -18,13 +18,13 @@ from xlkd.methods import Start, finetune, mblm
 from xlkd.models import branches
 from xlkd.models import encoder as encoders
 from xlkd.models.heads import ClassifierHead, init_head
-from xlkd.spec import fields_of
+from xlkd.spec import list_settings
 from xlkd.spec.mblm import Method
 from xlkd.spec.optim import Optim
 from xlkd.train import optim, step
 from xlkd.train import state as states
 
-LEVELS, WEIGHTS = (fields_of(Method)[name].choices for name in ("mix", "weights"))
+LEVELS, WEIGHTS = (list_settings(Method)[name].choices for name in ("mix", "weights"))
 
 
 def value(method, variables, name, of=None, given=None, **options):
@@ -369,7 +369,7 @@ def test_the_supervised_languages_must_be_named():
 def test_the_config_says_no_more_and_no_less_than_the_method_reads():
     from xlkd.configs import mblm as config
 
-    assert set(config.get_config("").method) - {"control"} == set(fields_of(Method))
+    assert set(config.get_config("").method) - {"control"} == set(list_settings(Method))
 
 
 @pytest.mark.torch

@@ -136,15 +136,15 @@ def test_eight_devices_draw_the_same_mixtures(whole, folder, parts):
 
 
 def test_one_flag_names_a_teacher_for_all_stages_that_have_one():
-    config = settings.override(configs.get_config(""), ["--config.mblm.teachers.de=other+teacher_de"])
-    found = {name: settings.stage(config, name).teachers for name in config.stages}
+    config = settings.apply_flags(configs.get_config(""), ["--config.mblm.teachers.de=other+teacher_de"])
+    found = {name: settings.read_stage(config, name).teachers for name in config.stages}
     taught = {"en": "teacher_en", "de": "other+teacher_de", "ru": "teacher_ru"}
     assert {name: of for name, of in found.items() if of} == dict.fromkeys(("single_kd", "branches", "mblm"), taught)
 
 
 def test_controls_differ_in_what_the_table_says_alone():
     config = configs.get_config("")
-    values = {name: dict(spec.flat(spec.plain(settings.stage(config, name)))) for name in config.controls}
+    values = {name: dict(spec.flatten(spec.to_plain(settings.read_stage(config, name)))) for name in config.controls}
     for name, of in values.items():
         full = values["mblm"]
         different = {key for key in of.keys() | full.keys() if of.get(key) != full.get(key)} - {"name"}

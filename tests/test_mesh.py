@@ -17,14 +17,14 @@ import pytest
 
 from xlkd.errors import UserError
 from xlkd.runtime import mesh
-from xlkd.spec import read
+from xlkd.spec import read_block
 from xlkd.spec.stage import Mesh
 
 SCRIPT = """
 import json
 import jax, numpy as np
 from xlkd.spec.optim import Optim
-from xlkd.spec import read
+from xlkd.spec import read_block
 from xlkd.spec.stage import Mesh
 from xlkd.errors import UserError
 from xlkd.models import encoder as encoders
@@ -140,7 +140,7 @@ def test_a_batch_is_spread_over_data_and_fsdp(found):
 def test_the_axis_of_branches_is_told_and_not_what_is_left():
     """Branches are padded to it, before a mesh is there."""
     with pytest.raises(UserError, match="branch=-1 is not possible"):
-        read(Mesh, {"branch": -1}, "mesh")
+        read_block(Mesh, {"branch": -1}, "mesh")
 
 
 @pytest.mark.parametrize(

@@ -451,12 +451,12 @@ def mmkd_weights():
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(changes, what):
-    values = settings.read("configs/mmkd.py:own")
+    values = settings.read_config("configs/mmkd.py:own")
     flags = [f"--config.full.{key}={value}" for key, value in changes.items()]
     flags += ["--config.encoder.path=package:multilingual", "--config.teacher.path=package:english"]
 
     def build():
-        return mmkd.build(stages.resolve(settings.stage(settings.override(values, flags), "full")), REAL, REAL)
+        return mmkd.build(stages.resolve(settings.read_stage(settings.apply_flags(values, flags), "full")), REAL, REAL)
 
     with pytest.raises(UserError) as error:
         build()

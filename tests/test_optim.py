@@ -14,7 +14,7 @@ import pytest
 from xlkd.errors import UserError
 from xlkd.models import encoder as encoders
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head
-from xlkd.spec import read
+from xlkd.spec import read_block
 from xlkd.spec.optim import Optim
 from xlkd.train import optim
 
@@ -54,9 +54,9 @@ def test_a_schedule_reads_nothing_but_the_step():
 
 def test_what_is_unknown_is_named():
     with pytest.raises(UserError, match="one of constant, linear, cosine"):
-        read(Optim, {"schedule": "other"}, "optim")
+        read_block(Optim, {"schedule": "other"}, "optim")
     with pytest.raises(UserError, match="one of matrices, all"):
-        read(Optim, {"decay_mask": "other"}, "optim")
+        read_block(Optim, {"decay_mask": "other"}, "optim")
 
 
 def parameters(model_type):

@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_told_with_a_way_out(flags, monkeypatch, capsys):
 
 def plan_of(flags, monkeypatch):
     given, overrides = plan.cli.split_flags(flags, plan.FLAGS)
-    return plan.plan_run(plan.settings.override(plan.settings.read(given["config"]), overrides), given)
+    return plan.plan_run(plan.settings.apply_flags(plan.settings.read_config(given["config"]), overrides), given)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ def test_a_source_that_is_not_there_is_refused_before_the_first_stage(tmp_path):
     (tmp_path / "corpus.de").write_text("")
     there = f"atlas?split=train+tfds:xquad+moses:{tmp_path / 'corpus'}?languages=de,en+xquad:{tmp_path}"
     flags = ["stages=one,two", f"data.train={there}", "data.eval=", f"two.data.eval=squad:{tmp_path / 'nope.json'}"]
-    two = settings.override(settings.read("configs/finetune.py"), [f"--config.{flag}" for flag in flags])
-    inputs.check_sources_exist(settings.stage(two, "one"))
+    two = settings.apply_flags(settings.read_config("configs/finetune.py"), [f"--config.{flag}" for flag in flags])
+    inputs.check_sources_exist(settings.read_stage(two, "one"))
     with pytest.raises(UserError, match=r"nope\.json: no such file or folder; check the path"):
         run.run(two, tmp_path / "run", ["command"])
     assert not (tmp_path / "run" / "stages").exists()

@@ -16,8 +16,8 @@ from xlkd.spec import reading
 
 def config() -> ConfigDict:
     """Returns a config of two stages, the second with a learning rate of its own."""
-    c = settings.read("configs/finetune.py:classify")
-    c = settings.replaced(c, stages=("one", "two"), start="encoder", optim__lr=1e-3)
+    c = settings.read_config("configs/finetune.py:classify")
+    c = settings.replace_values(c, stages=("one", "two"), start="encoder", optim__lr=1e-3)
     c.two = ConfigDict({"optim": {"lr": 5e-4}, "start": "one"})
     return c
 
@@ -39,7 +39,7 @@ def config() -> ConfigDict:
     ],
 )
 def test_flags_are_typed_as_the_setting_is(flag, key, value):
-    block = settings.override(config(), [f"--config.{flag}"])
+    block = settings.apply_flags(config(), [f"--config.{flag}"])
     for part in key.split("."):
         block = block[part]
     assert block == value
@@ -47,8 +47,8 @@ def test_flags_are_typed_as_the_setting_is(flag, key, value):
 
 
 def test_strings_go_into_an_empty_tuple_and_the_last_flag_holds():
-    assert settings.override(config(), ["--config.task.languages=de,fr"]).task.languages == ("de", "fr")
-    assert settings.override(config(), ["--config.seed=1", "--config.seed=2"]).seed == 2
+    assert settings.apply_flags(config(), ["--config.task.languages=de,fr"]).task.languages == ("de", "fr")
+    assert settings.apply_flags(config(), ["--config.seed=1", "--config.seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_strings_go_into_an_empty_tuple_and_the_last_flag_holds():
 )  # fmt: skip
 def test_a_value_of_another_type_is_refused(flag):
     with pytest.raises(UserError, match="is not of type"):
-        settings.override(config(), [f"--config.{flag}"])
+        settings.apply_flags(config(), [f"--config.{flag}"])
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_value_of_another_type_is_refused(flag):
 )
 def test_what_cannot_be_read_gets_a_hint(flag, says):
     with pytest.raises(UserError) as error:
-        settings.override(config(), [flag])
+        settings.apply_flags(config(), [flag])
     assert says in str(error.value)
 
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_gets_a_hint(flag, says):
 )
 def test_a_key_that_a_stage_never_reads_is_refused(flag, says):
     with pytest.raises(UserError) as error:
-        settings.override(settings.read("configs/gxlt.py"), [f"--config.{flag}"])
+        settings.apply_flags(settings.read_config("configs/gxlt.py"), [f"--config.{flag}"])
     assert says in str(error.value)
 
 
@@ -105,7 +105,7 @@ def test_a_config_file_with_a_key_that_nothing_reads_is_refused(tmp_path):
             f"    c.one = ConfigDict({{'method': {{}}}})\n    {line}\n    return c\n"
         )
         with pytest.raises(UserError) as error:
-            settings.read(str(file))
+            settings.read_config(str(file))
         assert says in str(error.value)
 
 
@@ -116,62 +116,62 @@ def test_a_config_file_with_a_key_that_nothing_reads_is_refused(tmp_path):
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_when_stages_are_read(flag):
     name = "configs/mblm.py" if flag.startswith("method") else ""
-    values = settings.read(name) if name else config()
+    values = settings.read_config(name) if name else config()
     with pytest.raises(UserError, match=r"is not possible; (give|choose one of) ") as error:
-        settings.stages(settings.override(values, [f"--config.{flag}"]))
+        settings.read_stages(settings.apply_flags(values, [f"--config.{flag}"]))
     assert f"config.{flag.partition('=')[0]}" in str(error.value)
 
 
 def test_a_shared_key_that_every_stage_sets_for_itself_is_refused():
     with pytest.raises(UserError, match=r"set it for single, single_kd, branches, mblm"):
-        settings.override(settings.read("configs/mblm.py"), ["--config.method.weight_s=2"])
+        settings.apply_flags(settings.read_config("configs/mblm.py"), ["--config.method.weight_s=2"])
 
 
 def test_no_stages_are_refused():
     with pytest.raises(UserError, match="no stages"):
-        settings.stages(settings.override(config(), ["--config.stages="]))
+        settings.read_stages(settings.apply_flags(config(), ["--config.stages="]))
 
 
 def test_the_old_name_of_a_key_is_accepted_and_announced(capsys):
-    values = settings.override(settings.read("configs/gxlt.py"), ["--config.method.variant=ce"])
-    assert [stage.name for stage in settings.stages(values)] == ["english", "ce"]
+    values = settings.apply_flags(settings.read_config("configs/gxlt.py"), ["--config.method.variant=ce"])
+    assert [stage.name for stage in settings.read_stages(values)] == ["english", "ce"]
     assert "config.method.variant is called config.method.control now" in capsys.readouterr().err
 
 
 def test_every_key_is_listed_with_type_range_value_and_meaning():
-    lines = settings.describe_keys(settings.read("configs/gxlt.py"))
+    lines = settings.describe_keys(settings.read_config("configs/gxlt.py"))
     listed = {line.split()[0]: " ".join(line.split()) for line in lines if line.startswith("config.")}
     assert (
         listed["config.optim.b1"]
         == "config.optim.b1 float: 0 or more and below 1 0.9 Adam's decay rate of the first moment."
     )
     assert "linear, cosine linear Shape" in listed["config.optim.schedule"]
-    values = settings.plain(settings.read("configs/gxlt.py"))
-    named = {f"config.{key}" for key, _ in spec.flat(values)}
+    values = settings.to_plain(settings.read_config("configs/gxlt.py"))
+    named = {f"config.{key}" for key, _ in spec.flatten(values)}
     assert named <= {*listed, "config.teacher.path", "config.teacher.revision"}
     assert "config.skd_map.method.coefficient" in listed
 
 
 def test_a_saved_config_is_the_same_config(tmp_path):
     """Tuples and all, so that it can be overridden and run again; the folder it names is the same."""
-    one = settings.override(config(), ["--config.optim.lr=0.25", "--config.task.labels=a,b"])
+    one = settings.apply_flags(config(), ["--config.optim.lr=0.25", "--config.task.labels=a,b"])
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(settings.plain(one)))
-    again = settings.read(str(path))
+    path.write_text(json.dumps(settings.to_plain(one)))
+    again = settings.read_config(str(path))
     assert again == one
     assert again.task.labels == ("a", "b")
-    assert reading.digest(settings.plain(again)) == reading.digest(settings.plain(one))
-    assert settings.override(again, ["--config.task.labels=c"]).task.labels == ("c",)
+    assert reading.compute_digest(settings.to_plain(again)) == reading.compute_digest(settings.to_plain(one))
+    assert settings.apply_flags(again, ["--config.task.labels=c"]).task.labels == ("c",)
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune", "gxlt", "mblm", "mmkd"])
 def test_every_variant_of_every_config_survives_being_saved(name, tmp_path):
     module = settings._load_config_module(settings.pathlib.Path(f"configs/{name}.py"))
     for variant in module.VARIANTS:
-        one = settings.read(f"configs/{name}.py:{variant}")
-        (tmp_path / "config.json").write_text(json.dumps(settings.plain(one)))
-        assert settings.read(str(tmp_path / "config.json")) == one, variant
-        assert [stage.name for stage in settings.stages(one)] == list(one.stages)
+        one = settings.read_config(f"configs/{name}.py:{variant}")
+        (tmp_path / "config.json").write_text(json.dumps(settings.to_plain(one)))
+        assert settings.read_config(str(tmp_path / "config.json")) == one, variant
+        assert [stage.name for stage in settings.read_stages(one)] == list(one.stages)
 
 
 @pytest.mark.parametrize(
@@ -187,28 +187,28 @@ def test_a_json_that_is_no_config(tmp_path, text, says):
     if text:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=says):
-        settings.read(str(tmp_path / "config.json"))
+        settings.read_config(str(tmp_path / "config.json"))
 
 
 def test_a_config_that_an_older_version_saved_gets_the_keys_that_change_no_run(tmp_path):
     """Such as `mesh.dcn_data`: its work directory resumes, and its config.json can be run again."""
-    config = settings.read("configs/gxlt.py:paper")
-    saved = settings.plain(config)
+    config = settings.read_config("configs/gxlt.py:paper")
+    saved = settings.to_plain(config)
     del saved["mesh"]["dcn_data"]
     saved["mesh"]["fsdp"] = 4
-    assert settings.differences(settings.plain(config), saved) == []
+    assert settings.list_differences(settings.to_plain(config), saved) == []
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    found = settings.read(str(tmp_path / "config.json"))
+    found = settings.read_config(str(tmp_path / "config.json"))
     assert (found.mesh.dcn_data, found.mesh.fsdp) == (-1, 4)
     del saved["optim"]["clip"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     with pytest.raises(UserError, match=r"lacks config\.optim\.clip"):
-        settings.read(str(tmp_path / "config.json"))
+        settings.read_config(str(tmp_path / "config.json"))
 
 
 def test_a_stage_lies_over_the_shared_blocks():
     c = config()
-    one, two = settings.stage(c, "one"), settings.stage(c, "two")
+    one, two = settings.read_stage(c, "one"), settings.read_stage(c, "two")
     assert (one.optim.lr, one.start, one.name) == (1e-3, "encoder", "one")
     assert (two.optim.lr, two.start, two.name) == (5e-4, "one", "two")
     assert two.data == one.data, "what the stage does not change stays"
@@ -216,7 +216,7 @@ def test_a_stage_lies_over_the_shared_blocks():
 
 
 def digest(*flags: str) -> str:
-    return reading.digest(settings.plain(settings.override(config(), list(flags))))
+    return reading.compute_digest(settings.to_plain(settings.apply_flags(config(), list(flags))))
 
 
 def test_the_digest_leaves_out_where_and_how_loudly_a_run_is_run():
@@ -229,26 +229,26 @@ def test_the_digest_leaves_out_where_and_how_loudly_a_run_is_run():
 
 def test_differences_are_named_by_key():
     changes = ["--config.mesh.data=4", "--config.seed=1", "--config.two.optim.clip=0", "--config.task.ordered=1"]
-    other = settings.plain(settings.override(config(), changes))
-    found = settings.differences(settings.plain(config()), other)
+    other = settings.to_plain(settings.apply_flags(config(), changes))
+    found = settings.list_differences(settings.to_plain(config()), other)
     assert found == ["one.optim.clip", "optim.clip", "seed", "task.ordered", "two.optim.clip"]
-    assert settings.differences({"a": {"b": 1}}, {"a": {}, "c": 2}) == ["a.b", "c"]
+    assert settings.list_differences({"a": {"b": 1}}, {"a": {}, "c": 2}) == ["a.b", "c"]
 
 
 def test_a_default_that_only_one_config_spells_out_is_no_difference():
-    saved = settings.plain(settings.read("configs/gxlt.py"))
+    saved = settings.to_plain(settings.read_config("configs/gxlt.py"))
     older = json.loads(json.dumps(saved))
     older["method"]["variant"] = older["method"].pop("control")
     older["english"]["data"]["ntl"] = -1
     del older["optim"]["clip"]
-    assert settings.differences(saved, older) == []
+    assert settings.list_differences(saved, older) == []
 
 
 def test_a_packaged_config_is_found_from_another_folder(tmp_path, monkeypatch):
-    here = settings.read("configs/finetune.py")
+    here = settings.read_config("configs/finetune.py")
     monkeypatch.chdir(tmp_path)
-    assert settings.read("configs/finetune.py") == here
-    assert settings.read("finetune.py") == here
+    assert settings.read_config("configs/finetune.py") == here
+    assert settings.read_config("finetune.py") == here
 
 
 def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
@@ -256,7 +256,7 @@ def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     own = "from xlkd.configs import base, finetune\ndef get_config(variant=''):\n    c = finetune.qa(base.base())\n"
     (tmp_path / "configs" / "finetune.py").write_text(f"{own}    c.data.train = variant\n    return c\n")
-    assert settings.read("configs/finetune.py:x").data.train == "x"
+    assert settings.read_config("configs/finetune.py:x").data.train == "x"
 
 
 @pytest.mark.parametrize(
@@ -272,21 +272,21 @@ def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
 )
 def test_a_config_that_is_not_there(name, says):
     with pytest.raises(UserError) as error:
-        settings.read(name)
+        settings.read_config(name)
     assert says in str(error.value)
 
 
 def test_reading_configs_needs_no_jax():
-    code = "import sys\nfrom xlkd import settings\nsettings.read('configs/gxlt.py')\nprint('jax' in sys.modules)"
+    code = "import sys\nfrom xlkd import settings\nsettings.read_config('configs/gxlt.py')\nprint('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_tasks_settings_defaults_then_the_model_then_flags():
     recorded = {"name": "qa", "max_length": 160, "doc_stride": 64}
-    found = settings.task("qa", recorded, {"doc_stride": "32"})
+    found = settings.read_task("qa", recorded, {"doc_stride": "32"})
     assert (found.max_length, found.doc_stride, found.max_query_length) == (160, 32, 64)
-    assert settings.task("qa", {"name": "masked", "max_length": 7}, {}).max_length == 384, (
+    assert settings.read_task("qa", {"name": "masked", "max_length": 7}, {}).max_length == 384, (
         "another task's are not taken"
     )
     with pytest.raises(UserError, match="does not belong to the task classify"):
-        settings.task("classify", {}, {"doc_stride": "32"})
+        settings.read_task("classify", {}, {"doc_stride": "32"})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qa_toys import question, unigram_tokenizer, words_tokenizer
 
 from xlkd.errors import UserError
-from xlkd.spec import read
+from xlkd.spec import read_block
 from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.tasks.windows import EXACT, LOST, WIDE, Settings, Windows, cut_into_windows, layout
 
@@ -160,7 +160,7 @@ def test_the_features_of_a_row_do_not_depend_on_the_others():
 )
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        read(Settings, changes, "task")
+        read_block(Settings, changes, "task")
 
 
 @pytest.mark.parametrize(

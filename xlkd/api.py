@@ -165,7 +165,7 @@ class Model:
 
     def task(self, name: str = "qa", flags: dict[str, str] | None = None) -> Task:
         """Returns the settings of a task as the model was trained with them, changed by flags."""
-        chosen = settings.task(name, self.record.get("task", {}), flags or {})
+        chosen = settings.read_task(name, self.record.get("task", {}), flags or {})
         if flags and "labels" in flags and isinstance(chosen, ClassifySettings):
             labels = tuple(label.strip() for label in flags["labels"].split(","))
             return dataclasses.replace(chosen, labels=labels)
@@ -296,7 +296,7 @@ class Labeller:
 
 def load_inference(model: Model, task: ClassifySettings) -> Inference:
     """Returns the inference of a student with branches, by the method that its record names."""
-    method = settings.method(model.record["method"])
+    method = settings.read_method(model.record["method"])
     return load_module("methods", method.name).infer(method, task, model.encoder)
 
 

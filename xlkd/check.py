@@ -142,13 +142,13 @@ def _windows(flags: dict[str, str], task: str, rows) -> dict[str, Any]:
 
     folder, _ = api.locate(flags["model"], flags.get("revision", ""))
     architecture = api.architecture_of(folder)
-    chosen = settings.task(task, api.recorded(folder).get("task", {}), flags)
+    chosen = settings.read_task(task, api.recorded(folder).get("task", {}), flags)
     batches = Data(batch=cli.parse_count(flags, "batch", 32), buckets=cli.parse_count(flags, "buckets", 4))
     built = inputs.load_module("tasks", task).build(chosen, hf.tokenizer(folder))
     features = inputs.load_features(built, rows, Log(stream=sys.stderr))
     report = inputs.report_data(built, features, rows, inputs.plan_batches(batches, 0, built, features, architecture))
     kept = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")
-    return {name: report[name] for name in kept} | {"settings": spec.plain(chosen)}
+    return {name: report[name] for name in kept} | {"settings": spec.to_plain(chosen)}
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:

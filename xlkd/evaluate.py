@@ -134,7 +134,7 @@ def _evaluate_model(flags: dict[str, str], rows: Rows, batch: int) -> dict[str, 
     ties = [
         {"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.from_example(rows[i]))} for i in predictions.near_ties()
     ]
-    identity = {"model": flags["model"], "revision": model.revision, "task": spec.plain(task_settings)}
+    identity = {"model": flags["model"], "revision": model.revision, "task": spec.to_plain(task_settings)}
     return identity | summarize_questions(scores.cells) | {"near_ties": ties}
 
 
@@ -145,7 +145,7 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
 
     if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in flags and name != "mlqa_fallback"]:
         raise UserError(f"--{unused[0]} belongs to a model", "command line", "leave it out with --predictions")
-    task_settings = settings.task("qa", {}, flags)
+    task_settings = settings.read_task("qa", {}, flags)
     assert isinstance(task_settings, QuestionAnswering)
     fallback = task_settings.mlqa_fallback
     members: dict[Cell, list[Question]] = {}
@@ -190,7 +190,7 @@ def _evaluate_classifier(flags: dict[str, str], rows: Rows, batch: int) -> dict[
     results = {
         "model": flags["model"],
         "revision": model.revision,
-        "task": spec.plain(task_settings),
+        "task": spec.to_plain(task_settings),
         "routes": dict(routes),
     }
     route_of = {row.language: labeller.route_of(row.language, forced_route) for row in rows}

@@ -30,12 +30,12 @@ def main(arguments: list[str]) -> None:
     flags, overrides = cli.split_flags(arguments, ("config", "workdir", *distributed.FLAGS), ("keys",))
     if "config" not in flags:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
-    config = settings.override(settings.read(flags["config"]), overrides)
+    config = settings.apply_flags(settings.read_config(flags["config"]), overrides)
     if "keys" in flags:
         print("\n".join(settings.describe_keys(config)))
         return
     stem = pathlib.Path(flags["config"].partition(":")[0]).stem
-    name = flags.get("workdir") or f"runs/{stem}-{reading.digest(settings.plain(config))}"
+    name = flags.get("workdir") or f"runs/{stem}-{reading.compute_digest(settings.to_plain(config))}"
     if "://" in name:
         raise UserError("a work directory must be a local folder", name, "launch/README.md: how results reach it")
     with distributed.join_run(flags):

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("--topology says what the machine is", "command line", "leave out --device and --chips")
     if "slices" in flags and "topology" not in flags:
         raise UserError("--slices without --topology", "command line", "name the slice, for example --topology=v5e-64")
-    config = settings.override(settings.read(flags["config"]), overrides)
+    config = settings.apply_flags(settings.read_config(flags["config"]), overrides)
     file = cli.resolve_output(flags, "json", [pathlib.Path(flags["config"].partition(":")[0])])
     plan = plan_run(config, flags)
     if file:
@@ -59,7 +59,9 @@ def plan_run(config: ConfigDict, flags: dict[str, str]) -> Plan:
     from xlkd.runtime.devices import prepare_devices
     from xlkd.runtime.log import Log
 
-    efficiency = settings.typed("--efficiency", machine.EFFICIENCY, flags.get("efficiency", str(machine.EFFICIENCY)))
+    efficiency = settings.parse_flag(
+        "--efficiency", machine.EFFICIENCY, flags.get("efficiency", str(machine.EFFICIENCY))
+    )
     if not 0 < efficiency <= 1:
         raise UserError(
             f"--efficiency={efficiency} is not a share", "command line", "give a number above 0 and up to 1"
@@ -71,7 +73,7 @@ def plan_run(config: ConfigDict, flags: dict[str, str]) -> Plan:
     chosen = machine.choose_machine(flags.get("device", ""), chips, flags.get("topology", ""), slices, efficiency, log)
     with tempfile.TemporaryDirectory() as scratch:
         planner = Planner(chosen, log, pathlib.Path(scratch))
-        stages = [planner.plan_stage(stage) for stage in settings.stages(config)]
+        stages = [planner.plan_stage(stage) for stage in settings.read_stages(config)]
     log.live("")
     seconds = sum(stage["time"].get("seconds", 0.0) for stage in stages)
     price = chosen.accelerator.price if chosen.accelerator else None

@@ -38,7 +38,7 @@ TASK_FLAGS = (  # of a task's settings, those that commands take as flags
 )
 
 
-def read(name: str) -> ConfigDict:
+def read_config(name: str) -> ConfigDict:
     """Reads a config file as `configs/gxlt.py:paper`, else the packaged one of that name, or a run's `config.json`."""
     if name.endswith(".json"):
         return _read_saved(pathlib.Path(name))
@@ -49,20 +49,20 @@ def read(name: str) -> ConfigDict:
     except KeyError as error:
         known = ", ".join(name or "none" for name in getattr(module, "VARIANTS", ()))
         raise UserError(f"unknown variant {variant!r}", path, f"known: {known}") from error
-    reading.refuse_unread_keys(plain(config), path)
+    reading.refuse_unread_keys(to_plain(config), path)
     return config
 
 
-def override(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
+def apply_flags(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
     """Applies `--config.KEY=VALUE` flags to the config, each typed as its setting is."""
     for flag in flags:
         name, text = _split_flag(flag)
-        name = _current_name(name)
-        kind = reading.find_key_type(plain(config), name)
+        name = _use_current_name(name)
+        kind = reading.find_key_type(to_plain(config), name)
         try:
-            value = spec.parsed(kind, text)
+            value = spec.parse_value(kind, text)
         except (KeyError, ValueError):
-            what = f"config.{name}={text} is not of type {spec.name_of(kind)}"
+            what = f"config.{name}={text} is not of type {spec.describe_type(kind)}"
             raise UserError(what, "command line", "see --keys for type and range") from None
         *blocks, key = name.split(".")
         block = config
@@ -74,7 +74,7 @@ def override(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
     return config
 
 
-def replaced(config: ConfigDict, **values: Any) -> ConfigDict:
+def replace_values(config: ConfigDict, **values: Any) -> ConfigDict:
     """Returns a copy of the config with other values; `method__control` stands for `method.control`."""
     copy = config.copy_and_resolve_references()
     for name, value in values.items():
@@ -83,43 +83,43 @@ def replaced(config: ConfigDict, **values: Any) -> ConfigDict:
     return copy
 
 
-def typed(name: str, default: Any, text: str) -> Any:
+def parse_flag(name: str, default: Any, text: str) -> Any:
     """Returns the text of a flag as a value of the default's type."""
     try:
-        return spec.parsed(type(default), text)
+        return spec.parse_value(type(default), text)
     except (KeyError, ValueError):
         kind = type(default).__name__
         raise UserError(f"{name}={text} is not of type {kind}", "command line", f"for example {default}") from None
 
 
-def task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) -> Task:
+def read_task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) -> Task:
     """Returns a task's settings: the defaults, over them what a model was trained with, over that the flags."""
     cls = task_class(name)
-    known = {key: value for key, value in recorded.items() if key in spec.fields_of(cls)}
+    known = {key: value for key, value in recorded.items() if key in spec.list_settings(cls)}
     values = known if recorded.get("name") == name else {}
-    chosen = spec.read(cls, values, "task", lambda path: f"xlkd.json, {path}")
+    chosen = spec.read_block(cls, values, "task", lambda path: f"xlkd.json, {path}")
     changes = {}
     for flag in TASK_FLAGS:
         if flag in flags:
-            if flag not in spec.fields_of(cls):
+            if flag not in spec.list_settings(cls):
                 raise UserError(f"--{flag} does not belong to the task {name}", "command line", "leave it out")
-            changes[flag] = typed(f"--{flag}", getattr(chosen, flag), flags[flag])
-    return spec.read(cls, spec.plain(chosen) | changes, "task", lambda path: f"--{path.removeprefix('task.')}")
+            changes[flag] = parse_flag(f"--{flag}", getattr(chosen, flag), flags[flag])
+    return spec.read_block(cls, spec.to_plain(chosen) | changes, "task", lambda path: f"--{path.removeprefix('task.')}")
 
 
-def method(recorded: Mapping[str, Any]) -> Method:
+def read_method(recorded: Mapping[str, Any]) -> Method:
     """Returns the settings of a method as a model's record holds them."""
-    return spec.read(
+    return spec.read_block(
         reading.load_method_settings({"method": recorded}).Method, recorded, "method", lambda path: f"xlkd.json, {path}"
     )
 
 
-def plain(config: ConfigDict) -> dict[str, Any]:
+def to_plain(config: ConfigDict) -> dict[str, Any]:
     """Returns a config as config.json holds it: dicts, lists, strings, numbers and None."""
     return json.loads(json.dumps(config.copy_and_resolve_references().to_dict()))
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Returns the keys in which two plain configs mean different runs, blocks that may differ left out.
 
     What is compared is what stages read of them, so that a default which only one of them spells out is none.
@@ -127,57 +127,60 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     try:
         flat_a, flat_b = reading.list_effective_values(a), reading.list_effective_values(b)
     except (UserError, KeyError):  # one of them is no config of this version
-        flat_a, flat_b = (dict(spec.flat({k: v for k, v in c.items() if k not in reading.NEUTRAL})) for c in (a, b))
+        flat_a, flat_b = (dict(spec.flatten({k: v for k, v in c.items() if k not in reading.NEUTRAL})) for c in (a, b))
     return sorted(key for key in flat_a.keys() | flat_b.keys() if flat_a.get(key) != flat_b.get(key))
 
 
-def stages(config: ConfigDict) -> list[StageSettings[Any, Any]]:
+def read_stages(config: ConfigDict) -> list[StageSettings[Any, Any]]:
     """Reads the stages to run, all or without the controls that were not asked for, and refuses what is impossible."""
     control = config.method.get("control", "all")
     if control != "all" and control not in config.controls:
         remedy = suggest_name(control, config.controls, f"known: {', '.join(('all', *config.controls))}")
         raise UserError(f"no control {control!r}", "config.method.control", remedy)
-    values = plain(config)
+    values = to_plain(config)
     names = reading.list_wanted_stages(values)
     if not names:
         raise UserError("no stages", "config.stages", "name at least one")
     return [reading.read_stage(values, name) for name in names]
 
 
-def stage(config: ConfigDict, name: str) -> StageSettings[Any, Any]:
+def read_stage(config: ConfigDict, name: str) -> StageSettings[Any, Any]:
     """Reads one stage of a config."""
-    return reading.read_stage(plain(config), name)
+    return reading.read_stage(to_plain(config), name)
 
 
 def describe_keys(config: ConfigDict) -> list[str]:
     """Returns a line for every key of a config: its type and range, its value, and what it means."""
-    values = plain(config)
-    rows = [("key", "type and range", "value", "meaning")]
+    values = to_plain(config)
+    rows: set[tuple[str, ...]] = set()
+
+    def add(key: str, kind: str, value: Any, meaning: str) -> None:
+        rows.add((f"config.{key}", kind, _format_value(value), meaning))
+
     for key, known in reading.RUN_KEYS.items():
-        kind = "str" if key == "method.control" else "list of str"
-        rows.append((f"config.{key}", kind, _shown(reading.get_value(values, key)), known.meaning))
-    seen: dict[str, Any] = {}
+        kind = reading.find_key_type(values, key)
+        add(key, spec.describe_type(kind), reading.get_value(values, key), known.meaning)
     for name in values["stages"]:
         for key, (kind, known, value) in reading.list_stage_keys(values, name).items():
-            if key not in seen:
-                range_ = known.range()
-                seen[key] = (f"config.{key}", spec.name_of(kind) + (f": {range_}" if range_ else ""), known.meaning)
+            limits = known.describe_range()
+            shown = spec.describe_type(kind) + (f": {limits}" if limits else "")
             shared = reading.get_value(values, key)
-            own = reading.get_value(values.get(name) or {}, key)
-            at = f"config.{name}.{key}" if own is not None else f"config.{key}"
-            shown = own if own is not None else value if shared is None else shared
-            for where, content in {f"config.{key}": value if shared is None else shared, at: shown}.items():
-                row = (where, seen[key][1], _shown(content), seen[key][2])
-                if row not in rows:
-                    rows.append(row)
-    rows = [rows[0], *sorted(rows[1:])]
-    widths = [min(max(len(row[i]) for row in rows), 48) for i in range(3)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, (*widths, 0), strict=True)) for row in rows]
+            is_own = reading.get_value(values.get(name) or {}, key) is not None
+            if is_own:
+                add(f"{name}.{key}", shown, value, known.meaning)
+            if shared is not None or not is_own:
+                add(key, shown, value if shared is None else shared, known.meaning)
+    table = [("key", "type and range", "value", "meaning"), *sorted(rows)]
+    widths = [min(max(len(row[i]) for row in table), 48) for i in range(3)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, (*widths, 0), strict=True)) for row in table]
     stage_names = ", ".join(values["stages"])
     return [*lines, "", f"Each key of a stage can be set for it alone: --config.STAGE.KEY=VALUE; stages: {stage_names}"]
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
+    """Returns a value as a flag would give it; a mapping as `en=DIR,de=DIR`."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={_format_value(inner)}" for name, inner in value.items())
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
@@ -185,6 +188,7 @@ def _shown(value: Any) -> str:
 
 
 def _read_saved(path: pathlib.Path) -> ConfigDict:
+    """Reads the config.json of a run, or refuses what is none."""
     remedy = "give the config.json that a run left in its work directory"
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -195,15 +199,15 @@ def _read_saved(path: pathlib.Path) -> ConfigDict:
     if not isinstance(saved, dict) or not _are_names(saved.get("stages")) or not _are_names(saved.get("controls", [])):
         raise UserError("is not a config", str(path), remedy)
     config = reading.use_current_names(_fill_neutral(saved))
-    if fault := _saved_fault(config):
+    if fault := _find_fault(config):
         raise UserError(fault, str(path), remedy)
     try:
-        return ConfigDict(_tuples(config))
+        return ConfigDict(_make_tuples(config))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a key that no config can have
         raise UserError(f"is not a config ({error})", str(path), remedy) from error
 
 
-def _current_name(name: str) -> str:
+def _use_current_name(name: str) -> str:
     """Returns the name of a key today, and says so where it has changed."""
     if name in reading.RENAMED:
         print(f"note: config.{name} is called config.{reading.RENAMED[name]} now", file=sys.stderr)
@@ -214,7 +218,7 @@ def _fill_neutral(saved: dict[str, Any]) -> dict[str, Any]:
     """Adds keys that an older version did not know, in blocks that may differ between two starts of one run."""
     from xlkd.configs.base import base
 
-    defaults = plain(base())
+    defaults = to_plain(base())
     blocks = {name: saved[name] for name in reading.NEUTRAL if isinstance(saved.get(name), dict)}
     return saved | {name: defaults[name] | block for name, block in blocks.items()}
 
@@ -226,39 +230,40 @@ def _are_names(values: Any) -> bool:
     )
 
 
-def _saved_fault(saved: dict[str, Any]) -> str:
+def _find_fault(saved: dict[str, Any]) -> str:
     """Returns what in a saved config is not as every config has it."""
     from xlkd.configs.base import base
 
-    flat = dict(spec.flat(saved))
-    for key, default in spec.flat(plain(base())):
+    flat = dict(spec.flatten(saved))
+    for key, default in spec.flatten(to_plain(base())):
         if key not in flat:
             return f"lacks config.{key}"
-        if not _alike(default, flat[key]):
+        if not _is_alike(default, flat[key]):
             return f"config.{key}={flat[key]!r} is not of type {type(default).__name__}"
     if not isinstance(saved.get("teachers", {}), dict):
         return "config.teachers is in the place of another kind of value"
-    if half := next((key for key, value in flat.items() if not _writable(f"{key} {value}")), None):
+    if half := next((key for key, value in flat.items() if not _is_writable(f"{key} {value}")), None):
         return f"config.{half} holds half of a surrogate pair"
     for name in saved["stages"]:
-        if fault := _block_fault(saved.get(name, {}), saved, name):
+        if fault := _find_block_fault(saved.get(name, {}), saved, name):
             return fault
     return ""
 
 
-def _block_fault(own: Any, shared: Any, where: str) -> str:
+def _find_block_fault(own: Any, shared: Any, where: str) -> str:
     """Returns what a stage lays over a block that is no block, or over a value that is of another kind."""
     if isinstance(own, dict) != isinstance(shared, dict):
         return f"config.{where} is in the place of another kind of value"
     if not isinstance(own, dict):
-        return "" if _alike(shared, own) else f"config.{where}={own!r} is not of type {type(shared).__name__}"
+        return "" if _is_alike(shared, own) else f"config.{where}={own!r} is not of type {type(shared).__name__}"
     pairs = ((key, value, shared[key]) for key, value in own.items() if key in shared)
     return next(
-        (fault for key, value, default in pairs if (fault := _block_fault(value, default, f"{where}.{key}"))), ""
+        (fault for key, value, default in pairs if (fault := _find_block_fault(value, default, f"{where}.{key}"))), ""
     )
 
 
-def _alike(default: Any, value: Any) -> bool:
+def _is_alike(default: Any, value: Any) -> bool:
+    """Returns whether a saved value is of its default's kind."""
     if isinstance(default, float) or (isinstance(default, int) and not isinstance(default, bool)):
         whole = isinstance(default, int) and isinstance(value, float)  # 1 may stand where 1.0 was meant, not 0.5 for 1
         return type(value) in (int, float) and abs(value) < 2**63 and not whole
@@ -267,7 +272,8 @@ def _alike(default: Any, value: Any) -> bool:
     return type(value) is type(default)
 
 
-def _writable(text: str) -> bool:
+def _is_writable(text: str) -> bool:
+    """Returns whether a text can be encoded: half of a surrogate pair cannot."""
     try:
         return bool(text.encode())
     except UnicodeEncodeError:
@@ -275,6 +281,7 @@ def _writable(text: str) -> bool:
 
 
 def _load_config_module(path: pathlib.Path) -> types.ModuleType:
+    """Runs a config file and returns it as a module; the packaged file of that name where none exists."""
     if not path.is_file() or path.suffix != ".py":
         folder = pathlib.Path(next(iter(importlib.import_module("xlkd.configs").__path__)))
         ours = str(path.parent) in (".", "configs") and path.suffix == ".py"
@@ -305,8 +312,8 @@ def _split_flag(flag: str) -> tuple[str, str]:
     return name, value
 
 
-def _tuples(value: Any) -> Any:
+def _make_tuples(value: Any) -> Any:
     """Turns lists into tuples, which JSON does not know and by which flags are typed."""
     if isinstance(value, dict):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {key: _make_tuples(inner) for key, inner in value.items()}
+    return tuple(map(_make_tuples, value)) if isinstance(value, list) else value

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"no --{name} given", "command line", f"for example --{name}={example}")
 
     def config_of(*more: str) -> ConfigDict:
-        return settings.override(settings.read(named["config"]), [*overrides, *more])
+        return settings.apply_flags(settings.read_config(named["config"]), [*overrides, *more])
 
     runs = {
         " ".join(combination): config_of(*(f"--config.{one}" for one in combination)) for combination in _all(named)
@@ -54,11 +54,11 @@ def main(arguments: list[str]) -> None:
         reports.locate_outputs(folders, folder=base)  # refuses now what it would refuse after the training
     command = ["python", "-m", "xlkd.sweep", *arguments]
     alone = {"stages": tuple(shared), "controls": (), "report__compare": (), "method__control": "all"}
-    run(settings.replaced(first, **alone), base / "start", command)
+    run(settings.replace_values(first, **alone), base / "start", command)
     for name, config in runs.items():
         start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
         stages = tuple(stage for stage in config.stages if stage not in shared)
-        run(settings.replaced(config, start=start, stages=stages), base / name, command)
+        run(settings.replace_values(config, start=start, stages=stages), base / name, command)
     reports.write(folders, print, reports.locate_outputs(folders, folder=base))
 
 

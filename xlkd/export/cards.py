@@ -281,8 +281,8 @@ def _intervals(name: str, metric: str, place: Place) -> dict[str, str]:
 
 
 def _settings(settings: AnySettings) -> list[str]:
-    kept = {key: value for key, value in spec.plain(settings).items() if key in SETTINGS}
-    return ["## Settings", "", *fenced(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True), "json")]
+    blocks = {key: value for key, value in spec.to_plain(settings).items() if key in SETTINGS}
+    return ["## Settings", "", *fenced(json.dumps(blocks, indent=1, ensure_ascii=False, sort_keys=True), "json")]
 
 
 def _made(environment: Mapping[str, Any]) -> list[str]:

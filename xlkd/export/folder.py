@@ -34,11 +34,11 @@ def write_export(
     """Writes one export of a stage; a former one in its place is replaced, also that of version 0.1."""
     files.mark_export(folder, UNMARKED)
     place = cards.Place.of(folder)
-    record = {"version": 1, "task": spec.plain(settings.task), "dtype": settings.encoder.dtype, "seen": seen}
+    record = {"version": 1, "task": spec.to_plain(settings.task), "dtype": settings.encoder.dtype, "seen": seen}
     record |= {"base": cards.base_of(settings, place)._asdict()}
     beside = {"tokenizer": tokenizer, "card": cards.card(settings, results, seen, exported, place, teacher)}
     if "branches" in exported.encoder:
-        record |= {"method": spec.plain(settings.method)}
+        record |= {"method": spec.to_plain(settings.method)}
         branch_checkpoint.save(
             folder, exported.architecture, jax.device_get(exported.encoder), exported.labels, record, **beside
         )

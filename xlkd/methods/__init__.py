@@ -84,7 +84,7 @@ class Teacher:
 
 
 class Classifiers(NamedTuple):
-    """How the classifiers of `config.teachers` read, and the labels of those whose logits have no names."""
+    """The input length of the classifiers of `config.teachers`, and labels of those whose logits have no names."""
 
     max_length: int = 0  # of their inputs, in their own tokens; 0: as long as each can read
     labels: Mapping[str, tuple[str, ...]] = {}  # by language, in the order of the logits

@@ -18,7 +18,7 @@ Vectors = Float[np.ndarray, "sentences hidden"]
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-    """Whether the nearest neighbour of each sentence on the other side is its own translation."""
+    """Retrieval, for each sentence: whether its nearest neighbour on the other side is its own translation."""
 
     to_english: Bool[np.ndarray, " sentences"]
     from_english: Bool[np.ndarray, " sentences"]

@@ -90,7 +90,7 @@ class Run:
 
     def digest(self) -> str:
         """The eight characters that name the config."""
-        return reading.digest(self.config)
+        return reading.compute_digest(self.config)
 
     def texts(self) -> dict[str, list[Record]]:
         """By set the sampled questions with their texts."""

@@ -98,11 +98,11 @@ def own(
 ) -> dict[str, dict[str, Record]]:
     """One system's own scores: `cells` and `averages`, each with its metrics, badges and counts."""
     metrics = runs[0].metrics
-    given = [_joined(run, metrics) for run in runs]
+    samples = [_joined(run, metrics) for run in runs]
     plain = {
         (metric, name): [(metric, cell) for cell in of] for name, of in plain_means(means).items() for metric in metrics
     }
-    found = statistics.estimate(given, averages=plain, seed=seed)
+    estimates = statistics.estimate(samples, averages=plain, seed=seed)
     gaps = _gaps(means)
     of_gaps = {
         (metric, name): statistics.estimate(
@@ -112,13 +112,14 @@ def own(
         for metric in metrics
     }
     cells = {
-        cell: told[cell] | {metric: number(found.cells[metric, cell]) for metric in metrics} for cell in runs[0].rows
+        cell: told[cell] | {metric: number(estimates.cells[metric, cell]) for metric in metrics}
+        for cell in runs[0].rows
     }
-    results = found.averages | of_gaps
+    results = estimates.averages | of_gaps
     averages = {name: _told(mean, told) for name, mean in means.items()}
     for name, entry in averages.items():
         entry |= {metric: number(results[metric, name]) for metric in metrics}
-    return {"cells": cells, "averages": averages, "caption": found.caption}
+    return {"cells": cells, "averages": averages, "caption": estimates.caption}
 
 
 def compare(

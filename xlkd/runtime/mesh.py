@@ -42,7 +42,7 @@ TABLE = (
 
 @dataclasses.dataclass(frozen=True)
 class BatchLayout:
-    """How the examples of a step are divided over devices and micro-batches."""
+    """Division of the examples of a step over devices and micro-batches."""
 
     examples: int
     rows: int  # the examples and the masked rows after them

@@ -94,7 +94,7 @@ def claim_folder(config: ConfigDict, path: pathlib.Path) -> Iterator[LockId]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        _write_config(workdir, settings.plain(config))
+        _write_config(workdir, settings.to_plain(config))
         yield lock_id
 
 
@@ -152,7 +152,7 @@ def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> None:
     path = workdir.path / "config.json"
     begun = (workdir.path / "stages").exists()  # false where an input was refused: the config may then change
     if begun and path.exists():
-        changed = settings.differences(config, json.loads(path.read_text(encoding="utf-8")))
+        changed = settings.list_differences(config, json.loads(path.read_text(encoding="utf-8")))
         if changed:
             remedy = "choose another --workdir, or give the former values"
             raise UserError(

@@ -22,9 +22,9 @@ Block = Mapping[str, Any]  # a block of a config as plain values
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a setting means, and which values it may have; `also` lists values allowed outside the range.
+    """A setting's meaning and the values it may have; `also` lists values that are allowed outside the range.
 
-    The choices are those of the field's type, a `Literal`: `fields_of` fills them in.
+    The choices are those of the field's type, a `Literal`: `list_settings` fills them in.
     """
 
     meaning: str
@@ -39,17 +39,11 @@ class Setting:
         """Returns whether a value is one of the choices, or inside the range."""
         if self.choices:
             return value in self.choices
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value in self.also:
             return True
-        if value in self.also:
-            return True
-        return (
-            self.at_least <= value <= self.at_most
-            and (self.above == -math.inf or value > self.above)
-            and (self.below == math.inf or value < self.below)
-        )
+        return self.at_least <= value <= self.at_most and self.above < value < self.below
 
-    def range(self) -> str:
+    def describe_range(self) -> str:
         """Describes the values that are allowed; empty where every value of the type is."""
         if self.choices:
             return ", ".join(self.choices)
@@ -72,74 +66,78 @@ def setting(default: T, meaning: str, **limits: Any) -> T:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def fields_of(cls: type) -> dict[str, Setting]:
+@functools.cache
+def list_settings(cls: type) -> dict[str, Setting]:
     """Returns the settings of a dataclass by name; fields that are blocks themselves are left out."""
     known = {field.name: field.metadata["setting"] for field in dataclasses.fields(cls) if "setting" in field.metadata}
-    return {name: dataclasses.replace(it, choices=choices_of(types_of(cls)[name])) for name, it in known.items()}
+    kinds = resolve_types(cls)
+    return {name: dataclasses.replace(one, choices=list_choices(kinds[name])) for name, one in known.items()}
 
 
-def choices_of(kind: Any) -> tuple[str, ...]:
+def list_choices(kind: Any) -> tuple[str, ...]:
     """Returns the values that a field's type lists; none where it lists none."""
     return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
 
 
-def blocks_of(cls: type) -> dict[str, type]:
+def list_blocks(cls: type) -> dict[str, type]:
     """Returns the fields of a dataclass that are settings dataclasses themselves."""
-    return {name: kind for name, kind in types_of(cls).items() if dataclasses.is_dataclass(kind)}
+    return {name: kind for name, kind in resolve_types(cls).items() if dataclasses.is_dataclass(kind)}
 
 
 @functools.cache
-def types_of(cls: type) -> dict[str, Any]:
+def resolve_types(cls: type) -> dict[str, Any]:
     """Returns the types of a dataclass's fields, resolved."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def defaults(cls: type, names: tuple[str, ...] = ()) -> dict[str, Any]:
+def list_defaults(cls: type, names: tuple[str, ...] = ()) -> dict[str, Any]:
     """Returns the default of every setting of a dataclass, or of those named: what a config file begins with."""
     blank = cls()
-    return {name: getattr(blank, name) for name in names or fields_of(cls)}
+    return {name: getattr(blank, name) for name in names or list_settings(cls)}
 
 
-def read(cls: type[T], block: Block, path: str, locate: Callable[[str], str] = "config.{}".format) -> T:
+def read_block(cls: type[T], block: Block, path: str, locate: Callable[[str], str] = "config.{}".format) -> T:
     """Reads a block into its dataclass: absent keys get their default, keys that it does not have are left alone.
 
     A value of another type or out of range is refused; `locate` says where the key of a path was set.
     """
     values: dict[str, Any] = {}
-    for name, inner in blocks_of(cls).items():
-        values[name] = read(inner, block.get(name) or {}, f"{path}.{name}", locate)
-    for name, known in fields_of(cls).items():
+    for name, inner in list_blocks(cls).items():
+        values[name] = read_block(inner, block.get(name) or {}, f"{path}.{name}", locate)
+    for name, known in list_settings(cls).items():
         if name in block:
-            values[name] = checked(known, types_of(cls)[name], block[name], locate(f"{path}.{name}"))
+            values[name] = check_value(known, resolve_types(cls)[name], block[name], locate(f"{path}.{name}"))
     return cls(**values)
 
 
-def checked(known: Setting, kind: Any, value: Any, where: str) -> Any:
+def check_value(known: Setting, kind: Any, value: Any, where: str) -> Any:
     """Returns the value as its type, or refuses it."""
     try:
-        converted = converted_to(kind, value)
+        converted = convert_value(kind, value)
     except (TypeError, ValueError):
-        raise UserError(f"{value!r} is not of type {name_of(kind)}", where, "see --keys for type and range") from None
+        raise UserError(
+            f"{value!r} is not of type {describe_type(kind)}", where, "see --keys for type and range"
+        ) from None
     if not known.allows(converted):
-        remedy = f"choose one of {known.range()}" if known.choices else f"give {known.range()}"
+        remedy = f"choose one of {known.describe_range()}" if known.choices else f"give {known.describe_range()}"
         raise UserError(f"{where.rpartition('.')[2]}={converted} is not possible", where, remedy)
     return converted
 
 
-def converted_to(kind: Any, value: Any) -> Any:
+def convert_value(kind: Any, value: Any) -> Any:
     """Returns a plain value as the type of a field: lists become tuples, whole numbers may stand for floats."""
-    if choices_of(kind):
+    if list_choices(kind):
         kind = str
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         if not isinstance(value, tuple | list):
             raise TypeError(value)
-        return tuple(converted_to(arguments[0], inner) for inner in value)
+        return tuple(convert_value(arguments[0], inner) for inner in value)
     if origin is not None:  # a mapping by language
         if not isinstance(value, Mapping):
             raise TypeError(value)
-        return {str(name): converted_to(arguments[1], inner) for name, inner in value.items()}
+        return {str(name): convert_value(arguments[1], inner) for name, inner in value.items()}
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if type(value) is not kind:
@@ -147,34 +145,34 @@ def converted_to(kind: Any, value: Any) -> Any:
     return value
 
 
-def parsed(kind: Any, text: str) -> Any:
+def parse_value(kind: Any, text: str) -> Any:
     """Returns the text of a flag as the type of a field; raises KeyError or ValueError where it is none."""
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         return tuple(inner(part.strip()) for part in text.strip("()").split(",") if part.strip())
-    value = text if choices_of(kind) else kind(text)
+    value = text if list_choices(kind) else kind(text)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(text)
     return value
 
 
-def name_of(kind: Any) -> str:
+def describe_type(kind: Any) -> str:
     """Returns the name of a field's type as `--keys` shows it."""
     if typing.get_origin(kind) is tuple:
         return f"list of {typing.get_args(kind)[0].__name__}"
-    if choices_of(kind):
+    if list_choices(kind):
         return "str"
     return kind.__name__ if not typing.get_args(kind) else "by language"
 
 
-def value_type(kind: Any) -> Any:
+def find_value_type(kind: Any) -> Any:
     """Returns the type of the values of a mapping by language."""
     return typing.get_args(kind)[1]
 
 
-def plain(settings: Any) -> dict[str, Any]:
+def to_plain(settings: Any) -> dict[str, Any]:
     """Returns settings as config.json would hold them: dicts, lists, strings, numbers."""
 
     def listed(value: Any) -> Any:
@@ -185,10 +183,10 @@ def plain(settings: Any) -> dict[str, Any]:
     return listed(dataclasses.asdict(settings))
 
 
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields every key of nested blocks with its value, as `optim.lr`."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            yield from flat(inner, f"{prefix}{key}.")
+            yield from flatten(inner, f"{prefix}{key}.")
         else:
             yield prefix + key, inner

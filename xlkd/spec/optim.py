@@ -30,7 +30,7 @@ class Optim:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How long a stage trains."""
+    """Length of a stage's training."""
 
     epochs: float = setting(1.0, "Passes over the training examples.", at_least=0)
     steps: int = setting(0, "Optimizer steps, instead of epochs; 0 goes by epochs.", at_least=0)

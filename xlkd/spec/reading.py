@@ -10,13 +10,13 @@ import importlib
 import json
 import pkgutil
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import xlkd.spec
 from xlkd import spec
 from xlkd.errors import UserError, suggest_name
-from xlkd.spec.stage import OPTIONAL, StageSettings
+from xlkd.spec.stage import OPTIONAL, Encoder, StageSettings
 from xlkd.spec.tasks import TASKS, Task, task_class
 
 NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
@@ -44,18 +44,18 @@ def read_stage(config: Mapping[str, Any], name: str) -> StageSettings[Any, Any]:
     module = load_method_settings(blocks)
 
     def locate(path: str) -> str:
-        is_own = path in dict(spec.flat(own)) or path in own
+        is_own = path in dict(spec.flatten(own)) or path in own
         return f"config.{name}.{path}" if is_own else f"config.{path}"
 
-    values: dict[str, Any] = {"name": name, "run": digest(config)}
-    values["method"] = spec.read(module.Method, blocks.get("method") or {}, "method", locate)
-    values["task"] = spec.read(choose_task_class(blocks, module), blocks.get("task") or {}, "task", locate)
+    values: dict[str, Any] = {"name": name, "run": compute_digest(config)}
+    values["method"] = spec.read_block(module.Method, blocks.get("method") or {}, "method", locate)
+    values["task"] = spec.read_block(choose_task_class(blocks, module), blocks.get("task") or {}, "task", locate)
     for block, cls in _shared_blocks().items():
         read = {key: value for key, value in (blocks.get(block) or {}).items() if is_read(module, f"{block}.{key}")}
-        values[block] = spec.read(cls, read, block, locate)
-    for key, known in spec.fields_of(StageSettings).items():
+        values[block] = spec.read_block(cls, read, block, locate)
+    for key, known in spec.list_settings(StageSettings).items():
         if key in blocks and is_read(module, key):
-            values[key] = spec.checked(known, spec.types_of(StageSettings)[key], blocks[key], locate(key))
+            values[key] = spec.check_value(known, spec.resolve_types(StageSettings)[key], blocks[key], locate(key))
     settings: StageSettings[Any, Any] = StageSettings(**values)
     if check := getattr(module, "check", None):
         check(settings)
@@ -73,7 +73,7 @@ def list_wanted_stages(config: Mapping[str, Any]) -> list[str]:
     return [name for name in config["stages"] if name not in left_out]
 
 
-def digest(config: Mapping[str, Any]) -> str:
+def compute_digest(config: Mapping[str, Any]) -> str:
     """Returns eight characters that name a plain config: runs of different configs get different folders."""
     relevant = {key: value for key, value in config.items() if key not in NEUTRAL}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
@@ -98,11 +98,11 @@ def list_stage_keys(config: Mapping[str, Any], name: str) -> dict[str, Key]:
     keys: dict[str, Key] = {}
 
     def add(cls: type, prefix: str, values: Mapping[str, Any]) -> None:
-        for key, known in spec.fields_of(cls).items():
+        for key, known in spec.list_settings(cls).items():
             if is_read(module, prefix + key):
-                value = values.get(key, spec.defaults(cls, (key,))[key] if prefix else None)
-                keys[prefix + key] = Key(spec.types_of(cls)[key], known, value)
-        for key, inner in spec.blocks_of(cls).items():
+                value = values.get(key, spec.list_defaults(cls, (key,))[key] if prefix else None)
+                keys[prefix + key] = Key(spec.resolve_types(cls)[key], known, value)
+        for key, inner in spec.list_blocks(cls).items():
             if cls is not StageSettings and (key != "new" or values.get("path") == "new"):
                 add(inner, f"{prefix}{key}.", values.get(key) or {})
 
@@ -119,38 +119,34 @@ def find_key_type(config: Mapping[str, Any], name: str) -> Any:
     """Returns the type of a key, shared or of one stage; refuses one that no stage reads, or not this stage."""
     if name in RUN_KEYS:
         return str if name == "method.control" else tuple[str, ...]
-    names = [*config["stages"], *(config.get("controls") or ())]
+    names = dict.fromkeys([*config["stages"], *(config.get("controls") or ())])
+    keys = {stage: list_stage_keys(config, stage) for stage in names}
+    shared = list_shared_keys(keys[stage] for stage in config["stages"])
     first, _, rest = name.partition(".")
     if first in names and rest:
-        keys = list_stage_keys(config, first)
-        kind = _find_kind(keys, rest)
-        if kind is None:
-            others = [other for other in names if _find_kind(list_stage_keys(config, other), rest) is not None]
-            if others or rest in RUN_KEYS or _find_kind(list_shared_keys(config), rest) is not None:
-                what = f"stage {first} never reads {rest}"
-                remedy = f"set it for {', '.join(dict.fromkeys(others))}" if others else "leave it out"
-                raise UserError(what, f"config.{name}", remedy)
-            raise _make_unknown_key_error(name, [f"{first}.{key}" for key in keys])
-        return kind
-    keys = list_shared_keys(config)
-    kind = _find_kind(keys, name)
-    readers = [stage for stage in config["stages"] if name in list_stage_keys(config, stage)]
+        if kind := _find_kind(keys[first], rest):
+            return kind
+        readers = [stage for stage in names if _find_kind(keys[stage], rest)]
+        if readers or rest in RUN_KEYS or _find_kind(shared, rest):
+            remedy = f"set it for {', '.join(readers)}" if readers else "leave it out"
+            raise UserError(f"stage {first} never reads {rest}", f"config.{name}", remedy)
+        raise _make_unknown_key_error(name, [f"{first}.{key}" for key in keys[first]])
+    readers = [stage for stage in config["stages"] if name in keys[stage]]
     if readers and all(get_value(config.get(stage) or {}, name) is not None for stage in readers):
         raise UserError("every stage sets it for itself", f"config.{name}", f"set it for {', '.join(readers)}")
-    if kind is None:
-        raise _make_unknown_key_error(name, [*keys, *RUN_KEYS, *(f"{stage}.{key}" for stage in names for key in keys)])
-    return kind
+    if kind := _find_kind(shared, name):
+        return kind
+    raise _make_unknown_key_error(name, [*shared, *RUN_KEYS, *(f"{stage}.{key}" for stage in names for key in shared)])
 
 
-def list_shared_keys(config: Mapping[str, Any]) -> dict[str, Key]:
-    """Returns the keys that any stage of a config reads."""
+def list_shared_keys(keys_by_stage: Iterable[Mapping[str, Key]]) -> dict[str, Key]:
+    """Returns the keys that any of the stages reads."""
     keys: dict[str, Key] = {}
-    for name in config["stages"]:
-        keys = list_stage_keys(config, name) | keys
-    for key in ("encoder.path", "encoder.revision"):  # shared, though all stages of a sweep may start from another one
-        cls = spec.types_of(StageSettings)["encoder"]
-        part = key.partition(".")[2]
-        keys.setdefault(key, Key(str, spec.fields_of(cls)[part], ""))
+    for keys_of_stage in keys_by_stage:
+        keys = {**keys_of_stage, **keys}
+    encoder = spec.list_settings(Encoder)
+    for part in ("path", "revision"):  # no stage reads them where all start from other weights: a sweep sets that later
+        keys.setdefault(f"encoder.{part}", Key(str, encoder[part], ""))
     return keys
 
 
@@ -158,14 +154,15 @@ def _find_kind(keys: Mapping[str, Key], name: str) -> Any:
     """Returns the type of a key, also of one below a mapping by language; None where it is not among them."""
     if name in keys:
         kind = keys[name].kind
-        return None if spec.name_of(kind) == "by language" else kind
+        return None if spec.describe_type(kind) == "by language" else kind
     above, _, tag = name.rpartition(".")
-    if tag and above in keys and spec.name_of(keys[above].kind) == "by language":
-        return spec.value_type(keys[above].kind)
+    if tag and above in keys and spec.describe_type(keys[above].kind) == "by language":
+        return spec.find_value_type(keys[above].kind)
     return None
 
 
 def _make_unknown_key_error(name: str, known: Sequence[str]) -> UserError:
+    """Returns the refusal of a key that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [k for k in known if k.endswith("." + name)][:1]
     hint = f"did you mean config.{near[0]}?" if near else "--keys lists all keys"
     return UserError(f"unknown key config.{name}", "command line", hint)
@@ -175,29 +172,31 @@ def refuse_unread_keys(config: Mapping[str, Any], path: str) -> None:
     """Refuses a config file with keys that nothing reads: a misspelt one would silently do nothing."""
     if not config.get("stages"):
         raise UserError("names no stages", path, "see configs/finetune.py for the form")
-    known = {*list_shared_keys(config), *RUN_KEYS, *_list_all_shared_keys()}
+    shared = list_shared_keys(list_stage_keys(config, name) for name in config["stages"])
+    known = {*shared, *RUN_KEYS, *_list_all_shared_keys()}
     blocks = {key.partition(".")[0] for key in known}
     names = [name for name, block in config.items() if isinstance(block, Mapping) and name not in blocks]
-    for key, _ in spec.flat({name: block for name, block in config.items() if name not in names}):
+    for key, _ in spec.flatten({name: block for name, block in config.items() if name not in names}):
         if key not in known and key.rpartition(".")[0] not in known:
             hint = suggest_name(key, known, "remove it")
             raise UserError(f"no stage reads the key {key}", path, hint)
     for name in names:
         keys = list_stage_keys(config, name)
-        for key, _ in spec.flat(config.get(name) or {}):
+        for key, _ in spec.flatten(config.get(name) or {}):
             if key not in keys and key.rpartition(".")[0] not in keys:
                 raise UserError(f"stage {name} never reads {key}", path, suggest_name(key, keys, "remove it"))
 
 
 def _list_all_shared_keys() -> Iterator[str]:
     """Yields the keys of the blocks that all configs share, whether or not a stage reads them."""
-    yield from spec.fields_of(StageSettings)
+    yield from spec.list_settings(StageSettings)
     for block, cls in _shared_blocks().items():
-        yield from (f"{block}.{key}" for key in spec.fields_of(cls))
+        yield from (f"{block}.{key}" for key in spec.list_settings(cls))
 
 
 def _shared_blocks() -> dict[str, type]:
-    return spec.blocks_of(StageSettings)
+    """Returns the classes of the blocks that all configs share."""
+    return spec.list_blocks(StageSettings)
 
 
 def merge_stage(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -207,6 +206,7 @@ def merge_stage(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def merge_blocks(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a block with another laid over it, key by key."""
     merged = dict(shared)
     for key, value in own.items():
         old = merged.get(key)
@@ -246,7 +246,7 @@ def list_effective_values(config: Mapping[str, Any]) -> dict[str, Any]:
     by_stage = {
         name: {
             key: value
-            for key, value in spec.flat(spec.plain(read_stage(config, name)))
+            for key, value in spec.flatten(spec.to_plain(read_stage(config, name)))
             if key.partition(".")[0] not in (*NEUTRAL, "name", "run")
         }
         for name in config["stages"]
@@ -262,6 +262,7 @@ def list_effective_values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def get_value(config: Mapping[str, Any], key: str) -> Any:
+    """Returns the value of a key such as `optim.lr`; None where a config does not have it."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

@@ -25,7 +25,7 @@ T = TypeVar("T", bound=Task)
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What the settings of every method have; each method adds its own in the module of its name."""
+    """Settings of every method; each method adds its own in the module of its name."""
 
     name: str = setting("", "The method: a module of xlkd/methods.")
 
@@ -125,7 +125,7 @@ class Eval:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """How devices are divided."""
+    """Division of the devices."""
 
     data: int = setting(-1, "Devices along the batch; -1 takes the rest.", at_least=1, also=(-1,))
     fsdp: int = setting(1, "Devices that parameters and batch are sharded over.", at_least=1, also=(-1,))
@@ -136,14 +136,14 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """What is logged."""
+    """Settings of the log."""
 
     every: int = setting(20, "Steps between log lines.", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class StageSettings(Generic[M, T]):
-    """What the config says of one stage; shared blocks with the stage's own values over them."""
+    """Settings of one stage: the shared blocks with the stage's own values laid over them."""
 
     name: str
     run: str  # digest of the run's whole config
@@ -166,7 +166,7 @@ class StageSettings(Generic[M, T]):
 
     @property
     def weights_from(self) -> str:
-        """Where the weights come from, as a path, a hub id, or the name of a stage."""
+        """Returns where the weights come from, as a path, a hub id, or the name of a stage."""
         return self.start if self.start != "encoder" else self.encoder.path
 
 

@@ -14,7 +14,7 @@ from xlkd.spec import setting
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What every task has."""
+    """Settings of every task."""
 
     name: str = setting("", "The task: a module of xlkd/tasks.")
     max_length: int = setting(128, "Longest input in tokens; longer ones are cut, or divided into windows.", at_least=4)

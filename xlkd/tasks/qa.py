@@ -81,9 +81,9 @@ class QA:
     def report(self, features: Features, rows: Sequence[Question]) -> dict[str, Json]:
         windows = Windows.from_arrays(features)
         spans, ceilings = count_spans(windows), compute_ceilings(windows, rows, self.settings, self.mlqa_fallback)
-        kept = "  ".join(f"{tag} {100 * (n['exact'] + n['wide']) / n['rows']:.1f}%" for tag, n in spans.items())
+        shares = "  ".join(f"{tag} {100 * (n['exact'] + n['wide']) / n['rows']:.1f}%" for tag, n in spans.items())
         low = "  ".join(f"{tag} {best['f1']:.1f}" for tag, best in ceilings.items() if best["f1"] < 99)
-        shown = f"answers kept by tokens and windows: {kept}" + (f"; highest F1 possible: {low}" if low else "")
+        shown = f"answers kept by tokens and windows: {shares}" + (f"; highest F1 possible: {low}" if low else "")
         return {"shown": shown, "spans": spans, "ceilings": ceilings}
 
 

@@ -166,8 +166,8 @@ def _begin(job: Job):
 
     def placed(function):
         # Jitted, so that each leaf is a buffer of its own: one that stood twice in a donated tree would be refused.
-        there = meshes.make_shardings(job.mesh, jax.eval_shape(function, *given))
-        return jax.jit(function, out_shardings=there), there
+        shardings = meshes.make_shardings(job.mesh, jax.eval_shape(function, *given))
+        return jax.jit(function, out_shardings=shardings), shardings
 
     create, shardings = placed(create)
     fixed = placed(teach)[0](*given) if teacher and not teacher.evolves else ()

@@ -33,7 +33,7 @@ class Fact:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Passage:
-    """What a passage says, in order, and for each relation a value that it does not say."""
+    """The facts of a passage in order, and for each relation a value that the passage does not give."""
 
     countries: tuple[int, ...]
     facts: tuple[Fact, ...]

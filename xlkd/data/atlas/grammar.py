@@ -25,7 +25,7 @@ Segment = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sentence:
-    """What to say and how: `frame` and `noun` choose the wording, `mode` names the country or refers to it."""
+    """A fact and its wording: `frame` and `noun` choose the wording, `mode` names the country or refers to it."""
 
     fact: Fact
     frame: int
