@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from xlkd import spec
 from xlkd.errors import UserError, suggest_name
 from xlkd.spec import reading
-from xlkd.spec.stage import Method, StageSettings
+from xlkd.spec.stage import AnySettings, Method
 from xlkd.spec.tasks import Task, task_class
 
 TASK_FLAGS = (  # of a task's settings, those that commands take as flags
@@ -131,7 +131,7 @@ def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in flat_a.keys() | flat_b.keys() if flat_a.get(key) != flat_b.get(key))
 
 
-def read_stages(config: ConfigDict) -> list[StageSettings[Any, Any]]:
+def read_stages(config: ConfigDict) -> list[AnySettings]:
     """Reads the stages to run, all or without the controls that were not asked for, and refuses what is impossible."""
     control = config.method.get("control", "all")
     if control != "all" and control not in config.controls:
@@ -144,7 +144,7 @@ def read_stages(config: ConfigDict) -> list[StageSettings[Any, Any]]:
     return [reading.read_stage(values, name) for name in names]
 
 
-def read_stage(config: ConfigDict, name: str) -> StageSettings[Any, Any]:
+def read_stage(config: ConfigDict, name: str) -> AnySettings:
     """Reads one stage of a config."""
     return reading.read_stage(to_plain(config), name)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import pkgutil
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,20 +16,17 @@ from xlkd.data import cache, sampling, sources
 from xlkd.data.batches import LanguagePlan, Plan, RedrawnPlan
 from xlkd.data.blocks import Blocks
 from xlkd.data.buckets import choose_edges, make_encoder_cost, measure_padding
-from xlkd.errors import UserError, suggest_name
+from xlkd.errors import UserError
 from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
 from xlkd.models.encoder import Architecture
 from xlkd.runtime.log import Log
 from xlkd.spec.optim import Budget, Horizon
+from xlkd.spec.stage import AnySettings, AnyStage, StageSpec
 from xlkd.spec.stage import Data as DataSettings
-from xlkd.spec.stage import StageSettings, StageSpec
 from xlkd.spec.tasks import Classify
 from xlkd.spec.tasks import Task as TaskSettings
 from xlkd.tasks import Features, Task
-
-Settings = StageSettings[Any, Any]
-Spec = StageSpec[Any, Any]
 
 # The evaluation sets in `config.data`, and the task of each; "" is the stage's own task
 SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}
@@ -59,7 +55,7 @@ class EvaluationSet(NamedTuple):
     features: Features
 
 
-def read_training_data(settings: Settings, weights: Weights, teacher: Weights | None, log: Log) -> TrainingData:
+def read_training_data(settings: AnySettings, weights: Weights, teacher: Weights | None, log: Log) -> TrainingData:
     """Reads the training examples that the settings name, tokenizes them and plans their batches."""
     rows, epochs = read_training_examples(settings, log)
     task = build_task(settings.task, weights, teacher)
@@ -73,7 +69,7 @@ def read_training_data(settings: Settings, weights: Weights, teacher: Weights | 
     return TrainingData(rows, tokenized, task, features, plan)
 
 
-def read_training_examples(settings: Settings, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
+def read_training_examples(settings: AnySettings, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
     """Reads the training examples, and lists those of each epoch; the list is empty where all epochs have the same.
 
     With `data.ntl` pairs of languages are drawn for aligned questions, and each drawn pair is an example.
@@ -155,7 +151,7 @@ def check_lengths(lengths: Mapping[str, np.ndarray], architecture: Architecture)
         raise UserError(what, "config.task.max_length", "choose a shorter one")
 
 
-def read_evaluation_sets(settings: Settings, task: Task, weights: Weights, log: Log) -> dict[str, EvaluationSet]:
+def read_evaluation_sets(settings: AnySettings, task: Task, weights: Weights, log: Log) -> dict[str, EvaluationSet]:
     """Reads `data.eval` and `data.dev` for the stage's own task, and the sets of other tasks that `SETS` names."""
     sets = {}
     for name, task_name in SETS.items():
@@ -167,14 +163,14 @@ def read_evaluation_sets(settings: Settings, task: Task, weights: Weights, log: 
     return sets
 
 
-def check_sources_exist(settings: Settings) -> None:
+def check_sources_exist(settings: AnySettings) -> None:
     """Refuses sources that do not exist: a quick check, made before any stage is trained."""
     for name in ("train", *SETS):
         if source := getattr(settings.data, name):
             sources.check_sources_exist(source)
 
 
-def iterate_examples(settings: Settings) -> Iterator[Any]:
+def iterate_examples(settings: AnySettings) -> Iterator[Any]:
     """Yields every example that the encoder reads, in training and evaluation."""
     for name, task_name in ({"train": ""} | SETS).items():
         if source := getattr(settings.data, name):
@@ -193,7 +189,7 @@ def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
     return cache.load_or_build(name, build)
 
 
-def resolve_stage(settings: Settings, data: TrainingData, plan: Plan | Blocks, *, scanned: bool) -> Spec:
+def resolve_stage(settings: AnySettings, data: TrainingData, plan: Plan | Blocks, *, scanned: bool) -> AnyStage:
     """Resolves a stage by its data: steps, labels, and `layers_as=auto`, which `scanned` decides."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     values["horizon"] = find_horizon(settings.budget, plan)
@@ -257,12 +253,5 @@ def find_example_kind(task: str) -> str:
 
 
 def load_module(folder: str, name: str) -> types.ModuleType:
-    """Loads the module of a task or a method (`folder` is "tasks" or "methods") by its name."""
-    package = importlib.import_module(f"xlkd.{folder}")
-    known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-    if name not in known:
-        kind = folder.removesuffix("s")
-        raise UserError(
-            f"no {kind} {name!r}", f"config.{kind}.name", suggest_name(name, known, f"known: {', '.join(known)}")
-        )
+    """Loads the module of a task or a method (`folder` is "tasks" or "methods"); the settings refused other names."""
     return importlib.import_module(f"xlkd.{folder}.{name}")

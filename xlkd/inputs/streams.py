@@ -13,13 +13,13 @@ from xlkd.data import composition, sources
 from xlkd.data.blocks import Blocks
 from xlkd.data.permutation import Permutation
 from xlkd.models.encoder import Architecture
-from xlkd.spec.stage import StageSettings
+from xlkd.spec.stage import AnySettings
 from xlkd.tasks import Features, Task
 
 SAMPLE = 2048  # examples whose lengths stand for those of a streamed corpus
 
 
-def compose_corpora(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
+def compose_corpora(settings: AnySettings, rows: sources.Rows) -> sources.Rows:
     """Caps each pair of languages and adds English paired with itself, where `config.data` asks for it."""
     data = settings.data
     if not data.cap and not data.identities:
@@ -30,12 +30,12 @@ def compose_corpora(settings: StageSettings[Any, Any], rows: sources.Rows) -> so
     return sources.Rows((joined,), rows.dropped)
 
 
-def reads_in_blocks(settings: StageSettings[Any, Any], rows: Sequence[Any]) -> bool:
+def reads_in_blocks(settings: AnySettings, rows: Sequence[Any]) -> bool:
     """Returns whether the examples are more than a block, so that they are tokenized block by block."""
     return 0 < settings.data.block < len(rows)
 
 
-def sample_examples(settings: StageSettings[Any, Any], rows: sources.Rows) -> sources.Rows:
+def sample_examples(settings: AnySettings, rows: sources.Rows) -> sources.Rows:
     """Draws `SAMPLE` examples from the whole corpus."""
     joined = composition.JoinedRows(rows.parts)
     places = Permutation(len(joined), seed=settings.seed, purpose="sample").at(np.arange(min(SAMPLE, len(joined))))
@@ -43,7 +43,7 @@ def sample_examples(settings: StageSettings[Any, Any], rows: sources.Rows) -> so
 
 
 def plan_blocks(
-    settings: StageSettings[Any, Any],
+    settings: AnySettings,
     task: Task,
     rows: sources.Rows,
     sampled: Features,

@@ -18,8 +18,8 @@ from xlkd.models import encoder as encoders
 from xlkd.models import hf, hub, vocab
 from xlkd.models.branches import WHOLE
 from xlkd.runtime import distributed
+from xlkd.spec.stage import AnySettings, NewEncoder
 from xlkd.spec.stage import Encoder as EncoderSettings
-from xlkd.spec.stage import NewEncoder, StageSettings
 
 PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
 
@@ -48,7 +48,7 @@ class Weights:
         return Start(self.architecture, checkpoint.params["encoder"], heads, checkpoint.labels or ())
 
 
-def resolve_weights(stage: StageSettings[Any, Any], earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
+def resolve_weights(stage: AnySettings, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
     """Resolves the weights that the config names.
 
     `earlier` has the exports of finished stages by name; `fresh` is the folder of a new encoder's tokenizer.
@@ -77,7 +77,7 @@ def reject_branch_folder(folder: pathlib.Path) -> None:
     raise UserError("a student of several branches, not one encoder", str(folder), remedy)
 
 
-def resolve_teacher(stage: StageSettings[Any, Any]) -> Weights | None:
+def resolve_teacher(stage: AnySettings) -> Weights | None:
     """Resolves the weights of `config.teacher.path`; None where the config names no teacher encoder."""
     if not stage.teacher.path:
         return None

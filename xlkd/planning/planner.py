@@ -33,7 +33,7 @@ from xlkd.planning.machine import Machine
 from xlkd.planning.program import Batches, Program, Record, Speed
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
-from xlkd.spec.stage import StageSettings, StageSpec
+from xlkd.spec.stage import AnySettings, AnyStage, StageSpec
 from xlkd.spec.tasks import Classify
 
 ADAMW = 28  # bytes that AdamW moves for each parameter in a step: four float32 values read, three written
@@ -49,7 +49,7 @@ class Planner:
     weights: dict[str, Weights] = dataclasses.field(default_factory=dict)  # by stage
     speeds: dict[str, Speed] = dataclasses.field(default_factory=dict)  # measured, by shape of the program
 
-    def plan_stage(self, settings: StageSettings[Any, Any]) -> Record:
+    def plan_stage(self, settings: AnySettings) -> Record:
         """Returns all figures of one stage."""
         # A mesh that does not fit the devices is refused here, before anything is read
         meshes.build_mesh(settings.mesh, self.machine.devices, self.machine.slices)
@@ -85,7 +85,7 @@ class Planner:
         )
         return figures
 
-    def _resolve_weights(self, settings: StageSettings[Any, Any]) -> Weights:
+    def _resolve_weights(self, settings: AnySettings) -> Weights:
         """Resolves a stage's weights; those of an earlier stage have the shapes that it started from."""
         if settings.start not in self.weights:
             return resolve_weights(settings, {}, self.scratch / settings.name)
@@ -112,7 +112,7 @@ class Planner:
 
     def _predict_time(
         self,
-        spec: StageSpec[Any, Any],
+        spec: AnyStage,
         program: Program,
         batches: Batches,
         figures: Record,
@@ -137,7 +137,7 @@ class Planner:
             times["mfu_padded"] = (flops["step_padded"] + live) / peak
         return times
 
-    def _find_speed(self, spec: StageSpec[Any, Any], program: Program, batches: Batches) -> Speed | None:
+    def _find_speed(self, spec: AnyStage, program: Program, batches: Batches) -> Speed | None:
         """Returns the speed of a step: on accelerators by the table, on CPUs timed once for each shape of program."""
         if self.machine.accelerator:
             traffic = ADAMW / 4 * program.bytes["parameters"] / self.machine.accelerator.bandwidth
@@ -151,7 +151,7 @@ class Planner:
         return self.speeds.get(key) or next(iter(self.speeds.values()), None)
 
 
-def _plan_all_rows(settings: StageSettings[Any, Any], data: TrainingData, weights: Weights) -> Plan | Blocks:
+def _plan_all_rows(settings: AnySettings, data: TrainingData, weights: Weights) -> Plan | Blocks:
     """Returns the plan of all rows; for a streamed corpus the one that reads it in blocks."""
     if not data.streamed:
         return data.plan
@@ -215,9 +215,7 @@ def _count_flops(method: Method, batches: Batches, data: TrainingData, steps: in
     return totals
 
 
-def _evaluation_flops(
-    spec: StageSpec[Any, Any], program: Program, sets: Mapping[str, EvaluationSet], steps: int
-) -> float:
+def _evaluation_flops(spec: AnyStage, program: Program, sets: Mapping[str, EvaluationSet], steps: int) -> float:
     """Counts the FLOPs of all evaluations: before the first step, every `eval.every` steps, after the last."""
     every = spec.eval.every or steps
     times = len({steps, *range(every, steps, every)} | ({0} if spec.eval.start else set())) if steps else 1
@@ -231,7 +229,7 @@ def _evaluation_flops(
 
 
 def _describe_teacher(
-    spec: StageSpec[Any, Any], data: TrainingData, program: Program, flops: Record, weights: Mapping[str, Weights]
+    spec: AnyStage, data: TrainingData, program: Program, flops: Record, weights: Mapping[str, Weights]
 ) -> Record:
     """Describes the teacher's cost: `live` FLOPs within the steps, `once` before them where targets are cached."""
     if spec.teachers and program.method.classifiers:

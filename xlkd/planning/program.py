@@ -23,7 +23,7 @@ from xlkd.models import encoder as encoders
 from xlkd.planning.machine import Machine
 from xlkd.runtime import mesh as meshes
 from xlkd.spec.optim import Optim
-from xlkd.spec.stage import StageSpec
+from xlkd.spec.stage import AnyStage
 from xlkd.tasks import Draw
 from xlkd.train import loop, optim
 from xlkd.train import state as states
@@ -47,7 +47,7 @@ class Program:
 
     def __init__(
         self,
-        spec: StageSpec[Any, Any],
+        spec: AnyStage,
         data: inputs.TrainingData,
         weights: Weights,
         teacher: Weights | None,

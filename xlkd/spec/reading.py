@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import xlkd.spec
 from xlkd import spec
 from xlkd.errors import UserError, suggest_name
-from xlkd.spec.stage import OPTIONAL, Encoder, StageSettings
+from xlkd.spec.stage import OPTIONAL, AnySettings, Encoder, StageSettings
 from xlkd.spec.tasks import TASKS, Task, task_class
 
 NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
@@ -37,7 +37,7 @@ class Key(NamedTuple):
     value: Any
 
 
-def read_stage(config: Mapping[str, Any], name: str) -> StageSettings[Any, Any]:
+def read_stage(config: Mapping[str, Any], name: str) -> AnySettings:
     """Reads one stage of a plain config: the shared blocks with what the stage changes laid over them."""
     own = config.get(name) or {}
     blocks = merge_stage(config, name)
@@ -56,7 +56,7 @@ def read_stage(config: Mapping[str, Any], name: str) -> StageSettings[Any, Any]:
     for key, known in spec.list_settings(StageSettings).items():
         if key in blocks and is_read(module, key):
             values[key] = spec.check_value(known, spec.resolve_types(StageSettings)[key], blocks[key], locate(key))
-    settings: StageSettings[Any, Any] = StageSettings(**values)
+    settings: AnySettings = StageSettings(**values)
     if check := getattr(module, "check", None):
         check(settings)
     return settings
