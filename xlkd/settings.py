@@ -14,7 +14,7 @@ import pathlib
 import re
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -147,6 +147,14 @@ def read_stages(config: ConfigDict) -> list[AnySettings]:
 def read_stage(config: ConfigDict, name: str) -> AnySettings:
     """Reads one stage of a config."""
     return reading.read_stage(to_plain(config), name)
+
+
+def check_start(stage: AnySettings, earlier: Collection[str]) -> None:
+    """Refuses a stage that starts from neither the encoder, an earlier stage, nor a folder."""
+    if stage.start in ("encoder", *earlier) or pathlib.Path(stage.start).expanduser().is_dir():
+        return
+    known = f"known: {', '.join(['encoder', *earlier])}, or give a folder"
+    raise UserError(f"no stage {stage.start!r} before this one", f"config.start of stage {stage.name}", known)
 
 
 def describe_keys(config: ConfigDict) -> list[str]:

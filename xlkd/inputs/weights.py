@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from xlkd import settings
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.methods import Start
@@ -53,11 +54,9 @@ def resolve_weights(stage: AnySettings, earlier: dict[str, pathlib.Path], fresh:
 
     `earlier` has the exports of finished stages by name; `fresh` is the folder of a new encoder's tokenizer.
     """
+    settings.check_start(stage, earlier)
     if stage.start in earlier:
         folder, revision = earlier[stage.start], None
-    elif stage.start != "encoder" and not pathlib.Path(stage.start).expanduser().is_dir():
-        known = f"known: {', '.join(['encoder', *earlier])}, or give a folder"
-        raise UserError(f"no stage {stage.start!r} before this one", f"config.{stage.name}.start", known)
     elif stage.start != "encoder":
         folder, revision = locate_model(stage.start)
     elif stage.encoder.path == "new":

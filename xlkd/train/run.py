@@ -30,6 +30,8 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers",
 def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
     """Runs all stages of a config that are not done yet."""
     stages = settings.read_stages(config)
+    for number, spec in enumerate(stages):
+        settings.check_start(spec, [earlier.name for earlier in stages[:number]])
     with contextlib.ExitStack() as stack:
         remedy = "make room, then the same command goes on from the last save"
         stack.enter_context(files.explain_no_room(str(path), remedy))
