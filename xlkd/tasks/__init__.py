@@ -55,10 +55,6 @@ class Task(Protocol):
     def name(self) -> str: ...
 
     @property
-    def has_labels(self) -> bool:
-        """Tells whether the task predicts labels; its features then list them in `labels`, in the logits' order."""
-
-    @property
     def teacher_views(self) -> tuple[str, ...]:
         """Returns the views that a teacher reads, cut by the teacher's tokenizer."""
 

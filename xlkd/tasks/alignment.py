@@ -40,7 +40,6 @@ class WordAlignment:
     tokenizer: TextTokenizer
     max_length: int
     name: str = "alignment"
-    has_labels: bool = False
     teacher_views: tuple[str, ...] = ()
     uncut_views: tuple[str, ...] = ()
 

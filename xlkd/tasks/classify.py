@@ -53,7 +53,6 @@ class Classify:
     ordered: bool = False  # labels are numbers on a scale, as stars are
     unlabelled: str = "refuse"
     name: str = "classify"
-    has_labels: bool = True
     teacher_views: tuple[str, ...] = ()
     uncut_views: tuple[str, ...] = ()
 

@@ -33,7 +33,6 @@ class Masked:
     max_length: int
     share: float
     name: str = "masked"
-    has_labels: bool = False
     teacher_views: tuple[str, ...] = ()
     uncut_views: tuple[str, ...] = ()
 

@@ -38,7 +38,6 @@ class Parallel:
     max_length: int
     reference: np.ndarray | None = dataclasses.field(default=None, compare=False)
     name: str = "parallel"
-    has_labels: bool = False
     teacher_views: tuple[str, ...] = ()
     uncut_views: tuple[str, ...] = ()
 

@@ -33,7 +33,6 @@ class QA:
     settings: Settings
     mlqa_fallback: bool = False
     name: str = "qa"
-    has_labels: bool = False
     teacher_views: tuple[str, ...] = ()
     uncut_views: tuple[str, ...] = ()
 

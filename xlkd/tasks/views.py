@@ -46,7 +46,6 @@ class Views:
     tlm_labels: str = "masked"
     word_truncate: bool = True
     name: str = "views"
-    has_labels: bool = False
     teacher_views: tuple[str, ...] = ("teacher",)
 
     @property
