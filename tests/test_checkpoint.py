@@ -18,9 +18,8 @@ import optax
 import pytest
 
 from xlkd.errors import UserError
-from xlkd.methods import Variables
+from xlkd.methods import State, Variables
 from xlkd.train.checkpoint import Checkpoints, abstract
-from xlkd.train.state import State
 
 
 def state(step: int, width: int = 4, extra=()) -> State:

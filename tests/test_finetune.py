@@ -93,7 +93,7 @@ def test_hits_are_windows_with_both_sides_right():
     gold = Span(np.array([1, 2, 3, 4]), np.array([2, 3, 4, 4]))
     batch = batch_of(np.ones((4, 5)), np.ones((4, 5))) | {"mask": np.array([1, 1, 1, 0], np.float32)}
     found, gold, batch = jax.tree.map(jnp.asarray, (found, gold, batch))
-    term = finetune.hits(found, gold, batch)
+    term = finetune.count_exact(found, gold, batch)
     assert (float(term.sum), float(term.count), term.weight) == (2, 3, 0)
 
 

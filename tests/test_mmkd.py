@@ -19,10 +19,9 @@ from step_toys import largest, report_gradient, state_of
 from xlkd import settings
 from xlkd.errors import UserError
 from xlkd.losses.terms import mean
-from xlkd.methods import Start, Variables, mmkd
+from xlkd.methods import Start, State, Variables, mmkd
 from xlkd.models import encoder as encoders
 from xlkd.train import optim, step
-from xlkd.train import state as states
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "losses_align.json").read_text())
 SCHEDULE = json.loads((pathlib.Path(__file__).parent / "golden" / "mmkd_schedule.json").read_text())
@@ -62,7 +61,7 @@ def method_of(c):
 
 
 def gradient(method, variables, batch, taught, micro_batches=1):
-    state = states.State(jnp.zeros((), int), variables, (), (), jnp.ones((), bool))
+    state = State(jnp.zeros((), int), variables, (), (), jnp.ones((), bool))
     batch, taught = jax.tree.map(jnp.asarray, (batch, taught))
     targets = method.teacher.forward({"table": taught}, batch)
     key = jax.random.key(0)

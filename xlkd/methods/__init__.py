@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import Array, Bool, Int, Key
 
 from xlkd.keys import PURPOSES
 from xlkd.losses.terms import Term
@@ -24,21 +25,34 @@ Batch = dict[str, Any]  # {view: {name: [rows, length]}} and arrays per row; `ma
 
 
 class Start(NamedTuple):
-    """What the stage's weights gave: an encoder, and the heads that stood beside it; and those of another encoder."""
+    """The encoder and heads that a stage starts from, as its weights gave them."""
 
     architecture: Architecture
     encoder: Tree
     heads: dict[str, Tree]
     labels: tuple[str, ...] = ()
-    other: Tree = ()  # the parameters of `config.teacher.path`, where a method has a teacher of its own kind
+    other: Tree = ()  # the parameters of `config.teacher.path`, where a method has a teacher encoder
 
 
 class Variables(NamedTuple):
-    """Only `params` has a gradient and moments."""
+    """The arrays of a model; only `params` has a gradient and moments."""
 
     params: Tree
     frozen: Tree = ()
     statistics: Tree = ()
+
+
+class State(NamedTuple):
+    """What a step passes on to the next one. It has no random key: each is folded from seed, purpose and step.
+
+    `ok` is sticky: after a step that is not finite nothing is updated, and `step` stays where it was.
+    """
+
+    step: Int[Array, ""]
+    variables: Variables
+    optimizer: Tree
+    teacher: Tree
+    ok: Bool[Array, ""]
 
 
 class Loss(NamedTuple):
@@ -46,7 +60,7 @@ class Loss(NamedTuple):
 
     terms: dict[str, Term]
     metrics: dict[str, Term]
-    embeddings: Any = None  # {name: [rows, D]}: what `coupled` needs of each row
+    embeddings: Any = None  # {name: [rows, hidden]}: what `coupled` needs of each row
 
 
 Coupled = tuple[dict[str, Term], dict[str, Term], Tree]  # terms, metrics, statistics
@@ -59,7 +73,7 @@ class Export(NamedTuple):
     encoder: Tree
     heads: dict[str, Tree]
     labels: tuple[str, ...] = ()
-    route: str = ""  # of a part of a larger model: what the scores of that part are called by
+    route: str = ""  # for a part of a larger model: the name that reports give to the scores of that part
     dtype: str = "float32"  # of the weights on disk
     pooling: str = ""  # how its last layer gives the vector of a text, where the method trains such vectors
 
@@ -68,19 +82,19 @@ class Export(NamedTuple):
 class Teacher:
     """A model that gives targets in a jitted function of its own: no dropout, no gradient.
 
-    Where it `evolves` it is part of the state and of every checkpoint. `generation` counts how often it has changed
-    before a step; where that number is another than at the step before, `advance` makes the state of this step.
+    A teacher that `evolves` is part of the state and of every checkpoint. `generation` counts how often it has changed
+    before a step; where that number differs from that of the step before, `advance` makes the state of this step.
     """
 
-    variables: Callable[[Variables, Start], Tree]  # who teaches first, from what the stage starts with
+    variables: Callable[[Variables, Start], Tree]  # the first teacher, from what the stage starts with
     forward: Callable[[Tree, Batch], Tree]  # {name: [rows, …]}
     evolves: bool = False
     generation: Callable[[int], int] = lambda step: 0
-    advance: Callable[[Any, Start, jax.Array], Any] = lambda state, start, key: state
-    origin: str = ""  # who it is, for a model card, where the config does not name it
+    advance: Callable[[State, Start, jax.Array], State] = lambda state, start, key: state
+    origin: str = ""  # names the teacher in a model card, where the config does not
     uses: float = 0.0  # how often a run needs the target of one example; a cache pays above 1
-    flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # where it is asked: as the method's own
-    ragged: tuple[str, ...] = ()  # what of the targets has the batch's length as its second axis
+    flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # of a forward pass, as the method's own
+    ragged: tuple[str, ...] = ()  # the targets whose second axis is the batch's length
 
 
 class Classifiers(NamedTuple):
@@ -93,37 +107,37 @@ class Classifiers(NamedTuple):
 class Inference(NamedTuple):
     """A trained model of a method whose students are more than one encoder with one head."""
 
-    outputs: Callable[[Tree, Batch], Mapping[str, jax.Array]]  # of parameters; `logits` and those of every route
+    outputs: Callable[[Tree, Batch], Mapping[str, jax.Array]]  # (parameters, batch) -> `logits`, and those by route
     routes: Mapping[str, str]  # by language the name of its route
-    exports: Callable[[Tree], dict[str, Export]]  # of parameters: the ordinary models that it consists of
+    exports: Callable[[Tree], dict[str, Export]]  # parameters -> the ordinary models that they consist of
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Pure functions of arrays; design and loop agree on nothing else."""
+    """Pure functions of arrays: all that the loop knows of a method."""
 
     init: Callable[[jax.Array, Start], Variables]
-    loss: Callable[[Variables, Batch, Tree, jax.Array, jax.Array], Loss]
+    loss: Callable[[Variables, Batch, Tree, jax.Array, jax.Array], Loss]  # of variables, batch, targets, key, step
     outputs: Mapping[str, OutputFn]  # by the name of the task that reads them: (variables, batch) -> outputs
     exports: Callable[[Variables], dict[str, Export]]
     coupled: Callable[[Variables, Tree, Batch, Tree, jax.Array], Coupled] | None = None
     teacher: Teacher | None = None
     prepare: Callable[[Batch, Tree], Tree] | None = None  # targets of the whole step, before it is cut into parts
     classifiers: Classifiers | None = None  # the classifiers of `config.teachers`, where the method learns from them
-    reference_pooling: str = "mean"  # how a second encoder gives the vectors that retrieval compares with
+    reference_pooling: str = "mean"  # how a teacher encoder gives the vectors that retrieval compares with
     period: int = 0  # steps after which the learning rate's schedule begins again; 0: never
-    flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # forward, of so many real tokens in so many rows
+    flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # (real tokens, rows) -> those of a forward pass
 
 
-def of_params(outputs: Mapping[str, OutputFn]) -> dict[str, OutputFn]:
+def take_variables(outputs: Mapping[str, OutputFn]) -> dict[str, OutputFn]:
     """Returns the output functions of parameters as functions of a method's variables."""
 
-    def of_variables(function: OutputFn) -> OutputFn:
+    def with_variables(function: OutputFn) -> OutputFn:
         return lambda variables, batch: function(variables.params, batch)
 
-    return {task: of_variables(function) for task, function in outputs.items()}
+    return {task: with_variables(function) for task, function in outputs.items()}
 
 
-def key_for(seed: int, purpose: str, step: jax.Array | int = 0) -> jax.Array:
+def key_for(seed: int, purpose: str, step: Int[Array, ""] | int = 0) -> Key[Array, ""]:
     """Returns the one random key of a purpose at a step."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSES[purpose]), step)

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-import jax
+from jaxtyping import Array, Int, Key
 
 from xlkd.losses import distill, span
 from xlkd.losses.terms import Term, make_term
-from xlkd.methods import Export, Loss, Method, Start, Variables, of_params
+from xlkd.methods import Batch, Export, Loss, Method, Start, Tree, Variables, take_variables
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import ClassifierHead, SpanHead, init_head
 from xlkd.models.outputs import OutputFn, class_logits, class_outputs, span_logits, span_outputs
@@ -21,60 +21,66 @@ from xlkd.spec.tasks import Classify, QuestionAnswering
 
 def build(spec: StageSpec[Settings, QuestionAnswering | Classify], encoder: Encoder) -> Method:
     """Builds the method for batches of `tasks/qa.py` or `tasks/classify.py`, which the stage's task names."""
-    return classes(spec.task, encoder) if isinstance(spec.task, Classify) else spans(spec.task, encoder)
+    return build_classes(spec.task, encoder) if isinstance(spec.task, Classify) else build_spans(spec.task, encoder)
 
 
-def spans(task: QuestionAnswering, encoder: Encoder) -> Method:
-    """Builds a head with two logits a position: where an answer starts and ends."""
+def build_spans(task: QuestionAnswering, encoder: Encoder) -> Method:
+    """Builds the method with a head of two logits for each position: where an answer starts and ends."""
     head, logits = SpanHead(encoder.architecture, encoder.dtype), span_logits(encoder)
 
-    def loss(variables, batch, targets, key, step) -> Loss:
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]) -> Loss:
         predicted = span.Span(*logits(variables.params, batch, train=True, key=key))
         gold = span.Span(batch["start"], batch["end"])
         ce = span.cross_entropy(predicted, gold, batch["text"]["mask"], batch["mask"])
-        return Loss({"ce": ce}, {"exact": hits(predicted, gold, batch)})
+        return Loss({"ce": ce}, {"exact": count_exact(predicted, gold, batch)})
 
-    return _with_head("span", head, encoder, (), loss, {"qa": span_outputs(encoder, task)})
+    return _build_with_head("span", head, encoder, (), loss, {"qa": span_outputs(encoder, task)})
 
 
-def classes(task: Classify, encoder: Encoder) -> Method:
-    """Builds a head with a logit a label, read from the first position."""
+def build_classes(task: Classify, encoder: Encoder) -> Method:
+    """Builds the method with a head of one logit for each label, read from the first position."""
     labels = task.labels
     head = ClassifierHead(encoder.architecture, len(labels), encoder.dtype)
     logits = class_logits(encoder, len(labels))
 
-    def loss(variables, batch, targets, key, step) -> Loss:
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]) -> Loss:
         scores = logits(variables.params, batch, train=True, key=key)
         counted = batch["mask"] * batch["labelled"]
         values, _ = distill.label_loss(scores, batch["labels"])
-        right = (scores.argmax(-1) == batch["labels"]).astype(values.dtype)
-        return Loss({"ce": make_term(values, counted)}, {"accuracy": make_term(right, counted, 0.0)})
+        correct = (scores.argmax(-1) == batch["labels"]).astype(values.dtype)
+        return Loss({"ce": make_term(values, counted)}, {"accuracy": make_term(correct, counted, 0.0)})
 
-    return _with_head("classifier", head, encoder, labels, loss, {"classify": class_outputs(encoder, len(labels))})
+    outputs = {"classify": class_outputs(encoder, len(labels))}
+    return _build_with_head("classifier", head, encoder, labels, loss, outputs)
 
 
-def _with_head(
-    name: str, head, encoder: Encoder, labels: tuple[str, ...], loss, outputs: Mapping[str, OutputFn]
+def _build_with_head(
+    name: str,
+    head: SpanHead | ClassifierHead,
+    encoder: Encoder,
+    labels: tuple[str, ...],
+    loss: Callable[..., Loss],
+    outputs: Mapping[str, OutputFn],
 ) -> Method:
-    """An encoder and one head: a head that came with the weights is kept where its labels are the task's."""
+    """Builds an encoder with one head: a head that came with the weights is kept if its labels are the task's."""
     architecture = encoder.architecture
 
-    def init(key: jax.Array, start: Start) -> Variables:
-        known = start.heads.get(name) if start.labels == labels or not labels else None
-        return Variables({"encoder": start.encoder, name: known or init_head(head, key)})
+    def init(key: Key[Array, ""], start: Start) -> Variables:
+        trained = start.heads.get(name) if start.labels == labels or not labels else None
+        return Variables({"encoder": start.encoder, name: trained or init_head(head, key)})
 
-    def exports(variables) -> dict[str, Export]:
+    def exports(variables: Variables) -> dict[str, Export]:
         params = variables.params
         return {"": Export(architecture, params["encoder"], {name: params[name]}, labels)}
 
     def flops(tokens: int, rows: int) -> float:
         return forward_flops(architecture, tokens, rows)
 
-    return Method(init, loss, of_params(outputs), exports, flops=flops)
+    return Method(init, loss, take_variables(outputs), exports, flops=flops)
 
 
-def hits(predicted: span.Span, gold: span.Span, batch) -> Term:
-    """Windows whose best start and best end are the gold ones."""
-    log_p = [span.log_probabilities(side, batch["text"]["mask"]).argmax(-1) for side in predicted]
-    right = (log_p[0] == gold.start) & (log_p[1] == gold.end)
-    return Term((right * batch["mask"]).sum(), batch["mask"].sum(), 0.0)
+def count_exact(predicted: span.Span, gold: span.Span, batch: Batch) -> Term:
+    """Counts the windows whose best start and best end are the gold ones."""
+    best = [span.log_probabilities(side, batch["text"]["mask"]).argmax(-1) for side in predicted]
+    correct = (best[0] == gold.start) & (best[1] == gold.end)
+    return Term((correct * batch["mask"]).sum(), batch["mask"].sum(), 0.0)

@@ -15,18 +15,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from xlkd.errors import UserError
 from xlkd.losses import distill, mixture
 from xlkd.losses.terms import Term, make_term
-from xlkd.methods import Classifiers, Export, Inference, Loss, Method, Start, Variables, key_for, of_params
+from xlkd.methods import (
+    Batch,
+    Classifiers,
+    Export,
+    Inference,
+    Loss,
+    Method,
+    Start,
+    Tree,
+    Variables,
+    key_for,
+    take_variables,
+)
 from xlkd.models import branches
 from xlkd.models.encoder import Encoder
 from xlkd.models.heads import ClassifierHead, init_head
+from xlkd.models.outputs import Outputs
 from xlkd.spec.mblm import Group, groups
 from xlkd.spec.mblm import Method as Settings
 from xlkd.spec.stage import StageSpec
 from xlkd.spec.tasks import Classify
+
+Draws = tuple[Key[Array, ""], Int[Array, " rows"]]  # a key, and each row's place in the global batch
+Mixing = tuple[Float[Array, "rows branches"], Bool[Array, "rows branches"]]  # log weights, and which are allowed
 
 
 def build(spec: StageSpec[Settings, Classify], encoder: Encoder) -> Method:
@@ -35,63 +52,66 @@ def build(spec: StageSpec[Settings, Classify], encoder: Encoder) -> Method:
     settings, seed = spec.method, spec.seed
     ramp = settings.warmup_z * spec.horizon.steps if settings.warmup_z < 1 else settings.warmup_z
 
-    def init(key: jax.Array, start: Start) -> Variables:
+    def init(key: Key[Array, ""], start: Start) -> Variables:
         return Variables(student.init(key, start, spec.mesh.branch))
 
-    def prepare(batch, targets):
+    def prepare(batch: Batch, targets: Tree) -> Tree:
         place = jnp.arange(len(batch["mask"]))  # in the global batch: a draw is the same on any number of devices
         return (targets or {}) | {"place": place}
 
-    def loss(variables, batch, targets, key, step) -> Loss:
-        own = student.own(batch)
-        allowed = student.allowed(variables.params, own)
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]) -> Loss:
+        own = student.find_branches(batch)
+        allowed = student.select_branches(variables.params, own)
         draws = key_for(seed, "mixture", step)
-        logs = student.log_weights(variables.params, allowed, (draws, targets["place"]))
-        mixing = (logs, allowed) if settings.weight_z else None
-        found, mixed = student.answers(variables.params, batch, own, mixing, key)
+        log_weights = student.log_weights(variables.params, allowed, (draws, targets["place"]))
+        mixing = (log_weights, allowed) if settings.weight_z else None
+        logits, mixed = student.training_logits(variables.params, batch, own, mixing, key)
         counted = batch["mask"] * (own >= 0)
-        terms, metrics = _hard(found, batch, counted, settings.weight_h)
+        terms, metrics = _label_terms(logits, batch, counted, settings.weight_h)
         if settings.weight_s:
-            rows = distill.class_loss(_teacher(targets), found, **student.distillation)
+            rows = distill.class_loss(_teacher_logits(targets), logits, **student.distillation)
             terms |= {"kd": make_term(rows, counted * targets["taught"], settings.weight_s)}
         if mixed is not None:
             compare = distill.class_loss_from_log if settings.mix == "probability" else distill.class_loss
-            rows = compare(_teacher(targets), mixed, **student.distillation)
-            risen = jnp.minimum(1.0, step / ramp) if ramp else 1.0
-            terms |= {
-                "zero_shot": make_term(rows, counted * targets["taught"] * allowed.any(-1), settings.weight_z * risen)
-            }
+            rows = compare(_teacher_logits(targets), mixed, **student.distillation)
+            ramped = jnp.minimum(1.0, step / ramp) if ramp else 1.0
+            mixable = counted * targets["taught"] * allowed.any(-1)
+            terms |= {"zero_shot": make_term(rows, mixable, settings.weight_z * ramped)}
         return Loss(terms, metrics)
 
     return Method(
         init,
         loss,
-        of_params({"classify": student.routes}),
+        take_variables({"classify": student.route_logits}),
         lambda variables: student.exports(variables.params),
         prepare=prepare,
         classifiers=Classifiers(settings.teacher_length, settings.teacher_labels),
-        flops=lambda tokens, rows: branches.flops(encoder.architecture, student.real, student.top, tokens, rows),
+        flops=lambda tokens, rows: branches.flops(encoder.architecture, student.count, student.top, tokens, rows),
     )
 
 
-def _hard(found: jax.Array, batch, counted: jax.Array, weight: float) -> tuple[dict[str, Term], dict[str, Term]]:
+def _label_terms(
+    logits: Float[Array, "rows classes"], batch: Batch, counted: Shaped[Array, " rows"], weight: float
+) -> tuple[dict[str, Term], dict[str, Term]]:
+    """Returns the cross-entropy of labels as a term, if it has a weight, and accuracy as a metric."""
     labelled = counted * batch["labelled"]
-    values, _ = distill.label_loss(found, batch["labels"])
-    right = (found.argmax(-1) == batch["labels"]).astype(values.dtype)
-    return {"ce": make_term(values, labelled, weight)} if weight else {}, {"accuracy": make_term(right, labelled, 0.0)}
+    values, _ = distill.label_loss(logits, batch["labels"])
+    correct = (logits.argmax(-1) == batch["labels"]).astype(values.dtype)
+    terms = {"ce": make_term(values, labelled, weight)} if weight else {}
+    return terms, {"accuracy": make_term(correct, labelled, 0.0)}
 
 
-def _teacher(targets) -> jax.Array:
+def _teacher_logits(targets: Tree) -> Float[Array, "rows classes"]:
     if "teacher" not in targets:
         raise UserError("no teachers", "config.teachers", "name one for each language, or set weight_s=weight_z=0")
     return targets["teacher"]
 
 
 def infer(settings: Settings, task: Classify, encoder: Encoder) -> Inference:
-    """Builds the student alone, to classify texts by its branches or to take it apart."""
+    """Builds the student alone, to classify texts by its branches or to export them."""
     student = build_student(settings, task, encoder)
     routes = {tag: name for name, group in zip(student.names, student.groups, strict=True) for _, tag in group}
-    return Inference(student.routes, routes, student.exports)
+    return Inference(student.route_logits, routes, student.exports)
 
 
 def build_student(settings: Settings, task: Classify, encoder: Encoder) -> Student:
@@ -114,8 +134,8 @@ class Student:
     settings: Settings
 
     @property
-    def real(self) -> int:
-        """Branches, those that only fill a mesh axis left out."""
+    def count(self) -> int:
+        """The number of branches, without those that only fill a mesh axis."""
         return len(self.groups)
 
     @property
@@ -134,95 +154,107 @@ class Student:
     def head(self) -> ClassifierHead:
         return ClassifierHead(self.encoder.architecture, len(self.labels), self.encoder.dtype)
 
-    def init(self, key: jax.Array, start: Start, multiple: int = 1) -> dict[str, Any]:
-        """Branches and their heads begin equal; a head that came with the weights is kept where its labels are ours."""
-        trunk, stacked = branches.split(start.encoder, self.real, self.top)
-        known = start.heads.get("classifier") if start.labels == self.labels else None
-        head = known or init_head(self.head, key)
+    def init(self, key: Key[Array, ""], start: Start, multiple: int = 1) -> dict[str, Any]:
+        """Returns parameters in which all branches and their heads are equal.
+
+        A head that came with the weights is kept if its labels are the task's.
+        """
+        trunk, stacked = branches.split(start.encoder, self.count, self.top)
+        trained = start.heads.get("classifier") if start.labels == self.labels else None
+        head = trained or init_head(self.head, key)
         if self.settings.head == "branch":
-            head = jax.tree.map(lambda x: jnp.repeat(x[None], self.real, axis=0), head)
+            head = jax.tree.map(lambda x: jnp.repeat(x[None], self.count, axis=0), head)
             head = branches.pad_branches(head, multiple)
-        scores = {"mixture": jnp.zeros(self.real)} if self.settings.weights == "learned" else {}
+        scores = {"mixture": jnp.zeros(self.count)} if self.settings.weights == "learned" else {}
         return {"trunk": trunk, "branches": branches.pad_branches(stacked, multiple), "classifier": head} | scores
 
-    def own(self, batch) -> jax.Array:
-        """The branch of each row's language, -1 where it has none."""
-        of = {place: k for k, group in enumerate(self.groups) for place, _ in group}
-        table = jnp.array([of[place] for place in range(len(of))], jnp.int32)
+    def find_branches(self, batch: Batch) -> Int[Array, " rows"]:
+        """Returns the branch of each row's language, -1 where it has none."""
+        branch_of = {place: k for k, group in enumerate(self.groups) for place, _ in group}
+        table = jnp.array([branch_of[place] for place in range(len(branch_of))], jnp.int32)
         return jnp.where(batch["language"] >= 0, table[batch["language"]], -1)
 
-    def allowed(self, params, own: jax.Array, keep_own: bool | None = None) -> jax.Array:
+    def select_branches(
+        self, params: Tree, own: Int[Array, " rows"], keep_own: bool | None = None
+    ) -> Bool[Array, "rows branches"]:
+        """Returns which branches are mixed for each row: all but its own, unless that is kept."""
         keep = self.settings.own if keep_own is None else keep_own
-        return mixture.select_branches(own, branches.count(params["branches"]), real_branches=self.real, keep_own=keep)
+        return mixture.select_branches(own, branches.count(params["branches"]), real_branches=self.count, keep_own=keep)
 
-    def log_weights(self, params, allowed: jax.Array, draws: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
-        """Of training with draws = (key, each row's place), else of inference."""
+    def log_weights(
+        self, params: Tree, allowed: Bool[Array, "rows branches"], draws: Draws | None = None
+    ) -> Float[Array, "rows branches"]:
+        """Returns the log weights of the mixture, in training with draws, in inference without."""
         if self.settings.weights == "learned":
-            scores = jnp.pad(params["mixture"], (0, allowed.shape[1] - self.real))
+            scores = jnp.pad(params["mixture"], (0, allowed.shape[1] - self.count))
             return mixture.learned_log_weights(scores, allowed)
         if self.settings.weights == "dirichlet" and draws:
             return mixture.dirichlet_log_weights(*draws, self.settings.alpha, allowed)
         return mixture.uniform_log_weights(allowed)
 
-    def answers(
-        self, params, batch, own: jax.Array, mixing: tuple[jax.Array, jax.Array] | None, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """In training: logits of the own branches, and of the mixtures by `mixing` = (log weights, allowed).
+    def training_logits(
+        self, params: Tree, batch: Batch, own: Int[Array, " rows"], mixing: Mixing | None, key: Key[Array, ""]
+    ) -> tuple[Float[Array, "rows classes"], Float[Array, "rows classes"] | None]:
+        """Returns the logits of each row's own branch and those of its mixture, which is None without `mixing`.
 
         A mixture of probabilities is given as log-probabilities at the temperature.
         """
         inner, outer = jax.random.split(key)
-        first, again = self._first(params, batch["text"], inner, mixing is not None)
-        one = jax.nn.one_hot(own, len(first), dtype=first.dtype)  # nothing where it is -1
+        own_first, mixed_first = self._first_tokens(params, batch["text"], inner, mixing is not None)
+        one_hot = jax.nn.one_hot(own, len(own_first), dtype=own_first.dtype)  # all 0 where it is -1
         level = self.settings.mix
         if level != "representation" or self.settings.head == "branch":
-            same = again is first
-            first = self.read(params, first, outer)
-            again = first if same else self.read(params, again, outer)
-        picked = [(one, first)]
+            is_same = mixed_first is own_first
+            own_first = self.apply_head(params, own_first, outer)
+            mixed_first = own_first if is_same else self.apply_head(params, mixed_first, outer)
+        pairs = [(one_hot, own_first)]
         if mixing and level != "probability":
-            picked.append((mixture.weights_from_log(*mixing), again))
-        found = _weigh(picked)
+            pairs.append((mixture.weights_from_log(*mixing), mixed_first))
+        outputs = _weigh(pairs)
         if level == "representation" and self.settings.head == "shared":
-            found = self.read(params, found, outer)
+            outputs = self.apply_head(params, outputs, outer)
         if mixing and level == "probability":
-            return found[0], mixture.mix_probabilities(mixing[0], again, self.settings.temperature)
-        return found[0], found[1] if mixing else None
+            return outputs[0], mixture.mix_probabilities(mixing[0], mixed_first, self.settings.temperature)
+        return outputs[0], outputs[1] if mixing else None
 
-    def _first(self, params, text, key: jax.Array, mixes: bool) -> tuple[jax.Array, jax.Array]:
-        """First tokens behind the branches [K, rows, D], and the same for the mixture, stopped where it should be."""
-        hidden, held = branches.run_trunk(self.encoder, params["trunk"], text, key), params["branches"]
-        first = branches.run_branches(self.encoder, held, hidden, text["mask"], key)
+    def _first_tokens(
+        self, params: Tree, text: Batch, key: Key[Array, ""], mixes: bool
+    ) -> tuple[Float[Array, "branches rows hidden"], Float[Array, "branches rows hidden"]]:
+        """Returns the first token behind each branch, and the same for the mixture with its gradient stopped."""
+        hidden, stacked = branches.run_trunk(self.encoder, params["trunk"], text, key), params["branches"]
+        first = branches.run_branches(self.encoder, stacked, hidden, text["mask"], key)
         if not mixes or self.settings.stop == "none":
             return first, first
         stop = jax.lax.stop_gradient
-        held, hidden = (stop(held), hidden) if self.settings.stop == "branches" else (held, stop(hidden))
-        return first, branches.run_branches(self.encoder, held, hidden, text["mask"], key)
+        stacked, hidden = (stop(stacked), hidden) if self.settings.stop == "branches" else (stacked, stop(hidden))
+        return first, branches.run_branches(self.encoder, stacked, hidden, text["mask"], key)
 
-    def routes(self, params, batch) -> dict[str, jax.Array]:
-        """In inference: `logits` by each row's own route, and beside them those of every route there is."""
-        text, own = batch["text"], self.own(batch)
+    def route_logits(self, params: Tree, batch: Batch) -> Outputs:
+        """Returns for inference `logits` by each row's own route, and beside them those of every route."""
+        text, own = batch["text"], self.find_branches(batch)
         hidden = branches.run_trunk(self.encoder, params["trunk"], text)
         first = branches.run_branches(self.encoder, params["branches"], hidden, text["mask"])
-        logits = self.read(params, first)
-        if self.real == 1:
+        logits = self.apply_head(params, first)
+        if self.count == 1:
             return {"logits": logits[0]}
-        every = self.allowed(params, own, keep_own=True)
-        logs = self.log_weights(params, every)
+        every = self.select_branches(params, own, keep_own=True)
+        log_weights = self.log_weights(params, every)
         if self.settings.mix == "representation":
-            mixed = self.read(params, mixture.mix(mixture.weights_from_log(logs, every), first))
+            mixed = self.apply_head(params, mixture.mix(mixture.weights_from_log(log_weights, every), first))
         elif self.settings.mix == "logits":
-            mixed = mixture.mix(mixture.weights_from_log(logs, every), logits)
+            mixed = mixture.mix(mixture.weights_from_log(log_weights, every), logits)
         else:
-            mixed = mixture.mix_probabilities(logs, logits)
+            mixed = mixture.mix_probabilities(log_weights, logits)
         of_branch = logits[jnp.maximum(own, 0), jnp.arange(len(own))]
         routes = {f"logits_{name}": logits[k] for k, name in enumerate(self.names)}
         return {"logits": jnp.where(own[:, None] >= 0, of_branch, mixed), f"logits_{branches.MIXTURE}": mixed} | routes
 
-    def read(self, params, first: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Logits [..., labels] of first tokens [..., D]; with a head a branch, of [K, rows, D] alone."""
+    def apply_head(
+        self, params: Tree, first: Float[Array, "*axes hidden"], key: Key[Array, ""] | None = None
+    ) -> Float[Array, "*axes classes"]:
+        """Returns the logits of first tokens; with a head for each branch they are [branches, rows, hidden]."""
 
-        def apply(params, x, key) -> Any:
+        def apply(params: Tree, x: Float[Array, "rows hidden"], key: Key[Array, ""] | None) -> Any:
             return self.head.apply({"params": params}, x[:, None], key is not None, key)
 
         if self.settings.head == "shared":
@@ -231,29 +263,34 @@ class Student:
         keys = None if key is None else jax.random.split(key, len(first))
         return jax.vmap(apply, in_axes=(0, 0, None if key is None else 0))(params["classifier"], first, keys)
 
-    def exports(self, params) -> dict[str, Export]:
-        """An ordinary classifier a language, and all in one for `predict` and `evaluate`; one branch is just one."""
+    def exports(self, params: Tree) -> dict[str, Export]:
+        """Returns a classifier for each language, and the student with all branches for `predict` and `evaluate`.
+
+        A student with one branch is just one classifier.
+        """
         architecture = self.encoder.architecture
 
-        def of(k: int) -> Export:
+        def export_branch(k: int) -> Export:
             head = params["classifier"]
             head = jax.tree.map(lambda x: x[k], head) if self.settings.head == "branch" else head
             encoder = branches.join(params["trunk"], params["branches"], k)
             return Export(architecture, encoder, {"classifier": head}, self.labels, route=self.names[k])
 
-        if self.real == 1:
-            return {"": of(0)._replace(route="")}
-        each = {tag: of(k) for k, group in enumerate(self.groups) for _, tag in group}
-        return {branches.WHOLE: Export(architecture, self._without_padding(params), {}, self.labels)} | each
+        if self.count == 1:
+            return {"": export_branch(0)._replace(route="")}
+        by_language = {tag: export_branch(k) for k, group in enumerate(self.groups) for _, tag in group}
+        return {branches.WHOLE: Export(architecture, self._drop_padding(params), {}, self.labels)} | by_language
 
-    def _without_padding(self, params) -> dict[str, Any]:
+    def _drop_padding(self, params: Tree) -> dict[str, Any]:
         stacked = ("branches", "classifier") if self.settings.head == "branch" else ("branches",)
-        cut = {name: jax.tree.map(lambda x: x[: self.real], params[name]) for name in stacked}
+        cut = {name: jax.tree.map(lambda x: x[: self.count], params[name]) for name in stacked}
         return params | cut
 
 
-def _weigh(pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
-    """Σ_k w_bk x_kb for each (w, x) [pairs, rows, …]; of one x in one contraction."""
+def _weigh(
+    pairs: list[tuple[Float[Array, "rows branches"], Float[Array, "branches rows width"]]],
+) -> Float[Array, "pairs rows width"]:
+    """Returns Σ_k w_bk x_kb for each (w, x), in one contraction if all share one x."""
     if all(x is pairs[0][1] for _, x in pairs):
         return jnp.einsum("sbk,kbh->sbh", jnp.stack([w for w, _ in pairs]), pairs[0][1])
     return jnp.stack([mixture.mix(w, x) for w, x in pairs])

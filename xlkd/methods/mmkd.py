@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from xlkd.errors import UserError
 from xlkd.losses import align
@@ -23,17 +24,19 @@ from xlkd.losses.terms import Term, at_least_float32, make_term
 from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Teacher, Tree, Variables
 from xlkd.models.encoder import Architecture, Encoder, forward_flops, normal
 from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
-from xlkd.models.outputs import OutputFn
+from xlkd.models.outputs import OutputFn, Outputs
 from xlkd.models.pooling import nearest, pool
 from xlkd.spec.mmkd import COUPLED
 from xlkd.spec.mmkd import Method as Settings
 from xlkd.spec.stage import StageSpec
 from xlkd.spec.tasks import Views
 
+Hidden = tuple[Float[Array, "rows length hidden"], ...]  # the embeddings, then the output of each layer
+
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """A level's weight (0: off) and the layers it aligns, student's and teacher's."""
+    """A level's weight (0 leaves it out) and the pairs of layers that it aligns, the student's and the teacher's."""
 
     weight: float
     layers: tuple[tuple[int, int], ...]
@@ -45,19 +48,20 @@ class Level:
 def build(spec: StageSpec[Settings, Views], encoder: Encoder, teacher: Encoder | None = None) -> Method:
     """Builds the method for batches of `tasks/views.py`; `tasks/parallel.py` and `tasks/alignment.py` evaluate."""
     check_layers(spec.method, encoder.architecture)
-    alignment = Alignment(spec.method, spec.task, encoder, teacher, levels_of(spec.method, encoder, teacher))
-    cached = not alignment.levels["word"] and not spec.data.block  # word vectors and streamed corpora are too many
+    alignment = Alignment(spec.method, spec.task, encoder, teacher, parse_levels(spec.method, encoder, teacher))
+    # Word vectors are too large to cache, and the examples of a streamed corpus are too many
+    is_cacheable = not alignment.levels["word"] and not spec.data.block
     fixed_teacher = None
-    if alignment.taught and not alignment.in_loss:
-        uses = spec.budget.epochs if cached else 0.0
-        forward, flops = alignment.taught_by, alignment.asked
+    if alignment.has_teacher and not alignment.teaches_in_loss:
+        uses = spec.budget.epochs if is_cacheable else 0.0
+        forward, flops = alignment.teacher_vectors, alignment.teacher_flops
         fixed_teacher = Teacher(lambda variables, start: start.other, forward, uses=uses, flops=flops)
     return Method(
         alignment.init,
         alignment.loss,
         alignment.outputs,
         alignment.exports,
-        alignment.coupled if alignment.of_all_rows else None,
+        alignment.coupled if alignment.coupled_levels else None,
         fixed_teacher,
         reference_pooling=spec.method.teacher_pooling,
         flops=alignment.flops,
@@ -79,156 +83,198 @@ class Alignment:
         return self.student.architecture
 
     @property
-    def of_all_rows(self) -> dict[str, Level]:
+    def english(self) -> Encoder:
+        """The teacher, without which no level but that of tokens can be."""
+        if self.teacher is None:
+            raise UserError("no teacher", "config.teacher.path", "name an English encoder")
+        return self.teacher
+
+    @property
+    def coupled_levels(self) -> dict[str, Level]:
+        """The levels that compare all rows of a step."""
         return {name: self.levels[name] for name in COUPLED if self.levels[name]}
 
     @property
-    def taught(self) -> bool:
+    def has_teacher(self) -> bool:
         return any(level for name, level in self.levels.items() if name != "token")
 
     @property
-    def in_loss(self) -> bool:
-        """Three passes of the teacher with three masks, as published."""
-        return self.taught and self.settings.teacher_dropout
+    def teaches_in_loss(self) -> bool:
+        """Whether the teacher runs inside the loss: three passes with three dropout masks, as published."""
+        return self.has_teacher and self.settings.teacher_dropout
 
     @functools.cached_property
     def masked_lm(self) -> MaskedLMHead:
         return MaskedLMHead(self.architecture, self.student.dtype)
 
-    def init(self, key: jax.Array, start: Start) -> Variables:
+    def init(self, key: Key[Array, ""], start: Start) -> Variables:
         keys = dict(zip(("masked_lm", "word", *COUPLED), jax.random.split(key, 4), strict=True))
-        params, frozen, statistics = {"encoder": start.encoder}, {}, {}
-        home = params if self.levels["token"] else frozen  # decay must not move what nobody trains
+        params: dict[str, Tree] = {"encoder": start.encoder}
+        frozen: dict[str, Tree] = {}
+        statistics: dict[str, Tree] = {}
+        home = params if self.levels["token"] else frozen  # decay must not move a head that has no loss
         home["masked_lm"] = start.heads.get("masked_lm") or init_head(self.masked_lm, keys["masked_lm"])
         width = self.architecture.hidden_size
-        if self.levels["word"] and width != self.teacher.architecture.hidden_size:
-            params["word_map"] = word_maps(keys["word"], len(self.levels["word"].layers), self.student, self.teacher)
-        for name, level in self.of_all_rows.items():
-            for at, one in enumerate(jax.random.split(keys[name], len(level.layers))):
-                found = init_heads(one, self.settings, width, self.teacher.architecture.hidden_size)
-                params[f"{name}_{at}"], frozen[f"{name}_{at}"], statistics[f"{name}_{at}"] = found
+        if self.levels["word"] and width != self.english.architecture.hidden_size:
+            params["word_map"] = init_word_maps(
+                keys["word"], len(self.levels["word"].layers), self.student, self.english
+            )
+        for name, level in self.coupled_levels.items():
+            for at, pair_key in enumerate(jax.random.split(keys[name], len(level.layers))):
+                heads = init_heads(pair_key, self.settings, width, self.english.architecture.hidden_size)
+                params[f"{name}_{at}"], frozen[f"{name}_{at}"], statistics[f"{name}_{at}"] = heads
         frozen = {name: tree for name, tree in frozen.items() if tree}
-        if self.in_loss:
+        if self.teaches_in_loss:
             frozen["teacher"] = start.other
         return Variables(params, frozen or (), statistics or ())
 
-    def states(self, params, view, train=False, key=None):
-        view = view["ids"], view["mask"], view["types"]
-        return self.student.apply({"params": params["encoder"]}, *view, train, key=key)
+    def hidden_states(
+        self, params: Tree, view: Batch, train: bool = False, key: Key[Array, ""] | None = None
+    ) -> Hidden:
+        """Returns the student's embeddings and the output of each of its layers."""
+        states: Any = self.student.apply(
+            {"params": params["encoder"]}, view["ids"], view["mask"], view["types"], train, key=key
+        )
+        return states
 
-    def taught_by(self, params, batch: Batch, keys: dict[str, jax.Array] | None = None) -> dict[str, jax.Array]:
-        """Returns word vectors [rows, maps, words, D] and sentence vectors [rows, maps, D] of the English sentence.
+    def teacher_vectors(
+        self, params: Tree, batch: Batch, keys: dict[str, Key[Array, ""]] | None = None
+    ) -> dict[str, Array]:
+        """Returns word vectors [rows, pairs, words, hidden] and sentence vectors [rows, pairs, hidden] of the English.
 
         Without keys there is no dropout, and one pass serves all levels; with them each level has a pass of its own.
         """
-        view, found = batch["teacher"], {}
-        apply = functools.partial(self.teacher.apply, {"params": params}, view["ids"], view["mask"], view["types"])
-        shared = apply() if keys is None else None
+        view, vectors = batch["teacher"], {}
+        apply: Callable[..., Any] = functools.partial(
+            self.english.apply, {"params": params}, view["ids"], view["mask"], view["types"]
+        )
+        shared: Any = apply() if keys is None else None
         for name in filter(self.levels.get, ("word", *COUPLED)):
             states = shared if keys is None else apply(train=True, key=keys[name])
             hidden = [states[layer] for _, layer in self.levels[name].layers]
             if name == "word":
-                found[name] = jnp.stack([align.gather_words(h, view["first"]) for h in hidden], 1)
+                vectors[name] = jnp.stack([align.gather_words(h, view["first"]) for h in hidden], 1)
             else:
-                found[name] = jnp.stack([pool(h, view["mask"], self.settings.teacher_pooling) for h in hidden], 1)
-        return found
+                vectors[name] = jnp.stack([pool(h, view["mask"], self.settings.teacher_pooling) for h in hidden], 1)
+        return vectors
 
-    def loss(self, variables: Variables, batch: Batch, targets: Tree, key: jax.Array, step: jax.Array) -> Loss:
+    def loss(
+        self, variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> Loss:
         params, levels = variables.params, self.levels
-        of_token, of_word, of_sentence, of_structure, *of_teacher = jax.random.split(key, 7)
-        if self.in_loss:
-            keys = dict(zip(("word", *COUPLED), of_teacher, strict=True))
-            targets = jax.lax.stop_gradient(self.taught_by(variables.frozen["teacher"], batch, keys))
+        token_key, word_key, sentence_key, structure_key, *teacher_keys = jax.random.split(key, 7)
+        if self.teaches_in_loss:
+            keys = dict(zip(("word", *COUPLED), teacher_keys, strict=True))
+            targets = jax.lax.stop_gradient(self.teacher_vectors(variables.frozen["teacher"], batch, keys))
         terms, metrics = {}, {}
         if levels["token"]:
-            logits = self.predictions(variables, batch, self.states(params, batch["token"], True, of_token))
+            logits = self.predict_tokens(variables, batch, self.hidden_states(params, batch["token"], True, token_key))
             terms["token"] = masked_lm_term(logits, batch["labels"], batch["counted"], levels["token"].weight)
-            metrics["token_accuracy"] = make_term(right(logits, batch), batch["counted"], 0.0)
+            metrics["token_accuracy"] = make_term(is_correct(logits, batch), batch["counted"], 0.0)
         if levels["word"]:
-            hidden = self.states(params, batch["word"], True, of_word)
+            hidden = self.hidden_states(params, batch["word"], True, word_key)
             terms["word"] = self.word_term(params, hidden, batch, targets["word"])
-        vectors = self.sentence_vectors(params, batch, {"sentence": of_sentence, "structure": of_structure})
+        vectors = self.sentence_vectors(params, batch, {"sentence": sentence_key, "structure": structure_key})
         return Loss(terms, metrics, vectors | {f"teacher_{name}": targets[name] for name in vectors})
 
-    def sentence_vectors(self, params, batch: Batch, keys: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Returns by level [rows, pairs of layers, D]; the levels share a pass, or each has one with its own key."""
-        if not self.of_all_rows:
+    def sentence_vectors(
+        self, params: Tree, batch: Batch, keys: dict[str, Key[Array, ""]]
+    ) -> dict[str, Float[Array, "rows pairs hidden"]]:
+        """Returns the student's vectors for each level; the levels share a pass, or each has one with its own key."""
+        if not self.coupled_levels:
             return {}
-        view, found, shared = batch["sentence"], {}, None
+        view, vectors, shared = batch["sentence"], {}, None
         if self.settings.student_passes == "shared":
-            shared = self.states(params, view, True, keys["sentence"])
-        for name, level in self.of_all_rows.items():
-            states = self.states(params, view, True, keys[name]) if shared is None else shared
+            shared = self.hidden_states(params, view, True, keys["sentence"])
+        for name, level in self.coupled_levels.items():
+            states = self.hidden_states(params, view, True, keys[name]) if shared is None else shared
             hidden = [states[layer] for layer, _ in level.layers]
-            found[name] = jnp.stack([pool(h, view["mask"], self.settings.student_pooling) for h in hidden], 1)
-        return found
+            vectors[name] = jnp.stack([pool(h, view["mask"], self.settings.student_pooling) for h in hidden], 1)
+        return vectors
 
-    def predictions(self, variables: Variables, batch: Batch, hidden) -> jax.Array:
-        found = jnp.take_along_axis(hidden[-1], batch["positions"][..., None], axis=1)
+    def predict_tokens(
+        self, variables: Variables, batch: Batch, hidden: Hidden
+    ) -> Float[Array, "rows masked vocabulary"]:
+        """Returns the logits at the masked positions."""
+        masked = jnp.take_along_axis(hidden[-1], batch["positions"][..., None], axis=1)
         words = variables.params["encoder"]["embeddings"]["words"]
-        return self.masked_lm.apply({"params": both(variables)["masked_lm"]}, found, words)
+        logits: Any = self.masked_lm.apply({"params": merge_variables(variables)["masked_lm"]}, masked, words)
+        return logits
 
-    def word_term(self, params, hidden, batch: Batch, vectors: jax.Array) -> Term:
+    def word_term(
+        self, params: Tree, hidden: Hidden, batch: Batch, vectors: Float[Array, "rows pairs words teacher_hidden"]
+    ) -> Term:
+        """Returns the mean of the word level's terms over its pairs of layers."""
         view, exists, terms, m = batch["word"], batch["exists"], [], self.settings
         scored = align.select_scored_words(view["drawn"], view["first"], exists, m.word_label_index)
-        how = {"anchor": m.word_anchor, "temperature": m.word_temperature, "similarity": m.word_similarity}
         for at, (layer, _) in enumerate(self.levels["word"].layers):
             student = at_least_float32(align.gather_words(hidden[layer], view["first"]))
             if "word_map" in params:
                 student = student @ params["word_map"]["kernel"][at]
-            rows = align.word_losses(vectors[:, at], student, exists, scored, **how)
+            rows = align.word_losses(
+                vectors[:, at],
+                student,
+                exists,
+                scored,
+                anchor=m.word_anchor,
+                temperature=m.word_temperature,
+                similarity=m.word_similarity,
+            )
             terms.append(align.word_term(*rows, sum=m.word_sum, weight=self.levels["word"].weight))
-        return averaged(terms)
+        return average_terms(terms)
 
-    def coupled(self, variables: Variables, embeddings: Tree, batch: Batch, targets: Tree, step: jax.Array) -> Coupled:
+    def coupled(
+        self, variables: Variables, embeddings: Tree, batch: Batch, targets: Tree, step: Int[Array, ""]
+    ) -> Coupled:
         terms, metrics, statistics = {}, {}, {}
-        trained = self.settings.teacher_projector == "trained"
-        for name, level in self.of_all_rows.items():
-            found = []
+        is_trained = self.settings.teacher_projector == "trained"
+        for name, level in self.coupled_levels.items():
+            pair_terms = []
             for at in range(len(level.layers)):
                 key, vectors = f"{name}_{at}", (embeddings[name][:, at], embeddings[f"teacher_{name}"][:, at])
-                q, k, statistics[key] = through_heads(variables, key, vectors, batch, self.settings)
-                found.append(LOSSES[name](self.settings, q, k, batch["mask"], trained, level.weight))
-                if trained and name == "sentence":
-                    metrics["spread"] = spread(k, batch["mask"])
-            terms[name] = averaged(found)
+                q, k, statistics[key] = apply_heads(variables, key, vectors, batch, self.settings)
+                pair_terms.append(COUPLED_TERMS[name](self.settings, q, k, batch["mask"], is_trained, level.weight))
+                if is_trained and name == "sentence":
+                    metrics["spread"] = measure_spread(k, batch["mask"])
+            terms[name] = average_terms(pair_terms)
         return terms, metrics, statistics
 
     @property
     def outputs(self) -> dict[str, OutputFn]:
         return {"views": self.token_outputs, "parallel": self.sentence_outputs, "alignment": self.link_outputs}
 
-    def token_outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        logits = self.predictions(variables, batch, self.states(variables.params, batch["token"]))
-        return {"right": (right(logits, batch) * batch["counted"]).sum(1), "count": batch["counted"].sum(1)}
+    def token_outputs(self, variables: Variables, batch: Batch) -> Outputs:
+        logits = self.predict_tokens(variables, batch, self.hidden_states(variables.params, batch["token"]))
+        return {"right": (is_correct(logits, batch) * batch["counted"]).sum(1), "count": batch["counted"].sum(1)}
 
-    def sentence_outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        hidden = self.states(variables.params, batch["text"])[self.settings.retrieval_layer]
+    def sentence_outputs(self, variables: Variables, batch: Batch) -> Outputs:
+        hidden = self.hidden_states(variables.params, batch["text"])[self.settings.retrieval_layer]
         return {name: pool(hidden, batch["text"]["mask"], how) for name, how in (("vectors", "mean"), ("cls", "cls"))}
 
-    def link_outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        hidden = [self.states(variables.params, batch[side]) for side in ("source", "target")]
+    def link_outputs(self, variables: Variables, batch: Batch) -> Outputs:
         layer = self.settings.alignment_layer or -(-2 * self.architecture.layers // 3)
-        found = nearest(*(of[layer] for of in hidden), *(batch[side]["inside"] for side in ("source", "target")))
-        missing = self.task.max_length - found[0].shape[1]
-        return {n: jnp.pad(x, ((0, 0), (0, missing))) for n, x in zip(("forth", "back"), found, strict=True)}
+        source, target = (self.hidden_states(variables.params, batch[side])[layer] for side in ("source", "target"))
+        forth, back = nearest(source, target, batch["source"]["inside"], batch["target"]["inside"])
+        missing = self.task.max_length - forth.shape[1]
+        return {name: jnp.pad(x, ((0, 0), (0, missing))) for name, x in (("forth", forth), ("back", back))}
 
     def exports(self, variables: Variables) -> dict[str, Export]:
-        heads = {"masked_lm": both(variables)["masked_lm"]}
+        heads = {"masked_lm": merge_variables(variables)["masked_lm"]}
         student = variables.params["encoder"]
         return {"": Export(self.architecture, student, heads, pooling=self.settings.student_pooling)}
 
     def flops(self, tokens: int, rows: int) -> float:
         pair, side = (forward_flops(self.architecture, n, rows) for n in (tokens, tokens // 2))
-        separate = self.settings.student_passes == "separate"
-        passes = len(self.of_all_rows) if separate else bool(self.of_all_rows)
+        is_separate = self.settings.student_passes == "separate"
+        passes = len(self.coupled_levels) if is_separate else bool(self.coupled_levels)
         D, V = self.architecture.hidden_size, self.architecture.vocab_size
         head = self.task.share * tokens * (2.0 * D**2 + 2.0 * D * V)
         total = bool(self.levels["token"]) * (pair + head) + bool(self.levels["word"]) * pair + passes * side
-        return total + (self.asked(tokens, rows) if self.in_loss else 0.0)  # three passes without a backward one
+        # Three passes without a backward one
+        return total + (self.teacher_flops(tokens, rows) if self.teaches_in_loss else 0.0)
 
-    def asked(self, tokens: int, rows: int) -> float:
-        return forward_flops(self.teacher.architecture, tokens // 2, rows)
+    def teacher_flops(self, tokens: int, rows: int) -> float:
+        return forward_flops(self.english.architecture, tokens // 2, rows)
 
 
 def check_layers(settings: Settings, architecture: Architecture) -> None:
@@ -239,76 +285,97 @@ def check_layers(settings: Settings, architecture: Architecture) -> None:
             raise UserError(f"no layer {layer}", f"config.method.{name}", "0: embeddings, -1: the last")
 
 
-def levels_of(settings: Settings, encoder: Encoder, teacher: Encoder | None) -> dict[str, Level]:
-    """Each level with its pairs of layers, counted as states: 0 the embeddings, -1 the last."""
-    found = {"token": Level(settings.token, ())}
+def parse_levels(settings: Settings, encoder: Encoder, teacher: Encoder | None) -> dict[str, Level]:
+    """Returns each level with its pairs of layers, counted as hidden states: 0 the embeddings, -1 the last."""
+    levels = {"token": Level(settings.token, ())}
+    depths = [side.architecture.layers + 1 for side in (encoder, teacher or encoder)]
     for name in ("word", *COUPLED):
         layers = getattr(settings, f"{name}_layers")
         try:
-            pairs = tuple(tuple(int(side) for side in pair.split(":")) for pair in layers)
-            for of, side in ((encoder, 0), (teacher or encoder, 1)):
-                range(of.architecture.layers + 1)[max(pair[side] for pair in pairs)]
-                range(of.architecture.layers + 1)[min(pair[side] for pair in pairs)]
-        except (ValueError, IndexError):
+            pairs = tuple(_parse_pair(pair, depths) for pair in layers)
+            if not pairs:
+                raise ValueError(layers)
+        except ValueError:
             what = f"{layers} are no pairs of layers of student and teacher"
             raise UserError(what, f"config.method.{name}_layers", "for example 8:8,-1:-1") from None
-        found[name] = Level(getattr(settings, name), pairs)
-    return found
+        levels[name] = Level(getattr(settings, name), pairs)
+    return levels
 
 
-def both(variables: Variables) -> dict[str, Tree]:
-    """What is trained and what is not, under one name where a level has both."""
+def _parse_pair(text: str, depths: Sequence[int]) -> tuple[int, int]:
+    """Returns the layers of `student:teacher`; raises ValueError for what is no pair, or deeper than an encoder."""
+    student, teacher = map(int, text.split(":"))
+    if not all(-depth <= layer < depth for layer, depth in zip((student, teacher), depths, strict=True)):
+        raise ValueError(text)
+    return student, teacher
+
+
+def merge_variables(variables: Variables) -> dict[str, Tree]:
+    """Returns trained and frozen parameters together; a level can have both under its name."""
     frozen = dict(variables.frozen)
     return {n: {**frozen.get(n, {}), **variables.params.get(n, {})} for n in {*frozen, *variables.params}}
 
 
-def averaged(terms: list[Term]) -> Term:
-    """Of several pairs of layers; they count the same rows."""
-    return terms[0]._replace(sum=sum(term.sum for term in terms) / len(terms))
+def average_terms(terms: list[Term]) -> Term:
+    """Returns the mean of the terms of several pairs of layers, which count the same rows."""
+    return terms[0]._replace(sum=sum((term.sum for term in terms[1:]), terms[0].sum) / len(terms))
 
 
-def right(logits: jax.Array, batch: Batch) -> jax.Array:
+def is_correct(logits: Float[Array, "rows masked vocabulary"], batch: Batch) -> Float[Array, "rows masked"]:
+    """Returns 1 where the best token is the label, else 0."""
     return (logits.argmax(-1) == batch["labels"]).astype(jnp.float32)
 
 
 # --- heads: projectors and predictor, thrown away after training
 
 
-def word_maps(key: jax.Array, count: int, encoder: Encoder, teacher: Encoder) -> dict[str, jax.Array]:
-    """Student words to the teacher's width, where the two differ."""
+def init_word_maps(
+    key: Key[Array, ""], count: int, encoder: Encoder, teacher: Encoder
+) -> dict[str, Float[Array, "pairs hidden teacher_hidden"]]:
+    """Returns maps from student words to the teacher's width, for encoders whose widths differ."""
     D, width = encoder.architecture.hidden_size, teacher.architecture.hidden_size
     return {"kernel": normal(key, (count, D, width), D**-0.5)}
 
 
-def init_heads(key: jax.Array, settings: Settings, width: int, teacher_width: int) -> tuple[Tree, Tree, Tree]:
-    """Parameters, frozen ones and running statistics of the heads of one level."""
-    one, two, three = jax.random.split(key, 3)
+def init_heads(key: Key[Array, ""], settings: Settings, width: int, teacher_width: int) -> tuple[Tree, Tree, Tree]:
+    """Returns the parameters, the frozen ones and the running statistics of the heads of one level."""
+    projector_key, predictor_key, teacher_key = jax.random.split(key, 3)
     hidden, out = settings.head_width or width, settings.head_output
-    identity = settings.teacher_projector == "identity"
+    is_identity = settings.teacher_projector == "identity"
     params = {
-        "projector": init_perceptron(one, width, hidden, out),
-        "predictor": init_perceptron(two, out, hidden, teacher_width if identity else out),
+        "projector": init_perceptron(projector_key, width, hidden, out),
+        "predictor": init_perceptron(predictor_key, out, hidden, teacher_width if is_identity else out),
     }
-    statistics = {"projector": (_fresh(hidden), _fresh(out)), "predictor": (_fresh(hidden),)}
-    if identity:
+    statistics = {
+        "projector": (_init_statistics(hidden), _init_statistics(out)),
+        "predictor": (_init_statistics(hidden),),
+    }
+    if is_identity:
         return params, {}, statistics
-    teacher = {"teacher": init_perceptron(three, teacher_width, settings.head_width or teacher_width, out)}
-    statistics["teacher"] = (_fresh(settings.head_width or teacher_width), _fresh(out))
+    teacher_hidden = settings.head_width or teacher_width
+    teacher = {"teacher": init_perceptron(teacher_key, teacher_width, teacher_hidden, out)}
+    statistics["teacher"] = (_init_statistics(teacher_hidden), _init_statistics(out))
     if settings.teacher_projector == "trained":
         return params | teacher, {}, statistics
     return params, teacher, statistics
 
 
-def _fresh(width: int) -> Statistics:
+def _init_statistics(width: int) -> Statistics:
     return Statistics(jnp.zeros(width), jnp.ones(width))
 
 
-def through_heads(variables: Variables, name: str, vectors, batch: Batch, settings: Settings) -> tuple[Any, Any, Tree]:
-    """The student's prediction, the teacher's projection, and the new running statistics."""
-    params, old, new = both(variables)[name], variables.statistics[name], {}
+def apply_heads(
+    variables: Variables,
+    name: str,
+    vectors: tuple[Float[Array, "rows hidden"], Float[Array, "rows teacher_hidden"]],
+    batch: Batch,
+    settings: Settings,
+) -> tuple[Float[Array, "rows width"], Float[Array, "rows width"], Tree]:
+    """Returns the student's prediction, the teacher's projection, and the new running statistics."""
+    params, old, new = merge_variables(variables)[name], variables.statistics[name], {}
 
-    def perceptron(part: str, x: jax.Array) -> jax.Array:
-        x, new[part] = head(params[part], x, old[part], batch["mask"], settings.bn_group)
+    def perceptron(part: str, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
+        x, new[part] = apply_perceptron(params[part], x, old[part], batch["mask"], settings.bn_group)
         return x
 
     student, teacher = vectors
@@ -317,8 +384,17 @@ def through_heads(variables: Variables, name: str, vectors, batch: Batch, settin
     return q, k, new
 
 
-def head(params: Tree, x: jax.Array, running: tuple[Statistics, ...], rows: jax.Array, group: int):
-    """Linear, BatchNorm, ReLU, linear; with a second pair of statistics another BatchNorm without scale and shift."""
+def apply_perceptron(
+    params: Tree,
+    x: Float[Array, "rows inputs"],
+    running: tuple[Statistics, ...],
+    rows: Shaped[Array, " rows"],
+    group: int,
+) -> tuple[Float[Array, "rows outputs"], tuple[Statistics, ...]]:
+    """Applies linear, BatchNorm, ReLU, linear; with a second pair of statistics also BatchNorm without scale and shift.
+
+    Returns the outputs and the new statistics.
+    """
     x = at_least_float32(x) @ params["inner"]["kernel"]
     x, first = align.batch_norm(x, rows, running[0], **params["norm"], group=group)
     x = jax.nn.relu(x) @ params["outer"]["kernel"]
@@ -328,11 +404,27 @@ def head(params: Tree, x: jax.Array, running: tuple[Statistics, ...], rows: jax.
     return x, (first, second)
 
 
-def sentence_loss(settings: Settings, q, k, rows, trained: bool, weight: float) -> Term:
+def sentence_term(
+    settings: Settings,
+    q: Float[Array, "rows width"],
+    k: Float[Array, "rows width"],
+    rows: Shaped[Array, " rows"],
+    trained: bool,
+    weight: float,
+) -> Term:
+    """Returns the sentence level's term of student q and teacher k."""
     return align.sentence_term(q, k, rows, trained=trained, weight=weight)
 
 
-def structure_loss(settings: Settings, q, k, rows, trained: bool, weight: float) -> Term:
+def structure_term(
+    settings: Settings,
+    q: Float[Array, "rows width"],
+    k: Float[Array, "rows width"],
+    rows: Shaped[Array, " rows"],
+    trained: bool,
+    weight: float,
+) -> Term:
+    """Returns the structure level's term of student q and teacher k."""
     return align.structure_term(
         q,
         k,
@@ -346,11 +438,11 @@ def structure_loss(settings: Settings, q, k, rows, trained: bool, weight: float)
     )
 
 
-LOSSES: dict[str, Callable[..., Term]] = {"sentence": sentence_loss, "structure": structure_loss}
+COUPLED_TERMS: dict[str, Callable[..., Term]] = {"sentence": sentence_term, "structure": structure_term}
 
 
-def spread(k: jax.Array, rows: jax.Array) -> Term:
-    """Mean deviation of the dimensions of the unit vectors: near 0 both sides have become a constant."""
+def measure_spread(k: Float[Array, "rows width"], rows: Shaped[Array, " rows"]) -> Term:
+    """Returns the mean deviation of the dimensions of the unit vectors: near 0 both sides have become a constant."""
     unit = k / jnp.maximum(jnp.linalg.norm(k, axis=-1, keepdims=True), 1e-12)
     weights = rows[:, None] / jnp.maximum(rows.sum(), 1)
     mean = (unit * weights).sum(0)

@@ -24,7 +24,7 @@ from xlkd.inputs import data as inputs
 from xlkd.inputs import streams, trimming
 from xlkd.inputs.data import TrainingData
 from xlkd.inputs.weights import Weights, build_encoder, resolve_teacher, resolve_weights
-from xlkd.methods import Method, Start, Variables
+from xlkd.methods import Method, Start, State, Variables
 from xlkd.models import hf
 from xlkd.models.encoder import Encoder, scan_by_device
 from xlkd.reports.files import STAGE_RECORD, find_stage_record
@@ -37,7 +37,6 @@ from xlkd.spec.stage import AnySettings, AnyStage
 from xlkd.spec.tasks import Classify
 from xlkd.train import loop
 from xlkd.train.checkpoint import Checkpoints, abstract
-from xlkd.train.state import State
 from xlkd.train.targets import Targets
 
 

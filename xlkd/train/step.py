@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from xlkd.losses.terms import Term, total
-from xlkd.methods import Method, key_for
+from xlkd.methods import Method, State, key_for
 from xlkd.train.optim import clip
-from xlkd.train.state import State
 
 
 def make(method: Method, optimizer, rate: Callable, *, seed: int, clip_norm: float, micro_batches: int = 1) -> Callable:
