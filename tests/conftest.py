@@ -40,7 +40,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and the runs th
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 # Arguments and results of these are held against their annotations, shapes of arrays included, while they are traced
-install_import_hook(["xlkd.losses"], "beartype.beartype")
+install_import_hook(["xlkd.losses", "xlkd.methods"], "beartype.beartype")
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"

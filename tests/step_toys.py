@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xlkd.methods import Method, Variables
+from xlkd.methods import Method, State, Variables
 from xlkd.train import step
-from xlkd.train.state import State
 
 PLAIN = optax.identity()  # the direction of an update is then the gradient itself
 

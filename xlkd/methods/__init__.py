@@ -22,6 +22,7 @@ from xlkd.models.outputs import OutputFn
 
 Tree = Any  # a pytree of arrays
 Batch = dict[str, Any]  # {view: {name: [rows, length]}} and arrays per row; `mask` is the row mask
+Step = Int[Array, ""] | int  # the number of the step: an array inside the jitted step
 
 
 class Start(NamedTuple):
@@ -138,6 +139,6 @@ def take_variables(outputs: Mapping[str, OutputFn]) -> dict[str, OutputFn]:
     return {task: with_variables(function) for task, function in outputs.items()}
 
 
-def key_for(seed: int, purpose: str, step: Int[Array, ""] | int = 0) -> Key[Array, ""]:
+def key_for(seed: int, purpose: str, step: Step = 0) -> Key[Array, ""]:
     """Returns the one random key of a purpose at a step."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSES[purpose]), step)

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from xlkd.losses import distill, span
 from xlkd.losses.terms import Term, make_term
-from xlkd.methods import Batch, Export, Loss, Method, Start, Tree, Variables, take_variables
+from xlkd.methods import Batch, Export, Loss, Method, Start, Step, Tree, Variables, take_variables
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import ClassifierHead, SpanHead, init_head
 from xlkd.models.outputs import OutputFn, class_logits, class_outputs, span_logits, span_outputs
@@ -28,7 +28,7 @@ def build_spans(task: QuestionAnswering, encoder: Encoder) -> Method:
     """Builds the method with a head of two logits for each position: where an answer starts and ends."""
     head, logits = SpanHead(encoder.architecture, encoder.dtype), span_logits(encoder)
 
-    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]) -> Loss:
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
         predicted = span.Span(*logits(variables.params, batch, train=True, key=key))
         gold = span.Span(batch["start"], batch["end"])
         ce = span.cross_entropy(predicted, gold, batch["text"]["mask"], batch["mask"])
@@ -43,7 +43,7 @@ def build_classes(task: Classify, encoder: Encoder) -> Method:
     head = ClassifierHead(encoder.architecture, len(labels), encoder.dtype)
     logits = class_logits(encoder, len(labels))
 
-    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]) -> Loss:
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
         scores = logits(variables.params, batch, train=True, key=key)
         counted = batch["mask"] * batch["labelled"]
         values, _ = distill.label_loss(scores, batch["labels"])

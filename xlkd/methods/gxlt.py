@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from xlkd.losses import distill, span
 from xlkd.losses.terms import make_term
-from xlkd.methods import Batch, Loss, Method, Start, State, Teacher, Tree, Variables, finetune
+from xlkd.methods import Batch, Loss, Method, Start, State, Step, Teacher, Tree, Variables, finetune
 from xlkd.models.encoder import Encoder
 from xlkd.models.outputs import span_logits
 from xlkd.spec.gxlt import Method as Settings
@@ -32,7 +32,7 @@ def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Met
     def select_positions(batch: Batch) -> Bool[Array, "rows length"]:
         return span.select_positions(m.mask_positions, batch["text"]["mask"], batch["context_mask"])
 
-    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]) -> Loss:
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
         student, gold = span.Span(*logits(variables.params, batch, True, key)), _gold_span(batch)
         mask = select_positions(batch)
         ce = span.cross_entropy(student, gold, mask, batch["mask"], weight=m.alpha_ce)

@@ -28,6 +28,7 @@ from xlkd.methods import (
     Loss,
     Method,
     Start,
+    Step,
     Tree,
     Variables,
     key_for,
@@ -59,7 +60,7 @@ def build(spec: StageSpec[Settings, Classify], encoder: Encoder) -> Method:
         place = jnp.arange(len(batch["mask"]))  # in the global batch: a draw is the same on any number of devices
         return (targets or {}) | {"place": place}
 
-    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]) -> Loss:
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
         own = student.find_branches(batch)
         allowed = student.select_branches(variables.params, own)
         draws = key_for(seed, "mixture", step)

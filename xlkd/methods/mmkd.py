@@ -14,14 +14,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Key, Shaped
 
 from xlkd.errors import UserError
 from xlkd.losses import align
 from xlkd.losses.align import Statistics
 from xlkd.losses.masked_lm import masked_lm_term
 from xlkd.losses.terms import Term, at_least_float32, make_term
-from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Teacher, Tree, Variables
+from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Step, Teacher, Tree, Variables
 from xlkd.models.encoder import Architecture, Encoder, forward_flops, normal
 from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
 from xlkd.models.outputs import OutputFn, Outputs
@@ -158,9 +158,7 @@ class Alignment:
                 vectors[name] = jnp.stack([pool(h, view["mask"], self.settings.teacher_pooling) for h in hidden], 1)
         return vectors
 
-    def loss(
-        self, variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]
-    ) -> Loss:
+    def loss(self, variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
         params, levels = variables.params, self.levels
         token_key, word_key, sentence_key, structure_key, *teacher_keys = jax.random.split(key, 7)
         if self.teaches_in_loss:
@@ -223,9 +221,7 @@ class Alignment:
             terms.append(align.word_term(*rows, sum=m.word_sum, weight=self.levels["word"].weight))
         return average_terms(terms)
 
-    def coupled(
-        self, variables: Variables, embeddings: Tree, batch: Batch, targets: Tree, step: Int[Array, ""]
-    ) -> Coupled:
+    def coupled(self, variables: Variables, embeddings: Tree, batch: Batch, targets: Tree, step: Step) -> Coupled:
         terms, metrics, statistics = {}, {}, {}
         is_trained = self.settings.teacher_projector == "trained"
         for name, level in self.coupled_levels.items():

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from xlkd.losses.masked_lm import masked_lm_term
 from xlkd.losses.terms import make_term
-from xlkd.methods import Batch, Export, Loss, Method, Start, Tree, Variables, take_variables
+from xlkd.methods import Batch, Export, Loss, Method, Start, Step, Tree, Variables, take_variables
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import MaskedLMHead, init_head
 from xlkd.models.outputs import Outputs, last_hidden, text_vectors
@@ -42,7 +42,7 @@ def build(spec: StageSpec[Settings, Masked], encoder: Encoder) -> Method:
         # Rounding can make log-probabilities equal where logits differ: accuracy has always been read from the former
         return (jax.nn.log_softmax(logits).argmax(-1) == batch["labels"]) * batch["weights"]
 
-    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Int[Array, ""]) -> Loss:
+    def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
         logits = predict_tokens(variables.params, batch, train=True, key=key)
         term = masked_lm_term(logits, batch["labels"], batch["weights"])
         return Loss({"masked_lm": term}, {"accuracy": make_term(weigh_correct(logits, batch), batch["weights"], 0.0)})
