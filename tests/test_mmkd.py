@@ -21,6 +21,7 @@ from xlkd.errors import UserError
 from xlkd.losses.terms import mean
 from xlkd.methods import Start, State, Variables, mmkd
 from xlkd.models import encoder as encoders
+from xlkd.models.heads import MaskedLMHead
 from xlkd.train import optim, step
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "losses_align.json").read_text())
@@ -30,10 +31,10 @@ D = 6
 ARCHITECTURE = encoders.Architecture("bert", 7, D, 1, 2, 8, positions=16, types=2, pad_id=0, position_offset=0)
 
 
-class Given:
+class Given(encoders.Encoder):
     """An encoder whose last states are rows of a table, by id."""
 
-    architecture, dtype = ARCHITECTURE, jnp.float32
+    architecture: encoders.Architecture = ARCHITECTURE
 
     def apply(self, variables, ids, mask, types=None, train=False, layers=None, key=None):
         states = variables["params"]["table"][ids]
@@ -121,11 +122,8 @@ def test_golden_word_options(float64, golden):
 # --- tokens
 
 
-class Logits:
+class Logits(MaskedLMHead):
     """Stands for the head: the states are the logits."""
-
-    def __init__(self, *_):
-        pass
 
     def apply(self, variables, hidden, words):
         return hidden
@@ -233,10 +231,6 @@ BATCH = jax.tree.map(jnp.asarray, BATCH)
 class Toy(Given):
     """Two layers that mix nothing but dimensions, with dropout; enough to tell passes and layers apart."""
 
-    def __init__(self, width=8):
-        sizes = {"hidden_size": width, "layers": 2, "heads": 2, "intermediate_size": 16, "positions": 16}
-        self.architecture = encoders.Architecture("bert", 7, **sizes, types=2, pad_id=0, position_offset=0)
-
     def init(self, seed):
         width = self.architecture.hidden_size
         random = np.random.default_rng(seed)
@@ -245,14 +239,19 @@ class Toy(Given):
         return {"embeddings": {"words": words}, "kernel": kernel}
 
     def apply(self, variables, ids, mask, types=None, train=False, layers=None, key=None):
-        states = [variables["params"]["embeddings"]["words"][ids]]
+        states = [jnp.asarray(variables["params"]["embeddings"]["words"])[ids]]
         for layer, kernel in enumerate(variables["params"]["kernel"]):
             hidden = jnp.tanh(states[-1] @ kernel) + 0.1 * states[-1]
             states.append(encoders.dropout(hidden, 0.4, jax.random.fold_in(key, layer) if train else None))
         return tuple(states)
 
 
-REAL = Toy()
+def toy_encoder(width=8):
+    sizes = {"hidden_size": width, "layers": 2, "heads": 2, "intermediate_size": 16, "positions": 16}
+    return Toy(encoders.Architecture("bert", 7, **sizes, types=2, pad_id=0, position_offset=0))
+
+
+REAL = toy_encoder()
 
 
 def real(**method):
@@ -377,7 +376,7 @@ def test_several_layers_are_averaged():
 
 
 def test_words_of_another_width_go_through_a_map():
-    wide = Toy(12)
+    wide = toy_encoder(12)
     method = mmkd.build(config(head_output=4), REAL, wide)
     variables, _ = begun(method)
     assert variables.params["word_map"]["kernel"].shape == (1, 8, 12)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import FrozenDict
 from step_toys import largest, report_gradient
 
 from xlkd.keys import PURPOSES
@@ -39,7 +40,7 @@ def toy(coupled=None, dropped=0.0) -> Method:
         size = make_term(jnp.abs(batch["y"]), batch["mask"])
         return Loss({"row": by_row, "token": by_token, "absent": absent}, {"size": size}, {"y": y})
 
-    return Method(init, loss, outputs=None, exports=None, coupled=coupled)
+    return Method(init, loss, outputs=FrozenDict(), exports=lambda variables: {}, coupled=coupled)
 
 
 def similarities(variables, embeddings, batch, targets, step):
@@ -210,7 +211,7 @@ def distilled(prepared: bool) -> Method:
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("prepared", [False, True])
 def test_targets_are_constants_of_a_step(prepared, micro_batches):
-    method, batch = distilled(prepared), batch_of()
+    method, batch = distilled(prepared), jax.tree.map(jnp.asarray, batch_of())
     state = begin(method)
     take = report_gradient(method, lambda teacher: (state, {"teacher": teacher}), batch, micro_batches)
     teacher = jnp.sin(jnp.arange(ROWS * 3.0)).reshape(ROWS, 3)
