@@ -39,8 +39,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and the runs th
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-# Arguments and results of these are held against their annotations, shapes of arrays included, while they are traced
-install_import_hook(["xlkd.losses", "xlkd.methods"], "beartype.beartype")
+# The tests check the arguments and results of these against their annotations, with the shapes of arrays
+install_import_hook(["xlkd.losses", "xlkd.models", "xlkd.methods", "xlkd.metrics"], "annotations.check")
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"

@@ -120,5 +120,5 @@ def exported(folder: pathlib.Path) -> pathlib.Path:
         "classifier": jax.tree.map(lambda x: 30 * x, params["classifier"]),
     }
     for name, part in method.exports(Variables(params)).items():
-        write_export(folder / "export" / name, part, hf.tokenizer(base), spec, {}, SEEN)
+        write_export(folder / "export" / name, part, hf.load_tokenizer(base), spec, {}, SEEN)
     return folder / "export"

@@ -13,7 +13,7 @@ from xlkd.data import sources
 from xlkd.data.sources.align import AlignedPair
 from xlkd.errors import UserError
 from xlkd.metrics import picture
-from xlkd.models.pooling import nearest, pool
+from xlkd.models.pooling import find_nearest, pool
 from xlkd.rows import Cell, Pair
 from xlkd.tasks import Draw
 from xlkd.tasks.alignment import SIDES, WordAlignment, build
@@ -70,9 +70,9 @@ def test_the_nearest_token_is_one_that_counts():
     x = jnp.array([[[1.0, 0], [0, 2], [3, 3]]])
     y = jnp.array([[[0.0, 1], [5, 0.1], [1, 1.1]]])
     every, some = jnp.ones((1, 3), bool), jnp.array([[True, True, False]])
-    forth, back = nearest(x, y, every, every)
+    forth, back = find_nearest(x, y, every, every)
     assert (forth.tolist(), back.tolist()) == ([[1, 0, 2]], [[1, 0, 2]])
-    forth, _ = nearest(x, y, every, some)
+    forth, _ = find_nearest(x, y, every, some)
     assert forth[0, 2] in (0, 1)
 
 

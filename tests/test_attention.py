@@ -22,7 +22,7 @@ def arrays():
 
 
 def test_both_forms_give_the_same(arrays):
-    ours, theirs = attention.attend(*arrays), attention.fused(*arrays, "xla")
+    ours, theirs = attention.attend(*arrays), attention.attend_fused(*arrays, "xla")
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -35,7 +35,7 @@ def gradient(function, *qkv):
 def test_both_forms_have_the_same_gradient(arrays, monkeypatch, few):
     monkeypatch.setattr(attention, "FEW", few)
     *qkv, bias = arrays
-    kernel = gradient(lambda *qkv: attention.fused(*qkv, bias, "xla"), *qkv)
+    kernel = gradient(lambda *qkv: attention.attend_fused(*qkv, bias, "xla"), *qkv)
     for ours, theirs in zip(gradient(lambda *qkv: attention.attend(*qkv, bias), *qkv), kernel, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -103,7 +103,7 @@ def test_the_kernel_is_taken_where_it_can_be(arrays, monkeypatch, backend, dtype
         called.append(implementation)
         return q
 
-    monkeypatch.setattr(attention, "fused", fused)
+    monkeypatch.setattr(attention, "attend_fused", fused)
     monkeypatch.setattr(
         attention, "has_kernel", lambda heads, name: kernel and (heads, name) == ((HEADS, WIDTH), dtype)
     )

@@ -209,7 +209,7 @@ def test_a_task_reads_a_corpus_block_by_block(tmp_path, monkeypatch):
     for language, texts in sides.items():
         (tmp_path / f"c.{language}").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     tokenizers.train(tmp_path / "tokenizer", [*sides["en"], *sides["de"]], kind="bert", size=120)
-    task = Masked(TextTokenizer(hf.tokenizer(tmp_path / "tokenizer")), max_length=64, share=0.3)
+    task = Masked(TextTokenizer(hf.load_tokenizer(tmp_path / "tokenizer")), max_length=64, share=0.3)
     rows = compose(sources.read(f"moses:{tmp_path}/c?languages=en,de", "parallel").parts, identities=True)
     b = Blocks(rows, task.features, task.lengths, batch=8, block=40, edges=(16, 64), limits={"text": 64}, seed=0)
     seen = []

@@ -25,7 +25,7 @@ def encoder(layers=3, dropout=0.0, **changes):
 
 def parts(count=3, top=1, layers=3):
     whole = encoders.init(architecture(layers), jax.random.key(0), 1.0)
-    trunk, stacked = branches.split(whole, count, top)
+    trunk, stacked = branches.split_encoder(whole, count, top)
     return whole, trunk, stacked
 
 
@@ -42,7 +42,7 @@ def test_every_branch_begins_as_the_encoder(top):
     assert found.shape == (3, 6, 16)
     for of_branch in found:
         np.testing.assert_allclose(of_branch, expected, atol=1e-6)
-    jax.tree.map(np.testing.assert_array_equal, branches.join(trunk, stacked, 2), whole)
+    jax.tree.map(np.testing.assert_array_equal, branches.join_encoder(trunk, stacked, 2), whole)
 
 
 def test_one_vmap_equals_a_loop_in_values_and_gradients():
@@ -55,7 +55,7 @@ def test_one_vmap_equals_a_loop_in_values_and_gradients():
     def looped(stacked):
         found = []
         for k in range(3):
-            whole = branches.join(trunk, stacked, k)
+            whole = branches.join_encoder(trunk, stacked, k)
             found.append(encoder().apply({"params": whole}, ROWS["ids"], ROWS["mask"], ROWS["types"])[-1][:, 0])
         return jnp.stack(found)
 
@@ -86,7 +86,7 @@ def test_padding_fills_a_mesh_axis_with_copies(count, multiple, expected):
     _, trunk, stacked = parts(count)
     stacked = apart(stacked)
     padded = branches.pad_branches(stacked, multiple)
-    assert branches.count(padded) == expected
+    assert branches.count_branches(padded) == expected
     found = first(encoder(), trunk, padded)
     np.testing.assert_allclose(found[:count], first(encoder(), trunk, stacked), atol=1e-5)
     for k in range(count, expected):

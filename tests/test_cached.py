@@ -57,7 +57,7 @@ def forward(weights, batch):
 
 def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", evolves=False, rows=4):
     ragged = ("start", "hidden")
-    told = Teacher(variables=None, forward=forward, uses=uses, evolves=evolves, ragged=ragged)
+    told = Teacher(variables=lambda variables, start: (), forward=forward, uses=uses, evolves=evolves, ragged=ragged)
     plan = Plan({"text": LENGTHS}, batch=4, edges=(16, 32), seed=0)
     job = types.SimpleNamespace(
         method=types.SimpleNamespace(teacher=told),

@@ -74,7 +74,7 @@ def ask(teachers, of=None, earlier=None, log=None, tokenizer=None, **reading):
 
 def alone(folder, row, length=None):
     """The teacher on one row without padding, as the library's own tokenizer frames the pair."""
-    found, tokenizer = hf.load(folder), hf.tokenizer(folder)
+    found, tokenizer = hf.load(folder), hf.load_tokenizer(folder)
     given = tokenizer(row.text, row.second, truncation="longest_first", max_length=length, return_tensors="np")
     ids, mask = given["input_ids"], given["attention_mask"]
     types = given.get("token_type_ids", np.zeros_like(ids))
@@ -263,7 +263,7 @@ def test_a_real_english_encoder_teaches_beside_a_multilingual_tokenizer(shared, 
     )
     text = "Ünlike the OTHERS, this naïve sentence; 5%!"
     of = [Labelled(str(i), make_key(i), "g", "toy", text[:n], text[n:], None, "en") for i, n in enumerate((5, 20, 35))]
-    student = hf.tokenizer(shared / "models" / "multilingual-e5-small")
+    student = hf.load_tokenizer(shared / "models" / "multilingual-e5-small")
     answers = ask({"en": str(teacher)}, of, tokenizer=student)["teacher"]
     assert np.ptp(answers) > 0.01
     for row, logits in zip(of, answers, strict=True):

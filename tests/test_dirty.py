@@ -187,7 +187,7 @@ def model(folder):
 
     found = hf.load(GOLDEN)
     record = {"version": 1, "task": {"name": "qa", "max_length": 64}, "dtype": "float32", "seen": {"training": ["en"]}}
-    files = sentences.files(found.architecture, "mean", 12)
+    files = sentences.pooling_files(found.architecture, "mean", 12)
     tokenizer = words_tokenizer([*"abcdefgh"])
     hf.save(folder / "model", found.architecture, found.params, tokenizer=tokenizer, record=record, files=files)
     files = [path for path in (folder / "model").rglob("*") if path.is_file()]
@@ -207,9 +207,9 @@ def opened(place):
     from xlkd.models import hf, sentences
     from xlkd.tasks.tokenization import TextTokenizer
 
-    sentences.found(place)
+    sentences.read_pooling_files(place)
     api.task_of(str(place))
-    found, tokenizer = hf.load(place), hf.tokenizer(place)
+    found, tokenizer = hf.load(place), hf.load_tokenizer(place)
     template = TextTokenizer(tokenizer)
     assert isinstance(template.pad_id, int)
     template.join_pair(*(one.ids for one in template.encode(["a b", "c z"])), 12)

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlkd.models.dropout import bits, dropout
+from xlkd.models.dropout import dropout, random_bits
 
 KEY, SHAPE = jax.random.key(0), (32, 64, 512)  # a million values
 
 
 def drawn(key=KEY, *place, shape=SHAPE):
-    return np.asarray(bits(key, shape, *place))
+    return np.asarray(random_bits(key, shape, *place))
 
 
 def correlation(a, b) -> float:
@@ -128,7 +128,9 @@ def test_a_row_keeps_its_bits_in_a_longer_batch():
 
 
 def test_a_stretch_of_an_array_has_the_bits_of_its_place():
-    np.testing.assert_array_equal(bits(KEY, (4, 3, 16), 2, first=5 * 16), bits(KEY, (4, 9, 16), 2)[:, 5:8])
+    np.testing.assert_array_equal(
+        random_bits(KEY, (4, 3, 16), 2, first=5 * 16), random_bits(KEY, (4, 9, 16), 2)[:, 5:8]
+    )
 
 
 def test_keys_of_every_kind_are_read():

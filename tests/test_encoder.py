@@ -63,7 +63,9 @@ def test_hidden_states_and_gradients_are_golden(kind):
     for ours, theirs in zip(states, values["hidden"], strict=True):
         np.testing.assert_allclose(np.asarray(ours)[mask == 1], theirs[mask == 1], atol=1e-5)
     ours = layout.to_tensors(architecture, {"encoder": gradient})
-    theirs = {layout.canonical(k.removeprefix("gradient/")): v for k, v in values.items() if k.startswith("gradient/")}
+    theirs = {
+        layout.canonical_name(k.removeprefix("gradient/")): v for k, v in values.items() if k.startswith("gradient/")
+    }
     assert len(states) == architecture.layers + 1
     assert set(ours) == set(theirs)
     for name in ours:
@@ -199,7 +201,7 @@ def test_an_unknown_remat_policy_names_the_known_ones(tiny):
 def test_a_row_longer_than_the_positions_is_refused(tiny):
     params, _, _ = tiny
     ids = jnp.ones((1, 13), jnp.int32)
-    with pytest.raises(UserError, match=r"13 pieces .* 12 positions"):
+    with pytest.raises(UserError, match=r"13 tokens .* 12 positions"):
         Encoder(TINY).apply({"params": params}, ids, ids)
 
 

@@ -69,7 +69,7 @@ def test_loaded_again_it_is_the_same(tmp_path):
     assert found.architecture == exported.architecture
     jax.tree.map(np.testing.assert_array_equal, found.params["encoder"], exported.encoder)
     jax.tree.map(np.testing.assert_array_equal, found.params["span"], exported.heads["span"])
-    again = hf.tokenizer(tmp_path / "export")
+    again = hf.load_tokenizer(tmp_path / "export")
     assert again("a b", "c")["input_ids"] == model()[1]("a b", "c")["input_ids"]
     assert again.pad_token == "[PAD]"
 

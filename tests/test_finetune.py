@@ -22,7 +22,7 @@ TASK = QuestionAnswering(n_best=4, max_answer_tokens=3)
 
 
 def batch_of(mask, context):
-    return {"text": {"mask": np.array(mask, np.int32)}, "context_mask": np.array(context, bool)}
+    return {"text": {"mask": jnp.array(mask, jnp.int32)}, "context_mask": jnp.array(context, bool)}
 
 
 def answers(start, end, mask, context, **changes):

@@ -208,7 +208,7 @@ def test_a_wordpiece_vocabulary_is_a_tokenizer_and_survives_a_save(folder, tmp_p
     hf.save(tmp_path / "out", checkpoint.architecture, checkpoint.params, tokenizer=folder)
     hf.save(tmp_path / "again", checkpoint.architecture, checkpoint.params, tokenizer=tmp_path / "out")
     for place in (folder, tmp_path / "out", tmp_path / "again"):
-        tokenizer = hf.tokenizer(place)
+        tokenizer = hf.load_tokenizer(place)
         encoded = tokenizer("The cats sat.", "The cat")
         assert encoded["input_ids"] == [2, 5, 6, 7, 8, 9, 3, 5, 6, 3]
         assert encoded["token_type_ids"] == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
@@ -219,13 +219,13 @@ def test_a_wordpiece_vocabulary_is_a_tokenizer_and_survives_a_save(folder, tmp_p
 
 def test_a_folder_without_a_tokenizer_says_how_to_make_one(folder):
     with pytest.raises(UserError, match=r"no tokenizer\.json here.*save_pretrained"):
-        hf.tokenizer(folder)
+        hf.load_tokenizer(folder)
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])
 def test_real_tokenizers_cut_as_golden(shared, name):
-    tokenizer = hf.tokenizer(shared / "models" / name)
+    tokenizer = hf.load_tokenizer(shared / "models" / name)
     for case in json.loads((shared / "models" / name / "golden_tokens.json").read_text()):
         encoded = tokenizer(case["text"], case["pair"], return_offsets_mapping=True)
         assert encoded["input_ids"] == case["ids"]
@@ -264,7 +264,7 @@ def test_a_hub_name_without_a_network_ends_soon_in_one_line_or_in_the_cache(tmp_
 def test_reading_and_tokenizing_load_neither_torch_nor_tensorflow(folder):
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     program = (
-        "import sys; from xlkd.models import hf; hf.load(sys.argv[1]); hf.tokenizer(sys.argv[1]); "
+        "import sys; from xlkd.models import hf; hf.load(sys.argv[1]); hf.load_tokenizer(sys.argv[1]); "
         "print([name for name in ('torch', 'tensorflow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)

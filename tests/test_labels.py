@@ -63,7 +63,7 @@ def test_stars_ties_and_majority():
 def test_golden_macro_f1_of_resamples():
     golden = GOLDEN["macro_f1_bootstrap"]
     by_group = np.array([golden["confusion_by_group_gold_rows_predicted_columns"]])
-    drawn = np.stack([np.bincount(row, minlength=3) for row in golden["explicit"]["resamples"]])
+    drawn = np.stack([np.bincount(row, minlength=3) for row in golden["explicit"]["resamples"]]).astype(float)
     found = labels.resample_macro_f1(by_group, drawn)[:, 0]
     assert found == pytest.approx(golden["explicit"]["macro_f1"], abs=1e-9)
 

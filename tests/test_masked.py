@@ -30,7 +30,7 @@ ROWS = [pair(a, b, i, i + 1) for i in range(40) for a, b in (("en", "en"), ("de"
 def tokenizer(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizers.train(folder, [t for texts in TEXTS.values() for t in texts], kind=request.param, size=140)
-    return TextTokenizer(hf.tokenizer(folder))
+    return TextTokenizer(hf.load_tokenizer(folder))
 
 
 def masked(tokenizer, share=0.3, max_length=64):

@@ -72,7 +72,7 @@ def test_one_branch_and_labels_alone_are_plain_fine_tuning_for_ten_steps():
     plain, expected = train(finetune.build(of, encoder), start, batch(), (), 10)
     np.testing.assert_allclose(losses, expected, atol=1e-6)
     assert losses[-1] < losses[0]
-    found = {"encoder": branches.join(ours["trunk"], ours["branches"], 0), "classifier": ours["classifier"]}
+    found = {"encoder": branches.join_encoder(ours["trunk"], ours["branches"], 0), "classifier": ours["classifier"]}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, plain)
 
 
@@ -94,7 +94,7 @@ def by_hand(method, variables, of, mix):
     head, own, mixed = ClassifierHead(arch, 3), [], []
     firsts = []
     for k in range(3):
-        whole = branches.join(params["trunk"], params["branches"], k)
+        whole = branches.join_encoder(params["trunk"], params["branches"], k)
         text = of["text"]
         firsts.append(
             encoders.Encoder(arch).apply({"params": whole}, text["ids"], text["mask"], text["types"])[-1][:, 0]
@@ -236,7 +236,7 @@ def test_languages_and_branches_may_change_places_together():
 
 def test_several_languages_on_one_branch():
     method, variables = student(branches="en+de,ru")
-    assert branches.count(variables.params["branches"]) == 2
+    assert branches.count_branches(variables.params["branches"]) == 2
     found = method.outputs["classify"](variables, batch())
     assert sorted(found) == ["logits", "logits_en+de", "logits_mixture", "logits_ru"]
     for row, language in enumerate(batch()["language"]):
@@ -250,13 +250,15 @@ def test_several_languages_on_one_branch():
 @pytest.mark.parametrize("head", ["shared", "branch"])
 def test_branches_that_fill_a_mesh_axis_change_nothing(weights, head):
     plain, padded = (student(mix="logits", weights=weights, head=head, mesh=mesh) for mesh in ({}, {"branch": 4}))
-    assert branches.count(padded[1].params["branches"]) == 4
+    assert branches.count_branches(padded[1].params["branches"]) == 4
     for name in ("kd", "zero_shot", "ce"):
         assert value(*padded, name) == pytest.approx(value(*plain, name), rel=1e-5)
     a, b = (method.outputs["classify"](variables, batch()) for method, variables in (plain, padded))
     assert a.keys() == b.keys()
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
-    assert branches.count(padded[0].exports(padded[1].params and padded[1])["branches"].encoder["branches"]) == 3
+    assert (
+        branches.count_branches(padded[0].exports(padded[1].params and padded[1])["branches"].encoder["branches"]) == 3
+    )
 
 
 def test_a_draw_goes_by_step_and_place_alone():

@@ -146,7 +146,10 @@ def test_golden_tokens(float64, monkeypatch, labels):
     method = method_of(config(**NONE | {"token": 1.0}))
     assert method.teacher is None, "nothing is asked of a teacher"
     assert method.coupled is None
-    close(mean(method.loss(variables, batch, (), jax.random.key(0), 0).terms["token"]), golden[f"labels={labels}"])
+    close(
+        mean(method.loss(variables, batch, (), jax.random.key(0), jnp.zeros((), int)).terms["token"]),
+        golden[f"labels={labels}"],
+    )
 
 
 # --- sentences and structure
@@ -266,7 +269,7 @@ def begun(method):
 def terms_of(method, variables, teacher):
     def compute(variables, teacher):
         targets = method.teacher.forward(teacher, BATCH) if method.teacher else ()
-        return method.loss(variables, BATCH, targets, jax.random.key(0), 0), targets
+        return method.loss(variables, BATCH, targets, jax.random.key(0), jnp.zeros((), int)), targets
 
     return jax.jit(compute)(variables, teacher)
 
@@ -281,7 +284,7 @@ def test_only_the_student_and_its_heads_learn():
     def loss(params, frozen, teacher):
         everything = Variables(params, frozen, variables.statistics)
         found, targets = terms_of(method, everything, teacher)
-        more, _, _ = method.coupled(everything, found.embeddings, BATCH, targets, 0)
+        more, _, _ = method.coupled(everything, found.embeddings, BATCH, targets, jnp.zeros((), int))
         return step.total(found.terms | more)
 
     learned = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
@@ -316,7 +319,7 @@ def test_other_projectors_of_the_teacher(projector):
     def loss(params):
         everything = variables._replace(params=params)
         found, targets = terms_of(method, everything, teacher)
-        more, metrics, _ = method.coupled(everything, found.embeddings, BATCH, targets, 0)
+        more, metrics, _ = method.coupled(everything, found.embeddings, BATCH, targets, jnp.zeros((), int))
         return step.total(more), metrics
 
     gradients, metrics = jax.jit(jax.grad(loss, has_aux=True))(variables.params)
@@ -390,6 +393,7 @@ def test_outputs_for_each_kind_of_evaluation():
     variables, _ = begun(method)
     side = view(5, rows=3) | {"inside": np.tile([0, 1, 1, 1, 0], (3, 1)) > 0}
     side["ids"] = side["ids"] % 7
+    side = jax.tree.map(jnp.asarray, side)
     links = method.outputs["alignment"](variables, {"source": side, "target": side})
     assert links["forth"].shape == (3, 128)
     assert links["forth"][:, 1:4].tolist() == links["back"][:, 1:4].tolist()

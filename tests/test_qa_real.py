@@ -30,7 +30,7 @@ def mlqa(shared_data):
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def tokenizer(request, shared):
-    return hf.tokenizer(shared / "models" / request.param)
+    return hf.load_tokenizer(shared / "models" / request.param)
 
 
 def test_all_questions_are_there(xquad, mlqa, shared_data):
@@ -78,7 +78,9 @@ def test_every_gold_span_decodes_back(xquad, mlqa, tokenizer):
 
 
 def test_windows_of_the_49_cells(mlqa, shared):
-    held = cut_into_windows(mlqa, TextTokenizer(hf.tokenizer(shared / "models" / "multilingual-e5-small")), Settings())
+    held = cut_into_windows(
+        mlqa, TextTokenizer(hf.load_tokenizer(shared / "models" / "multilingual-e5-small")), Settings()
+    )
     assert len(held) == 22_686
     assert len(np.unique(held.context)) == 3_640
     assert (held.lengths <= 384).all()

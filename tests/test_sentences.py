@@ -5,6 +5,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import stages
@@ -38,21 +39,21 @@ def student(request, tmp_path_factory):
     heads = {"masked_lm": found.params["masked_lm"]}
     exported = Export(found.architecture, found.params["encoder"], heads, pooling=request.param)
     folder = tmp_path_factory.mktemp(request.param) / "student"
-    write_export(folder, exported, hf.tokenizer(PACKAGED / "multilingual"), config, {}, {"training": []})
+    write_export(folder, exported, hf.load_tokenizer(PACKAGED / "multilingual"), config, {}, {"training": []})
     return folder, request.param
 
 
 def ours(folder, how):
-    found, tokenizer = hf.load(folder), TextTokenizer(hf.tokenizer(folder))
+    found, tokenizer = hf.load(folder), TextTokenizer(hf.load_tokenizer(folder))
     rows = [tokenizer.join(one.ids, LENGTH).ids for one in tokenizer.encode(SENTENCES)]
     ids = np.stack([np.pad(row, (0, LENGTH - len(row)), constant_values=tokenizer.pad_id) for row in rows])
     mask = (np.arange(LENGTH) < np.array([len(row) for row in rows])[:, None]).astype(np.int32)
     hidden = Encoder(found.architecture).apply({"params": found.params["encoder"]}, ids, mask)[-1]
-    return jax.device_get(pool(hidden, mask, how))
+    return jax.device_get(pool(hidden, jnp.asarray(mask), how))
 
 
 def test_some_sentences_are_cut_and_some_are_short(student):
-    tokenizer = TextTokenizer(hf.tokenizer(student[0]))
+    tokenizer = TextTokenizer(hf.load_tokenizer(student[0]))
     lengths = [len(one.ids) for one in tokenizer.encode(SENTENCES)]
     assert min(lengths) <= 3
     assert max(lengths) > LENGTH
@@ -100,7 +101,7 @@ def test_a_trimmed_student_keeps_them(student, tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     out = tmp_path / "small"
     trim.main([f"--model={folder}", f"--texts={tmp_path / 'texts.txt'}", f"--out={out}"])
-    assert sentences.found(out) == sentences.found(folder) != {}
+    assert sentences.read_pooling_files(out) == sentences.read_pooling_files(folder) != {}
     np.testing.assert_allclose(ours(out, how), ours(folder, how), atol=1e-6)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: sentence-transformers\n")
@@ -121,13 +122,13 @@ def test_a_trimmed_student_keeps_them(student, tmp_path):
 )
 def test_modules_of_other_kinds_and_places_are_left_behind(tmp_path, modules):
     (tmp_path / "modules.json").write_text(json.dumps(modules))
-    assert sentences.found(tmp_path) == {}
+    assert sentences.read_pooling_files(tmp_path) == {}
 
 
 def test_other_methods_hand_on_no_vectors(tmp_path):
     found = hf.load(PACKAGED / "english")
     exported = Export(found.architecture, found.params["encoder"], {})
     config = stages.read_stage("configs/finetune.py")
-    write_export(tmp_path / "out", exported, hf.tokenizer(PACKAGED / "english"), config, {}, {})
+    write_export(tmp_path / "out", exported, hf.load_tokenizer(PACKAGED / "english"), config, {}, {})
     assert not (tmp_path / "out" / "modules.json").exists()
     assert cards.licence(tmp_path / "out") == ""

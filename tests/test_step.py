@@ -32,7 +32,7 @@ def toy(coupled=None, dropped=0.0) -> Method:
         return Variables(params, frozen={"scale": jnp.full((), 2.0)}, statistics={"mean": jnp.zeros(3)})
 
     def loss(variables, batch, targets, key, step):
-        x = dropout(batch["x"], dropped, key)
+        x = dropout(jnp.asarray(batch["x"]), dropped, key)
         y = jnp.tanh(x @ variables.params["kernel"] + variables.params["bias"]) * variables.frozen["scale"]
         by_row = make_term(jnp.square(y.sum(-1) - batch["y"]), batch["mask"], 1.0)
         by_token = make_term(jnp.abs(y), batch["tokens"] * batch["mask"][:, None], 0.25)

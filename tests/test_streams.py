@@ -28,7 +28,7 @@ def flags(tmp_path_factory):
         ("teacher", [r.source for r in rows]),
     ):
         tokenizers.train(folder / f"{name}-t", texts, kind="bert", size=500)
-        tokenizer = hf.tokenizer(folder / f"{name}-t")
+        tokenizer = hf.load_tokenizer(folder / f"{name}-t")
         sizes = {"hidden_size": 8, "layers": 1, "heads": 2, "intermediate_size": 16, "positions": 64, "types": 2}
         fixed = {"vocab_size": len(tokenizer), "pad_id": tokenizer.pad_token_id, "position_offset": 0}
         architecture = encoders.Architecture(model_type="bert", **sizes, **fixed)

@@ -27,7 +27,7 @@ SIZE = 260
 
 def train(folder, kind, size=SIZE):
     tokenizers.train(folder, TEXTS, kind=kind, size=size)
-    return hf.tokenizer(folder)
+    return hf.load_tokenizer(folder)
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -27,7 +27,7 @@ def trim(*flags):
 
 def vectors(folder, text):
     found = hf.load(folder)
-    ids = np.array([hf.tokenizer(folder).encode(text)])
+    ids = np.array([hf.load_tokenizer(folder).encode(text)])
     encoder = Encoder(found.architecture)
     return ids, encoder.apply({"params": found.params["encoder"]}, ids, np.ones_like(ids))[-1]
 

@@ -25,7 +25,7 @@ def tokenizer_pair(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("tokenizers"), []
     for kind, texts in (("xlm-roberta", [t for r in TEXTS for t in (r.source, r.target)]), ("bert", [TEXTS[0].source])):
         tokenizers.train(folder / kind, texts, kind=kind, size=400 if kind == "xlm-roberta" else 120)
-        found.append(TextTokenizer(hf.tokenizer(folder / kind)))
+        found.append(TextTokenizer(hf.load_tokenizer(folder / kind)))
     return found
 
 

@@ -166,9 +166,9 @@ def test_real_vocabularies(shared, name, tmp_path):
     texts = [text for case in cases for text in (case["text"], case["pair"]) if text]
     checkpoint = hf.load(folder)
     trimmed, spec, kept = vocab.trim(checkpoint, hf.read_json(folder / "tokenizer.json"), texts)
-    hf.save(tmp_path / "out", trimmed.architecture, trimmed.params, tokenizer=hf.tokenizer(folder, spec))
+    hf.save(tmp_path / "out", trimmed.architecture, trimmed.params, tokenizer=hf.load_tokenizer(folder, spec))
     tokenizer, table = (
-        hf.tokenizer(tmp_path / "out"),
+        hf.load_tokenizer(tmp_path / "out"),
         hf.load(tmp_path / "out").params["encoder"]["embeddings"]["words"],
     )
     assert len(kept) < 1000

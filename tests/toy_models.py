@@ -22,7 +22,7 @@ def span_model(folder: pathlib.Path, record: dict | None = None, seed: int = 0) 
     """2 layers, 16 wide; its logits are spread, so that the last bits do not decide between answers."""
     texts = [text for row in sources.read(DATA, "qa") for text in (row.question, row.context)]
     tokenizers.train(folder / "tokenizer", texts, kind="bert", size=600)
-    tokenizer = hf.tokenizer(folder / "tokenizer")
+    tokenizer = hf.load_tokenizer(folder / "tokenizer")
     architecture = encoders.Architecture(
         model_type="bert",
         vocab_size=len(tokenizer),

@@ -60,7 +60,7 @@ def load(name: str | pathlib.Path, revision: str = "") -> Model:
         revision=commit,
         architecture=checkpoint.architecture,
         params=checkpoint.params,
-        tokenizer=hf.tokenizer(folder),
+        tokenizer=hf.load_tokenizer(folder),
         labels=checkpoint.labels or (),
         record=record,
     )

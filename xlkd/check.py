@@ -144,7 +144,7 @@ def _windows(flags: dict[str, str], task: str, rows) -> dict[str, Any]:
     architecture = api.architecture_of(folder)
     chosen = settings.read_task(task, api.recorded(folder).get("task", {}), flags)
     batches = Data(batch=cli.parse_count(flags, "batch", 32), buckets=cli.parse_count(flags, "buckets", 4))
-    built = inputs.load_module("tasks", task).build(chosen, hf.tokenizer(folder))
+    built = inputs.load_module("tasks", task).build(chosen, hf.load_tokenizer(folder))
     features = inputs.load_features(built, rows, Log(stream=sys.stderr))
     report = inputs.report_data(built, features, rows, inputs.plan_batches(batches, 0, built, features, architecture))
     kept = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")

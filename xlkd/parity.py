@@ -122,7 +122,7 @@ def _run_xlkd(checkpoint: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], 
 
     gradient, parts = jax.jit(jax.grad(loss, has_aux=True))(checkpoint.params)
     tensors = layout.to_tensors(architecture, jax.device_get(gradient))
-    return jax.device_get(parts), {layout.canonical(name): value for name, value in tensors.items()}
+    return jax.device_get(parts), {layout.canonical_name(name): value for name, value in tensors.items()}
 
 
 def _logits(architecture: Any, params: dict[str, Any], last: Any) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _run_transformers(
         parts |= {"classes" if head == "classifier" else "words": outputs.logits}
     _weighted_sum(torch, parts, tensors["attention_mask"]).backward()
     named = model.named_parameters(remove_duplicate=False)
-    gradient = {layout.canonical(name): value.grad.numpy() for name, value in named if value.grad is not None}
+    gradient = {layout.canonical_name(name): value.grad.numpy() for name, value in named if value.grad is not None}
     return {name: value.detach().numpy() for name, value in parts.items()}, gradient
 
 

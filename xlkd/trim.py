@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     texts = [pathlib.Path(name).expanduser() for name in flags["texts"].split(",")] if "texts" in flags else []
     files.check_inputs(out, [folder, *texts])
     reject_branch_folder(folder)
-    model, tokenizer, changes = hf.load(folder), hf.tokenizer(folder), []
+    model, tokenizer, changes = hf.load(folder), hf.load_tokenizer(folder), []
     if "layers" in flags:
         count, total = cli.parse_count(flags, "layers", 1), model.architecture.layers
         if count > total:
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
         vocab_size = model.architecture.vocab_size
         tokenizer_json = json.loads(tokenizer.backend_tokenizer.to_str())
         model, tokenizer_json, kept_tokens = vocab.trim(model, tokenizer_json, read_lines(texts))
-        tokenizer = hf.tokenizer(folder, tokenizer_json)
+        tokenizer = hf.load_tokenizer(folder, tokenizer_json)
         changes.append(f"{len(kept_tokens)} of {vocab_size} tokens")
     record = folder / hf.RECORD
     hf.save(
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
         tokenizer=tokenizer,
         card=cards.trimmed(folder, cards.Origin(flags["model"], revision, cards.licence(folder)), changes, arguments),
         record=hf.read_json(record) if record.exists() else None,
-        files=sentences.found(folder),
+        files=sentences.read_pooling_files(folder),
     )
     print(f"kept {' and '.join(changes)}: {flags['out']}")
 

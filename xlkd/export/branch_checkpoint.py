@@ -35,7 +35,7 @@ def save(
     record = record | {"architecture": dataclasses.asdict(architecture), "labels": list(labels)}
     with replace_folder(folder) as draft:
         save_file({name: np.ascontiguousarray(x) for name, x in _flat(params)}, draft / WEIGHTS)
-        hf.write_beside(draft, tokenizer=tokenizer, card=card, record=record)
+        hf.write_side_files(draft, tokenizer=tokenizer, card=card, record=record)
 
 
 def load(folder: pathlib.Path) -> Whole:

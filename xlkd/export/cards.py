@@ -121,7 +121,7 @@ def origin(name: str, revision: str = "") -> Origin:
     """What the folder of a model says of itself, without a question to the hub."""
     if name.startswith("package:"):
         return Origin(name, None, "apache-2.0")
-    folder, commit = hub.brought(name, revision or None)
+    folder, commit = hub.find_resolved(name, revision or None)
     return Origin(name, commit, licence(folder) if folder else "")
 
 

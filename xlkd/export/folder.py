@@ -58,4 +58,4 @@ def write_export(
 
 def vectors(exported: Export, max_length: int) -> dict[str, Any]:
     """Returns the files that sentence-transformers needs, where the method trains vectors of texts."""
-    return sentences.files(exported.architecture, exported.pooling, max_length) if exported.pooling else {}
+    return sentences.pooling_files(exported.architecture, exported.pooling, max_length) if exported.pooling else {}

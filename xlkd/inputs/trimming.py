@@ -31,7 +31,7 @@ def trim_weights(weights: Weights, rows: Iterable[Any]) -> Weights:
     return dataclasses.replace(
         weights,
         architecture=dataclasses.replace(weights.architecture, **sizes),
-        tokenizer=hf.tokenizer(weights.folder, tokenizer),
+        tokenizer=hf.load_tokenizer(weights.folder, tokenizer),
         untrimmed=weights,
         kept_tokens=kept,
     )

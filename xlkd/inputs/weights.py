@@ -115,7 +115,9 @@ def override_dropout(architecture: encoders.Architecture, rate: float) -> encode
 def _read_weights(folder: pathlib.Path, revision: str | None, dropout: float) -> Weights:
     """Reads architecture and tokenizer of a folder."""
     reject_branch_folder(folder)
-    return Weights(override_dropout(read_folder_architecture(folder), dropout), hf.tokenizer(folder), folder, revision)
+    return Weights(
+        override_dropout(read_folder_architecture(folder), dropout), hf.load_tokenizer(folder), folder, revision
+    )
 
 
 def _prepare_new_encoder(new: NewEncoder, folder: pathlib.Path, dropout: float) -> Weights:
@@ -129,7 +131,7 @@ def _prepare_new_encoder(new: NewEncoder, folder: pathlib.Path, dropout: float) 
             tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
 
     distributed.broadcast_from_primary("tokenizer", train)
-    tokenizer = hf.tokenizer(folder)
+    tokenizer = hf.load_tokenizer(folder)
     architecture = encoders.Architecture(
         model_type=new.model_type,
         vocab_size=len(tokenizer),

@@ -160,7 +160,7 @@ class Student:
 
         A head that came with the weights is kept if its labels are the task's.
         """
-        trunk, stacked = branches.split(start.encoder, self.count, self.top)
+        trunk, stacked = branches.split_encoder(start.encoder, self.count, self.top)
         trained = start.heads.get("classifier") if start.labels == self.labels else None
         head = trained or init_head(self.head, key)
         if self.settings.head == "branch":
@@ -180,7 +180,9 @@ class Student:
     ) -> Bool[Array, "rows branches"]:
         """Returns which branches are mixed for each row: all but its own, unless that is kept."""
         keep = self.settings.own if keep_own is None else keep_own
-        return mixture.select_branches(own, branches.count(params["branches"]), real_branches=self.count, keep_own=keep)
+        return mixture.select_branches(
+            own, branches.count_branches(params["branches"]), real_branches=self.count, keep_own=keep
+        )
 
     def log_weights(
         self, params: Tree, allowed: Bool[Array, "rows branches"], draws: Draws | None = None
@@ -274,7 +276,7 @@ class Student:
         def export_branch(k: int) -> Export:
             head = params["classifier"]
             head = jax.tree.map(lambda x: x[k], head) if self.settings.head == "branch" else head
-            encoder = branches.join(params["trunk"], params["branches"], k)
+            encoder = branches.join_encoder(params["trunk"], params["branches"], k)
             return Export(architecture, encoder, {"classifier": head}, self.labels, route=self.names[k])
 
         if self.count == 1:

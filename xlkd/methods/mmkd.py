@@ -25,7 +25,7 @@ from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Step, Teac
 from xlkd.models.encoder import Architecture, Encoder, forward_flops, normal
 from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
 from xlkd.models.outputs import OutputFn, Outputs
-from xlkd.models.pooling import nearest, pool
+from xlkd.models.pooling import find_nearest, pool
 from xlkd.spec.mmkd import COUPLED
 from xlkd.spec.mmkd import Method as Settings
 from xlkd.spec.stage import StageSpec
@@ -250,7 +250,7 @@ class Alignment:
     def link_outputs(self, variables: Variables, batch: Batch) -> Outputs:
         layer = self.settings.alignment_layer or -(-2 * self.architecture.layers // 3)
         source, target = (self.hidden_states(variables.params, batch[side])[layer] for side in ("source", "target"))
-        forth, back = nearest(source, target, batch["source"]["inside"], batch["target"]["inside"])
+        forth, back = find_nearest(source, target, batch["source"]["inside"], batch["target"]["inside"])
         missing = self.task.max_length - forth.shape[1]
         return {name: jnp.pad(x, ((0, 0), (0, missing))) for name, x in (("forth", forth), ("back", back))}
 

@@ -202,7 +202,7 @@ class _Index:
         return np.unique(np.concatenate(fits))
 
     def _texts_with(
-        self, postings: tuple[np.ndarray, np.ndarray], grams: np.ndarray, needed: np.ndarray | int
+        self, postings: tuple[np.ndarray, np.ndarray], grams: np.ndarray, needed: np.ndarray | np.integer | int
     ) -> np.ndarray:
         """Returns the texts in the postings of at least `needed` of these n-grams."""
         starts, owners = postings

@@ -100,8 +100,8 @@ class Answers:
 
     ids: Sequence[str]
     groups: Sequence[str]
-    gold: Sequence[int]
-    predicted: Sequence[int]
+    gold: Labels
+    predicted: Labels
 
 
 def compare_macro_f1(

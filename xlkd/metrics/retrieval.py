@@ -99,12 +99,13 @@ def count_links(
 def mutual_links(
     forth: Int[np.ndarray, " source"],
     back: Int[np.ndarray, " target"],
-    source_words: Sequence[int] | Int[np.ndarray, " source"],
-    target_words: Sequence[int] | Int[np.ndarray, " target"],
+    source_words: Sequence[int] | Int[np.ndarray, " source_unpadded"],
+    target_words: Sequence[int] | Int[np.ndarray, " target_unpadded"],
 ) -> set[Link]:
     """Returns word links between tokens that are each other's nearest.
 
-    forth, back: the nearest target token of each source token, and the nearest source token of each target token.
+    forth, back: the nearest target token of each source token, and the nearest source token of each target token;
+    padding behind the tokens is not read.
     source_words, target_words: the word of each token; -1 marks a special token.
     """
     tokens = np.flatnonzero(np.asarray(source_words) >= 0)

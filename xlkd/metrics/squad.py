@@ -11,6 +11,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 
 from xlkd.errors import UserError
+from xlkd.files import Json
 from xlkd.rows import Question
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -33,9 +34,7 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
     return best_f1(normalise(prediction), map(normalise, golds))
 
 
-def select_predictions(
-    predictions: Mapping[str, object], rows: Sequence[Question], where: str = ""
-) -> list[str | None]:
+def select_predictions(predictions: Json, rows: Sequence[Question], where: str = "") -> list[str | None]:
     """Returns the prediction for each row, None where there is none; ids that no row has are ignored."""
     if not isinstance(predictions, Mapping):
         raise UserError("predictions are not a JSON object {id: answer}", where)

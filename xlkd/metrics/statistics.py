@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from xlkd.errors import UserError
 
@@ -33,7 +33,7 @@ class Sample:
 
     ids: Sequence[str]
     groups: Sequence[str]
-    scores: Sequence[float]
+    scores: Sequence[float] | Float[np.ndarray, " questions"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,13 +125,20 @@ def draw_group_counts(
         yield np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups).astype(np.float64)
 
 
-def summarize(theta: Float[np.ndarray, " resamples"], by_seed: Sequence[float], count: tuple[int, int]) -> Result:
+def summarize(
+    theta: Float[np.ndarray, " resamples"],
+    by_seed: Sequence[float] | Float[np.ndarray, " seeds"],
+    count: tuple[int, int],
+) -> Result:
     """Returns a score with the interval of its resamples; count: questions and groups."""
     return Result(float(np.mean(by_seed)), *percentile_interval(theta), *count, tuple(map(float, by_seed)))
 
 
 def summarize_difference(
-    theta: Float[np.ndarray, " resamples"], by_seed: Sequence[float], count: tuple[int, int], identical: bool
+    theta: Float[np.ndarray, " resamples"],
+    by_seed: Sequence[float] | Float[np.ndarray, " seeds"],
+    count: tuple[int, int],
+    identical: bool,
 ) -> Result:
     """Returns a difference with its interval and p, without adjusted p and verdict."""
     result = dataclasses.replace(summarize(theta, by_seed, count), p=p_value(theta))
@@ -164,7 +171,7 @@ def mean_over_cells(theta: Resamples) -> Float[np.ndarray, " resamples"]:
     return np.divide(sums, counts, out=np.full(len(theta), np.nan), where=counts > 0)
 
 
-def adjust_holm(p: Sequence[float]) -> list[float]:
+def adjust_holm(p: Sequence[float] | Float[np.ndarray, " tests"]) -> list[float]:
     """Returns the adjusted p values of a family, in the given order; equal ones are ranked by position."""
     m = len(p)
     order = sorted(range(m), key=lambda i: p[i])
@@ -214,7 +221,7 @@ class _Layout(Generic[CellName]):
     group_of: dict[CellName, dict[str, int]]  # by cell: question id → the number of its group
     sizes: GroupSums  # questions
 
-    def count(self, columns: Sequence[int]) -> tuple[int, int]:
+    def count(self, columns: Sequence[int] | Int[np.ndarray, " cells"]) -> tuple[int, int]:
         """Returns the numbers of questions and of groups in some cells."""
         sizes = self.sizes[:, columns]
         return int(sizes.sum()), int((sizes.sum(1) > 0).sum())
@@ -290,7 +297,7 @@ def _identical(
 
 
 def _bootstrap(
-    sides: Sequence[tuple[int, Float[np.ndarray, "runs groups cells"]]], sizes: GroupSums, resamples: int, seed: int
+    sides: Sequence[tuple[int, Float[np.ndarray, "_runs groups cells"]]], sizes: GroupSums, resamples: int, seed: int
 ) -> Resamples:
     """Returns resampled ratios of sums to sizes; `sides` are sums with their sign.
 
@@ -326,7 +333,7 @@ def _results(
     by_seed: Float[np.ndarray, "runs cells"],
     layout: _Layout[CellName],
     averages: Mapping[AverageName, Sequence[CellName]],
-    identical: Sequence[bool] | None,
+    identical: Sequence[bool] | Bool[np.ndarray, " cells"] | None,
 ) -> tuple[dict[CellName, Result], dict[AverageName, Result]]:
     """Returns results for cells and averages; `identical` is None for scores, which are not tested against 0."""
 

@@ -1,70 +1,80 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An encoder cut in two: a trunk of lower layers that all languages share, and K branches of upper ones, stacked."""
+"""Divides an encoder into a trunk of lower layers, which all languages share, and K stacked branches of upper ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Encoder, Params, forward_flops
 
-WHOLE = "branches"  # the export that holds all of them
-MIXTURE = "mixture"  # the route through all of them
+WHOLE = "branches"  # the export with all branches
+MIXTURE = "mixture"  # the route through all branches
 
 
-def split(encoder: Params, count: int, top: int) -> tuple[Params, Params]:
-    """The trunk, and `count` branches that are copies of the `top` upper layers [count, top, …]."""
+def split_encoder(encoder: Params, count: int, top: int) -> tuple[Params, Params]:
+    """Returns the trunk, and `count` branches that are copies of the `top` upper layers [count, top, …]."""
     trunk = {"embeddings": encoder["embeddings"], "layers": jax.tree.map(lambda x: x[:-top], encoder["layers"])}
     return trunk, jax.tree.map(lambda x: jnp.repeat(x[None, -top:], count, axis=0), encoder["layers"])
 
 
-def join(trunk: Params, branches: Params, k: int) -> Params:
-    """The ordinary encoder that the trunk and one branch are."""
+def join_encoder(trunk: Params, branches: Params, k: int) -> Params:
+    """Returns the trunk and branch k as an ordinary encoder."""
     layers = jax.tree.map(lambda below, above: jnp.concatenate([below, above[k]]), trunk["layers"], branches)
     return {"embeddings": trunk["embeddings"], "layers": layers}
 
 
 def pad_branches(tree: Params, multiple: int) -> Params:
-    """Copies of the last branch behind it, so that a mesh axis divides their number; they are never weighed."""
+    """Appends copies of the last branch, so that a mesh axis divides their number; their weight is always 0."""
     return jax.tree.map(lambda x: jnp.concatenate([x, *[x[-1:]] * (-len(x) % multiple)]), tree)
 
 
-def count(branches: Params) -> int:
-    """How many there are, those that only fill a mesh axis included."""
+def count_branches(branches: Params) -> int:
+    """Returns the number of branches, with those that only fill a mesh axis."""
     return len(jax.tree.leaves(branches)[0])
 
 
-def run_trunk(encoder: Encoder, trunk: Params, text: Params, key: jax.Array | None = None) -> jax.Array:
-    """What all branches read [rows, length, D]."""
+def run_trunk(
+    encoder: Encoder, trunk: Params, text: Mapping[str, jax.Array], key: PRNGKeyArray | None = None
+) -> Float[Array, "rows length hidden"]:
+    """Returns the hidden states that all branches read."""
     hidden = encoders.embed(
         encoder.architecture, trunk["embeddings"], text["ids"], text["types"], dtype=encoder.dtype, key=key
     )
-    if not count(trunk["layers"]):
+    if not jax.tree.leaves(trunk["layers"])[0].shape[0]:
         return hidden
     bias = encoders.attention_bias(text["mask"])
     return encoders.run_layers(encoder.architecture, trunk["layers"], hidden, bias, **_options(encoder, key))[-1]
 
 
 def run_branches(
-    encoder: Encoder, branches: Params, hidden: jax.Array, mask: jax.Array, key: jax.Array | None = None
-) -> jax.Array:
-    """The first token behind each branch [K, rows, D]; dropout differs by branch."""
+    encoder: Encoder,
+    branches: Params,
+    hidden: Float[Array, "rows length hidden"],
+    mask: Shaped[Array, "rows length"],
+    key: PRNGKeyArray | None = None,
+) -> Float[Array, "branches rows hidden"]:
+    """Returns each branch's last hidden state of the first token; dropout differs between branches."""
     below = encoder.architecture.layers - jax.tree.leaves(branches)[0].shape[1]
     bias = encoders.attention_bias(mask)
 
-    def first(layers: Params, k: jax.Array) -> jax.Array:
+    def run_branch(layers: Params, k: Int[Array, ""]) -> Float[Array, "rows hidden"]:
         options = _options(encoder, None if key is None else jax.random.fold_in(key, k))
         return encoders.run_layers(encoder.architecture, layers, hidden, bias, first=below, **options)[-1][:, 0]
 
-    return jax.vmap(first)(branches, jnp.arange(count(branches)))
+    return jax.vmap(run_branch)(branches, jnp.arange(count_branches(branches)))
 
 
 def flops(architecture: encoders.Architecture, branches: int, top: int, tokens: int, rows: int) -> float:
-    """Forward, all branches run."""
+    """Returns the operations of a forward pass through the trunk and all branches."""
     return forward_flops(architecture, tokens, rows) * (1 + (branches - 1) * top / architecture.layers)
 
 
-def _options(encoder: Encoder, key: jax.Array | None) -> dict:
+def _options(encoder: Encoder, key: PRNGKeyArray | None) -> dict[str, Any]:
     return {"dtype": encoder.dtype, "scan": encoder.scan, "remat": encoder.remat, "key": key}

@@ -1,42 +1,45 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The encoders of BERT's kind, as pure functions of stacked parameters, every hidden state returned as a value."""
+"""Encoders of BERT's kind as pure functions of stacked parameters, which return every hidden state."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, Shaped
 
 from xlkd.errors import UserError
 from xlkd.models import rows
 from xlkd.models.attention import attend
 from xlkd.models.dropout import dropout
-from xlkd.models.matmul import matmul
+from xlkd.models.matmul import AnyArray, matmul
 
-Params = dict[str, Any]
+Params = dict[str, Any]  # parameters by name: a tree of arrays, or of their shapes
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: x * 0.5 * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype))),
     "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
 }
 MASKED = -1e9  # finite: a row without any valid key gives uniform weights, not NaN
-EMBEDDINGS, ATTENTION_WEIGHTS, ATTENTION_OUTPUT, FEED_FORWARD = range(4)  # the sites of dropout
+EMBEDDINGS, ATTENTION_WEIGHTS, ATTENTION_OUTPUT, FEED_FORWARD = range(4)  # places of dropout in a layer
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What fixes the shapes and the arithmetic of an encoder."""
+    """The settings that determine the shapes and the arithmetic of an encoder."""
 
     model_type: str  # bert, roberta, xlm-roberta, camembert, distilbert
     vocab_size: int
@@ -47,7 +50,7 @@ class Architecture:
     positions: int  # rows of the position table, as in the file
     types: int  # rows of the token type table; 0 = no table
     pad_id: int
-    position_offset: int  # the first piece's row in the position table: 0, or pad_id + 1 in RoBERTa's family
+    position_offset: int  # the first token's row in the position table: 0, or pad_id + 1 in RoBERTa's family
     norm_eps: float = 1e-12
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -56,31 +59,31 @@ class Architecture:
 
     @property
     def max_length(self) -> int:
-        """The longest row, special pieces included."""
+        """The longest row in tokens, special tokens included."""
         return self.positions - self.position_offset
 
 
 class Encoder(nn.Module):
-    """`(ids, mask, types) -> (embeddings, layer 1, …, layer L)`, each [rows, length, D] in the compute dtype.
+    """Computes `(ids, mask, types) -> (embeddings, layer 1, …, layer L)`, hidden states in the compute dtype.
 
-    With `train=True` dropout draws from `key`, the same masks scanned and unrolled. `layers=n` runs the first n only.
+    With `train=True` dropout draws from `key`, the same masks scanned and unrolled. `layers=n` runs only the first n.
     """
 
     architecture: Architecture
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     scan: bool = False
     remat: str = "none"
 
     @nn.compact
     def __call__(
         self,
-        ids: jax.Array,
-        mask: jax.Array,
-        types: jax.Array | None = None,
+        ids: Integer[AnyArray, "rows length"],
+        mask: Shaped[AnyArray, "rows length"],
+        types: Integer[AnyArray, "rows length"] | None = None,
         train: bool = False,
         layers: int | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[jax.Array, ...]:
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "rows length hidden"], ...]:
         if train and key is None:
             raise ValueError("train=True needs a key for dropout")
         key = key if train else None
@@ -93,12 +96,12 @@ class Encoder(nn.Module):
 
 
 def scan_by_device() -> bool:
-    """Scanned where compiling is dear (TPU, GPU), unrolled on CPU, where the scan costs time at every step."""
+    """Says whether to scan over layers: where compiling is slow (TPU, GPU), but not on CPU, where scans are slow."""
     return jax.default_backend() != "cpu"
 
 
-def init(architecture: Architecture, key: jax.Array, embedding_scale: float = 0.02) -> Params:
-    """Fresh parameters of an encoder: matrices normal(0, 0.02), word embeddings normal(0, embedding_scale)."""
+def init(architecture: Architecture, key: PRNGKeyArray, embedding_scale: float = 0.02) -> Params:
+    """Returns fresh parameters of an encoder: matrices normal(0, 0.02), word embeddings normal(0, embedding_scale)."""
     tables, layers = jax.random.split(key)
     return {
         "embeddings": init_embeddings(tables, architecture, embedding_scale),
@@ -106,8 +109,8 @@ def init(architecture: Architecture, key: jax.Array, embedding_scale: float = 0.
     }
 
 
-def init_embeddings(key: jax.Array, architecture: Architecture, scale: float = 0.02) -> Params:
-    """The tables before the first layer."""
+def init_embeddings(key: PRNGKeyArray, architecture: Architecture, scale: float = 0.02) -> Params:
+    """Returns fresh parameters of what precedes the first layer: tables and a norm."""
     words, positions, types = jax.random.split(key, 3)
     D = architecture.hidden_size
     params = {
@@ -118,8 +121,8 @@ def init_embeddings(key: jax.Array, architecture: Architecture, scale: float = 0
     return params | ({"types": normal(types, (architecture.types, D))} if architecture.types else {})
 
 
-def init_layers(key: jax.Array, architecture: Architecture) -> Params:
-    """All layers, stacked on axis 0."""
+def init_layers(key: PRNGKeyArray, architecture: Architecture) -> Params:
+    """Returns fresh parameters of all layers, stacked on axis 0."""
     L, D, F = architecture.layers, architecture.hidden_size, architecture.intermediate_size
     keys = jax.random.split(key, 6)
     shapes = {"query": (D, D), "key": (D, D), "value": (D, D), "output": (D, D), "up": (D, F), "down": (F, D)}
@@ -127,35 +130,35 @@ def init_layers(key: jax.Array, architecture: Architecture) -> Params:
     return dense | {"attention_norm": init_norm((L, D)), "norm": init_norm((L, D))}
 
 
-def init_dense(key: jax.Array, shape: tuple[int, ...]) -> Params:
-    """A linear map, kernel [..., in, out]."""
+def init_dense(key: PRNGKeyArray, shape: tuple[int, ...]) -> Params:
+    """Returns fresh parameters of a linear map; `shape` is [..., inputs, outputs]."""
     return {"kernel": normal(key, shape), "bias": jnp.zeros((*shape[:-2], shape[-1]))}
 
 
 def init_norm(shape: tuple[int, ...]) -> Params:
-    """A layer norm that changes nothing but mean and variance."""
+    """Returns the parameters of a layer norm that only sets mean and variance."""
     return {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}
 
 
-def normal(key: jax.Array, shape: tuple[int, ...], scale: float = 0.02) -> jax.Array:
-    """Normal(0, scale) in float32."""
+def normal(key: PRNGKeyArray, shape: tuple[int, ...], scale: float = 0.02) -> Float[Array, " ..."]:
+    """Draws from Normal(0, scale) in float32."""
     return scale * jax.random.normal(key, shape, jnp.float32)
 
 
 def embed(
     architecture: Architecture,
     tables: Params,
-    ids: jax.Array,
-    types: jax.Array | None = None,
+    ids: Integer[AnyArray, "rows length"],
+    types: Integer[AnyArray, "rows length"] | None = None,
     *,
-    dtype: Any = jnp.float32,
-    key: jax.Array | None = None,
-) -> jax.Array:
-    """What enters the first layer: words + positions + token types, normalised."""
+    dtype: DTypeLike = jnp.float32,
+    key: PRNGKeyArray | None = None,
+) -> Float[Array, "rows length hidden"]:
+    """Returns the input of the first layer: words + positions + token types, normalised."""
     length = ids.shape[-1]
     if length > architecture.max_length:
         raise UserError(
-            f"rows of {length} pieces do not fit an encoder of {architecture.max_length} positions",
+            f"rows of {length} tokens do not fit an encoder of {architecture.max_length} positions",
             remedy="choose a shorter length",
         )
     hidden = tables["words"][ids]
@@ -172,29 +175,31 @@ def embed(
     return dropout(hidden, architecture.dropout, key, EMBEDDINGS)
 
 
-def attention_bias(mask: jax.Array) -> jax.Array:
-    """[rows, length] of 1 and 0 -> what is added to the scores, [rows, 1, 1, length] in float32."""
+def attention_bias(mask: Shaped[AnyArray, "rows length"]) -> Float[Array, "rows 1 1 length"]:
+    """Returns what is added to the scores of attention, from a mask of 1 and 0."""
     return jnp.where(mask[:, None, None, :] > 0, 0.0, MASKED).astype(jnp.float32)
 
 
 def run_layers(
     architecture: Architecture,
     stacked: Params,
-    hidden: jax.Array,
-    bias: jax.Array,
+    hidden: Float[Array, "rows length hidden"],
+    bias: Float[Array, "rows 1 1 length"],
     *,
-    first: int = 0,
-    dtype: Any = jnp.float32,
+    first: Int[Array, ""] | int = 0,
+    dtype: DTypeLike = jnp.float32,
     scan: bool = False,
     remat: str = "none",
-    key: jax.Array | None = None,
-) -> tuple[jax.Array, ...]:
-    """The output of each of the given layers, `stacked` being layers `first`, `first + 1`, … of an encoder.
+    key: PRNGKeyArray | None = None,
+) -> tuple[Float[Array, "rows length hidden"], ...]:
+    """Returns the output of each of the given layers: layers `first`, `first + 1`, … of an encoder, stacked.
 
-    The number tells dropout which layer it is in, so that a cut encoder draws what the whole one draws.
+    The number tells dropout which layer it is in, so that a divided encoder draws the masks of the whole one.
     """
 
-    def layer(hidden: jax.Array, params: Params, number: jax.Array | int) -> jax.Array:
+    def layer(
+        hidden: Float[Array, "rows length hidden"], params: Params, number: Int[Array, ""] | int
+    ) -> Float[Array, "rows length hidden"]:
         return run_layer(architecture, params, hidden, bias, dtype=dtype, key=key, number=number)
 
     if remat != "none":
@@ -209,16 +214,18 @@ def run_layers(
             states.append(hidden)
         return tuple(states)
 
-    def body(hidden: jax.Array, xs: tuple[Params, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def body(
+        hidden: Float[Array, "rows length hidden"], xs: tuple[Params, Int[Array, ""]]
+    ) -> tuple[Float[Array, "rows length hidden"], Float[Array, "rows length hidden"]]:
         hidden = layer(hidden, *xs)
         return hidden, hidden
 
     last, states = jax.lax.scan(body, hidden, (stacked, first + jnp.arange(count)))
-    # The last from the carry: where no other state is asked for, the stack of all is never kept
+    # The last comes from the carry: where no other state is used, the stack of all states is never stored
     return (*(states[i] for i in range(count - 1)), last)[:count]
 
 
-def _policy(remat: str) -> Any:
+def _policy(remat: str) -> Callable[..., bool]:
     if remat not in REMAT:
         raise UserError(f"no remat policy {remat!r}", remedy=f"choose one of none, {', '.join(REMAT)}")
     return REMAT[remat]
@@ -227,17 +234,17 @@ def _policy(remat: str) -> Any:
 def run_layer(
     architecture: Architecture,
     params: Params,
-    hidden: jax.Array,
-    bias: jax.Array,
+    hidden: Float[Array, "rows length hidden"],
+    bias: Float[Array, "rows 1 1 length"],
     *,
-    dtype: Any = jnp.float32,
-    key: jax.Array | None = None,
-    number: jax.Array | int = 0,
-) -> jax.Array:
-    """One layer, normalised after each half."""
+    dtype: DTypeLike = jnp.float32,
+    key: PRNGKeyArray | None = None,
+    number: Int[Array, ""] | int = 0,
+) -> Float[Array, "rows length hidden"]:
+    """Runs one layer, which is normalised after attention and after the feed-forward part."""
     hidden = rows.shard_rows(hidden)
     attended = _attention(architecture, params, hidden, bias, dtype, key, number)
-    if architecture.model_type != "distilbert":  # it drops nothing here
+    if architecture.model_type != "distilbert":  # which has no dropout here
         attended = dropout(attended, architecture.dropout, key, ATTENTION_OUTPUT, number)
     hidden = rows.shard_rows(
         layer_norm(params["attention_norm"], attended + hidden, architecture.norm_eps).astype(dtype)
@@ -250,12 +257,12 @@ def run_layer(
 def _attention(
     architecture: Architecture,
     params: Params,
-    hidden: jax.Array,
-    bias: jax.Array,
-    dtype: Any,
-    key: jax.Array | None,
-    number: jax.Array | int,
-) -> jax.Array:
+    hidden: Float[Array, "rows length hidden"],
+    bias: Float[Array, "rows 1 1 length"],
+    dtype: DTypeLike,
+    key: PRNGKeyArray | None,
+    number: Int[Array, ""] | int,
+) -> Float[Array, "rows length hidden"]:
     rows, length, D = hidden.shape
     split = (rows, length, architecture.heads, D // architecture.heads)
     q, k, v = (dense(params[name], hidden, dtype).reshape(split) for name in ("query", "key", "value"))
@@ -263,13 +270,15 @@ def _attention(
     return dense(params["output"], context.reshape(rows, length, D), dtype)
 
 
-def dense(params: Params, x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
-    """x·kernel + bias in the compute dtype."""
+def dense(
+    params: Params, x: Float[Array, "*axes inputs"], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "*axes outputs"]:
+    """Returns x·kernel + bias in the compute dtype."""
     return matmul(x.astype(dtype), params["kernel"].astype(dtype)) + params["bias"].astype(dtype)
 
 
-def layer_norm(params: Params, x: jax.Array, eps: float) -> jax.Array:
-    """Layer norm over the last axis, in float32; the variance is the mean of squared deviations."""
+def layer_norm(params: Params, x: Float[AnyArray, "*axes hidden"], eps: float) -> Float[Array, "*axes hidden"]:
+    """Normalises over the last axis, in float32; the variance is the mean of squared deviations."""
     x = x.astype(jnp.float32)
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
@@ -277,8 +286,10 @@ def layer_norm(params: Params, x: jax.Array, eps: float) -> jax.Array:
 
 
 def forward_flops(architecture: Architecture, tokens: int, rows: int) -> float:
-    """Multiply-adds × 2 of the layers over so many real tokens in so many rows, by formula: a compiler's count of a
-    scan's body is of one layer only."""
+    """Returns the layers' multiply-adds × 2 over so many real tokens in so many rows, by formula.
+
+    The compiler's own count takes the body of a scan over layers once.
+    """
     D, F = architecture.hidden_size, architecture.intermediate_size
     mean_length = tokens / max(rows, 1)
     return tokens * architecture.layers * (8.0 * D**2 + 4.0 * D * F + 4.0 * mean_length * D)

@@ -1,49 +1,58 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What stands on an encoder: spans, labels, masked words, each as its architecture shapes it; logits are float32."""
+"""The heads of an encoder for spans, labels and masked tokens, as each architecture has them; logits are float32."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from xlkd.models.dropout import dropout
 from xlkd.models.encoder import ACTIVATIONS, Architecture, Params, dense, init_dense, init_norm, layer_norm
+from xlkd.models.matmul import AnyArray
 
-OLD = ("bert", "distilbert")  # the others are RoBERTa's family
+OLD = ("bert", "distilbert")  # the other model types are RoBERTa's family
 
 
 class SpanHead(nn.Module):
-    """`hidden [rows, length, D] -> (start, end)`, two logits for each position."""
+    """Computes two logits for each position: whether an answer starts and whether it ends there."""
 
     architecture: Architecture
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, hidden: Float[Array, "rows length hidden"]
+    ) -> tuple[Float[Array, "rows length"], Float[Array, "rows length"]]:
         output = self.param("output", init_dense, (self.architecture.hidden_size, 2))
         logits = dense(output, hidden, self.dtype).astype(jnp.float32)
         return logits[..., 0], logits[..., 1]
 
 
 class ClassifierHead(nn.Module):
-    """`hidden [rows, length, D] -> logits [rows, labels]`, read from the first position."""
+    """Computes one logit for each label from the first position."""
 
     architecture: Architecture
     labels: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, train: bool = False, key: jax.Array | None = None) -> jax.Array:
-        if train and key is None:
-            raise ValueError("train=True needs a key for dropout")
+    def __call__(
+        self, hidden: Float[Array, "rows length hidden"], train: bool = False, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "rows classes"]:
+        before = after = None
+        if train:
+            if key is None:
+                raise ValueError("train=True needs a key for dropout")
+            before, after = jax.random.split(key)
         D, model_type = self.architecture.hidden_size, self.architecture.model_type
         inner = self.param("dense", init_dense, (D, D))
         output = self.param("output", init_dense, (D, self.labels))
-        before, after = jax.random.split(key) if train else (None, None)
         first = hidden[:, 0]
         if model_type not in OLD:
             first = dropout(first, self.architecture.classifier_dropout, before)
@@ -53,16 +62,18 @@ class ClassifierHead(nn.Module):
 
 
 class MaskedLMHead(nn.Module):
-    """`(hidden [..., D], words [V, D]) -> logits [..., V]`; the decoder is the table of word embeddings.
+    """Computes logits over the vocabulary; the decoder is the table of word embeddings.
 
-    Give it the gathered masked positions: logits over the vocabulary at all positions seldom fit in memory.
+    Pass only the hidden states of masked positions: logits at all positions seldom fit in memory.
     """
 
     architecture: Architecture
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, words: jax.Array) -> jax.Array:
+    def __call__(
+        self, hidden: Float[Array, "*axes hidden"], words: Float[AnyArray, "#vocabulary hidden"]
+    ) -> Float[Array, "*axes vocabulary"]:
         architecture, D = self.architecture, self.architecture.hidden_size
         inner = self.param("dense", init_dense, (D, D))
         norm = self.param("norm", lambda _: init_norm((D,)))
@@ -76,20 +87,20 @@ class MaskedLMHead(nn.Module):
         return product + bias
 
 
-def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: jax.Array) -> Params:
-    """Fresh parameters of a head: matrices normal(0, 0.02), biases 0."""
+def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: PRNGKeyArray) -> Params:
+    """Returns fresh parameters of a head: matrices normal(0, 0.02), biases 0."""
     D = head.architecture.hidden_size
     words = (jnp.zeros((1, D)),) if isinstance(head, MaskedLMHead) else ()  # one word stands for the table
-    return head.init(key, jnp.zeros((1, 1, D)), *words)["params"]
+    return cast(Params, head.init(key, jnp.zeros((1, 1, D)), *words)["params"])
 
 
-def init_perceptron(key: jax.Array, inputs: int, hidden: int, outputs: int) -> Params:
-    """Two linear maps without bias and the norm between them; uniform in ±1/√inputs, as PyTorch begins."""
+def init_perceptron(key: PRNGKeyArray, inputs: int, hidden: int, outputs: int) -> Params:
+    """Returns two linear maps without bias and a norm between them; uniform in ±1/√inputs, PyTorch's default."""
 
-    def linear(key: jax.Array, fan_in: int, fan_out: int) -> Params:
+    def init_linear(key: PRNGKeyArray, fan_in: int, fan_out: int) -> Params:
         bound = fan_in**-0.5
         return {"kernel": jax.random.uniform(key, (fan_in, fan_out), jnp.float32, -bound, bound)}
 
     first, second = jax.random.split(key)
-    inner, outer = linear(first, inputs, hidden), linear(second, hidden, outputs)
+    inner, outer = init_linear(first, inputs, hidden), init_linear(second, hidden, outputs)
     return {"inner": inner, "norm": init_norm((hidden,)), "outer": outer}

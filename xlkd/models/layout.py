@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How `transformers` names and lays out what we hold: tensors, and the keys of config.json."""
+"""Maps our parameters and settings to the tensors and the config.json of `transformers`."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import jax
 import numpy as np
 
 from xlkd.errors import UserError
+from xlkd.files import Json
 from xlkd.models import encoder, heads
 from xlkd.models.encoder import Architecture, Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One model type's names of classes, modules and settings; ours stand to the left."""
+    """The names of a model type's classes, modules and settings in `transformers`, by our names."""
 
     classes: str
     prefix: str
     layers: str
     layer: dict[str, str]
     heads: dict[str, dict[str, str]]
-    config: dict[str, tuple[str, Any]]  # its key in config.json, and what holds where that is absent
+    config: dict[str, tuple[str, Any]]  # the key in config.json, and the value where it is absent
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of theirs: its name, where it stands in our tree, and whether it lies the other way round there."""
+    """A tensor of `transformers`: its name, its path in our tree, and whether it is transposed there."""
 
     name: str
     path: tuple[str, ...]
@@ -95,7 +96,7 @@ _BERT_CONFIG = {
     "norm_eps": ("layer_norm_eps", 1e-12),
     "dropout": ("hidden_dropout_prob", 0.1),
     "attention_dropout": ("attention_probs_dropout_prob", 0.1),
-    "classifier_dropout": ("classifier_dropout", None),  # None: that of the layers
+    "classifier_dropout": ("classifier_dropout", None),  # None: the rate of the layers
     "activation": ("hidden_act", "gelu"),
 }
 _DISTILBERT_CONFIG = {
@@ -121,31 +122,31 @@ FAMILIES = {
 CLASSES = {"span": "ForQuestionAnswering", "classifier": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
 MOST_LAYERS = 1000
 DECODERS = ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight")
-_BODY = ("embeddings.", "encoder.", "transformer.", "pooler.")  # what stands under the prefix
+_BODY = ("embeddings.", "encoder.", "transformer.", "pooler.")  # modules with the prefix
 
 
-def canonical(name: str) -> str:
-    """A tensor's name without its model's prefix, and with today's words for scale and shift."""
+def canonical_name(name: str) -> str:
+    """Returns a tensor's name without its model's prefix, with weight and bias for the older gamma and beta."""
     prefixes = {family.prefix for family in FAMILIES.values()} | {"camembert."}
     name = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def entries(architecture: Architecture, part: str, tree: Params) -> Iterator[Entry]:
-    """Every tensor of one part (`encoder` or a head) that has the structure of `tree`, under its canonical name."""
+def list_entries(architecture: Architecture, part: str, tree: Params) -> Iterator[Entry]:
+    """Yields the tensors of one part (`encoder` or a head) with the structure of `tree`, by canonical name."""
     family = FAMILIES[architecture.model_type]
     if part != "encoder":
-        yield from _modules(family.heads[part], tree)
+        yield from _list_modules(family.heads[part], tree)
         return
-    for entry in _modules(EMBEDDINGS, tree["embeddings"]):
+    for entry in _list_modules(EMBEDDINGS, tree["embeddings"]):
         yield dataclasses.replace(entry, path=("embeddings", *entry.path))
     for i in range(architecture.layers):
-        for entry in _modules(family.layer, tree["layers"]):
+        for entry in _list_modules(family.layer, tree["layers"]):
             name = family.layers.format(i) + entry.name
             yield dataclasses.replace(entry, name=name, path=("layers", *entry.path), layer=i)
 
 
-def _modules(names: dict[str, str], tree: Params) -> Iterator[Entry]:
+def _list_modules(names: dict[str, str], tree: Params) -> Iterator[Entry]:
     for module, leaves in tree.items():
         paths = [(module, leaf) for leaf in leaves] if isinstance(leaves, dict) else [(module,)]
         for path in paths:
@@ -154,24 +155,24 @@ def _modules(names: dict[str, str], tree: Params) -> Iterator[Entry]:
 
 
 def to_tensors(architecture: Architecture, params: Params) -> dict[str, np.ndarray]:
-    """Parameters (or gradients) under the names and in the layout of `transformers`; each array contiguous."""
-    # A bare encoder is saved without the prefix there too
+    """Returns parameters (or gradients) with the names and the layout of `transformers`, each array contiguous."""
+    # `transformers` too saves an encoder without a head without the prefix
     prefix = FAMILIES[architecture.model_type].prefix if len(params) > 1 else ""
     tensors = {}
     for part, tree in params.items():
-        for entry in entries(architecture, part, tree):
+        for entry in list_entries(architecture, part, tree):
             leaf = tree
             for step in entry.path:
                 leaf = leaf[step]
             value = np.asarray(leaf if entry.layer is None else leaf[entry.layer])
             name = prefix + entry.name if entry.name.startswith(_BODY) else entry.name
-            # safetensors writes the memory as it lies: a transposed view would be saved as garbage
+            # safetensors writes the memory as it is: a transposed view would be saved as garbage
             tensors[name] = np.ascontiguousarray(value.T if entry.transposed else value)
     return tensors
 
 
-def shapes(architecture: Architecture, labels: int) -> Params:
-    """Trees of shapes of the encoder and of every head."""
+def list_shapes(architecture: Architecture, labels: int) -> Params:
+    """Returns trees of shapes of the encoder and of every head."""
     key = jax.ShapeDtypeStruct((2,), np.uint32)
     modules = {
         "span": heads.SpanHead(architecture),
@@ -184,13 +185,13 @@ def shapes(architecture: Architecture, labels: int) -> Params:
     return trees
 
 
-def read_architecture(config: dict[str, Any], where: str | os.PathLike[str] = "config.json") -> Architecture:
-    """What config.json says of shapes and arithmetic; what this code cannot compute is refused."""
+def read_architecture(config: dict[str, Json], where: str | os.PathLike[str] = "config.json") -> Architecture:
+    """Reads shapes and arithmetic from config.json; refuses what this code cannot compute."""
     kind, where = config.get("model_type"), str(where)
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(f"model_type {kind!r} is not supported", where, f"supported: {', '.join(FAMILIES)}")
     try:
-        values = _values(config, kind)
+        values = _read_values(config, kind)
         pad = config.get("pad_token_id")
         pad = (0 if kind in heads.OLD else 1) if pad is None else pad
         offset = 0 if kind in heads.OLD else pad + 1
@@ -210,8 +211,8 @@ def read_architecture(config: dict[str, Any], where: str | os.PathLike[str] = "c
     return architecture
 
 
-def _values(config: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The fields that each family has under names of its own."""
+def _read_values(config: dict[str, Json], kind: str) -> dict[str, Any]:
+    """Reads the fields whose keys differ between families."""
     values: dict[str, Any] = {"types": 0}
     for field, (key, default) in FAMILIES[kind].config.items():
         values[field] = config[key] if default is _NEEDED else config.get(key, default)
@@ -220,31 +221,31 @@ def _values(config: dict[str, Any], kind: str) -> dict[str, Any]:
     return values
 
 
-def check(architecture: Architecture, config: dict[str, Any], where: str) -> None:
-    """Refuse what no encoder is, and what this code does not compute."""
-    _possible(architecture, where)
-    _refuse(architecture, config, where)
+def check(architecture: Architecture, config: dict[str, Json], where: str) -> None:
+    """Refuses impossible encoders, and those that this code does not compute."""
+    _check_numbers(architecture, where)
+    _check_supported(architecture, config, where)
 
 
-def _possible(architecture: Architecture, where: str) -> None:
-    """Refuse numbers that no encoder has: of other types, below what is needed, or beyond what is built."""
+def _check_numbers(architecture: Architecture, where: str) -> None:
+    """Refuses numbers that no encoder has: of another type, too low or too high."""
     for field in dataclasses.fields(architecture):
         value = getattr(architecture, field.name)
         if field.type == "int":
             least = 0 if field.name in ("types", "pad_id", "position_offset") else 1
-            sound = type(value) is int and least <= value <= (MOST_LAYERS if field.name == "layers" else 2**31)
+            valid = type(value) is int and least <= value <= (MOST_LAYERS if field.name == "layers" else 2**31)
         elif field.type == "float":
-            sound = type(value) in (int, float) and 0 <= value <= 1
+            valid = type(value) in (int, float) and 0 <= value <= 1
         else:
-            sound = isinstance(value, str)
-        if not sound:
+            valid = isinstance(value, str)
+        if not valid:
             raise UserError(f"{field.name} {value!r} is not possible", where, "use the config.json of the weights")
     if architecture.max_length < 1 or architecture.pad_id >= architecture.vocab_size:
-        what = f"padding {architecture.pad_id} does not fit its {architecture.positions} positions or its pieces"
+        what = f"padding {architecture.pad_id} does not fit its {architecture.positions} positions or its tokens"
         raise UserError(what, where, "use the config.json of the weights")
 
 
-def _refuse(architecture: Architecture, config: dict[str, Any], where: str) -> None:
+def _check_supported(architecture: Architecture, config: dict[str, Json], where: str) -> None:
     kind = config.get("position_embedding_type") or "absolute"
     activation, D, heads_ = architecture.activation, architecture.hidden_size, architecture.heads
     if activation not in encoder.ACTIVATIONS:
@@ -261,11 +262,11 @@ def _refuse(architecture: Architecture, config: dict[str, Any], where: str) -> N
         raise UserError(f"{heads_} heads do not divide a size of {D}", where, "use the config.json of the weights")
 
 
-def write_config(architecture: Architecture, params: Params, labels: tuple[str, ...] | None) -> dict[str, Any]:
-    """The config.json of an export."""
+def write_config(architecture: Architecture, params: Params, labels: tuple[str, ...] | None) -> dict[str, Json]:
+    """Returns the config.json of an export."""
     kind = architecture.model_type
     head = next((CLASSES[name] for name in CLASSES if name in params), "Model")
-    config = {
+    config: dict[str, Json] = {
         "architectures": [FAMILIES[kind].classes + head],
         "model_type": kind,
         "dtype": "float32",

@@ -1,45 +1,59 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Rows times a kernel, and sums over rows, by what the device has.
+"""Matrix products whose gradients are fast on a CPU too.
 
-XLA's fast kernels for CPU take a product whose left side is summed over its last axis. A kernel's gradient sums over
-rows, as attention's gradients do, so that one of both sides has to be turned first; left alone, XLA folds the turn into
-a product that only its slower kernels know. docs/performance.md has what it costs.
+XLA's fast kernels for CPU compute a product that sums over the last axis of its left side. A kernel's gradient sums
+over rows, as attention's gradients do, so that one side has to be transposed first; by default XLA folds the transpose
+into a product that only its slower kernels support. docs/performance.md says what that costs.
 """
 
 from __future__ import annotations
 
 import jax
+import numpy as np
+from jaxtyping import Array, Float
 
-_keep = jax.lax.optimization_barrier  # nothing is folded across it
+AnyArray = jax.Array | np.ndarray  # parameters may come straight from `hf.load`, and batches from a task
+
+_barrier = jax.lax.optimization_barrier  # XLA folds nothing across it
 
 
 @jax.custom_vjp
-def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x·kernel over the last axis of x."""
+def matmul(x: Float[Array, "*rows inputs"], kernel: Float[AnyArray, "inputs outputs"]) -> Float[Array, "*rows outputs"]:
+    """Returns x·kernel over the last axis of x."""
     return x @ kernel
 
 
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+Operands = tuple[Float[Array, "*rows inputs"], Float[AnyArray, "inputs outputs"]]
+
+
+def _forward(
+    x: Float[Array, "*rows inputs"], kernel: Float[AnyArray, "inputs outputs"]
+) -> tuple[Float[Array, "*rows outputs"], Operands]:
     return x @ kernel, (x, kernel)
 
 
-def _backward(kept: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    rows, change = (each.reshape(-1, each.shape[-1]) for each in (x, above))
-    return jax.lax.dot_general(above, kernel, (((above.ndim - 1,), (1,)), ((), ()))), transposed_matmul(rows, change)
+def _backward(operands: Operands, gradient: Float[Array, "*rows outputs"]) -> Operands:
+    x, kernel = operands
+    rows, changes = (each.reshape(-1, each.shape[-1]) for each in (x, gradient))
+    to_x = jax.lax.dot_general(gradient, kernel, (((gradient.ndim - 1,), (1,)), ((), ())))
+    return to_x, transposed_matmul(rows, changes)
 
 
 matmul.defvjp(_forward, _backward)
 
 
-def transposed_matmul(x: jax.Array, y: jax.Array) -> jax.Array:
-    """xᵀ·y of [..., rows, a] and [..., rows, b]."""
-    return jax.lax.platform_dependent(x, y, cpu=_turned, default=lambda x, y: x.mT @ y)
+def transposed_matmul(
+    x: Float[Array, "*axes rows inputs"], y: Float[Array, "*axes rows outputs"]
+) -> Float[Array, "*axes inputs outputs"]:
+    """Returns xᵀ·y, a sum over rows."""
+    return jax.lax.platform_dependent(x, y, cpu=_transpose_narrower, default=lambda x, y: x.mT @ y)
 
 
-def _turned(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The same; the narrower side is turned, being the less to move."""
+def _transpose_narrower(
+    x: Float[Array, "*axes rows inputs"], y: Float[Array, "*axes rows outputs"]
+) -> Float[Array, "*axes inputs outputs"]:
+    """Returns the same after transposing the narrower side, which moves less memory."""
     if x.shape[-1] > y.shape[-1]:
-        return _keep(_keep(y.mT) @ x).mT
-    return _keep(x.mT) @ y
+        return _barrier(_barrier(y.mT) @ x).mT
+    return _barrier(x.mT) @ y

@@ -1,38 +1,43 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Small tokenizers from given texts: SentencePiece's manner for the RoBERTa family, WordPiece for BERT."""
+"""Trains small tokenizers: byte-pair merges on marked words for the RoBERTa family, WordPiece for BERT."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from xlkd import files
+from xlkd.files import Json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 BERT_SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 ROBERTA_SPECIALS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 
 
 def train(folder: pathlib.Path, texts: Iterable[str], *, kind: str, size: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json; the same texts give the same bytes."""
+    """Trains on texts, then writes tokenizer.json and tokenizer_config.json; the same texts give the same bytes."""
     texts = list(texts)
-    tokenizer, specials = (_wordpiece if kind == "bert" else _pieces)(texts, size)
+    tokenizer, specials = (_train_wordpiece if kind == "bert" else _train_byte_pairs)(texts, size)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {f"{name}_token": token for name, token in specials.items()}
+    config: dict[str, Json] = {f"{name}_token": token for name, token in specials.items()}
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512}
-    # transformers would else leave out the token types that BERT is trained with
+    # Without these transformers would leave out the token types that BERT is trained with
     types = ["token_type_ids"] if kind == "bert" else []
     config["model_input_names"] = ["input_ids", *types, "attention_mask"]
     files.write_text(folder / "tokenizer_config.json", json.dumps(config, indent=1) + "\n")
-    # Last, and whole or not at all: by it a restart knows that all is there
+    # Written last and atomically: its presence tells a restart that both files are complete
     files.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
 
 
-def _wordpiece(texts: list[str], size: int):
-    """WordPiece over byte-pair merges of ▁-marked words: ▁ab is ab there, and ab is ##ab.
+def _train_wordpiece(texts: list[str], size: int) -> tuple[Tokenizer, dict[str, str]]:
+    """Trains WordPiece from byte-pair merges of ▁-marked words: ▁ab becomes ab, and ab becomes ##ab.
 
-    The library's own trainer numbers ##letters in the order of a hash map, another in each process.
+    The library's own trainer numbers ##letters in the order of a hash map, which differs between processes.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -41,12 +46,12 @@ def _wordpiece(texts: list[str], size: int):
     merges.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     merges.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Metaspace(split=False)])
     merges.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, show_progress=False))
-    found = merges.get_vocab()
-    pieces = [piece for piece in sorted(found, key=found.__getitem__) if piece != "▁"]
-    letters = [piece for piece in pieces if len(piece) == 1]
-    marked = [piece[1:] if piece.startswith("▁") else f"##{piece}" for piece in pieces]
+    ids_of_tokens = merges.get_vocab()
+    tokens = [token for token in sorted(ids_of_tokens, key=ids_of_tokens.__getitem__) if token != "▁"]
+    letters = [token for token in tokens if len(token) == 1]
+    marked = [token[1:] if token.startswith("▁") else f"##{token}" for token in tokens]
     specials = list(BERT_SPECIALS.values())
-    vocabulary = {piece: i for i, piece in enumerate(list(dict.fromkeys([*specials, *letters, *marked]))[:size])}
+    vocabulary = {token: i for i, token in enumerate(list(dict.fromkeys([*specials, *letters, *marked]))[:size])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = merges.normalizer, words
     tokenizer.decoder = decoders.WordPiece()
@@ -58,11 +63,11 @@ def _wordpiece(texts: list[str], size: int):
     return tokenizer, BERT_SPECIALS
 
 
-def _pieces(texts: list[str], size: int):
-    """Byte-pair merges over ▁-marked text, cut at punctuation and around each Han character.
+def _train_byte_pairs(texts: list[str], size: int) -> tuple[Tokenizer, dict[str, str]]:
+    """Trains byte-pair merges over ▁-marked text, split at punctuation and around each Han character.
 
-    So no piece straddles the edge of an answer in a script without spaces. A unigram model would give names that it
-    saw one piece and all others five: two different tasks.
+    So no token crosses the edge of an answer in a script without spaces. A unigram model would give names seen in
+    training one token and all others five: two different tasks.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 

@@ -126,7 +126,7 @@ def load(
     if "classifier" not in found.params:
         raise UserError("has no head for labels", where, "name a model that was trained to classify")
     theirs = _labels(reading, tag, found, where)
-    tokenizer = hf.tokenizer(folder)
+    tokenizer = hf.load_tokenizer(folder)
     length = min(reading.max_length or found.architecture.max_length, found.architecture.max_length)
     task = Classify(TextTokenizer(tokenizer), length, labels=tuple(labels))
     return Classifier(name, folder, found.architecture, found.params, task, theirs, match_labels(theirs, labels, where))

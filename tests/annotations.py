@@ -1,0 +1,7 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks arguments and results against annotations; conftest.py applies it to whole packages while they are imported."""
+
+from beartype import BeartypeConf, beartype
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is annotated, as for pyrefly
