@@ -45,7 +45,7 @@ ENDED = (
 
 
 def test_every_second_of_a_whole_run_has_a_name(tmp_path):
-    found = goodput.of(events(tmp_path, *FIRST, *ENDED))
+    found = goodput.measure(events(tmp_path, *FIRST, *ENDED))
     assert found["parts"] == {
         "steps": 39.0,
         "data": 1.0,
@@ -67,7 +67,7 @@ def test_steps_that_a_kill_took_are_no_goodput(tmp_path):
     events(tmp_path, cut="\n")
     second = [(at + 70.0, kind, more) for at, kind, more in FIRST[:6]]
     second += [(80.0, "train", {"step": 20}), (100.0, "train", {"step": 40, "waited": 0.0}), (101.0, "end", {})]
-    found = goodput.of(events(tmp_path, *(e for e in second if e[1] != "train" or e[2]["step"] >= 20)))
+    found = goodput.measure(events(tmp_path, *(e for e in second if e[1] != "train" or e[2]["step"] >= 20)))
     assert found["steps_again"] == 20
     assert found["parts"]["again"] == 20.0, "from 31 to 51, what was waited for in it included"
     assert found["parts"]["steps"] == 19.0 + 20.0 + 1.0
@@ -80,7 +80,7 @@ def test_half_of_an_interval_may_be_lost(tmp_path):
     events(tmp_path, *FIRST[:6], (30.0, "train", {"step": 20}))
     events(tmp_path, (40.0, "start", {}), (41.0, "prepare", {"stage": "one"}), (42.0, "train", {"step": 15}))
     events(tmp_path, (50.0, "train", {"step": 20}), (50.0, "end", {}))
-    found = goodput.of(tmp_path)
+    found = goodput.measure(tmp_path)
     assert found["steps_again"] == 5
     assert found["parts"]["again"] == 5.0
     assert found["parts"]["steps"] == 15.0 + 8.0
@@ -90,7 +90,7 @@ def test_a_restart_that_never_came_to_train_is_asked_of_the_next(tmp_path):
     events(tmp_path, *FIRST, (51.0, "train", {"step": 40}))
     events(tmp_path, (60.0, "start", {}), (61.0, "prepare", {"stage": "one"}), (62.0, "compile", {}))
     events(tmp_path, (70.0, "start", {}), (71.0, "prepare", {"stage": "one"}), (72.0, "train", {"step": 20}))
-    assert goodput.of(tmp_path)["steps_again"] == 20
+    assert goodput.measure(tmp_path)["steps_again"] == 20
 
 
 def test_stages_that_ended_lose_nothing(tmp_path):
@@ -98,16 +98,16 @@ def test_stages_that_ended_lose_nothing(tmp_path):
     events(tmp_path, *FIRST, *ENDED[:5])
     events(tmp_path, (56.0, "prepare", {"stage": "two"}), (58.0, "train", {"step": 0}), (60.0, "train", {"step": 2}))
     events(tmp_path, (70.0, "start", {}), (71.0, "prepare", {"stage": "two"}), (72.0, "train", {"step": 2}))
-    assert goodput.of(tmp_path)["steps_again"] == 0
+    assert goodput.measure(tmp_path)["steps_again"] == 0
 
 
 def test_a_folder_without_events(tmp_path):
-    assert goodput.of(tmp_path) is None
-    assert goodput.of(events(tmp_path, cut="not JSON\n[1]\n")) is None
+    assert goodput.measure(tmp_path) is None
+    assert goodput.measure(events(tmp_path, cut="not JSON\n[1]\n")) is None
 
 
 def test_the_line_names_the_largest_first(tmp_path):
-    line = goodput.line(goodput.of(events(tmp_path, *FIRST, *ENDED)))
+    line = goodput.format_line(goodput.measure(events(tmp_path, *FIRST, *ENDED)))
     assert line == (
         "goodput: 65% of 60 s were productive steps; export and report 8%, compilation 7%, start-up and restoring 5%, "
         "reading and tokenizing 5%, evaluation 5%, saving 3%, waiting for data 2%"
@@ -167,7 +167,7 @@ def finished(tmp_path_factory):
 def test_a_real_run_accounts_for_its_time(finished):
     folder, first = finished
     assert "goodput: " in first.stdout
-    found = goodput.of(folder)
+    found = goodput.measure(folder)
     assert {"steps", "compile", "prepare", "start", "finish"} <= set(found["parts"])
     assert found["steps_again"] == 0
     told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]

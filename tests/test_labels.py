@@ -64,7 +64,7 @@ def test_golden_macro_f1_of_resamples():
     golden = GOLDEN["macro_f1_bootstrap"]
     by_group = np.array([golden["confusion_by_group_gold_rows_predicted_columns"]])
     drawn = np.stack([np.bincount(row, minlength=3) for row in golden["explicit"]["resamples"]]).astype(float)
-    found = labels.resample_macro_f1(by_group, drawn)[:, 0]
+    found = labels.resample(labels.macro_f1_from_counts, by_group, drawn)[:, 0]
     assert found == pytest.approx(golden["explicit"]["macro_f1"], abs=1e-9)
 
 
@@ -81,8 +81,12 @@ def test_golden_groups():
 def test_difference_of_macro_f1():
     worse = [0, 1, 1, 0, 2, 2, 1, 0]
     a, b = ({"de": answers(p), "sw": answers(p, "sw")} for p in (CLASSES["de"]["predicted"], worse))
-    found = labels.compare_macro_f1(a, b, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500)
-    back = labels.compare_macro_f1(b, a, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500)
+    found = labels.compare_over_cells(
+        labels.macro_f1_from_counts, a, b, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500
+    )
+    back = labels.compare_over_cells(
+        labels.macro_f1_from_counts, b, a, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500
+    )
     expected = 100 * (
         labels.macro_f1(CLASSES["de"]["gold"], CLASSES["de"]["predicted"], 3)
         - labels.macro_f1(CLASSES["de"]["gold"], worse, 3)
@@ -92,7 +96,7 @@ def test_difference_of_macro_f1():
     mean = found.averages["macro_mean"]
     assert mean.estimate == pytest.approx((found.cells["de"].estimate + found.cells["sw"].estimate) / 2)
     assert (mean.questions, mean.groups, mean.verdict) == (16, 3, "cannot tell: too few groups")
-    itself = labels.compare_macro_f1(a, a, 3, resamples=150)
+    itself = labels.compare_over_cells(labels.macro_f1_from_counts, a, a, 3, resamples=150)
     assert {r.verdict for r in itself.cells.values()} == {"identical"}
     assert (found.resamples, itself.resamples) == (500, 200), "at least 100 for each language"
 
@@ -100,6 +104,6 @@ def test_difference_of_macro_f1():
 def test_other_rows_are_refused():
     a = {"de": answers(CLASSES["de"]["predicted"])}
     with pytest.raises(UserError, match="de: the rows differ"):
-        labels.compare_macro_f1(a, {"de": answers(CLASSES["de"]["predicted"], "sw")}, 3)
+        labels.compare_over_cells(labels.macro_f1_from_counts, a, {"de": answers(CLASSES["de"]["predicted"], "sw")}, 3)
     with pytest.raises(UserError, match="only one side has sw"):
-        labels.compare_macro_f1(a, {**a, "sw": a["de"]}, 3)
+        labels.compare_over_cells(labels.macro_f1_from_counts, a, {**a, "sw": a["de"]}, 3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import pathlib
 
+import numpy as np
 import pytest
 from reports_toys import NOTHING, grid_run, label_run, labelled, pair_run, questions, retrieved, run, stage, write
 
@@ -56,7 +57,8 @@ def test_the_terminal_gets_what_fits_it_and_a_file_the_rest(tmp_path):
     assert len(brief) < 60 < len(whole)
     assert any(line.startswith("skd − ce") for line in whole)
     assert not any(line.startswith("skd − ce") for line in brief)
-    assert [line for line in whole if line.endswith(": better.")] == [x for x in brief if x.endswith(": better.")]
+    better = "significantly better (Holm-corrected)."
+    assert [line for line in whole if line.endswith(better)] == [line for line in brief if line.endswith(better)]
 
 
 def test_intervals_and_verdicts_are_those_of_the_statistics(grid):
@@ -93,15 +95,17 @@ def test_badges_are_those_of_both_languages_and_contaminated_rows_are_not_zero_s
     assert systems["english"]["cells"]["en-en"]["word"] == "supervised"
     assert systems["ce"]["cells"]["en-de"]["badges"] == ["T", "K", "C"]
     assert systems["ce"]["cells"]["ar-ar"]["badges"] == []
-    assert any("30 of 270 rows of eval were met in training" in line for line in grid[1])
+    assert any("30 of 270 examples of eval occur in the training data" in line for line in grid[1])
 
 
 def test_a_difference_is_said_in_words_with_its_interval(grid):
     number = grid[0]["sets"]["toy"]["comparisons"]["skd:ce"]["averages"]["gxlt"]["f1"]
     assert number["verdict"] == "cannot tell"
     said = [line for line in grid[1] if line.startswith("self-distillation [skd] against cross-entropy [ce]")]
-    assert any("diagonal included: +1.1 (95% interval −5.3 to 7.5): cannot tell." in line for line in said)
-    assert any("does not show that one is better" in line for line in said)
+    assert any(
+        "diagonal included: +1.1 (95% interval −5.3 to 7.5): no significant difference." in line for line in said
+    )
+    assert any("no significant difference on the primary means" in line for line in said)
 
 
 def test_unequal_budgets_are_shown(grid):
@@ -285,7 +289,7 @@ def test_stages_of_one_run_that_answered_other_questions_are_told_apart_not_refu
     found, _ = report(tmp_path)
     assert found["sets"]["toy"]["comparisons"] == {}
     assert any("not compared" in note for note in found["notes"])
-    assert any("b:nothing is no pair of stages" in note for note in found["notes"])
+    assert any("b:nothing is not a pair of stages" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize("damage", ["nothing", "no config", "broken rows"])
@@ -336,3 +340,66 @@ def test_tags_may_hold_hyphens(tmp_path):
         "zh-Hant-en": ["zh-Hant", "en"],
         "zh-Hant-zh-Hant": ["zh-Hant", "zh-Hant"],
     }
+
+
+# A metric is an entry.
+
+
+def recorded(name: str, label: str, *, over: str = "example", higher: bool = True) -> dict:
+    return {name: {"label": label, "over": over, "higher_is_better": higher}}
+
+
+def test_a_recorded_metric_gets_tables_intervals_and_verdicts_in_its_direction(tmp_path):
+    """The report reads name, label and direction from the stage's record; it knows no more of the metric."""
+    run(tmp_path, ("a", "b"), compare=("b:a",))
+    metrics = recorded("f1", "F1") | recorded("edits", "edit <distance>", higher=False)
+    for number, (name, right) in enumerate((("a", 0.2), ("b", 0.8)), 1):
+        rows = [row | {"edits": 100.0 - row["em"]} for row in questions(right)]
+        sets = {"eval": {"step": 10, "main": "f1", "mean": 1.0, "cells": {}, "metrics": metrics}}
+        stage(tmp_path, number, name, {"eval": rows}, sets=sets)
+    found, _ = report(tmp_path)
+    data = found["sets"]["toy"]
+    assert (data["metrics"], data["lower_is_better"]) == (["f1", "edits"], ["edits"])
+    cell = data["comparisons"]["b:a"]["cells"]["en-de"]
+    assert cell["edits"]["value"] < 0 < cell["f1"]["value"]
+    assert cell["edits"]["high"] < 0
+    assert cell["f1"]["verdict"] == cell["edits"]["verdict"] == "better"
+    worst = data["systems"]["a"]["worst"]["edits"]["value"]
+    assert worst == max(cell["edits"]["value"] for cell in data["systems"]["a"]["cells"].values())
+    assert "edit <distance> (lower is better) by cell" in (tmp_path / "report.txt").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "edit &lt;distance&gt; (lower is better): question language × context language" in page
+    assert "<distance>" not in page
+
+
+def test_a_metric_that_only_one_system_has_is_left_out(tmp_path):
+    run(tmp_path, ("old", "new"), compare=("new:old",))
+    sets = {"eval": {"step": 10, "main": "f1", "mean": 1.0, "cells": {},
+                     "metrics": recorded("f1", "F1") | recorded("em", "EM") | recorded("inside", "inside")}}  # fmt: skip
+    stage(tmp_path, 1, "old", {"eval": questions(0.4)})
+    stage(tmp_path, 2, "new", {"eval": [row | {"inside": row["em"]} for row in questions(0.6)]}, sets=sets)
+    found, _ = report(tmp_path)
+    assert found["sets"]["toy"]["metrics"] == ["f1", "em"]
+
+
+def test_a_metric_over_cells_is_resampled_from_confusion_matrices(tmp_path, monkeypatch):
+    """Errors in percent of all examples, as a metric over cells: 100 − accuracy, with the same interval, mirrored."""
+    from xlkd.metrics.entries import Metric
+    from xlkd.reports import results
+    from xlkd.tasks import metrics
+
+    def errors(counts):
+        return 1 - np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-1, -2))
+
+    entry = Metric("errors", "errors", errors, over="cell", higher_is_better=False)
+    monkeypatch.setitem(results._METRICS, "classify", (*metrics.CLASSIFICATION, entry))
+    monkeypatch.setitem(metrics.ALL, "errors", entry)
+    found, _ = report(label_run(tmp_path))
+    data = found["sets"]["xnli"]
+    assert data["metrics"] == ["accuracy", "macro_f1", "errors"]
+    cell = data["systems"]["mblm"]["cells"]["sw"]
+    assert cell["errors"]["value"] == pytest.approx(100 - cell["accuracy"]["value"], abs=1e-5)
+    assert cell["errors"]["low"] == pytest.approx(100 - cell["accuracy"]["high"], abs=1e-5)
+    compared = data["comparisons"]["mblm:branches"]["cells"]["sw"]
+    assert compared["errors"]["value"] < 0
+    assert compared["errors"]["verdict"] == compared["accuracy"]["verdict"] == "better"

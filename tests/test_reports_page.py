@@ -153,7 +153,7 @@ def test_unequal_budgets_and_verdicts_are_marked(tmp_path):
     text = page(grid_run(tmp_path))
     assert "≠" in text
     assert 'class="up3"' in text
-    assert "cannot tell" in text
+    assert "no significant difference" in text
 
 
 def test_the_command_writes_where_it_is_told_and_refuses_in_one_line(tmp_path):

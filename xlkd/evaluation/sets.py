@@ -67,6 +67,7 @@ class Sets:
         record = {"step": step, "main": scores.main, "mean": scores.mean()}
         record["cells"] = {str(cell): values for cell, values in scores.cells.items()}
         record["languages"] = {str(cell): list(cell.languages) for cell in scores.cells}
+        record["metrics"] = {metric.name: metric.describe() for metric in scores.metrics}
         self._workdir.write_json(file, record)
         if isinstance(task, Parallel):
             self._draw(step, name, task, outputs, rows)

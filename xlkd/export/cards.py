@@ -267,7 +267,7 @@ def _scores(told: Mapping[str, Any], exported: Export, place: Place) -> Iterator
 def _intervals(name: str, metric: str, place: Place) -> dict[str, str]:
     """By cell, and by "" of their mean, from where to where: drawn over groups of the rows that the stage kept."""
     rows = files.Stage("", place.stage, files.UNFINISHED, {}).rows(name)
-    found = results.scores(rows, name, metric)
+    found = results.score_rows(rows, name, metric)
     numbers = {
         key: number for set, (cells, _) in found.items() for c, number in cells.items() for key in (c, f"{set} {c}")
     }

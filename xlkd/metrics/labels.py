@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -16,12 +16,18 @@ from xlkd.metrics import statistics
 Labels = Int[np.ndarray, " rows"] | Sequence[int]  # a label's index for each row
 Numbers = Float[np.ndarray, " rows"] | Sequence[float]
 Counts = Shaped[np.ndarray, "*batch classes classes"]  # confusion matrices; floats where groups were drawn
+CellScore = Callable[[Counts], Float[np.ndarray, "*batch"]]
 
 
 def accuracy(gold: Labels, predicted: Labels) -> float:
     """Returns the share of the rows whose label is right."""
     gold_array, predicted_array = _as_arrays(gold, predicted)
     return int(np.sum(gold_array == predicted_array)) / len(gold_array)
+
+
+def is_same_label(gold: str, predicted: str) -> float:
+    """Returns 1 where the predicted label is the gold one, else 0."""
+    return float(gold == predicted)
 
 
 def macro_f1(gold: Labels, predicted: Labels, classes: int) -> float:
@@ -104,7 +110,8 @@ class Answers:
     predicted: Labels
 
 
-def compare_macro_f1(
+def compare_over_cells(
+    score: CellScore,
     a: Mapping[str, Answers],
     b: Mapping[str, Answers],
     classes: int,
@@ -115,16 +122,17 @@ def compare_macro_f1(
 ) -> statistics.Comparison[str, str]:
     """Returns A − B in percent, by language and for averages over languages: each of the two is a Holm family.
 
-    Macro-F1 is not a ratio of sums: the confusion matrices of the drawn groups are added, and scored as one.
+    A score like macro-F1 is not a ratio of sums: the confusion matrices of the drawn groups are added, and scored as
+    one.
     """
     _check_same_rows(a, b)
     number = number_groups(a)
     counts_a, counts_b = (np.stack([count_by_group(run[x], number, classes) for x in a]) for run in (a, b))
-    score = 100 * (macro_f1_from_counts(counts_a.sum(1)) - macro_f1_from_counts(counts_b.sum(1)))
+    difference = 100 * (score(counts_a.sum(1)) - score(counts_b.sum(1)))
     resamples = max(resamples, 100 * len(a))
     theta = np.concatenate(
         [
-            100 * (resample_macro_f1(counts_a, drawn) - resample_macro_f1(counts_b, drawn))
+            100 * (resample(score, counts_a, drawn) - resample(score, counts_b, drawn))
             for drawn in statistics.draw_group_counts(np.random.default_rng(seed), len(number), resamples)
         ]
     )
@@ -136,7 +144,7 @@ def compare_macro_f1(
         count = int(rows[at].sum()), int((rows[at].sum(0) > 0).sum())
         theta_mean = statistics.mean_over_cells(theta[:, at])
         identical = all(same[i] for i in at)
-        return statistics.summarize_difference(theta_mean, [float(score[at].mean())], count, identical)
+        return statistics.summarize_difference(theta_mean, [float(difference[at].mean())], count, identical)
 
     cells = statistics.judge({language: result([language]) for language in a})
     means = statistics.judge({name: result(languages) for name, languages in (averages or {}).items()})
@@ -149,13 +157,15 @@ def number_groups(answers: Mapping[str, Answers]) -> dict[str, int]:
     return {group: number for number, group in enumerate(sorted(groups))}
 
 
-def resample_macro_f1(
-    counts: Int[np.ndarray, "languages groups classes classes"], drawn: Float[np.ndarray, "resamples groups"]
+def resample(
+    score: CellScore,
+    counts: Int[np.ndarray, "languages groups classes classes"],
+    drawn: Float[np.ndarray, "resamples groups"],
 ) -> Float[np.ndarray, "resamples languages"]:
-    """Returns the macro-F1 of each language in each resample of the groups."""
+    """Returns the score of each language in each resample of the groups."""
     languages, groups, classes, _ = counts.shape
     flat = counts.transpose(1, 0, 2, 3).reshape(groups, -1)
-    return macro_f1_from_counts((drawn @ flat).reshape(len(drawn), languages, classes, classes))
+    return score((drawn @ flat).reshape(len(drawn), languages, classes, classes))
 
 
 def count_by_group(

@@ -29,6 +29,21 @@ class Retrieval:
         return float(self.to_english.mean()), float(self.from_english.mean())
 
 
+def to_english(retrieval: Retrieval) -> Float[np.ndarray, " sentences"]:
+    """Returns 1 for each sentence that finds its English translation, else 0."""
+    return retrieval.to_english.astype(np.float64)
+
+
+def from_english(retrieval: Retrieval) -> Float[np.ndarray, " sentences"]:
+    """Returns 1 for each sentence that its English translation finds, else 0."""
+    return retrieval.from_english.astype(np.float64)
+
+
+def both_directions(retrieval: Retrieval) -> Float[np.ndarray, " sentences"]:
+    """Returns the mean of the two directions for each sentence."""
+    return (to_english(retrieval) + from_english(retrieval)) / 2
+
+
 def retrieve(
     foreign: Vectors, english: Vectors, *, score: Literal["cosine", "margin"] = "cosine", k: int = 4
 ) -> Retrieval:
@@ -70,19 +85,21 @@ class AlignmentCounts:
     in_sure: int
     in_possible: int
 
-    @property
-    def error_rate(self) -> float:
-        """The alignment error rate (AER)."""
-        links = self.predicted + self.sure
-        return 1 - (self.in_sure + self.in_possible) / links if links else 0.0
 
-    @property
-    def precision(self) -> float:
-        return self.in_possible / self.predicted if self.predicted else 0.0
+def alignment_error_rate(counts: AlignmentCounts) -> float:
+    """Returns the AER; 0 where there are no links."""
+    links = counts.predicted + counts.sure
+    return 1 - (counts.in_sure + counts.in_possible) / links if links else 0.0
 
-    @property
-    def recall(self) -> float:
-        return self.in_sure / self.sure if self.sure else 0.0
+
+def alignment_precision(counts: AlignmentCounts) -> float:
+    """Returns the share of the predicted links that are possible; 0 where none is predicted."""
+    return counts.in_possible / counts.predicted if counts.predicted else 0.0
+
+
+def alignment_recall(counts: AlignmentCounts) -> float:
+    """Returns the share of the sure links that are predicted; 0 where none is sure."""
+    return counts.in_sure / counts.sure if counts.sure else 0.0
 
 
 def count_links(

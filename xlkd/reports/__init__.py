@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run found, for people and for programs: results.json, report.html and plain tables, from its files alone."""
+"""Reports of runs, for people and programs, from a run's files alone: results.json, report.html, plain tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from xlkd.errors import UserError, escape_controls
 from xlkd.files import OutputFile, check_file, check_inputs
 
-RUN_FILES = ("config.json", "environment.json", "log.txt", "events.jsonl", "stages", "texts")  # that a report reads
+RUN_FILES = ("config.json", "environment.json", "log.txt", "events.jsonl", "stages", "texts")  # read by a report
 REPORT_FILES = ("results.json", "report.html", "report.txt")
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -35,10 +35,10 @@ def locate_outputs(
     data: pathlib.Path | None = None,
     folder: pathlib.Path | None = None,
 ) -> Outputs:
-    """Returns where a report is to be written, after checking that it would replace nothing but what it may.
+    """Returns the files to write, after checking that no other files would be replaced.
 
-    Without names the files go into the one work directory, else into `folder` or the current one. There, and where the
-    user did not name a file, only those of an earlier report are replaced.
+    Without names the files go into the work directory, for several into `folder` or the current folder. Where the user
+    did not name a file, only those of an earlier report are replaced.
     """
     runs = _list_folders(workdirs)
     own = folder is None and len(runs) == 1
@@ -71,9 +71,9 @@ def write(
     *,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Compute the numbers of one or several work directories, write page, numbers and tables, and `log` them in brief.
+    """Computes the numbers of one or several work directories, writes page, numbers and tables, and logs a summary.
 
-    One work directory gets the files into it; several leave them in the current folder, where nothing else is said.
+    The files go into the work directory; for several, without `outputs`, into the current folder.
     `check` is called before anything is written.
     """
     from xlkd.reports import files, results, tables
@@ -81,15 +81,15 @@ def write(
 
     folders = _list_folders(workdirs)
     outputs = outputs or locate_outputs(folders)
-    runs = [files.read(folder) for folder in folders]
-    found, answers = results.compute(runs)
-    page = pages.build(found, answers, runs)
+    runs = [files.read_run(folder) for folder in folders]
+    numbers, answers = results.compute_results(runs)
+    page = pages.build_page(numbers, answers, runs)
     check()
-    outputs.data.write_json(found)
+    outputs.data.write_json(numbers)
     outputs.page.write_text(page)
     if outputs.text:
-        outputs.text.write_text("\n".join(map(escape_controls, tables.lines(found))) + "\n")
-    for line in tables.lines(found, brief=True):
+        outputs.text.write_text("\n".join(map(escape_controls, tables.format_lines(numbers))) + "\n")
+    for line in tables.format_lines(numbers, brief=True):
         log(escape_controls(line))
     tables_as_text = f", its tables as text: {outputs.text.path.name}" if outputs.text else ""
     log(f"report: {outputs.page.path}{tables_as_text}")
@@ -100,12 +100,12 @@ def _list_folders(workdirs: Paths) -> list[pathlib.Path]:
 
 
 def _is_page(path: pathlib.Path) -> bool:
-    """Says whether a file is the page of a report."""
+    """Returns whether a file is the page of a report."""
     return path.is_file() and b"<title>Report: " in _read_head(path)
 
 
 def _is_results(path: pathlib.Path) -> bool:
-    """Says whether a file holds the numbers of a report."""
+    """Returns whether a file contains the numbers of a report."""
     if not path.is_file():
         return False
     try:

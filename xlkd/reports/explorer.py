@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Single questions with what each system answered: the data of the page's explorer, within a number of bytes."""
+"""The data of the page's explorer: single questions with the answer of each system, within a number of bytes."""
 
 from __future__ import annotations
 
@@ -14,56 +14,57 @@ from xlkd.reports.files import Record
 from xlkd.reports.results import QA, RETRIEVAL, DataSet
 
 
-def data(record: Record, held: Mapping[str, DataSet], runs: Sequence[files.Run], budget: int) -> Record:
-    """Questions, contexts once, answers by system; `left` says how many stand in the sample and in all."""
+def make_data(record: Record, data_sets: Mapping[str, DataSet], runs: Sequence[files.Run], budget: int) -> Record:
+    """Returns questions, contexts without repetition, and answers by system; `left` counts the sample and all."""
     texts: dict[str, dict[str, Record]] = {}
     for run in runs:
         for where, rows in run.texts().items():
             texts.setdefault(where, {}).update({row["key"]: row for row in rows})
-    explored = {title: one for title, one in held.items() if one.task != RETRIEVAL}
+    explored = {title: data for title, data in data_sets.items() if data.task != RETRIEVAL}
     sets = []
-    for title, one in explored.items():
-        rows = [row for row in texts.get(one.where, {}).values() if (row.get("set") or one.where) == one.name]
-        shown = _set(title, one, rows, budget // len(explored))
-        sets.append(shown | {"first": _first(one, record["sets"][title])})
+    for title, data in explored.items():
+        rows = [row for row in texts.get(data.where, {}).values() if (row.get("set") or data.where) == data.name]
+        shown = _make_set(title, data, rows, budget // len(explored))
+        sets.append(shown | {"first": _choose_first(data, record["sets"][title])})
     return {"rtl": sorted(RIGHT_TO_LEFT), "sets": sets}
 
 
-def embedded(value: Any) -> str:
-    """JSON that no page can take for markup: `</script>` and `<!--` cannot occur in it."""
+def embed_json(value: Any) -> str:
+    """Returns JSON that is safe inside a page: `</script>` and `<!--` cannot occur in it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _first(one: DataSet, told: Record) -> list[int]:
-    """What is shown at first: the last system that is compared, and the one that it started from."""
-    names = list(one.entries)
-    pair = next(reversed(told["comparisons"].values()), {"a": names[-1], "b": names[0]})
-    system = one.entries[pair["a"]].system
+def _choose_first(data: DataSet, numbers: Record) -> list[int]:
+    """Returns the two systems shown at first: the last one that is compared, and the one that it started from."""
+    names = list(data.entries)
+    pair = next(reversed(numbers["comparisons"].values()), {"a": names[-1], "b": names[0]})
+    system = data.entries[pair["a"]].system
     start = next(
-        (name for name, entry in one.entries.items()
+        (name for name, entry in data.entries.items()
          if entry.system.config == system.config and entry.system.stage == system.results.get("start")),
         pair["b"],
     )  # fmt: skip
     return [names.index(pair["a"]), names.index(start)]
 
 
-def _set(title: str, one: DataSet, rows: Iterable[Record], budget: int) -> Record:
-    names = list(one.entries)
-    answers = [{row["key"]: row for row in entry.rows} for entry in one.entries.values()]
-    total = max((len(of) for of in answers), default=0)
+def _make_set(title: str, data: DataSet, rows: Iterable[Record], budget: int) -> Record:
+    """Returns the questions of one data set that fit the budget, in bytes."""
+    names = list(data.entries)
+    answers_by_key = [{row["key"]: row for row in entry.rows} for entry in data.entries.values()]
+    total = max((len(answers) for answers in answers_by_key), default=0)
     contexts: dict[str, int] = {}
     shown, size, sampled = [], 0, 0
     for row in rows:
-        found = [of.get(row["key"]) for of in answers]
-        if not any(found):
+        answers = [by_key.get(row["key"]) for by_key in answers_by_key]
+        if not any(answers):
             continue
         sampled += 1
-        entry = _question(row, found, contexts) if one.task == QA else _labelled(row, found)
-        new = row.get("context") if one.task == QA and row["context"] not in contexts else None
-        cost = len(embedded(entry).encode()) + (len(embedded(new).encode()) if new is not None else 0)
+        entry = _question(row, answers, contexts) if data.task == QA else _labelled(row, answers)
+        new = row.get("context") if data.task == QA and row["context"] not in contexts else None
+        cost = len(embed_json(entry).encode()) + (len(embed_json(new).encode()) if new is not None else 0)
         if size + cost > budget:
             continue
         if new is not None:
@@ -71,10 +72,10 @@ def _set(title: str, one: DataSet, rows: Iterable[Record], budget: int) -> Recor
         size += cost
         shown.append(entry)
     left = {"shown": len(shown), "sampled": sampled, "all": total}
-    return {"name": title, "task": one.task, "systems": names, "contexts": list(contexts), "rows": shown, "left": left}
+    return {"name": title, "task": data.task, "systems": names, "contexts": list(contexts), "rows": shown, "left": left}
 
 
-def _question(row: Record, found: Sequence[Record | None], contexts: Mapping[str, int]) -> Record:
+def _question(row: Record, answers: Sequence[Record | None], contexts: Mapping[str, int]) -> Record:
     return {
         "i": row["id"],
         "q": row["question"],
@@ -82,18 +83,18 @@ def _question(row: Record, found: Sequence[Record | None], contexts: Mapping[str
         "l": [row["question_language"], row["context_language"]],
         "g": [[answer["start"], answer["text"]] for answer in row["answers"]],
         "a": [
-            [round(of["f1"], 1), round(of["em"], 1), of["prediction"], of.get("start"), of.get("end")] if of else None
-            for of in found
+            [round(a["f1"], 1), round(a["em"], 1), a["prediction"], a.get("start"), a.get("end")] if a else None
+            for a in answers
         ],
     }
 
 
-def _labelled(row: Record, found: Sequence[Record | None]) -> Record:
+def _labelled(row: Record, answers: Sequence[Record | None]) -> Record:
     return {
         "i": row["id"],
         "t": row["text"],
         "s": row.get("second"),
         "l": [row["language"]],
         "g": row.get("label"),
-        "a": [[of.get("accuracy"), of.get("prediction")] if of else None for of in found],
+        "a": [[a.get("accuracy"), a.get("prediction")] if a else None for a in answers],
     }

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run left in its work directory, read as it stands: finished, unfinished or just begun."""
+"""Reads the files in a work directory, whether the run is finished, unfinished or has just begun."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stage's folder; `results` is what it wrote at its end, nothing before that."""
+    """The folder of a stage; `results` is the record written at its end, empty before that."""
 
     name: str
     folder: pathlib.Path | None
@@ -31,45 +31,46 @@ class Stage:
     steps_planned: int = 0
 
     def rows(self, set: str) -> list[Record]:
-        """Scores by question of the step that was kept."""
-        return _lines(self.folder / "rows" / f"{set}.jsonl") if self.folder else []
+        """Returns the scores of each example at the exported step."""
+        return _read_lines(self.folder / "rows" / f"{set}.jsonl") if self.folder else []
 
     def sets(self) -> list[str]:
-        """The evaluation sets that have rows."""
-        return [path.stem for path in _found(self.folder, "rows/*.jsonl")]
+        """Returns the evaluation sets that have rows."""
+        return [path.stem for path in _glob(self.folder, "rows/*.jsonl")]
 
     def evaluations(self) -> list[Record]:
-        """Every evaluation in the order of steps, with `in`, the name of its set."""
-        found = []
-        for path in _found(self.folder, "evaluation/*.json"):
+        """Returns every evaluation in the order of steps, with `in`, the name of its set."""
+        evaluations = []
+        for path in _glob(self.folder, "evaluation/*.json"):
             if named := re.fullmatch(r"(\d+)-(.+)", path.stem):
-                found.append(_json(path) | {"in": named[2], "step": int(named[1])})
-        return sorted(found, key=lambda of: of["step"])
+                evaluations.append(_read_json(path) | {"in": named[2], "step": int(named[1])})
+        return sorted(evaluations, key=lambda evaluation: evaluation["step"])
 
     def metrics(self) -> list[Record]:
-        return _lines(self.folder / "metrics.jsonl") if self.folder else []
+        """Returns the metrics logged in training."""
+        return _read_lines(self.folder / "metrics.jsonl") if self.folder else []
 
     def pictures(self) -> list[Record]:
-        """Returns the pictures that the method added."""
-        return [_json(path) for path in _found(self.folder, "report/*.json")]
+        """Returns the pictures that the method wrote."""
+        return [_read_json(path) for path in _glob(self.folder, "report/*.json")]
 
     def progress(self) -> Record:
-        """How far an unfinished stage has come, by its files."""
+        """Returns the step that an unfinished stage has reached, by its files."""
         if self.state != UNFINISHED:
             return {}
-        saved = [path for path in _found(self.folder, "checkpoints/*") if path.name.isdecimal()]
+        saved = [path for path in _glob(self.folder, "checkpoints/*") if path.name.isdecimal()]
         last = max(saved, key=lambda path: int(path.name), default=None)
         metrics = self.metrics()
-        found: Record = {"step": metrics[-1]["step"] if metrics else 0, "of": self.steps_planned or None}
+        progress: Record = {"step": metrics[-1]["step"] if metrics else 0, "of": self.steps_planned or None}
         if last:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last.stat().st_mtime))
-            found |= {"checkpoint": int(last.name), "saved": when}
-        return found
+            progress |= {"checkpoint": int(last.name), "saved": when}
+        return progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A work directory."""
+    """A work directory with its stages."""
 
     folder: pathlib.Path
     config: Record
@@ -78,79 +79,81 @@ class Run:
 
     @property
     def seed(self) -> int:
+        """The training seed."""
         return int(self.config.get("seed", 0))
 
     @property
     def state(self) -> str:
+        """Whether all stages are done."""
         return DONE if all(stage.state == DONE for stage in self.stages) else UNFINISHED
 
     def identity(self) -> str:
-        """The same for two runs that differ in their seed only."""
+        """Returns a string that is equal for two runs that differ in their seed only."""
         return json.dumps({k: v for k, v in self.config.items() if k not in (*reading.NEUTRAL, "seed")}, sort_keys=True)
 
     def digest(self) -> str:
-        """The eight characters that name the config."""
+        """Returns the eight characters that name the config."""
         return reading.compute_digest(self.config)
 
     def texts(self) -> dict[str, list[Record]]:
-        """By set the sampled questions with their texts."""
-        return {path.stem: _lines(path) for path in _found(self.folder, "texts/*.jsonl")}
+        """Returns the sampled questions of each set with their texts."""
+        return {path.stem: _read_lines(path) for path in _glob(self.folder, "texts/*.jsonl")}
 
 
-def read(folder: pathlib.Path) -> Run:
-    """The run of a work directory."""
+def read_run(folder: pathlib.Path) -> Run:
+    """Reads the run of a work directory."""
     if not folder.is_dir():
         raise UserError("no such folder", str(folder), "give a work directory")
     if not (folder / "config.json").is_file():
-        raise UserError("holds no run (no config.json)", str(folder), "give a work directory")
-    config = _json(folder / "config.json")
+        raise UserError("contains no run (no config.json)", str(folder), "give a work directory")
+    config = _read_json(folder / "config.json")
     if not isinstance(config.get("stages"), list):
-        raise UserError("is no config of a run", str(folder / "config.json"), "give a work directory")
-    environment = _json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
+        raise UserError("is not the config of a run", str(folder / "config.json"), "give a work directory")
+    environment = _read_json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
     folders = {}
-    for path in _found(folder, "stages/*"):
+    for path in _glob(folder, "stages/*"):
         if named := re.fullmatch(r"\d+-(.+)", path.name):
             folders[named[1]] = path
     wanted = reading.list_wanted_stages(config)
-    stages = [_stage(n, folders.get(n), config) for n in config["stages"] if n in wanted or n in folders]
+    stages = [_read_stage(n, folders.get(n), config) for n in config["stages"] if n in wanted or n in folders]
     return Run(folder, config, environment, tuple(stages))
 
 
 def find_stage_record(folder: pathlib.Path) -> pathlib.Path | None:
-    """Returns what a stage wrote of itself at its end; version 0.1 called it as the run's own results."""
+    """Returns the record that a stage wrote at its end; version 0.1 named it results.json."""
     return next(filter(pathlib.Path.exists, (folder / name for name in (STAGE_RECORD, "results.json"))), None)
 
 
-def _stage(name: str, folder: pathlib.Path | None, config: Record) -> Stage:
+def _read_stage(name: str, folder: pathlib.Path | None, config: Record) -> Stage:
     shared, own = config.get("budget") or {}, (config.get(name) or {}).get("budget") or {}
     steps = int((shared | own).get("steps") or 0)
     if folder is None:
         return Stage(name, None, TO_COME, {}, steps)
     if (folder / "done").exists() and (record := find_stage_record(folder)):
-        return Stage(name, folder, DONE, _json(record), steps)
+        return Stage(name, folder, DONE, _read_json(record), steps)
     return Stage(name, folder, UNFINISHED, {}, steps)
 
 
-def _found(folder: pathlib.Path | None, pattern: str) -> list[pathlib.Path]:
+def _glob(folder: pathlib.Path | None, pattern: str) -> list[pathlib.Path]:
     return sorted(path for path in folder.glob(pattern) if path.name[0] != ".") if folder else []
 
 
-def _json(path: pathlib.Path) -> Record:
-    found = _parsed(_text(path), str(path))
-    if not isinstance(found, dict):
-        raise UserError("holds no JSON object", str(path), "delete it and start the run again")
-    return found
+def _read_json(path: pathlib.Path) -> Record:
+    value = _parse(_read_text(path), str(path))
+    if not isinstance(value, dict):
+        raise UserError("contains no JSON object", str(path), "delete it and start the run again")
+    return value
 
 
-def _lines(path: pathlib.Path) -> list[Record]:
-    """A JSON object a line; a last line without its end is being written."""
+def _read_lines(path: pathlib.Path) -> list[Record]:
+    """Reads a JSON object from each line; a last line without its end is still being written."""
     if not path.is_file():
         return []
-    lines = _text(path).split("\n")[:-1]
-    return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    lines = _read_text(path).split("\n")[:-1]
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _text(path: pathlib.Path) -> str:
+def _read_text(path: pathlib.Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -159,7 +162,7 @@ def _text(path: pathlib.Path) -> str:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "look at what wrote it") from None
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

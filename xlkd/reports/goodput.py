@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Goodput: which share of a run's time was steps that stayed, and where the rest went, restarts included.
+"""Goodput: the share of a run's time spent on productive steps, and the use of the rest, over all restarts.
 
-A run writes a line to `events.jsonl` whenever it turns to something else, and at each print of its steps. What is not
-known of a process that was killed is what it did since its last print.
+A run writes a line to `events.jsonl` whenever it begins another activity, and whenever it prints its steps. The time of
+a killed process is therefore known until its last print.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import collections
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Event = dict[str, Any]
 
 NAMES = {  # in the order in which tables show them
     "steps": "productive steps",
-    "again": "steps that were lost and done again",
+    "again": "steps that were lost and repeated",
     "data": "waiting for data",
-    "teacher": "asking the teacher beforehand",
+    "teacher": "teacher forward pass before training",
     "evaluate": "evaluation",
     "save": "saving",
     "compile": "compilation",
@@ -29,19 +29,19 @@ NAMES = {  # in the order in which tables show them
     "start": "start-up and restoring",
     "finish": "export and report",
 }
-KINDS = {"begin": "start", "report": "finish"}  # events that are counted with another
-SHOWN = 0.01  # parts below this share are left out of the line for a console
+KINDS = {"begin": "start", "report": "finish"}  # events that are counted as another kind
+SHOWN = 0.01  # parts with a smaller share are left out of the line for the console
 
 
-def of(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Seconds by part; None where a run left no events."""
-    processes = _processes(_read(workdir / "events.jsonl"))
+def measure(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the seconds of each part; None where a run wrote no events."""
+    processes = _split_processes(_read_events(workdir / "events.jsonl"))
     if not processes:
         return None
-    spent: dict[str, float] = collections.Counter()
+    spent: dict[str, float] = collections.defaultdict(float)
     again = 0
     for number, process in enumerate(processes):
-        again += _count(process, _restored(processes[number + 1 :]), spent)
+        again += _add_times(process, _find_restored_steps(processes[number + 1 :]), spent)
     total = sum(spent.values())
     pauses = [after[0]["time"] - before[-1]["time"] for before, after in itertools.pairwise(processes)]
     return {
@@ -54,61 +54,63 @@ def of(workdir: pathlib.Path) -> dict[str, Any] | None:
     }
 
 
-def line(found: dict[str, Any]) -> str:
-    """For a console: the share, what took the rest, how often it began."""
-    parts = [(seconds / found["seconds"], NAMES[name]) for name, seconds in found["parts"].items() if name != "steps"]
+def format_line(goodput: Mapping[str, Any]) -> str:
+    """Writes one line for the console: the share, the largest other parts, and the number of starts."""
+    total = goodput["seconds"]
+    parts = [(seconds / total, NAMES[name]) for name, seconds in goodput["parts"].items() if name != "steps"]
     shown = ", ".join(f"{name} {share:.0%}" for share, name in sorted(parts, reverse=True) if share >= SHOWN)
-    text = f"goodput: {found['share']:.0%} of {found['seconds']:.0f} s were productive steps"
+    text = f"goodput: {goodput['share']:.0%} of {total:.0f} s were productive steps"
     text += f"; {shown}" if shown else ""
-    if found["starts"] > 1:
-        text += f"; {found['starts']} starts, {found['steps_again']} steps done again"
-        text += f", {found['seconds_between_starts']:.0f} s between them"
+    if goodput["starts"] > 1:
+        text += f"; {goodput['starts']} starts, {goodput['steps_again']} steps repeated"
+        text += f", {goodput['seconds_between_starts']:.0f} s between them"
     return text
 
 
-def _read(path: pathlib.Path) -> list[Event]:
-    """What was cut by a kill, or is of another kind, is left out."""
+def _read_events(path: pathlib.Path) -> list[Event]:
+    """Reads the events; a line that a kill cut off, and any that is not an event, is left out."""
     if not path.is_file():
         return []
-    found = []
+    events = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
             event = json.loads(text)
         except ValueError:
             continue
         if isinstance(event, dict) and isinstance(event.get("time"), int | float) and "kind" in event:
-            found.append(event)
-    return found
+            events.append(event)
+    return events
 
 
-def _processes(events: Sequence[Event]) -> list[list[Event]]:
-    """The events of each start, every one with the stage that it belongs to."""
-    found: list[list[Event]] = []
+def _split_processes(events: Sequence[Event]) -> list[list[Event]]:
+    """Returns the events of each start, each event with the stage that it belongs to."""
+    processes: list[list[Event]] = []
     stage = None
     for event in events:
         if event["kind"] == "start":
-            found.append([])
+            processes.append([])
         stage = event.get("stage", stage)
-        if found:
-            found[-1].append(event | {"stage": stage})
-    return found
+        if processes:
+            processes[-1].append(event | {"stage": stage})
+    return processes
 
 
-def _restored(later: Sequence[Sequence[Event]]) -> dict[str, int]:
-    """The step from which the next process that trained a stage went on."""
-    found: dict[str, int] = {}
+def _find_restored_steps(later: Sequence[Sequence[Event]]) -> dict[str, int]:
+    """Returns for each stage the step from which the next process that trained it resumed."""
+    restored: dict[str, int] = {}
     for process in later:
         first: dict[str, int] = {}
         for event in process:
             if event["kind"] == "train" and "step" in event:
                 first.setdefault(event["stage"], event["step"])
-        found = first | found
-    return found
+        restored = first | restored
+    return restored
 
 
-def _count(process: Sequence[Event], restored: dict[str, int], spent: dict[str, float]) -> int:
-    """Add the times of a process to `spent`; the number of its steps that had to be done again."""
-    again, step = 0, {}
+def _add_times(process: Sequence[Event], restored: dict[str, int], spent: dict[str, float]) -> int:
+    """Adds the times of a process to `spent`; returns the number of its steps that had to be repeated."""
+    again = 0
+    step: dict[str | None, int] = {}
     for event, after in itertools.pairwise(process):
         seconds, stage = max(after["time"] - event["time"], 0.0), event["stage"]
         if event["kind"] != "train":

@@ -1,23 +1,23 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Cells and means of one data set as numbers with intervals, badges and verdicts, whatever the task."""
+"""Cells and means of one data set as numbers with intervals, badges and verdicts, for any task."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xlkd.metrics import statistics
 from xlkd.reports import badges
 from xlkd.reports.files import Record
 from xlkd.rows import Cell
 
-WIDER, NARROWER = "wider", "narrower"  # a gap is no score: neither is better
+WIDER, NARROWER = "wider", "narrower"  # verdicts on a gap, of which neither is better
 
 
 class Mean(NamedTuple):
-    """An unweighted mean over cells; with `against`, what it is above the mean over those."""
+    """An unweighted mean over cells; with `against`, its difference from the mean over those."""
 
     cells: tuple[str, ...]
     title: str = ""
@@ -26,6 +26,7 @@ class Mean(NamedTuple):
 
     @property
     def all(self) -> tuple[str, ...]:
+        """All cells that the mean depends on."""
         return (*self.cells, *self.against)
 
 
@@ -33,27 +34,30 @@ class Mean(NamedTuple):
 class Table:
     """One run's answers on one data set: rows by cell, and which numbers of a row are scores."""
 
-    metrics: tuple[str, ...]
+    metrics: tuple[str, ...]  # those over examples
     rows: Mapping[str, Sequence[Record]]
     languages: Mapping[str, tuple[str, ...]]  # by cell
-    learned: bool = True  # from labels, so that a cell is supervised, zero-shot or between
+    learned: bool = True  # from labels, so that a cell is supervised, zero-shot or transferred
+    lower_is_better: frozenset[str] = frozenset()  # metrics
 
     def cells(self, metric: str) -> dict[str, statistics.Sample]:
+        """Returns the scores of each cell, by example."""
         return {cell: _cell(rows, metric) for cell, rows in self.rows.items()}
 
     def mean(self, metric: str, cell: str) -> float:
+        """Returns the score of a cell."""
         rows = self.rows[cell]
         return sum(row[metric] for row in rows) / len(rows)
 
 
-def table(
+def make_table(
     metrics: tuple[str, ...],
     rows: Sequence[Record],
     languages: Callable[[Record], tuple[str, ...]],
     *,
     learned: bool = True,
 ) -> Table:
-    """Returns rows by cell; `languages` gives those of a row, which are its cell."""
+    """Groups rows by cell; `languages` returns those of a row, which name its cell."""
     members: dict[Cell, list[Record]] = {}
     for row in rows:
         members.setdefault(Cell("", languages(row)), []).append(row)
@@ -63,66 +67,67 @@ def table(
     )
 
 
-def by_name(rows: Sequence[Record], name: Callable[[Record], str]) -> dict[str, list[Record]]:
-    """Returns rows by a name that each has, sorted."""
+def group_rows(rows: Sequence[Record], name: Callable[[Record], str]) -> dict[str, list[Record]]:
+    """Groups rows by a name, in the order of the names."""
     members: dict[str, list[Record]] = {}
     for row in rows:
         members.setdefault(name(row), []).append(row)
     return dict(sorted(members.items()))
 
 
-def ids(rows: Sequence[Record]) -> list[str]:
-    """What names a row in its cell: its id, or its key where ids are not unique."""
-    named = [row["id"] for row in rows]
-    return named if len(set(named)) == len(named) else [row["key"] for row in rows]
+def list_ids(rows: Sequence[Record]) -> list[str]:
+    """Returns the names of rows within a cell: their ids, or their keys where ids are not unique."""
+    ids = [row["id"] for row in rows]
+    return ids if len(set(ids)) == len(ids) else [row["key"] for row in rows]
 
 
-def describe(table: Table, seen: badges.Seen, touched: badges.Touched) -> dict[str, Record]:
-    """By cell what stands beside its scores."""
-    found = {}
+def describe_cells(table: Table, seen: badges.Seen, touched: badges.Touched) -> dict[str, Record]:
+    """Returns for each cell its size, languages, badges and word."""
+    entries = {}
     for cell, rows in table.rows.items():
         languages = table.languages[cell]
         met = touched.count([row["key"] for row in rows], languages)
         known = met != 0 if touched.recorded else None
-        found[cell] = {
+        entries[cell] = {
             "n": len(rows),
             "languages": list(languages),
-            "badges": badges.of(seen, languages, known),
-            "word": badges.word(seen, languages, known) if table.learned else "",
+            "badges": badges.list_badges(seen, languages, known),
+            "word": badges.classify_cell(seen, languages, known) if table.learned else "",
         } | ({} if met == 0 else {"met_in_training": met})
-    return found
+    return entries
 
 
-def own(
-    runs: Sequence[Table], means: Mapping[str, Mean], told: Mapping[str, Record], seed: int
-) -> dict[str, dict[str, Record]]:
-    """One system's own scores: `cells` and `averages`, each with its metrics, badges and counts."""
+def score_system(
+    runs: Sequence[Table], means: Mapping[str, Mean], described: Mapping[str, Record], seed: int
+) -> Record:
+    """Returns one system's scores: `cells` and `averages`, each with its metrics, badges and counts; `caption`."""
     metrics = runs[0].metrics
-    samples = [_joined(run, metrics) for run in runs]
+    samples = [_join_metrics(run, metrics) for run in runs]
     plain = {
-        (metric, name): [(metric, cell) for cell in of] for name, of in plain_means(means).items() for metric in metrics
+        (metric, name): [(metric, cell) for cell in members]
+        for name, members in plain_means(means).items()
+        for metric in metrics
     }
     estimates = statistics.estimate(samples, averages=plain, seed=seed)
-    gaps = _gaps(means)
-    of_gaps = {
+    gaps = {
         (metric, name): statistics.estimate(
-            [_scaled(run, metric, gap) for run in runs], averages={name: gap.all}, seed=seed
+            [_scale_cells(run, metric, gap) for run in runs], averages={name: gap.all}, seed=seed
         ).averages[name]
-        for name, gap in gaps.items()
+        for name, gap in _gaps(means).items()
         for metric in metrics
     }
     cells = {
-        cell: told[cell] | {metric: number(estimates.cells[metric, cell]) for metric in metrics}
+        cell: described[cell] | {metric: make_number(estimates.cells[metric, cell]) for metric in metrics}
         for cell in runs[0].rows
     }
-    results = estimates.averages | of_gaps
-    averages = {name: _told(mean, told) for name, mean in means.items()}
+    results = estimates.averages | gaps
+    averages = {name: _describe_mean(mean, described) for name, mean in means.items()}
     for name, entry in averages.items():
-        entry |= {metric: number(results[metric, name]) for metric in metrics}
+        entry |= {metric: make_number(results[metric, name]) for metric in metrics}
     return {"cells": cells, "averages": averages, "caption": estimates.caption}
 
 
-def compare(
+def compare_systems(
     a: Sequence[Table],
     b: Sequence[Table],
     means: Mapping[str, Mean],
@@ -130,35 +135,36 @@ def compare(
     primary: Sequence[str],
     seed: int,
     paired: bool,
-) -> dict[str, Any]:
-    """A − B: for each metric a Holm family of cells, one of the primary means, one of the other means."""
+) -> Record:
+    """Returns A − B: for each metric a Holm family of cells, one of the primary means, one of the other means."""
     cells: dict[str, Record] = {cell: {} for cell in a[0].rows}
     averages: dict[str, Record] = {name: {"title": mean.title or name} for name, mean in means.items()}
     plain = plain_means(means)
     first = [name for name in primary if name in plain]
     caption = ""
     for metric in a[0].metrics:
-        sides = [[run.cells(metric) for run in side] for side in (a, b)]
-        found = statistics.compare(*sides, averages=plain, primary=first, seed=seed, paired=paired)
-        others = {name: result for name, result in found.averages.items() if name not in first}
-        others |= {name: _gap(a, b, metric, gap, name, seed, paired) for name, gap in _gaps(means).items()}
-        results = found.averages | statistics.judge(others)
-        for cell, result in found.cells.items():
-            cells[cell][metric] = number(result)
-        for name in means:
-            averages[name][metric] = number(results[name], gap=bool(means[name].against))
-        caption = found.caption
+        lower = metric in a[0].lower_is_better
+        left, right = ([run.cells(metric) for run in side] for side in (a, b))
+        compared = statistics.compare(left, right, averages=plain, primary=first, seed=seed, paired=paired)
+        others = {name: result for name, result in compared.averages.items() if name not in first}
+        others |= {name: _compare_gap(a, b, metric, gap, name, seed, paired) for name, gap in _gaps(means).items()}
+        results = compared.averages | statistics.judge(others)
+        for cell, result in compared.cells.items():
+            cells[cell][metric] = make_number(result, lower_is_better=lower)
+        for name, mean in means.items():
+            averages[name][metric] = make_number(results[name], gap=bool(mean.against), lower_is_better=lower)
+        caption = compared.caption
     return {"cells": cells, "averages": averages, "caption": caption, "primary": first}
 
 
 def plain_means(means: Mapping[str, Mean]) -> dict[str, tuple[str, ...]]:
-    """The cells of each mean that stands against no others."""
+    """Returns the cells of each mean that is not a gap."""
     return {name: mean.cells for name, mean in means.items() if not mean.against}
 
 
-def number(result: statistics.Result, gap: bool = False) -> Record:
-    """A result as the file holds it."""
-    found: Record = {
+def make_number(result: statistics.Result, *, gap: bool = False, lower_is_better: bool = False) -> Record:
+    """Returns a result as results.json stores it."""
+    number: Record = {
         "value": round(result.estimate, 6),
         "low": None if result.low is None else round(result.low, 6),
         "high": None if result.high is None else round(result.high, 6),
@@ -166,30 +172,35 @@ def number(result: statistics.Result, gap: bool = False) -> Record:
         "groups": result.groups,
     }
     if len(result.by_seed) > 1:
-        found["by_seed"] = [round(value, 6) for value in result.by_seed]
+        number["by_seed"] = [round(value, 6) for value in result.by_seed]
     if result.p is not None:
-        word = {statistics.BETTER: WIDER, statistics.WORSE: NARROWER}.get(result.verdict) if gap else None
-        found |= {"p": result.p, "adjusted": result.adjusted, "verdict": word or result.verdict}
-    return found
+        verdicts = {}
+        if gap:
+            verdicts = {statistics.BETTER: WIDER, statistics.WORSE: NARROWER}
+        elif lower_is_better:
+            verdicts = {statistics.BETTER: statistics.WORSE, statistics.WORSE: statistics.BETTER}
+        verdict = verdicts.get(result.verdict, result.verdict)
+        number |= {"p": result.p, "adjusted": result.adjusted, "verdict": verdict}
+    return number
 
 
-def fixed_and_broken(a: Table, b: Table, metric: str) -> dict[str, int]:
-    """How many questions A gets wholly right and B does not, and the other way round."""
+def count_fixed_and_broken(a: Table, b: Table, metric: str) -> dict[str, int]:
+    """Counts the examples that A gets exactly right and B does not, and the reverse."""
     fixed = broken = 0
     for cell, rows in a.rows.items():
-        other = dict(zip(ids(b.rows[cell]), b.rows[cell], strict=True))
-        for name, row in zip(ids(rows), rows, strict=True):
+        other = dict(zip(list_ids(b.rows[cell]), b.rows[cell], strict=True))
+        for name, row in zip(list_ids(rows), rows, strict=True):
             now, was = row[metric] >= 100, other[name][metric] >= 100
             fixed, broken = fixed + (now and not was), broken + (was and not now)
     return {"fixed": fixed, "broken": broken}
 
 
 def _cell(rows: Sequence[Record], metric: str) -> statistics.Sample:
-    return statistics.Sample(ids(rows), [row["group"] for row in rows], [row[metric] for row in rows])
+    return statistics.Sample(list_ids(rows), [row["group"] for row in rows], [row[metric] for row in rows])
 
 
-def _joined(run: Table, metrics: Sequence[str]) -> dict[tuple[str, str], statistics.Sample]:
-    """All metrics in one set of cells: they share their draws."""
+def _join_metrics(run: Table, metrics: Sequence[str]) -> dict[tuple[str, str], statistics.Sample]:
+    """Returns all metrics as one set of cells, so that they share their draws."""
     return {(metric, cell): scores for metric in metrics for cell, scores in run.cells(metric).items()}
 
 
@@ -197,27 +208,29 @@ def _gaps(means: Mapping[str, Mean]) -> dict[str, Mean]:
     return {name: mean for name, mean in means.items() if mean.against}
 
 
-def _gap(a, b, metric: str, gap: Mean, name: str, seed: int, paired: bool) -> statistics.Result:
-    sides = [[_scaled(run, metric, gap) for run in side] for side in (a, b)]
-    return statistics.compare(*sides, averages={name: gap.all}, seed=seed, paired=paired).averages[name]
+def _compare_gap(
+    a: Sequence[Table], b: Sequence[Table], metric: str, gap: Mean, name: str, seed: int, paired: bool
+) -> statistics.Result:
+    left, right = ([_scale_cells(run, metric, gap) for run in side] for side in (a, b))
+    return statistics.compare(left, right, averages={name: gap.all}, seed=seed, paired=paired).averages[name]
 
 
-def _scaled(run: Table, metric: str, gap: Mean) -> dict[str, statistics.Sample]:
-    """Cells whose plain mean is the gap: each is scaled by its share of the difference."""
+def _scale_cells(run: Table, metric: str, gap: Mean) -> dict[str, statistics.Sample]:
+    """Scales the scores of each cell so that the plain mean over cells is the gap."""
     many = len(gap.all)
     share = {cell: many / len(gap.cells) for cell in gap.cells}
     share |= {cell: -many / len(gap.against) for cell in gap.against}
     cells = {}
     for cell in gap.all:
-        one = _cell(run.rows[cell], metric)
-        cells[cell] = dataclasses.replace(one, scores=[share[cell] * score for score in one.scores])
+        sample = _cell(run.rows[cell], metric)
+        cells[cell] = dataclasses.replace(sample, scores=[share[cell] * score for score in sample.scores])
     return cells
 
 
-def _told(mean: Mean, told: Mapping[str, Record]) -> Record:
+def _describe_mean(mean: Mean, described: Mapping[str, Record]) -> Record:
     entry: Record = {"cells": list(mean.cells), "missing": mean.missing}
     if mean.title:
         entry["title"] = mean.title
     if mean.against:
         entry["against"] = list(mean.against)
-    return entry | badges.joined([told[cell] for cell in mean.all])
+    return entry | badges.join_badges([described[cell] for cell in mean.all])

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The page's style and its script: plain CSS for light and dark, plain JavaScript that never makes markup of text."""
+"""The style and the script of the page: CSS for light and dark, JavaScript that never interprets text as markup."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ SCRIPT = """
     fill(now, names, s.first[0]);
     fill(was, names, s.first[1]);
     fill(kind, [["all", "all questions"], ["fixed", "fixed since baseline"], ["broken", "broken since baseline"],
-      ["up", "better than baseline"], ["down", "worse than baseline"]]);
+      ["up", "higher score than baseline"], ["down", "lower score than baseline"]]);
     fill(first, languages(0));
     first.parentNode.firstChild.textContent = s.task === "qa" ? "question language" : "language";
     second.parentNode.hidden = s.task !== "qa";
@@ -137,12 +137,12 @@ SCRIPT = """
   }
   function render() {
     const s = held(), rows = s.rows.filter(wanted), left = s.left;
-    count.textContent = rows.length + " of " + left.shown + " questions; the page holds " + left.shown + " of " +
+    count.textContent = rows.length + " of " + left.shown + " questions; the page contains " + left.shown + " of " +
       left.sampled + " sampled, the set has " + left.all + ".";
     list.replaceChildren(...rows.slice(0, shown).map(row => s.task === "qa" ? question(s, row) : labelled(row)));
     more.hidden = rows.length <= shown;
   }
-  // Characters of the data are code points, those of a string here are not.
+  // Offsets in the data count code points; a JavaScript string counts UTF-16 units.
   function marked(text, spans, lang) {
     const node = make("p", "text", undefined, lang), chars = Array.from(text);
     const cuts = [...new Set([0, chars.length, ...spans.flatMap(x => [x[0], x[1]])])]

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The report as one page that needs nothing else: no network, no other file, at most five megabytes."""
+"""Builds the report as one page that needs no network and no other file, of at most five megabytes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LEAST_EXPLORED = 200_000
 Section = tuple[str, str, str]  # anchor, heading, markup
 
 
-def build(found: Record, answers: Mapping[str, DataSet], runs: Sequence[files.Run]) -> str:
-    """The page; what did not fit is named in its place."""
+def build_page(found: Record, answers: Mapping[str, DataSet], runs: Sequence[files.Run]) -> str:
+    """Builds the page; a section that does not fit is replaced by a note."""
     sections = [
         ("words", "In words", _words(found)),
-        ("stages", "Stages and budgets", sheets.stages(found)),
-        *((f"set{i}", title, sheets.data_set(data)) for i, (title, data) in enumerate(found["sets"].items())),
-        ("plain", "Scores without intervals", sheets.without_intervals(found)),
-        ("curves", "Learning curves", panels.curves(runs)),
-        ("pictures", "From the methods", panels.pictures(runs)),
-        ("time", "Where the time went", sheets.goodput(found)),
+        ("stages", "Stages and budgets", sheets.show_stages(found)),
+        *((f"set{i}", title, sheets.show_data_set(data)) for i, (title, data) in enumerate(found["sets"].items())),
+        ("plain", "Scores without intervals", sheets.show_without_intervals(found)),
+        ("curves", "Learning curves", panels.draw_curves(runs)),
+        ("pictures", "From the methods", panels.draw_pictures(runs)),
+        ("time", "Where the time went", sheets.show_goodput(found)),
     ]
     sections = _fitting([section for section in sections if section[2]], MOST_BYTES - LEAST_EXPLORED - 100_000)
     room = MOST_BYTES - 100_000 - sum(len(markup.encode()) for *_, markup in sections)
-    embedded = explorer.embedded(explorer.data(found, answers, runs, min(room, MOST_EXPLORED)))
+    embedded = explorer.embed_json(explorer.make_data(found, answers, runs, min(room, MOST_EXPLORED)))
     explored = _explorer(embedded)
     return _page(found, [*sections, ("questions", "Single questions", explored), ("left", "Left out", _left(found))])
 
@@ -53,7 +53,7 @@ def _page(found: Record, sections: Sequence[Section]) -> str:
 
 
 def _policy() -> str:
-    """Nothing is loaded, and of scripts and styles only those written here count."""
+    """Returns a policy under which nothing is loaded, and only the style and script of this module apply."""
     style, script = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (looks.STYLE, looks.SCRIPT)
     )
@@ -82,49 +82,51 @@ def _devices(devices: Sequence[str]) -> str:
 
 def _words(found: Record) -> str:
     unfinished = [
-        f"<li>{escape(run['workdir'])}, stage {escape(name)}: {escape(tables.state(told))}</li>"
+        f"<li>{escape(run['workdir'])}, stage {escape(name)}: {escape(tables.describe_state(told))}</li>"
         for run in found["runs"]
         for name, told in run["stages"].items()
         if told["state"] != files.DONE
     ]
     parts = (
-        [f'<div class="warn"><p>This run has not ended.</p><ul>{"".join(unfinished)}</ul></div>'] if unfinished else []
+        [f'<div class="warn"><p>This run is not finished.</p><ul>{"".join(unfinished)}</ul></div>']
+        if unfinished
+        else []
     )
-    parts += [f'<p class="warn">{escape(line)}</p>' for line in words.warnings(found)]
+    parts += [f'<p class="warn">{escape(line)}</p>' for line in words.write_warnings(found)]
     parts.append(f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in found["sentences"])}</ul>')
     if not found["sentences"]:
-        parts.append("<p>No two stages have been compared: none are named in <code>report.compare</code>, or they are "
-                     "not done yet.</p>")  # fmt: skip
-    return "".join(parts) + sheets.legend(found)
+        parts.append("<p>No stages have been compared: <code>report.compare</code> names none, or they are not "
+                     "finished yet.</p>")  # fmt: skip
+    return "".join(parts) + sheets.show_legend(found)
 
 
 def _explorer(embedded: str) -> str:
     marks = (
         '<p class="soft">In the context: <span class="gold">gold answer</span>, <span class="was">baseline</span>, '
-        '<span class="now">system</span>. Fixed: wholly right now and not in the baseline; broken: the other way '
-        "round.</p>"
+        '<span class="now">system</span>. Fixed: exactly right in the system and not in the baseline; broken: the '
+        "reverse.</p>"
     )
     return (
-        f"{marks}<noscript><p>Scripts are off: the questions need them, all else does not.</p></noscript>"
+        f"{marks}<noscript><p>Scripts are disabled. Only the questions need them.</p></noscript>"
         f'<div id="explorer"></div><script type="application/json" id="data">{embedded}</script>'
     )
 
 
 def _left(found: Record) -> str:
     lines = [
-        "Scores of all questions stand in stages/NN-NAME/rows of the work directory; those shown above are a seeded "
-        "sample of whole groups, as many as the page can hold.",
-        "Every number of this page stands in results.json with its p, groups and seeds.",
+        "Scores of all questions are in stages/NN-NAME/rows of the work directory; those shown above are a seeded "
+        "sample of whole groups, as many as fit on the page.",
+        "Every number of this page is in results.json, with its p, groups and seeds.",
         *found["notes"],
     ]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def _fitting(sections: Sequence[Section], room: int) -> list[Section]:
-    """The largest go first until the rest fits; their place says so."""
+    """Replaces the largest sections by a note until the rest fits."""
     kept = list(sections)
     while sum(len(markup.encode()) for *_, markup in kept) > room:
         at = max(range(len(kept)), key=lambda i: len(kept[i][2]))
         anchor, heading, _ = kept[at]
-        kept[at] = (anchor, heading, "<p>Left out: too large for one page. The numbers stand in results.json.</p>")
+        kept[at] = (anchor, heading, "<p>Left out: too large for one page. The numbers are in results.json.</p>")
     return kept

@@ -1,33 +1,34 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Curves and point clouds as inline SVG; colours come from the page's style, so that they fit light and dark."""
+"""Draws curves and point clouds as inline SVG, with the colours of the page's style for light and dark."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from xlkd.reports.files import Record
 
 COLOURS = 10
-MOST_POINTS = 240  # of a curve; beyond it, means of neighbours
+MOST_POINTS = 240  # of a curve; where there are more, means of neighbours are drawn
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 190, 54, 10, 10, 24
 SIDE = 360  # of a picture
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
+Scale = Callable[[float], float]
 
 
-def curves(title: str, series: Series) -> str:
-    """One panel: a line a series over the steps, with a legend."""
-    kept = {name: _thin(_finite(points)) for name, points in series.items()}
-    kept = {name: points for name, points in kept.items() if points}
-    if not kept:
+def draw_curves(title: str, series: Series) -> str:
+    """Draws one panel: a line for each series over the steps, with a legend."""
+    curves = {name: _thin(_finite(points)) for name, points in series.items()}
+    curves = {name: points for name, points in curves.items() if points}
+    if not curves:
         return ""
-    xs, ys = ([point[i] for points in kept.values() for point in points] for i in (0, 1))
+    xs, ys = ([point[i] for points in curves.values() for point in points] for i in (0, 1))
     x, y = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT), _scale(*_room(min(ys), max(ys)), HEIGHT - BOTTOM, TOP)
     parts = [_axes(x, y, min(xs), max(xs), *_room(min(ys), max(ys)))]
-    for i, points in enumerate(kept.values()):
+    for i, points in enumerate(curves.values()):
         drawn = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
         parts.append(f'<polyline class="line s{i % COLOURS}" points="{drawn}"/>')
         if len(points) < 16:
@@ -35,11 +36,11 @@ def curves(title: str, series: Series) -> str:
                 f'<circle class="dot s{i % COLOURS}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.4"/>' for a, b in points
             ]
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return _figure(title, svg, list(kept))
+    return _figure(title, svg, list(curves))
 
 
-def picture(record: Record, bounds: tuple[float, float, float, float]) -> str:
-    """Points by language, translations joined; `bounds` are shared by pictures that are compared."""
+def draw_picture(record: Record, bounds: tuple[float, float, float, float]) -> str:
+    """Draws points coloured by language, and lines between translations; compared pictures share their `bounds`."""
     x, y = _scale(bounds[0], bounds[1], 8, SIDE - 8), _scale(bounds[2], bounds[3], SIDE - 8, 8)
     points = [point for point in record.get("points", ()) if _is_point(point)]
     languages = sorted({str(point.get("language", "")) for point in points})
@@ -50,15 +51,15 @@ def picture(record: Record, bounds: tuple[float, float, float, float]) -> str:
     for point in points:
         language = str(point.get("language", ""))
         place, colour = f'cx="{x(point["x"]):.1f}" cy="{y(point["y"]):.1f}"', languages.index(language) % COLOURS
-        told = escape(f"{language} {point.get('id', '')}".strip())
-        parts.append(f'<circle class="dot s{colour}" {place} r="3"><title>{told}</title></circle>')
+        label = escape(f"{language} {point.get('id', '')}".strip())
+        parts.append(f'<circle class="dot s{colour}" {place} r="3"><title>{label}</title></circle>')
     title = str(record.get("title", ""))
     svg = f'<svg viewBox="0 0 {SIDE} {SIDE}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     return _figure(title, svg, languages)
 
 
-def bounds(records: Sequence[Record]) -> tuple[float, float, float, float]:
-    """Axes that hold the points of all these pictures."""
+def find_bounds(records: Sequence[Record]) -> tuple[float, float, float, float]:
+    """Returns axes that include the points of all these pictures."""
     points = [point for record in records for point in record.get("points", ()) if _is_point(point)]
     if not points:
         return 0.0, 1.0, 0.0, 1.0
@@ -76,18 +77,18 @@ def _is_point(point: Record) -> bool:
 
 
 def _links(record: Record, points: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """Pairs of points: by number as the method gave them, else each with the first of the same id."""
+    """Returns linked points: by the numbers that the method wrote, or else each with the first of the same id."""
     if record.get("links"):
         every = record["points"]
-        there = [(i, j) for i, j in record["links"] if max(i, j) < len(every)]
-        return [(every[i], every[j]) for i, j in there if _is_point(every[i]) and _is_point(every[j])]
+        links = [(i, j) for i, j in record["links"] if max(i, j) < len(every)]
+        return [(every[i], every[j]) for i, j in links if _is_point(every[i]) and _is_point(every[j])]
     first: dict[object, Record] = {}
-    found = []
+    pairs = []
     for point in points:
         if "id" in point:
             other = first.setdefault(point["id"], point)
-            found += [(other, point)] if other is not point else []
-    return found
+            pairs += [(other, point)] if other is not point else []
+    return pairs
 
 
 def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -101,17 +102,18 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _room(low: float, high: float) -> tuple[float, float]:
-    """A little more than what is there, and never nothing."""
+    """Widens a range a little, so that it is never empty."""
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin
 
 
-def _scale(low: float, high: float, start: float, end: float):
+def _scale(low: float, high: float, start: float, end: float) -> Scale:
+    """Returns the linear map from values to positions."""
     span = (high - low) or 1.0
     return lambda value: start + (end - start) * (float(value) - low) / span
 
 
-def _axes(x, y, first: float, last: float, low: float, high: float) -> str:
+def _axes(x: Scale, y: Scale, first: float, last: float, low: float, high: float) -> str:
     parts = [f'<line class="axis" x1="{LEFT}" y1="{HEIGHT - BOTTOM}" x2="{WIDTH - RIGHT}" y2="{HEIGHT - BOTTOM}"/>']
     for value in _ticks(low, high):
         parts.append(f'<line class="tick" x1="{LEFT}" y1="{y(value):.1f}" x2="{WIDTH - RIGHT}" y2="{y(value):.1f}"/>')
@@ -123,7 +125,7 @@ def _axes(x, y, first: float, last: float, low: float, high: float) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round values."""
+    """Returns three to six round values."""
     raw = (high - low) / 4
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)

@@ -4,53 +4,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from xlkd.metrics import averages
 from xlkd.reports import badges, grid
 from xlkd.reports.files import Record
 from xlkd.rows import Cell
 
-METRICS = ("f1", "em")
 PIVOT = "en"
 
 
-def table(rows: Sequence[Record]) -> grid.Table:
-    return grid.table(METRICS, rows, lambda row: (row["question_language"], row["context_language"]))
+def make_table(rows: Sequence[Record], metrics: Sequence[str]) -> grid.Table:
+    """Groups rows by question and context language."""
+    return grid.make_table(tuple(metrics), rows, lambda row: (row["question_language"], row["context_language"]))
 
 
-def means(held: grid.Table, set: str, seen: badges.Seen) -> dict[str, grid.Mean]:
-    """The named averages that have a cell; `worst` is no mean, see there."""
-    cells = dict.fromkeys(held.languages.values(), 0.0)
-    named = averages.compute_averages(cells, languages(held, set), set=set, pivot=PIVOT, seen=seen.get("training"))
-    found = {}
+def define_means(table: grid.Table, set: str, seen: badges.Seen) -> dict[str, grid.Mean]:
+    """Returns the named averages that have a cell; `worst` is not a mean and is left out."""
+    cells = {(question, context): 0.0 for question, context in table.languages.values()}
+    languages = list_languages(table, set)
+    named = averages.compute_averages(cells, languages, set=set, pivot=PIVOT, seen=seen.get("training"))
+    means = {}
     for name, average in named.items():
         if name == "worst" or average.value is None:
             continue
-        those = tuple(str(Cell("", cell)) for cell in average.cells)
+        members = tuple(str(Cell("", cell)) for cell in average.cells)
         title = average.title if average.missing else ""
-        split = (those[:1], those[1:]) if name == "transfer_gap" else (those, ())
-        found[name] = grid.Mean(split[0], title, len(average.missing), split[1])
-    return found
+        cells_of_mean, against = (members[:1], members[1:]) if name == "transfer_gap" else (members, ())
+        means[name] = grid.Mean(cells_of_mean, title, len(average.missing), against)
+    return means
 
 
-def primary(held: grid.Table) -> tuple[str, ...]:
-    """What is judged first: the mean of the grid, of the diagonal where there is no grid."""
-    return ("gxlt",) if any(len(set(pair)) > 1 for pair in held.languages.values()) else ("xlt",)
+def choose_primary(table: grid.Table) -> tuple[str, ...]:
+    """Returns the mean that is tested first: over the grid, or over the diagonal where there is no grid."""
+    return ("gxlt",) if any(len(set(pair)) > 1 for pair in table.languages.values()) else ("xlt",)
 
 
-def languages(held: grid.Table, set: str) -> list[str]:
-    """Over which the averages of a set are defined."""
+def list_languages(table: grid.Table, set: str) -> list[str]:
+    """Returns the languages over which the averages of a data set are defined."""
     known = averages.LANGUAGES.get(set)
-    there = {language for pair in held.languages.values() for language in pair}
-    return list(known) if known and there <= {*known} else sorted(there)
+    present = {language for pair in table.languages.values() for language in pair}
+    return list(known) if known and present <= {*known} else sorted(present)
 
 
-def worst(cells: dict[str, Record]) -> Record:
-    """The lowest cell, with its name, for each metric."""
-    found: Record = {}
-    for metric in METRICS:
-        cell = min(cells, key=lambda name: (cells[name][metric]["value"], name))
-        kept = {key: cells[cell][key] for key in ("badges", "word")}
-        found[metric] = cells[cell][metric] | {"cell": cell} | kept
-    return found
+def find_worst_cells(cells: Mapping[str, Record], table: grid.Table) -> Record:
+    """Returns the cell with the worst score of each metric, with its name."""
+    worst: Record = {}
+    for metric in table.metrics:
+        sign = -1 if metric in table.lower_is_better else 1
+        cell = min(cells, key=lambda name: (sign * cells[name][metric]["value"], name))
+        worst[metric] = cells[cell][metric] | {"cell": cell} | {key: cells[cell][key] for key in ("badges", "word")}
+    return worst

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""All numbers of a report as one value: what results.json holds, and what page and console show."""
+"""All numbers of a report as one value: the content of results.json, which page and console show."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from xlkd.errors import UserError
-from xlkd.metrics import statistics
+from xlkd.metrics import labels, statistics
 from xlkd.reports import badges, files, goodput, grid, labelled, questions, retrieved, words
 from xlkd.reports.files import Record
-from xlkd.reports.systems import Pair, System, pairs, systems
+from xlkd.reports.systems import Pair, System, choose_pairs, find_systems
+from xlkd.tasks import metrics as metric_lists
 
 VERSION = 1
 BUDGET = ("rows", "steps", "lr", "parameters")
 QA, CLASSIFY, RETRIEVAL = "qa", "classify", "retrieval"
-_TABLES = {QA: questions.table, RETRIEVAL: retrieved.table, CLASSIFY: labelled.table}
+_TABLES = {QA: questions.make_table, RETRIEVAL: retrieved.make_table, CLASSIFY: labelled.make_table}
+_METRICS = {QA: metric_lists.QA, RETRIEVAL: metric_lists.RETRIEVAL, CLASSIFY: metric_lists.CLASSIFICATION}
+_EXACT = {QA: "em", CLASSIFY: "accuracy", RETRIEVAL: "retrieval"}  # 100 where an answer is exactly right
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A system's answers on one data set, a table a seed; `rows` are the first seed's as they were read."""
+    """A system's answers on one data set, a table for each seed; `rows` are the first seed's as they were read."""
 
     system: System
     seen: badges.Seen
@@ -29,8 +32,9 @@ class Entry:
     tables: tuple[grid.Table, ...]
     rows: Sequence[Record]
 
-    def told(self) -> dict[str, Record]:
-        return grid.describe(self.tables[0], self.seen, self.touched)
+    def describe_cells(self) -> dict[str, Record]:
+        """Returns for each cell its size, languages, badges and word."""
+        return grid.describe_cells(self.tables[0], self.seen, self.touched)
 
 
 @dataclasses.dataclass
@@ -40,16 +44,25 @@ class DataSet:
     name: str
     where: str
     task: str
+    metrics: dict[str, Record]  # by name what the run recorded of the metric, see `Metric.describe`
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
 
+    def over(self, kind: str) -> list[str]:
+        """Returns the metrics over examples, or those over cells."""
+        return [name for name, metric in self.metrics.items() if metric["over"] == kind]
 
-def compute(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
-    """Everything that the runs say, with intervals, badges and verdicts; and the answers that it rests on."""
+    def lower_is_better(self) -> frozenset[str]:
+        """Returns the metrics of which a lower value is better."""
+        return frozenset(name for name, metric in self.metrics.items() if not metric["higher_is_better"])
+
+
+def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
+    """Returns all numbers of the runs, with intervals, badges and verdicts; and the answers behind them."""
     notes: list[str] = []
-    found = systems(runs)
-    wanted = pairs(runs, found, notes)
-    held = _data_sets(found, notes)
-    named = dict(zip(_titles(held), held, strict=True))
+    found = find_systems(runs)
+    wanted = choose_pairs(runs, found, notes)
+    data_sets = _collect_data_sets(found, notes)
+    by_title = dict(zip(_titles(data_sets), data_sets, strict=True))
     result: Record = {
         "version": VERSION,
         "state": files.DONE if all(run.state == files.DONE for run in runs) else files.UNFINISHED,
@@ -59,70 +72,72 @@ def compute(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
         "stages": {system.name: _stage(system) for system in found},
         "sets": {},
     }
-    for number, (title, data) in enumerate(named.items()):
-        result["sets"][title] = _judged(data, wanted, statistics.SEED + number, notes)
-    _nothing_in_common(wanted, held)
-    result["budgets"] = _unequal(result, named)
+    for number, (title, data) in enumerate(by_title.items()):
+        result["sets"][title] = _compute_set(data, wanted, statistics.SEED + number, notes)
+    _check_pairs_have_sets(wanted, data_sets)
+    result["budgets"] = _unequal_budgets(result, by_title)
     result["plain"] = _plain(found)
-    result["sentences"] = words.sentences(result)
+    result["sentences"] = words.write_sentences(result)
     result["notes"] = notes
-    return result, named
+    return result, by_title
 
 
-def scores(rows: Sequence[Record], where: str, metric: str) -> dict[str, tuple[dict[str, Record], Record]]:
-    """Of one system's rows by data set: a number with its interval for each cell, as `compute` gives it, and the mean.
+def score_rows(rows: Sequence[Record], where: str, metric: str) -> dict[str, tuple[dict[str, Record], Record]]:
+    """Returns one system's scores by data set: a number for each cell, as `compute_results` gives it, and the mean.
 
-    The metric may be another than those of the task, where the rows hold it: the accuracy by another route.
+    The metric may be any that the rows contain: also the accuracy by another route.
     """
-    found = {}
-    for number, (name, those) in enumerate(_by_data_set(rows, where).items()):
-        if not (build := _TABLES.get(_task(those[0]))):
+    scores = {}
+    for number, (name, members) in enumerate(_split_data_sets(rows, where).items()):
+        if not (make_table := _TABLES.get(_task(members[0]))):
             continue
-        held = dataclasses.replace(build(those), metrics=(metric,))
-        if held.rows and all(metric in row for of in held.rows.values() for row in of):
-            told: dict[str, Record] = {cell: {"badges": "", "word": ""} for cell in held.rows}
-            own = grid.own((held,), {"mean": grid.Mean(tuple(held.rows))}, told, statistics.SEED + number)
-            found[name] = {cell: of[metric] for cell, of in own["cells"].items()}, own["averages"]["mean"][metric]
-    return found
+        table = make_table(_with_mean(members), (metric,))
+        if table.rows and all(metric in row for cell in table.rows.values() for row in cell):
+            described: dict[str, Record] = {cell: {"badges": "", "word": ""} for cell in table.rows}
+            means = {"mean": grid.Mean(tuple(table.rows))}
+            numbers = grid.score_system((table,), means, described, statistics.SEED + number)
+            cells = {cell: entry[metric] for cell, entry in numbers["cells"].items()}
+            scores[name] = cells, numbers["averages"]["mean"][metric]
+    return scores
 
 
 def _run(run: files.Run) -> Record:
-    told = {key: run.environment.get(key) for key in ("command", "git", "git_changes", "devices")}
+    environment = {key: run.environment.get(key) for key in ("command", "git", "git_changes", "devices")}
     stages = {stage.name: {"state": stage.state} | stage.progress() | _so_far(stage) for stage in run.stages}
     return {
         "workdir": str(run.folder),
         "config": run.digest(),
         "seed": run.seed,
         "state": run.state,
-        "goodput": goodput.of(run.folder),
-        **told,
+        "goodput": goodput.measure(run.folder),
+        **environment,
         "stages": stages,
     }
 
 
 def _so_far(stage: files.Stage) -> Record:
-    """The last evaluation of each set, of a stage that has not ended."""
+    """Returns the last evaluation of each set, for an unfinished stage."""
     if stage.state != files.UNFINISHED:
         return {}
-    last = {one["in"]: {key: one[key] for key in ("step", "main", "mean")} for one in stage.evaluations()}
+    last = {record["in"]: {key: record[key] for key in ("step", "main", "mean")} for record in stage.evaluations()}
     return {"scores": last} if last else {}
 
 
 def _stage(system: System) -> Record:
-    """What the stage wrote of itself, over all seeds; rows that were met in training stay in its own file."""
-    told = {key: value for key, value in system.results.items() if key != "version"}
-    told["contamination"] = {
-        name: {key: value for key, value in found.items() if key != "keys"}
-        for name, found in (told.get("contamination") or {}).items()
+    """Returns the stage's own record, over all seeds; the keys of contaminated examples stay in its own file."""
+    record = {key: value for key, value in system.results.items() if key != "version"}
+    record["contamination"] = {
+        name: {key: value for key, value in entry.items() if key != "keys"}
+        for name, entry in (record.get("contamination") or {}).items()
     }
-    return told | {"seeds": list(system.seeds), "stage": system.stage}
+    return record | {"seeds": list(system.seeds), "stage": system.stage}
 
 
-# Which answers there are.
+# The answers of the systems.
 
 
-def _data_sets(found: Sequence[System], notes: list[str]) -> list[DataSet]:
-    held: dict[tuple[str, str], DataSet] = {}
+def _collect_data_sets(found: Sequence[System], notes: list[str]) -> list[DataSet]:
+    data_sets: dict[tuple[str, str], DataSet] = {}
     for system in found:
         for where in dict.fromkeys(name for stage in system.stages for name in stage.sets()):
             seen = system.results.get("seen")
@@ -130,148 +145,187 @@ def _data_sets(found: Sequence[System], notes: list[str]) -> list[DataSet]:
                 notes.append(f"{system.name}, {where}: not shown, its record does not say which labels were seen")
                 continue
             touched = badges.Touched((system.results.get("contamination") or {}).get(where))
-            by_seed = [_by_data_set(stage.rows(where), where) for stage in system.stages]
+            by_seed = [_split_data_sets(stage.rows(where), where) for stage in system.stages]
             for name, rows in by_seed[0].items():
                 if not (task := _task(rows[0])):
                     notes.append(f"{system.name}, {where}: not shown, rows of no known task")
                     continue
-                data = held.setdefault((where, name), DataSet(name, where, task))
-                every = [of.get(name, []) for of in by_seed]
-                if (tables := tuple(map(_TABLES[task], every)))[0].rows:
-                    data.entries[system.name] = Entry(system, seen, touched, tables, every[0])
-            notes += _disagreements(system, where, by_seed[0])
-    return list(held.values())
+                metrics = _read_metrics(system, where, task)
+                data = data_sets.setdefault((where, name), DataSet(name, where, task, metrics))
+                data.metrics = {name: metric for name, metric in data.metrics.items() if name in metrics}
+                rows_by_seed = [_with_mean(seed_rows.get(name, [])) for seed_rows in by_seed]
+                tables = tuple(_TABLES[task](seed_rows, ()) for seed_rows in rows_by_seed)
+                if tables[0].rows:
+                    data.entries[system.name] = Entry(system, seen, touched, tables, rows_by_seed[0])
+            notes += _find_disagreements(system, where, by_seed[0])
+    for data in data_sets.values():
+        _choose_metrics(data)
+    return [data for data in data_sets.values() if data.entries]
 
 
-def _by_data_set(rows: Sequence[Record], where: str) -> dict[str, list[Record]]:
-    return grid.by_name(rows, lambda row: row.get("set") or where)
+def _read_metrics(system: System, where: str, task: str) -> dict[str, Record]:
+    """Returns what the stage recorded of its metrics; version 0.1 recorded nothing: then the lists of the tasks."""
+    recorded = ((system.results.get("sets") or {}).get(where) or {}).get("metrics")
+    known = {metric.name: metric for metric in _METRICS[task]}
+    if not recorded:
+        return {name: metric.describe() for name, metric in known.items()}
+    usable = (name for name, metric in recorded.items() if metric["over"] == "example" or name in known)
+    return {name: recorded[name] for name in usable}
+
+
+def _choose_metrics(data: DataSet) -> None:
+    """Keeps the metrics that all systems have scores of."""
+    tables = [table for entry in data.entries.values() for table in entry.tables]
+    rows = [row for table in tables for cell in table.rows.values() for row in cell]
+    shown = tuple(name for name in data.over("example") if all(name in row for row in rows))
+    data.metrics = {name: metric for name, metric in data.metrics.items() if name in shown or metric["over"] == "cell"}
+    choice = {"metrics": shown, "lower_is_better": data.lower_is_better()}
+    for name, entry in data.entries.items():
+        chosen = tuple(dataclasses.replace(table, **choice) for table in entry.tables)
+        data.entries[name] = dataclasses.replace(entry, tables=chosen)
+
+
+def _split_data_sets(rows: Sequence[Record], where: str) -> dict[str, list[Record]]:
+    return grid.group_rows(rows, lambda row: row.get("set") or where)
 
 
 def _task(row: Record) -> str:
-    """By what a row holds; empty where no task is known by it."""
-    return next(
-        (task for key, task in (("f1", QA), ("to_source", RETRIEVAL), ("language", CLASSIFY)) if key in row), ""
-    )
+    """Returns the task by the content of a row; empty where it is not known."""
+    keys = (("f1", QA), ("to_source", RETRIEVAL), ("language", CLASSIFY))
+    return next((task for key, task in keys if key in row), "")
 
 
-def _disagreements(system: System, where: str, by_set: Mapping[str, Sequence[Record]]) -> list[str]:
-    """The rows must give the scores that the stage reported; where they do not, one of the two is old."""
+def _with_mean(rows: Sequence[Record]) -> Sequence[Record]:
+    return [retrieved.add_mean(row) for row in rows] if rows and _task(rows[0]) == RETRIEVAL else rows
+
+
+def _find_disagreements(system: System, where: str, by_set: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Returns notes on rows that do not give the scores that the stage reported: one of the two is old."""
     reported = ((system.results.get("sets") or {}).get(where) or {}).get("cells") or {}
     notes = []
     for name, rows in by_set.items():
-        build = _TABLES.get(_task(rows[0]))
-        if build is None:
+        if not (task := _task(rows[0])):
             continue
-        held = build(rows)
-        for cell in held.rows:
-            said = reported.get(f"{name} {cell}") or reported.get(cell) or {}
-            for metric in held.metrics:
-                if metric in said and abs(said[metric] - held.mean(metric, cell)) > 0.01:
-                    what = f"rows say {held.mean(metric, cell):.2f}, the stage {said[metric]:.2f}"
+        table = _TABLES[task](_with_mean(rows), ())
+        for cell, members in table.rows.items():
+            record = reported.get(f"{name} {cell}") or reported.get(cell) or {}
+            for metric in record:
+                if metric in members[0] and abs(record[metric] - table.mean(metric, cell)) > 0.01:
+                    what = f"rows say {table.mean(metric, cell):.2f}, the stage {record[metric]:.2f}"
                     notes.append(f"{system.name}, {name} {cell}, {metric}: {what}")
     return notes
 
 
 def _plain(found: Sequence[System]) -> dict[str, Record]:
-    """Scores that a stage gave without scores by row, before its first step and after its last: no interval."""
-    held: dict[str, Record] = {}
+    """Returns scores without scores by row, before the first step and after the last one: they have no interval."""
+    scores: dict[str, Record] = {}
     for system in found:
         stage = system.stages[0]
         for where, after in (system.results.get("sets") or {}).items():
             if system.results.get("seen") is None or stage.rows(where):
                 continue
             before = next((e["cells"] for e in stage.evaluations() if (e["in"], e["step"]) == (where, 0)), None)
-            told = {"main": after["main"], "seen": system.results["seen"], "after": after["cells"]}
-            held.setdefault(where, {})[system.name] = told | ({"before": before} if before and after["step"] else {})
-    return held
+            entry = {"main": after["main"], "seen": system.results["seen"], "after": after["cells"]}
+            entry |= {"metrics": after["metrics"]} if after.get("metrics") else {}
+            entry |= {"before": before} if before and after["step"] else {}
+            scores.setdefault(where, {})[system.name] = entry
+    return scores
 
 
-def _titles(held: Sequence[DataSet]) -> list[str]:
-    names = [data.name for data in held]
-    return [data.name if names.count(data.name) == 1 else f"{data.name} ({data.where})" for data in held]
+def _titles(data_sets: Sequence[DataSet]) -> list[str]:
+    names = [data.name for data in data_sets]
+    return [data.name if names.count(data.name) == 1 else f"{data.name} ({data.where})" for data in data_sets]
 
 
-# What is said of one data set.
+# The numbers of one data set.
 
 
-def _judged(data: DataSet, wanted: Sequence[Pair], seed: int, notes: list[str]) -> Record:
-    shown = {name: _own(entry, data, seed) for name, entry in data.entries.items()}
-    compared = {}
+def _compute_set(data: DataSet, wanted: Sequence[Pair], seed: int, notes: list[str]) -> Record:
+    systems = {name: _score(entry, data, seed) for name, entry in data.entries.items()}
+    comparisons = {}
     for name, (a, b, asked) in _pairs_of(data, wanted).items():
         try:
-            compared[name] = _compared(data.entries[a], data.entries[b], data, seed) | {"a": a, "b": b}
+            comparisons[name] = _compare(data.entries[a], data.entries[b], data, seed) | {"a": a, "b": b}
         except UserError as error:
             if asked:
                 raise UserError(error.what, f"{a} against {b}, {data.name} {error.where}", error.remedy) from None
             notes.append(f"{a} against {b} on {data.name}: not compared: {error}")
-    found = {"task": data.task, "in": data.where, "main": _metrics(data)[0], "metrics": list(_metrics(data))}
-    found |= {"systems": shown, "comparisons": compared}
+    names = list(data.metrics)
+    numbers: Record = {"task": data.task, "in": data.where, "main": names[0], "metrics": names}
+    numbers["labels"] = {name: metric["label"] for name, metric in data.metrics.items()}
+    numbers["lower_is_better"] = sorted(data.lower_is_better())
+    numbers |= {"systems": systems, "comparisons": comparisons}
     first = next(iter(data.entries.values()))
     if data.task == CLASSIFY:
-        found["majority"] = labelled.majority(first.tables[0])
+        numbers["majority"] = labelled.majority_baseline(first.tables[0])
     if ceilings := (first.system.results.get("ceilings") or {}).get(data.where):
-        found["ceilings"] = ceilings
-    return found
-
-
-def _metrics(data: DataSet) -> tuple[str, ...]:
-    return {QA: questions.METRICS, CLASSIFY: ("accuracy", "macro_f1"), RETRIEVAL: retrieved.METRICS}[data.task]
+        numbers["ceilings"] = ceilings
+    return numbers
 
 
 def _pairs_of(data: DataSet, wanted: Sequence[Pair]) -> dict[str, tuple[str, str, bool]]:
     """Returns the differences that can be shown here.
 
-    Where none was named for this data set, each against what was not trained here, or else against the first.
+    Where none was named for this data set, each system is compared with the one that did not train, or the first.
     """
     possible = (pair for pair in wanted if {pair.a, pair.b} <= data.entries.keys())
-    found = {f"{pair.a}:{pair.b}": (pair.a, pair.b, pair.asked) for pair in possible}
-    if found or len(data.entries) < 2:
-        return found
+    pairs = {f"{pair.a}:{pair.b}": (pair.a, pair.b, pair.asked) for pair in possible}
+    if pairs or len(data.entries) < 2:
+        return pairs
     first = next((n for n, e in data.entries.items() if not e.system.results.get("steps")), next(iter(data.entries)))
     return {f"{name}:{first}": (name, first, False) for name in data.entries if name != first}
 
 
-def _own(entry: Entry, data: DataSet, seed: int) -> Record:
-    told = entry.told()
-    means = _means(entry, data, told)
-    found = grid.own(entry.tables, means, told, seed)
+def _score(entry: Entry, data: DataSet, seed: int) -> Record:
+    described = entry.describe_cells()
+    means = _define_means(entry, data, described)
+    scores = grid.score_system(entry.tables, means, described, seed)
     if data.task == QA:
-        found["worst"] = questions.worst(found["cells"])
-    if data.task == CLASSIFY:
-        for name, value in labelled.macro_f1(entry.tables, means, seed).items():
-            (found["cells"] | found["averages"])[name]["macro_f1"] = value
-    return found | {"seeds": list(entry.system.seeds)}
+        scores["worst"] = questions.find_worst_cells(scores["cells"], entry.tables[0])
+    entries = scores["cells"] | scores["averages"]
+    for metric in data.over("cell"):
+        for name, value in labelled.score_over_cells(_function(metric), entry.tables, means, seed).items():
+            entries[name][metric] = value
+    return scores | {"seeds": list(entry.system.seeds)}
 
 
-def _means(entry: Entry, data: DataSet, told: Mapping[str, Record]) -> dict[str, grid.Mean]:
+def _function(metric: str) -> labels.CellScore:
+    return metric_lists.ALL[metric].score
+
+
+def _define_means(entry: Entry, data: DataSet, described: Mapping[str, Record]) -> dict[str, grid.Mean]:
     if data.task == QA:
-        return questions.means(entry.tables[0], data.name, entry.seen)
-    return labelled.means(told) if data.task == CLASSIFY else retrieved.means(entry.tables[0])
+        return questions.define_means(entry.tables[0], data.name, entry.seen)
+    return labelled.define_means(described) if data.task == CLASSIFY else retrieved.define_means(entry.tables[0])
 
 
-def _compared(a: Entry, b: Entry, data: DataSet, seed: int) -> Record:
-    """A − B. Means whose cells differ between the two (for other labels were seen) are not compared."""
-    told = [entry.told() for entry in (a, b)]
-    of_a, of_b = (_means(entry, data, cells) for entry, cells in zip((a, b), told, strict=True))
-    means = {name: mean for name, mean in of_a.items() if of_b.get(name) == mean}
-    primary = {QA: questions.primary(a.tables[0]), CLASSIFY: labelled.PRIMARY, RETRIEVAL: retrieved.PRIMARY}[data.task]
-    left, right, paired = _seeds(a, b)
-    found = grid.compare(left, right, means, primary=primary, seed=seed, paired=paired)
-    if data.task == CLASSIFY and len(left) == len(right) == 1:
-        for name, value in labelled.compare_macro_f1(left[0], right[0], means, seed).items():
-            (found["cells"] | found["averages"])[name]["macro_f1"] = value
-    for cell, entry in found["cells"].items():
-        entry |= badges.joined([of[cell] for of in told])
-    for name, entry in found["averages"].items():
-        entry |= badges.joined([of[cell] for of in told for cell in means[name].all])
-    metric = {QA: "em", CLASSIFY: "accuracy", RETRIEVAL: "retrieval"}[data.task]
-    not_compared = sorted((of_a.keys() | of_b.keys()) - means.keys())
-    found |= grid.fixed_and_broken(left[0], right[0], metric)
-    return found | ({"not_compared": not_compared} if not_compared else {})
+def _compare(a: Entry, b: Entry, data: DataSet, seed: int) -> Record:
+    """Returns A − B, without the means whose cells differ between the two, because other labels were seen."""
+    described = [entry.describe_cells() for entry in (a, b)]
+    means_a, means_b = (_define_means(entry, data, cells) for entry, cells in zip((a, b), described, strict=True))
+    means = {name: mean for name, mean in means_a.items() if means_b.get(name) == mean}
+    primary = {CLASSIFY: labelled.PRIMARY, RETRIEVAL: retrieved.PRIMARY}.get(data.task)
+    left, right, paired = _match_seeds(a, b)
+    numbers = grid.compare_systems(
+        left, right, means, primary=primary or questions.choose_primary(a.tables[0]), seed=seed, paired=paired
+    )
+    entries = numbers["cells"] | numbers["averages"]
+    for metric in data.over("cell") if len(left) == len(right) == 1 else ():
+        lower = metric in data.lower_is_better()
+        compared = labelled.compare_over_cells(_function(metric), left[0], right[0], means, seed, lower_is_better=lower)
+        for name, value in compared.items():
+            entries[name][metric] = value
+    for cell, entry in numbers["cells"].items():
+        entry |= badges.join_badges([cells[cell] for cells in described])
+    for name, entry in numbers["averages"].items():
+        entry |= badges.join_badges([cells[cell] for cells in described for cell in means[name].all])
+    not_compared = sorted((means_a.keys() | means_b.keys()) - means.keys())
+    numbers |= grid.count_fixed_and_broken(left[0], right[0], _EXACT[data.task])
+    return numbers | ({"not_compared": not_compared} if not_compared else {})
 
 
-def _seeds(a: Entry, b: Entry) -> tuple[Sequence[grid.Table], Sequence[grid.Table], bool]:
-    """The runs of both, paired by seed where they can be."""
+def _match_seeds(a: Entry, b: Entry) -> tuple[Sequence[grid.Table], Sequence[grid.Table], bool]:
+    """Returns the runs of both, paired by seed where that is possible."""
     common = [seed for seed in a.system.seeds if seed in b.system.seeds]
     if a.system.config == b.system.config or set(a.system.seeds) == set(b.system.seeds):
         if not common:
@@ -281,23 +335,23 @@ def _seeds(a: Entry, b: Entry) -> tuple[Sequence[grid.Table], Sequence[grid.Tabl
     return a.tables, b.tables, False
 
 
-def _nothing_in_common(wanted: Sequence[Pair], held: Sequence[DataSet]) -> None:
+def _check_pairs_have_sets(wanted: Sequence[Pair], data_sets: Sequence[DataSet]) -> None:
+    names = [{entry.system.name for entry in data.entries.values()} for data in data_sets]
     for pair in wanted:
-        there = [{entry.system.name for entry in data.entries.values()} for data in held]
-        if pair.asked and not any({pair.a, pair.b} <= names for names in there):
+        if pair.asked and not any({pair.a, pair.b} <= systems for systems in names):
             remedy = "compare runs that were evaluated on the same sets"
             raise UserError("no data set in common", f"{pair.a} against {pair.b}", remedy)
 
 
-def _unequal(result: Record, held: Mapping[str, DataSet]) -> list[Record]:
-    """In what systems differ that are compared."""
+def _unequal_budgets(result: Record, data_sets: Mapping[str, DataSet]) -> list[Record]:
+    """Returns the budgets in which compared systems differ."""
     compared: dict[tuple[str, str], tuple[Record, Record]] = {}
-    for title, data in held.items():
-        for one in result["sets"][title]["comparisons"].values():
-            a, b = (data.entries[one[side]].system for side in "ab")
+    for title, data in data_sets.items():
+        for comparison in result["sets"][title]["comparisons"].values():
+            a, b = (data.entries[comparison[side]].system for side in "ab")
             compared[a.name, b.name] = (a.results, b.results)
-    found = []
+    unequal = []
     for (a, b), (x, y) in compared.items():
         if differ := {key: [x.get(key), y.get(key)] for key in BUDGET if x.get(key) != y.get(key)}:
-            found.append({"a": a, "b": b, "differ": differ})
-    return found
+            unequal.append({"a": a, "b": b, "differ": differ})
+    return unequal

@@ -9,14 +9,21 @@ from collections.abc import Sequence
 from xlkd.reports import grid
 from xlkd.reports.files import Record
 
-METRICS = ("retrieval", "to_source", "to_target")  # the first is the mean of the two directions
 PRIMARY = ("macro_mean",)
 
 
-def table(rows: Sequence[Record]) -> grid.Table:
-    both = [row | {"retrieval": (row["to_source"] + row["to_target"]) / 2} for row in rows]
-    return grid.table(METRICS, both, lambda row: (row["source_language"], row["target_language"]), learned=False)
+def make_table(rows: Sequence[Record], metrics: Sequence[str]) -> grid.Table:
+    """Groups rows by pair of languages."""
+    return grid.make_table(
+        tuple(metrics), rows, lambda row: (row["source_language"], row["target_language"]), learned=False
+    )
 
 
-def means(held: grid.Table) -> dict[str, grid.Mean]:
-    return {"macro_mean": grid.Mean(tuple(held.rows))}
+def add_mean(row: Record) -> Record:
+    """Adds the mean of both directions, which rows of version 0.1 do not contain."""
+    return {"retrieval": (row["to_source"] + row["to_target"]) / 2} | row
+
+
+def define_means(table: grid.Table) -> dict[str, grid.Mean]:
+    """Returns the mean over all pairs."""
+    return {"macro_mean": grid.Mean(tuple(table.rows))}

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of the page: budgets, averages, heat-maps of a grid, tables by language, differences."""
+"""The tables of the page: budgets, averages, heat maps of a grid, tables by language, differences."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ BUDGET = {"rows": "examples", "steps": "steps", "lr": "learning rate", "paramete
 ZERO_SHOT_MARK = "Z"
 
 
-def legend(found: Record) -> str:
-    """What badges, intervals and verdicts mean."""
-    letters = tables.used(found)
-    told = [f"<b>{letter}</b> {badges.MEANING[letter]}" for letter in letters]
-    told.append(f"<b>{ZERO_SHOT_MARK}</b> may be called zero-shot: none of T, S, K, C, ?")
-    records = [one["seen"] for one in found["stages"].values() if one.get("seen") is not None]
-    unknown = list(dict.fromkeys(letter for seen in records for letter in badges.unrecorded(seen)))
+def show_legend(found: Record) -> str:
+    """Explains badges, intervals and verdicts."""
+    letters = tables.list_used_badges(found)
+    meanings = [f"<b>{letter}</b> {badges.MEANING[letter]}" for letter in letters]
+    meanings.append(f"<b>{ZERO_SHOT_MARK}</b> may be called zero-shot: none of T, S, K, C, ?")
+    records = [stage["seen"] for stage in found["stages"].values() if stage.get("seen") is not None]
+    unknown = list(dict.fromkeys(letter for seen in records for letter in badges.list_unrecorded(seen)))
     silent = (
         f" Not recorded, so never shown: {', '.join(f'{x} ({badges.MEANING[x]})' for x in unknown)}." if unknown else ""
     )
-    of = found["statistics"]
+    how = found["statistics"]
     return (
-        f'<p class="soft">Badges: {"; ".join(told)}.{silent} A pair of languages carries the badges of both. Small '
-        f"numbers are plain 95% intervals ({of['resamples']:,} resamples of whole groups, seed {of['seed']}). Better "
-        "and worse are Holm's word over all cells of a table, so a cell whose interval excludes 0 may still say "
-        "“cannot tell”; only better (▲) and worse (▼) have a colour.</p>"
+        f'<p class="soft">Badges: {"; ".join(meanings)}.{silent} A pair has the badges of both languages. Small '
+        f"numbers are 95% intervals ({how['resamples']:,} resamples of whole groups, seed {how['seed']}). Significance "
+        "is Holm-corrected over all cells of a table, so a cell whose interval excludes 0 may have no significant "
+        "difference; only significantly better (▲) and significantly worse (▼) have a colour.</p>"
     )
 
 
-def stages(found: Record) -> str:
-    """What each stage was given; what compared systems differ in is marked."""
+def show_stages(found: Record) -> str:
+    """Shows the budget of each stage; where compared systems differ it is marked."""
     if not found["stages"]:
         return "<p>No stage has ended yet.</p>"
     unequal = {(one[side], key) for one in found["budgets"] for key in one["differ"] for side in "ab"}
@@ -53,54 +53,57 @@ def stages(found: Record) -> str:
         ]
         rows.append(f"<tr>{_name(name)}{''.join(cells)}</tr>")
     lines = [
-        f"<li>{escape(one['a'])} against {escape(one['b'])}: {escape(tables.budget(one['differ']))}</li>"
+        f"<li>{escape(one['a'])} against {escape(one['b'])}: {escape(tables.format_budget(one['differ']))}</li>"
         for one in found["budgets"]
     ]
     marked = f"<p>≠ Compared systems with unequal budgets:</p><ul>{''.join(lines)}</ul>" if lines else ""
     return _scroll(head + "".join(rows)) + marked + _contaminated(found)
 
 
-def data_set(data: Record) -> str:
-    """Everything of one data set."""
+def show_data_set(data: Record) -> str:
+    """Shows all tables of one data set."""
     parts = [f'<p class="soft">{_about(data)}</p>']
     parts.append(_side_by_side(data, "means", _averages))
     if data["task"] == "qa" and _is_grid(data):
         for metric in data["metrics"]:
-            parts.append(f"<h3>{words.METRICS[metric]}: question language × context language</h3>{_maps(data, metric)}")
+            heading = f"{words.label_in_set(data, metric)}: question language × context language"
+            parts.append(f"<h3>{escape(heading)}</h3>{_maps(data, metric)}")
     else:
         parts.append(_side_by_side(data, "by language", _by_cell))
     parts += [_counts(data), _ceilings(data)]
     return "".join(parts)
 
 
-def without_intervals(found: Record) -> str:
-    """What stages scored without scores by row."""
+def show_without_intervals(found: Record) -> str:
+    """Shows the scores of stages that have none by row."""
     parts = []
     for where, systems in found["plain"].items():
-        head, *rows = tables.plain_rows(systems)
+        head, *rows = tables.make_plain_rows(systems)
         body = "".join(
             f"<tr>{_name(row[0])}{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in rows
         )
         seen = "; ".join(
-            f"{name}: labels seen in training: {' '.join(told['seen'].get('training', ())) or 'none'}"
-            for name, told in systems.items()
+            f"{name}: labels seen in training: {' '.join(entry['seen'].get('training', ())) or 'none'}"
+            for name, entry in systems.items()
         )
-        said = f'<p class="soft">No intervals, for there are no scores by row. {escape(seen)}.</p>'
+        said = f'<p class="soft">No intervals, because there are no scores by row. {escape(seen)}.</p>'
         parts.append(f"<h3>{escape(where)}</h3>{said}{_scroll(_head(head) + body)}")
     return "".join(parts)
 
 
-def goodput(found: Record) -> str:
-    """Seconds and share of each part, a column a run."""
+def show_goodput(found: Record) -> str:
+    """Shows seconds and share of each part, with a column for each run."""
     runs = [run for run in found["runs"] if run.get("goodput")]
     if not runs:
         return ""
-    told = [run["goodput"] for run in runs]
-    there = [part for part in times.NAMES if any(part in one["parts"] for one in told)]
-    rows = [f"<tr>{_name(times.NAMES[part])}{''.join(_spent(one, part) for one in told)}</tr>" for part in there]
+    records = [run["goodput"] for run in runs]
+    parts = [part for part in times.NAMES if any(part in record["parts"] for record in records)]
+    rows = [f"<tr>{_name(times.NAMES[part])}{''.join(_spent(one, part) for one in records)}</tr>" for part in parts]
     for key in ("starts", "steps_again", "seconds_between_starts"):
-        rows.append(f"<tr>{_name(key.replace('_', ' '))}{''.join(_plain(one[key]) for one in told)}</tr>")
-    note = '<p class="soft">Of all starts of a run; of one that was killed, until its last printed step.</p>'
+        rows.append(f"<tr>{_name(key.replace('_', ' '))}{''.join(_plain(one[key]) for one in records)}</tr>")
+    note = (
+        '<p class="soft">Sums over all starts of a run; a start that was killed counts until its last printed step.</p>'
+    )
     return note + _scroll(_head(["", *(run["workdir"] for run in runs)]) + "".join(rows))
 
 
@@ -110,9 +113,12 @@ def _spent(one: Record, part: str) -> str:
 
 
 def _side_by_side(data: Record, what: str, table: Callable[[Record, str], str]) -> str:
-    """A table a metric, beside each other where there is room."""
-    found = [f"<div><h3>{words.METRICS[metric]}: {what}</h3>{table(data, metric)}</div>" for metric in data["metrics"]]
-    return f'<div class="pair">{"".join(found)}</div>'
+    """Shows a table for each metric, side by side where there is room."""
+    parts = [
+        f"<div><h3>{escape(words.label_in_set(data, metric))}: {what}</h3>{table(data, metric)}</div>"
+        for metric in data["metrics"]
+    ]
+    return f'<div class="pair">{"".join(parts)}</div>'
 
 
 def _about(data: Record) -> str:
@@ -127,36 +133,36 @@ def _about(data: Record) -> str:
 
 
 def _averages(data: Record, metric: str) -> str:
-    """A row a mean, a column a system, then a column a difference."""
-    names = [name for name in tables.averages(data, metric) if "[" not in name]
+    """Shows a row for each mean, a column for each system, then a column for each difference."""
+    names = [name for name in tables.list_averages(data, metric) if "[" not in name]
     rows = []
     for name in names:
         entry = next(s["averages"][name] for s in data["systems"].values() if name in s["averages"])
         cells = [_score(system["averages"].get(name), metric) for system in data["systems"].values()]
         cells += [_verdict(c["averages"].get(name), metric) for c in data["comparisons"].values()]
         over = "" if len(entry["cells"]) > 12 else ", ".join((*entry["cells"], *entry.get("against", ())))
-        rows.append(f"<tr>{_name(words.average(name, entry), over)}{''.join(cells)}</tr>")
+        rows.append(f"<tr>{_name(words.describe_average(name, entry), over)}{''.join(cells)}</tr>")
     if data["task"] == "qa":
-        worst = [_score({metric: w, **w}, metric, w["cell"]) for w in tables.worst(data, metric)]
+        worst = [_score({metric: w, **w}, metric, w["cell"]) for w in tables.list_worst_cells(data, metric)]
         rows.append(f"<tr>{_name('worst cell')}{''.join(worst)}{'<td>–</td>' * len(data['comparisons'])}</tr>")
     if metric == "accuracy":
-        floor = f"<td>{words.one(data['majority']['macro_mean'])}</td>" * len(data["systems"])
+        floor = f"<td>{words.format_number(data['majority']['macro_mean'])}</td>" * len(data["systems"])
         rows.append(f"<tr>{_name('majority class')}{floor}{'<td>–</td>' * len(data['comparisons'])}</tr>")
     return _scroll(_columns(data, "mean") + "".join(rows))
 
 
 def _by_cell(data: Record, metric: str) -> str:
-    """A row a language or pair, the same columns."""
+    """Shows a row for each language or pair, with the same columns."""
     rows = []
-    for cell in tables.cells(data):
-        there = [system["cells"].get(cell) for system in data["systems"].values()]
-        cells = [_score(one, metric) for one in there]
+    for cell in tables.list_cells(data):
+        entries = [system["cells"].get(cell) for system in data["systems"].values()]
+        cells = [_score(entry, metric) for entry in entries]
         cells += [_verdict(c["cells"].get(cell), metric) for c in data["comparisons"].values()]
-        first = next(one for one in there if one)
-        told = f"{first['word']}, n = {first['n']:,}" if data["task"] != "retrieval" else f"n = {first['n']:,}"
+        first = next(entry for entry in entries if entry)
+        about = f"{first['word']}, n = {first['n']:,}" if data["task"] != "retrieval" else f"n = {first['n']:,}"
         if metric == "accuracy":
-            cells.append(f"<td>{words.one(data['majority'].get(cell))}</td>")
-        rows.append(f"<tr>{_name(cell, told)}{''.join(cells)}</tr>")
+            cells.append(f"<td>{words.format_number(data['majority'].get(cell))}</td>")
+        rows.append(f"<tr>{_name(cell, about)}{''.join(cells)}</tr>")
     more = ["majority class"] if metric == "accuracy" else []
     return _scroll(_columns(data, "language", more) + "".join(rows))
 
@@ -177,14 +183,14 @@ def _maps(data: Record, metric: str) -> str:
     return f'<div class="maps">{"".join(maps)}</div>'
 
 
-def _map(title: str, of: Record, metric: str, languages: Sequence[str], cell: Any) -> str:
-    """Rows are question languages, columns context languages; the margins are means with and without the diagonal."""
+def _map(title: str, numbers: Record, metric: str, languages: Sequence[str], cell: Callable[..., str]) -> str:
+    """Shows question languages in rows and context languages in columns, with means in the margins."""
     margins = [("mean", "by_{}[{}]"), ("off diag.", "by_{}_off[{}]")]
-    named = {name: entry for name, entry in of["averages"].items() if not entry.get("missing")}
+    named = {name: entry for name, entry in numbers["averages"].items() if not entry.get("missing")}
     head = _head(["Q \\ C", *languages, *(label for label, _ in margins)])
     rows = []
     for question in languages:
-        cells = [cell(of["cells"].get(str(Cell("", (question, context)))), metric) for context in languages]
+        cells = [cell(numbers["cells"].get(str(Cell("", (question, context)))), metric) for context in languages]
         cells += [cell(named.get(name.format("question", question)), metric, "m") for _, name in margins]
         rows.append(f'<tr><th scope="row">{escape(question)}</th>{"".join(cells)}</tr>')
     for i, (label, name) in enumerate(margins):
@@ -201,7 +207,8 @@ def _heat(entry: Record | None, metric: str, kind: str = "") -> str:
     if entry is None or metric not in entry:
         return '<td class="m">–</td>' if kind else "<td>–</td>"
     shade = kind or f"h{min(10, max(0, round(entry[metric]['value'] / 10)))}"
-    return f'<td class="{shade}">{words.one(entry[metric]["value"])}{_interval(entry[metric])}{_badges(entry)}</td>'
+    value = words.format_number(entry[metric]["value"])
+    return f'<td class="{shade}">{value}{_interval(entry[metric])}{_badges(entry)}</td>'
 
 
 def _change(entry: Record | None, metric: str, kind: str = "") -> str:
@@ -210,13 +217,13 @@ def _change(entry: Record | None, metric: str, kind: str = "") -> str:
     number = entry[metric]
     shade = _shade(number) or kind
     mark = tables.MARKS.get(number["verdict"], "")
-    told = f"{number['verdict']}, adjusted p {words.p(number['adjusted'])}"
-    shown = f"{words.signed(number['value'])}{mark}{_interval(number)}{_badges(entry)}"
-    return f'<td class="{shade}" title="{escape(told)}">{shown}</td>'
+    details = f"{words.VERDICTS[number['verdict']]}, adjusted p {words.format_p(number['adjusted'])}"
+    shown = f"{words.format_signed(number['value'])}{mark}{_interval(number)}{_badges(entry)}"
+    return f'<td class="{shade}" title="{escape(details)}">{shown}</td>'
 
 
 def _shade(number: Record) -> str:
-    """Only better and worse have a colour."""
+    """Returns the colour class of a significant difference."""
     side = {"better": "up", "worse": "down"}.get(number["verdict"])
     if side is None:
         return ""
@@ -230,7 +237,7 @@ def _score(entry: Record | None, metric: str, label: str = "") -> str:
     if entry is None or metric not in entry:
         return "<td>–</td>"
     before = f"{escape(label)} " if label else ""
-    return f"<td>{before}{words.one(entry[metric]['value'])}{_interval(entry[metric])}{_badges(entry)}</td>"
+    return f"<td>{before}{words.format_number(entry[metric]['value'])}{_interval(entry[metric])}{_badges(entry)}</td>"
 
 
 def _verdict(entry: Record | None, metric: str) -> str:
@@ -238,22 +245,24 @@ def _verdict(entry: Record | None, metric: str) -> str:
         return "<td>–</td>"
     number = entry[metric]
     mark = tables.MARKS.get(number["verdict"], "")
-    told = f"adjusted p {words.p(number['adjusted'])}, p {words.p(number['p'])}, {number['groups']} groups"
-    shown = f"{words.signed(number['value'])} {mark}{_interval(number)}<small>{escape(number['verdict'])}</small>"
-    return f'<td class="{_shade(number)}" title="{escape(told)}">{shown}{_seeds(number)}{_badges(entry)}</td>'
+    p, adjusted = words.format_p(number["p"]), words.format_p(number["adjusted"])
+    details = f"adjusted p {adjusted}, p {p}, {number['groups']} groups"
+    verdict = f"<small>{escape(words.VERDICTS[number['verdict']])}</small>"
+    shown = f"{words.format_signed(number['value'])} {mark}{_interval(number)}{verdict}"
+    return f'<td class="{_shade(number)}" title="{escape(details)}">{shown}{_seeds(number)}{_badges(entry)}</td>'
 
 
 def _interval(number: Mapping[str, Any]) -> str:
     if number["low"] is None:
         return ""
-    return f"<small>{words.one(number['low'])} to {words.one(number['high'])}</small>"
+    return f"<small>{words.format_number(number['low'])} to {words.format_number(number['high'])}</small>"
 
 
 def _seeds(number: Mapping[str, Any]) -> str:
     if "by_seed" not in number:
         return ""
-    values = " ".join(words.signed(value) for value in number["by_seed"])
-    return f"<small>by seed {values}; sd {words.spread(number['by_seed'])}</small>"
+    values = " ".join(words.format_signed(value) for value in number["by_seed"])
+    return f"<small>by seed {values}; sd {words.format_spread(number['by_seed'])}</small>"
 
 
 def _badges(entry: Record) -> str:
@@ -262,7 +271,7 @@ def _badges(entry: Record) -> str:
 
 
 def _plain(value: Any, mark: str = "") -> str:
-    return f'<td class="left">{escape(tables.plain(value))} {mark}</td>'
+    return f'<td class="left">{escape(tables.format_plain(value))} {mark}</td>'
 
 
 def _name(text: str, small: str = "") -> str:
@@ -278,36 +287,34 @@ def _scroll(rows: str) -> str:
     return f'<div class="scroll"><table>{rows}</table></div>'
 
 
-# What stands under the tables.
+# Under the tables.
 
 
 def _counts(data: Record) -> str:
-    """How many single questions turned, which a mean hides."""
-    whole = "exactly right" if data["task"] == "qa" else "right"
+    """Counts the single questions that changed, which a mean hides."""
+    exact = "exactly right" if data["task"] == "qa" else "right"
     lines = []
     for one in data["comparisons"].values():
-        text = (
-            f"{words.stage(one['a'])} against {words.stage(one['b'])}: {one['fixed']:,} rows fixed ({whole} now, not "
-        )
-        text += f"before), {one['broken']:,} broken; {one['caption']}."
+        text = f"{words.describe_stage(one['a'])} against {words.describe_stage(one['b'])}: {one['fixed']:,} rows "
+        text += f"fixed ({exact} now, not before), {one['broken']:,} broken; {one['caption']}."
         if one.get("not_compared"):
-            names = ", ".join(words.average(name) for name in one["not_compared"])
-            text += f" Not compared, for they stand for other languages in the two: {names}."
+            names = ", ".join(words.describe_average(name) for name in one["not_compared"])
+            text += f" Not compared, because they cover different languages in the two: {names}."
         lines.append(f"<li>{escape(text)}</li>")
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
 
 def _ceilings(data: Record) -> str:
-    """The best score that the windows and lengths allow."""
-    held = data.get("ceilings")
-    if not held:
+    """Shows the best scores that windows and lengths allow."""
+    ceilings = data.get("ceilings")
+    if not ceilings:
         return ""
-    metrics = list(dict.fromkeys(metric for one in held.values() for metric in one))
+    metrics = list(dict.fromkeys(metric for one in ceilings.values() for metric in one))
     rows = [
-        f"<tr>{_name(language)}{''.join(f'<td>{words.one(one.get(metric))}</td>' for metric in metrics)}</tr>"
-        for language, one in sorted(held.items())
+        f"<tr>{_name(language)}{''.join(f'<td>{words.format_number(one.get(metric))}</td>' for metric in metrics)}</tr>"
+        for language, one in sorted(ceilings.items())
     ]
-    head = _head(["language", *(words.METRICS.get(metric, metric) for metric in metrics)])
+    head = _head(["language", *(words.label_metric(metric) for metric in metrics)])
     table = _scroll(head + "".join(rows))
     return f"<details><summary>Ceilings: the best that windows and lengths allow</summary>{table}</details>"
 
@@ -320,7 +327,11 @@ def _contaminated(found: Record) -> str:
                 kinds = ", ".join(f"{kind}: {count:,}" for kind, count in met.get("kinds", {}).items() if count)
                 text = f"{name}, {where}: {met['flagged']:,} of {met['rows']:,} rows ({kinds})"
                 lines.append(f"<li>{escape(text)}{_examples(met)}</li>")
-    return f"<details open><summary>Met in training</summary><ul>{''.join(lines)}</ul></details>" if lines else ""
+    return (
+        f"<details open><summary>Examples that occur in the training data</summary><ul>{''.join(lines)}</ul></details>"
+        if lines
+        else ""
+    )
 
 
 def _examples(met: Record) -> str:

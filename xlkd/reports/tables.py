@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of a report as plain lines for a console."""
+"""Writes the numbers of a report as plain lines for a console."""
 
 from __future__ import annotations
 
@@ -10,125 +10,136 @@ from typing import Any
 from xlkd.reports import badges, goodput, words
 from xlkd.reports.files import DONE, Record
 
-WIDTH = 150  # characters of a line
+STAGE_COLUMNS = ("rows", "steps", "lr", "parameters", "seconds")
+WIDTH = 150  # characters in a line
 MARKS = {"better": "▲", "worse": "▼"}
-FEW = 12  # cells that a glance takes in
+FEW = 12  # with more cells the summary leaves out the table of cells
 
 
-def lines(results: Record, *, brief: bool = False) -> Iterator[str]:
-    """Stages, budgets, every data set, what it means in words, what was left out; in brief what fits a terminal."""
+def format_lines(results: Record, *, brief: bool = False) -> Iterator[str]:
+    """Yields stages, budgets, every data set, sentences and notes; with `brief` only the main numbers."""
     yield from _stages(results)
     for title, data in results["sets"].items():
         yield ""
         yield f"{title} ({data['task']}, evaluation set {data['in']})"
         metrics = [data["main"]] if brief else data["metrics"]
         for metric in metrics:
-            names = averages(data, metric)
+            names = list_averages(data, metric)
             yield from _averages(data, metric, [name for name in names if "[" not in name] if brief else names)
-        for metric in metrics if not brief or len(cells(data)) <= FEW else ():
+        for metric in metrics if not brief or len(list_cells(data)) <= FEW else ():
             yield from _cells(data, metric)
         for compared in () if brief else data["comparisons"].values():
             yield from _difference(data, compared)
     for where, systems in results["plain"].items():
         yield ""
-        yield f"{where}: no intervals, for there are no scores by row"
-        yield from _table(plain_rows(systems))
+        yield f"{where}: no intervals, because there are no scores by row"
+        yield from _table(make_plain_rows(systems))
     yield ""
-    if letters := used(results):
+    if letters := list_used_badges(results):
         yield "badges: " + "; ".join(f"{letter} {badges.MEANING[letter]}" for letter in letters)
-    yield from (f"warning: {line}" for line in words.warnings(results))
+    yield from (f"warning: {line}" for line in words.write_warnings(results))
     yield from results["sentences"]
-    for one in results["budgets"]:
-        yield f"unequal budgets, {one['a']} against {one['b']}: {budget(one['differ'])}"
+    for budget in results["budgets"]:
+        yield f"unequal budgets, {budget['a']} against {budget['b']}: {format_budget(budget['differ'])}"
     for note in results["notes"]:
         yield f"note: {note}"
     for run in results["runs"]:
         if run.get("goodput"):
             where = f"{run['workdir']}: " if len(results["runs"]) > 1 else ""
-            yield where + goodput.line(run["goodput"])
+            yield where + goodput.format_line(run["goodput"])
 
 
-def used(results: Record) -> list[str]:
-    """The badges that occur."""
-    every = {
+def list_used_badges(results: Record) -> list[str]:
+    """Returns the badges that occur."""
+    letters = {
         letter
         for data in results["sets"].values()
         for system in data["systems"].values()
         for cell in system["cells"].values()
         for letter in cell["badges"]
     }
-    return [letter for letter in badges.MEANING if letter in every]
+    return [letter for letter in badges.MEANING if letter in letters]
 
 
-def budget(differing: Mapping[str, Sequence[Any]]) -> str:
+def format_budget(differing: Mapping[str, Sequence[Any]]) -> str:
+    """Writes the two values of each budget that differs."""
     names = {"rows": "training examples", "lr": "learning rate"}
-    return ", ".join(f"{names.get(key, key)} {plain(a)} and {plain(b)}" for key, (a, b) in differing.items())
+    pairs = {key: f"{format_plain(a)} and {format_plain(b)}" for key, (a, b) in differing.items()}
+    return ", ".join(f"{names.get(key, key)} {pair}" for key, pair in pairs.items())
 
 
-def state(told: Mapping[str, Any]) -> str:
-    """How far a stage is."""
-    text = told["state"]
-    if "step" in told:
-        text += f", step {told['step']}" + (f" of {told['of']}" if told.get("of") else "")
-    if "checkpoint" in told:
-        text += f", last checkpoint {told['checkpoint']} at {told['saved']}"
-    for name, score in told.get("scores", {}).items():
-        metric = words.METRICS.get(score["main"], score["main"])
-        text += f"; {name}: {metric} {words.one(score['mean'])} at step {score['step']}"
-    return text + (" (no intervals and no badges before the end)" if told.get("scores") else "")
+def describe_state(stage: Mapping[str, Any]) -> str:
+    """Describes how far a stage has come."""
+    text = stage["state"]
+    if "step" in stage:
+        text += f", step {stage['step']}" + (f" of {stage['of']}" if stage.get("of") else "")
+    if "checkpoint" in stage:
+        text += f", last checkpoint {stage['checkpoint']} at {stage['saved']}"
+    for name, score in stage.get("scores", {}).items():
+        metric = words.label_metric(score["main"])
+        text += f"; {name}: {metric} {words.format_number(score['mean'])} at step {score['step']}"
+    return text + (" (no intervals and no badges before the end)" if stage.get("scores") else "")
 
 
-def plain(value: Any) -> str:
-    """A count, a setting or a name."""
+def format_plain(value: Any) -> str:
+    """Writes a count, a setting or a name."""
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def plain_rows(systems: Record) -> list[list[str]]:
-    """A row a metric and cell, a column a system, before and after where both are known."""
-    names = [(m, cell) for told in systems.values() for cell, of in told["after"].items() for m in of if m != "n"]
+def make_plain_rows(systems: Record) -> list[list[str]]:
+    """Returns a row for each metric and cell, a column for each system, before and after where both are known."""
+    names = [
+        (metric, cell)
+        for scores in systems.values()
+        for cell, values in scores["after"].items()
+        for metric in values
+        if metric != "n"
+    ]
     order = list(dict.fromkeys(m for m, _ in names))
     rows = [["", *systems]]
     for metric, cell in sorted(dict.fromkeys(names), key=lambda name: order.index(name[0])):
-        shown = [_before_and_after(told, metric, cell) for told in systems.values()]
-        rows.append([f"{words.METRICS.get(metric, metric)}, {cell}", *shown])
+        shown = [_before_and_after(scores, metric, cell) for scores in systems.values()]
+        recorded = next(iter(systems.values())).get("metrics")
+        rows.append([f"{words.label_metric(metric, recorded)}, {cell}", *shown])
     return rows
 
 
-def _before_and_after(told: Record, metric: str, cell: str) -> str:
-    before, after = (told.get(side, {}).get(cell, {}).get(metric) for side in ("before", "after"))
-    return words.one(after) if before is None else f"{words.one(before)} → {words.one(after)}"
+def _before_and_after(scores: Record, metric: str, cell: str) -> str:
+    before, after = (scores.get(side, {}).get(cell, {}).get(metric) for side in ("before", "after"))
+    text = words.format_number(after)
+    return text if before is None else f"{words.format_number(before)} → {text}"
 
 
-def cells(data: Record) -> list[str]:
-    """Every cell that some system has; supervised languages before zero-shot ones."""
+def list_cells(data: Record) -> list[str]:
+    """Returns every cell of any system; supervised languages before zero-shot ones."""
     words_of = {cell: entry["word"] for system in data["systems"].values() for cell, entry in system["cells"].items()}
     order = (badges.SUPERVISED, badges.TRANSFERRED, badges.ZERO_SHOT)
     by_word = data["task"] == "classify"
     return sorted(words_of, key=lambda cell: (order.index(words_of[cell]) if by_word else 0, cell))
 
 
-def averages(data: Record, metric: str) -> list[str]:
-    """Every mean that some system has, in the order of the words; those by language last."""
-    found = (n for s in data["systems"].values() for n, entry in s["averages"].items() if metric in entry)
+def list_averages(data: Record, metric: str) -> list[str]:
+    """Returns every mean of any system, in the order of `words.AVERAGES`; those by language last."""
+    names = (n for s in data["systems"].values() for n, entry in s["averages"].items() if metric in entry)
     order = {name: i for i, name in enumerate(words.AVERAGES)}
-    return sorted(dict.fromkeys(found), key=lambda name: (order.get(name, len(order)), name))
+    return sorted(dict.fromkeys(names), key=lambda name: (order.get(name, len(order)), name))
 
 
-def worst(data: Record, metric: str) -> list[Record]:
-    """The lowest cell of each system."""
+def list_worst_cells(data: Record, metric: str) -> list[Record]:
+    """Returns the worst cell of each system."""
     return [system["worst"][metric] for system in data["systems"].values()]
 
 
 def _stages(results: Record) -> Iterator[str]:
     for run in results["runs"]:
         yield f"run {run['workdir']}, seed {run['seed']}, config {run['config']}: {run['state']}"
-        for name, told in run["stages"].items():
-            if told["state"] != DONE:
-                yield f"  stage {name}: {state(told)}"
+        for name, stage in run["stages"].items():
+            if stage["state"] != DONE:
+                yield f"  stage {name}: {describe_state(stage)}"
     rows = [
-        [name, *(plain(stage.get(key)) for key in ("rows", "steps", "lr", "parameters", "seconds")), _seeds(stage)]
+        [name, *(format_plain(stage.get(key)) for key in STAGE_COLUMNS), _seeds(stage)]
         for name, stage in results["stages"].items()
     ]
     if rows:
@@ -140,39 +151,41 @@ def _seeds(stage: Record) -> str:
 
 
 def _averages(data: Record, metric: str, names: Sequence[str]) -> Iterator[str]:
-    """A line an average, a column a system."""
-    rows = [[words.METRICS[metric], *data["systems"]]]
+    """Yields a line for each average, with a column for each system."""
+    rows = [[words.label_in_set(data, metric), *data["systems"]]]
     for name in names:
         scores = [_score(system["averages"].get(name), metric) for system in data["systems"].values()]
         entry = next(s["averages"][name] for s in data["systems"].values() if name in s["averages"])
-        rows.append([words.average(name, entry), *scores])
+        rows.append([words.describe_average(name, entry), *scores])
     if metric == "accuracy":
-        rows.append(["majority class", *[words.one(data["majority"]["macro_mean"])] * len(data["systems"])])
+        rows.append(["majority class", *[words.format_number(data["majority"]["macro_mean"])] * len(data["systems"])])
     if data["task"] == "qa":
-        rows.append(["worst cell", *(f"{w['cell']} {_score({metric: w, **w}, metric)}" for w in worst(data, metric))])
+        worst = list_worst_cells(data, metric)
+        rows.append(["worst cell", *(f"{cell['cell']} {_score({metric: cell, **cell}, metric)}" for cell in worst)])
     yield from _table(rows)
 
 
 def _score(entry: Record | None, metric: str) -> str:
     if entry is None or metric not in entry:
         return "–"
-    return f"{words.score(entry[metric])} {''.join(entry['badges'])}".strip()
+    return f"{words.format_score(entry[metric])} {''.join(entry['badges'])}".strip()
 
 
 def _cells(data: Record, metric: str) -> Iterator[str]:
-    """One table of all systems, a line a cell."""
-    rows = [[f"{words.METRICS[metric]} by cell", "n", *data["systems"]]]
-    for name in cells(data):
-        there = [system["cells"].get(name) for system in data["systems"].values()]
-        rows.append([name, str(next(cell["n"] for cell in there if cell)), *(_score(cell, metric) for cell in there)])
+    """Yields a line for each cell, with a column for each system."""
+    rows = [[f"{words.label_in_set(data, metric)} by cell", "n", *data["systems"]]]
+    for name in list_cells(data):
+        entries = [system["cells"].get(name) for system in data["systems"].values()]
+        size = next(entry["n"] for entry in entries if entry)
+        rows.append([name, str(size), *(_score(entry, metric) for entry in entries)])
     yield from _table(rows)
 
 
 def _difference(data: Record, compared: Record) -> Iterator[str]:
     yield f"{compared['a']} − {compared['b']} ({compared['caption']})"
-    rows = [["", *(words.METRICS[metric] for metric in data["metrics"])]]
+    rows = [["", *(words.label_in_set(data, metric) for metric in data["metrics"])]]
     for name, entry in (compared["averages"] | compared["cells"]).items():
-        label = words.average(name, entry) if name in compared["averages"] else name
+        label = words.describe_average(name, entry) if name in compared["averages"] else name
         rows.append([label, *(_verdict(entry.get(metric)) for metric in data["metrics"])])
     yield from _table(rows)
 
@@ -180,11 +193,11 @@ def _difference(data: Record, compared: Record) -> Iterator[str]:
 def _verdict(number: Record | None) -> str:
     if number is None:
         return "–"
-    return f"{words.difference(number)} {MARKS.get(number['verdict'], '')}{number['verdict']}"
+    return f"{words.format_difference(number)} {MARKS.get(number['verdict'], '')}{words.VERDICTS[number['verdict']]}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns side by side; those that do not fit come below, with the first one again."""
+    """Writes columns side by side; those that do not fit come below, with the first one repeated."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     fit = next((i for i in range(2, len(widths)) if sum(widths[: i + 1]) + 2 * i > WIDTH), len(widths))
     for row in rows:

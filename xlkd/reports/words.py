@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the numbers say, in sentences; and how a number is written."""
+"""Writes the differences as sentences, and numbers, metrics and verdicts as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlkd.metrics import statistics
+from xlkd.reports import grid
 from xlkd.reports.files import Record
+from xlkd.tasks import metrics
 
 STAGES = {
     "zs": "zero-shot",
@@ -24,15 +26,14 @@ STAGES = {
     "branches": "branches without the zero-shot-aware term",
     "mblm": "branches with the zero-shot-aware term",
 }
-METRICS = {
-    "f1": "F1",
-    "em": "EM",
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "retrieval": "retrieval, both directions",
-    "to_source": "retrieval, to the source",
-    "to_target": "retrieval, to the target",
-    "aer": "alignment error rate (lower is better)",
+VERDICTS = {
+    statistics.BETTER: "significantly better",
+    statistics.WORSE: "significantly worse",
+    statistics.CANNOT_TELL: "no significant difference",
+    statistics.TOO_FEW_GROUPS: "too few groups to test",
+    statistics.IDENTICAL: "identical answers",
+    grid.WIDER: "significantly wider",
+    grid.NARROWER: "significantly narrower",
 }
 AVERAGES = {
     "xlt": "XLT (question and context in the same language)",
@@ -54,35 +55,53 @@ AVERAGES = {
     "zero_shot_mean": "zero-shot mean",
     "transfer_gap": "transfer gap (English above the others)",
 }
-SAID = ("gxlt", "gxlt_off", "xlt", "supervised_mean", "zero_shot_mean", "macro_mean")
+LOWER_IS_BETTER = " (lower is better)"
+IN_SENTENCES = ("gxlt", "gxlt_off", "xlt", "supervised_mean", "zero_shot_mean", "macro_mean")
 
 
-def sentences(results: Record) -> list[str]:
-    """The differences in words: for each data set and pair the means that matter, then the count over cells."""
+def write_sentences(results: Record) -> list[str]:
+    """Writes the differences: for each data set and pair the main means, then the verdicts counted over cells."""
     return [
         line
         for title, data in results["sets"].items()
         for compared in data["comparisons"].values()
-        for line in _of_pair(title, data, compared)
+        for line in _describe_pair(title, data, compared)
     ]
 
 
-def warnings(results: Record) -> list[str]:
-    """Rows of evaluation sets that training met, once for the stages that met the same."""
+def write_warnings(results: Record) -> list[str]:
+    """Warns of evaluation examples that occur in training, once for all stages with the same ones."""
     stages: dict[str, list[str]] = {}
-    for name, one in results["stages"].items():
-        for where, met in (one.get("contamination") or {}).items():
-            if met.get("flagged"):
-                kinds = ", ".join(f"{kind} {count:,}" for kind, count in met.get("kinds", {}).items() if count)
-                text = f"{met['flagged']:,} of {met['rows']:,} rows of {where} were met in training ({kinds})"
-                stages.setdefault(text, []).append(name)
+    for name, stage in results["stages"].items():
+        for where, contamination in (stage.get("contamination") or {}).items():
+            if contamination.get("flagged"):
+                by_kind = contamination.get("kinds", {}).items()
+                kinds = ", ".join(f"{kind} {number:,}" for kind, number in by_kind if number)
+                count = f"{contamination['flagged']:,} of {contamination['rows']:,} examples of {where}"
+                stages.setdefault(f"{count} occur in the training data ({kinds})", []).append(name)
     return [
-        f"{', '.join(names)}: {text}; their numbers carry C and are not zero-shot." for text, names in stages.items()
+        f"{', '.join(names)}: {text}; their numbers have badge C and are not zero-shot."
+        for text, names in stages.items()
     ]
 
 
-def average(name: str, entry: Mapping[str, Any] | None = None) -> str:
-    """The name of a mean, or what is missing of it."""
+def label_metric(name: str, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """Returns a metric's label: as a run recorded it, as the lists of the tasks have it, or else its name."""
+    metric = (recorded or {}).get(name)
+    if metric is None:
+        if name not in metrics.ALL:
+            return name
+        metric = metrics.ALL[name].describe()
+    return f"{metric['label']}{'' if metric['higher_is_better'] else LOWER_IS_BETTER}"
+
+
+def label_in_set(data: Mapping[str, Any], metric: str) -> str:
+    """Returns the label of a metric of a data set."""
+    return data["labels"][metric] + (LOWER_IS_BETTER if metric in data["lower_is_better"] else "")
+
+
+def describe_average(name: str, entry: Mapping[str, Any] | None = None) -> str:
+    """Describes a mean, and which of its cells are missing."""
     if entry and entry.get("missing"):
         return entry["title"]
     base, bracket, language = name.partition("[")
@@ -92,79 +111,83 @@ def average(name: str, entry: Mapping[str, Any] | None = None) -> str:
     return AVERAGES.get(name, name)
 
 
-def stage(name: str) -> str:
-    """A stage's name, in words where it is a known control."""
+def describe_stage(name: str) -> str:
+    """Returns a stage's name, with its description where it is a known control."""
     head, slash, last = name.rpartition("/")
     plain = last.partition(" (")[0]
     return f"{STAGES[plain]} [{head}{slash}{last}]" if plain in STAGES else name
 
 
-def score(number: Mapping[str, Any]) -> str:
-    """45.2 (43.1 to 47.3)."""
-    return f"{one(number['value'])}{_between(number)}"
+def format_score(number: Mapping[str, Any]) -> str:
+    """Writes a score as 45.2 (43.1 to 47.3)."""
+    return f"{format_number(number['value'])}{_format_interval(number)}"
 
 
-def difference(number: Mapping[str, Any], label: str = "") -> str:
-    """+0.4 (−0.3 to 1.1), with a label before the interval."""
-    return f"{signed(number['value'])}{_between(number, label)}"
+def format_difference(number: Mapping[str, Any], label: str = "") -> str:
+    """Writes a difference as +0.4 (−0.3 to 1.1), with a label before the interval."""
+    return f"{format_signed(number['value'])}{_format_interval(number, label)}"
 
 
-def one(value: float | None) -> str:
-    """One decimal; a mean over nothing is a dash."""
+def format_number(value: float | None) -> str:
+    """Writes a value with one decimal; a mean over nothing is a dash."""
     return "–" if value is None else f"{value:.1f}".replace("-0.0", "0.0").replace("-", "−")
 
 
-def signed(value: float) -> str:
-    text = one(value)
+def format_signed(value: float) -> str:
+    """Writes a value with its sign."""
+    text = format_number(value)
     return text if text[0] == "−" or float(text) == 0 else f"+{text}"
 
 
-def spread(by_seed: Sequence[float]) -> str:
-    """The standard deviation over seeds."""
-    return one(statistics_of.stdev(by_seed))
+def format_spread(by_seed: Sequence[float]) -> str:
+    """Writes the standard deviation over seeds."""
+    return format_number(statistics_of.stdev(by_seed))
 
 
-def p(value: float) -> str:
-    """Two significant digits."""
+def format_p(value: float) -> str:
+    """Writes a p value with two significant digits."""
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
-def _between(number: Mapping[str, Any], label: str = "") -> str:
+def _format_interval(number: Mapping[str, Any], label: str = "") -> str:
     if number["low"] is None:
         return ""
-    return f" ({label}{one(number['low'])} to {one(number['high'])})"
+    return f" ({label}{format_number(number['low'])} to {format_number(number['high'])})"
 
 
-def _of_pair(title: str, data: Record, compared: Record) -> list[str]:
+def _describe_pair(title: str, data: Record, compared: Record) -> list[str]:
     metric = data["main"]
-    who = f"{stage(compared['a'])} against {stage(compared['b'])}"
+    who = f"{describe_stage(compared['a'])} against {describe_stage(compared['b'])}"
     lines = []
-    for name in SAID:
+    for name in IN_SENTENCES:
         if name in compared["averages"] and not (name == "macro_mean" and data["task"] == "classify"):
             entry = compared["averages"][name]
-            of = average(name, entry)
-            lines.append(f"{who}, {title}, {METRICS[metric]}, {of}: {_verdict(entry[metric])}.")
+            where = f"{label_in_set(data, metric)}, {describe_average(name, entry)}"
+            lines.append(f"{who}, {title}, {where}: {_describe_difference(entry[metric])}.")
     tally = Counter(cell[metric]["verdict"] for cell in compared["cells"].values())
     cells = "languages" if data["task"] == "classify" else "cells"
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.items()))
-    lines.append(f"{who}, {title}: of {len(compared['cells'])} {cells} {counts} (Holm over {cells}).")
+    counts = ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in sorted(tally.items()))
+    lines.append(f"{who}, {title}: of {len(compared['cells'])} {cells} {counts} (Holm-corrected over {cells}).")
     if primary := [compared["averages"][name][metric]["verdict"] for name in compared["primary"]]:
         lines += _conclusion(who, title, primary)
     return lines
 
 
-def _verdict(number: Mapping[str, Any]) -> str:
+def _describe_difference(number: Mapping[str, Any]) -> str:
+    verdict = VERDICTS[number["verdict"]]
     if number["verdict"] == statistics.IDENTICAL:
-        return "identical answers"
-    return f"{difference(number, '95% interval ')}: {number['verdict']}"
+        return verdict
+    corrected = " (Holm-corrected)" if verdict.startswith("significantly") else ""
+    return f"{format_difference(number, '95% interval ')}: {verdict}{corrected}"
 
 
 def _conclusion(who: str, title: str, verdicts: list[str]) -> list[str]:
-    """What was hoped for and not shown is said as plainly as what was."""
+    """Says which of the primary means show no improvement."""
     if all(verdict == statistics.BETTER for verdict in verdicts):
         return []
     if statistics.WORSE in verdicts:
-        return [f"{who}, {title}: on what was named beforehand it is worse in at least one number."]
+        return [f"{who}, {title}: significantly worse on at least one of the primary means."]
     if statistics.BETTER in verdicts:
-        return [f"{who}, {title}: better on part of what was named beforehand, not shown on the rest."]
-    return [f"{who}, {title}: this does not show that one is better than the other."]
+        what = "significantly better on some of the primary means, no significant difference on the others"
+        return [f"{who}, {title}: {what}."]
+    return [f"{who}, {title}: no significant difference on the primary means."]

@@ -18,7 +18,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from xlkd.compat import detect_cluster, get_coordination_state
@@ -39,7 +39,7 @@ _EXCHANGE = itertools.count()  # numbers the exchanges: all processes make the s
 
 
 @contextlib.contextmanager
-def join_run(flags: Mapping[str, str]) -> Iterator[None]:
+def join_run(flags: Mapping[str, str]) -> Generator[None, None, None]:
     """Joins the processes of a run: by three flags, or by the environment of Slurm, GKE and TPU hosts."""
     place = _parse_flags(flags) if any(name in flags for name in FLAGS) else _detect_processes(os.environ)
     if place is None:

@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -42,7 +42,7 @@ class WorkDirectory:
             raise UserError(what, str(self.path), "nothing more is written; start the same command again")
 
     @contextlib.contextmanager
-    def explain_loss(self) -> Iterator[None]:
+    def explain_loss(self) -> Generator[None, None, None]:
         """Replaces any error by that UserError where the folder is no longer there."""
         try:
             yield
@@ -72,7 +72,7 @@ class WorkDirectory:
 
 
 @contextlib.contextmanager
-def claim_folder(config: ConfigDict, path: pathlib.Path) -> Iterator[LockId]:
+def claim_folder(config: ConfigDict, path: pathlib.Path) -> Generator[LockId, None, None]:
     """Locks a work directory for this config until the end, or refuses it; the lock ends with the process."""
     _check_is_free(path)
     try:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from xlkd.files import Json
+from xlkd.metrics.entries import Metric
 from xlkd.rows import Cell
 
 Features = dict[str, np.ndarray]  # flat arrays of fixed dtype: saved, mapped and shared as they are
@@ -35,10 +36,11 @@ class Draw(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Scores by cell, {cell: {metric: value}}, and the metric that tables show first."""
+    """Scores by cell, {cell: {metric: value}}, the metric that tables show first, and those that a report shows."""
 
     cells: dict[Cell, dict[str, float]]
     main: str
+    metrics: Sequence[Metric] = ()
 
     def mean(self) -> float:
         """Returns the main metric's mean over cells, unweighted."""

@@ -19,7 +19,7 @@ from xlkd.files import Json
 from xlkd.metrics.retrieval import Link, count_links, mutual_links
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Task
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, silent
 from xlkd.tasks.parallel import group_by_languages
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer, TextTokens
@@ -84,14 +84,9 @@ class WordAlignment:
         for cell, own in group_by_languages(rows).items():
             sure = [rows[i].links or () for i in own]
             possible = [row.possible if isinstance(row, AlignedPair) else () for row in (rows[i] for i in own)]
-            result = count_links([predicted[i] for i in own], sure, possible)
-            cells[cell] = {
-                "aer": 100 * result.error_rate,
-                "precision": 100 * result.precision,
-                "recall": 100 * result.recall,
-                "n": len(own),
-            }
-        return Scores(cells, "aer")
+            counts = count_links([predicted[i] for i in own], sure, possible)
+            cells[cell] = {metric.name: 100 * metric.score(counts) for metric in metrics.ALIGNMENT} | {"n": len(own)}
+        return Scores(cells, "aer", metrics.ALIGNMENT)
 
     def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
         return []  # the error rate divides sums over sentences: it is not a mean of scores of each

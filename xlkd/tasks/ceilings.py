@@ -45,7 +45,8 @@ def _best_scores(
     reached = golds[_reachable(windows, own, settings, golds)]
     spans = reached if len(reached) else _overlapping(windows, own, settings, golds)
     scores = [score_answer(text, row, mlqa_fallback) for text in _cut_texts(windows, number, row, spans)]
-    return np.array([*np.max([(0.0, 0.0), *scores], axis=0), 1, not len(reached)])
+    best = [max((score[metric] for score in scores), default=0.0) for metric in ("em", "f1")]
+    return np.array([*best, 1, not len(reached)])
 
 
 def _gold_tokens(windows: Windows, number: int, row: Question) -> np.ndarray:

@@ -14,10 +14,10 @@ from xlkd.data import labels as label_names
 from xlkd.data.draw import truncate_keys
 from xlkd.errors import UserError
 from xlkd.files import Json
-from xlkd.metrics import labels as metrics
+from xlkd.metrics import labels as label_metrics
 from xlkd.rows import Cell, Labelled
 from xlkd.spec.tasks import Classify as ClassifySettings
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, silent
 from xlkd.tasks.labelled import describe_labelled
 from xlkd.tasks.ragged import pack, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer
@@ -117,7 +117,7 @@ class Classify:
         logits = outputs["logits"].astype(np.float64)
         shares = np.exp(logits - logits.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
-        best = metrics.predict_labels(outputs["logits"])
+        best = label_metrics.predict_labels(outputs["logits"])
         return [
             Prediction(order[label], dict(zip(order, map(float, probabilities), strict=True)))
             for label, probabilities in zip(best, shares, strict=True)
@@ -129,7 +129,7 @@ class Classify:
         Logits by another route, as `logits_en`, give `accuracy_via_en` beside the others.
         """
         order = self._label_order(outputs["logits"], features)
-        gold, predicted = features["label"], metrics.predict_labels(outputs["logits"])
+        gold, predicted = features["label"], label_metrics.predict_labels(outputs["logits"])
         members: dict[Cell, list[int]] = {}
         for i, row in enumerate(rows):
             if gold[i] != NONE:
@@ -138,18 +138,18 @@ class Classify:
             raise UserError("no row has a label", "config.data.eval", "such rows can be predicted, not scored")
         scale = self._scale(order)
         cells = {
-            cell: _score_cell(gold[own].tolist(), predicted[own].tolist(), len(order), scale)
+            cell: _score_cell(gold[own].tolist(), predicted[own].tolist(), order, scale)
             for cell, own in members.items()
         }
         by_route = _score_routes(outputs, gold)
         for cell, own in members.items():
             cells[cell] |= {name: float(values[own].mean()) for name, values in by_route.items()}
-        return Scores(cells, "accuracy")
+        return Scores(cells, metrics.CLASSIFICATION[0].name, metrics.CLASSIFICATION)
 
     def records(self, outputs: Outputs, features: Features, rows: Sequence[Labelled]) -> list[dict[str, Json]]:
         predictions = self.decode(outputs, features)
         order, gold = features["labels"].tolist(), features["label"]
-        scores = {"accuracy": 100.0 * (gold == metrics.predict_labels(outputs["logits"]))}
+        scores = _score_examples(gold, label_metrics.predict_labels(outputs["logits"]), order)
         scores |= _score_routes(outputs, gold)
         return [
             {
@@ -261,19 +261,31 @@ def _score_routes(outputs: Outputs, gold: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the accuracy of each example by each other route that the outputs have, NaN where there is no label."""
     routes = {name.removeprefix(ROUTE): logits for name, logits in outputs.items() if name.startswith(ROUTE)}
     return {
-        f"accuracy_via_{route}": np.where(gold == NONE, np.nan, 100.0 * (gold == metrics.predict_labels(logits)))
+        f"accuracy_via_{route}": np.where(gold == NONE, np.nan, 100.0 * (gold == label_metrics.predict_labels(logits)))
         for route, logits in routes.items()
     }
 
 
-def _score_cell(gold: list[int], predicted: list[int], classes: int, scale: list[float] | None) -> dict[str, float]:
-    """Scores the examples of a cell; with the mean absolute error where the labels are numbers on a scale."""
-    scores = {
-        "accuracy": 100 * metrics.accuracy(gold, predicted),
-        "macro_f1": 100 * metrics.macro_f1(gold, predicted, classes),
-        "majority": 100 * metrics.majority_accuracy(gold),
-        "n": len(gold),
-    }
-    if scale is None:
-        return scores
-    return scores | {"mae": metrics.mean_absolute_error([scale[i] for i in gold], [scale[i] for i in predicted])}
+def _score_examples(gold: np.ndarray, predicted: np.ndarray, order: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the metrics of each example in percent; meaningless where there is no label."""
+    pairs = [(order[g], order[p]) for g, p in zip(gold.tolist(), predicted.tolist(), strict=True)]
+    by_example = [metric for metric in metrics.CLASSIFICATION if metric.over == "example"]
+    return {metric.name: 100.0 * np.array([metric.score(*pair) for pair in pairs], np.float64) for metric in by_example}
+
+
+def _score_cell(
+    gold: list[int], predicted: list[int], order: Sequence[str], scale: list[float] | None
+) -> dict[str, float]:
+    """Returns the metrics of a cell in percent, its majority class and size, and `mae` where labels are a scale."""
+    counts = label_metrics.confusion_matrix(gold, predicted, len(order))
+    scores: dict[str, float] = {}
+    for metric in metrics.CLASSIFICATION:
+        if metric.over == "cell":
+            scores[metric.name] = 100 * float(metric.score(counts))
+        else:
+            values = [metric.score(order[g], order[p]) for g, p in zip(gold, predicted, strict=True)]
+            scores[metric.name] = 100 * (sum(values) / len(values))
+    scores |= {"majority": 100 * label_metrics.majority_accuracy(gold), "n": len(gold)}
+    if scale is not None:
+        scores["mae"] = label_metrics.mean_absolute_error([scale[g] for g in gold], [scale[p] for p in predicted])
+    return scores

@@ -16,7 +16,7 @@ from xlkd.metrics.picture import Axes, fit_axes, make_picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Task
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, silent
 from xlkd.tasks.ragged import pack, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer
 
@@ -71,11 +71,9 @@ class Parallel:
         cells = {}
         for cell, own in group_by_languages(rows).items():
             sides = outputs["vectors"][own], outputs["vectors"][own + len(rows)]
-            to_source, to_target = _accuracy(*sides)
-            cells[cell] = {
-                "retrieval": (to_source + to_target) / 2,
-                "to_target": to_target,
-                "to_source": to_source,
+            scores = {name: 100 * float(values.mean()) for name, values in score_sentences(*sides).items()}
+            cells[cell] = scores | {
+                "retrieval": (scores["to_source"] + scores["to_target"]) / 2,  # rounded as by earlier versions
                 "centred": sum(_accuracy(*(side - side.mean(0) for side in sides))) / 2,
                 "margin": sum(_accuracy(*sides, score="margin")) / 2,
                 "n": len(own),
@@ -84,7 +82,7 @@ class Parallel:
                 cells[cell]["cls"] = sum(_accuracy(outputs["cls"][own], outputs["cls"][own + len(rows)])) / 2
             if self.reference is not None:
                 cells[cell] |= _structure(self.reference[own], *_english_first(rows[int(own[0])], sides))
-        return Scores(cells, "retrieval")
+        return Scores(cells, "retrieval", metrics.RETRIEVAL)
 
     def picture(
         self, outputs: Outputs, rows: Sequence[Pair], title: str, within: Axes | None = None
@@ -110,10 +108,11 @@ class Parallel:
         )
 
     def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
-        to_source, to_target = np.zeros(len(rows)), np.zeros(len(rows))
+        scores = {metric.name: np.zeros(len(rows)) for metric in metrics.RETRIEVAL}
         for own in group_by_languages(rows).values():
-            nearest = retrieve(outputs["vectors"][own + len(rows)], outputs["vectors"][own])
-            to_source[own], to_target[own] = nearest.to_english, nearest.from_english
+            sides = outputs["vectors"][own], outputs["vectors"][own + len(rows)]
+            for name, values in score_sentences(*sides).items():
+                scores[name][own] = values
         return [
             {
                 "key": row.key,
@@ -122,8 +121,7 @@ class Parallel:
                 "set": row.set,
                 "source_language": row.source_language,
                 "target_language": row.target_language,
-                "to_source": 100.0 * float(to_source[i]),
-                "to_target": 100.0 * float(to_target[i]),
+                **{name: 100.0 * float(values[i]) for name, values in scores.items()},
             }
             for i, row in enumerate(rows)
         ]
@@ -139,6 +137,12 @@ def group_by_languages(rows: Sequence[Pair]) -> dict[Cell, np.ndarray]:
     for i, row in enumerate(rows):
         members.setdefault(Cell("", (row.source_language, row.target_language)), []).append(i)
     return {cell: np.array(numbers) for cell, numbers in members.items()}
+
+
+def score_sentences(source: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the value of each metric for each sentence, from 0 to 1."""
+    nearest = retrieve(target, source)
+    return {metric.name: metric.score(nearest) for metric in metrics.RETRIEVAL}
 
 
 def _accuracy(

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from xlkd.metrics import mlqa, squad
 from xlkd.rows import Cell, Question
-from xlkd.tasks import Scores
+from xlkd.tasks import Scores, metrics
 
 
 def score(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool = False) -> Scores:
@@ -23,14 +25,15 @@ def score(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: 
         cell: {name: float(np.mean(scores[own])) for name, scores in values.items()} | {"n": len(own)}
         for cell, own in members.items()
     }
-    return Scores(cells, "f1")
+    return Scores(cells, metrics.QA[0].name, metrics.QA)
 
 
-def score_examples(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool) -> dict[str, np.ndarray]:
-    """Returns official scores in percent: MLQA's rules for its own examples, by context language, else SQuAD's."""
-    pairs = [score_answer(text, row, mlqa_fallback) for text, row in zip(texts, rows, strict=True)]
-    em, f1 = 100.0 * np.array(pairs, np.float64).reshape(-1, 2).T
-    return {"f1": f1, "em": em}
+def score_examples(
+    texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool
+) -> dict[str, Float[np.ndarray, " rows"]]:
+    """Returns each metric of each answer, in percent."""
+    scores = [score_answer(text, row, mlqa_fallback) for text, row in zip(texts, rows, strict=True)]
+    return {metric.name: 100.0 * np.array([one[metric.name] for one in scores], np.float64) for metric in metrics.QA}
 
 
 def score_file(
@@ -44,14 +47,16 @@ def score_file(
     return score(texts, rows, mlqa_fallback), sum(text is None for text in texts)
 
 
-def score_answer(text: str | None, row: Question, mlqa_fallback: bool = False) -> tuple[float, float]:
-    """Returns EM and F1 of an answer, between 0 and 1."""
+def score_answer(text: str | None, row: Question, mlqa_fallback: bool = False) -> dict[str, float]:
+    """Returns each metric of an answer, from 0 to 1; None, no answer, has 0.
+
+    Examples of MLQA are normalised by its rules, by the language of the context, all others by SQuAD's.
+    """
     golds = squad.gold_texts(row)
     if text is None:
-        return 0.0, 0.0
-    if row.set != "mlqa":
-        return squad.em(text, golds), squad.f1(text, golds)
-    em, f1 = (
-        metric(text, golds, language=row.context_language, fallback=mlqa_fallback) for metric in (mlqa.em, mlqa.f1)
-    )
-    return em, f1
+        return {metric.name: 0.0 for metric in metrics.QA}
+    normalise: Callable[[str], str] = squad.normalise
+    if row.set == "mlqa":
+        normalise = functools.partial(mlqa.normalise, language=row.context_language, fallback=mlqa_fallback)
+    prediction, normal = normalise(text), [normalise(gold) for gold in golds]
+    return {metric.name: metric.score(prediction, normal) for metric in metrics.QA}
