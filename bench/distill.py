@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Self-distillation over real pairs of languages against the published way: `python bench/distill.py --xquad=DIR`.
 
-  --xquad=DIR      the folder of xquad.*.json; without it the embedded world, whose rows are shorter
+  --xquad=DIR      the folder of xquad.*.json; without it the atlas (synthetic data), with shorter texts
   --tokenizer=DIR  that cuts the texts (default: the package's); the encoder is 6×384 with the pieces that occur
   --steps=24       batches of 8 a round: every n-th of an epoch by length, so that each bucket has its share
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
         Case("kept teacher, 3 epochs, same size", lambda: kept(flags, stage, material, count // 2), 1.15, True),
         Case("kept teacher, 3 epochs, base size", lambda: kept(flags, stage, material, count // 2, "base"), 1.8, True),
     ]
-    data = "XQuAD" if "xquad" in flags.rest else "embedded world"
+    data = "XQuAD" if "xquad" in flags.rest else "the atlas (synthetic data)"
     side_by_side.judge(f"self-distillation, {data}, {material.plan.rows} windows", cases, flags)
 
 

@@ -7,7 +7,7 @@
 Student and teachers are 12×384, three branches of four layers; each row is asked of a teacher of its own language.
 There all rows are padded to 128 and one pass over the whole batch stands for the teachers, which flatters that side:
 three of them would each read a third. Both sides are ours, so that only the arrangement differs. `--data` is any source
-of labelled rows, such as xnli:DIR?split=train&languages=en,de,zh; without it the embedded world.
+of labelled rows, such as xnli:DIR?split=train&languages=en,de,zh; without it the atlas.
 Common flags: bench/side_by_side.py.
 """
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What packing rows together could save beside buckets, counted on real lengths: `python bench/packing.py`.
 
-  --data=SOURCE     of questions (default: the embedded world's)
+  --data=SOURCE     of questions (default: the atlas, synthetic data)
   --tokenizer=DIR   that cuts the texts
   --max_length=384
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The blocks that all configs share, with the defaults of `xlkd/spec`; each config says what it changes."""
+"""The blocks that all configs share, with the defaults of `xlkd/spec`; each config changes some of them."""
 
 from ml_collections import ConfigDict
 
@@ -9,6 +9,7 @@ from xlkd.spec import stage
 
 
 def base() -> ConfigDict:
+    """Returns the shared blocks, without stages, a method or a task."""
     c = ConfigDict({"stages": (), "controls": ()})
     c.seed, c.start, c.teachers = 0, "encoder", ConfigDict()
     for name, block in spec.list_blocks(stage.StageSettings).items():

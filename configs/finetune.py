@@ -16,11 +16,12 @@ from xlkd.spec import tasks
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of a variant."""
     return VARIANTS[variant](base())
 
 
 def qa(c: ConfigDict) -> ConfigDict:
-    """Question answering, whatever the data."""
+    """Adds one stage that fine-tunes for question answering; the data is still to be named."""
     c.stages = ("finetune",)
     c.method.name = "finetune"
     c.task = ConfigDict(spec.list_defaults(tasks.QuestionAnswering))
@@ -28,6 +29,7 @@ def qa(c: ConfigDict) -> ConfigDict:
 
 
 def atlas(c: ConfigDict) -> ConfigDict:
+    """Fine-tunes a packaged encoder on English questions of the atlas (synthetic data)."""
     c = qa(c)
     c.encoder.path = "package:multilingual-tlm"
     c.task.max_length = 160
@@ -40,7 +42,7 @@ def atlas(c: ConfigDict) -> ConfigDict:
 
 
 def squad(c: ConfigDict) -> ConfigDict:
-    """The usual English set from TFDS; read zero-shot on XQuAD."""
+    """Fine-tunes mBERT on SQuAD from TFDS, and evaluates zero-shot on XQuAD."""
     c = qa(c)
     c.encoder.path = "bert-base-multilingual-cased"
     c.data.train, c.data.eval = "tfds:squad?split=train", "tfds:xquad"
@@ -50,6 +52,7 @@ def squad(c: ConfigDict) -> ConfigDict:
 
 
 def classify(c: ConfigDict) -> ConfigDict:
+    """Fine-tunes a packaged encoder on English statement pairs of the atlas (synthetic data)."""
     c.stages = ("finetune",)
     c.method.name = "finetune"
     c.task = ConfigDict(spec.list_defaults(tasks.Classify))

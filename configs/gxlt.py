@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """G-XLT: English question answering, carried to questions and contexts in other languages by self-distillation.
 
-    python -m xlkd.main --config=configs/gxlt.py                                  # the embedded world, all controls
-    python -m xlkd.main --config=configs/gxlt.py --config.method.control=skd_map  # one of them
+    python -m xlkd.main --config=configs/gxlt.py                                  # atlas (synthetic data), all controls
+    python -m xlkd.main --config=configs/gxlt.py --config.method.control=skd_map  # one control
     python -m xlkd.main --config=configs/gxlt.py:paper                            # mBERT, SQuAD and XQuAD, as published
     python -m xlkd.main --config=configs/gxlt.py:paper_pod                        # the same on 64 chips
     python -m xlkd.main --config=configs/gxlt.py:paper --config.start=MODEL --config.stages=zs,ce,skd_map
 
-Stage `english` trains on English alone. Each control goes on from there with a few thousand examples whose question
-and context are in drawn pairs of languages; the last form starts from your own model, its head included.
+Stage `english` trains on English alone. Each control starts from its result and trains on a few thousand examples whose
+question and context are in drawn pairs of languages; the last command starts from your own model, its head included.
 """
 
 from ml_collections import ConfigDict
@@ -32,11 +32,12 @@ TRAINED, TESTED = "en,es,ru,ar", "en,es,ru,ar,hi,zh"
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of a variant."""
     return VARIANTS[variant](base())
 
 
 def gxlt(c: ConfigDict) -> ConfigDict:
-    """What all variants share: stages, the published losses, and what is compared."""
+    """Adds what all variants share: the stages, the published losses, and the comparisons of the report."""
     c.controls = tuple(CONTROLS)
     c.stages = ("english", *CONTROLS)
     c.start = "english"
@@ -57,13 +58,16 @@ def gxlt(c: ConfigDict) -> ConfigDict:
     return c
 
 
-def embedded(c: ConfigDict) -> ConfigDict:
+def synthetic(c: ConfigDict) -> ConfigDict:
+    """Trains all controls on the atlas (synthetic data), within minutes on CPUs."""
     c = gxlt(atlas(c))
     c.english.data.train = "atlas?split=train&languages=en&size=8192"
     c.english.data.eval = f"atlas?split=validation&languages={TESTED}&size=60"
     c.english.encoder = ConfigDict({"dropout": 0.0})
     c.encoder.dropout = 0.1
-    c.encoder.layers_as = "scanned"  # compiles faster; unrolled layers would not win that back in so few steps
+    c.encoder.layers_as = (
+        "scanned"  # compiles faster; so few steps do not make up for the compilation of unrolled layers
+    )
     c.data.train = f"atlas?split=train&languages={TRAINED}&size=300&seed=1"
     c.data.eval = f"atlas?split=test&languages={TESTED}&size=60&pairs=all"
     c.data.ntl = 1
@@ -74,7 +78,7 @@ def embedded(c: ConfigDict) -> ConfigDict:
 
 
 def paper(c: ConfigDict) -> ConfigDict:
-    """The authors' scripts: mBERT, SQuAD v1.1, then XQuAD in seven languages, evaluated on MLQA; last weights."""
+    """Follows the authors' scripts: mBERT on SQuAD v1.1, then XQuAD in seven languages; the last weights on MLQA."""
     c = gxlt(qa(c))
     c.encoder.path = "bert-base-multilingual-cased"
     c.seed = 3
@@ -99,11 +103,11 @@ def paper(c: ConfigDict) -> ConfigDict:
 
 
 def paper_pod(c: ConfigDict) -> ConfigDict:
-    """`paper` on 64 chips: 6 examples on each, as on each of the authors' devices. Nobody has published this.
+    """Trains `paper` on 64 chips, with 6 examples on each as on each of the authors' devices; not a published setting.
 
-    Adam's steps have a length that the gradient's does not change, and its noise falls with the root of the batch: each
-    learning rate is the published one × √(batch / published batch). Epochs, schedule and losses stay. A tenth of the
-    steps warms up, since the rate begins so much higher; the authors have no warm-up.
+    Learning rates are the published ones × √(batch / published batch): the length of Adam's steps does not depend on
+    the gradient's, whose noise falls with the square root of the batch. Epochs, schedule and losses are unchanged.
+    Since the rates are so much higher, a tenth of the steps warms up; the authors have no warm-up.
     """
     c = paper(c)
     batch = 6 * 64
@@ -112,8 +116,8 @@ def paper_pod(c: ConfigDict) -> ConfigDict:
     c.data.batch = c.english.data.batch = batch
     c.optim.micro_batches, c.optim.warmup = 1, 0.1
     c.eval.batch = 8 * 64
-    c.save.every = c.english.save.every = 100  # of some 340 steps and 460
+    c.save.every = c.english.save.every = 100  # of about 340 and 460 steps
     return c
 
 
-VARIANTS = {"": embedded, "paper": paper, "paper_pod": paper_pod}
+VARIANTS = {"": synthetic, "paper": paper, "paper_pod": paper_pod}

@@ -1,15 +1,15 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""MBLM: monolingual classifiers teach one student with a branch a language, for languages it never saw labels for.
+"""MBLM: monolingual classifiers teach one student with a branch for each language; it is used for other languages too.
 
-    python -m xlkd.main --config=configs/mblm.py                                  # the embedded world, all controls
-    python -m xlkd.main --config=configs/mblm.py --config.method.control=mblm     # one of them
+    python -m xlkd.main --config=configs/mblm.py                                  # atlas (synthetic data), all controls
+    python -m xlkd.main --config=configs/mblm.py --config.method.control=mblm     # one control
     python -m xlkd.main --config=configs/mblm.py:xnli --config.data.train=… --config.data.eval=…    # XNLI, PAWS-X
     python -m xlkd.main --config=configs/mblm.py:xnli --config.stages=single,single_kd,branches,mblm \\
         --config.mblm.teachers.en=DIR --config.mblm.teachers.de=DIR+DIR --config.mblm.teachers.zh=HUB/NAME
 
-Teachers are trained first, each on one language; then four students from one encoder, on the same rows in the same
-order. They differ in what `CONTROLS` says alone.
+Teachers are trained first, each on one language; then four students from one encoder, on the same examples in the same
+order. The students differ only in the settings of `CONTROLS`.
 """
 
 from ml_collections import ConfigDict
@@ -20,14 +20,14 @@ from xlkd import spec
 from xlkd.spec import mblm as method
 from xlkd.spec import stage
 
-CONTROLS = {  # branches, weight_s, weight_z (λ), weight_h (γ): what each isolates
+CONTROLS = {  # branches, weight_s, weight_z (λ), weight_h (γ)
     "single": ("one", 0.0, 0.0, 1.0),  # plain multilingual fine-tuning
-    "single_kd": ("one", 1.0, 0.0, 0.5),  # the teachers
-    "branches": ("each", 1.0, 0.0, 0.5),  # upper layers of a language's own
-    "mblm": ("each", 1.0, 1.0, 0.5),  # the zero-shot-aware term
+    "single_kd": ("one", 1.0, 0.0, 0.5),  # adds distillation from the teachers
+    "branches": ("each", 1.0, 0.0, 0.5),  # adds a branch for each language
+    "mblm": ("each", 1.0, 1.0, 0.5),  # adds the zero-shot-aware term
 }
 
-ENCODERS = {  # of the teachers on real data; each language's own
+ENCODERS = {  # of the teachers on real data, by language
     "en": "FacebookAI/roberta-base",
     "de": "google-bert/bert-base-german-cased",
     "zh": "google-bert/bert-base-chinese",
@@ -35,11 +35,12 @@ ENCODERS = {  # of the teachers on real data; each language's own
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of a variant."""
     return VARIANTS[variant](base())
 
 
 def mblm(c: ConfigDict, languages: tuple[str, ...]) -> ConfigDict:
-    """What all variants share: the method's own settings, the controls, and teachers that this run trains."""
+    """Adds what all variants share: the method's settings, the controls, and a stage for each teacher."""
     c = classify(c)
     c.controls = tuple(CONTROLS)
     c.stages = (*(f"teacher_{tag}" for tag in languages), *CONTROLS)
@@ -49,7 +50,7 @@ def mblm(c: ConfigDict, languages: tuple[str, ...]) -> ConfigDict:
     c.method.teacher_labels = ConfigDict({tag: () for tag in languages})
     c.data.update(spec.list_defaults(stage.Data, ("exponent", "mix_rows")))
 
-    # One object in three places: --config.mblm.teachers.de=DIR sets it for all stages that have teachers
+    # The same object in three stages, so that --config.mblm.teachers.de=DIR sets it for all stages with teachers
     teachers = ConfigDict({tag: f"teacher_{tag}" for tag in languages})
     for name, (branches, weight_s, weight_z, weight_h) in CONTROLS.items():
         weights = {"weight_s": weight_s, "weight_z": weight_z, "weight_h": weight_h}
@@ -62,7 +63,8 @@ def mblm(c: ConfigDict, languages: tuple[str, ...]) -> ConfigDict:
     return c
 
 
-def embedded(c: ConfigDict) -> ConfigDict:
+def synthetic(c: ConfigDict) -> ConfigDict:
+    """Trains teachers and students on the atlas (synthetic data)."""
     languages = ("en", "de", "ru")
     c = mblm(c, languages)
     c.data.train = f"atlas?split=train&languages={','.join(languages)}&size=1600&facts=1"
@@ -74,7 +76,7 @@ def embedded(c: ConfigDict) -> ConfigDict:
 
 
 def real(c: ConfigDict, train: str, test: str) -> ConfigDict:
-    """Our design: no data set, student, teacher or number of the paper is known to us."""
+    """Trains on labelled texts, with encoders and numbers of our own choice: those of the paper are not known."""
     languages = tuple(ENCODERS)
     c = mblm(c, languages)
     c.encoder.path, c.encoder.dropout = "intfloat/multilingual-e5-small", -1.0
@@ -90,11 +92,13 @@ def real(c: ConfigDict, train: str, test: str) -> ConfigDict:
 
 
 def xnli(c: ConfigDict) -> ConfigDict:
+    """Trains on XNLI and its machine translations."""
     return real(c, "xnli:XNLI-MT-1.0?split=train", "xnli:XNLI-1.0?split=test")
 
 
 def pawsx(c: ConfigDict) -> ConfigDict:
+    """Trains on PAWS-X."""
     return real(c, "pawsx:x-final?split=train", "pawsx:x-final?split=test")
 
 
-VARIANTS = {"": embedded, "xnli": xnli, "pawsx": pawsx}
+VARIANTS = {"": synthetic, "xnli": xnli, "pawsx": pawsx}

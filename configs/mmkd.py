@@ -1,14 +1,15 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""MMKD: a multilingual student is tied to an English teacher on four levels, then fine-tuned on English alone.
+"""MMKD: a multilingual student is aligned with an English teacher on four levels, then fine-tuned on English alone.
 
-    python -m xlkd.main --config=configs/mmkd.py            # the embedded world: start point, token only, all levels
-    python -m xlkd.main --config=configs/mmkd.py:ablation   # and each level left out
+    python -m xlkd.main --config=configs/mmkd.py            # the atlas (synthetic data): no level, token only, all
+    python -m xlkd.main --config=configs/mmkd.py:ablation   # and all levels but one
     python -m xlkd.main --config=configs/mmkd.py:paper      # mBERT and BERT, with every published value
     python -m xlkd.main --config=configs/mmkd.py:own --config.data.train=moses:corpus?languages=en,de \\
         --config.encoder.path=STUDENT --config.teacher.path=TEACHER
 
-Each control is a stage that aligns, followed by `finetune_NAME`: English labels in, accuracy by language out.
+Each control is a stage that aligns, followed by the stage `finetune_NAME`, which is trained on English labels and
+evaluated by language.
 """
 
 from ml_collections import ConfigDict
@@ -19,8 +20,8 @@ from xlkd import spec
 from xlkd.spec import mmkd as method
 from xlkd.spec import stage, tasks
 
-LEVELS = spec.list_defaults(method.Method, ("token", "word", "sentence", "structure"))
-ABLATION = {  # weights that differ from those above
+LEVELS = spec.defaults(method.Method, ("token", "word", "sentence", "structure"))
+ABLATION = {  # by control the weights that differ from `LEVELS`
     "before": {},
     "token": {"word": 0.0, "sentence": 0.0, "structure": 0.0},
     "no_token": {"token": 0.0},
@@ -29,38 +30,39 @@ ABLATION = {  # weights that differ from those above
     "no_structure": {"structure": 0.0},
     "full": {},
 }
-WORLD = "en,de,es,ru,ar,hi,zh"
+LANGUAGES = "en,de,es,ru,ar,hi,zh"
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of a variant."""
     return VARIANTS[variant](base())
 
 
 def mmkd(c: ConfigDict) -> ConfigDict:
-    """What all variants share; every switch stands at the form without the slips of the authors' code."""
-    c.task = ConfigDict(spec.list_defaults(tasks.Views))
-    c.data.update(spec.list_defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
+    """Adds what all variants share; the defaults avoid the slips of the authors' code."""
+    c.task = ConfigDict(spec.defaults(tasks.Views))
+    c.data.update(spec.defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
     c.data.identities, c.data.cap = True, 2_000_000
-    c.method.update(spec.list_defaults(method.Method))
-    c.optim.schedule, c.optim.warmup = "cosine", 2 / 15  # of the steps: 2 of 15 epochs
+    c.method.update(spec.defaults(method.Method))
+    c.optim.schedule, c.optim.warmup = "cosine", 2 / 15  # a share of the steps: 2 of 15 epochs
     c.optim.clip = 0.0
     return c
 
 
 def controls(c: ConfigDict, names: tuple[str, ...]) -> ConfigDict:
-    """For each name a stage that aligns with its weights, and one that fine-tunes what came out of it."""
+    """Adds for each name a stage that aligns with its weights, and a stage that fine-tunes the result."""
     c.controls = names
     c.stages = tuple(stage for name in names for stage in (name, f"finetune_{name}"))
     for name in names:
         c[name] = ConfigDict({"method": {**LEVELS, **ABLATION[name]}})
-        c[f"finetune_{name}"] = finetuning(name)
+        c[f"finetune_{name}"] = make_finetuning(name)
     c.before.budget = ConfigDict({"epochs": 0, "steps": 0})
     c.report.compare = tuple(f"finetune_full:finetune_{name}" for name in names if name != "full")
     return c
 
 
-def finetuning(name: str) -> ConfigDict:
-    """Returns a stage that does what `configs/finetune.py:classify` does, from another start."""
+def make_finetuning(name: str) -> ConfigDict:
+    """Returns the stage of `configs/finetune.py:classify`, started from an earlier stage."""
     config, shared = classify(base()), ("train", "eval", "dev", "retrieval", "batch", "buckets", "pad_to")
     c = ConfigDict({block: config[block] for block in ("task", "optim", "budget", "eval")})
     c.method, c.start = ConfigDict({"name": config.method.name}), name
@@ -68,13 +70,14 @@ def finetuning(name: str) -> ConfigDict:
     return c
 
 
-def embedded(c: ConfigDict, names: tuple[str, ...] = ("before", "token", "full")) -> ConfigDict:
+def synthetic(c: ConfigDict, names: tuple[str, ...] = ("before", "token", "full")) -> ConfigDict:
+    """Aligns packaged encoders on parallel text of the atlas (synthetic data), and fine-tunes the results."""
     c = controls(mmkd(c), names)
     c.encoder.path, c.teacher.path = "package:multilingual", "package:english"
     c.encoder.dropout = 0.0
-    c.data.train = f"atlas?split=train&languages={WORLD}&size=350&seed=5"
-    c.data.retrieval = f"atlas?split=validation&languages={WORLD}&size=300"
-    c.data.alignment = f"atlas?split=validation&languages={WORLD}&size=60&seed=1"
+    c.data.train = f"atlas?split=train&languages={LANGUAGES}&size=350&seed=5"
+    c.data.retrieval = f"atlas?split=validation&languages={LANGUAGES}&size=300"
+    c.data.alignment = f"atlas?split=validation&languages={LANGUAGES}&size=60&seed=1"
     c.data.batch, c.data.buckets = 32, 2
     c.optim.lr = 1e-3
     c.method.student_pooling = c.method.teacher_pooling = "mean"
@@ -83,33 +86,34 @@ def embedded(c: ConfigDict, names: tuple[str, ...] = ("before", "token", "full")
     for name in names:
         stage = c[f"finetune_{name}"]
         stage.data.train = "atlas?split=train&languages=en&size=6400&facts=1"
-        stage.data.eval = f"atlas?split=test&languages={WORLD}&size=200&facts=1"
+        stage.data.eval = f"atlas?split=test&languages={LANGUAGES}&size=200&facts=1"
     return c
 
 
 def ablation(c: ConfigDict) -> ConfigDict:
-    return embedded(c, tuple(ABLATION))
+    """Leaves each level out in turn."""
+    return synthetic(c, tuple(ABLATION))
 
 
 def own(c: ConfigDict) -> ConfigDict:
-    """Your student, your teacher, your parallel text; one alignment, no fine-tuning."""
+    """Aligns a student of your choice with your teacher on your parallel text, without fine-tuning."""
     c = mmkd(c)
     c.stages = ("full",)
     c.full = ConfigDict()
     c.encoder.path, c.teacher.path = "bert-base-multilingual-cased", "bert-base-cased"
     c.data.batch = 256
     del c.optim.lr
-    c.optim.lr = c.data.get_ref("batch").to_float() * (2e-5 / 256)  # follows the batch
+    c.optim.lr = c.data.get_ref("batch").to_float() * (2e-5 / 256)  # in proportion to the batch
     c.budget.epochs = 15
     c.eval.start = True
     return c
 
 
 def paper(c: ConfigDict) -> ConfigDict:
-    """The authors' script, its slips included; `corpora` holds Moses files as OPUS names them."""
+    """Follows the authors' script, slips included; `corpora` is a folder of Moses files as OPUS names them."""
     c = own(c)
-    europarl = "+".join(f"moses:corpora/Europarl?languages=en,{of}" for of in ("fr", "bg", "de", "es"))
-    united = "+".join(f"moses:corpora/MultiUN?languages=en,{of}&limit=2000000&take=head" for of in ("ar", "zh"))
+    europarl = "+".join(f"moses:corpora/Europarl?languages=en,{tag}" for tag in ("fr", "bg", "de", "es"))
+    united = "+".join(f"moses:corpora/MultiUN?languages=en,{tag}&limit=2000000&take=head" for tag in ("ar", "zh"))
     bulgarian, hindi = "moses:corpora/EUbookshop?languages=en,bg", "moses:corpora/IITB?languages=en,hi"
     c.data.train = "+".join((europarl, bulgarian, united, hindi))
     c.data.block = 2**17
@@ -117,9 +121,9 @@ def paper(c: ConfigDict) -> ConfigDict:
     c.task.tlm_labels, c.task.word_truncate = "all", False
     c.method.word_label_index, c.method.word_sum = "word", "published"
     c.method.teacher_dropout, c.method.student_passes = True, "separate"
-    c.method.bn_group, c.method.structure_group = 32, 32  # rows of a device
+    c.method.bn_group, c.method.structure_group = 32, 32  # examples of a device
     c.optim.decay_mask = "all"
     return c
 
 
-VARIANTS = {"": embedded, "ablation": ablation, "own": own, "paper": paper}
+VARIANTS = {"": synthetic, "ablation": ablation, "own": own, "paper": paper}

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pre-trains a small encoder on the embedded world: masked-LM, and translation-LM where rows are in two languages.
+"""Pre-trains a small encoder on the atlas (synthetic data), by masked-LM, and by translation-LM on pairs of languages.
 
 python -m xlkd.main --config=configs/pretrain.py                    # small and short
 python -m xlkd.main --config=configs/pretrain.py:multilingual       # an hour or so each
@@ -16,18 +16,19 @@ from xlkd.spec import stage, tasks
 
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of a variant."""
     c = base()
     c.method.name = "pretrain"
     c.task = ConfigDict(spec.list_defaults(tasks.Masked))
     c.task.share = 0.25  # of the words; more than the usual 0.15, since the texts are short
 
     c.encoder.path = "new"
-    c.encoder.new = ConfigDict(spec.list_defaults(stage.NewEncoder))
-    # Few texts: otherwise names that pre-training sees often would become one token, and those held out four
+    c.encoder.new = ConfigDict(spec.defaults(stage.NewEncoder))
+    # Few texts: with more, names that are frequent in pre-training would be one token each, and names held out four
     c.encoder.new.texts = "atlas?split=train&kind=same&size=5000"
-    c.encoder.new.embedding_scale = 0.1  # 0.02, as usual in large encoders, learns much later here
+    c.encoder.new.embedding_scale = 0.1  # with 0.02, usual in large encoders, learning starts much later
     c.encoder.new.disk = "float16"
-    c.encoder.dropout = 0.0  # far from over-fitting: the world is dealt anew for every row
+    c.encoder.dropout = 0.0  # no over-fitting: every example has facts of its own
 
     c.data.eval = "atlas?split=validation&kind=same&size=1000+atlas?split=validation&kind=translation&size=1000"
     c.data.retrieval = "atlas?split=validation&size=500"
@@ -40,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def short(c: ConfigDict) -> ConfigDict:
-    """To see it run: nothing is learned in so few steps but how often words are."""
+    """Runs a few steps to try the command: they teach little more than how frequent the words are."""
     c.stages = ("all",)
     c.data.train = "atlas?split=train&kind=mixed&facts=3&size=4800"
     c.eval.every = 150
@@ -48,17 +49,21 @@ def short(c: ConfigDict) -> ConfigDict:
 
 
 def multilingual(c: ConfigDict) -> ConfigDict:
-    """Masked-LM alone: each row in one language."""
+    """Pre-trains by masked-LM alone: each example is in one language."""
     return curriculum(c, "atlas?split=train&kind=same&facts=3&size=208000")
 
 
 def multilingual_tlm(c: ConfigDict) -> ConfigDict:
+    """Pre-trains by masked-LM and translation-LM."""
     return curriculum(c, "atlas?split=train&kind=mixed&share=70&facts=3&size=320000")
 
 
 def curriculum(c: ConfigDict, data: str) -> ConfigDict:
-    """English first: to look a fact up in the other text is learned in one language 1,000 steps long, in ten at once
-    only after several times as many."""
+    """Pre-trains on English first, then on all languages.
+
+    To look a fact up in the other text is learned within 1,000 steps in one language; in ten languages at once it takes
+    several times as many.
+    """
     c.stages = ("one", "all")
     c.one = ConfigDict()
     c.one.data = ConfigDict()
@@ -77,7 +82,7 @@ def curriculum(c: ConfigDict, data: str) -> ConfigDict:
 
 
 def english(c: ConfigDict) -> ConfigDict:
-    """Another architecture and another kind of tokenizer than the multilingual ones."""
+    """Pre-trains an English encoder, whose architecture and tokenizer differ from the multilingual ones."""
     c.stages = ("one",)
     c.encoder.new.model_type, c.encoder.new.vocabulary, c.encoder.new.positions = "bert", 1500, 256
     c.encoder.new.texts = "atlas?split=train&kind=same&languages=en&size=1000"
