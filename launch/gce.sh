@@ -2,27 +2,27 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Compute Engine: a managed instance group of machines with GPUs, which makes a machine anew when it is lost.
+# Compute Engine: a managed instance group of machines with GPUs, which replaces a machine that is lost.
 #
 #   launch/gce.sh --name=mine --zone=us-central1-a --machine=a3-highgpu-8g --bucket=gs://BUCKET/xlkd -- --config=configs/gxlt.py
 #
 #   --name=NAME        of the run, its template and its group
-#   --zone=ZONE        where the machines are to be had
+#   --zone=ZONE        where the machines are available
 #   --machine=TYPE     machine type (default g2-standard-8: one L4)
-#   --gpu=TYPE:N       for machine types that bring none, as n1-standard-8: --gpu=nvidia-tesla-t4:1
+#   --gpu=TYPE:N       for machine types without GPUs, such as n1-standard-8: --gpu=nvidia-tesla-t4:1
 #   --hosts=N          machines (default 1)
-#   --bucket=gs://…    code goes through it, and the results of a single machine
+#   --bucket=gs://…    for the code, and for the results of a single machine
 #   --data=gs://…      copied to data/ on each machine before the start
-#   --share=IP:/PATH   NFS, for example Filestore; several machines need it for their one work directory
+#   --share=IP:/PATH   NFS, for example Filestore; several machines need it for their shared work directory
 #   --image=FAMILY     of project deeplearning-platform-release (default: one with driver 580, which CUDA 13 needs, and
 #                      Python 3.12); with an older driver, from 525, the machines install JAX for CUDA 12
 #   --disk=N           GB (default 200)
-#   --spot             cheaper, and taken away at any time
+#   --spot             cheaper, but can be taken away at any time
 #   --dry_run          print the commands and start nothing
 #
 # Code: the commit that is checked out. Data: --data. Results: gs://BUCKET/xlkd/NAME/runs every minute (one machine),
 # else on the share. Machines need a firewall rule for port 8476 among themselves (the default network has one).
-# Look at it: the last two lines that this prints. A group costs until it is deleted: the last line says how.
+# To look at the run, see the last lines that are printed. A group costs money until it is deleted: the last line says how.
 
 set -u
 name='' zone='' machine=g2-standard-8 gpu='' hosts=1 bucket='' data='' share='' image=common-cu129-ubuntu-2404-nvidia-580 disk=200 spot=''
@@ -43,10 +43,10 @@ known=
 [ -n "$dry_run" ] || known=$("${group[@]}" describe "$name" --zone="$zone" --format='value(name)' 2>/dev/null)
 send_code || exit 1
 if [ -n "$known" ]; then
-  echo "the group $name is there: its machines go on by themselves"
+  echo "the group $name exists: its machines resume by themselves"
 else
   templates=(gcloud compute instance-templates)
-  if [ -z "$dry_run" ] && "${templates[@]}" describe "$name" >/dev/null 2>&1; then # of a group that is no more
+  if [ -z "$dry_run" ] && "${templates[@]}" describe "$name" >/dev/null 2>&1; then # left over from a group that was deleted
     do_it "${templates[@]}" delete "$name" --quiet || exit 1
   fi
   write_start_up "$hosts" cuda "$name" "$scratch/start.sh"

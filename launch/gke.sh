@@ -9,18 +9,18 @@
 #   launch/gke.sh --name=mine --image=… --claim=results --gpu=nvidia-h100-80gb --hosts=2 --chips=8 -- --config=…
 #
 #   --name=NAME        of the run
-#   --image=IMAGE      with the checkout in --code, installed from there (pip install --editable '.[tpu]' or '.[cuda]')
+#   --image=IMAGE      has the checkout in --code, installed from there (pip install --editable '.[tpu]' or '.[cuda]')
 #   --code=FOLDER      of the checkout in the image (default /xlkd)
-#   --claim=NAME       a PersistentVolumeClaim; with several hosts one that many may write (ReadWriteMany: Filestore)
+#   --claim=NAME       a PersistentVolumeClaim; for several hosts one that many can write (ReadWriteMany: Filestore)
 #   --tpu=KIND --topology=AxB    node labels cloud.google.com/gke-tpu-accelerator and gke-tpu-topology; or
 #   --gpu=KIND         node label cloud.google.com/gke-accelerator
 #   --hosts=N          pods (default 1); --chips=N: TPU chips or GPUs of each (default 4)
-#   --restarts=N       (default 50)
-#   --dry_run          print what kubectl would get and start nothing
+#   --restarts=N       restarts of the JobSet (default 50)
+#   --dry_run          print the JobSet and start nothing
 #
 # Code: in the image. Data: in the image, on the claim under /results, or tfds: and hub names. Results: on the claim,
-# /results/runs/NAME. A pod that is lost starts all anew, which go on from the last save.
-# Look at it: the lines that this prints at the end.
+# /results/runs/NAME. When a pod is lost all pods start again, and resume from the last save.
+# To look at the run, see the lines printed at the end.
 
 # shellcheck disable=SC2034 # the template's words are read by name, below
 set -u
@@ -40,7 +40,7 @@ whole restarts "$restarts"
 main_has --workdir && refuse "the command names a work directory" "leave --workdir out: it is /results/runs/$name"
 case ${tpu:+tpu}${gpu:+gpu} in
   tpu)
-    [[ $topology =~ ^[0-9]+x[0-9]+(x[0-9]+)?$ ]] || refuse "--topology='$topology' is no topology" "for example --topology=4x4"
+    [[ $topology =~ ^[0-9]+x[0-9]+(x[0-9]+)?$ ]] || refuse "--topology='$topology' is not a topology" "for example --topology=4x4"
     product=$((${topology//x/*}))
     [ "$product" -eq $((hosts * chips)) ] ||
       refuse "$topology has $product chips, --hosts=$hosts × --chips=$chips are $((hosts * chips))" "let them agree"
@@ -58,7 +58,7 @@ needs kubectl "install it, then gcloud container clusters get-credentials CLUSTE
 words=("${main[@]}")
 words[0]=python3
 words+=("--workdir=/results/runs/$name")
-# On TPU nodes JAX knows its place by itself; elsewhere Kubernetes fills in the pod's number.
+# On TPU nodes JAX finds the process number by itself; elsewhere Kubernetes fills in the pod's number.
 if [ -n "$gpu" ] && [ "$hosts" -gt 1 ]; then
   # shellcheck disable=SC2016 # for Kubernetes
   words+=("--coordinator=$name-hosts-0-0.$name:8476" "--processes=$hosts" '--process=$(JOB_COMPLETION_INDEX)')
@@ -72,7 +72,7 @@ command="$command]"
 
 yaml=$(cat "$here/gke.yaml")
 for name_ in name image code claim hosts chips restarts resource selector command; do
-  yaml=${yaml//"{$name_}"/"${!name_}"} # quoted: to bash 5.2 an & in it means what was found
+  yaml=${yaml//"{$name_}"/"${!name_}"} # quoted, since an unquoted & stands for the match in bash 5.2
 done
 if [ -n "$dry_run" ]; then
   echo "kubectl apply -f - <<'JOBSET'"

@@ -6,11 +6,11 @@
 #
 #   launch/gpu.sh [--gpus=0,1] -- --config=configs/gxlt.py --workdir=runs/mine
 #
-#   --gpus=LIST   numbers as nvidia-smi has them (default: all)
+#   --gpus=LIST   numbers as nvidia-smi shows them (default: all)
 #   --dry_run     print the command and start nothing
 #
 # Code: this checkout, installed with launch/install.sh cuda. Data and results: folders of this machine.
-# Look at it: tail -f WORKDIR/log.txt, tensorboard --logdir WORKDIR. Exit code 75: the same command goes on.
+# Look at it: tail -f WORKDIR/log.txt, tensorboard --logdir WORKDIR. Exit code 75: the same command resumes.
 
 set -u
 gpus=''
@@ -19,9 +19,9 @@ flags="gpus" switches=""
 . "$(dirname "$0")/inputs.sh"
 
 case $gpus in *[!0-9,]* | ,* | *, | *,,*) refuse "--gpus=$gpus is not a list of numbers" "for example --gpus=0,1" ;; esac
-needs nvidia-smi "install NVIDIA's driver, or use launch/local_pod.sh for processors alone"
+needs nvidia-smi "install NVIDIA's driver, or use launch/local_pod.sh on CPUs"
 
-check_driver() { # that it fits the CUDA which the environment has
+check_driver() { # refuses a driver that is too old for the CUDA of the environment
   local driver cuda needed
   driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
   cuda=$("${main[0]}" -c 'if True:

@@ -4,7 +4,7 @@
 #
 # One machine of a managed instance group on Compute Engine: launch/group.sh GROUP ZONE HOSTS COMMAND…
 #
-# Adds to COMMAND the three flags that JAX cannot know there: machines count in the order of their names.
+# Adds the flags --coordinator, --processes and --process to COMMAND; machines are numbered in the order of their names.
 
 set -u
 group=$1 zone=$2 hosts=$3

@@ -2,13 +2,13 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# What a cloud machine does each time it starts: tpu_vm.sh and gce.sh put a few settings before it and give the whole as
-# start-up script. It makes the machine ready once, fetches the results so far, and runs until the run is done.
+# The start-up script of a cloud machine; tpu_vm.sh and gce.sh put a few settings before it. It prepares the machine
+# once, fetches the results so far, and trains until the run is done.
 #
 #   from=gs://…/NAME (code.tgz in it, and runs/ of a single machine)  extra=tpu|cuda  data=gs://…  hosts=N
 #   group=NAME  zone=ZONE  share=SERVER:/PATH (several machines)  main=(-m xlkd.main …)
 #
-# shellcheck disable=SC2154 # set by the lines that are put before this
+# shellcheck disable=SC2154 # set by the lines that are put before this script
 
 set -u
 top=${XLKD_TOP:-/opt/xlkd}
@@ -16,9 +16,9 @@ mkdir -p "$top"
 exec >>"${XLKD_LOG:-/var/log/xlkd.log}" 2>&1
 
 # The service that runs start-up scripts (google-startup-scripts: KillMode=process) tells them nothing when the machine
-# is stopped or taken away. So the work is a service of its own: it gets SIGTERM while network, mounts and snaps (gcloud
-# may be one) are still there, and time to save and upload: as much as the cloud leaves, 30 s of a spot machine, 90 s
-# otherwise. It is there once: a second start-up script is refused.
+# is stopped or taken away. So training runs in a service of its own, which gets SIGTERM while network, mounts and snaps
+# (gcloud can be one) still work, and then has the time that the cloud allows to save and upload: 30 s on a spot machine,
+# 90 s on others. systemd refuses to start the service twice.
 if [ -z "${XLKD_SERVICE:-}" ]; then
   install -m 755 "$0" "$top/start.sh"
   exec systemd-run --unit=xlkd --collect --setenv=XLKD_SERVICE=1 --setenv="PATH=$PATH:/snap/bin" \
@@ -46,11 +46,11 @@ retry() { # COMMAND…
 }
 
 install_packages() {
-  # Updates that run by themselves hold the lock for minutes after a machine started
+  # Automatic updates hold the lock for minutes after a machine has started
   apt-get -q -o DPkg::Lock::Timeout=300 update && apt-get -q -y -o DPkg::Lock::Timeout=300 install "$@"
 }
 
-make_ready() { # code and environment
+prepare_machine() { # installs packages, code and environment
   local packages=()
   python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
   [ -z "$share" ] || command -v mount.nfs >/dev/null || packages+=(nfs-common)
@@ -62,8 +62,8 @@ make_ready() { # code and environment
   touch "$top/ready"
 }
 
-# Once it has been fetched, this machine's disk is never behind the bucket. A run that cannot be fetched must not begin
-# anew: it would be uploaded over what is there.
+# Once fetched, the results on this machine are never older than those in the bucket. A run that cannot be fetched must not
+# start from the beginning: it would be uploaded over the results in the bucket.
 fetch_results() {
   local listing
   listing=$(retry gcloud storage ls "$from/") || stop "$from cannot be listed"
@@ -74,8 +74,8 @@ fetch_results() {
 }
 
 log_line "$(hostname): start"
-retry command -v gcloud >/dev/null || stop "gcloud is not there"
-[ -e "$top/ready" ] || make_ready
+retry command -v gcloud >/dev/null || stop "gcloud was not found"
+[ -e "$top/ready" ] || prepare_machine
 cd "$top/code" || exit 1
 mkdir -p runs data
 [ -z "$data" ] || retry gcloud storage rsync --recursive "$data" data || stop "$data cannot be fetched"
@@ -84,7 +84,8 @@ if [ -n "$share" ]; then
   upload=
 else
   [ -e "$top/fetched" ] || fetch_results
-  # Nothing is ever deleted there. What is half written is left out, and what says that a stage is done goes last.
+  # Nothing is ever deleted in the bucket. Unfinished checkpoints are left out, and the files that mark a stage as done are
+  # uploaded last.
   sync="gcloud storage rsync --recursive runs $from/runs --exclude"
   upload="$sync='.*orbax-checkpoint-tmp.*|(.*/)?done$' && $sync='.*orbax-checkpoint-tmp.*'"
 fi

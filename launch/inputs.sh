@@ -2,14 +2,14 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# How every script here reads its flags, refuses bad ones in one line (exit 2), and prints or does a thing.
-# Works in bash 3.2, which is what a Mac has. A script gives its variables their defaults and says which are flags:
+# Reads the flags of every script here, and refuses bad ones in one line (exit 2). Works in bash 3.2, the version of macOS.
+# A script sets the defaults of its variables, and names those that are flags:
 #
 #   nodes=1 partition= spot=
 #   flags="nodes partition" switches="spot"
 #   . inputs.sh                  # $nodes, $partition, $spot, $dry_run and the array main=(python -m xlkd.main …)
 #
-# shellcheck disable=SC2154,SC2034 # set and used by the scripts that read this
+# shellcheck disable=SC2154,SC2034 # set and used by the scripts that source this one
 
 here=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
 script=launch/$(basename "${BASH_SOURCE[1]}")
@@ -19,28 +19,28 @@ refuse() { # WHAT WHAT_TO_DO
   exit 2
 }
 
-whole() { # NAME VALUE: a whole number above 0
+whole() { # NAME VALUE: refuses what is not a whole number above 0
   case $2 in '' | *[!0-9]* | 0*) refuse "--$1=$2 is not a whole number above 0" "for example --$1=2" ;; esac
 }
 
-plain() { # NAME VALUE: what clouds take as a name
+plain() { # NAME VALUE: refuses what clouds do not accept as a name
   local pattern='^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$'
   [[ $2 =~ $pattern ]] || refuse "--$1='$2' is not a name of small letters, digits and hyphens" "for example --$1=my-run"
 }
 
-bucket() { # NAME VALUE
+bucket() { # NAME VALUE: refuses what is not a gs:// URL
   case $2 in gs://?*) ;; *) refuse "--$1='$2' is not a place in Cloud Storage" "for example --$1=gs://BUCKET/my-run" ;; esac
 }
 
-given() { # NAME VALUE EXAMPLE
+given() { # NAME VALUE EXAMPLE: refuses an empty value
   [ -n "$2" ] || refuse "--$1 is missing" "for example --$1=$3"
 }
 
-needs() { # PROGRAM WHERE_TO_GET_IT; a dry run starts nothing
-  [ -n "$dry_run" ] || command -v "$1" >/dev/null || refuse "$1 is not there" "$2"
+needs() { # PROGRAM REMEDY: refuses to start without the program; a dry run does not need it
+  [ -n "$dry_run" ] || command -v "$1" >/dev/null || refuse "$1 was not found" "$2"
 }
 
-do_it() { # COMMAND…: printed in a dry run, done otherwise
+do_it() { # COMMAND…: prints the command in a dry run, runs it otherwise
   if [ -n "$dry_run" ]; then
     quoted "$@"
     echo
@@ -49,7 +49,7 @@ do_it() { # COMMAND…: printed in a dry run, done otherwise
   fi
 }
 
-quoted() { # WORD…: as a shell reads them again
+quoted() { # WORD…: prints the words quoted for a shell
   local word space='' quote="'\\''"
   for word in "$@"; do
     case $word in
@@ -85,13 +85,13 @@ while [ $# -gt 0 ]; do
           ;;
       esac
       ;;
-    *) refuse "unknown word $1" "what xlkd.main is to get stands behind --" ;;
+    *) refuse "unknown word $1" "put the flags of xlkd.main behind --" ;;
   esac
   shift
 done
 [ $# -gt 1 ] || refuse "nothing to run" "for example $script … -- --config=configs/gxlt.py"
 shift
-find_python() { # what `python` is here: $PYTHON, else python on the path, else of this checkout, else python3
+find_python() { # prints $PYTHON, else python on the path, else that of this checkout, else python3
   if [ -n "${PYTHON:-}" ]; then
     echo "$PYTHON"
   elif command -v python >/dev/null; then
@@ -108,7 +108,7 @@ case $1 in
   *) main=("$@") ;;
 esac
 
-main_has() { # FLAG: whether the command already says it
+main_has() { # FLAG: tells whether the command has the flag
   local word
   for word in "${main[@]}"; do case $word in "$1" | "$1"=*) return 0 ;; esac; done
   return 1

@@ -2,10 +2,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Makes an environment and installs this checkout into it, with a Python and a CUDA that fit: launch/install.sh EXTRA [FOLDER]
+# Installs this checkout in a new environment, with a suitable Python and CUDA: launch/install.sh EXTRA [FOLDER]
 #
 #   EXTRA    cuda (CUDA 13, or 12 where NVIDIA's driver is older than 580), tpu, or another extra of setup.cfg
-#   FOLDER   of the environment (default: .venv of this checkout); what is there is made anew
+#   FOLDER   the environment (default: .venv of this checkout); an existing one is replaced
 #
 # Where python3 (PYTHON=FILE names another) is older than 3.11, as on Ubuntu 22.04, uv from PyPI fetches Python 3.12.
 
@@ -29,12 +29,12 @@ fi
 
 if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   "$python" -m venv --clear "$venv"
-else # Ubuntu 22.04 has a package python3.11, but of a release candidate
+else # the package python3.11 of Ubuntu 22.04 is a release candidate
   scratch=$(mktemp -d)
   trap 'rm -rf "$scratch"' EXIT
   "$python" -m venv "$scratch/uv"
   "$scratch/uv/bin/python" -m pip install -q uv
   "$scratch/uv/bin/uv" venv -q --clear --seed --python=3.12 "$venv"
 fi
-# In a checkout Python finds the package there first, and only an editable install adds the configs to it
+# In a checkout Python imports the package from there, and only an editable install adds the configs to it
 "$venv/bin/python" -m pip install -q --editable "${checkout}[$extra]"

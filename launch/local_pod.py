@@ -12,9 +12,11 @@ import sys
 
 import member
 
-PORTS = range(20000, 32000)  # below those that systems give to connections, so that none of them takes ours meanwhile
-TO_FOLLOW = 50  # seconds: processes find out within half a minute that one is gone
-SHOWN = 30  # last lines of a process that failed
+PORTS = range(
+    20000, 32000
+)  # below the range from which systems choose the ports of connections, so that none of them takes ours
+SECONDS_TO_FOLLOW = 50  # processes notice within half a minute that another one ended
+SHOWN_LINES = 30  # of a process that failed
 
 
 def main(processes, command):
@@ -23,18 +25,18 @@ def main(processes, command):
     signals = member.Signals()
     members, tails = [], []
     for i in range(processes):
-        tail = collections.deque(maxlen=SHOWN)
+        tail = collections.deque(maxlen=SHOWN_LINES)
         sinks = (tail.append, tail.append) if i else (member.Sink(1), member.Sink(2))
         members.append(member.Member([*command, *place, f"--process={i}"], *sinks))
         tails.append(tail)
     signals.pass_to([each.process for each in members])
-    member.wait_for_members(members, TO_FOLLOW)
+    member.wait_for_members(members, SECONDS_TO_FOLLOW)
     report_failures(members, tails)
     return combine_codes([each.code for each in members])
 
 
 def find_free_port():
-    """Returns a port that nobody has at the moment."""
+    """Returns a port that is free at the moment."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as attempt:
             try:
@@ -47,7 +49,7 @@ def find_free_port():
 
 
 def report_failures(members, tails):
-    """Says which processes were killed, and shows the last lines of those that failed."""
+    """Prints which processes were killed, and the last lines of those that failed."""
     for i, tail in enumerate(tails):
         code = members[i].code
         if code > 128:
@@ -58,7 +60,7 @@ def report_failures(members, tails):
 
 
 def combine_codes(codes):
-    """Returns the exit code of the whole: a fault or bad input of any process before "start me again" (75)."""
+    """Returns one exit code for all processes: 1, 2 or 3 where a process ended with it, else 75 or 0."""
     failures = [code for code in codes if code]
     return next((code for code in failures if code in (1, 2, 3)), 75 if failures else 0)
 

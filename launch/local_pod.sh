@@ -6,12 +6,12 @@
 #
 #   launch/local_pod.sh --processes 2 --devices 4 -- python -m xlkd.main --config=configs/gxlt.py
 #
-#   --processes N   how many (default 2)
+#   --processes N   number of processes (default 2)
 #   --devices N     virtual devices of each process (default 1): processes × devices in all
 #   --dry_run       print the commands and start nothing
 #
-# Process 0 speaks; of the others the last lines are shown where they fail. Exit code: 0 when all ended well; 2, 3 or 1
-# when one ended so; else 75, start me again: the same command goes on from the last save, on any number of processes.
+# The output of process 0 is shown, and the last lines of others that fail. Exit code: 0 when all processes ended with 0;
+# 1, 2 or 3 when one of them did; else 75: the same command resumes from the last save, on any number of processes.
 
 set -u
 processes=2 devices=1
@@ -21,7 +21,7 @@ flags="processes devices" switches=""
 
 whole processes "$processes"
 whole devices "$devices"
-command -v "${main[0]}" >/dev/null || refuse "${main[0]} is not there" "name a program behind --, as python -m xlkd.main …"
+command -v "${main[0]}" >/dev/null || refuse "${main[0]} was not found" "name a program behind --, for example python -m xlkd.main …"
 
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices
 

@@ -1,11 +1,11 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one process of a run on several: python3 launch/member.py COMMAND…
+"""Runs one process of a run with several processes: python3 launch/member.py COMMAND…
 
 Passes on its output line by line and each signal once. Turns the stack trace with which JAX ends a process whose peer
-died (exit 134) into one line and exit 75: start me again. Everything else goes through unchanged.
+died (exit 134) into one line and exit code 75. Everything else is passed on unchanged.
 
-Standard library only, Python 3.6 or later: this also runs where only a system's own Python is at hand.
+Standard library only, Python 3.6 or later, so that the system's own Python can run it.
 """
 
 import collections
@@ -25,11 +25,11 @@ PIPE_READS = 16  # 1 MiB: the largest pipe that a process may ask for
 NOISE = re.compile(rb"\[Gloo\]|[EWIF]\d{4} .*\] |\*\*\* Check failure|    @ +0x|RPC: |Additional GRPC error|:UNKNOWN:")
 PEER_DIED = re.compile(rb"distributed service|coordination", re.IGNORECASE)
 PEER_DIED_LINE = b"stopped: another process of this run ended; the same command resumes from its last save\n"
-PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when its parent dies
+PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent dies
 
 
 class Sink:
-    """Writes lines to a file descriptor until nobody reads it any more."""
+    """Writes lines to a file descriptor until its reader is gone."""
 
     def __init__(self, descriptor):
         self.descriptor, self.open = descriptor, True
@@ -43,7 +43,7 @@ class Sink:
 
 
 class Member:
-    """Is a running command; `code` is its exit code once it ended, 128 and more for a signal as shells count."""
+    """A running command; `code` is its exit code once it has ended, above 128 for signals as in shells."""
 
     def __init__(self, command, write_out, write_error):
         self.code = None
@@ -60,7 +60,7 @@ class Member:
         return list(self._rest)
 
     def pass_on(self, pipe):
-        """Passes on what a pipe holds now, whole lines only. Returns False at its end, None where it holds nothing."""
+        """Passes on the complete lines in a pipe. Returns False at its end, and None where it is empty."""
         try:
             text = os.read(pipe.fileno(), READ)
         except BlockingIOError:
@@ -72,7 +72,7 @@ class Member:
         return bool(text)
 
     def has_ended(self):
-        """Tells whether the process ended. What it wrote has then been passed on, whoever else holds its pipes."""
+        """Tells whether the process has ended. Its output has then been passed on, even if its pipes are still open."""
         if self.code is None and self.process.poll() is not None:
             for pipe in self.pipes:
                 for _ in range(PIPE_READS):
@@ -101,7 +101,7 @@ class Member:
 
 
 def start_process(command, **pipes):
-    """Starts a command in a process group of its own: a Ctrl-C reaches it through us, once. It ends with us (Linux)."""
+    """Starts a command in its own process group, so that we pass Ctrl-C on to it once; on Linux it dies with us."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def prepare():
@@ -112,14 +112,14 @@ def start_process(command, **pipes):
     try:
         return subprocess.Popen(command, preexec_fn=prepare, **pipes)
     except OSError as error:
-        print(f"error: {command[0]} cannot be started: {error.strerror}; name a program that is there", file=sys.stderr)
+        print(f"error: {command[0]} cannot be started: {error.strerror}; name a program that exists", file=sys.stderr)
         sys.exit(2)
 
 
 class Signals:
-    """Passes signals on to processes, each exactly once. Keeps those that come while there is no process for the next.
+    """Passes each signal on to the processes exactly once; signals between two processes wait for the next one.
 
-    A signal that is ignored stays ignored, as `nohup` and a shell's background jobs want it.
+    A signal that is ignored stays ignored, as `nohup` and background jobs of shells need it.
     """
 
     def __init__(self, numbers=PASSED_ON):
@@ -129,11 +129,11 @@ class Signals:
                 signal.signal(number, self._receive)
 
     def hold_back(self):
-        """Keeps what comes from now on."""
+        """Keeps the signals that arrive from now on."""
         self._processes = None
 
     def pass_to(self, processes):
-        """Sends what was kept, and from now on what comes, to these processes."""
+        """Sends the kept signals to these processes, and from now on all that arrive."""
         self._processes = processes
         while self._waiting:
             self._send(self._waiting.pop(0))
@@ -152,7 +152,7 @@ class Signals:
 
 
 def wait_for_members(members, seconds_to_follow=None):
-    """Passes output on until all have ended; kills those that do not follow the first one that failed."""
+    """Passes output on until all have ended; after a failure the others are killed after `seconds_to_follow`."""
     with selectors.DefaultSelector() as selector:
         wake_on_exit(selector)
         for member in members:
@@ -179,13 +179,13 @@ def kill_members(members):
 
 
 def wake_on_exit(selector):
-    """Lets a selector return when a child ends: nothing else tells where someone still holds its pipes."""
+    """Lets a selector return when a child ends, which its pipes do not show while another process has them open."""
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(sender.fileno())
-    wake_on_exit.sender = sender  # lives as long as the process: the interpreter knows it by its number alone
+    wake_on_exit.sender = sender  # kept alive: the interpreter has only its number
     selector.register(receiver, selectors.EVENT_READ, None)
 
 

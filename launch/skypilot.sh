@@ -2,14 +2,14 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# SkyPilot: one machine with GPUs on whichever cloud has it cheapest, found again elsewhere when it is taken away.
+# SkyPilot: one machine with GPUs on the cheapest cloud, replaced by another when it is taken away.
 #
 #   launch/skypilot.sh --name=mine --gpus=H100:1 --bucket=gs://BUCKET -- --config=configs/gxlt.py
 #
 #   --name=NAME       of the run and of the job
-#   --gpus=KIND:N     as sky show-gpus names them (default L4:1)
-#   --bucket=URL      gs://… or s3://…; results go to its runs/NAME, and what lies in its data/ is at /results/data
-#   --spot            cheaper, and taken away at any time
+#   --gpus=KIND:N     a name that sky show-gpus lists (default L4:1)
+#   --bucket=URL      gs://… or s3://…; results go to its runs/NAME, and its data/ is found at /results/data
+#   --spot            cheaper, but can be taken away at any time
 #   --dry_run         print the command and start nothing
 #
 # Code: this checkout as it is. Look at it: sky jobs queue; sky jobs logs -n NAME; end it: sky jobs cancel -n NAME.
@@ -23,7 +23,7 @@ flags="name gpus bucket" switches="spot"
 given name "$name" mine
 plain name "$name"
 [[ $gpus =~ ^[A-Za-z0-9-]+:[1-9][0-9]*$ ]] || refuse "--gpus=$gpus is not KIND:NUMBER" "for example --gpus=H100:1"
-case $bucket in gs://?* | s3://?*) ;; *) refuse "--bucket='$bucket' is no bucket" "for example --bucket=gs://BUCKET" ;; esac
+case $bucket in gs://?* | s3://?*) ;; *) refuse "--bucket='$bucket' is not a bucket" "for example --bucket=gs://BUCKET" ;; esac
 main_has --workdir && refuse "the command names a work directory" "leave --workdir out: it is runs/$name in the bucket"
 [ "${main[1]:-} ${main[2]:-}" = "-m xlkd.main" ] || refuse "the command is not python -m xlkd.main" "give its flags behind --"
 needs sky "pip install 'skypilot[gcp]', then sky check"

@@ -1,14 +1,14 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a command on a machine that may be taken away: python3 launch/supervise.py [--upload=SHELL] [--again] COMMAND…
+"""Runs a command on a machine that can be taken away: python3 launch/supervise.py [--upload=SHELL] [--again] COMMAND…
 
-  --upload=SHELL   a command for bash that sends the results away; every minute, and whenever COMMAND ended
-  --again          start COMMAND again after exit code 75 or a death by a signal; never after we got one ourselves
+  --upload=SHELL   a bash command that uploads the results, run every minute and whenever COMMAND has ended
+  --again          start COMMAND again after exit code 75 or a death by a signal, unless we got a signal ourselves
   --every=N        seconds between two uploads (default 60)
-  --pause=N        seconds before COMMAND is started again, and before an upload that failed is tried again (default 5)
+  --pause=N        seconds before COMMAND is started again, and before a failed upload is tried again (default 5)
 
-A signal to us is passed on, once. Two uploads never run at the same time, and the last one begins after COMMAND ended.
-Ends with COMMAND's exit code. Standard library only, Python 3.6 or later.
+A signal to us is passed on, once. Uploads never overlap, and the last one starts after COMMAND has ended. Ends with
+COMMAND's exit code. Standard library only, Python 3.6 or later.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import time
 
 import member
 
-TRIES = 3  # of an upload after COMMAND ended
+TRIES = 3  # of an upload after COMMAND has ended
 
 
 def main(arguments):
@@ -36,13 +36,13 @@ def main(arguments):
             return code
         if not signals.received:
             time.sleep(options.pause)
-        if signals.received:  # by now
+        if signals.received:  # during the pause
             return code
         log_line("started again")
 
 
 def run_once(options, signals):
-    """Runs the command once, with uploads beside it. Returns its exit code as a shell would."""
+    """Runs the command once, and uploads meanwhile. Returns its exit code as a shell would."""
     process = member.start_process(options.command)
     signals.pass_to([process])
     while True:
@@ -57,7 +57,7 @@ def run_once(options, signals):
 
 
 def upload_results(options):
-    """Uploads once. Returns whether it succeeded; if it did not, its own words are shown."""
+    """Uploads once, and prints the output of an upload that failed. Returns whether it succeeded."""
     process = member.start_process(["bash", "-c", options.upload], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output = process.communicate()[0].decode(errors="replace")
     if process.returncode:

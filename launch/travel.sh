@@ -2,9 +2,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# What tpu_vm.sh and gce.sh share: checks of where code, data and results lie, and the start-up script of a machine.
+# For tpu_vm.sh and gce.sh: checks the places of code, data and results, and writes the start-up script of a machine.
 #
-# shellcheck disable=SC2154 # set by the scripts that read this
+# shellcheck disable=SC2154 # set by the scripts that source this one
 
 check_travel() { # HOSTS
   plain name "$name"
@@ -13,24 +13,24 @@ check_travel() { # HOSTS
   bucket bucket "$bucket"
   [ -z "$data" ] || bucket data "$data"
   if [ "$1" -gt 1 ]; then
-    [[ $share =~ ^[^:/]+:/.+$ ]] || refuse "$1 machines need one work directory, and --share='$share' is none" \
+    [[ $share =~ ^[^:/]+:/.+$ ]] || refuse "$1 machines need a shared work directory, and --share='$share' is not one" \
       "give a folder by NFS, for example a Filestore instance: --share=10.0.0.2:/share"
   fi
   main_has --workdir && refuse "the command names a work directory" \
-    "leave --workdir out: it is runs/$name, which travels"
+    "leave --workdir out: it is runs/$name"
   needs gcloud "install it from https://cloud.google.com/sdk, then gcloud auth login"
 }
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-send_code() { # the committed state of this checkout
+send_code() { # uploads the commit that is checked out
   do_it git -C "$here/.." archive --format=tar.gz -o "$scratch/code.tgz" HEAD ||
-    refuse "this checkout cannot be packed" "git clone it: the commit that is checked out travels"
+    refuse "this checkout cannot be packed" "make it with git clone: the commit that is checked out is uploaded"
   do_it gcloud storage cp "$scratch/code.tgz" "$bucket/$name/code.tgz"
 }
 
-write_start_up() { # HOSTS EXTRA GROUP FILE
+write_start_up() { # HOSTS EXTRA GROUP FILE: writes the start-up script
   {
     echo '#!/usr/bin/env bash'
     echo "from=$bucket/$name extra=$2 data=$(quoted "$data") hosts=$1 group=$3 zone=$zone share=$(quoted "$share")"

@@ -505,7 +505,7 @@ def test_a_tpu_is_asked_for_unless_it_is_there(machine, state, does):
 def test_a_tpu_that_is_going_away_is_waited_for(machine):
     done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN, STATE="SUSPENDING")
     assert done.returncode == 75
-    assert done.stderr == "stopped: the TPU mine is SUSPENDING; start this again in a minute\n"
+    assert done.stderr == "stopped: the TPU mine is SUSPENDING; start this script again in a minute\n"
 
 
 def test_a_tpu_that_cannot_be_deleted_is_not_asked_for_twice(machine):
@@ -526,7 +526,7 @@ def test_a_group_is_made_unless_it_is_there(machine):
     ]
     assert "--image-family=common-cu129-ubuntu-2404-nvidia-580" in " ".join(machine.events)
     (machine.folder / "events").write_text("")
-    assert "is there" in machine.run(LAUNCH / "gce.sh", *GCE, *MAIN, STATE="mine").stdout
+    assert "the group mine exists" in machine.run(LAUNCH / "gce.sh", *GCE, *MAIN, STATE="mine").stdout
     assert not [event for event in machine.events if " create " in event]
     assert machine.run(LAUNCH / "gce.sh", *GCE, *MAIN, TEMPLATE="mine").returncode == 0
     assert [event.split()[3] for event in machine.events if "templates" in event] == ["describe", "delete", "create"]
