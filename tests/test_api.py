@@ -52,8 +52,8 @@ def test_an_answer_is_a_span_of_the_context(model):
 
 
 def test_what_a_run_recorded_is_taken_up(model):
-    assert (model.task().max_length, model.task().n_best) == (64, 20)
-    assert model.task(flags={"max_length": "32"}).max_length == 32
+    assert (model.question_settings().max_length, model.question_settings().n_best) == (64, 20)
+    assert model.question_settings({"max_length": "32"}).max_length == 32
     assert model.encoder.dtype == "float32"
     assert model.labels == ()
 

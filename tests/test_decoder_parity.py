@@ -97,7 +97,7 @@ def test_answers_equal_those_of_a_plain_decoder(model, shared_data):
         rows += [all_rows[i] for i in range(0, len(all_rows), len(all_rows) // each)][:each]
     settings = {"max_length": LENGTH, "doc_stride": STRIDE, "max_query_length": QUERY}
     reader = dataclasses.replace(ours, record={"task": {"name": "qa", **settings}})
-    answers = reader._reader.answers([(row.question, row.context) for row in rows])
+    answers = reader._reader.answer_questions([(row.question, row.context) for row in rows])
     searched = 0
     for row, found in zip(rows, answers, strict=True):
         plain = plain_answer(theirs, tokenizer, torch, row.question, row.context)

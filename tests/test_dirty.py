@@ -208,12 +208,14 @@ def opened(place):
     from xlkd.tasks.tokenization import TextTokenizer
 
     sentences.read_pooling_files(place)
-    api.task_of(str(place))
+    api.find_task(str(place))
     found, tokenizer = hf.load(place), hf.load_tokenizer(place)
     template = TextTokenizer(tokenizer)
     assert isinstance(template.pad_id, int)
     template.join_pair(*(one.ids for one in template.encode(["a b", "c z"])), 12)
-    settings_of = api.Model(place, None, found.architecture, found.params, tokenizer, (), api.recorded(place)).task()
+    settings_of = api.Model(
+        place, None, found.architecture, found.params, tokenizer, (), api.read_record(place)
+    ).question_settings()
     assert type(settings_of.max_length) is int
     return ()
 

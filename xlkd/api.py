@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trained models in Python: `xlkd.load(DIR)` gives hidden states, logits, answers and labels.
+"""Loads trained models: `xlkd.load(DIR)` gives hidden states, logits, answers and labels.
 
 model = xlkd.load("runs/finetune-1a2b3c4d/stages/01-finetune/export")
 model.answer("Who went?", "It was Anna who went.")["answer"]
@@ -8,20 +8,20 @@ states = model.apply(ids, mask)  # embeddings, layer 1, …, layer L: each [rows
 model.outputs(ids, mask)["span"]  # the logits of starts and of ends, each [rows, length]
 
 model = xlkd.load("runs/mblm-1a2b3c4d/stages/07-mblm/export/branches")
-model.classify("Anna ging fort.", "Anna blieb.", language="de")["label"]  # no language: all branches together
-model.branch("de").apply(ids, mask)  # one of them as an ordinary encoder
+model.classify("Anna ging fort.", "Anna blieb.", language="de")["label"]  # no language: the mixture of all branches
+model.branch("de").apply(ids, mask)  # one branch as an ordinary encoder
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import jax
+from jax.typing import ArrayLike
 
 from xlkd import settings
 from xlkd.errors import UserError
@@ -30,7 +30,7 @@ from xlkd.export import branch_checkpoint
 from xlkd.inputs.data import load_module
 from xlkd.inputs.weights import locate_model, read_folder_architecture
 from xlkd.languages import UNKNOWN, normalise_tag
-from xlkd.methods import Inference
+from xlkd.methods import Inference, Tree
 from xlkd.models import branches, heads, hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.models.outputs import OutputFn, class_outputs, span_outputs
@@ -40,7 +40,8 @@ from xlkd.runtime.devices import prepare_devices
 from xlkd.spec.stage import Data, Mesh
 from xlkd.spec.tasks import Classify as ClassifySettings
 from xlkd.spec.tasks import QuestionAnswering, Task
-from xlkd.tasks import Features, qa
+from xlkd.tasks import Features, Outputs, qa
+from xlkd.tasks import Task as TaskOfModel
 from xlkd.tasks.classify import ROUTE, Classify
 from xlkd.tasks.spans import Candidate, Predictions
 from xlkd.tasks.tokenization import TextTokenizer
@@ -51,8 +52,8 @@ _VERSION = 1  # of xlkd.json
 def load(name: str | pathlib.Path, revision: str = "") -> Model:
     """Loads the model of a folder, a hub id or `package:NAME`."""
     prepare_devices()
-    folder, commit = locate(str(name), revision)
-    record = recorded(folder)
+    folder, commit = locate_export(str(name), revision)
+    record = read_record(folder)
     branched = (folder / branch_checkpoint.WEIGHTS).exists()
     checkpoint = branch_checkpoint.load(folder) if branched else hf.load(folder)
     return Model(
@@ -66,8 +67,8 @@ def load(name: str | pathlib.Path, revision: str = "") -> Model:
     )
 
 
-def locate(name: str, revision: str = "") -> tuple[pathlib.Path, str | None]:
-    """The folder of a model, and its commit where it came from the hub; a run's own folder is told from its exports."""
+def locate_export(name: str, revision: str = "") -> tuple[pathlib.Path, str | None]:
+    """Returns the folder of a model, and the commit of a hub id; refuses the work directory of a run."""
     folder, commit = locate_model(name, revision or None)
     exports = sorted(str(file.parent) for file in folder.glob(f"**/{hf.RECORD}") if file.parent != folder)
     if exports and not any((folder / weights).exists() for weights in ("model.safetensors", branch_checkpoint.WEIGHTS)):
@@ -75,52 +76,71 @@ def locate(name: str, revision: str = "") -> tuple[pathlib.Path, str | None]:
     return folder, commit
 
 
-def task_of(name: str, revision: str = "") -> str:
-    """What a model was made for, before its weights are read: `qa` or `classify`."""
-    folder, _ = locate(name, revision)
-    known = recorded(folder).get("task", {}).get("name")
-    if known or not (folder / "config.json").exists():
-        return known or "qa"
-    kinds = hf.read_json(folder / "config.json").get("architectures") or ("",)
-    return "classify" if kinds[0].endswith("ForSequenceClassification") else "qa"
+def find_task(name: str, revision: str = "") -> str:
+    """Returns the task that a model was trained for, `qa` or `classify`, without reading its weights."""
+    folder, _ = locate_export(name, revision)
+    recorded = read_record(folder).get("task", {}).get("name")
+    if recorded or not (folder / "config.json").exists():
+        return recorded or "qa"
+    classes = hf.read_json(folder / "config.json").get("architectures") or ("",)
+    return "classify" if classes[0].endswith("ForSequenceClassification") else "qa"
 
 
-def architecture_of(folder: pathlib.Path) -> Architecture:
-    """What fixes the shapes, before any weights are read."""
+def read_model_architecture(folder: pathlib.Path) -> Architecture:
+    """Reads the architecture of a model, also of one with branches, without its weights."""
     if (folder / branch_checkpoint.WEIGHTS).exists():
-        return branch_checkpoint.architecture_of(recorded(folder), folder / hf.RECORD)
+        return branch_checkpoint.architecture_of(read_record(folder), folder / hf.RECORD)
     return read_folder_architecture(folder)
 
 
-def recorded(folder: pathlib.Path) -> dict[str, Any]:
-    """What a run wrote beside its model: `task`, its settings, and `dtype`; empty where another system made it."""
+def read_record(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads the record that a run exports beside its model (`task`, `dtype`, …); empty for models of other software."""
     path = folder / hf.RECORD
     if not path.exists():
         return {}
     record = hf.read_json(path)
-    if record.get("version") != _VERSION or not isinstance(record.get("task"), dict) or not _sound(record):
+    if record.get("version") != _VERSION or not isinstance(record.get("task"), dict) or not _is_valid(record):
         raise UserError(f"not a record of version {_VERSION}", str(path), "export the model again, or remove the file")
     return record
 
 
-def _sound(record: dict[str, Any]) -> bool:
-    """Returns whether what commands read of it is of the kinds that a run writes."""
+def _is_valid(record: dict[str, Any]) -> bool:
+    """Returns whether the values of a record that commands read are of the right types."""
     seen = record.get("seen", {})
-    tags = itertools.chain.from_iterable(seen.values()) if isinstance(seen, dict) and _lists(seen.values()) else [None]
-    lists = [record["task"].get(name, []) for name in ("labels", "languages")]
-    known = record.get("dtype", "float32") in ("float32", "bfloat16", "float16")
-    return known and _lists(lists) and all(isinstance(one, str) for one in itertools.chain(tags, *lists))
+    if not isinstance(seen, dict):
+        return False
+    lists = [*seen.values(), *(record["task"].get(name, []) for name in ("labels", "languages"))]
+    known_dtype = record.get("dtype", "float32") in ("float32", "bfloat16", "float16")
+    return known_dtype and all(
+        isinstance(values, list) and all(isinstance(value, str) for value in values) for values in lists
+    )
 
 
-def _lists(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, list) for value in values)
+class Answer(TypedDict):
+    """A span of the context; positions are characters."""
+
+    answer: str
+    start: int
+    end: int
+    probability: float
+    n_best: list[dict[str, Any]]  # the best spans, each with text, probability, start and end
+
+
+class Label(TypedDict):
+    """The label of a text."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]  # of all labels
+    route: str | None  # the branch, or `mixture`; None where the model has no branches
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """An encoder and the heads that stand on it; `params` has `encoder`, and `span` or `classifier` where there.
+    """A trained encoder with its heads.
 
-    A student with several branches has `trunk`, `branches` and `classifier`.
+    `params` has `encoder`, and of the heads `span` or `classifier`; those of a student with several branches have
+    `trunk`, `branches` and `classifier`.
     """
 
     folder: pathlib.Path
@@ -131,30 +151,31 @@ class Model:
     labels: tuple[str, ...]
     record: dict[str, Any]
 
-    def apply(self, ids, mask, types=None) -> tuple[jax.Array, ...]:
-        """Hidden states of [rows, length] arrays: embeddings, layer 1, …, layer L, each [rows, length, D]."""
-        self._one_encoder()
+    def apply(self, ids: ArrayLike, mask: ArrayLike, types: ArrayLike | None = None) -> tuple[jax.Array, ...]:
+        """Returns hidden states for [rows, length] arrays: embeddings, layer 1, …, layer L, each [rows, length, D]."""
+        self._check_has_one_encoder()
         return self._apply(self.params["encoder"], ids, mask, types)
 
-    def outputs(self, ids, mask, types=None) -> dict[str, Any]:
-        """Logits by head: `span` gives starts and ends [rows, length] each, `classifier` [rows, labels]."""
-        self._one_encoder()
+    def outputs(self, ids: ArrayLike, mask: ArrayLike, types: ArrayLike | None = None) -> dict[str, Any]:
+        """Returns logits by head: `span` gives starts and ends [rows, length] each, `classifier` [rows, labels]."""
+        self._check_has_one_encoder()
         return self._outputs(self.params, ids, mask, types)
 
-    def answer(self, question: str, context: str) -> dict[str, Any]:
-        """The best span of the context: `answer`, `start`, `end`, `probability`, and the `n_best` behind it."""
-        return self._reader.answers([(question, context)])[0]
+    def answer(self, question: str, context: str) -> Answer:
+        """Answers a question by the best span of the context."""
+        return self._reader.answer_questions([(question, context)])[0]
 
-    def classify(self, text: str, second: str | None = None, *, language: str = "", route: str = "") -> dict[str, Any]:
-        """`label`, `probability`, the `probabilities` of all labels, and the `route` of the text through the model.
+    def classify(self, text: str, second: str | None = None, *, language: str = "", route: str = "") -> Label:
+        """Labels a text, or a pair of texts.
 
-        Without a language all branches answer together; `route` (a language, or `mixture`) forces the way.
+        A model with branches uses the branch of the language, else the mixture of all; `route` (a language, or
+        `mixture`) overrides that.
         """
-        return self._labeller.labels([(text, second, language)], route)[0]
+        return self._labeller.label_texts([(text, second, language)], route)[0]
 
     def branch(self, language: str) -> Model:
-        """The ordinary model that trunk, one branch and head are."""
-        self._labels_texts()
+        """Returns the branch of a language as an ordinary model: the trunk, its own layers, and a head."""
+        self._check_has_classifier()
         tag = normalise_tag(language)
         exports = self._labeller.inference.exports(self.params) if self._labeller.inference else {}
         if tag not in exports:
@@ -163,30 +184,34 @@ class Model:
         params = {"encoder": exports[tag].encoder, **exports[tag].heads}
         return dataclasses.replace(self, params=jax.device_get(params))
 
-    def task(self, name: str = "qa", flags: dict[str, str] | None = None) -> Task:
-        """Returns the settings of a task as the model was trained with them, changed by flags."""
-        chosen = settings.read_task(name, self.record.get("task", {}), flags or {})
-        if flags and "labels" in flags and isinstance(chosen, ClassifySettings):
-            labels = tuple(label.strip() for label in flags["labels"].split(","))
-            return dataclasses.replace(chosen, labels=labels)
-        return chosen
+    def question_settings(self, flags: Mapping[str, str] | None = None) -> QuestionAnswering:
+        """Returns the settings of question answering that the model was trained with, changed by flags."""
+        return settings.read_task("qa", self.record.get("task", {}), flags or {})
+
+    def label_settings(self, flags: Mapping[str, str] | None = None) -> ClassifySettings:
+        """Returns the settings of classification that the model was trained with, changed by flags."""
+        recorded = settings.read_task("classify", self.record.get("task", {}), flags or {})
+        if not flags or "labels" not in flags:
+            return recorded
+        return dataclasses.replace(recorded, labels=tuple(label.strip() for label in flags["labels"].split(",")))
 
     @functools.cached_property
     def encoder(self) -> Encoder:
+        """Returns the encoder's forward pass, in the dtype that the record names."""
         return Encoder(self.architecture, dtype=self.record.get("dtype", "float32"), scan=scan_by_device())
 
     @functools.cached_property
-    def _apply(self):
+    def _apply(self) -> Callable[..., tuple[jax.Array, ...]]:
         return jax.jit(lambda params, *batch: self.encoder.apply({"params": params}, *batch))
 
     @functools.cached_property
-    def _outputs(self):
-        known = {"span": heads.SpanHead(self.architecture)}
+    def _outputs(self) -> Callable[..., dict[str, Any]]:
+        known: dict[str, heads.SpanHead | heads.ClassifierHead] = {"span": heads.SpanHead(self.architecture)}
         if "classifier" in self.params:
             count = self.params["classifier"]["output"]["bias"].shape[-1]
             known["classifier"] = heads.ClassifierHead(self.architecture, labels=count)
 
-        def outputs(params, *batch):
+        def outputs(params: Tree, *batch: Any) -> dict[str, Any]:
             last = self.encoder.apply({"params": params["encoder"]}, *batch)[-1]
             return {name: head.apply({"params": params[name]}, last) for name, head in known.items() if name in params}
 
@@ -194,24 +219,24 @@ class Model:
 
     @functools.cached_property
     def _reader(self) -> Reader:
-        return Reader(self, self.task(), batch=4, fixed=True)
+        return Reader(self, self.question_settings(), batch=4, fixed=True)
 
     @functools.cached_property
     def _labeller(self) -> Labeller:
-        return Labeller(self, self.task("classify"), batch=4, fixed=True)
+        return Labeller(self, self.label_settings(), batch=4, fixed=True)
 
-    def _one_encoder(self) -> None:
+    def _check_has_one_encoder(self) -> None:
         if "branches" in self.params:
             raise UserError("has several branches", str(self.folder), 'choose one: model.branch("en")')
 
-    def _labels_texts(self) -> None:
+    def _check_has_classifier(self) -> None:
         if "classifier" not in self.params:
             remedy = f"train one: --config=configs/finetune.py:classify --config.encoder.path={self.folder}"
             raise UserError("has no head for labels", str(self.folder), remedy)
 
 
 class Reader:
-    """A model that answers questions on all devices; `fixed` keeps to four padded lengths whatever is asked."""
+    """Answers questions with a model on all devices; with `fixed` only four padded lengths are ever compiled."""
 
     def __init__(self, model: Model, task: QuestionAnswering, *, batch: int = 64, fixed: bool = False) -> None:
         if "span" not in model.params:
@@ -222,21 +247,21 @@ class Reader:
         outputs = span_outputs(model.encoder, task)
         self._forward = Forward(model, params, outputs, task, batch=batch, fixed=fixed)
 
-    def predictions(self, features: Features) -> Predictions:
-        """Answers to the rows that the features were made from."""
-        return self.task.decode(self._forward.outputs(self.task, features), features)
+    def predict(self, features: Features) -> Predictions:
+        """Predicts the answers of the examples that the features were made from."""
+        return self.task.decode(self._forward.compute_outputs(self.task, features), features)
 
-    def answers(self, asked: Sequence[tuple[str, str]], n_best: int = 5) -> list[dict[str, Any]]:
-        """For each question and context the best answer, and the best few."""
-        found = self.predictions(self.task.features([_row(i, *pair) for i, pair in enumerate(asked)]))
-        return [_answer(candidates, n_best) for candidates in found.candidates]
+    def answer_questions(self, pairs: Sequence[tuple[str, str]], n_best: int = 5) -> list[Answer]:
+        """Answers pairs of question and context; each answer lists the `n_best` spans."""
+        predictions = self.predict(self.task.features([_make_question(i, *pair) for i, pair in enumerate(pairs)]))
+        return [_make_answer(candidates, n_best) for candidates in predictions.candidates]
 
 
 class Labeller:
-    """A model that labels texts on all devices; of one with branches also by which route."""
+    """Labels texts with a model on all devices; a model with branches has a route for each language."""
 
     def __init__(self, model: Model, task: ClassifySettings, *, batch: int = 64, fixed: bool = False) -> None:
-        model._labels_texts()
+        model._check_has_classifier()
         labels = task.labels or model.labels
         count = model.params["classifier"]["output"]["bias"].shape[-1]
         if len(labels) != count:
@@ -245,72 +270,74 @@ class Labeller:
             )
         task = dataclasses.replace(task, labels=labels)
         self.task = Classify(TextTokenizer(model.tokenizer), task.max_length, labels=labels, languages=task.languages)
-        self.inference = None
-        if "branches" in model.params:
-            self.inference, params = load_inference(model, task), model.params
+        self.inference = load_inference(model, task) if "branches" in model.params else None
+        params, outputs = model.params, class_outputs(model.encoder, len(labels))
+        if self.inference:
             outputs = self.inference.outputs
         else:
-            params = {name: model.params[name] for name in ("encoder", "classifier")}
-            outputs = class_outputs(model.encoder, len(labels))
-        self.branches = self.inference.routes if self.inference else {}
+            params = {name: params[name] for name in ("encoder", "classifier")}
+        self.routes = self.inference.routes if self.inference else {}
         self._where = str(model.folder)
         self._forward = Forward(model, params, outputs, task, batch=batch, fixed=fixed)
 
-    def outputs(self, features: Features, route: str = "") -> dict[str, Any]:
-        """`logits` of the rows that the features were made from, and of each route; `route` forces one."""
-        chosen = self.route(route) if route else ""
-        found = self._forward.outputs(self.task, features)
-        return found | ({"logits": found[ROUTE + chosen]} if chosen else {})
+    def compute_outputs(self, features: Features, route: str = "") -> Outputs:
+        """Computes `logits` of the examples that the features were made from, and those of each route.
 
-    def route(self, name: str) -> str:
-        """A route by its name, or by one of the languages that share a branch."""
-        if name == branches.MIXTURE and self.branches:
+        `route` takes the logits of one route for all examples.
+        """
+        outputs = self._forward.compute_outputs(self.task, features)
+        return outputs | {"logits": outputs[ROUTE + self.resolve_route(route)]} if route else outputs
+
+    def resolve_route(self, name: str) -> str:
+        """Resolves the name of a route, or of a language that shares a branch."""
+        if name == branches.MIXTURE and self.routes:
             return name
         tag = normalise_tag(name, "--route")
-        if tag not in self.branches:
-            known = ", ".join([*self.branches, branches.MIXTURE]) if self.branches else "it has none"
+        if tag not in self.routes:
+            known = ", ".join([*self.routes, branches.MIXTURE]) if self.routes else "it has none"
             raise UserError(f"no route {name!r}", self._where, f"routes: {known}")
-        return self.branches[tag]
+        return self.routes[tag]
 
-    def route_of(self, language: str, forced: str = "") -> str:
-        """The way of a text in a language; empty where a model has but one."""
-        if not self.branches:
+    def find_route(self, language: str, forced: str = "") -> str:
+        """Returns the route of texts in a language; empty where the model has no branches."""
+        if not self.routes:
             return ""
-        return self.route(forced) if forced else self.branches.get(language, branches.MIXTURE)
+        return self.resolve_route(forced) if forced else self.routes.get(language, branches.MIXTURE)
 
-    def labels(self, asked: Sequence[tuple[str, str | None, str]], route: str = "") -> list[dict[str, Any]]:
-        """For each text, second text or None, and language or nothing."""
-        rows = [_labelled(i, *one) for i, one in enumerate(asked)]
+    def label_texts(self, texts: Sequence[tuple[str, str | None, str]], route: str = "") -> list[Label]:
+        """Labels triples of text, second text or None, and language, which may be empty."""
+        rows = [_make_labelled(i, *text) for i, text in enumerate(texts)]
         features = self.task.features(rows)
-        found = self.task.decode(self.outputs(features, route), features)
+        predictions = self.task.decode(self.compute_outputs(features, route), features)
         return [
             {
-                "label": one.label,
-                "probability": one.probabilities[one.label],
-                "probabilities": one.probabilities,
-                "route": self.route_of(row.language, route) or None,
+                "label": predicted.label,
+                "probability": predicted.probabilities[predicted.label],
+                "probabilities": predicted.probabilities,
+                "route": self.find_route(row.language, route) or None,
             }
-            for row, one in zip(rows, found, strict=True)
+            for row, predicted in zip(rows, predictions, strict=True)
         ]
 
 
 def load_inference(model: Model, task: ClassifySettings) -> Inference:
-    """Returns the inference of a student with branches, by the method that its record names."""
+    """Loads the inference functions of a student with branches, from the method that its record names."""
     method = settings.read_method(model.record["method"])
     return load_module("methods", method.name).infer(method, task, model.encoder)
 
 
 class Forward:
-    """An output function over rows of any number, by a model's parameters."""
+    """Computes the outputs of any number of examples with a model's parameters, on all devices."""
 
-    def __init__(self, model: Model, params: Any, outputs: OutputFn, task: Task, *, batch: int, fixed: bool) -> None:
+    def __init__(self, model: Model, params: Tree, outputs: OutputFn, task: Task, *, batch: int, fixed: bool) -> None:
         self._longest = model.architecture.max_length
         mesh = meshes.build_mesh(Mesh())
         self._params = jax.device_put(params, meshes.make_shardings(mesh, params))
-        buckets = _quarters(min(task.max_length, self._longest)) if fixed else Data().buckets
+        buckets = _list_quarters(min(task.max_length, self._longest)) if fixed else Data().buckets
         self._evaluator = Evaluator(outputs, mesh, batch=batch, buckets=buckets)
 
-    def outputs(self, task, features: Features) -> dict[str, Any]:
+    def compute_outputs(self, task: TaskOfModel, features: Features) -> Outputs:
+        """Computes the outputs of all feature rows; refuses those that are longer than the model has positions."""
         longest = task.lengths(features)["text"].max()
         if longest > self._longest:
             what = f"windows of {longest} tokens do not fit a model of {self._longest} positions"
@@ -318,22 +345,23 @@ class Forward:
         return self._evaluator.outputs(self._params, task, features)
 
 
-def _labelled(number: int, text: str, second: str | None, language: str) -> Labelled:
+def _make_labelled(number: int, text: str, second: str | None, language: str) -> Labelled:
     key = make_key(number, text, second)
     tag = UNKNOWN if language in ("", UNKNOWN) else normalise_tag(language, "language")
     return Labelled(str(number), key, key, "asked", text, second, None, tag)
 
 
-def _quarters(length: int) -> tuple[int, ...]:
+def _list_quarters(length: int) -> tuple[int, ...]:
+    """Lists a quarter, a half, three quarters and all of a length, rounded up to multiples of 16."""
     return tuple(dict.fromkeys(min(length, -(-length * part // 64) * 16) for part in (1, 2, 3, 4)))
 
 
-def _row(number: int, question: str, context: str) -> Question:
+def _make_question(number: int, question: str, context: str) -> Question:
     key = make_key(number, question, context)
     return Question(str(number), key, key, "asked", question, context, (), UNKNOWN, UNKNOWN)
 
 
-def _answer(candidates: Sequence[Candidate], n_best: int) -> dict[str, Any]:
+def _make_answer(candidates: Sequence[Candidate], n_best: int) -> Answer:
     best = candidates[0]
     return {
         "answer": best.text,
@@ -341,7 +369,7 @@ def _answer(candidates: Sequence[Candidate], n_best: int) -> dict[str, Any]:
         "end": best.end,
         "probability": best.probability,
         "n_best": [
-            {"text": one.text, "probability": one.probability, "start": one.start, "end": one.end}
-            for one in candidates[:n_best]
+            {"text": span.text, "probability": span.probability, "start": span.start, "end": span.end}
+            for span in candidates[:n_best]
         ],
     }

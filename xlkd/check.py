@@ -1,16 +1,16 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The data report without training: `python -m xlkd.check --data=xquad:DIR [--model=DIR] [--json=FILE]`.
+"""Reports on data without training: `python -m xlkd.check --data=xquad:DIR [--model=DIR] [--json=FILE]`.
 
   --data=SOURCE   any source string, several joined by +
   --task=NAME     qa, classify or parallel, where the source leaves it open
-  --model=NAME    a folder, a hub id or package:NAME: with its tokenizer also windows, what is cut, which answers
-                  survive, the best score that is possible, and what buckets save; no weights are read
+  --model=NAME    a folder, a hub id or package:NAME, whose tokenizer is used to report also windows, what is cut, which
+                  answers survive, the best possible score, and what buckets save; no weights are read
   --json=FILE     also write the report as JSON
   --batch=32 --buckets=4 --revision=COMMIT --max_length=384 --max_query_length=64 --doc_stride=128
-  --doc_stride_means=step --max_answer_tokens=30 and so on: what counts depend on, by default as the model was trained
+  --doc_stride_means=step --max_answer_tokens=30 …: the settings of the model's training by default
 
-Every fault is one line on standard error with file, row and reason; with any the exit code is 2.
+Every fault is one line on standard error with file, row and reason. The exit code is 2 where there are faults.
 """
 
 from __future__ import annotations
@@ -21,46 +21,51 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xlkd import cli
 from xlkd.errors import DONE, USER_INPUT, UserError, escape_controls
+from xlkd.rows import Cell, Labelled, Pair, Question
 from xlkd.settings import TASK_FLAGS
 
-OF_A_MODEL = ("batch", "buckets", "revision", *TASK_FLAGS)
-FLAGS = ("data", "task", "model", "json", *OF_A_MODEL)
+if TYPE_CHECKING:
+    from xlkd.data.sources import Rows
+
+MODEL_FLAGS = ("batch", "buckets", "revision", *TASK_FLAGS)
+FLAGS = ("data", "task", "model", "json", *MODEL_FLAGS)
 
 
 def main(arguments: list[str]) -> int:
+    """Prints the report of a source; returns the exit code."""
     flags = cli.parse_flags(arguments, FLAGS)
     if "data" not in flags:
         raise UserError("no --data given", "command line", "for example --data=squad:FILE")
-    if "model" not in flags and (unused := [name for name in OF_A_MODEL if name in flags]):
+    if "model" not in flags and (unused := [name for name in MODEL_FLAGS if name in flags]):
         raise UserError(f"--{unused[0]} needs a tokenizer", "command line", "add --model")
     from xlkd.data import sources
 
     folder = pathlib.Path(flags.get("model", "")).expanduser()
     models = [folder] if "model" in flags and folder.is_dir() else []
     file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *models])
-    task, rows, faults = read(flags["data"], flags.get("task", ""))
+    task, rows, faults = read_sources(flags["data"], flags.get("task", ""))
     report: dict[str, Any] = {"version": 1, "data": flags["data"], "task": task, "rows": len(rows)}
-    report |= {"cells": cells(rows), "faults": faults}
+    report |= {"cells": describe_cells(rows), "faults": faults}
     if "model" in flags and len(rows):
-        report["windows"] = _windows(flags, task, rows)
+        report["windows"] = describe_windows(flags, task, rows)
     elif task == "classify":
         from xlkd.tasks.labelled import describe_labelled
 
         report["contents"] = describe_labelled(rows)
     if file:
         file.write_json(report)
-    print("\n".join(map(escape_controls, lines(report))))
+    print("\n".join(map(escape_controls, format_report(report))))
     for fault in faults:
         print(escape_controls(fault), file=sys.stderr)
     return USER_INPUT if faults else DONE
 
 
-def read(text: str, task: str) -> tuple[str, Any, list[str]]:
-    """The task, all sound rows, and all faults of all sources."""
+def read_sources(text: str, task: str) -> tuple[str, Rows, list[str]]:
+    """Reads all sources; returns their task, the valid rows, and the faults of all sources."""
     from xlkd.data import sources
 
     specs = sources.parse(text)
@@ -83,23 +88,25 @@ def read(text: str, task: str) -> tuple[str, Any, list[str]]:
     return task, sources.Rows(tuple(parts), tuple(dropped)), faults
 
 
-def cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """By cell: rows, groups, labels where there are any, and lengths of the texts in characters."""
-    found: dict[str, _Counts] = collections.defaultdict(_Counts)
+def describe_cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """Counts rows, groups and labels of each cell, and measures its texts in characters."""
+    counts: dict[str, _Counts] = collections.defaultdict(_Counts)
     for row in rows:
-        name, texts, label = _parts(row)
-        cell = found[name]
+        name, texts, label = _split_row(row)
+        cell = counts[name]
         cell.groups.add(row.group)
         for part, text in texts.items():
             cell.lengths[part].append(len(text))
         if label is not None:
             cell.labels[label] += 1
         cell.rows += 1
-    return {name: cell.summary() for name, cell in found.items()}
+    return {name: cell.summarize() for name, cell in counts.items()}
 
 
 @dataclasses.dataclass
 class _Counts:
+    """The counts of a cell, and the lengths of its texts."""
+
     rows: int = 0
     groups: set[str] = dataclasses.field(default_factory=set)
     labels: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -107,21 +114,19 @@ class _Counts:
         default_factory=lambda: collections.defaultdict(lambda: array.array("q"))
     )
 
-    def summary(self) -> dict[str, Any]:
+    def summarize(self) -> dict[str, Any]:
         import numpy as np
 
         lengths = {
-            part: [round(float(value), 1) for value in np.quantile(found, (0.5, 0.95, 1))]
-            for part, found in self.lengths.items()
+            part: [round(float(value), 1) for value in np.quantile(values, (0.5, 0.95, 1))]
+            for part, values in self.lengths.items()
         }
         labels = {"labels": dict(sorted(self.labels.items()))} if self.labels else {}
         return {"rows": self.rows, "groups": len(self.groups)} | labels | {"characters": lengths}
 
 
-def _parts(row: Any) -> tuple[str, dict[str, str], str | None]:
-    """A row's cell, its texts, and its label."""
-    from xlkd.rows import Cell, Labelled, Question
-
+def _split_row(row: Question | Labelled | Pair) -> tuple[str, dict[str, str], str | None]:
+    """Returns the cell of a row, its texts by name, and its label."""
     cell = str(Cell.from_example(row))
     if isinstance(row, Question):
         answer = {"answer": row.answers[0].text} if row.answers else {}
@@ -132,60 +137,62 @@ def _parts(row: Any) -> tuple[str, dict[str, str], str | None]:
     return cell, {"source": row.source, "target": row.target}, None
 
 
-def _windows(flags: dict[str, str], task: str, rows) -> dict[str, Any]:
-    """What the model's tokenizer makes of the rows."""
+def describe_windows(flags: dict[str, str], task: str, rows: Rows) -> dict[str, Any]:
+    """Tokenizes the rows as the model would, and reports windows, buckets and what is cut."""
     from xlkd import api, settings, spec
     from xlkd.inputs import data as inputs
     from xlkd.models import hf
     from xlkd.runtime.log import Log
     from xlkd.spec.stage import Data
 
-    folder, _ = api.locate(flags["model"], flags.get("revision", ""))
-    architecture = api.architecture_of(folder)
-    chosen = settings.read_task(task, api.recorded(folder).get("task", {}), flags)
+    folder, _ = api.locate_export(flags["model"], flags.get("revision", ""))
+    architecture = api.read_model_architecture(folder)
+    task_settings = settings.read_task(task, api.read_record(folder).get("task", {}), flags)
     batches = Data(batch=cli.parse_count(flags, "batch", 32), buckets=cli.parse_count(flags, "buckets", 4))
-    built = inputs.load_module("tasks", task).build(chosen, hf.load_tokenizer(folder))
+    built = inputs.load_module("tasks", task).build(task_settings, hf.load_tokenizer(folder))
     features = inputs.load_features(built, rows, Log(stream=sys.stderr))
     report = inputs.report_data(built, features, rows, inputs.plan_batches(batches, 0, built, features, architecture))
-    kept = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")
-    return {name: report[name] for name in kept} | {"settings": spec.to_plain(chosen)}
+    names = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")
+    return {name: report[name] for name in names} | {"settings": spec.to_plain(task_settings)}
 
 
-def lines(report: Mapping[str, Any]) -> list[str]:
-    """The report as a person reads it."""
-    found = [f"{report['task']}: {report['rows']} rows, {len(report['faults'])} faults"]
+def format_report(report: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of a report that are printed."""
+    output = [f"{report['task']}: {report['rows']} rows, {len(report['faults'])} faults"]
     if report["cells"]:
-        found += ["", "lengths in characters: median / 95% / longest"]
+        output += ["", "lengths in characters: median / 95% / longest"]
     for name, cell in report["cells"].items():
-        lengths = "  ".join(f"{part} {_three(values)}" for part, values in cell["characters"].items())
+        lengths = "  ".join(f"{part} {_format_three(values)}" for part, values in cell["characters"].items())
         labels = "".join(f"  {label} {count}" for label, count in cell.get("labels", {}).items())
-        found.append(f"{name:<14} {cell['rows']:>8} rows {cell['groups']:>7} groups  {lengths}{labels}")
+        output.append(f"{name:<14} {cell['rows']:>8} rows {cell['groups']:>7} groups  {lengths}{labels}")
     if windows := report.get("windows"):
-        found += ["", f"{windows['windows']} windows, {windows['tokens']} tokens"]
-        saved = f"padding {windows['padding']:.0%}, {windows['padding_at_longest']:.0%} at one length"
-        found.append(f"buckets {', '.join(windows['buckets'])}: {saved}")
-        found.append(windows["task"]["shown"])
+        output += ["", f"{windows['windows']} windows, {windows['tokens']} tokens"]
+        saved = (
+            f"padding {windows['padding']:.0%}, {windows['padding_at_longest']:.0%} if all were padded to one length"
+        )
+        output.append(f"buckets {', '.join(windows['buckets'])}: {saved}")
+        output.append(windows["task"]["shown"])
         for name, value in windows["task"].items():
-            found += ["", *_grid(name, value)] if isinstance(value, dict) else []
+            output += ["", *_format_grid(name, value)] if isinstance(value, dict) else []
     if contents := report.get("contents"):
-        found += ["", contents["shown"], "", *_grid("rows", contents["cells"])]
-    return found
+        output += ["", contents["shown"], "", *_format_grid("rows", contents["cells"])]
+    return output
 
 
-def _three(values: Sequence[float]) -> str:
+def _format_three(values: Sequence[float]) -> str:
     return " / ".join(f"{value:g}" for value in values)
 
 
-def _grid(name: str, by_language: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _format_grid(name: str, by_language: Mapping[str, Mapping[str, float]]) -> list[str]:
     columns = list(next(iter(by_language.values()), {}))
     widths = [max(len(column), 7) for column in columns]
     head = "  ".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))
-    found = [f"{name:<10}  {head}"]
+    output = [f"{name:<10}  {head}"]
     for language, values in by_language.items():
-        cut = (f"{values[c]:.2f}" if isinstance(values[c], float) else str(values[c]) for c in columns)
-        row = "  ".join(f"{value:>{width}}" for value, width in zip(cut, widths, strict=True))
-        found.append(f"{language:<10}  {row}")
-    return found
+        shown = (f"{values[c]:.2f}" if isinstance(values[c], float) else str(values[c]) for c in columns)
+        row = "  ".join(f"{value:>{width}}" for value, width in zip(shown, widths, strict=True))
+        output.append(f"{language:<10}  {row}")
+    return output
 
 
 if __name__ == "__main__":

@@ -46,7 +46,6 @@ from xlkd.errors import UserError, escape_controls
 from xlkd.files import Json
 from xlkd.rows import Cell, Question
 from xlkd.settings import TASK_FLAGS
-from xlkd.spec.tasks import Classify, QuestionAnswering
 
 if TYPE_CHECKING:
     from xlkd.data.sources import Rows
@@ -112,7 +111,7 @@ def _choose_task(flags: dict[str, str]) -> str:
         return "qa"
     from xlkd import api
 
-    return api.task_of(flags["model"], flags.get("revision", ""))
+    return api.find_task(flags["model"], flags.get("revision", ""))
 
 
 def _evaluate_model(flags: dict[str, str], rows: Rows, batch: int) -> dict[str, Json]:
@@ -123,13 +122,12 @@ def _evaluate_model(flags: dict[str, str], rows: Rows, batch: int) -> dict[str, 
     from xlkd.tasks.scores import score
 
     model = api.load(flags["model"], flags.get("revision", ""))
-    task_settings = model.task("qa", flags)
-    assert isinstance(task_settings, QuestionAnswering)
+    task_settings = model.question_settings(flags)
     reader = api.Reader(model, task_settings, batch=batch)
     log = Log(stream=sys.stderr)
     features = inputs.load_features(reader.task, rows, log)
     log(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
-    predictions = reader.predictions(features)
+    predictions = reader.predict(features)
     scores = score(predictions.texts, rows, task_settings.mlqa_fallback)
     ties = [
         {"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.from_example(rows[i]))} for i in predictions.near_ties()
@@ -145,9 +143,7 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
 
     if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in flags and name != "mlqa_fallback"]:
         raise UserError(f"--{unused[0]} belongs to a model", "command line", "leave it out with --predictions")
-    task_settings = settings.read_task("qa", {}, flags)
-    assert isinstance(task_settings, QuestionAnswering)
-    fallback = task_settings.mlqa_fallback
+    fallback = settings.read_task("qa", {}, flags).mlqa_fallback
     members: dict[Cell, list[Question]] = {}
     for row in rows:
         members.setdefault(Cell.from_example(row), []).append(row)
@@ -179,21 +175,20 @@ def _evaluate_classifier(flags: dict[str, str], rows: Rows, batch: int) -> dict[
         relabelled = [dataclasses.replace(row, language=tag, key=make_key(row.key, tag)) for row in rows]
         rows = dataclasses.replace(rows, parts=(relabelled,))
     model = api.load(flags["model"], flags.get("revision", ""))
-    task_settings = model.task("classify", flags)
-    assert isinstance(task_settings, Classify)
+    task_settings = model.label_settings(flags)
     labeller, log = api.Labeller(model, task_settings, batch=batch), Log(stream=sys.stderr)
     forced_route = flags.get("route", "")
-    routes = collections.Counter(labeller.route_of(row.language, forced_route) for row in rows)
+    routes = collections.Counter(labeller.find_route(row.language, forced_route) for row in rows)
     features = inputs.load_features(labeller.task, rows, log)
     log(f"reading {len(rows)} rows")
-    scores = labeller.task.score(labeller.outputs(features, forced_route), features, rows)
+    scores = labeller.task.score(labeller.compute_outputs(features, forced_route), features, rows)
     results = {
         "model": flags["model"],
         "revision": model.revision,
         "task": spec.to_plain(task_settings),
         "routes": dict(routes),
     }
-    route_of = {row.language: labeller.route_of(row.language, forced_route) for row in rows}
+    route_of = {row.language: labeller.find_route(row.language, forced_route) for row in rows}
     return results | summarize_labels(scores.cells, route_of, model.record.get("seen"))
 
 

@@ -39,14 +39,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from xlkd import cli
 from xlkd.errors import UserError, escape_controls
 from xlkd.files import Json
 from xlkd.settings import TASK_FLAGS
-from xlkd.spec.tasks import Classify, QuestionAnswering
 
 if TYPE_CHECKING:
     from xlkd.data.sources import BadRows
@@ -103,7 +102,7 @@ def main(arguments: list[str]) -> None:
         chunks = _answer_questions(flags, _list_inputs(flags, bad_rows, _parse_question))
     for items, results in chunks:
         for item, result in zip(items, results, strict=True):
-            print(format_line({"id": item.id} | result))
+            print(format_line({"id": item.id, **result}))
         sys.stdout.flush()
     for where, reason in bad_rows.skipped:
         print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
@@ -120,40 +119,37 @@ def _choose_task(flags: dict[str, str]) -> str:
         return flags.get("task") or ("classify" if "text" in flags else "qa")
     from xlkd import api
 
-    return api.task_of(flags["model"], flags.get("revision", ""))
+    return api.find_task(flags["model"], flags.get("revision", ""))
 
 
 def _answer_questions(
     flags: dict[str, str], inputs: Iterable[QuestionInput]
-) -> Iterator[tuple[list[QuestionInput], list[dict[str, Json]]]]:
+) -> Iterator[tuple[list[QuestionInput], Sequence[Mapping[str, Json]]]]:
     """Yields some questions at a time with their answers."""
     from xlkd import api
 
     n_best, batch = (cli.parse_count(flags, name, default) for name, default in COUNTS.items())
     model = api.load(flags["model"], flags.get("revision", ""))
     # The flag limits what is written; fewer candidates in the decoder would change the answers
-    recorded = model.task("qa")
-    assert isinstance(recorded, QuestionAnswering)
-    task_settings = model.task("qa", flags | {"n_best": str(max(recorded.n_best, n_best))})
-    assert isinstance(task_settings, QuestionAnswering)
+    candidates = max(model.question_settings().n_best, n_best)
+    task_settings = model.question_settings(flags | {"n_best": str(candidates)})
     reader = api.Reader(model, task_settings, batch=-(-batch // 4), fixed=True)
     for chunk in _iterate_chunks(inputs, batch):
-        yield chunk, reader.answers([(item.question, item.context) for item in chunk], n_best)
+        yield chunk, reader.answer_questions([(item.question, item.context) for item in chunk], n_best)
 
 
 def _label_texts(
     flags: dict[str, str], inputs: Iterable[TextInput]
-) -> Iterator[tuple[list[TextInput], list[dict[str, Json]]]]:
+) -> Iterator[tuple[list[TextInput], Sequence[Mapping[str, Json]]]]:
     """Yields some texts at a time with their labels."""
     from xlkd import api
 
     batch, route = cli.parse_count(flags, "batch", COUNTS["batch"]), flags.get("route", "")
     model = api.load(flags["model"], flags.get("revision", ""))
-    task_settings = model.task("classify", flags)
-    assert isinstance(task_settings, Classify)
+    task_settings = model.label_settings(flags)
     labeller = api.Labeller(model, task_settings, batch=-(-batch // 4), fixed=True)
     for chunk in _iterate_chunks(inputs, batch):
-        yield chunk, labeller.labels([(item.text, item.second, item.language) for item in chunk], route)
+        yield chunk, labeller.label_texts([(item.text, item.second, item.language) for item in chunk], route)
 
 
 def _iterate_chunks(inputs: Iterable[_Input], size: int) -> Iterator[list[_Input]]:

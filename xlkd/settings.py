@@ -15,7 +15,7 @@ import re
 import sys
 import types
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from ml_collections import ConfigDict
 
@@ -23,7 +23,7 @@ from xlkd import spec
 from xlkd.errors import UserError, suggest_name
 from xlkd.spec import reading
 from xlkd.spec.stage import AnySettings, Method
-from xlkd.spec.tasks import Task, task_class
+from xlkd.spec.tasks import Classify, QuestionAnswering, Task, task_class
 
 TASK_FLAGS = (  # of a task's settings, those that commands take as flags
     "max_length",
@@ -92,6 +92,12 @@ def parse_flag(name: str, default: Any, text: str) -> Any:
         raise UserError(f"{name}={text} is not of type {kind}", "command line", f"for example {default}") from None
 
 
+@overload
+def read_task(name: Literal["qa"], recorded: Mapping[str, Any], flags: Mapping[str, str]) -> QuestionAnswering: ...
+@overload
+def read_task(name: Literal["classify"], recorded: Mapping[str, Any], flags: Mapping[str, str]) -> Classify: ...
+@overload
+def read_task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) -> Task: ...
 def read_task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) -> Task:
     """Returns a task's settings: the defaults, over them what a model was trained with, over that the flags."""
     cls = task_class(name)

@@ -1,15 +1,15 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Several runs from one start: `python -m xlkd.sweep --config=configs/gxlt.py --over='seed=0,1,2' --workdir=DIR`.
+"""Runs combinations of settings: `python -m xlkd.sweep --config=configs/gxlt.py --over='seed=0,1,2' --workdir=DIR`.
 
   --config=FILE[:VARIANT]  as for xlkd.main; the stages before the controls are trained once
-  --over='KEY=A,B KEY=A,B' every combination of these values is a run of the controls, in a folder of its own
-  --workdir=DIR            DIR/start holds what all runs begin with, DIR/KEY=A… each run
+  --over='KEY=A,B KEY=A,B' every combination of these values is a run of the controls, in its own folder
+  --workdir=DIR            DIR/start has the stage that all runs begin with, DIR/KEY=A… each run
   --config.KEY=VALUE       as for xlkd.main, for all runs
 
-For example --over='seed=0,1,2', or --over='method.temperature=2,4,8 data.ntl=1,3,5'. What is done is not done again.
-At the end the runs are compared as `python -m xlkd.report DIR/*=*` does: runs that differ in their seed only are seeds
-of one system.
+For example --over='seed=0,1,2', or --over='method.temperature=2,4,8 data.ntl=1,3,5'. Started
+again, the command resumes. At the end the runs are compared as by `python -m xlkd.report DIR/*=*`, where runs that
+differ only in their seed are seeds of one system.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from xlkd.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
+    """Trains the shared stage, then the controls of each combination, and reports all of them."""
     named, overrides = cli.split_flags(arguments, ("config", "workdir", "over"))
     for name, example in (("config", "configs/gxlt.py"), ("over", "seed=0,1,2"), ("workdir", "runs/sweep")):
         if not named.get(name):
             raise UserError(f"no --{name} given", "command line", f"for example --{name}={example}")
 
-    def config_of(*more: str) -> ConfigDict:
-        return settings.apply_flags(settings.read_config(named["config"]), [*overrides, *more])
+    def read_config(*combination: str) -> ConfigDict:
+        return settings.apply_flags(
+            settings.read_config(named["config"]), [*overrides, *(f"--config.{text}" for text in combination)]
+        )
 
-    runs = {
-        " ".join(combination): config_of(*(f"--config.{one}" for one in combination)) for combination in _all(named)
-    }
+    runs = {" ".join(combination): read_config(*combination) for combination in _list_combinations(named["over"])}
     base = pathlib.Path(named["workdir"]).expanduser()
-    first = config_of()
+    first = read_config()
     shared = [name for name in first.stages if name not in first.controls]
     if not first.controls or len(shared) != 1:
         what = f"{named['config']} has {len(shared)} stages before {len(first.controls)} controls"
         raise UserError(what, "--config", "a sweep needs one stage, and controls that start from it")
-    for key in _keys(named):
+    for key in _list_keys(named["over"]):
         if key in ("encoder.path", "encoder.revision") or key.startswith(f"{shared[0]}."):
             what = f"{key} is read by stage {shared[0]} alone, which is trained once for all"
             raise UserError(what, "--over", "start a run for each value")
@@ -51,10 +52,10 @@ def main(arguments: list[str]) -> None:
 
     folders = [base / name for name in runs]
     if base.is_dir():
-        reports.locate_outputs(folders, folder=base)  # refuses now what it would refuse after the training
+        reports.locate_outputs(folders, folder=base)  # refuses now what the report would refuse after the training
     command = ["python", "-m", "xlkd.sweep", *arguments]
-    alone = {"stages": tuple(shared), "controls": (), "report__compare": (), "method__control": "all"}
-    run(settings.replace_values(first, **alone), base / "start", command)
+    start_only = {"stages": tuple(shared), "controls": (), "report__compare": (), "method__control": "all"}
+    run(settings.replace_values(first, **start_only), base / "start", command)
     for name, config in runs.items():
         start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
         stages = tuple(stage for stage in config.stages if stage not in shared)
@@ -62,19 +63,19 @@ def main(arguments: list[str]) -> None:
     reports.write(folders, print, reports.locate_outputs(folders, folder=base))
 
 
-def _keys(named: dict[str, str]) -> list[str]:
-    return [part.partition("=")[0] for part in named["over"].split()]
+def _list_keys(over: str) -> list[str]:
+    return [part.partition("=")[0] for part in over.split()]
 
 
-def _all(named: dict[str, str]) -> list[tuple[str, ...]]:
-    """Every combination, each as KEY=VALUE texts."""
-    keys = []
-    for part in named["over"].split():
+def _list_combinations(over: str) -> list[tuple[str, ...]]:
+    """Lists every combination of the values in `--over`, each as texts KEY=VALUE."""
+    choices = []
+    for part in over.split():
         key, equals, values = part.partition("=")
         if not equals or not all(values.split(",")):
             raise UserError(f"cannot read {part!r}", "--over", "write KEY=A,B, for example seed=0,1,2")
-        keys.append([f"{key}={value}" for value in values.split(",")])
-    return list(itertools.product(*keys))
+        choices.append([f"{key}={value}" for value in values.split(",")])
+    return list(itertools.product(*choices))
 
 
 if __name__ == "__main__":
