@@ -20,7 +20,7 @@ from xlkd import spec
 from xlkd.spec import mmkd as method
 from xlkd.spec import stage, tasks
 
-LEVELS = spec.defaults(method.Method, ("token", "word", "sentence", "structure"))
+LEVELS = spec.list_defaults(method.Method, ("token", "word", "sentence", "structure"))
 ABLATION = {  # by control the weights that differ from `LEVELS`
     "before": {},
     "token": {"word": 0.0, "sentence": 0.0, "structure": 0.0},
@@ -40,10 +40,10 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def mmkd(c: ConfigDict) -> ConfigDict:
     """Adds what all variants share; the defaults avoid the slips of the authors' code."""
-    c.task = ConfigDict(spec.defaults(tasks.Views))
-    c.data.update(spec.defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
+    c.task = ConfigDict(spec.list_defaults(tasks.Views))
+    c.data.update(spec.list_defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
     c.data.identities, c.data.cap = True, 2_000_000
-    c.method.update(spec.defaults(method.Method))
+    c.method.update(spec.list_defaults(method.Method))
     c.optim.schedule, c.optim.warmup = "cosine", 2 / 15  # a share of the steps: 2 of 15 epochs
     c.optim.clip = 0.0
     return c

@@ -108,7 +108,7 @@ class Classifiers(NamedTuple):
 class Inference(NamedTuple):
     """A trained model of a method whose students are more than one encoder with one head."""
 
-    outputs: Callable[[Tree, Batch], Mapping[str, jax.Array]]  # (parameters, batch) -> `logits`, and those by route
+    outputs: OutputFn  # (parameters, batch) -> `logits`, and those by route
     routes: Mapping[str, str]  # by language the name of its route
     exports: Callable[[Tree], dict[str, Export]]  # parameters -> the ordinary models that they consist of
 
