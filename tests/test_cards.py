@@ -26,7 +26,7 @@ def config(*flags, name="configs/finetune.py:classify"):
 
 
 def written(config, told=None, seen=SEEN, exported=EXPORT, place=NOWHERE, teacher=""):
-    return cards.card(config, told or {}, seen, exported, place, teacher)
+    return cards.write_card(config, told or {}, seen, exported, place, teacher)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def place(tmp_path):
     for stage in (first, second):
         (stage / "export").mkdir(parents=True)
         (stage / "rows").mkdir()
-    record = {"version": 1, "task": {}, "base": cards.origin(str(base))._asdict()}
+    record = {"version": 1, "task": {}, "base": cards.find_origin(str(base))._asdict()}
     (first / "export" / hf.RECORD).write_text(json.dumps(record))
     environment = {
         "command": ["python", "-m", "xlkd.main", "--config=configs/mine.py", "--config.data.train=tsv:a b"],
@@ -49,7 +49,7 @@ def place(tmp_path):
         "packages": {"jax": "0.10"},
     }
     (tmp_path / "run" / "environment.json").write_text(json.dumps(environment))
-    return cards.Place.of(second / "export" / "de")
+    return cards.Place.find(second / "export" / "de")
 
 
 def rows(place, name="eval", count=40):
@@ -83,7 +83,7 @@ def test_the_base_is_followed_through_stages_with_its_licence(place):
 def test_command_version_and_revision(place):
     card = written(config(), place=place)
     assert "python -m xlkd.main --config=configs/mine.py '--config.data.train=tsv:a b'" in card
-    assert f"xlkd {cards.version()} (revision `0123abc`, with changes that were not committed)" in card
+    assert f"xlkd {cards.read_version()} (revision `0123abc`, with changes that were not committed)" in card
     assert "left no record of its command" in written(config())
 
 

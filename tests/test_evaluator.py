@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlkd.errors import Stopped
-from xlkd.evaluation.evaluator import Evaluator, joined
+from xlkd.evaluation.evaluator import Evaluator, join_outputs
 from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
 from xlkd.tasks.ragged import pack, pad_rows
@@ -58,7 +58,7 @@ def expected(found):
 @pytest.mark.parametrize(("rows", "batch"), [(11, 4), (1, 4), (8, 4), (3, 16)])
 def test_each_row_once_in_the_order_of_the_features(rows, batch):
     task, given = Toy(), features(rows)
-    found = evaluator(batch).outputs(jnp.float32(2), task, given)
+    found = evaluator(batch).compute_outputs(jnp.float32(2), task, given)
     sums, firsts = expected(given)
     assert found["sum"].tolist() == sums
     assert found["first"].tolist() == firsts
@@ -70,7 +70,7 @@ def test_each_row_once_in_the_order_of_the_features(rows, batch):
 
 def test_rows_are_sorted_by_length_into_few_shapes():
     task, given = Toy(), features(40)
-    evaluator().outputs(jnp.float32(2), task, given)
+    evaluator().compute_outputs(jnp.float32(2), task, given)
     lengths = task.lengths(given)["text"]
     order = [lengths[i] for index, _, _ in task.asked for i in index if i >= 0]
     assert order == sorted(order)
@@ -80,7 +80,7 @@ def test_rows_are_sorted_by_length_into_few_shapes():
 
 def test_buckets_may_be_given():
     task = Toy()
-    evaluator(buckets=(64, 128)).outputs(jnp.float32(2), task, features())
+    evaluator(buckets=(64, 128)).compute_outputs(jnp.float32(2), task, features())
     assert {length for _, length, _ in task.asked} == {64}
 
 
@@ -92,9 +92,9 @@ def test_a_second_evaluation_compiles_nothing():
         return outputs(variables, batch)
 
     one._forward = jax.jit(counted)
-    first = one.outputs(jnp.float32(2), Toy(), given)
+    first = one.compute_outputs(jnp.float32(2), Toy(), given)
     shapes = len(traced)
-    second = one.outputs(jnp.float32(4), Toy(), given)
+    second = one.compute_outputs(jnp.float32(4), Toy(), given)
     assert len(traced) == shapes == len(set(traced))
     np.testing.assert_array_equal(second["sum"], 2 * first["sum"])
 
@@ -108,7 +108,7 @@ def test_a_signal_stops_it_between_batches():
             raise Stopped("SIGTERM")
 
     with pytest.raises(Stopped):
-        evaluator().outputs(jnp.float32(2), task, features(20), stop)
+        evaluator().compute_outputs(jnp.float32(2), task, features(20), stop)
     assert len(task.asked) == 2
 
 
@@ -127,7 +127,7 @@ import sys; sys.path.insert(0, sys.argv[1])
 import jax.numpy as jnp
 from test_evaluator import Toy, evaluator, expected, features
 task = Toy()
-found = evaluator(batch=5).outputs(jnp.float32(2), task, features())
+found = evaluator(batch=5).compute_outputs(jnp.float32(2), task, features())
 assert found["sum"].tolist() == expected(features())[0]
 print([len(index) for index, _, _ in task.asked])
 """
@@ -143,6 +143,6 @@ def test_eight_devices_give_the_same():
 
 def test_what_is_of_a_token_each_may_come_from_several_buckets():
     shapes = ((np.array([0, -1]), 3), (np.array([2, 1]), 5), (np.array([3]), 2))
-    found = joined([(index, {"x": np.ones((len(index), width))}) for index, width in shapes], rows=4)
+    found = join_outputs([(index, {"x": np.ones((len(index), width))}) for index, width in shapes], rows=4)
     assert found["x"].sum(1).tolist() == [3, 5, 5, 2]
     assert found["x"].shape == (4, 5)

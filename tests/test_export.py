@@ -106,7 +106,7 @@ def test_the_card_says_what_it_was_trained_on(tmp_path):
 
 def test_a_stage_upon_a_stage_names_the_stage(tmp_path):
     read = settings.read_config("configs/pretrain.py:multilingual-tlm")
-    card = cards.card(settings.read_stage(read, "all"), {}, SEEN, model()[0], cards.Place(None, None))
+    card = cards.write_card(settings.read_stage(read, "all"), {}, SEEN, model()[0], cards.Place(None, None))
     assert "| start | `one` |" in card
 
 

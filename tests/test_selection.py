@@ -30,7 +30,7 @@ def rows(languages):
 def rule(keep, *, languages=(), supervised=("en", "de"), tags=("en", "de", "zh"), dev=True):
     stage = make_spec(Classify(languages=languages), eval=Eval(keep=keep))
     sets = {"dev" if dev else "eval": SimpleNamespace(rows=rows(tags))}
-    return selection.rule(stage, sets, supervised)
+    return selection.build_rule(stage, sets, supervised)
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize(("keep", "step"), [("best", 10), ("english", 20), ("supervised", 30)])
 def test_each_rule_keeps_its_own_step(folder, keep, step):
-    assert rule(keep).best(folder) == step
+    assert rule(keep).choose_step(folder) == step
 
 
 def test_without_a_dev_set_the_evaluation_set_chooses(folder):
-    assert rule("english", dev=False).best(folder) == 40
+    assert rule("english", dev=False).choose_step(folder) == 40
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_without_a_dev_set_the_evaluation_set_chooses(folder):
 )
 def test_the_badge_names_the_languages_that_chose(keep, chosen):
     stage = make_spec()
-    looked_at = rule(keep).looked_at(rows(("en", "de", "zh")))
-    assert provenance.seen(stage, [], looked_at, {}, teaches=False)["selection"] == chosen
+    looked_at = rule(keep).select_examples(rows(("en", "de", "zh")))
+    assert provenance.collect_seen_languages(stage, [], looked_at, {}, has_teacher=False)["selection"] == chosen
 
 
 @pytest.mark.parametrize(("steps", "before", "languages"), [(4, [], ["de", "en"]), (0, [], []), (0, ["fr"], ["fr"])])
@@ -68,7 +68,7 @@ def test_the_languages_of_parallel_text_are_recorded(steps, before, languages):
     """Two texts in one language are none; a stage without steps has only what came before it."""
     stage = make_spec(horizon=Horizon(steps, steps, (0,)))
     pairs = [Pair("1", "k", "g", "s", "a", "b", *tags) for tags in (("en", "de"), ("ru", "ru"))]
-    found = provenance.seen(stage, pairs, [], {"parallel": before}, teaches=False)
+    found = provenance.collect_seen_languages(stage, pairs, [], {"parallel": before}, has_teacher=False)
     assert found == {"training": [], "selection": [], "teacher": [], "parallel": languages}
 
 
@@ -92,4 +92,4 @@ def test_supervised_rows_may_choose_beside_zero_shot_ones():
 def test_a_rule_needs_rows():
     stage = make_spec(Classify(), eval=Eval(keep="english"))
     with pytest.raises(UserError, match=r"config\.data\.dev"):
-        selection.rule(stage, {}, ())
+        selection.build_rule(stage, {}, ())

@@ -105,7 +105,7 @@ def test_a_trimmed_student_keeps_them(student, tmp_path):
     np.testing.assert_allclose(ours(out, how), ours(folder, how), atol=1e-6)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: sentence-transformers\n")
-    assert "It began with `package:multilingual`" in card
+    assert "The training of the full model started from `package:multilingual`" in card
     assert card.count("\n---\n") == 1, "one head, and not that of the whole model too"
     assert "# full" in card
     assert hf.read_json(out / hf.RECORD) == hf.read_json(folder / hf.RECORD)
@@ -131,4 +131,4 @@ def test_other_methods_hand_on_no_vectors(tmp_path):
     config = stages.read_stage("configs/finetune.py")
     write_export(tmp_path / "out", exported, hf.load_tokenizer(PACKAGED / "english"), config, {}, {})
     assert not (tmp_path / "out" / "modules.json").exists()
-    assert cards.licence(tmp_path / "out") == ""
+    assert cards.find_licence(tmp_path / "out") == ""

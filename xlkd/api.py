@@ -89,7 +89,7 @@ def find_task(name: str, revision: str = "") -> str:
 def read_model_architecture(folder: pathlib.Path) -> Architecture:
     """Reads the architecture of a model, also of one with branches, without its weights."""
     if (folder / branch_checkpoint.WEIGHTS).exists():
-        return branch_checkpoint.architecture_of(read_record(folder), folder / hf.RECORD)
+        return branch_checkpoint.read_architecture(read_record(folder), folder / hf.RECORD)
     return read_folder_architecture(folder)
 
 
@@ -342,7 +342,7 @@ class Forward:
         if longest > self._longest:
             what = f"windows of {longest} tokens do not fit a model of {self._longest} positions"
             raise UserError(what, "--max_length", f"give {self._longest} or less")
-        return self._evaluator.outputs(self._params, task, features)
+        return self._evaluator.compute_outputs(self._params, task, features)
 
 
 def _make_labelled(number: int, text: str, second: str | None, language: str) -> Labelled:

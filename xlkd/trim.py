@@ -61,13 +61,14 @@ def main(arguments: list[str]) -> None:
         tokenizer = hf.load_tokenizer(folder, tokenizer_json)
         changes.append(f"{len(kept_tokens)} of {vocab_size} tokens")
     record = folder / hf.RECORD
+    full = cards.Origin(flags["model"], revision, cards.find_licence(folder))
     hf.save(
         out,
         model.architecture,
         model.params,
         labels=model.labels,
         tokenizer=tokenizer,
-        card=cards.trimmed(folder, cards.Origin(flags["model"], revision, cards.licence(folder)), changes, arguments),
+        card=cards.write_trimmed_card(folder, full, changes, arguments),
         record=hf.read_json(record) if record.exists() else None,
         files=sentences.read_pooling_files(folder),
     )

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Records where a stage's knowledge comes from: languages whose labels it saw, evaluation examples it met before."""
+"""Records the languages whose labels a model has seen, and the evaluation examples that its training data contain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xlkd.files import Json
 from xlkd.inputs.data import EvaluationSet
 from xlkd.metrics import contamination
 from xlkd.rows import Labelled, Pair, Question, make_key
@@ -18,87 +19,99 @@ KINDS = {
     contamination.PARAGRAPH: "same paragraph",
     contamination.NEAR_DUPLICATE: "near-duplicate",
 }
-SHOWN = 5  # examples of each kind
+EXAMPLES_SHOWN = 5  # of each kind
+GROUPS_SHOWN = 60
 
-Seen = dict[str, list[str]]
+Seen = dict[str, list[str]]  # languages by kind: training, selection, teacher, parallel
 
 
-def seen(
+def collect_seen_languages(
     spec: AnyStage,
-    rows: Sequence[Any],
-    chosen_by: Sequence[Any],
+    training_examples: Sequence[Any],
+    selection_examples: Sequence[Any],
     before: Mapping[str, list[str]],
-    teaches: bool,
+    has_teacher: bool,
 ) -> Seen:
-    """Returns the languages whose labels were seen in training, selection and by a teacher, now and before.
+    """Returns the languages whose labels were seen by training, by the choice of the checkpoint and by teachers.
 
-    `parallel`: those of parallel text, which needs no labels.
+    `before` has the languages of earlier stages, which are added. The languages of parallel text, which needs no
+    labels, are returned as `parallel`. A stage without steps has seen none of its training examples.
     """
-    trained = rows if spec.horizon.steps else ()
-    training = labelled_languages(trained) | set(before.get("training", ()))
-    teacher = {tag for tag, named in spec.teachers.items() if named} | (
-        training if teaches and not spec.teacher.path else set()
-    )
+    trained = training_examples if spec.horizon.steps else ()
+    training = find_labelled_languages(trained) | set(before.get("training", ()))
+    teacher = {tag for tag, names in spec.teachers.items() if names}
+    if has_teacher and not spec.teacher.path:  # the teacher comes from the student's own training
+        teacher |= training
     by_kind = {
         "training": training,
-        "selection": labelled_languages(chosen_by),
+        "selection": find_labelled_languages(selection_examples),
         "teacher": teacher,
-        "parallel": parallel_languages(trained),
+        "parallel": find_parallel_languages(trained),
     }
     return {kind: sorted(languages | set(before.get(kind, ()))) for kind, languages in by_kind.items()}
 
 
-def labelled_languages(rows: Sequence[Any]) -> set[str]:
+def find_labelled_languages(rows: Sequence[Any]) -> set[str]:
     """Returns the languages of examples with labels; an answer belongs to the language of its context."""
     questions = {row.context_language for row in rows if isinstance(row, Question) and row.answers}
     return questions | {row.language for row in rows if isinstance(row, Labelled) and row.label is not None}
 
 
-def parallel_languages(rows: Sequence[Any]) -> set[str]:
-    """Returns the languages of translations, both sides."""
+def find_parallel_languages(rows: Sequence[Any]) -> set[str]:
+    """Returns the languages of both sides of translated pairs."""
     pairs = {(row.source_language, row.target_language) for row in rows if isinstance(row, Pair)}
     return {language for pair in pairs if pair[0] != pair[1] for language in pair}
 
 
-def met(rows: Sequence[Any], sets: Mapping[str, EvaluationSet], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns by set the examples that training touched, here or in an earlier stage, by kind."""
-    found = {}
-    for name, ready in sets.items():
-        if not ready.rows or not isinstance(ready.rows[0], Question | Labelled):
+def describe_contamination(
+    training_examples: Sequence[Any], sets: Mapping[str, EvaluationSet], before: Mapping[str, Json]
+) -> dict[str, Json]:
+    """Returns for each evaluation set the examples that training data contain, by kind of match.
+
+    `before` is the same record of the earlier training, whose matches are added.
+    """
+    record = {}
+    for name, (_, rows, _) in sets.items():
+        if not rows or not isinstance(rows[0], Question | Labelled):
             continue
-        test = [contamination.make_item(row) for row in ready.rows]
-        result = contamination.find_contamination([contamination.make_item(row) for row in rows], test)
-        former = before.get(name, {})
-        keys = [row.key for row in ready.rows]
-        touched = {kind: {keys[i] for i in result.test[level]} for level, kind in KINDS.items()}
-        touched = {kind: own | set(former.get("keys", {}).get(kind, ())) for kind, own in touched.items()}
-        every = set().union(*touched.values())
-        found[name] = {
+        test = [contamination.make_item(row) for row in rows]
+        result = contamination.find_contamination([contamination.make_item(row) for row in training_examples], test)
+        earlier_keys = before.get(name, {}).get("keys", {})
+        keys = [row.key for row in rows]
+        keys_of = {
+            kind: {keys[i] for i in result.test[level]} | set(earlier_keys.get(kind, ()))
+            for level, kind in KINDS.items()
+        }
+        flagged = set().union(*keys_of.values())
+        languages = (item.language for item, key in zip(test, keys, strict=True) if key in flagged)
+        record[name] = {
             "rows": len(keys),
-            "flagged": len(every),
-            "kinds": {kind: len(those) for kind, those in touched.items()},
-            "by_language": dict(Counter(one.language for one, key in zip(test, keys, strict=True) if key in every)),
+            "flagged": len(flagged),
+            "kinds": {kind: len(matches) for kind, matches in keys_of.items()},
+            "by_language": dict(Counter(languages)),
             "examples": [
                 {"kind": kind, "id": test[i].id, "language": test[i].language, "text": test[i].text[:200]}
                 for level, kind in KINDS.items()
-                for i in sorted(result.test[level])[:SHOWN]
+                for i in sorted(result.test[level])[:EXAMPLES_SHOWN]
             ],
-            "keys": {kind: sorted(those) for kind, those in touched.items()},
+            "keys": {kind: sorted(matches) for kind, matches in keys_of.items()},
         }
-    return found
+    return record
 
 
-def texts(sets: Mapping[str, EvaluationSet], groups: int = 60) -> dict[str, list[dict[str, Any]]]:
-    """Returns by set all examples of some groups, for a report; the same whatever the stage."""
-    found = {}
-    for name, ready in sets.items():
-        named = {row.group for row in ready.rows}
-        chosen = set(sorted(named, key=lambda group: make_key("explorer", group))[:groups])
-        found[name] = [_text(row) for row in ready.rows if row.group in chosen and isinstance(row, Question | Labelled)]
-    return {name: rows for name, rows in found.items() if rows}
+def sample_texts(sets: Mapping[str, EvaluationSet], groups: int = GROUPS_SHOWN) -> dict[str, list[dict[str, Json]]]:
+    """Returns for each evaluation set all examples of a few groups, the same in every stage, for the report."""
+    samples = {}
+    for name, (_, rows, _) in sets.items():
+        in_order = sorted({row.group for row in rows}, key=lambda group: make_key("explorer", group))
+        chosen = set(in_order[:groups])
+        examples = [row for row in rows if row.group in chosen and isinstance(row, Question | Labelled)]
+        if examples:
+            samples[name] = [_describe_example(row) for row in examples]
+    return samples
 
 
-def _text(row: Question | Labelled) -> dict[str, Any]:
+def _describe_example(row: Question | Labelled) -> dict[str, Json]:
     common = {"key": row.key, "id": row.id, "group": row.group, "set": row.set}
     if isinstance(row, Labelled):
         return common | {"text": row.text, "second": row.second, "label": row.label, "language": row.language}

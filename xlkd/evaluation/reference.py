@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Computes the teacher's vectors of the English sides of a retrieval set, with which the student's are compared."""
+"""Computes the teacher's vectors of the English texts of a retrieval set, which the student's are compared with."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ from xlkd.spec.stage import AnyStage
 from xlkd.tasks import parallel
 
 
-def english(
+def compute_english_vectors(
     spec: AnyStage, pooling: str, encoder: Encoder, weights: Weights, rows: Sequence[Pair], mesh: Mesh
 ) -> np.ndarray:
-    """Returns vectors [rows, D], pooled as the method pools the teacher."""
+    """Returns the vector of the English side of each pair, [rows, hidden], computed by the teacher's encoder.
+
+    `pooling` is the pooling of the method's teacher. A text that several pairs share is computed once.
+    """
     task = parallel.build(spec.task, weights.tokenizer)
-    texts = {row.source if row.source_language == "en" else row.target: row for row in rows}
-    alone = [dataclasses.replace(row, source=text, target="") for text, row in texts.items()]
+    english = [row.source if row.source_language == "en" else row.target for row in rows]
+    row_of = dict(zip(english, rows, strict=True))
+    examples = [dataclasses.replace(row, source=text, target="") for text, row in row_of.items()]
 
     outputs = text_vectors(encoder, pooling)
     evaluator = Evaluator(outputs, mesh, batch=spec.eval.batch, buckets=spec.data.buckets)
-    vectors = evaluator.outputs({"encoder": weights.load(0).encoder}, task, task.features(alone))["vectors"]
-    place = {text: i for i, text in enumerate(texts)}
-    return vectors[[place[row.source if row.source_language == "en" else row.target] for row in rows]]
+    params = {"encoder": weights.load(0).encoder}
+    vectors = evaluator.compute_outputs(params, task, task.features(examples))["vectors"]
+    place = {text: i for i, text in enumerate(row_of)}
+    return vectors[[place[text] for text in english]]

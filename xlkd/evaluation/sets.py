@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates the sets of a stage; scores stand in files named by step and set."""
+"""Evaluates the sets of a stage, and writes the scores to files named by step and set."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import functools
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
+
+from jax.sharding import Mesh
 
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.evaluation.selection import Rule
+from xlkd.files import Json
 from xlkd.inputs.data import EvaluationSet
 from xlkd.methods import Method, Variables
 from xlkd.metrics.picture import read_axes
@@ -21,28 +23,28 @@ from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
 from xlkd.runtime.workdir import WorkDirectory
 from xlkd.spec.stage import AnyStage
-from xlkd.tasks import Scores
+from xlkd.tasks import Outputs, Scores
 from xlkd.tasks.parallel import Parallel
 
 
-class Sets:
-    """Evaluates what of a step is not on disk yet."""
+class SetEvaluator:
+    """Evaluates the sets of a stage at a step; a set whose scores are on disk already is not evaluated again."""
 
     def __init__(
         self,
         workdir: WorkDirectory,
         folder: pathlib.Path,
-        ready: dict[str, EvaluationSet],
+        sets: dict[str, EvaluationSet],
         rule: Rule,
         method: Method,
-        mesh,
+        mesh: Mesh,
         spec: AnyStage,
         log: Log,
     ) -> None:
         self._workdir = workdir
-        self._folder, self._ready, self._rule, self._log = folder / "evaluation", ready, rule, log
+        self._folder, self._sets, self._rule, self._log = folder / "evaluation", sets, rule, log
         self._evaluators = {}
-        for name, task in {of.task.name: of.task for of in ready.values()}.items():
+        for name, task in {each.task.name: each.task for each in sets.values()}.items():
             if name not in method.outputs:
                 what = f"the method {spec.method.name} has no outputs for the task {task.name!r}"
                 raise UserError(what, f"config.data of stage {spec.name}", "leave that set out")
@@ -50,76 +52,76 @@ class Sets:
             self._evaluators[name] = Evaluator(outputs, mesh, batch=spec.eval.batch, buckets=spec.data.buckets)
 
     def evaluate(self, step: int, variables: Variables, stop: Callable[[], None]) -> None:
+        """Evaluates every set whose scores at this step are not on disk; `stop` is called before each batch."""
         self._workdir.make_folder(self._folder)
-        for name, (task, _, features) in self._ready.items():
-            file = self._folder / f"{step}-{name}.json"
-            if not distributed.broadcast_from_primary(f"{file} there", file.exists):
-                outputs = self._evaluators[task.name].outputs(variables, task, features, stop)
-                distributed.broadcast_from_primary(
-                    f"{file} written", functools.partial(self._write, step, name, outputs)
-                )
+        for name, (task, _, features) in self._sets.items():
+            file = self._scores_file(step, name)
+            if not distributed.broadcast_from_primary(f"{file} exists", file.exists):
+                outputs = self._evaluators[task.name].compute_outputs(variables, task, features, stop)
+                write = functools.partial(self._write_scores, step, name, outputs)
+                distributed.broadcast_from_primary(f"{file} written", write)
 
-    def _write(self, step: int, name: str, outputs: Any) -> None:
-        task, rows, features = self._ready[name]
+    def _write_scores(self, step: int, name: str, outputs: Outputs) -> None:
+        task, rows, features = self._sets[name]
         scores = task.score(outputs, features, rows)
-        self._workdir.write_lines(self._rows(step, name), task.records(outputs, features, rows))
-        file = self._folder / f"{step}-{name}.json"
-        record = {"step": step, "main": scores.main, "mean": scores.mean()}
+        self._workdir.write_lines(self._rows_file(step, name), task.records(outputs, features, rows))
+        record: dict[str, Json] = {"step": step, "main": scores.main, "mean": scores.mean()}
         record["cells"] = {str(cell): values for cell, values in scores.cells.items()}
         record["languages"] = {str(cell): list(cell.languages) for cell in scores.cells}
         record["metrics"] = {metric.name: metric.describe() for metric in scores.metrics}
-        self._workdir.write_json(file, record)
+        self._workdir.write_json(self._scores_file(step, name), record)
         if isinstance(task, Parallel):
-            self._draw(step, name, task, outputs, rows)
-        self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_by_cell(scores)})")
+            self._write_picture(step, name, task, outputs, rows)
+        self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_format_cells(scores)})")
 
-    def _draw(self, step: int, name: str, task: Parallel, outputs: Any, rows: sources.Rows) -> None:
-        """Draws sentence vectors before the first step, and after the last one on the same axes."""
+    def _write_picture(self, step: int, name: str, task: Parallel, outputs: Outputs, rows: sources.Rows) -> None:
+        """Writes a picture of the sentence vectors; the one after training has the axes of the one before it."""
         before = self._folder.parent / "report" / f"{name}-before.json"
-        within = read_axes(json.loads(before.read_text(encoding="utf-8"))) if step and before.exists() else None
+        axes = read_axes(json.loads(before.read_text(encoding="utf-8"))) if step and before.exists() else None
         self._workdir.make_folder(before.parent)
         title = f"sentence vectors after {step} steps" if step else "sentence vectors before"
         file = before.with_name(f"{name}-after.json") if step else before
-        self._workdir.write_json(file, task.picture(outputs, rows, title, within))
+        self._workdir.write_json(file, task.picture(outputs, rows, title, axes))
 
-    def best(self) -> int | None:
-        """Returns the step that the rule chooses."""
-        return distributed.broadcast_from_primary("best", lambda: self._rule.best(self._folder))
+    def choose_step(self) -> int | None:
+        """Returns the step that the rule chooses; None where none was evaluated."""
+        return distributed.broadcast_from_primary("best", lambda: self._rule.choose_step(self._folder))
 
-    def keep(self, step: int, folder: pathlib.Path) -> None:
-        """Keeps the records of the step that is exported, and deletes those of other steps."""
+    def keep_rows(self, step: int, folder: pathlib.Path) -> None:
+        """Moves the scores of each example at the exported step to the folder, and deletes those of other steps."""
         self._workdir.make_folder(folder)
-        for name in self._ready:
-            if self._rows(step, name).exists():
-                self._rows(step, name).replace(folder / f"{name}.jsonl")
+        for name in self._sets:
+            if self._rows_file(step, name).exists():
+                self._rows_file(step, name).replace(folder / f"{name}.jsonl")
             for file in self._folder.glob(f"[0-9]*-{name}.jsonl"):
                 if file.name.removesuffix(f"-{name}.jsonl").isdecimal():
                     file.unlink()
 
-    def _rows(self, step: int, name: str) -> pathlib.Path:
-        return self._folder / f"{step}-{name}.jsonl"
+    def read_scores(self, step: int) -> dict[str, Json]:
+        """Returns the record of scores that was written for each set at a step."""
+        return {name: json.loads(self._scores_file(step, name).read_text(encoding="utf-8")) for name in self._sets}
 
-    def of(self, step: int) -> dict[str, Any]:
-        """Returns what was written for a step, by set."""
-        return {
-            name: json.loads((self._folder / f"{step}-{name}.json").read_text(encoding="utf-8")) for name in self._ready
-        }
-
-    def changes(self, step: int) -> list[str]:
-        """Returns a line for each set that was also evaluated before the first step."""
+    def describe_changes(self, step: int) -> list[str]:
+        """Returns a line for each set that was also evaluated before the first step: its scores before and after."""
         lines = []
-        for name, after in self.of(step).items():
-            before = self._folder / f"0-{name}.json"
-            if step and before.exists():
-                was = json.loads(before.read_text(encoding="utf-8"))
-                lines.append(f"{name}, before and after: {after['main']} {was['mean']:.1f} → {after['mean']:.1f}")
+        for name, after in self.read_scores(step).items():
+            file = self._scores_file(0, name)
+            if step and file.exists():
+                before = json.loads(file.read_text(encoding="utf-8"))
+                lines.append(f"{name}, before and after: {after['main']} {before['mean']:.1f} → {after['mean']:.1f}")
         return lines
 
+    def _scores_file(self, step: int, name: str) -> pathlib.Path:
+        return self._folder / f"{step}-{name}.json"
 
-def _by_cell(scores: Scores, most: int = 16) -> str:
-    """Lists each cell's score; of a large grid its lowest and highest."""
+    def _rows_file(self, step: int, name: str) -> pathlib.Path:
+        return self._folder / f"{step}-{name}.jsonl"
+
+
+def _format_cells(scores: Scores, most: int = 16) -> str:
+    """Returns the score of each cell in one line; where there are more than `most`, the lowest and the highest."""
     values = {str(cell): numbers[scores.main] for cell, numbers in scores.cells.items()}
-    shown, before = list(values), ""
-    if len(values) > most:
-        shown, before = [min(values, key=values.get), max(values, key=values.get)], f"{len(values)} cells, "
-    return before + (" to " if before else "  ").join(f"{name} {values[name]:.1f}" for name in shown)
+    if len(values) <= most:
+        return "  ".join(f"{name} {value:.1f}" for name, value in values.items())
+    lowest, highest = min(values, key=lambda name: values[name]), max(values, key=lambda name: values[name])
+    return f"{len(values)} cells, {lowest} {values[lowest]:.1f} to {highest} {values[highest]:.1f}"

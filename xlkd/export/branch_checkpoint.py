@@ -1,45 +1,56 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Saves and loads a student with all its branches: safetensors and a record; `transformers` has no form for it."""
+"""Saves and loads a student with all its branches, which has no format in `transformers`: safetensors and a record."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xlkd.errors import UserError
-from xlkd.files import replace_folder
+from xlkd.files import Json, replace_folder
 from xlkd.models import hf, layout
-from xlkd.models.encoder import Architecture
+from xlkd.models.encoder import Architecture, Params
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 WEIGHTS = "branches.safetensors"  # not model.safetensors, which other software would read as one encoder
 
 
-class Whole(NamedTuple):
-    """Parameters as the method trains them, and what they are."""
+class BranchCheckpoint(NamedTuple):
+    """The content of a folder: the parameters of all branches, as the method trains them, and their labels."""
 
     architecture: Architecture
-    params: dict[str, Any]
+    params: Params
     labels: tuple[str, ...]
 
 
 def save(
-    folder: pathlib.Path, architecture: Architecture, params, labels, record: dict[str, Any], *, tokenizer, card: str
+    folder: pathlib.Path,
+    architecture: Architecture,
+    params: Params,
+    labels: tuple[str, ...],
+    record: dict[str, Json],
+    *,
+    tokenizer: PreTrainedTokenizerFast,
+    card: str,
 ) -> None:
-    """Saves the folder, whole or not at all."""
+    """Writes the folder; after an error the former folder is unchanged."""
     from safetensors.numpy import save_file
 
     record = record | {"architecture": dataclasses.asdict(architecture), "labels": list(labels)}
     with replace_folder(folder) as draft:
-        save_file({name: np.ascontiguousarray(x) for name, x in _flat(params)}, draft / WEIGHTS)
+        save_file({name: np.ascontiguousarray(x) for name, x in _flatten(params)}, draft / WEIGHTS)
         hf.write_side_files(draft, tokenizer=tokenizer, card=card, record=record)
 
 
-def load(folder: pathlib.Path) -> Whole:
-    """Loads what `save` wrote."""
+def load(folder: pathlib.Path) -> BranchCheckpoint:
+    """Loads a folder that `save` wrote."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -50,7 +61,7 @@ def load(folder: pathlib.Path) -> Whole:
         flat = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"unreadable weights ({error})", str(folder / WEIGHTS), "copy the folder again") from error
-    params: dict[str, Any] = {}
+    params: Params = {}
     for name, value in flat.items():
         *parents, leaf = name.split("/")
         node = params
@@ -59,23 +70,24 @@ def load(folder: pathlib.Path) -> Whole:
         node[leaf] = value
     labels = record["labels"]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise UserError("its labels are no list of names", str(folder / hf.RECORD), "export the model again")
-    return Whole(architecture_of(record, folder / hf.RECORD), params, tuple(labels))
+        raise UserError("the labels are not a list of names", str(folder / hf.RECORD), "export the model again")
+    return BranchCheckpoint(read_architecture(record, folder / hf.RECORD), params, tuple(labels))
 
 
-def architecture_of(record: dict[str, Any], where: pathlib.Path) -> Architecture:
-    """Reads the architecture from the record."""
+def read_architecture(record: dict[str, Json], file: pathlib.Path) -> Architecture:
+    """Returns the encoder's architecture from the record of a folder; an error names the record's file."""
     try:
-        found = Architecture(**record["architecture"])
+        architecture = Architecture(**record["architecture"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"names no architecture ({error})", str(where), "export the model again") from error
-    layout.check(found, {}, str(where))
-    return found
+        raise UserError(f"describes no architecture ({error})", str(file), "export the model again") from error
+    layout.check(architecture, {}, str(file))
+    return architecture
 
 
-def _flat(tree: dict[str, Any], prefix: str = ""):
+def _flatten(tree: Params, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the arrays of a tree of parameters, each with its path, joined by slashes."""
     for name, inner in tree.items():
         if isinstance(inner, dict):
-            yield from _flat(inner, f"{prefix}{name}/")
+            yield from _flatten(inner, f"{prefix}{name}/")
         else:
             yield prefix + name, np.asarray(inner)

@@ -1,8 +1,8 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The card of an exported model, from the run's own files: where it comes from, what it saw, what it scored.
+"""Writes the model card of an exported model from the run's own files: origins, labels seen, scores and settings.
 
-What data, paths and labels say stands there as text: it can be neither markup nor a key of the card's head.
+Text from data, paths and labels is escaped, so that it can be neither markup nor a key of the card's YAML head.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import pathlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xlkd import spec
 from xlkd.data import sources
 from xlkd.errors import escape_controls
+from xlkd.files import Json
 from xlkd.methods import Export
 from xlkd.models import hf, hub, sentences
 from xlkd.models.pooling import DESCRIBED
@@ -25,254 +26,270 @@ from xlkd.reports import files, results
 from xlkd.spec.stage import AnySettings
 
 SETTINGS = ("seed", "encoder", "task", "data", "method", "teacher", "teachers", "optim", "budget", "eval")
-UNSTATED = "not stated where it was taken from"
-READ = 1 << 16  # characters of a file in which a licence is looked for
-_PLAIN = re.compile(r"[\w→ ,:%+-]+")  # is itself wherever it stands
-_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-
-
-class Origin(NamedTuple):
-    """A model by its name, with what is known of it."""
-
-    name: str
-    revision: str | None = None
-    licence: str = ""
-
-    def __str__(self) -> str:
-        revision = f", revision {code(self.revision)}" if self.revision else ""
-        return f"{code(self.name)}{revision}; licence: {said(self.licence) if self.licence else UNSTATED}"
-
-
-class Place(NamedTuple):
-    """Where an export stands in a run: its stage's folder and its work directory, where there is one."""
-
-    stage: pathlib.Path | None
-    workdir: pathlib.Path | None
-
-    @classmethod
-    def of(cls, export: pathlib.Path) -> Place:
-        for folder in export.absolute().parents:
-            if folder.parent.name == "stages":
-                return cls(folder, folder.parent.parent)
-        return cls(None, None)
-
-    def environment(self) -> dict[str, Any]:
-        path = self.workdir / "environment.json" if self.workdir else None
-        return hf.read_json(path) if path and path.exists() else {}
-
-    def earlier(self, name: str) -> pathlib.Path | None:
-        """What an earlier stage exported."""
-        found = self.stage.parent.iterdir() if self.stage else ()
-        return next((path / "export" for path in found if re.fullmatch(rf"\d+-{re.escape(name)}", path.name)), None)
-
-
-def card(
-    settings: AnySettings,
-    scores: Mapping[str, Any],
-    seen: Mapping[str, Sequence[str]],
-    exported: Export,
-    place: Place,
-    teacher: str = "",
-) -> str:
-    """Returns the model card: `scores` of the stage by set, `seen` languages by kind, `teacher` as the method says."""
-    base = base_of(settings, place)
-    parts = [
-        _keys("sentence-transformers" if exported.pooling else "transformers", base),
-        _title(settings, exported),
-        _origins(settings, base, place, teacher),
-        _seen(seen),
-        *_scores(scores, exported, place),
-        _settings(settings),
-        _made(place.environment()),
-    ]
-    return "\n".join(line for part in parts for line in (*part, ""))
-
-
-def trimmed(folder: pathlib.Path, whole: Origin, kept: Sequence[str], flags: Sequence[str]) -> str:
-    """Of a model that is a part of another: what was kept, and under it the other's own card."""
-    base = first(Origin(str(folder), licence=whole.licence)) if (folder / hf.RECORD).is_file() else whole
-    pooled = "sentence-transformers" if (folder / sentences.MODULES).is_file() else "transformers"
-    own = re.sub(r"\A---\s*\n.*?\n---[ \t]*\n", "", _text(folder / hf.CARD), flags=re.S).strip()
-    lines = [*_keys(pooled, base), "", "# A smaller model", "", f"Of {whole}, this is {' and '.join(kept)}.", ""]
-    lines += [f"It began with {base}.", ""] if base != whole else []
-    lines += [
-        "Made by:",
-        "",
-        *fenced(shlex.join(["python", "-m", "xlkd.trim", *flags]), "sh"),
-        "",
-        f"xlkd {version()}.",
-        "",
-    ]
-    lines += ["Below is the card of the whole model. Its scores are not this model's.", "", own] if own else []
-    return "\n".join(lines) + "\n"
-
-
-def base_of(settings: AnySettings, place: Place) -> Origin:
-    """The model that training began with, in this stage or in one before it."""
-    if settings.start == "encoder":
-        if settings.encoder.path == "new":
-            return Origin("new")
-        return first(origin(settings.encoder.path, settings.encoder.revision))
-    folder = place.earlier(settings.start)
-    return first(origin(str(folder) if folder else settings.start))
-
-
-def origin(name: str, revision: str = "") -> Origin:
-    """What the folder of a model says of itself, without a question to the hub."""
-    if name.startswith("package:"):
-        return Origin(name, None, "apache-2.0")
-    folder, commit = hub.find_resolved(name, revision or None)
-    return Origin(name, commit, licence(folder) if folder else "")
-
-
-def first(of: Origin) -> Origin:
-    """What a model of ours began with; another is its own beginning."""
-    path = pathlib.Path(of.name) / hf.RECORD
-    recorded = hf.read_json(path).get("base") if path.is_file() else None
-    if not isinstance(recorded, dict) or not isinstance(recorded.get("name"), str):
-        return of
-    return Origin(*(str(recorded[key]) if recorded.get(key) else "" for key in Origin._fields))
-
-
-def licence(folder: pathlib.Path) -> str:
-    """As the head of a card there states it, else the first line of a licence file; empty where neither is."""
-    with_head = _text(folder / hf.CARD)
-    head = re.match(r"---\s*\n(.*?)\n---", with_head, re.S)
-    found = re.search(r"^license:[ \t]*(?:\n\s*-[ \t]*)?(\S.*)$", head[1], re.M) if head else None
-    if found:
-        return found[1].strip(" \t\r\"'[]")[:100]
-    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING"):
-        if line := next((line.strip() for line in _text(folder / name).splitlines() if line.strip()), ""):
-            return line[:100]
-    return ""
-
-
-def code(text: Any) -> str:
-    """Text that is nothing but text, in a table too."""
-    text = escape_controls(str(text)).replace("|", "\\|")
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    blank = " " if longest else ""
-    return f"{'`' * (longest + 1)}{blank}{text or ' '}{blank}{'`' * (longest + 1)}"
-
-
-def said(text: str) -> str:
-    """A word as it stands, anything else as code."""
-    return text if _PLAIN.fullmatch(text) else code(text)
-
-
-def fenced(text: str, kind: str = "") -> list[str]:
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return [fence + kind, *map(escape_controls, text.split("\n")), fence]
-
-
-def version() -> str:
-    try:
-        return importlib.metadata.version("xlkd")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _keys(library: str, base: Origin) -> list[str]:
-    """What the hub reads."""
-    lines = ["---", f"library_name: {library}", "tags: [xlkd]"]
-    lines += ["pipeline_tag: sentence-similarity"] if library == "sentence-transformers" else []
-    is_hub = _HUB.fullmatch(base.name) and not pathlib.Path(base.name).exists()
-    return [*lines, *([f"base_model: {json.dumps(base.name)}"] if is_hub else []), "---"]
-
-
-def _title(settings: AnySettings, exported: Export) -> list[str]:
-    lines = [f"# {said(settings.name)}", ""]
-    lines += [f"Trained by xlkd: method `{settings.method.name}`, config {settings.run}, seed {settings.seed}."]
-    if exported.pooling:
-        what = f"The vector of a text is {DESCRIBED[exported.pooling]} of the last layer, not normalised."
-        lines += [f"{what} The folder opens in transformers and in sentence-transformers."]
-    if exported.route:
-        lines += [f"One branch ({said(exported.route)}) of a student of several, as an ordinary classifier."]
-    if exported.labels:
-        lines += [f"Labels, in the order of the logits: {', '.join(map(said, exported.labels))}."]
-    return lines
-
-
-def _origins(settings: AnySettings, base: Origin, place: Place, teacher: str) -> list[str]:
-    rows = [
-        ("base model", "none: a new encoder" if base.name == "new" else str(base)),
-        ("start", code(settings.weights_from)),
-    ]
-    if settings.teacher.path:
-        rows += [("teacher", str(first(origin(settings.teacher.path, settings.teacher.revision))))]
-    rows += [("teacher", teacher)] if teacher else []
-    for tag, names in sorted(settings.teachers.items()):
-        rows += [(f"teacher of {said(tag)}", _teacher(name, place)) for name in filter(None, names.split("+"))]
-    for name, title in DATA.items():
-        rows += [(f"{title} data", _data(source)) for source in _specs(getattr(settings.data, name))]
-    return ["## Where it comes from", "", *_table(("", "with the licence as it is given there"), rows)]
-
-
-DATA = {
+DATA_TITLES = {
     "train": "training",
     "eval": "evaluation",
     "dev": "selection",
     "retrieval": "retrieval",
     "alignment": "alignment",
 }
+UNSTATED = "not stated where it was taken from"
+LICENCE_CHARACTERS = 1 << 16  # of the head of a file in which a licence is looked for
+_PLAIN = re.compile(r"[\w→ ,:%+-]+")  # text that has no markup
+_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def _teacher(name: str, place: Place) -> str:
-    folder = place.earlier(name.strip())
+class Origin(NamedTuple):
+    """The name of a model, with its revision and licence where they are known."""
+
+    name: str
+    revision: str | None = None
+    licence: str = ""
+
+    def __str__(self) -> str:
+        revision = f", revision {format_code(self.revision)}" if self.revision else ""
+        licence = format_word(self.licence) if self.licence else UNSTATED
+        return f"{format_code(self.name)}{revision}; licence: {licence}"
+
+
+class Place(NamedTuple):
+    """The stage's folder and the work directory that an export belongs to; None outside a work directory."""
+
+    stage: pathlib.Path | None
+    workdir: pathlib.Path | None
+
+    @classmethod
+    def find(cls, export: pathlib.Path) -> Place:
+        """Finds the stage's folder among the parents of an export."""
+        for folder in export.absolute().parents:
+            if folder.parent.name == "stages":
+                return cls(folder, folder.parent.parent)
+        return cls(None, None)
+
+    def read_environment(self) -> dict[str, Json]:
+        """Reads the run's record of its command, revision and packages; empty where there is none."""
+        path = self.workdir / "environment.json" if self.workdir else None
+        return hf.read_json(path) if path and path.exists() else {}
+
+    def find_export(self, stage: str) -> pathlib.Path | None:
+        """Returns the export of another stage of the same run; None where the run has no such stage."""
+        folders = self.stage.parent.iterdir() if self.stage else ()
+        return next((path / "export" for path in folders if re.fullmatch(rf"\d+-{re.escape(stage)}", path.name)), None)
+
+
+def write_card(
+    settings: AnySettings,
+    scores: Mapping[str, Json],
+    seen: Mapping[str, Sequence[str]],
+    exported: Export,
+    place: Place,
+    teacher: str = "",
+) -> str:
+    """Returns the text of the model card.
+
+    `scores` has the stage's scores by evaluation set, `seen` the languages whose labels were seen by kind, and
+    `teacher` names the teacher where the settings do not.
+    """
+    base = find_base(settings, place)
+    parts = [
+        _format_head("sentence-transformers" if exported.pooling else "transformers", base),
+        _describe_model(settings, exported),
+        _list_origins(settings, base, place, teacher),
+        _list_languages(seen),
+        *_tabulate_scores(scores, exported, place),
+        _format_settings(settings),
+        _describe_command(place.read_environment()),
+    ]
+    return "\n".join(line for part in parts for line in (*part, ""))
+
+
+def write_trimmed_card(folder: pathlib.Path, full: Origin, parts_left: Sequence[str], flags: Sequence[str]) -> str:
+    """Returns the card of a model that `xlkd.trim` made smaller, followed by the card of the full model in `folder`.
+
+    `parts_left` says what is left of the full model, such as "12 of 24 layers"; `flags` are those of the command.
+    """
+    base = trace_base(Origin(str(folder), licence=full.licence)) if (folder / hf.RECORD).is_file() else full
+    library = "sentence-transformers" if (folder / sentences.MODULES).is_file() else "transformers"
+    full_card = re.sub(r"\A---\s*\n.*?\n---[ \t]*\n", "", _read_start(folder / hf.CARD), flags=re.S).strip()
+    lines = [*_format_head(library, base), "", "# A smaller model", ""]
+    lines += [f"This model has {' and '.join(parts_left)} of {full}.", ""]
+    lines += [f"The training of the full model started from {base}.", ""] if base != full else []
+    command = format_block(shlex.join(["python", "-m", "xlkd.trim", *flags]), "sh")
+    lines += ["Command:", "", *command, "", f"xlkd {read_version()}.", ""]
+    if full_card:
+        lines += ["Below is the card of the full model. Its scores are not those of this model.", "", full_card]
+    return "\n".join(lines) + "\n"
+
+
+def find_base(settings: AnySettings, place: Place) -> Origin:
+    """Returns the model that training started from, in this stage or in one before it."""
+    if settings.start == "encoder":
+        if settings.encoder.path == "new":
+            return Origin("new")
+        return trace_base(find_origin(settings.encoder.path, settings.encoder.revision))
+    folder = place.find_export(settings.start)
+    return trace_base(find_origin(str(folder) if folder else settings.start))
+
+
+def find_origin(name: str, revision: str = "") -> Origin:
+    """Returns the revision and licence of a model from its local folder, without a request to the hub."""
+    if name.startswith("package:"):
+        return Origin(name, None, "apache-2.0")
+    folder, commit = hub.find_resolved(name, revision or None)
+    return Origin(name, commit, find_licence(folder) if folder else "")
+
+
+def trace_base(model: Origin) -> Origin:
+    """Returns the model that the training of an xlkd export started from; any other model is returned as it is."""
+    path = pathlib.Path(model.name) / hf.RECORD
+    base = hf.read_json(path).get("base") if path.is_file() else None
+    if not isinstance(base, dict) or not isinstance(base.get("name"), str):
+        return model
+    name, revision, licence = (str(base[key]) if base.get(key) else "" for key in Origin._fields)
+    return Origin(name, revision, licence)
+
+
+def find_licence(folder: pathlib.Path) -> str:
+    """Returns the licence in the head of the model card, or else the first line of a licence file; "" without both."""
+    head = re.match(r"---\s*\n(.*?)\n---", _read_start(folder / hf.CARD), re.S)
+    stated = re.search(r"^license:[ \t]*(?:\n\s*-[ \t]*)?(\S.*)$", head[1], re.M) if head else None
+    if stated:
+        return stated[1].strip(" \t\r\"'[]")[:100]
+    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING"):
+        if line := next((line.strip() for line in _read_start(folder / name).splitlines() if line.strip()), ""):
+            return line[:100]
+    return ""
+
+
+def format_code(text: object) -> str:
+    """Returns a value as inline code, in which no character acts as markup, also inside a table."""
+    plain = escape_controls(str(text)).replace("|", "\\|")
+    longest = max(map(len, re.findall("`+", plain)), default=0)
+    blank = " " if longest else ""
+    return f"{'`' * (longest + 1)}{blank}{plain or ' '}{blank}{'`' * (longest + 1)}"
+
+
+def format_word(text: str) -> str:
+    """Returns text without markup unchanged, and any other text as inline code."""
+    return text if _PLAIN.fullmatch(text) else format_code(text)
+
+
+def format_block(text: str, language: str = "") -> list[str]:
+    """Returns the lines of a code block, whose fence is longer than any run of backticks in the text."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return [fence + language, *map(escape_controls, text.split("\n")), fence]
+
+
+def read_version() -> str:
+    """Returns the installed version of xlkd."""
+    try:
+        return importlib.metadata.version("xlkd")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _format_head(library: str, base: Origin) -> list[str]:
+    """Returns the YAML head, which the hub reads; the base model is in it only where it is a model of the hub."""
+    lines = ["---", f"library_name: {library}", "tags: [xlkd]"]
+    lines += ["pipeline_tag: sentence-similarity"] if library == "sentence-transformers" else []
+    is_hub = _HUB.fullmatch(base.name) and not pathlib.Path(base.name).exists()
+    return [*lines, *([f"base_model: {json.dumps(base.name)}"] if is_hub else []), "---"]
+
+
+def _describe_model(settings: AnySettings, exported: Export) -> list[str]:
+    lines = [f"# {format_word(settings.name)}", ""]
+    lines += [f"Trained by xlkd: method `{settings.method.name}`, config {settings.run}, seed {settings.seed}."]
+    if exported.pooling:
+        what = f"The vector of a text is {DESCRIBED[exported.pooling]} of the last layer, not normalised."
+        lines += [f"{what} The folder opens in transformers and in sentence-transformers."]
+    if exported.route:
+        lines += [
+            f"This is one branch ({format_word(exported.route)}) of a student of several, as an ordinary classifier."
+        ]
+    if exported.labels:
+        lines += [f"Labels, in the order of the logits: {', '.join(map(format_word, exported.labels))}."]
+    return lines
+
+
+def _list_origins(settings: AnySettings, base: Origin, place: Place, teacher: str) -> list[str]:
+    """Returns a table of the models and data that went into the model, with their licences."""
+    rows = [
+        ("base model", "none: a new encoder" if base.name == "new" else str(base)),
+        ("start", format_code(settings.weights_from)),
+    ]
+    if settings.teacher.path:
+        rows += [("teacher", str(trace_base(find_origin(settings.teacher.path, settings.teacher.revision))))]
+    rows += [("teacher", teacher)] if teacher else []
+    for tag, names in sorted(settings.teachers.items()):
+        for name in filter(None, names.split("+")):
+            rows += [(f"teacher of {format_word(tag)}", _describe_classifier(name.strip(), place))]
+    for name, title in DATA_TITLES.items():
+        if source := getattr(settings.data, name):
+            rows += [(f"{title} data", _describe_source(each)) for each in sources.parse(source)]
+    return ["## Where it comes from", "", *_format_table(("", "name, and licence as stated there"), rows)]
+
+
+def _describe_classifier(name: str, place: Place) -> str:
+    """Describes a classifier of `config.teachers`, which may be an earlier stage of the run."""
+    folder = place.find_export(name)
     if not folder:
-        return str(origin(name.strip()))
-    return f"stage {code(name.strip())}, which began with {first(origin(str(folder)))}"
+        return str(find_origin(name))
+    return f"stage {format_code(name)}, which began with {trace_base(find_origin(str(folder)))}"
 
 
-def _specs(source: str) -> list[sources.Spec]:
-    return sources.parse(source) if source else []
+def _describe_source(source: sources.Spec) -> str:
+    if not source.path:
+        licence = "made by xlkd; names of Unicode CLDR, Unicode licence" if source.name == "atlas" else UNSTATED
+        return f"{format_code(source)}; {licence}"
+    path = pathlib.Path(source.path).expanduser()
+    licence = find_licence(path if path.is_dir() else path.parent)
+    return f"{format_code(source)}; licence: {format_word(licence) if licence else UNSTATED}"
 
 
-def _data(spec: sources.Spec) -> str:
-    if not spec.path:
-        stated = "made by xlkd; names of Unicode CLDR, Unicode licence" if spec.name == "atlas" else UNSTATED
-        return f"{code(spec)}; {stated}"
-    path = pathlib.Path(spec.path).expanduser()
-    stated = licence(path if path.is_dir() else path.parent)
-    return f"{code(spec)}; licence: {said(stated) if stated else UNSTATED}"
-
-
-def _seen(seen: Mapping[str, Sequence[str]]) -> list[str]:
+def _list_languages(seen: Mapping[str, Sequence[str]]) -> list[str]:
     ways = {"training": "training", "selection": "choosing the checkpoint", "teacher": "training a teacher"}
-    rows = [(ways.get(way, way), _listed(of)) for way, of in seen.items() if way != "parallel"]
-    lines = ["## Languages whose labels were seen", "", *_table(("in", ""), rows)]
-    return lines + (["", f"Parallel text in training: {_listed(seen['parallel'])}."] if seen.get("parallel") else [])
+    rows = [(ways.get(way, way), _join_words(tags)) for way, tags in seen.items() if way != "parallel"]
+    lines = ["## Languages whose labels were seen", "", *_format_table(("in", ""), rows)]
+    return lines + (
+        ["", f"Parallel text in training: {_join_words(seen['parallel'])}."] if seen.get("parallel") else []
+    )
 
 
-def _listed(tags: Sequence[str]) -> str:
-    return ", ".join(map(said, tags)) or "none"
+def _join_words(words: Sequence[str]) -> str:
+    return ", ".join(map(format_word, words)) or "none"
 
 
-def _scores(told: Mapping[str, Any], exported: Export, place: Place) -> Iterator[list[str]]:
-    for name, found in told.items():
-        metric, title = found["main"], found["main"]
+def _tabulate_scores(scores: Mapping[str, Json], exported: Export, place: Place) -> Iterator[list[str]]:
+    """Yields a section with a table for each evaluation set; of a branch it has the scores of that branch."""
+    for name, record in scores.items():
+        metric, title = record["main"], record["main"]
         if exported.route:
-            metric, title = f"accuracy_via_{exported.route}", f"accuracy through {said(exported.route)}"
-        between = _intervals(name, metric, place)
+            metric, title = f"accuracy_via_{exported.route}", f"accuracy through {format_word(exported.route)}"
+        intervals = _compute_intervals(name, metric, place)
         rows = [
-            (said(cell), f"{values[metric]:.1f}", between.get(cell, ""), str(values.get("n", "")))
-            for cell, values in found["cells"].items()
+            (format_word(cell), f"{values[metric]:.1f}", intervals.get(cell, ""), str(values.get("n", "")))
+            for cell, values in record["cells"].items()
             if metric in values
         ]
-        if metric == found["main"]:
-            rows += [("mean", f"{found['mean']:.1f}", between.get("", ""), "")]
-        yield [f"## {said(name)}: {title} at step {found['step']}", "", *_table(("", title, "95%", "rows"), rows)]
+        if metric == record["main"]:
+            rows += [("mean", f"{record['mean']:.1f}", intervals.get("", ""), "")]
+        table = _format_table(("", title, "95%", "rows"), rows)
+        yield [f"## {format_word(name)}: {title} at step {record['step']}", "", *table]
 
 
-def _intervals(name: str, metric: str, place: Place) -> dict[str, str]:
-    """By cell, and by "" of their mean, from where to where: drawn over groups of the rows that the stage kept."""
+def _compute_intervals(name: str, metric: str, place: Place) -> dict[str, str]:
+    """Returns the confidence interval of each cell, and under "" that of their mean, as the report computes them.
+
+    They come from the scores of each example that the stage kept; a cell without these has no interval.
+    """
     rows = files.Stage("", place.stage, files.UNFINISHED, {}).rows(name)
-    found = results.score_rows(rows, name, metric)
-    numbers = {
-        key: number for set, (cells, _) in found.items() for c, number in cells.items() for key in (c, f"{set} {c}")
-    }
-    if len(found) == 1:
-        numbers[""] = next(mean for _, mean in found.values())
+    data_sets = results.score_rows(rows, name, metric)
+    numbers = {}
+    for data_set, (cells, _) in data_sets.items():
+        for cell, number in cells.items():
+            numbers |= {cell: number, f"{data_set} {cell}": number}
+    if len(data_sets) == 1:
+        numbers[""] = next(mean for _, mean in data_sets.values())
     return {
         cell: f"{number['low']:.1f} to {number['high']:.1f}"
         for cell, number in numbers.items()
@@ -280,29 +297,33 @@ def _intervals(name: str, metric: str, place: Place) -> dict[str, str]:
     }
 
 
-def _settings(settings: AnySettings) -> list[str]:
+def _format_settings(settings: AnySettings) -> list[str]:
     blocks = {key: value for key, value in spec.to_plain(settings).items() if key in SETTINGS}
-    return ["## Settings", "", *fenced(json.dumps(blocks, indent=1, ensure_ascii=False, sort_keys=True), "json")]
+    return ["## Settings", "", *format_block(json.dumps(blocks, indent=1, ensure_ascii=False, sort_keys=True), "json")]
 
 
-def _made(environment: Mapping[str, Any]) -> list[str]:
+def _describe_command(environment: Mapping[str, Json]) -> list[str]:
+    """Returns the section on the command, the revision and the packages of the run."""
     lines = ["## How it was made", ""]
     if not environment:
-        return [*lines, f"By xlkd {version()}; the run left no record of its command."]
+        return [*lines, f"By xlkd {read_version()}; the run left no record of its command."]
     changed = ", with changes that were not committed" if environment.get("git_changes") else ""
-    revision = f"revision {code(environment['git'])}{changed}" if environment.get("git") else "not a git checkout"
-    packages = ", ".join(f"{name} {of}" for name, of in (environment.get("packages") or {}).items())
-    lines += [*fenced(shlex.join(map(str, environment.get("command") or ())), "sh"), ""]
-    return [*lines, f"xlkd {version()} ({revision}), Python {environment.get('python')}, {packages}."]
+    revision = (
+        f"revision {format_code(environment['git'])}{changed}" if environment.get("git") else "not a git checkout"
+    )
+    packages = ", ".join(f"{name} {number}" for name, number in (environment.get("packages") or {}).items())
+    lines += [*format_block(shlex.join(map(str, environment.get("command") or ())), "sh"), ""]
+    return [*lines, f"xlkd {read_version()} ({revision}), Python {environment.get('python')}, {packages}."]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def _text(path: pathlib.Path) -> str:
+def _read_start(path: pathlib.Path) -> str:
+    """Reads the start of a text file; "" where it cannot be read."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(READ)
+            return file.read(LICENCE_CHARACTERS)
     except OSError:
         return ""

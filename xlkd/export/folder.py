@@ -1,21 +1,26 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what a stage exports: a folder that transformers loads, with a card that says what it was trained on."""
+"""Writes the exported models of a stage: folders that transformers loads, each with a model card."""
 
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 
 from xlkd import files, spec
 from xlkd.export import branch_checkpoint, cards
+from xlkd.files import Json
 from xlkd.methods import Export
 from xlkd.models import hf, sentences
 from xlkd.spec.stage import AnySettings
 
-UNMARKED = (  # the files of version 0.1's exports, which have no marker
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+UNMARKED = (  # the files of exports by version 0.1, which wrote no marker into the folder
     *("config.json", "model.safetensors", branch_checkpoint.WEIGHTS, hf.RECORD, hf.CARD),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"),
@@ -25,24 +30,42 @@ UNMARKED = (  # the files of version 0.1's exports, which have no marker
 def write_export(
     folder: pathlib.Path,
     exported: Export,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerFast,
     settings: AnySettings,
-    results: dict[str, Any],
-    seen: dict[str, Any],
+    results: dict[str, Json],
+    seen: Mapping[str, Sequence[str]],
     teacher: str = "",
 ) -> None:
-    """Writes one export of a stage; a former one in its place is replaced, also that of version 0.1."""
+    """Writes one exported model of a stage with its card; an earlier export in the folder is replaced.
+
+    `results` has the scores by evaluation set, `seen` the languages whose labels were seen, and `teacher` names the
+    teacher where the settings do not.
+    """
     files.mark_export(folder, UNMARKED)
-    place = cards.Place.of(folder)
-    record = {"version": 1, "task": spec.to_plain(settings.task), "dtype": settings.encoder.dtype, "seen": seen}
-    record |= {"base": cards.base_of(settings, place)._asdict()}
-    beside = {"tokenizer": tokenizer, "card": cards.card(settings, results, seen, exported, place, teacher)}
+    place = cards.Place.find(folder)
+    record: dict[str, Json] = {
+        "version": 1,
+        "task": spec.to_plain(settings.task),
+        "dtype": settings.encoder.dtype,
+        "seen": seen,
+    }
+    record |= {"base": cards.find_base(settings, place)._asdict()}
+    card = cards.write_card(settings, results, seen, exported, place, teacher)
     if "branches" in exported.encoder:
         record |= {"method": spec.to_plain(settings.method)}
         branch_checkpoint.save(
-            folder, exported.architecture, jax.device_get(exported.encoder), exported.labels, record, **beside
+            folder,
+            exported.architecture,
+            jax.device_get(exported.encoder),
+            exported.labels,
+            record,
+            tokenizer=tokenizer,
+            card=card,
         )
         return
+    pooling_files = {}
+    if exported.pooling:
+        pooling_files = sentences.pooling_files(exported.architecture, exported.pooling, settings.task.max_length)
     params = jax.device_get({"encoder": exported.encoder, **exported.heads})
     hf.save(
         folder,
@@ -50,12 +73,8 @@ def write_export(
         params,
         labels=exported.labels or None,
         record=record,
-        files=vectors(exported, settings.task.max_length),
-        **beside,
+        files=pooling_files,
+        tokenizer=tokenizer,
+        card=card,
         dtype=exported.dtype,
     )
-
-
-def vectors(exported: Export, max_length: int) -> dict[str, Any]:
-    """Returns the files that sentence-transformers needs, where the method trains vectors of texts."""
-    return sentences.pooling_files(exported.architecture, exported.pooling, max_length) if exported.pooling else {}

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from xlkd.data.batches import Plan
 from xlkd.data.blocks import Blocks
 from xlkd.evaluation import provenance, reference, selection
-from xlkd.evaluation.sets import EvaluationSet, Sets
+from xlkd.evaluation.sets import EvaluationSet, SetEvaluator
 from xlkd.export import cards
 from xlkd.export.folder import write_export
 from xlkd.inputs import data as inputs
@@ -75,8 +75,8 @@ def train(
     method = inputs.load_module("methods", spec.method.name).build(spec, *encoders)
     distributed.barrier("data read")  # collectives give up sooner than another process may need for this
     ready = add_reference_vectors(stage, method.reference_pooling, encoders[-1], devices)
-    sets = Sets(workdir, folder, ready, stage.keep, method, devices, spec, log)
-    checkpoints = Checkpoints(folder / "checkpoints", sets.best, workdir.check)
+    sets = SetEvaluator(workdir, folder, ready, stage.keep, method, devices, spec, log)
+    checkpoints = Checkpoints(folder / "checkpoints", sets.choose_step, workdir.check)
 
     def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
         sets.evaluate(step, variables, stop)
@@ -134,8 +134,8 @@ def prepare_stage(
     data = inputs.read_training_data(settings, weights, other, log)
     sets = inputs.read_evaluation_sets(settings, data.task, weights, log)
     named = settings.task.languages if isinstance(settings.task, Classify) else ()
-    supervised = named or provenance.labelled_languages(data.tokenized)
-    keep = selection.rule(settings, sets, supervised)
+    supervised = named or provenance.find_labelled_languages(data.tokenized)
+    keep = selection.build_rule(settings, sets, supervised)
     data_reports = inputs.report_all_data(
         {"train": EvaluationSet(data.task, data.rows, data.features), **sets}, data.plan, log
     )
@@ -150,7 +150,7 @@ def prepare_stage(
             f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above: {len(data.tokenized)} of them"
         )
     before = load_prior_training(weights)
-    met = provenance.met(data.tokenized, sets, before.get("contamination", {}))
+    met = provenance.describe_contamination(data.tokenized, sets, before.get("contamination", {}))
     warn_of_contamination(met, log)
     write_text_sample(workdir, sets)
     spec = inputs.resolve_stage(settings, data, plan, scanned=scan_by_device())
@@ -162,14 +162,16 @@ def add_reference_vectors(stage: Prepared, pooling: str, teacher: Encoder, devic
     if not stage.other or "retrieval" not in stage.sets:
         return stage.sets
     retrieval = stage.sets["retrieval"]
-    vectors = reference.english(stage.spec, pooling, teacher, stage.other, retrieval.rows, devices)
+    vectors = reference.compute_english_vectors(stage.spec, pooling, teacher, stage.other, retrieval.rows, devices)
     task = dataclasses.replace(retrieval.task, reference=vectors)
     return stage.sets | {"retrieval": retrieval._replace(task=task)}
 
 
-def restore_selected(state: State, keep: selection.Rule, sets: Sets, checkpoints: Checkpoints, log: Log) -> State:
+def restore_selected(
+    state: State, keep: selection.Rule, sets: SetEvaluator, checkpoints: Checkpoints, log: Log
+) -> State:
     """Returns the last state, or that of the step which the rule chooses."""
-    best = sets.best() if keep.name != "last" else None
+    best = sets.choose_step() if keep.name != "last" else None
     if best is None:
         return state
     log(f"keeping step {best}, the best on config.data.{keep.set} (rule {keep.name})")
@@ -182,19 +184,21 @@ def export_stage(
     stage: Prepared,
     method: Method,
     variables: Variables,
-    sets: Sets,
+    sets: SetEvaluator,
     step: int,
     seconds: float,
     log: Log,
 ) -> None:
     """Writes the exported models, the scores and the record of the stage."""
-    spec, results = stage.spec, sets.of(step)
-    for line in sets.changes(step):
+    spec, results = stage.spec, sets.read_scores(step)
+    for line in sets.describe_changes(step):
         log(line)
-    sets.keep(step, folder / "rows")
-    chosen_by = stage.keep.looked_at(stage.sets[stage.keep.set].rows if stage.keep.set in stage.sets else ())
+    sets.keep_rows(step, folder / "rows")
+    chosen_by = stage.keep.select_examples(stage.sets[stage.keep.set].rows if stage.keep.set in stage.sets else ())
     teaches = method.teacher is not None
-    seen = provenance.seen(spec, stage.data.tokenized, chosen_by, stage.before.get("seen", {}), teaches=teaches)
+    seen = provenance.collect_seen_languages(
+        spec, stage.data.tokenized, chosen_by, stage.before.get("seen", {}), has_teacher=teaches
+    )
     tokenizer = (stage.weights.untrimmed or stage.weights).tokenizer
     teacher = method.teacher.origin if method.teacher else ""
     for name, exported in method.exports(variables).items():
@@ -224,7 +228,7 @@ def export_stage(
 
 def load_prior_training(weights: Weights) -> dict[str, Any]:
     """Returns what is known of the training before this stage: of a stage all, of a folder what its record says."""
-    place = cards.Place.of(weights.folder).stage if weights.folder else None
+    place = cards.Place.find(weights.folder).stage if weights.folder else None
     if place and (record := find_stage_record(place)):  # of this run, or of another of ours
         return hf.read_json(record)
     record = weights.folder / hf.RECORD if weights.folder else None
@@ -260,7 +264,7 @@ def write_text_sample(workdir: WorkDirectory, sets: dict[str, EvaluationSet]) ->
     """Writes a sample of the evaluation examples for the report; sets of the same name in other stages are joined."""
     folder = workdir.path / "texts"
     workdir.make_folder(folder)
-    for name, rows in provenance.texts(sets).items():
+    for name, rows in provenance.sample_texts(sets).items():
         path = folder / f"{name}.jsonl"
         there = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         known = {row["key"] for row in there}

@@ -214,7 +214,7 @@ def _computer(teacher: Classifier, spec: AnyStage, log: Log) -> Compute:
         cut = float((features["lost"] > 0).mean())
         if not quietly:
             log(f"asking teacher {teacher.name} for {len(rows)} rows; {cut:.1%} are cut at {length} of its tokens")
-        return evaluator.outputs(params, teacher.task, features)["logits"].astype(np.float32)
+        return evaluator.compute_outputs(params, teacher.task, features)["logits"].astype(np.float32)
 
     return compute
 
