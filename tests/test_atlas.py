@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded world: same bytes everywhere, exact spans, no give-away, names that stand bare."""
+"""The atlas: the same bytes everywhere, exact spans, claims that do not reveal their label, uninflected names."""
 
 import collections
 import hashlib
