@@ -73,7 +73,7 @@ def case(request):
     params["masked_lm"]["bias"] += np.arange(architecture.vocab_size)
     checkpoint = hf.Checkpoint(architecture, jax.device_get(params), None, {"vocab_size": architecture.vocab_size})
     spec = json.loads(tokenizer.to_str())
-    return checkpoint, spec, *vocab.trim(checkpoint, spec, iter(TEXTS))
+    return checkpoint, spec, *vocab.trim_vocabulary(checkpoint, spec, iter(TEXTS))
 
 
 def test_the_texts_are_cut_as_before_in_fewer_pieces(case):
@@ -113,7 +113,7 @@ def test_a_new_word_of_known_letters_is_still_spelled(case):
 def test_what_was_given_is_left_alone_and_trimming_again_changes_nothing(case):
     checkpoint, _, trimmed, new_spec, kept = case
     assert checkpoint.params["encoder"]["embeddings"]["words"].shape[0] == checkpoint.architecture.vocab_size
-    again, again_spec, all_kept = vocab.trim(trimmed, new_spec, TEXTS)
+    again, again_spec, all_kept = vocab.trim_vocabulary(trimmed, new_spec, TEXTS)
     assert again.architecture == trimmed.architecture
     assert again_spec == new_spec
     assert all_kept.tolist() == list(range(len(kept)))
@@ -122,7 +122,7 @@ def test_what_was_given_is_left_alone_and_trimming_again_changes_nothing(case):
 def test_trained_rows_go_back_to_their_places(case):
     checkpoint, _, trimmed, _, kept = case
     full = checkpoint.params["encoder"]["embeddings"]["words"]
-    table = vocab.restore(full, trimmed.params["encoder"]["embeddings"]["words"] + 1, kept)
+    table = vocab.restore_table(full, trimmed.params["encoder"]["embeddings"]["words"] + 1, kept)
     others = np.setdiff1d(np.arange(len(full)), kept)
     np.testing.assert_array_equal(table[kept], full[kept] + 1)
     np.testing.assert_array_equal(table[others], full[others])
@@ -137,7 +137,7 @@ def test_a_word_that_failed_fails_again():
     params = {"encoder": jax.device_get(init(architecture, jax.random.key(0)))}
     checkpoint = hf.Checkpoint(architecture, params, None, {})
     texts = ["abc x", "a ##bc"]
-    _, spec, kept = vocab.trim(checkpoint, json.loads(tokenizer.to_str()), texts)
+    _, spec, kept = vocab.trim_vocabulary(checkpoint, json.loads(tokenizer.to_str()), texts)
     assert pieces.index("ab") in kept
     assert Tokenizer.from_str(json.dumps(spec)).encode(texts[0]).tokens == ["[UNK]", "x"]
 
@@ -147,7 +147,7 @@ def test_the_lowest_score_stays_for_the_price_of_unknown_characters():
     scores = [score for _, score in spec["model"]["vocab"]]
     architecture = Architecture("roberta", len(scores) + 1, 4, 1, 1, 4, 8, 1, 1, 2)
     params = {"encoder": jax.device_get(init(architecture, jax.random.key(0)))}
-    _, trimmed, _ = vocab.trim(hf.Checkpoint(architecture, params, None, {}), spec, ["the"])
+    _, trimmed, _ = vocab.trim_vocabulary(hf.Checkpoint(architecture, params, None, {}), spec, ["the"])
     assert min(score for _, score in trimmed["model"]["vocab"]) == min(scores)
 
 
@@ -155,7 +155,7 @@ def test_a_tokenizer_of_other_weights_is_refused(case):
     checkpoint, spec, *_ = case
     small = Architecture("bert", 5, 16, 1, 2, 24, 64, 1, 0, 0)
     with pytest.raises(UserError, match="the table of words has 5 rows"):
-        vocab.trim(hf.Checkpoint(small, checkpoint.params, None, {}), spec, TEXTS)
+        vocab.trim_vocabulary(hf.Checkpoint(small, checkpoint.params, None, {}), spec, TEXTS)
 
 
 @pytest.mark.shared
@@ -165,7 +165,7 @@ def test_real_vocabularies(shared, name, tmp_path):
     cases = json.loads((folder / "golden_tokens.json").read_text())
     texts = [text for case in cases for text in (case["text"], case["pair"]) if text]
     checkpoint = hf.load(folder)
-    trimmed, spec, kept = vocab.trim(checkpoint, hf.read_json(folder / "tokenizer.json"), texts)
+    trimmed, spec, kept = vocab.trim_vocabulary(checkpoint, hf.read_json(folder / "tokenizer.json"), texts)
     hf.save(tmp_path / "out", trimmed.architecture, trimmed.params, tokenizer=hf.load_tokenizer(folder, spec))
     tokenizer, table = (
         hf.load_tokenizer(tmp_path / "out"),

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     if "texts" in flags:
         vocab_size = model.architecture.vocab_size
         tokenizer_json = json.loads(tokenizer.backend_tokenizer.to_str())
-        model, tokenizer_json, kept_tokens = vocab.trim(model, tokenizer_json, read_lines(texts))
+        model, tokenizer_json, kept_tokens = vocab.trim_vocabulary(model, tokenizer_json, read_lines(texts))
         tokenizer = hf.load_tokenizer(folder, tokenizer_json)
         changes.append(f"{len(kept_tokens)} of {vocab_size} tokens")
     record = folder / hf.RECORD

@@ -74,7 +74,7 @@ def _make_identity_pair(row: Pair) -> Pair:
 
 
 class CappedRows(BulkRows):
-    """At most `most` rows: the first ones, or a random choice by the seed."""
+    """The first `most` rows, or a random choice of `most` rows by the seed."""
 
     def __init__(self, rows: Sequence[Any], most: int, take: str = "random", seed: int = 0) -> None:
         self.rows, self._size = rows, min(most, len(rows))

@@ -26,14 +26,14 @@ def trim_weights(weights: Weights, rows: Iterable[Any]) -> Weights:
         raise UserError("a new encoder has no tokens to leave out", "config.encoder.trim_vocab", "set it to False")
     tokenizer = json.loads(weights.tokenizer.backend_tokenizer.to_str())
     texts = (text for row in rows for name in TEXTS[type(row)] if (text := getattr(row, name)))
-    checkpoint, tokenizer, kept = vocab.trim(hf.load(weights.folder), tokenizer, texts)
+    checkpoint, tokenizer, kept_tokens = vocab.trim_vocabulary(hf.load(weights.folder), tokenizer, texts)
     sizes = {"vocab_size": checkpoint.architecture.vocab_size, "pad_id": checkpoint.architecture.pad_id}
     return dataclasses.replace(
         weights,
         architecture=dataclasses.replace(weights.architecture, **sizes),
         tokenizer=hf.load_tokenizer(weights.folder, tokenizer),
         untrimmed=weights,
-        kept_tokens=kept,
+        kept_tokens=kept_tokens,
     )
 
 
@@ -43,18 +43,20 @@ def restore_vocabulary(exported: Export, weights: Weights) -> Export:
         return exported
     full = hf.load(weights.folder).params
     trained = exported.encoder.get("trunk", exported.encoder)  # a student with branches has its embeddings there
-    words = vocab.restore(
+    words = vocab.restore_table(
         full["encoder"]["embeddings"]["words"], np.asarray(trained["embeddings"]["words"]), weights.kept_tokens
     )
     encoder = trained | {"embeddings": trained["embeddings"] | {"words": words}}
     heads = exported.heads
     if "masked_lm" in heads:
         before = full["masked_lm"]["bias"] if "masked_lm" in full else np.zeros(len(words), np.float32)
-        bias = vocab.restore(before, np.asarray(heads["masked_lm"]["bias"]), weights.kept_tokens)
+        bias = vocab.restore_table(before, np.asarray(heads["masked_lm"]["bias"]), weights.kept_tokens)
         heads = heads | {"masked_lm": heads["masked_lm"] | {"bias": bias}}
-    whole = weights.untrimmed.architecture
+    untrimmed = weights.untrimmed.architecture
     return exported._replace(
-        architecture=dataclasses.replace(exported.architecture, vocab_size=whole.vocab_size, pad_id=whole.pad_id),
+        architecture=dataclasses.replace(
+            exported.architecture, vocab_size=untrimmed.vocab_size, pad_id=untrimmed.pad_id
+        ),
         encoder=exported.encoder | {"trunk": encoder} if "trunk" in exported.encoder else encoder,
         heads=heads,
     )

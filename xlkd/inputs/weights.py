@@ -44,7 +44,7 @@ class Weights:
             return Start(self.architecture, encoders.init(self.architecture, key, self.embedding_scale), {})
         checkpoint = hf.load(self.folder)
         if self.kept_tokens is not None:
-            checkpoint = vocab.select(checkpoint, self.kept_tokens)
+            checkpoint = vocab.select_tokens(checkpoint, self.kept_tokens)
         heads = {name: tree for name, tree in checkpoint.params.items() if name != "encoder"}
         return Start(self.architecture, checkpoint.params["encoder"], heads, checkpoint.labels or ())
 

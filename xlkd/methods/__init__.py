@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a method is: a frozen value of pure functions that the one loop trains.
+"""Defines a method: a frozen value of pure functions, which the training loop calls.
 
 A method is one file in this folder with `build(spec, encoder) -> Method`, found by its name; its settings stand in the
 file of the same name in `xlkd/spec/`.
@@ -44,7 +44,7 @@ class Variables(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a step passes on to the next one. It has no random key: each is folded from seed, purpose and step.
+    """The state that a step passes on to the next. It has no random key: each is folded from seed, purpose and step.
 
     `ok` is sticky: after a step that is not finite nothing is updated, and `step` stays where it was.
     """
@@ -68,7 +68,7 @@ Coupled = tuple[dict[str, Term], dict[str, Term], Tree]  # terms, metrics, stati
 
 
 class Export(NamedTuple):
-    """One folder that other software can load."""
+    """A trained model to be written as a folder that other software can load."""
 
     architecture: Architecture
     encoder: Tree

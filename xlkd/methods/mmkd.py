@@ -100,7 +100,7 @@ class Alignment:
 
     @property
     def teaches_in_loss(self) -> bool:
-        """Whether the teacher runs inside the loss: three passes with three dropout masks, as published."""
+        """`True` if the teacher runs inside the loss: three passes with three dropout masks, as published."""
         return self.has_teacher and self.settings.teacher_dropout
 
     @functools.cached_property

@@ -289,7 +289,7 @@ def _name_some(names: list[str]) -> str:
 def load_tokenizer(path: str | os.PathLike[str], spec: dict[str, Json] | None = None) -> PreTrainedTokenizerFast:
     """Builds the tokenizer of a directory from tokenizer.json (or a WordPiece vocab.txt) without loading PyTorch.
 
-    `spec` replaces the content of tokenizer.json, as `vocab.trim` returns it.
+    `spec` replaces the content of tokenizer.json, as `vocab.trim_vocabulary` returns it.
     """
     tokenizer_class = import_tokenizer_class()
     path = pathlib.Path(path)

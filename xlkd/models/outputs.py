@@ -37,8 +37,8 @@ def span_logits(encoder: Encoder) -> Callable[..., SpanLogits]:
     head = SpanHead(encoder.architecture, encoder.dtype)
 
     def logits(params: Params, batch: Batch, train: bool = False, key: PRNGKeyArray | None = None) -> SpanLogits:
-        both = head.apply({"params": params["span"]}, last_hidden(encoder, params, batch, train, key))
-        return cast("SpanLogits", both)
+        hidden = last_hidden(encoder, params, batch, train, key)
+        return cast("SpanLogits", head.apply({"params": params["span"]}, hidden))
 
     return logits
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Spec = dict[str, Json]  # tokenizer.json
 
 
-def trim(
+def trim_vocabulary(
     checkpoint: Checkpoint, spec: Spec, texts: Iterable[str]
 ) -> tuple[Checkpoint, Spec, Int[np.ndarray, " vocabulary"]]:
     """Returns encoder and tokenizer with the tokens that the texts use, special tokens and their single characters.
@@ -36,64 +36,65 @@ def trim(
         raise UserError(
             f"a {spec['model']['type']} tokenizer cannot be trimmed", "tokenizer.json", f"one of {known} can"
         )
-    kept = sorted(_select_ids(checkpoint, spec, texts))
+    ids = sorted(_select_ids(checkpoint, spec, texts))
     rows = checkpoint.architecture.vocab_size
-    if kept[-1] >= rows:
+    if ids[-1] >= rows:
         raise UserError(
-            f"the texts use token {kept[-1]}, the table of words has {rows} rows",
+            f"the texts use token {ids[-1]}, the table of words has {rows} rows",
             "tokenizer.json",
             "use the tokenizer that belongs to the weights",
         )
-    new_id = {old: new for new, old in enumerate(kept)}
-    return select(checkpoint, np.array(kept)), _renumber(spec, new_id), np.array(kept)
+    new_id = {old: new for new, old in enumerate(ids)}
+    return select_tokens(checkpoint, np.array(ids)), _renumber(spec, new_id), np.array(ids)
 
 
-def select(checkpoint: Checkpoint, kept: Int[np.ndarray, " vocabulary"]) -> Checkpoint:
-    """Returns the checkpoint with these rows of its tables, ascending; padding must be among them."""
+def select_tokens(checkpoint: Checkpoint, ids: Int[np.ndarray, " vocabulary"]) -> Checkpoint:
+    """Returns the checkpoint with only the tokens of these ascending ids, which must include the padding token."""
     params = copy.copy(checkpoint.params)
     tables = params["encoder"]["embeddings"]
-    params["encoder"] = params["encoder"] | {"embeddings": tables | {"words": tables["words"][kept]}}
+    params["encoder"] = params["encoder"] | {"embeddings": tables | {"words": tables["words"][ids]}}
     if "masked_lm" in params:
-        params["masked_lm"] = params["masked_lm"] | {"bias": params["masked_lm"]["bias"][kept]}
-    pad = int(np.searchsorted(kept, checkpoint.architecture.pad_id))
+        params["masked_lm"] = params["masked_lm"] | {"bias": params["masked_lm"]["bias"][ids]}
+    pad = int(np.searchsorted(ids, checkpoint.architecture.pad_id))
     return dataclasses.replace(
         checkpoint,
-        architecture=dataclasses.replace(checkpoint.architecture, vocab_size=len(kept), pad_id=pad),
+        architecture=dataclasses.replace(checkpoint.architecture, vocab_size=len(ids), pad_id=pad),
         params=params,
-        config=checkpoint.config | {"vocab_size": len(kept), "pad_token_id": pad},
+        config=checkpoint.config | {"vocab_size": len(ids), "pad_token_id": pad},
     )
 
 
-def restore(
+def restore_table(
     full: Float[np.ndarray, "full ..."],
     trimmed: Float[np.ndarray, "vocabulary ..."],
-    kept: Int[np.ndarray, " vocabulary"],
+    ids: Int[np.ndarray, " vocabulary"],
 ) -> Float[np.ndarray, "full ..."]:
-    """Returns the full table with the trained rows of the trimmed one in their old places."""
+    """Returns the full table, in which the rows of these ids are replaced by those of the trimmed table."""
     table = np.array(full)
-    table[kept] = trimmed
+    table[ids] = trimmed
     return table
 
 
 def _select_ids(checkpoint: Checkpoint, spec: Spec, texts: Iterable[str]) -> set[int]:
+    """Returns the ids of all tokens that the trimmed vocabulary needs."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(json.dumps(spec))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     vocabulary = _read_vocabulary(spec)
-    kept = {token["id"] for token in spec["added_tokens"]} | {checkpoint.architecture.pad_id}
+    ids = {token["id"] for token in spec["added_tokens"]} | {checkpoint.architecture.pad_id}
     if checkpoint.architecture.position_offset:
-        kept |= set(range(checkpoint.architecture.pad_id))  # positions count from the padding's id: it must not change
+        ids |= set(range(checkpoint.architecture.pad_id))  # positions count from the padding's id: it must not change
     for chunk in _cut_in_chunks(texts):
         encoded = tokenizer.encode_batch(chunk, add_special_tokens=False)
-        kept.update(*(set(e.ids) for e in encoded))
+        ids.update(*(set(e.ids) for e in encoded))
         if spec["model"]["type"] == "WordPiece":
             unknown = vocabulary[spec["model"]["unk_token"]]
             failed = [text for text, e in zip(chunk, encoded, strict=True) if unknown in e.ids]
-            kept |= _find_failures(tokenizer, spec["model"], failed)
-    kept |= _NEEDED[spec["model"]["type"]](spec["model"], vocabulary, kept)
-    return kept | _list_characters(spec, vocabulary, kept)
+            ids |= _find_failures(tokenizer, spec["model"], failed)
+    ids |= _NEEDED[spec["model"]["type"]](spec["model"], vocabulary, ids)
+    return ids | _list_characters(spec, vocabulary, ids)
 
 
 def _read_vocabulary(spec: Spec) -> dict[str, int]:
@@ -113,57 +114,57 @@ def _cut_in_chunks(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]
     yield chunk
 
 
-def _needed_unigram(model: Spec, vocabulary: dict[str, int], kept: set[int]) -> set[int]:
-    """Returns the tokens with the lowest score: it sets the cost of an unknown character; kept paths stay the best."""
+def _find_needed_by_unigram(model: Spec, vocabulary: dict[str, int], ids: set[int]) -> set[int]:
+    """Returns unknown token, bytes, and the token of the lowest score, which sets the cost of unknown characters."""
     scores = [score for _, score in model["vocab"]]
     bytes_ = {i for token, i in vocabulary.items() if model.get("byte_fallback") and _is_byte(token)}
     return {model["unk_id"], scores.index(min(scores))} | bytes_
 
 
-def _needed_wordpiece(model: Spec, vocabulary: dict[str, int], kept: set[int]) -> set[int]:
+def _find_needed_by_wordpiece(model: Spec, vocabulary: dict[str, int], ids: set[int]) -> set[int]:
     return {vocabulary[model["unk_token"]]}
 
 
-def _needed_bpe(model: Spec, vocabulary: dict[str, int], kept: set[int]) -> set[int]:
-    """Returns the smaller tokens of which each kept one is merged."""
+def _find_needed_by_bpe(model: Spec, vocabulary: dict[str, int], ids: set[int]) -> set[int]:
+    """Returns the smaller tokens from which each of these tokens is merged, and those for unknown characters."""
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise UserError("byte pairs with a prefix or suffix cannot be trimmed", "tokenizer.json", "keep the vocabulary")
-    ranks = {pair: rank for rank, pair in enumerate(_merges(model))}
+    ranks = {pair: rank for rank, pair in enumerate(_read_merges(model))}
     tokens = {i: token for token, i in vocabulary.items()}
-    parts = {part for i in kept & set(tokens) for part in _list_parts(tokens[i], ranks)}
+    parts = {part for i in ids & set(tokens) for part in _list_parts(tokens[i], ranks)}
     needed = {vocabulary[part] for part in parts if part in vocabulary}
     if model.get("unk_token") is not None:
         needed.add(vocabulary[model["unk_token"]])
     return needed | {i for token, i in vocabulary.items() if model.get("byte_fallback") and _is_byte(token)}
 
 
-_NEEDED = {"Unigram": _needed_unigram, "WordPiece": _needed_wordpiece, "BPE": _needed_bpe}
+_NEEDED = {"Unigram": _find_needed_by_unigram, "WordPiece": _find_needed_by_wordpiece, "BPE": _find_needed_by_bpe}
 
 
 def _is_byte(token: str) -> bool:
     return len(token) == 6 and token.startswith("<0x")
 
 
-def _merges(model: Spec) -> list[tuple[str, str]]:
+def _read_merges(model: Spec) -> list[tuple[str, str]]:
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     return [(left, right) for left, right in pairs]
 
 
 def _list_parts(token: str, ranks: dict[tuple[str, str], int]) -> set[str]:
-    """Returns every token that exists while this one is merged from its characters, with itself."""
-    now = list(token)
-    seen = set(now)
-    while len(now) > 1:
-        rank, i = min((ranks.get(pair, len(ranks)), i) for i, pair in enumerate(itertools.pairwise(now)))
+    """Returns the token, and every token that exists while it is merged from its characters."""
+    parts = list(token)
+    seen = set(parts)
+    while len(parts) > 1:
+        rank, i = min((ranks.get(pair, len(ranks)), i) for i, pair in enumerate(itertools.pairwise(parts)))
         if rank == len(ranks):
             break
-        now[i : i + 2] = [now[i] + now[i + 1]]
-        seen.add(now[i])
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        seen.add(parts[i])
     return seen | {token}
 
 
 def _find_failures(tokenizer: Tokenizer, model: Spec, texts: list[str]) -> set[int]:
-    """Returns the tokens that a longest match takes before it fails: without them it might match otherwise."""
+    """Returns the tokens that are matched in words before they fail; without these a word might no longer fail."""
     ids: set[int] = set()
     for text in texts:
         text = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
@@ -175,6 +176,7 @@ def _find_failures(tokenizer: Tokenizer, model: Spec, texts: list[str]) -> set[i
 
 
 def _match_longest(word: str, vocabulary: dict[str, int], prefix: str) -> set[int]:
+    """Matches the longest token from left to right, until none matches; returns the ids of the tokens."""
     ids: set[int] = set()
     start = 0
     while start < len(word):
@@ -187,10 +189,10 @@ def _match_longest(word: str, vocabulary: dict[str, int], prefix: str) -> set[in
     return ids
 
 
-def _list_characters(spec: Spec, vocabulary: dict[str, int], kept: set[int]) -> set[int]:
-    """Returns the characters of the kept tokens, from which a new word of these alphabets can be built."""
+def _list_characters(spec: Spec, vocabulary: dict[str, int], ids: set[int]) -> set[int]:
+    """Returns the single characters of these tokens, from which new words of the same scripts can be built."""
     prefix = spec["model"].get("continuing_subword_prefix") or ""
-    seen = {character for token, i in vocabulary.items() if i in kept for character in token}
+    seen = {character for token, i in vocabulary.items() if i in ids for character in token}
     if "ByteLevel" in json.dumps(spec["pre_tokenizer"]):
         seen = {character for token in vocabulary for character in token if len(token) == 1}  # the 256 bytes
     singles = seen | {prefix + character for character in seen}
@@ -198,6 +200,7 @@ def _list_characters(spec: Spec, vocabulary: dict[str, int], kept: set[int]) -> 
 
 
 def _renumber(spec: Spec, new_id: dict[int, int]) -> Spec:
+    """Returns the tokenizer with new ids and without the tokens that have none."""
     spec = copy.deepcopy(spec)
     model = spec["model"]
     if model["type"] == "Unigram":
@@ -208,7 +211,7 @@ def _renumber(spec: Spec, new_id: dict[int, int]) -> Spec:
         model["vocab"] = {token: new_id[i] for token, i in order if i in new_id}
     if model["type"] == "BPE":
         vocabulary = model["vocab"]
-        model["merges"] = [[a, b] for a, b in _merges(model) if {a, b, a + b} <= vocabulary.keys()]
+        model["merges"] = [[a, b] for a, b in _read_merges(model) if {a, b, a + b} <= vocabulary.keys()]
     for token in spec["added_tokens"]:
         token["id"] = new_id[token["id"]]
     spec["truncation"] = spec["padding"] = None  # batching decides both

@@ -84,7 +84,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Whether all stages are done."""
+        """`DONE` once all stages are done, `UNFINISHED` before that."""
         return DONE if all(stage.state == DONE for stage in self.stages) else UNFINISHED
 
     def identity(self) -> str:
@@ -96,7 +96,7 @@ class Run:
         return reading.compute_digest(self.config)
 
     def texts(self) -> dict[str, list[Record]]:
-        """Returns the sampled questions of each set with their texts."""
+        """Returns the sampled examples of each evaluation set with their texts."""
         return {path.stem: _read_lines(path) for path in _glob(self.folder, "texts/*.jsonl")}
 
 

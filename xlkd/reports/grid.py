@@ -26,13 +26,13 @@ class Mean(NamedTuple):
 
     @property
     def all(self) -> tuple[str, ...]:
-        """All cells that the mean depends on."""
+        """The cells that the mean depends on."""
         return (*self.cells, *self.against)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One run's answers on one data set: rows by cell, and which numbers of a row are scores."""
+    """The answers of a run on a data set: rows by cell, and the names of the numbers in a row that are scores."""
 
     metrics: tuple[str, ...]  # those over examples
     rows: Mapping[str, Sequence[Record]]

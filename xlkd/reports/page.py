@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the report as one page that needs no network and no other file, of at most five megabytes."""
+"""Builds the report as one page of at most five megabytes, which needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -20,40 +20,42 @@ LEAST_EXPLORED = 200_000
 Section = tuple[str, str, str]  # anchor, heading, markup
 
 
-def build_page(found: Record, answers: Mapping[str, DataSet], runs: Sequence[files.Run]) -> str:
-    """Builds the page; a section that does not fit is replaced by a note."""
+def build_page(results: Record, answers: Mapping[str, DataSet], runs: Sequence[files.Run]) -> str:
+    """Builds the page from the content of results.json; a section that does not fit is replaced by a note."""
     sections = [
-        ("words", "In words", _words(found)),
-        ("stages", "Stages and budgets", sheets.show_stages(found)),
-        *((f"set{i}", title, sheets.show_data_set(data)) for i, (title, data) in enumerate(found["sets"].items())),
-        ("plain", "Scores without intervals", sheets.show_without_intervals(found)),
+        ("words", "In words", _show_sentences(results)),
+        ("stages", "Stages and budgets", sheets.show_stages(results)),
+        *((f"set{i}", title, sheets.show_data_set(data)) for i, (title, data) in enumerate(results["sets"].items())),
+        ("plain", "Scores without intervals", sheets.show_without_intervals(results)),
         ("curves", "Learning curves", panels.draw_curves(runs)),
         ("pictures", "From the methods", panels.draw_pictures(runs)),
-        ("time", "Where the time went", sheets.show_goodput(found)),
+        ("time", "Where the time went", sheets.show_goodput(results)),
     ]
-    sections = _fitting([section for section in sections if section[2]], MOST_BYTES - LEAST_EXPLORED - 100_000)
+    sections = _drop_largest([section for section in sections if section[2]], MOST_BYTES - LEAST_EXPLORED - 100_000)
     room = MOST_BYTES - 100_000 - sum(len(markup.encode()) for *_, markup in sections)
-    embedded = explorer.embed_json(explorer.make_data(found, answers, runs, min(room, MOST_EXPLORED)))
-    explored = _explorer(embedded)
-    return _page(found, [*sections, ("questions", "Single questions", explored), ("left", "Left out", _left(found))])
+    embedded = explorer.embed_json(explorer.make_data(results, answers, runs, min(room, MOST_EXPLORED)))
+    explored = _show_explorer(embedded)
+    return _format_page(
+        results, [*sections, ("questions", "Single questions", explored), ("left", "Left out", _show_notes(results))]
+    )
 
 
-def _page(found: Record, sections: Sequence[Section]) -> str:
-    title = "Report: " + ", ".join(run["workdir"].rstrip("/").rpartition("/")[2] for run in found["runs"])
+def _format_page(results: Record, sections: Sequence[Section]) -> str:
+    title = "Report: " + ", ".join(run["workdir"].rstrip("/").rpartition("/")[2] for run in results["runs"])
     links = "".join(f'<a href="#{anchor}">{escape(heading)}</a>' for anchor, heading, _ in sections)
     body = "".join(f'<h2 id="{anchor}">{escape(heading)}</h2>{markup}' for anchor, heading, markup in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_write_policy()}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{looks.STYLE}</style></head><body>"
-        f"<h1>{escape(title)}</h1>{_head(found)}<nav>{links}</nav>{body}"
+        f"<h1>{escape(title)}</h1>{_list_runs(results)}<nav>{links}</nav>{body}"
         f"<script>{looks.SCRIPT}</script></body></html>\n"
     )
 
 
-def _policy() -> str:
-    """Returns a policy under which nothing is loaded, and only the style and script of this module apply."""
+def _write_policy() -> str:
+    """Returns a content security policy that loads nothing and allows only the style and script of `looks`."""
     style, script = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (looks.STYLE, looks.SCRIPT)
     )
@@ -63,12 +65,12 @@ def _policy() -> str:
     )
 
 
-def _head(found: Record) -> str:
+def _list_runs(results: Record) -> str:
     lines = []
-    for run in found["runs"]:
+    for run in results["runs"]:
         command = " ".join(run.get("command") or ())
         git = (run.get("git") or "no git revision")[:12] + (", changed since" if run.get("git_changes") else "")
-        devices = _devices(run.get("devices") or ())
+        devices = _name_devices(run.get("devices") or ())
         lines.append(
             f"<li><b>{escape(run['workdir'])}</b>: {escape(run['state'])}, seed {run['seed']}, config "
             f"{escape(run['config'])}, {escape(git)}, {escape(devices)}<br><code>{escape(command)}</code></li>"
@@ -76,31 +78,31 @@ def _head(found: Record) -> str:
     return f'<ul class="soft">{"".join(lines)}</ul>'
 
 
-def _devices(devices: Sequence[str]) -> str:
+def _name_devices(devices: Sequence[str]) -> str:
     return ", ".join(devices[:2]) + (f" and {len(devices) - 2} more" if len(devices) > 2 else "") or "devices not known"
 
 
-def _words(found: Record) -> str:
+def _show_sentences(results: Record) -> str:
     unfinished = [
-        f"<li>{escape(run['workdir'])}, stage {escape(name)}: {escape(tables.describe_state(told))}</li>"
-        for run in found["runs"]
-        for name, told in run["stages"].items()
-        if told["state"] != files.DONE
+        f"<li>{escape(run['workdir'])}, stage {escape(name)}: {escape(tables.describe_state(stage))}</li>"
+        for run in results["runs"]
+        for name, stage in run["stages"].items()
+        if stage["state"] != files.DONE
     ]
     parts = (
         [f'<div class="warn"><p>This run is not finished.</p><ul>{"".join(unfinished)}</ul></div>']
         if unfinished
         else []
     )
-    parts += [f'<p class="warn">{escape(line)}</p>' for line in words.write_warnings(found)]
-    parts.append(f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in found["sentences"])}</ul>')
-    if not found["sentences"]:
+    parts += [f'<p class="warn">{escape(line)}</p>' for line in words.write_warnings(results)]
+    parts.append(f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in results["sentences"])}</ul>')
+    if not results["sentences"]:
         parts.append("<p>No stages have been compared: <code>report.compare</code> names none, or they are not "
                      "finished yet.</p>")  # fmt: skip
-    return "".join(parts) + sheets.show_legend(found)
+    return "".join(parts) + sheets.show_legend(results)
 
 
-def _explorer(embedded: str) -> str:
+def _show_explorer(embedded: str) -> str:
     marks = (
         '<p class="soft">In the context: <span class="gold">gold answer</span>, <span class="was">baseline</span>, '
         '<span class="now">system</span>. Fixed: exactly right in the system and not in the baseline; broken: the '
@@ -112,21 +114,21 @@ def _explorer(embedded: str) -> str:
     )
 
 
-def _left(found: Record) -> str:
+def _show_notes(results: Record) -> str:
     lines = [
         "Scores of all questions are in stages/NN-NAME/rows of the work directory; those shown above are a seeded "
         "sample of whole groups, as many as fit on the page.",
         "Every number of this page is in results.json, with its p, groups and seeds.",
-        *found["notes"],
+        *results["notes"],
     ]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
-def _fitting(sections: Sequence[Section], room: int) -> list[Section]:
-    """Replaces the largest sections by a note until the rest fits."""
-    kept = list(sections)
-    while sum(len(markup.encode()) for *_, markup in kept) > room:
-        at = max(range(len(kept)), key=lambda i: len(kept[i][2]))
-        anchor, heading, _ = kept[at]
-        kept[at] = (anchor, heading, "<p>Left out: too large for one page. The numbers are in results.json.</p>")
-    return kept
+def _drop_largest(sections: Sequence[Section], room: int) -> list[Section]:
+    """Replaces the largest sections by a note until all of them fit in `room` bytes."""
+    fitted = list(sections)
+    while sum(len(markup.encode()) for *_, markup in fitted) > room:
+        largest = max(range(len(fitted)), key=lambda i: len(fitted[i][2]))
+        anchor, heading, _ = fitted[largest]
+        fitted[largest] = (anchor, heading, "<p>Left out: too large for one page. The numbers are in results.json.</p>")
+    return fitted

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""All numbers of a report as one value: the content of results.json, which page and console show."""
+"""Computes all numbers of a report: the content of results.json, which the page and the console show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from xlkd.errors import UserError
-from xlkd.metrics import labels, statistics
+from xlkd.metrics import statistics
 from xlkd.reports import badges, files, goodput, grid, labelled, questions, retrieved, words
 from xlkd.reports.files import Record
 from xlkd.reports.systems import Pair, System, choose_pairs, find_systems
@@ -39,7 +39,7 @@ class Entry:
 
 @dataclasses.dataclass
 class DataSet:
-    """One data set of one evaluation set; `entries` by the name of the column."""
+    """A data set within an evaluation set, with the answers of each system under the system's name."""
 
     name: str
     where: str
@@ -57,26 +57,26 @@ class DataSet:
 
 
 def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
-    """Returns all numbers of the runs, with intervals, badges and verdicts; and the answers behind them."""
+    """Returns all numbers of the runs, with intervals, badges and verdicts; and by title the data sets behind them."""
     notes: list[str] = []
-    found = find_systems(runs)
-    wanted = choose_pairs(runs, found, notes)
-    data_sets = _collect_data_sets(found, notes)
-    by_title = dict(zip(_titles(data_sets), data_sets, strict=True))
+    systems = find_systems(runs)
+    wanted = choose_pairs(runs, systems, notes)
+    data_sets = _collect_data_sets(systems, notes)
+    by_title = dict(zip(_title_data_sets(data_sets), data_sets, strict=True))
     result: Record = {
         "version": VERSION,
         "state": files.DONE if all(run.state == files.DONE for run in runs) else files.UNFINISHED,
         "config": runs[0].digest(),
-        "runs": [_run(run) for run in runs],
+        "runs": [_describe_run(run) for run in runs],
         "statistics": {"resamples": statistics.RESAMPLES, "seed": statistics.SEED, "level": statistics.LEVEL},
-        "stages": {system.name: _stage(system) for system in found},
+        "stages": {system.name: _describe_stage(system) for system in systems},
         "sets": {},
     }
     for number, (title, data) in enumerate(by_title.items()):
         result["sets"][title] = _compute_set(data, wanted, statistics.SEED + number, notes)
     _check_pairs_have_sets(wanted, data_sets)
-    result["budgets"] = _unequal_budgets(result, by_title)
-    result["plain"] = _plain(found)
+    result["budgets"] = _find_unequal_budgets(result, by_title)
+    result["plain"] = _collect_plain_scores(systems)
     result["sentences"] = words.write_sentences(result)
     result["notes"] = notes
     return result, by_title
@@ -89,9 +89,9 @@ def score_rows(rows: Sequence[Record], where: str, metric: str) -> dict[str, tup
     """
     scores = {}
     for number, (name, members) in enumerate(_split_data_sets(rows, where).items()):
-        if not (make_table := _TABLES.get(_task(members[0]))):
+        if not (make_table := _TABLES.get(_find_task(members[0]))):
             continue
-        table = make_table(_with_mean(members), (metric,))
+        table = make_table(_add_means(members), (metric,))
         if table.rows and all(metric in row for cell in table.rows.values() for row in cell):
             described: dict[str, Record] = {cell: {"badges": "", "word": ""} for cell in table.rows}
             means = {"mean": grid.Mean(tuple(table.rows))}
@@ -101,9 +101,9 @@ def score_rows(rows: Sequence[Record], where: str, metric: str) -> dict[str, tup
     return scores
 
 
-def _run(run: files.Run) -> Record:
+def _describe_run(run: files.Run) -> Record:
     environment = {key: run.environment.get(key) for key in ("command", "git", "git_changes", "devices")}
-    stages = {stage.name: {"state": stage.state} | stage.progress() | _so_far(stage) for stage in run.stages}
+    stages = {stage.name: {"state": stage.state} | stage.progress() | _list_last_scores(stage) for stage in run.stages}
     return {
         "workdir": str(run.folder),
         "config": run.digest(),
@@ -115,15 +115,15 @@ def _run(run: files.Run) -> Record:
     }
 
 
-def _so_far(stage: files.Stage) -> Record:
-    """Returns the last evaluation of each set, for an unfinished stage."""
+def _list_last_scores(stage: files.Stage) -> Record:
+    """Returns the last scores of each evaluation set of an unfinished stage."""
     if stage.state != files.UNFINISHED:
         return {}
     last = {record["in"]: {key: record[key] for key in ("step", "main", "mean")} for record in stage.evaluations()}
     return {"scores": last} if last else {}
 
 
-def _stage(system: System) -> Record:
+def _describe_stage(system: System) -> Record:
     """Returns the stage's own record, over all seeds; the keys of contaminated examples stay in its own file."""
     record = {key: value for key, value in system.results.items() if key != "version"}
     record["contamination"] = {
@@ -133,12 +133,12 @@ def _stage(system: System) -> Record:
     return record | {"seeds": list(system.seeds), "stage": system.stage}
 
 
-# The answers of the systems.
+# The answers of the systems
 
 
-def _collect_data_sets(found: Sequence[System], notes: list[str]) -> list[DataSet]:
+def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[DataSet]:
     data_sets: dict[tuple[str, str], DataSet] = {}
-    for system in found:
+    for system in systems:
         for where in dict.fromkeys(name for stage in system.stages for name in stage.sets()):
             seen = system.results.get("seen")
             if seen is None:
@@ -147,13 +147,13 @@ def _collect_data_sets(found: Sequence[System], notes: list[str]) -> list[DataSe
             touched = badges.Touched((system.results.get("contamination") or {}).get(where))
             by_seed = [_split_data_sets(stage.rows(where), where) for stage in system.stages]
             for name, rows in by_seed[0].items():
-                if not (task := _task(rows[0])):
+                if not (task := _find_task(rows[0])):
                     notes.append(f"{system.name}, {where}: not shown, rows of no known task")
                     continue
                 metrics = _read_metrics(system, where, task)
                 data = data_sets.setdefault((where, name), DataSet(name, where, task, metrics))
                 data.metrics = {name: metric for name, metric in data.metrics.items() if name in metrics}
-                rows_by_seed = [_with_mean(seed_rows.get(name, [])) for seed_rows in by_seed]
+                rows_by_seed = [_add_means(seed_rows.get(name, [])) for seed_rows in by_seed]
                 tables = tuple(_TABLES[task](seed_rows, ()) for seed_rows in rows_by_seed)
                 if tables[0].rows:
                     data.entries[system.name] = Entry(system, seen, touched, tables, rows_by_seed[0])
@@ -164,7 +164,7 @@ def _collect_data_sets(found: Sequence[System], notes: list[str]) -> list[DataSe
 
 
 def _read_metrics(system: System, where: str, task: str) -> dict[str, Record]:
-    """Returns what the stage recorded of its metrics; version 0.1 recorded nothing: then the lists of the tasks."""
+    """Returns the metrics that the stage recorded; for version 0.1, which recorded none, those of the task."""
     recorded = ((system.results.get("sets") or {}).get(where) or {}).get("metrics")
     known = {metric.name: metric for metric in _METRICS[task]}
     if not recorded:
@@ -189,24 +189,24 @@ def _split_data_sets(rows: Sequence[Record], where: str) -> dict[str, list[Recor
     return grid.group_rows(rows, lambda row: row.get("set") or where)
 
 
-def _task(row: Record) -> str:
-    """Returns the task by the content of a row; empty where it is not known."""
+def _find_task(row: Record) -> str:
+    """Finds the task of a row by the keys that it has; "" where no task is known."""
     keys = (("f1", QA), ("to_source", RETRIEVAL), ("language", CLASSIFY))
     return next((task for key, task in keys if key in row), "")
 
 
-def _with_mean(rows: Sequence[Record]) -> Sequence[Record]:
-    return [retrieved.add_mean(row) for row in rows] if rows and _task(rows[0]) == RETRIEVAL else rows
+def _add_means(rows: Sequence[Record]) -> Sequence[Record]:
+    return [retrieved.add_mean(row) for row in rows] if rows and _find_task(rows[0]) == RETRIEVAL else rows
 
 
 def _find_disagreements(system: System, where: str, by_set: Mapping[str, Sequence[Record]]) -> list[str]:
-    """Returns notes on rows that do not give the scores that the stage reported: one of the two is old."""
+    """Returns notes on cells whose rows give other scores than the stage reported, so that one of them is outdated."""
     reported = ((system.results.get("sets") or {}).get(where) or {}).get("cells") or {}
     notes = []
     for name, rows in by_set.items():
-        if not (task := _task(rows[0])):
+        if not (task := _find_task(rows[0])):
             continue
-        table = _TABLES[task](_with_mean(rows), ())
+        table = _TABLES[task](_add_means(rows), ())
         for cell, members in table.rows.items():
             record = reported.get(f"{name} {cell}") or reported.get(cell) or {}
             for metric in record:
@@ -216,10 +216,10 @@ def _find_disagreements(system: System, where: str, by_set: Mapping[str, Sequenc
     return notes
 
 
-def _plain(found: Sequence[System]) -> dict[str, Record]:
-    """Returns scores without scores by row, before the first step and after the last one: they have no interval."""
+def _collect_plain_scores(systems: Sequence[System]) -> dict[str, Record]:
+    """Returns the scores of sets without scores by example, which have no interval: before and after the training."""
     scores: dict[str, Record] = {}
-    for system in found:
+    for system in systems:
         stage = system.stages[0]
         for where, after in (system.results.get("sets") or {}).items():
             if system.results.get("seen") is None or stage.rows(where):
@@ -232,20 +232,20 @@ def _plain(found: Sequence[System]) -> dict[str, Record]:
     return scores
 
 
-def _titles(data_sets: Sequence[DataSet]) -> list[str]:
+def _title_data_sets(data_sets: Sequence[DataSet]) -> list[str]:
     names = [data.name for data in data_sets]
     return [data.name if names.count(data.name) == 1 else f"{data.name} ({data.where})" for data in data_sets]
 
 
-# The numbers of one data set.
+# The numbers of one data set
 
 
 def _compute_set(data: DataSet, wanted: Sequence[Pair], seed: int, notes: list[str]) -> Record:
-    systems = {name: _score(entry, data, seed) for name, entry in data.entries.items()}
+    systems = {name: _score_entry(entry, data, seed) for name, entry in data.entries.items()}
     comparisons = {}
-    for name, (a, b, asked) in _pairs_of(data, wanted).items():
+    for name, (a, b, asked) in _choose_comparisons(data, wanted).items():
         try:
-            comparisons[name] = _compare(data.entries[a], data.entries[b], data, seed) | {"a": a, "b": b}
+            comparisons[name] = _compare_entries(data.entries[a], data.entries[b], data, seed) | {"a": a, "b": b}
         except UserError as error:
             if asked:
                 raise UserError(error.what, f"{a} against {b}, {data.name} {error.where}", error.remedy) from None
@@ -263,10 +263,10 @@ def _compute_set(data: DataSet, wanted: Sequence[Pair], seed: int, notes: list[s
     return numbers
 
 
-def _pairs_of(data: DataSet, wanted: Sequence[Pair]) -> dict[str, tuple[str, str, bool]]:
-    """Returns the differences that can be shown here.
+def _choose_comparisons(data: DataSet, wanted: Sequence[Pair]) -> dict[str, tuple[str, str, bool]]:
+    """Returns the comparisons that this data set allows: by name two systems, and whether the user asked for them.
 
-    Where none was named for this data set, each system is compared with the one that did not train, or the first.
+    Where no wanted pair has this data set, each system is compared with the one that did not train, or the first.
     """
     possible = (pair for pair in wanted if {pair.a, pair.b} <= data.entries.keys())
     pairs = {f"{pair.a}:{pair.b}": (pair.a, pair.b, pair.asked) for pair in possible}
@@ -276,7 +276,7 @@ def _pairs_of(data: DataSet, wanted: Sequence[Pair]) -> dict[str, tuple[str, str
     return {f"{name}:{first}": (name, first, False) for name in data.entries if name != first}
 
 
-def _score(entry: Entry, data: DataSet, seed: int) -> Record:
+def _score_entry(entry: Entry, data: DataSet, seed: int) -> Record:
     described = entry.describe_cells()
     means = _define_means(entry, data, described)
     scores = grid.score_system(entry.tables, means, described, seed)
@@ -284,13 +284,9 @@ def _score(entry: Entry, data: DataSet, seed: int) -> Record:
         scores["worst"] = questions.find_worst_cells(scores["cells"], entry.tables[0])
     entries = scores["cells"] | scores["averages"]
     for metric in data.over("cell"):
-        for name, value in labelled.score_over_cells(_function(metric), entry.tables, means, seed).items():
+        for name, value in labelled.score_over_cells(metric_lists.ALL[metric].score, entry.tables, means, seed).items():
             entries[name][metric] = value
     return scores | {"seeds": list(entry.system.seeds)}
-
-
-def _function(metric: str) -> labels.CellScore:
-    return metric_lists.ALL[metric].score
 
 
 def _define_means(entry: Entry, data: DataSet, described: Mapping[str, Record]) -> dict[str, grid.Mean]:
@@ -299,7 +295,7 @@ def _define_means(entry: Entry, data: DataSet, described: Mapping[str, Record]) 
     return labelled.define_means(described) if data.task == CLASSIFY else retrieved.define_means(entry.tables[0])
 
 
-def _compare(a: Entry, b: Entry, data: DataSet, seed: int) -> Record:
+def _compare_entries(a: Entry, b: Entry, data: DataSet, seed: int) -> Record:
     """Returns A − B, without the means whose cells differ between the two, because other labels were seen."""
     described = [entry.describe_cells() for entry in (a, b)]
     means_a, means_b = (_define_means(entry, data, cells) for entry, cells in zip((a, b), described, strict=True))
@@ -312,7 +308,9 @@ def _compare(a: Entry, b: Entry, data: DataSet, seed: int) -> Record:
     entries = numbers["cells"] | numbers["averages"]
     for metric in data.over("cell") if len(left) == len(right) == 1 else ():
         lower = metric in data.lower_is_better()
-        compared = labelled.compare_over_cells(_function(metric), left[0], right[0], means, seed, lower_is_better=lower)
+        compared = labelled.compare_over_cells(
+            metric_lists.ALL[metric].score, left[0], right[0], means, seed, lower_is_better=lower
+        )
         for name, value in compared.items():
             entries[name][metric] = value
     for cell, entry in numbers["cells"].items():
@@ -325,7 +323,7 @@ def _compare(a: Entry, b: Entry, data: DataSet, seed: int) -> Record:
 
 
 def _match_seeds(a: Entry, b: Entry) -> tuple[Sequence[grid.Table], Sequence[grid.Table], bool]:
-    """Returns the runs of both, paired by seed where that is possible."""
+    """Returns the tables of both systems, and whether they are paired by seed."""
     common = [seed for seed in a.system.seeds if seed in b.system.seeds]
     if a.system.config == b.system.config or set(a.system.seeds) == set(b.system.seeds):
         if not common:
@@ -343,8 +341,8 @@ def _check_pairs_have_sets(wanted: Sequence[Pair], data_sets: Sequence[DataSet])
             raise UserError("no data set in common", f"{pair.a} against {pair.b}", remedy)
 
 
-def _unequal_budgets(result: Record, data_sets: Mapping[str, DataSet]) -> list[Record]:
-    """Returns the budgets in which compared systems differ."""
+def _find_unequal_budgets(result: Record, data_sets: Mapping[str, DataSet]) -> list[Record]:
+    """Returns for each pair of compared systems the parts of the budget in which they differ."""
     compared: dict[tuple[str, str], tuple[Record, Record]] = {}
     for title, data in data_sets.items():
         for comparison in result["sets"][title]["comparisons"].values():

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of the page: budgets, averages, heat maps of a grid, tables by language, differences."""
+"""Builds the tables of the page: budgets, means, heat maps of a grid, tables by language, differences."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ BUDGET = {"rows": "examples", "steps": "steps", "lr": "learning rate", "paramete
 ZERO_SHOT_MARK = "Z"
 
 
-def show_legend(found: Record) -> str:
+def show_legend(results: Record) -> str:
     """Explains badges, intervals and verdicts."""
-    letters = tables.list_used_badges(found)
+    letters = tables.list_used_badges(results)
     meanings = [f"<b>{letter}</b> {badges.MEANING[letter]}" for letter in letters]
     meanings.append(f"<b>{ZERO_SHOT_MARK}</b> may be called zero-shot: none of T, S, K, C, ?")
-    records = [stage["seen"] for stage in found["stages"].values() if stage.get("seen") is not None]
+    records = [stage["seen"] for stage in results["stages"].values() if stage.get("seen") is not None]
     unknown = list(dict.fromkeys(letter for seen in records for letter in badges.list_unrecorded(seen)))
     silent = (
         f" Not recorded, so never shown: {', '.join(f'{x} ({badges.MEANING[x]})' for x in unknown)}." if unknown else ""
     )
-    how = found["statistics"]
+    how = results["statistics"]
     return (
         f'<p class="soft">Badges: {"; ".join(meanings)}.{silent} A pair has the badges of both languages. Small '
         f"numbers are 95% intervals ({how['resamples']:,} resamples of whole groups, seed {how['seed']}). Significance "
@@ -36,83 +36,88 @@ def show_legend(found: Record) -> str:
     )
 
 
-def show_stages(found: Record) -> str:
-    """Shows the budget of each stage; where compared systems differ it is marked."""
-    if not found["stages"]:
+def show_stages(results: Record) -> str:
+    """Shows the budget of each stage, and marks where the budgets of compared systems differ."""
+    if not results["stages"]:
         return "<p>No stage has ended yet.</p>"
-    unequal = {(one[side], key) for one in found["budgets"] for key in one["differ"] for side in "ab"}
-    head = _head(["stage", "method", "started from", *BUDGET.values(), "seeds", "labels seen in training"])
+    unequal = {(pair[side], key) for pair in results["budgets"] for key in pair["differ"] for side in "ab"}
+    head = _format_head(["stage", "method", "started from", *BUDGET.values(), "seeds", "labels seen in training"])
     rows = []
-    for name, one in found["stages"].items():
-        cells = [_plain(one.get("method")), _plain(one.get("start"))]
-        cells += [_plain(one.get(key), "≠" if (name, key) in unequal else "") for key in BUDGET]
-        seen = one.get("seen")
+    for name, stage in results["stages"].items():
+        cells = [_format_plain(stage.get("method")), _format_plain(stage.get("start"))]
+        cells += [_format_plain(stage.get(key), "≠" if (name, key) in unequal else "") for key in BUDGET]
+        seen = stage.get("seen")
         cells += [
-            _plain(" ".join(map(str, one["seeds"]))),
-            _plain(" ".join((seen or {}).get("training", ())) or "none"),
+            _format_plain(" ".join(map(str, stage["seeds"]))),
+            _format_plain(" ".join((seen or {}).get("training", ())) or "none"),
         ]
-        rows.append(f"<tr>{_name(name)}{''.join(cells)}</tr>")
+        rows.append(f"<tr>{_format_name(name)}{''.join(cells)}</tr>")
     lines = [
-        f"<li>{escape(one['a'])} against {escape(one['b'])}: {escape(tables.format_budget(one['differ']))}</li>"
-        for one in found["budgets"]
+        f"<li>{escape(pair['a'])} against {escape(pair['b'])}: {escape(tables.format_budget(pair['differ']))}</li>"
+        for pair in results["budgets"]
     ]
     marked = f"<p>≠ Compared systems with unequal budgets:</p><ul>{''.join(lines)}</ul>" if lines else ""
-    return _scroll(head + "".join(rows)) + marked + _contaminated(found)
+    return _wrap_table(head + "".join(rows)) + marked + _show_contamination(results)
 
 
 def show_data_set(data: Record) -> str:
     """Shows all tables of one data set."""
-    parts = [f'<p class="soft">{_about(data)}</p>']
-    parts.append(_side_by_side(data, "means", _averages))
+    parts = [f'<p class="soft">{_describe_data_set(data)}</p>']
+    parts.append(_show_side_by_side(data, "means", _show_averages))
     if data["task"] == "qa" and _is_grid(data):
         for metric in data["metrics"]:
             heading = f"{words.label_in_set(data, metric)}: question language × context language"
-            parts.append(f"<h3>{escape(heading)}</h3>{_maps(data, metric)}")
+            parts.append(f"<h3>{escape(heading)}</h3>{_show_maps(data, metric)}")
     else:
-        parts.append(_side_by_side(data, "by language", _by_cell))
-    parts += [_counts(data), _ceilings(data)]
+        parts.append(_show_side_by_side(data, "by language", _show_cells))
+    parts += [_show_counts(data), _show_ceilings(data)]
     return "".join(parts)
 
 
-def show_without_intervals(found: Record) -> str:
-    """Shows the scores of stages that have none by row."""
+def show_without_intervals(results: Record) -> str:
+    """Shows the scores of stages that have no scores by example, and so no intervals."""
     parts = []
-    for where, systems in found["plain"].items():
+    for where, systems in results["plain"].items():
         head, *rows = tables.make_plain_rows(systems)
         body = "".join(
-            f"<tr>{_name(row[0])}{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in rows
+            f"<tr>{_format_name(row[0])}{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in rows
         )
         seen = "; ".join(
             f"{name}: labels seen in training: {' '.join(entry['seen'].get('training', ())) or 'none'}"
             for name, entry in systems.items()
         )
-        said = f'<p class="soft">No intervals, because there are no scores by row. {escape(seen)}.</p>'
-        parts.append(f"<h3>{escape(where)}</h3>{said}{_scroll(_head(head) + body)}")
+        note = f'<p class="soft">No intervals, because there are no scores by row. {escape(seen)}.</p>'
+        parts.append(f"<h3>{escape(where)}</h3>{note}{_wrap_table(_format_head(head) + body)}")
     return "".join(parts)
 
 
-def show_goodput(found: Record) -> str:
-    """Shows seconds and share of each part, with a column for each run."""
-    runs = [run for run in found["runs"] if run.get("goodput")]
+def show_goodput(results: Record) -> str:
+    """Shows the seconds and the share of each part of the time, with a column for each run."""
+    runs = [run for run in results["runs"] if run.get("goodput")]
     if not runs:
         return ""
     records = [run["goodput"] for run in runs]
     parts = [part for part in times.NAMES if any(part in record["parts"] for record in records)]
-    rows = [f"<tr>{_name(times.NAMES[part])}{''.join(_spent(one, part) for one in records)}</tr>" for part in parts]
+    rows = [
+        f"<tr>{_format_name(times.NAMES[part])}{''.join(_format_time(record, part) for record in records)}</tr>"
+        for part in parts
+    ]
     for key in ("starts", "steps_again", "seconds_between_starts"):
-        rows.append(f"<tr>{_name(key.replace('_', ' '))}{''.join(_plain(one[key]) for one in records)}</tr>")
+        rows.append(
+            f"<tr>{_format_name(key.replace('_', ' '))}{''.join(_format_plain(record[key]) for record in records)}</tr>"
+        )
     note = (
         '<p class="soft">Sums over all starts of a run; a start that was killed counts until its last printed step.</p>'
     )
-    return note + _scroll(_head(["", *(run["workdir"] for run in runs)]) + "".join(rows))
+    return note + _wrap_table(_format_head(["", *(run["workdir"] for run in runs)]) + "".join(rows))
 
 
-def _spent(one: Record, part: str) -> str:
-    seconds = one["parts"].get(part, 0.0)
-    return f"<td>{seconds:,.1f} s, {seconds / max(one['seconds'], 1e-9):.0%}</td>"
+def _format_time(record: Record, part: str) -> str:
+    seconds = record["parts"].get(part, 0.0)
+    return f"<td>{seconds:,.1f} s, {seconds / max(record['seconds'], 1e-9):.0%}</td>"
 
 
-def _side_by_side(data: Record, what: str, table: Callable[[Record, str], str]) -> str:
+def _show_side_by_side(data: Record, what: str, table: Callable[[Record, str], str]) -> str:
     """Shows a table for each metric, side by side where there is room."""
     parts = [
         f"<div><h3>{escape(words.label_in_set(data, metric))}: {what}</h3>{table(data, metric)}</div>"
@@ -121,7 +126,7 @@ def _side_by_side(data: Record, what: str, table: Callable[[Record, str], str]) 
     return f'<div class="pair">{"".join(parts)}</div>'
 
 
-def _about(data: Record) -> str:
+def _describe_data_set(data: Record) -> str:
     texts = list(dict.fromkeys(system["caption"] for system in data["systems"].values()))
     first = next(iter(data["systems"].values()))
     count = sum(cell["n"] for cell in first["cells"].values())
@@ -132,62 +137,62 @@ def _about(data: Record) -> str:
     )
 
 
-def _averages(data: Record, metric: str) -> str:
-    """Shows a row for each mean, a column for each system, then a column for each difference."""
+def _show_averages(data: Record, metric: str) -> str:
+    """Shows a row for each mean, with a column for each system and then for each difference."""
     names = [name for name in tables.list_averages(data, metric) if "[" not in name]
     rows = []
     for name in names:
         entry = next(s["averages"][name] for s in data["systems"].values() if name in s["averages"])
-        cells = [_score(system["averages"].get(name), metric) for system in data["systems"].values()]
-        cells += [_verdict(c["averages"].get(name), metric) for c in data["comparisons"].values()]
+        cells = [_format_score(system["averages"].get(name), metric) for system in data["systems"].values()]
+        cells += [_format_verdict(c["averages"].get(name), metric) for c in data["comparisons"].values()]
         over = "" if len(entry["cells"]) > 12 else ", ".join((*entry["cells"], *entry.get("against", ())))
-        rows.append(f"<tr>{_name(words.describe_average(name, entry), over)}{''.join(cells)}</tr>")
+        rows.append(f"<tr>{_format_name(words.describe_average(name, entry), over)}{''.join(cells)}</tr>")
     if data["task"] == "qa":
-        worst = [_score({metric: w, **w}, metric, w["cell"]) for w in tables.list_worst_cells(data, metric)]
-        rows.append(f"<tr>{_name('worst cell')}{''.join(worst)}{'<td>–</td>' * len(data['comparisons'])}</tr>")
+        worst = [_format_score({metric: w, **w}, metric, w["cell"]) for w in tables.list_worst_cells(data, metric)]
+        rows.append(f"<tr>{_format_name('worst cell')}{''.join(worst)}{'<td>–</td>' * len(data['comparisons'])}</tr>")
     if metric == "accuracy":
         floor = f"<td>{words.format_number(data['majority']['macro_mean'])}</td>" * len(data["systems"])
-        rows.append(f"<tr>{_name('majority class')}{floor}{'<td>–</td>' * len(data['comparisons'])}</tr>")
-    return _scroll(_columns(data, "mean") + "".join(rows))
+        rows.append(f"<tr>{_format_name('majority class')}{floor}{'<td>–</td>' * len(data['comparisons'])}</tr>")
+    return _wrap_table(_name_columns(data, "mean") + "".join(rows))
 
 
-def _by_cell(data: Record, metric: str) -> str:
-    """Shows a row for each language or pair, with the same columns."""
+def _show_cells(data: Record, metric: str) -> str:
+    """Shows a row for each language or pair of languages, with a column for each system and difference."""
     rows = []
     for cell in tables.list_cells(data):
         entries = [system["cells"].get(cell) for system in data["systems"].values()]
-        cells = [_score(entry, metric) for entry in entries]
-        cells += [_verdict(c["cells"].get(cell), metric) for c in data["comparisons"].values()]
+        cells = [_format_score(entry, metric) for entry in entries]
+        cells += [_format_verdict(c["cells"].get(cell), metric) for c in data["comparisons"].values()]
         first = next(entry for entry in entries if entry)
         about = f"{first['word']}, n = {first['n']:,}" if data["task"] != "retrieval" else f"n = {first['n']:,}"
         if metric == "accuracy":
             cells.append(f"<td>{words.format_number(data['majority'].get(cell))}</td>")
-        rows.append(f"<tr>{_name(cell, about)}{''.join(cells)}</tr>")
+        rows.append(f"<tr>{_format_name(cell, about)}{''.join(cells)}</tr>")
     more = ["majority class"] if metric == "accuracy" else []
-    return _scroll(_columns(data, "language", more) + "".join(rows))
+    return _wrap_table(_name_columns(data, "language", more) + "".join(rows))
 
 
-def _columns(data: Record, first: str, more: Sequence[str] = ()) -> str:
-    pairs = [f"{one['a']} − {one['b']}" for one in data["comparisons"].values()]
-    return _head([first, *data["systems"], *pairs, *more])
+def _name_columns(data: Record, first: str, more: Sequence[str] = ()) -> str:
+    pairs = [f"{pair['a']} − {pair['b']}" for pair in data["comparisons"].values()]
+    return _format_head([first, *data["systems"], *pairs, *more])
 
 
-# Heat-maps.
+# Heat maps
 
 
-def _maps(data: Record, metric: str) -> str:
-    languages = sorted({language for pair in _languages(data) for language in pair})
-    maps = [_map(name, system, metric, languages, _heat) for name, system in data["systems"].items()]
-    for one in data["comparisons"].values():
-        maps.append(_map(f"{one['a']} − {one['b']}", one, metric, languages, _change))
+def _show_maps(data: Record, metric: str) -> str:
+    languages = sorted({language for pair in _list_languages(data) for language in pair})
+    maps = [_show_map(name, system, metric, languages, _format_heat) for name, system in data["systems"].items()]
+    for pair in data["comparisons"].values():
+        maps.append(_show_map(f"{pair['a']} − {pair['b']}", pair, metric, languages, _format_change))
     return f'<div class="maps">{"".join(maps)}</div>'
 
 
-def _map(title: str, numbers: Record, metric: str, languages: Sequence[str], cell: Callable[..., str]) -> str:
+def _show_map(title: str, numbers: Record, metric: str, languages: Sequence[str], cell: Callable[..., str]) -> str:
     """Shows question languages in rows and context languages in columns, with means in the margins."""
     margins = [("mean", "by_{}[{}]"), ("off diag.", "by_{}_off[{}]")]
     named = {name: entry for name, entry in numbers["averages"].items() if not entry.get("missing")}
-    head = _head(["Q \\ C", *languages, *(label for label, _ in margins)])
+    head = _format_head(["Q \\ C", *languages, *(label for label, _ in margins)])
     rows = []
     for question in languages:
         cells = [cell(numbers["cells"].get(str(Cell("", (question, context)))), metric) for context in languages]
@@ -203,26 +208,26 @@ def _map(title: str, numbers: Record, metric: str, languages: Sequence[str], cel
     )
 
 
-def _heat(entry: Record | None, metric: str, kind: str = "") -> str:
+def _format_heat(entry: Record | None, metric: str, kind: str = "") -> str:
     if entry is None or metric not in entry:
         return '<td class="m">–</td>' if kind else "<td>–</td>"
     shade = kind or f"h{min(10, max(0, round(entry[metric]['value'] / 10)))}"
     value = words.format_number(entry[metric]["value"])
-    return f'<td class="{shade}">{value}{_interval(entry[metric])}{_badges(entry)}</td>'
+    return f'<td class="{shade}">{value}{_format_interval(entry[metric])}{_format_badges(entry)}</td>'
 
 
-def _change(entry: Record | None, metric: str, kind: str = "") -> str:
+def _format_change(entry: Record | None, metric: str, kind: str = "") -> str:
     if entry is None or metric not in entry:
         return '<td class="m">–</td>' if kind else "<td>–</td>"
     number = entry[metric]
-    shade = _shade(number) or kind
+    shade = _choose_shade(number) or kind
     mark = tables.MARKS.get(number["verdict"], "")
     details = f"{words.VERDICTS[number['verdict']]}, adjusted p {words.format_p(number['adjusted'])}"
-    shown = f"{words.format_signed(number['value'])}{mark}{_interval(number)}{_badges(entry)}"
+    shown = f"{words.format_signed(number['value'])}{mark}{_format_interval(number)}{_format_badges(entry)}"
     return f'<td class="{shade}" title="{escape(details)}">{shown}</td>'
 
 
-def _shade(number: Record) -> str:
+def _choose_shade(number: Record) -> str:
     """Returns the colour class of a significant difference."""
     side = {"better": "up", "worse": "down"}.get(number["verdict"])
     if side is None:
@@ -230,17 +235,18 @@ def _shade(number: Record) -> str:
     return f"{side}{1 + (abs(number['value']) >= 2) + (abs(number['value']) >= 5)}"
 
 
-# Cells of tables.
+# Cells of tables
 
 
-def _score(entry: Record | None, metric: str, label: str = "") -> str:
+def _format_score(entry: Record | None, metric: str, label: str = "") -> str:
     if entry is None or metric not in entry:
         return "<td>–</td>"
     before = f"{escape(label)} " if label else ""
-    return f"<td>{before}{words.format_number(entry[metric]['value'])}{_interval(entry[metric])}{_badges(entry)}</td>"
+    value = words.format_number(entry[metric]["value"])
+    return f"<td>{before}{value}{_format_interval(entry[metric])}{_format_badges(entry)}</td>"
 
 
-def _verdict(entry: Record | None, metric: str) -> str:
+def _format_verdict(entry: Record | None, metric: str) -> str:
     if entry is None or metric not in entry:
         return "<td>–</td>"
     number = entry[metric]
@@ -248,85 +254,86 @@ def _verdict(entry: Record | None, metric: str) -> str:
     p, adjusted = words.format_p(number["p"]), words.format_p(number["adjusted"])
     details = f"adjusted p {adjusted}, p {p}, {number['groups']} groups"
     verdict = f"<small>{escape(words.VERDICTS[number['verdict']])}</small>"
-    shown = f"{words.format_signed(number['value'])} {mark}{_interval(number)}{verdict}"
-    return f'<td class="{_shade(number)}" title="{escape(details)}">{shown}{_seeds(number)}{_badges(entry)}</td>'
+    shown = f"{words.format_signed(number['value'])} {mark}{_format_interval(number)}{verdict}"
+    shown += f"{_format_seeds(number)}{_format_badges(entry)}"
+    return f'<td class="{_choose_shade(number)}" title="{escape(details)}">{shown}</td>'
 
 
-def _interval(number: Mapping[str, Any]) -> str:
+def _format_interval(number: Mapping[str, Any]) -> str:
     if number["low"] is None:
         return ""
     return f"<small>{words.format_number(number['low'])} to {words.format_number(number['high'])}</small>"
 
 
-def _seeds(number: Mapping[str, Any]) -> str:
+def _format_seeds(number: Mapping[str, Any]) -> str:
     if "by_seed" not in number:
         return ""
     values = " ".join(words.format_signed(value) for value in number["by_seed"])
     return f"<small>by seed {values}; sd {words.format_spread(number['by_seed'])}</small>"
 
 
-def _badges(entry: Record) -> str:
+def _format_badges(entry: Record) -> str:
     mark = [ZERO_SHOT_MARK] if entry["word"] == badges.ZERO_SHOT else []
     return f'<span class="b" title="{escape(entry["word"])}">{"".join([*entry["badges"], *mark]) or "·"}</span>'
 
 
-def _plain(value: Any, mark: str = "") -> str:
+def _format_plain(value: Any, mark: str = "") -> str:
     return f'<td class="left">{escape(tables.format_plain(value))} {mark}</td>'
 
 
-def _name(text: str, small: str = "") -> str:
+def _format_name(text: str, small: str = "") -> str:
     below = f"<br><small>{escape(small)}</small>" if small else ""
     return f'<th scope="row" class="long">{escape(text)}{below}</th>'
 
 
-def _head(names: Sequence[str]) -> str:
+def _format_head(names: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"
 
 
-def _scroll(rows: str) -> str:
+def _wrap_table(rows: str) -> str:
     return f'<div class="scroll"><table>{rows}</table></div>'
 
 
-# Under the tables.
+# Below the tables
 
 
-def _counts(data: Record) -> str:
-    """Counts the single questions that changed, which a mean hides."""
+def _show_counts(data: Record) -> str:
+    """Shows how many answers became right and how many became wrong, which a mean hides."""
     exact = "exactly right" if data["task"] == "qa" else "right"
     lines = []
-    for one in data["comparisons"].values():
-        text = f"{words.describe_stage(one['a'])} against {words.describe_stage(one['b'])}: {one['fixed']:,} rows "
-        text += f"fixed ({exact} now, not before), {one['broken']:,} broken; {one['caption']}."
-        if one.get("not_compared"):
-            names = ", ".join(words.describe_average(name) for name in one["not_compared"])
+    for pair in data["comparisons"].values():
+        text = f"{words.describe_stage(pair['a'])} against {words.describe_stage(pair['b'])}: {pair['fixed']:,} rows "
+        text += f"fixed ({exact} now, not before), {pair['broken']:,} broken; {pair['caption']}."
+        if pair.get("not_compared"):
+            names = ", ".join(words.describe_average(name) for name in pair["not_compared"])
             text += f" Not compared, because they cover different languages in the two: {names}."
         lines.append(f"<li>{escape(text)}</li>")
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
 
-def _ceilings(data: Record) -> str:
-    """Shows the best scores that windows and lengths allow."""
+def _show_ceilings(data: Record) -> str:
+    """Shows the best scores that are possible with the windows and lengths of the task."""
     ceilings = data.get("ceilings")
     if not ceilings:
         return ""
-    metrics = list(dict.fromkeys(metric for one in ceilings.values() for metric in one))
-    rows = [
-        f"<tr>{_name(language)}{''.join(f'<td>{words.format_number(one.get(metric))}</td>' for metric in metrics)}</tr>"
-        for language, one in sorted(ceilings.items())
-    ]
-    head = _head(["language", *(words.label_metric(metric) for metric in metrics)])
-    table = _scroll(head + "".join(rows))
+    metrics = list(dict.fromkeys(metric for scores in ceilings.values() for metric in scores))
+    rows = []
+    for language, scores in sorted(ceilings.items()):
+        cells = "".join(f"<td>{words.format_number(scores.get(metric))}</td>" for metric in metrics)
+        rows.append(f"<tr>{_format_name(language)}{cells}</tr>")
+    head = _format_head(["language", *(words.label_metric(metric) for metric in metrics)])
+    table = _wrap_table(head + "".join(rows))
     return f"<details><summary>Ceilings: the best that windows and lengths allow</summary>{table}</details>"
 
 
-def _contaminated(found: Record) -> str:
+def _show_contamination(results: Record) -> str:
     lines = []
-    for name, one in found["stages"].items():
-        for where, met in (one.get("contamination") or {}).items():
-            if met.get("flagged"):
-                kinds = ", ".join(f"{kind}: {count:,}" for kind, count in met.get("kinds", {}).items() if count)
-                text = f"{name}, {where}: {met['flagged']:,} of {met['rows']:,} rows ({kinds})"
-                lines.append(f"<li>{escape(text)}{_examples(met)}</li>")
+    for name, stage in results["stages"].items():
+        for where, matches in (stage.get("contamination") or {}).items():
+            if matches.get("flagged"):
+                kinds = ", ".join(f"{kind}: {count:,}" for kind, count in matches.get("kinds", {}).items() if count)
+                text = f"{name}, {where}: {matches['flagged']:,} of {matches['rows']:,} rows ({kinds})"
+                lines.append(f"<li>{escape(text)}{_show_examples(matches)}</li>")
     return (
         f"<details open><summary>Examples that occur in the training data</summary><ul>{''.join(lines)}</ul></details>"
         if lines
@@ -334,20 +341,20 @@ def _contaminated(found: Record) -> str:
     )
 
 
-def _examples(met: Record) -> str:
+def _show_examples(matches: Record) -> str:
     shown = [
-        f"<li><small>{escape(', '.join(str(one.get(key, '')) for key in ('kind', 'id', 'language')))}: "
-        f'<span dir="auto">{escape(str(one.get("text", "")))}</span></small></li>'
-        for one in met.get("examples", ())[:3]
-        if isinstance(one, dict)
+        f"<li><small>{escape(', '.join(str(example.get(key, '')) for key in ('kind', 'id', 'language')))}: "
+        f'<span dir="auto">{escape(str(example.get("text", "")))}</span></small></li>'
+        for example in matches.get("examples", ())[:3]
+        if isinstance(example, dict)
     ]
     return f"<ul>{''.join(shown)}</ul>" if shown else ""
 
 
 def _is_grid(data: Record) -> bool:
-    return any(len(set(pair)) > 1 for pair in _languages(data))
+    return any(len(set(pair)) > 1 for pair in _list_languages(data))
 
 
-def _languages(data: Record) -> list[list[str]]:
-    """Returns the languages of every cell that some system has."""
+def _list_languages(data: Record) -> list[list[str]]:
+    """Lists the languages of each cell of each system."""
     return [cell["languages"] for system in data["systems"].values() for cell in system["cells"].values()]

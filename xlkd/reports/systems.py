@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The systems of a report: stages of runs; runs that differ in their seed only are seeds of the same systems."""
+"""Finds the systems of a report: the stages of its runs, where runs that differ only in their seed are joined."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xlkd.reports import files
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """One stage over all its seeds; `stages` come from the runs in which it is done."""
+    """A stage with all its seeds; `stages` come from the runs in which the stage is done."""
 
     name: str
     stage: str
@@ -54,7 +54,7 @@ def group_runs(runs: Sequence[files.Run]) -> list[list[files.Run]]:
 def find_systems(runs: Sequence[files.Run]) -> list[System]:
     """Returns all stages that are done; with several configs a name begins with its folder's."""
     groups = group_runs(runs)
-    labels = _labels([same[0] for same in groups]) if len(groups) > 1 else [""]
+    labels = _label_configs([same[0] for same in groups]) if len(groups) > 1 else [""]
     systems = []
     for config, (label, same) in enumerate(zip(labels, groups, strict=True)):
         for name in dict.fromkeys(stage.name for run in same for stage in run.stages):
@@ -80,21 +80,21 @@ def choose_pairs(runs: Sequence[files.Run], systems: Sequence[System], notes: li
 
 
 def _compare_configs(systems: Sequence[System]) -> list[Pair]:
-    """Compares each stage with that of the first config; the last stages where no name is common."""
-    first = {system.stage: system for system in systems if system.config == 0}
+    """Pairs each stage with the stage of that name in the first config, or the last stages where no name is common."""
+    first_config = {system.stage: system for system in systems if system.config == 0}
     chosen = []
     for config in range(1, 1 + max((system.config for system in systems), default=0)):
         mine = {system.stage: system for system in systems if system.config == config}
-        if not mine or not first:
+        if not mine or not first_config:
             continue
-        common = [name for name in mine if name in first]
-        chosen += [Pair(mine[name].name, first[name].name, asked=True) for name in common]
+        common = [name for name in mine if name in first_config]
+        chosen += [Pair(mine[name].name, first_config[name].name, asked=True) for name in common]
         if not common:
-            chosen.append(Pair(list(mine.values())[-1].name, list(first.values())[-1].name, asked=True))
+            chosen.append(Pair(list(mine.values())[-1].name, list(first_config.values())[-1].name, asked=True))
     return chosen
 
 
-def _labels(runs: Sequence[files.Run]) -> list[str]:
+def _label_configs(runs: Sequence[files.Run]) -> list[str]:
     names = [run.folder.resolve().name for run in runs]
     full = [str(run.folder) for run in runs]
     return [f"{name if names.count(name) == 1 else path}/" for name, path in zip(names, full, strict=True)]

@@ -11,7 +11,7 @@ PRICES = "US on demand, 2026"  # the kind of price, and the year in which they w
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """One device as JAX counts devices, which may be a part of a chip."""
+    """A device as JAX counts devices, which may be a part of a chip."""
 
     kinds: tuple[str, ...]  # prefixes of JAX's device_kind
     flops: float  # dense bfloat16 FLOP/s

@@ -106,14 +106,14 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class Save:
-    """When checkpoints are saved."""
+    """The interval between saved checkpoints."""
 
     every: int = setting(200, "Steps between checkpoints.", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-    """When and how a stage is evaluated, and which checkpoint is exported."""
+    """The settings of evaluations, and of the choice of the exported checkpoint."""
 
     every: int = setting(0, "Steps between evaluations; 0 evaluates at the end.", at_least=0)
     start: bool = setting(False, "Evaluate before the first step as well.")

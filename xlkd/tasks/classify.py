@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
-    """One text or two and a label; one view, `text`.
+    """The classification of a text or a pair of texts, in the view `text`.
 
     `labels` are in the order of the logits; where there are none the examples decide, and their features record it.
     `languages` are those that a method distinguishes, in its own order: a batch numbers each example's language among

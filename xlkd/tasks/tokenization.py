@@ -147,7 +147,7 @@ class Template:
 
 
 class JoinedTexts(NamedTuple):
-    """One or two texts as the encoder reads them: ids, token types, and where each text begins and ends among them."""
+    """A text or a pair of texts as the encoder reads it: ids, token types, and where each text begins and ends."""
 
     ids: np.ndarray  # int32 [length]
     types: np.ndarray  # int8 [length]

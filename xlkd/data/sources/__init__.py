@@ -29,7 +29,7 @@ _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """One source of a source string: its name, its path and its options."""
+    """A source of a source string: its name, its path and its options."""
 
     name: str
     path: str

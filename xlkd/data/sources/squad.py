@@ -48,7 +48,7 @@ class QuestionRecord:
 
 @dataclasses.dataclass(frozen=True)
 class QuestionOrigin:
-    """One pair of languages of one data set; `scope` keeps paragraphs of two files apart."""
+    """A pair of languages in a data set; `scope` keeps paragraphs of two files apart."""
 
     set: str
     scope: str
