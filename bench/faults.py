@@ -133,7 +133,7 @@ def entry_damaged(kind: str, damage: Callable[[pathlib.Path], str]) -> Callable[
         run = bench.run(SYSTEM, cache=True)
         injected = damage(largest(run.cache.glob(f"{kind}-*/*.npy")))
         fault = run.finish()
-        return bench.judged(name, run, injected, fault, DONE, "is damaged .* and is built again", fault)
+        return bench.judged(name, run, injected, fault, DONE, "is damaged .* and is rebuilt", fault)
 
     return inject
 
@@ -161,7 +161,7 @@ def gone_on_without(bench: Bench, name: str, run: Run, damage: Callable[[pathlib
     before, last = run.checkpoints()[-2:]
     injected = damage(largest(last.rglob("d/*")))
     fault = run.finish()
-    says = rf"of step {last.name} {DAMAGED} .* going on from step {before.name}"
+    says = rf"of step {last.name} {DAMAGED} .* resuming from step {before.name}"
     return bench.judged(name, run, injected, fault, DONE, says, fault)
 
 

@@ -180,7 +180,7 @@ def test_a_builder_that_fails_leaves_nothing(folder):
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match="set XLKD_CACHE to elsewhere"):
+    with pytest.raises(UserError, match="set XLKD_CACHE to another folder"):
         cache.load_or_build(A1, Builder())
 
 

@@ -188,7 +188,9 @@ def test_a_kept_target_that_is_not_the_teachers_stops_the_run(name, place):
     teaching()
     poisoned(name, set_to(place, 1.0))
     keys = {"pooled": 104, "start": 106, "hidden": 100}  # the short rows are 0, 2, 3, 4, 6
-    with pytest.raises(UserError, match=rf"example {keys[name]:016x} is not the teacher's \(off by 1\)") as refused:
+    with pytest.raises(
+        UserError, match=rf"example {keys[name]:016x} differs from the teacher's output \(by 1\)"
+    ) as refused:
         teaching()
     assert "--delete_all" in str(refused.value)
 

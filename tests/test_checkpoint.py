@@ -172,11 +172,11 @@ VALUES, TREE = "2/state/ocdbt.process_0/d/*", "2/state/_METADATA"
 @pytest.mark.parametrize(
     ("damage", "file", "says"),
     [
-        (cut, VALUES, r"\w+ holds \d+ of \d+ bytes"),
-        (flip, VALUES, r"\w+ is not what was written"),
-        (remove, VALUES, r"\w+ is gone"),
-        (garbage, TREE, "state/_METADATA is not what was written"),
-        (remove, "2/state/manifest.ocdbt", "state/manifest.ocdbt is gone"),
+        (cut, VALUES, r"\w+ has \d+ of \d+ bytes"),
+        (flip, VALUES, r"\w+ does not match its checksum"),
+        (remove, VALUES, r"\w+ is missing"),
+        (garbage, TREE, "state/_METADATA does not match its checksum"),
+        (remove, "2/state/manifest.ocdbt", "state/manifest.ocdbt is missing"),
         (cut, "2/sums.json", "sums.json is unreadable"),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(saved, tm
     checkpoints, found, said = reopened(saved, tmp_path, (damage, file))
     jax.tree.map(np.testing.assert_array_equal, found, drawn(1))
     assert re.fullmatch(
-        rf"the checkpoint of step 2 is damaged \(.*{says}\): moved to {tmp_path}/damaged/2, going on from step 1",
+        rf"the checkpoint of step 2 is damaged \(.*{says}\): moved to {tmp_path}/damaged/2, resuming from step 1",
         said[0],
     )
     assert said[1:] == ["restored step 1"]
@@ -207,9 +207,9 @@ def test_without_checksums_what_cannot_be_read_is_damaged_too(saved, tmp_path, d
 def test_where_no_checkpoint_is_left_the_stage_begins_again(saved, tmp_path):
     checkpoints, found, said = reopened(saved, tmp_path, (cut, VALUES), (flip, VALUES.replace("2", "1", 1)))
     assert found is None
-    assert "going on from step 1" in said[0]
+    assert "resuming from step 1" in said[0]
     assert "of step 1 is damaged" in said[1]
-    assert "going on from the beginning of this stage" in said[1]
+    assert "resuming from the beginning of this stage" in said[1]
     assert checkpoints.steps() == []
     checkpoints.close()
 
@@ -220,7 +220,9 @@ def test_the_best_one_is_never_replaced_by_another(saved, tmp_path):
     (file,) = folder.glob(VALUES)
     flip(file)
     checkpoints = Checkpoints(folder, lambda: None)
-    with pytest.raises(UserError, match=rf"which is to be kept, is damaged .*delete {folder.parent} and start again"):
+    with pytest.raises(
+        UserError, match=rf"which is to be exported, is damaged .*delete {folder.parent} and start again"
+    ):
         checkpoints.restore(2, placed(drawn(0)))
     checkpoints.close()
 

@@ -138,7 +138,7 @@ def test_the_order_of_labels_is_never_guessed(tmp_path):
     [
         (("entailment", "other"), "its labels are entailment, other, and here they are"),
         (("entailment", "neutral", "else"), "its labels are"),
-        (("score",), "a head for a number"),
+        (("score",), "a regression head"),
     ],
 )
 def test_other_labels_are_refused(tmp_path, labels, said):
@@ -232,7 +232,7 @@ def test_a_cache_that_lies_stops_the_run(tmp_path, monkeypatch):
         return found and found | {"logits": np.asarray(found["logits"])[::-1]}
 
     monkeypatch.setattr(cache, "load", wrong)
-    with pytest.raises(UserError, match="is not the teacher's"):
+    with pytest.raises(UserError, match="differs from the teacher's output"):
         ask({"en": folder})
 
 
@@ -240,7 +240,7 @@ def test_a_model_without_a_head_is_refused(tmp_path):
     found = hf.load(save(tmp_path / "whole"))
     bare = {"encoder": found.params["encoder"]}
     hf.save(tmp_path / "bare", found.architecture, bare, tokenizer=tmp_path / "whole")
-    with pytest.raises(UserError, match=r"config\.teachers\.en.*: has no head for labels"):
+    with pytest.raises(UserError, match=r"config\.teachers\.en.*: has no classification head"):
         ask({"en": str(tmp_path / "bare")})
 
 

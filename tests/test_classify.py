@@ -144,7 +144,7 @@ def test_stars_are_a_scale():
         cell = of.score(logits([2, 2, 1], 3), of.features(rows), rows).cells[Cell.parse("toy en")]  # 5, 5, 3
         assert cell["mae"] == pytest.approx((4 + 0 + 0) / 3)
     of = task(ordered=True)
-    with pytest.raises(UserError, match="are no numbers"):
+    with pytest.raises(UserError, match="are not numbers"):
         of.score(logits([0], 1), of.features([row()]), [row()])
 
 

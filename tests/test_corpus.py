@@ -174,7 +174,7 @@ def test_a_broken_archive_is_named(tmp_path):
     source = moses(tmp_path, [(str(i), str(-i)) for i in range(5000)], packed=True)
     path = tmp_path / "c.de.gz"
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UserError, match=r"c\.de\.gz: cannot be unpacked beyond byte"):
+    with pytest.raises(UserError, match=r"c\.de\.gz: cannot be decompressed beyond byte"):
         read(source, "skip")
 
 
@@ -190,7 +190,7 @@ def test_languages_are_found_by_the_names_of_files(tmp_path):
     for source, told in {
         f"moses:{tmp_path}/opus": "say languages=A,B",
         f"moses:{tmp_path}/opus?languages=en": "say languages=A,B",
-        f"moses:{tmp_path}/opus?languages=fr,de": "no two files for fr-de",
+        f"moses:{tmp_path}/opus?languages=fr,de": "no pair of files for fr-de",
         f"moses:{tmp_path}/none": "there are none",
         f"moses:{tmp_path}/none/c": "no such folder",
         f"moses:{tmp_path}/opus?languages=en,fr&take=some&limit=1": "take=some is not possible",
@@ -424,7 +424,7 @@ def test_other_tmx_faults(tmp_path):
     )
     for source, told in {
         f"tmx:{tmp_path}/missing.tmx": "no such file",
-        f"tmx:{tmp_path}/none.tmx": "no unit that can be read",
+        f"tmx:{tmp_path}/none.tmx": "no readable translation unit",
         three: "say languages=A,B",
     }.items():
         with pytest.raises(UserError) as error:

@@ -43,7 +43,7 @@ def test_three_flags():
         (flags(coordinator="host"), "is not HOST:PORT"),
         (flags(coordinator="host:99999"), "is not HOST:PORT"),
         (flags(processes="two"), "--processes=two is not a whole number"),
-        (flags(process="2"), "--process=2 is none of 0 to 1"),
+        (flags(process="2"), "--process=2 is not one of 0 to 1"),
     ],
 )
 def test_flags_that_are_refused(given, says):
@@ -211,7 +211,7 @@ def test_a_pod_is_killed_goes_on_is_stopped_and_ends_as_one_process(model, tmp_p
     output, seconds = signalled(killed, pod, signal.SIGKILL, 6, member=1)
     assert killed.returncode == 75, output
     assert "process 1 of 2 was killed (signal 9)" in output
-    assert "another process of this run ended; the same command goes on" in output
+    assert "another process of this run ended; the same command resumes" in output
     assert "Traceback" not in output
     assert "Check failure" not in output
     assert seconds < 60

@@ -217,7 +217,7 @@ def test_a_model_without_a_head_is_refused(tmp_path, model):
 
     found = hf.load(model)
     bare = hf.save(tmp_path / "bare", found.architecture, {"encoder": found.params["encoder"]}, tokenizer=model)
-    with pytest.raises(UserError, match="has no head that marks answers; train one"):
+    with pytest.raises(UserError, match="has no question answering head; train one"):
         evaluate.main([f"--model={bare}", f"--data={DATA}"])
 
 

@@ -180,7 +180,7 @@ def test_a_torn_file_is_refused(folder):
         ({"hidden_act": "silu"}, "'silu' is not supported"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"is_decoder": True}, "is_decoder"),
-        ({"num_attention_heads": 3}, "3 heads do not divide a size of 16"),
+        ({"num_attention_heads": 3}, "3 heads do not divide a hidden size of 16"),
         ({"hidden_size": None}, "hidden_size"),
     ],
 )

@@ -173,16 +173,16 @@ def test_labels_without_names_are_named_in_the_order_of_the_logits(exports, tmp_
 
 def test_the_rows_own_task_decides_nothing_that_the_model_was_not_made_for(exports, tmp_path):
     assert evaluated(tmp_path / "a.json", f"--model={exports / 'en'}", f"--data={DATA}")["task"]["name"] == "classify"
-    with pytest.raises(UserError, match="has no head that marks answers"):
+    with pytest.raises(UserError, match="has no question answering head"):
         evaluate.main([f"--model={exports / 'en'}", f"--data={DATA}", "--task=qa"])
-    with pytest.raises(UserError, match="has no head for labels; train one"):
+    with pytest.raises(UserError, match="has no classification head; train one"):
         evaluate.main([f"--model={exports.parent / 'model'}", f"--data={DATA}", "--task=classify"])
 
 
 FAULTS = {
     "no such route": (["--route=ru"], "no route 'ru'; routes: en, de, mixture"),
     "no such language": (["--language=xx"], "unknown language 'xx'"),
-    "answers in a file": (["--predictions=a", "--task=classify"], "give --model or --predictions, one of them"),
+    "answers in a file": (["--predictions=a", "--task=classify"], "give either --model or --predictions"),
     "not for labels": (["--route=de", "--task=qa"], "--route belongs to classification"),
 }
 

@@ -331,7 +331,7 @@ def test_a_run_whose_folder_was_deleted_ends_and_leaves_the_next_one_there_alone
     first.send_signal(signal.SIGCONT)
     said = first.communicate()[0]
     assert first.returncode == 2, said
-    assert "no longer the folder that this run began in" in said.splitlines()[-1]
+    assert "no longer the folder that this run started in" in said.splitlines()[-1]
     assert second.communicate()[0].endswith("done\n")
     assert lines(folder) == lines(whole[0])
     for name, value in exported(whole[0]).items():
@@ -346,7 +346,7 @@ def test_a_run_whose_folder_was_moved_ends_and_makes_it_not_again(whole, tmp_pat
     folder.rename(tmp_path / "elsewhere")
     said = process.communicate()[0]
     assert process.returncode == 2, said
-    assert "no longer the folder that this run began in" in said.splitlines()[-1]
+    assert "no longer the folder that this run started in" in said.splitlines()[-1]
     # A save that was under way may still put its draft there, which no run takes for a checkpoint
     written = [path for path in tmp_path.glob("run/**/*") if path.is_file()]
     assert not [path for path in written if ".orbax-checkpoint-tmp" not in str(path)]

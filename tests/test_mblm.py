@@ -344,8 +344,8 @@ def test_a_head_that_came_with_the_weights_is_kept_where_its_labels_are_ours():
 
 FAULTS = {
     "nothing to mix": ({"branches": "one"}, "nothing to mix"),
-    "a language twice": ({"branches": "en+de,de,ru"}, "does not hold each of en, de, ru once"),
-    "a language is missing": ({"branches": "en,de"}, "does not hold each of"),
+    "a language twice": ({"branches": "en+de,de,ru"}, "does not contain each of en, de, ru once"),
+    "a language is missing": ({"branches": "en,de"}, "does not contain each of"),
     "too many layers": ({"branch_layers": 3}, "branch_layers=3 of 2 layers"),
     "no such level": ({"mix": "mean"}, "mix=mean is not possible"),
     "probabilities by mse": ({"mix": "probability", "kd": "mse"}, "has no logits for kd=mse"),

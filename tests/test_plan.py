@@ -202,8 +202,8 @@ def test_names_of_pods(topology, shape):
     [
         ([], "no --config"),
         (["--config=configs/gxlt.py", "--device=h1000"], "no device 'h1000' in the table"),
-        (["--config=configs/gxlt.py", "--efficiency=2"], "is not a share"),
-        (["--config=configs/gxlt.py", "--topology=v5e-63"], "no shape known for v5e-63; v5e-1, v5e-4, v5e-8, v5e-16"),
+        (["--config=configs/gxlt.py", "--efficiency=2"], "is not between 0 and 1"),
+        (["--config=configs/gxlt.py", "--topology=v5e-63"], "no known shape for v5e-63; v5e-1, v5e-4, v5e-8, v5e-16"),
         (["--config=configs/gxlt.py", "--slices=2"], "--slices without --topology"),
         (["--config=configs/gxlt.py", "--topology=pod"], "for example v5e-64"),
         (["--config=configs/gxlt.py", "--topology=v5e-64", "--chips=4"], "leave out --device and --chips"),

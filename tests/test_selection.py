@@ -76,7 +76,7 @@ def test_the_languages_of_parallel_text_are_recorded(steps, before, languages):
     ("given", "says"),
     [
         ({"keep": "best", "languages": ("en", "de")}, "labels in zh, which are called zero-shot"),
-        ({"keep": "english", "tags": ("de",)}, "finds no rows in en"),
+        ({"keep": "english", "tags": ("de",)}, "has no examples in en"),
         ({"keep": "english", "languages": ("de",), "tags": ("en",)}, "keep=english would choose by labels in en"),
     ],
 )

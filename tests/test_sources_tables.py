@@ -80,7 +80,7 @@ BAD_OBJECTS = {
     "a list": ('["a"]', "not a JSON object"),
     "a list for text": ('{"text": ["a"]}', "text is neither text nor a whole number"),
     "no text": ('{"label": "x"}', "empty text"),
-    "half a surrogate": ('{"text": "a \\ud83d", "label": "x"}', "text holds half of a surrogate pair"),
+    "half a surrogate": ('{"text": "a \\ud83d", "label": "x"}', "text contains half of a surrogate pair"),
     "an empty line": ("", "an empty line"),
 }
 
@@ -120,7 +120,7 @@ def test_what_is_wrong_with_options(tmp_path):
         (f"tsv:{table}?languages=de", "classify", "no column is known to be the text; name it: text=COLUMN, or text=0"),
         (f"tsv:{table}?languages=de&text=x", "classify", "no column named x; there are: a, b"),
         (f"tsv:{table}?languages=de&text=4", "classify", "no column 4, counted from 0: the first row has 2"),
-        (f"tsv:{table}?languages=de&text=a&label=1", "classify", "columns by name and by number"),
+        (f"tsv:{table}?languages=de&text=a&label=1", "classify", "columns are named both by name and by number"),
         (f"tsv:{table}?text=a", "classify", "no column says the language; add languages=de"),
         (f"tsv:{table}?text=a&languages=de,en", "classify", "no column says the language"),
         (f"tsv:{table}?source=a&target=b", "parallel", "two languages are needed; add languages=en,de"),

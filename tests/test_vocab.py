@@ -154,7 +154,7 @@ def test_the_lowest_score_stays_for_the_price_of_unknown_characters():
 def test_a_tokenizer_of_other_weights_is_refused(case):
     checkpoint, spec, *_ = case
     small = Architecture("bert", 5, 16, 1, 2, 24, 64, 1, 0, 0)
-    with pytest.raises(UserError, match="the table of words has 5 rows"):
+    with pytest.raises(UserError, match="the embedding table has 5 rows"):
         vocab.trim_vocabulary(hf.Checkpoint(small, checkpoint.params, None, {}), spec, TEXTS)
 
 

@@ -98,8 +98,8 @@ def test_a_run_that_was_copied_without_its_lock_goes_on(tmp_path):
     [
         (lambda path: path.write_text("mine"), "a file, not a folder"),
         (os.mkfifo, "a file, not a folder"),
-        (lambda path: path.symlink_to("none"), "a symlink that leads nowhere"),
-        (lambda path: path.symlink_to(path.name), "a symlink that leads nowhere"),
+        (lambda path: path.symlink_to("none"), "a broken symlink"),
+        (lambda path: path.symlink_to(path.name), "a broken symlink"),
     ],
 )
 def test_what_is_no_folder_is_refused(tmp_path, make, says):
@@ -157,7 +157,7 @@ def test_whoever_writes_for_a_run_notices_that_its_folder_is_gone(tmp_path, chan
             lambda: checkpoints.save(2, state),
             checkpoints._seal,
         ):
-            with pytest.raises(UserError, match="no longer the folder that this run began in"):
+            with pytest.raises(UserError, match="no longer the folder that this run started in"):
                 write()
         with pytest.raises(UserError, match="no longer the folder"), mine.explain_loss():
             (folder / "results.json").read_text()  # whatever else fails by it

@@ -232,7 +232,7 @@ class Model:
     def _check_has_classifier(self) -> None:
         if "classifier" not in self.params:
             remedy = f"train one: --config=configs/finetune.py:classify --config.encoder.path={self.folder}"
-            raise UserError("has no head for labels", str(self.folder), remedy)
+            raise UserError("has no classification head", str(self.folder), remedy)
 
 
 class Reader:
@@ -241,7 +241,7 @@ class Reader:
     def __init__(self, model: Model, task: QuestionAnswering, *, batch: int = 64, fixed: bool = False) -> None:
         if "span" not in model.params:
             remedy = f"train one: --config=configs/finetune.py --config.encoder.path={model.folder}"
-            raise UserError("has no head that marks answers", str(model.folder), remedy)
+            raise UserError("has no question answering head", str(model.folder), remedy)
         self.task = qa.build(task, model.tokenizer)
         params = {name: model.params[name] for name in ("encoder", "span")}
         outputs = span_outputs(model.encoder, task)

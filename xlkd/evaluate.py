@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
     """Evaluates a model, or answers in files."""
     flags = cli.parse_flags(arguments, FLAGS)
     if ("model" in flags) == ("predictions" in flags):
-        raise UserError("give --model or --predictions, one of them", "command line", "--help shows both")
+        raise UserError("give either --model or --predictions", "command line", "--help shows both")
     if "data" not in flags:
         raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
     if flags.get("task", "qa") not in TASKS:
@@ -163,7 +163,7 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
 def _evaluate_classifier(flags: dict[str, str], rows: Rows, batch: int) -> dict[str, Json]:
     """Returns the scores of the labels that a model gives to texts."""
     if "model" not in flags:
-        raise UserError("--predictions are answers to questions", "command line", "give --model for labels")
+        raise UserError("--predictions is for question answering", "command line", "give --model for labels")
     from xlkd import api, spec
     from xlkd.inputs import data as inputs
     from xlkd.languages import UNKNOWN, normalise_tag

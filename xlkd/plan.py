@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     if "config" not in flags:
         raise UserError("no --config given", "command line", "for example --config=configs/gxlt.py")
     if "topology" in flags and ("device" in flags or "chips" in flags):
-        raise UserError("--topology says what the machine is", "command line", "leave out --device and --chips")
+        raise UserError("--topology already describes the machine", "command line", "leave out --device and --chips")
     if "slices" in flags and "topology" not in flags:
         raise UserError("--slices without --topology", "command line", "name the slice, for example --topology=v5e-64")
     config = settings.apply_flags(settings.read_config(flags["config"]), overrides)
@@ -64,7 +64,7 @@ def plan_run(config: ConfigDict, flags: dict[str, str]) -> Plan:
     )
     if not 0 < efficiency <= 1:
         raise UserError(
-            f"--efficiency={efficiency} is not a share", "command line", "give a number above 0 and up to 1"
+            f"--efficiency={efficiency} is not between 0 and 1", "command line", "give a number above 0 and up to 1"
         )
     chips = cli.parse_count(flags, "chips", 1) if "chips" in flags else 0
     log = Log(stream=sys.stderr)

@@ -255,9 +255,9 @@ def _find_fault(saved: dict[str, Any]) -> str:
         if not _is_alike(default, flat[key]):
             return f"config.{key}={flat[key]!r} is not of type {type(default).__name__}"
     if not isinstance(saved.get("teachers", {}), dict):
-        return "config.teachers is in the place of another kind of value"
+        return "config.teachers is a block in place of a value, or the reverse"
     if half := next((key for key, value in flat.items() if not _is_writable(f"{key} {value}")), None):
-        return f"config.{half} holds half of a surrogate pair"
+        return f"config.{half} contains half of a surrogate pair"
     for name in saved["stages"]:
         if fault := _find_block_fault(saved.get(name, {}), saved, name):
             return fault
@@ -267,7 +267,7 @@ def _find_fault(saved: dict[str, Any]) -> str:
 def _find_block_fault(own: Any, shared: Any, where: str) -> str:
     """Returns what a stage lays over a block that is no block, or over a value that is of another kind."""
     if isinstance(own, dict) != isinstance(shared, dict):
-        return f"config.{where} is in the place of another kind of value"
+        return f"config.{where} is a block in place of a value, or the reverse"
     if not isinstance(own, dict):
         return "" if _is_alike(shared, own) else f"config.{where}={own!r} is not of type {type(shared).__name__}"
     pairs = ((key, value, shared[key]) for key, value in own.items() if key in shared)

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(what, "--config", "a sweep needs one stage, and controls that start from it")
     for key in _list_keys(named["over"]):
         if key in ("encoder.path", "encoder.revision") or key.startswith(f"{shared[0]}."):
-            what = f"{key} is read by stage {shared[0]} alone, which is trained once for all"
+            what = f"{key} is used only by stage {shared[0]}, which is trained once for all runs"
             raise UserError(what, "--over", "start a run for each value")
     from xlkd import reports
     from xlkd.train.run import run

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         if name not in flags:
             raise UserError(f"--{name} is missing", "command line", "see --help")
     if not {"texts", "layers"} & set(flags):
-        raise UserError("nothing to leave out", "command line", "give --texts, --layers or both")
+        raise UserError("nothing to trim", "command line", "give --texts, --layers or both")
     from xlkd.export import cards
     from xlkd.inputs.weights import locate_model, reject_branch_folder
     from xlkd.models import hf, sentences, vocab
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     if "layers" in flags:
         count, total = cli.parse_count(flags, "layers", 1), model.architecture.layers
         if count > total:
-            raise UserError(f"--layers={count} is more than the {total} there are", flags["model"], "give fewer")
+            raise UserError(f"--layers={count} exceeds the {total} layers of the encoder", flags["model"], "give fewer")
         model = keep_lowest_layers(model, count)
         changes.append(f"{count} of {total} layers")
     if "texts" in flags:

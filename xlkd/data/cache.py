@@ -194,13 +194,13 @@ def _read(entry: pathlib.Path) -> Arrays | None:
         sums = json.loads((entry / "done").read_text(encoding="utf-8"))
         for name, expected in sums.items():
             if checksum(entry / f"{name}.npy") != expected:
-                raise ValueError(f"{name}.npy is not what was written")
+                raise ValueError(f"{name}.npy does not match its checksum")
         stored = {name: np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in sums}
         with contextlib.suppress(PermissionError):  # another user's cache, which is read-only here
             os.utime(entry / "done", (time.time(),) * 2)
         return stored
     except (OSError, ValueError, AttributeError) as error:
-        logging.getLogger(__name__).warning("%s is damaged (%s) and is built again", entry, error)
+        logging.getLogger(__name__).warning("%s is damaged (%s) and is rebuilt", entry, error)
         delete(entry)
         return None
 
@@ -257,7 +257,7 @@ def checksum(path: pathlib.Path) -> int:
 def _make_write_error(path: pathlib.Path, error: OSError) -> UserError:
     """Returns the error of a cache folder that cannot be written."""
     reason = error.strerror or error  # numpy describes a full disk in its own words
-    return UserError(f"cannot be written: {reason}", str(path), "make room, or set XLKD_CACHE to elsewhere")
+    return UserError(f"cannot be written: {reason}", str(path), "make room, or set XLKD_CACHE to another folder")
 
 
 def _is_writable(path: pathlib.Path) -> bool:

@@ -57,10 +57,12 @@ def build_rule(settings: AnySettings, sets: Mapping[str, EvaluationSet], supervi
     if name == "last":
         return rule
     if set_name not in sets:
-        raise UserError(f"keep={name} has no rows to go by", "config.data.dev", "name some, or set eval.keep=last")
+        raise UserError(
+            f"keep={name} has no examples to choose by", "config.data.dev", "name some, or set eval.keep=last"
+        )
     examples = rule.select_examples(sets[set_name].rows)
     if not examples:
-        what = f"keep={name} finds no rows in {', '.join(sorted(languages or ()))}"
+        what = f"keep={name} has no examples in {', '.join(sorted(languages or ()))}"
         raise UserError(what, f"config.data.{set_name}", "name a set that has some")
     named = set(settings.task.languages) if isinstance(settings.task, Classify) else set()
     unseen = {tag for row in examples for tag in _list_languages(row)} - named

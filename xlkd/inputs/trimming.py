@@ -23,7 +23,7 @@ TEXTS = {Question: ("question", "context"), Labelled: ("text", "second"), Pair: 
 def trim_weights(weights: Weights, rows: Iterable[Any]) -> Weights:
     """Returns the weights with only the tokens of these examples, for which all outputs stay the same."""
     if weights.folder is None:
-        raise UserError("a new encoder has no tokens to leave out", "config.encoder.trim_vocab", "set it to False")
+        raise UserError("a new encoder has no tokens to trim", "config.encoder.trim_vocab", "set it to False")
     tokenizer = json.loads(weights.tokenizer.backend_tokenizer.to_str())
     texts = (text for row in rows for name in TEXTS[type(row)] if (text := getattr(row, name)))
     checkpoint, tokenizer, kept_tokens = vocab.trim_vocabulary(hf.load(weights.folder), tokenizer, texts)

@@ -73,7 +73,7 @@ def reject_branch_folder(folder: pathlib.Path) -> None:
         return
     folders = ", ".join(str(file.parent) for file in sorted(exports.glob("*/config.json")))
     remedy = f"take one of them: {folders}" if folders else "take the folder of a language that was exported beside it"
-    raise UserError("a student of several branches, not one encoder", str(folder), remedy)
+    raise UserError("a student with several branches, not one encoder", str(folder), remedy)
 
 
 def resolve_teacher(stage: AnySettings) -> Weights | None:

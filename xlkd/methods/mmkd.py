@@ -292,7 +292,7 @@ def parse_levels(settings: Settings, encoder: Encoder, teacher: Encoder | None) 
             if not pairs:
                 raise ValueError(layers)
         except ValueError:
-            what = f"{layers} are no pairs of layers of student and teacher"
+            what = f"{layers} are not pairs of student and teacher layers"
             raise UserError(what, f"config.method.{name}_layers", "for example 8:8,-1:-1") from None
         levels[name] = Level(getattr(settings, name), pairs)
     return levels

@@ -126,7 +126,7 @@ def _read_labels(config: dict[str, Json], where: pathlib.Path) -> tuple[str, ...
         raise UserError("id2label does not number the labels from 0", str(where), "fix it")
     labels = tuple(names[str(i)] for i in range(len(names)))
     if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        raise UserError("id2label does not give each label a name of its own", str(where), "fix it")
+        raise UserError("id2label does not give each label a different name", str(where), "fix it")
     return labels
 
 

@@ -259,7 +259,9 @@ def _check_supported(architecture: Architecture, config: dict[str, Json], where:
     if config.get("is_decoder"):
         raise UserError("is_decoder is set", where, "use an encoder")
     if D % heads_:
-        raise UserError(f"{heads_} heads do not divide a size of {D}", where, "use the config.json of the weights")
+        raise UserError(
+            f"{heads_} heads do not divide a hidden size of {D}", where, "use the config.json of the weights"
+        )
 
 
 def write_config(architecture: Architecture, params: Params, labels: tuple[str, ...] | None) -> dict[str, Json]:

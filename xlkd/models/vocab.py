@@ -40,7 +40,7 @@ def trim_vocabulary(
     rows = checkpoint.architecture.vocab_size
     if ids[-1] >= rows:
         raise UserError(
-            f"the texts use token {ids[-1]}, the table of words has {rows} rows",
+            f"the texts use token {ids[-1]}, but the embedding table has {rows} rows",
             "tokenizer.json",
             "use the tokenizer that belongs to the weights",
         )

@@ -97,7 +97,7 @@ def _describe_this_machine(device: str, chips: int, efficiency: float) -> Machin
     kind = devices[0].device_kind
     known = accelerators.find_accelerator(kind)
     if not known:
-        raise UserError(f"{kind} is not in the table of peaks", "--device", "name a similar device")
+        raise UserError(f"{kind} is not in the table of accelerators", "--device", "name a similar device")
     return _describe_accelerators(known, kind, devices[: chips or None], efficiency, exact=True)
 
 
@@ -160,7 +160,7 @@ def _parse_topology(topology: str) -> tuple[str, str]:
         raise UserError(f"no kind {name!r} in the table", "--topology", example)
     if number and int(number) not in PODS.get(name, {}):
         names = ", ".join(f"{name}-{n}" for n in PODS.get(name, {}))
-        raise UserError(f"no shape known for {topology}", "--topology", f"{names or 'give the shape'}, or {name}:AxB")
+        raise UserError(f"no known shape for {topology}", "--topology", f"{names or 'give the shape'}, or {name}:AxB")
     return name, shape or PODS[name][int(number)]
 
 
@@ -188,5 +188,7 @@ def _describe_topology(name: str, shape: str, slices: int) -> list[Any]:
     except Exception as error:  # libtpu has no error class of its own
         what = str(error).splitlines()[0][:200]
         if "INVALID_ARGUMENT" in what:
-            raise UserError(f"libtpu knows no {name}:{shape} ({what})", "--topology", "give another shape") from error
+            raise UserError(
+                f"libtpu does not support {name}:{shape} ({what})", "--topology", "give another shape"
+            ) from error
         raise UserError(f"libtpu cannot be used: {what}", "--topology", "plan with --device and --chips") from error

@@ -59,7 +59,7 @@ def locate_outputs(
             raise UserError("exists, and the tables of the report would replace it", str(text), "name another page")
     paths = [os.path.realpath(path) for path in (pages, numbers, text) if path]
     if len(set(paths)) < len(paths):
-        what = "named for two of the page, its tables as text (.txt) and the numbers"
+        what = "two of the page, its text tables (.txt) and the numbers have the same name"
         raise UserError(what, str(pages), "name the page NAME.html and the numbers otherwise")
     return Outputs(OutputFile(numbers), OutputFile(pages), OutputFile(text) if text else None)
 

@@ -327,7 +327,7 @@ def _match_seeds(a: Entry, b: Entry) -> tuple[Sequence[grid.Table], Sequence[gri
     common = [seed for seed in a.system.seeds if seed in b.system.seeds]
     if a.system.config == b.system.config or set(a.system.seeds) == set(b.system.seeds):
         if not common:
-            raise UserError("no seed in which both are done", remedy="finish the runs")
+            raise UserError("no seed for which both are done", remedy="finish the runs")
         left, right = ([e.tables[e.system.seeds.index(seed)] for seed in common] for e in (a, b))
         return left, right, True
     return a.tables, b.tables, False

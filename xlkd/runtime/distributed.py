@@ -138,7 +138,7 @@ def _parse_flags(flags: Mapping[str, str]) -> tuple[str, int, int]:
         raise UserError(f"--processes={flags['processes']} is not a whole number above 0", "command line", example)
     count = int(flags["processes"])
     if not flags["process"].isdecimal() or int(flags["process"]) >= count:
-        raise UserError(f"--process={flags['process']} is none of 0 to {count - 1}", "command line", example)
+        raise UserError(f"--process={flags['process']} is not one of 0 to {count - 1}", "command line", example)
     return flags["coordinator"], count, int(flags["process"])
 
 

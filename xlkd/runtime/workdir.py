@@ -38,7 +38,7 @@ class WorkDirectory:
     def check(self) -> None:
         """Raises a UserError where the folder is no longer the one that was locked."""
         if self.lock and _lock_id(self.path) != self.lock:
-            what = "no longer the folder that this run began in: it was moved, deleted or replaced"
+            what = "no longer the folder that this run started in: it was moved, deleted or replaced"
             raise UserError(what, str(self.path), "nothing more is written; start the same command again")
 
     @contextlib.contextmanager
@@ -103,9 +103,7 @@ def _check_is_free(path: pathlib.Path) -> None:
     remedy = "choose another --workdir"
     if not path.is_dir():
         if os.path.lexists(path):
-            raise UserError(
-                "a symlink that leads nowhere" if path.is_symlink() else "a file, not a folder", str(path), remedy
-            )
+            raise UserError("a broken symlink" if path.is_symlink() else "a file, not a folder", str(path), remedy)
         return
     if _is_run(path):
         return
@@ -143,7 +141,7 @@ def check_shared(path: pathlib.Path) -> None:
     lock = path / LOCK
     owner = distributed.broadcast_from_primary("owner of the work directory", lambda: lock.read_text(encoding="utf-8"))
     if not distributed.is_primary() and (not lock.exists() or lock.read_text(encoding="utf-8") != owner):
-        what = "not the folder that process 0 sees under this name"
+        what = "not the same folder as on process 0"
         raise UserError(what, str(path), "name one that lies on a file system that all hosts share")
 
 

@@ -46,7 +46,7 @@ def check(spec: stage.StageSettings[Method, QuestionAnswering]) -> None:
         what = "padding in the softmax makes the loss depend on how far a batch is padded"
         raise UserError(what, "config.method.mask_positions=none", "set config.data.pad_to=384, as published")
     if spec.method.generations == "born_again" and spec.data.redraw == "epoch":
-        what = "the schedule begins again with each generation, and epochs that are drawn anew differ in length"
+        what = "the learning rate schedule restarts with each generation, and redrawn epochs differ in length"
         raise UserError(what, "config.data.redraw", "set redraw=never")
     if len(spec.method.window) != 2:
         raise UserError(f"window={spec.method.window} is not possible", "config.method.window", "give two, as (5,4)")

@@ -58,7 +58,7 @@ def groups(method: Method, task: Classify) -> tuple[Group, ...]:
     text = {"each": ",".join(languages), "one": "+".join(languages)}.get(method.branches, method.branches)
     named = [[normalise_tag(tag, where) for tag in group.split("+")] for group in text.split(",")]
     if sorted(tag for group in named for tag in group) != sorted(set(languages)):
-        what = f"branches={method.branches} does not hold each of {', '.join(languages)} once"
+        what = f"branches={method.branches} does not contain each of {', '.join(languages)} once"
         raise UserError(what, where, "write each, one, or groups such as en+de,ru")
     return tuple(tuple((languages.index(tag), tag) for tag in group) for group in named)
 
@@ -79,4 +79,4 @@ def check_method(method: Method, branches: tuple[Group, ...]) -> None:
         raise UserError("all weights are 0: nothing is learned", "config.method", "give one of weight_s, weight_h")
     if method.weight_z and len(branches) == 1 and not method.own:
         remedy = "give a second branch, set method.own=true, or method.weight_z=0"
-        raise UserError("nothing to mix: one branch, and it is left out", "config.method.weight_z", remedy)
+        raise UserError("nothing to mix: the only branch is left out", "config.method.weight_z", remedy)

@@ -74,7 +74,7 @@ def check(spec: stage.StageSettings[Method, Views]) -> None:
         raise UserError(what, "config.task.tlm_labels", f"set config.data.pad_to={spec.task.max_length}")
     if method.word_sum == "published" and spec.optim.micro_batches > 1:
         remedy = "set config.optim.micro_batches=1"
-        raise UserError("the published sum reads the whole batch", "config.method.word_sum", remedy)
+        raise UserError("the published sum needs the complete batch", "config.method.word_sum", remedy)
     if method.structure and method.structure_diagonal and method.structure_temperature < 1:
         what = "below temperature 1 the similarity of an example to itself dominates the loss"
         raise UserError(what, "config.method.structure_temperature", "set config.method.structure_diagonal=False")

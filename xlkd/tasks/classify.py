@@ -213,7 +213,7 @@ class Classify:
         try:
             return [float(label) for label in order]
         except ValueError:
-            what = f"labels {', '.join(order)} are no numbers"
+            what = f"labels {', '.join(order)} are not numbers"
             raise UserError(what, "config.task.ordered", "set it to False") from None
 
 
@@ -221,7 +221,7 @@ def build(settings: ClassifySettings, tokenizer: PreTrainedTokenizerFast) -> Cla
     """Builds the task for a tokenizer."""
     labels = tuple(label_names.normalise_label(label) for label in settings.labels)
     if len(set(labels)) < len(labels):
-        raise UserError(f"two names of one label in {', '.join(settings.labels)}", "config.task.labels", "keep one")
+        raise UserError(f"two names for one label in {', '.join(settings.labels)}", "config.task.labels", "keep one")
     return Classify(
         TextTokenizer(tokenizer),
         settings.max_length,

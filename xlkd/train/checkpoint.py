@@ -90,7 +90,7 @@ class Checkpoints:
                 return found
             aside = distributed.broadcast_from_primary("aside", lambda step=step: self._set_aside(step))
             before = f"step {steps[number - 1]}" if number else "the beginning of this stage"
-            log(f"the checkpoint of step {step} is damaged ({damage}): moved to {aside}, going on from {before}")
+            log(f"the checkpoint of step {step} is damaged ({damage}): moved to {aside}, resuming from {before}")
             self._checkpointer.reload()
         return None
 
@@ -98,7 +98,7 @@ class Checkpoints:
         """The state of a step, placed as `abstract` says."""
         found, damage = self._read(step, abstract)
         if damage:
-            what = f"the checkpoint of step {step}, which is to be kept, is damaged ({damage})"
+            what = f"the checkpoint of step {step}, which is to be exported, is damaged ({damage})"
             stage = self._folder.parent
             raise UserError(what, str(self._folder), f"delete {stage} and start again: this stage is trained anew")
         return found
@@ -172,11 +172,11 @@ def _damage(folder: pathlib.Path) -> str:
     try:
         for name, (size, expected) in json.loads((folder / SUMS).read_text(encoding="utf-8")).items():
             if not (folder / name).exists():
-                return f"{name} is gone"
+                return f"{name} is missing"
             if (there := (folder / name).stat().st_size) != size:
-                return f"{name} holds {there} of {size} bytes"
+                return f"{name} has {there} of {size} bytes"
             if checksum(folder / name) != expected:
-                return f"{name} is not what was written"
+                return f"{name} does not match its checksum"
     except (OSError, ValueError, TypeError, AttributeError):
         return f"{SUMS} is unreadable"
     return ""

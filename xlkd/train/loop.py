@@ -95,7 +95,7 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     def stop(at: int) -> None:
         if signals.asked:
             save(at, wait=True)
-            raise Stopped(f"{signals.asked}: saved at step {at}; the same command goes on from there")
+            raise Stopped(f"{signals.asked}: saved at step {at}; the same command resumes from there")
 
     def boundary(at: int) -> None:
         evaluated = at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start))

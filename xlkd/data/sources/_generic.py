@@ -86,7 +86,11 @@ def _choose_columns(
     given_names = {part: spec.option(part) for part in parts if spec.option(part)}
     numbers = [is_whole(name) for name in given_names.values()]
     if any(numbers) and not all(numbers):
-        raise UserError("columns by name and by number", str(spec), "numbers mean that there is no header: use one way")
+        raise UserError(
+            "columns are named both by name and by number",
+            str(spec),
+            "numbers mean that there is no header: use one way",
+        )
     columns: dict[str, _table.Column]
     if any(numbers):
         columns = {part: int(name) for part, name in given_names.items()}

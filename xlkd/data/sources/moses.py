@@ -65,12 +65,12 @@ def _find_origins(spec: Spec) -> list[CorpusOrigin]:
     if len(languages) < 2 or (not spec.languages() and len(languages) > 2):
         available_text = f"there are {', '.join(available) or 'none'}"
         raise UserError(
-            "which languages?", str(spec), f"say languages=A,B,…, the first with each other; {available_text}"
+            "no languages given", str(spec), f"say languages=A,B,…, the first with each other; {available_text}"
         )
     pairs = [(languages[0], other) for other in languages[1:]]
     if missing := ["-".join(pair) for pair in pairs if pair not in files]:
         raise UserError(
-            f"no two files for {', '.join(missing)}", str(prefix), f"languages there: {', '.join(available)}"
+            f"no pair of files for {', '.join(missing)}", str(prefix), f"languages there: {', '.join(available)}"
         )
     return [CorpusOrigin("moses", prefix.name, p, files[p], functools.partial(_read, *files[p])) for p in pairs]
 
@@ -136,7 +136,9 @@ def _read_lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
                 yield at, line.rstrip(b"\r\n")
                 at += size
         except (EOFError, OSError, zlib.error) as error:
-            raise UserError(f"cannot be unpacked beyond byte {at:,}: {error}", str(path), "fetch it again") from None
+            raise UserError(
+                f"cannot be decompressed beyond byte {at:,}: {error}", str(path), "fetch it again"
+            ) from None
 
 
 def open_file(path: pathlib.Path) -> BinaryIO | gzip.GzipFile:

@@ -28,7 +28,7 @@ def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     spec.allow("languages", "limit")
     languages = spec.languages() or ("en",)
     if len(languages) > 1:
-        raise UserError("one file has one language", str(spec), "name the one it is written in")
+        raise UserError("a file has only one language", str(spec), "name the one it is written in")
     path = pathlib.Path(spec.path).expanduser()
     origin = QuestionOrigin("squad", path.name, languages[0], languages[0])
     return tuple(origin.make_question(record) for record in spec.first(read(path, bad_rows)))
@@ -186,7 +186,7 @@ def find_text_fault(text: Any, name: str) -> str:
 
 def find_surrogate_fault(text: str, name: str) -> str:
     """Returns the fault of a text that UTF-8 cannot encode, or an empty string."""
-    return f"{name} holds half of a surrogate pair" if _SURROGATE.search(text) else ""
+    return f"{name} contains half of a surrogate pair" if _SURROGATE.search(text) else ""
 
 
 def _find_occurrences(text: str, context: str, limit: int = 3) -> list[int]:

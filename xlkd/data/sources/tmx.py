@@ -39,7 +39,7 @@ def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Pair]:
         raise UserError("no such file", str(path), "check the path")
     languages = spec.languages() or _find_languages(path)
     if len(languages) != 2 or languages[0] == languages[1]:
-        raise UserError("which languages?", str(spec), "say languages=A,B")
+        raise UserError("no languages given", str(spec), "say languages=A,B")
     origin = CorpusOrigin("tmx", path.name, languages, (path,), functools.partial(_read, path, languages))
     return moses.cap_rows(Corpus(origin, moses.parse_rules(spec), bad_rows), spec)
 
@@ -49,7 +49,7 @@ def _find_languages(path: pathlib.Path) -> tuple[str, ...]:
     for unit in read_units(path):
         if not isinstance(unit, CorruptLine):
             return tuple(sorted(unit, key=lambda language: (language != "en", language)))
-    raise UserError("no unit that can be read", str(path), "is it a TMX file?")
+    raise UserError("no readable translation unit", str(path), "is it a TMX file?")
 
 
 def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[RawPair | CorruptLine]:

@@ -82,5 +82,5 @@ def _find_official_label(official: list[Labelled], row: Labelled, path: pathlib.
     number = int(row.id.rpartition(":")[2])
     candidate = official[number] if number < len(official) else None
     if not candidate or (candidate.text, candidate.second) != (row.text, row.second):
-        raise UserError(f"has other texts than row {row.id}", str(path), "give the official file of that split")
+        raise UserError(f"differs from the texts of row {row.id}", str(path), "give the official file of that split")
     return candidate.label

@@ -27,5 +27,5 @@ def check_targets(keys: np.ndarray, cached: Values, fresh: Values, ragged: Seque
         off = np.abs(np.where(inside, value - fresh[name], 0)).reshape(len(value), -1)
         if not (off.max(1) <= CLOSE * max(1.0, float(np.abs(value).max()))).all():
             example = format_keys(keys)[int(off.max(1).argmax())]
-            what = f"the cached target of example {example} is not the teacher's (off by {off.max():.2g})"
+            what = f"the cached target of example {example} differs from the teacher's output (by {off.max():.2g})"
             raise UserError(what, str(cache.get_folder()), "empty the cache: python -m xlkd.caches --delete_all")

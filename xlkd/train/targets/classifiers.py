@@ -124,7 +124,7 @@ def load(
     reject_branch_folder(folder)
     found = hf.load(folder)
     if "classifier" not in found.params:
-        raise UserError("has no head for labels", where, "name a model that was trained to classify")
+        raise UserError("has no classification head", where, "name a model that was trained to classify")
     theirs = _labels(reading, tag, found, where)
     tokenizer = hf.load_tokenizer(folder)
     length = min(reading.max_length or found.architecture.max_length, found.architecture.max_length)
@@ -185,7 +185,7 @@ def _labels(reading: Classifiers, tag: str, found: hf.Checkpoint, where: str) ->
     count = len(found.params["classifier"]["output"]["bias"])
     remedy = f"state the order of its logits: --config.method.teacher_labels.{tag}=…"
     if count == 1 or found.config.get("problem_type") == "regression":
-        raise UserError("a head for a number, not for labels", where, "name a classifier")
+        raise UserError("a regression head, not a classification head", where, "name a classifier")
     stated = reading.labels.get(tag, ())
     labels = stated or found.labels or tuple(f"LABEL_{i}" for i in range(count))
     if len(labels) != count:
