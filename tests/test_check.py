@@ -106,7 +106,7 @@ def test_pairs_of_sentences_with_a_tokenizer(tmp_path, capsys):
     ("flags", "said"),
     [
         ([], "no --data"),
-        (["--data=atlas"], "serves qa, classify, parallel, masked; say which with --task"),
+        (["--data=atlas"], "serves qa, classify, parallel, masked; choose one with --task"),
         (["--data=sqad:x"], "did you mean 'squad'?"),
         (["--data=atlas", "--task=qa", "--max_length=3"], "--max_length needs a tokenizer; add --model"),
         (["--data=atlas", "--tsk=qa"], "did you mean --task?"),

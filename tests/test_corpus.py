@@ -188,8 +188,8 @@ def test_languages_are_found_by_the_names_of_files(tmp_path):
     back = read(f"moses:{tmp_path}/opus?languages=de,en")
     assert (back[0].source, back[0].source_language) == (GOOD[0][1], "de")
     for source, told in {
-        f"moses:{tmp_path}/opus": "say languages=A,B",
-        f"moses:{tmp_path}/opus?languages=en": "say languages=A,B",
+        f"moses:{tmp_path}/opus": "set languages=A,B",
+        f"moses:{tmp_path}/opus?languages=en": "set languages=A,B",
         f"moses:{tmp_path}/opus?languages=fr,de": "no pair of files for fr-de",
         f"moses:{tmp_path}/none": "there are none",
         f"moses:{tmp_path}/none/c": "no such folder",
@@ -425,7 +425,7 @@ def test_other_tmx_faults(tmp_path):
     for source, told in {
         f"tmx:{tmp_path}/missing.tmx": "no such file",
         f"tmx:{tmp_path}/none.tmx": "no readable translation unit",
-        three: "say languages=A,B",
+        three: "set languages=A,B",
     }.items():
         with pytest.raises(UserError) as error:
             read(source)

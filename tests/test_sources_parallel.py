@@ -139,7 +139,7 @@ def test_links_that_point_outside_are_named_and_left_out(tmp_path):
 
 
 def test_bad_alignment_sets_are_one_line(tmp_path):
-    assert "say languages=A,B; there are de, en" in told(gold(tmp_path, "", "", name="x"))
+    assert "set languages=A,B; there are de, en" in told(gold(tmp_path, "", "", name="x"))
     assert "no file for fr" in told(gold(tmp_path, "", "", name="x") + "?languages=en,fr")
     line = told(gold(tmp_path, "0-0"))
     assert "1 lines" in line

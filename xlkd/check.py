@@ -72,7 +72,7 @@ def read_sources(text: str, task: str) -> tuple[str, Rows, list[str]]:
     served = [name for name in sources.list_tasks(specs[0]) if all(name in sources.list_tasks(spec) for spec in specs)]
     if not task and len(served) != 1:
         what = f"serves {', '.join(served)}" if served else "the sources serve different tasks"
-        raise UserError(what, text, "say which with --task" if served else "check them one by one")
+        raise UserError(what, text, "choose one with --task" if served else "check them one by one")
     task = task or served[0]
     parts, dropped, faults = [], [], []
     for spec in specs:

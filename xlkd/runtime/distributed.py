@@ -151,8 +151,8 @@ def _detect_processes(environment: Mapping[str, str]) -> tuple[str, int, int] | 
     if place.processes is None or place.processes <= 1:
         return None
     if place.coordinator is None or place.process is None:
-        what = f"{place.processes} processes, but the cluster ({kind}) does not say which of them this is"
-        raise UserError(what, "the environment", "name --coordinator, --processes and --process")
+        what = f"{place.processes} processes, but the cluster ({kind}) does not give the number of this process"
+        raise UserError(what, "the environment", "set --coordinator, --processes and --process")
     return place.coordinator, place.processes, place.process
 
 

@@ -90,7 +90,7 @@ def _resolve_sizes(settings: MeshSettings, count: int, slices: int) -> tuple[int
     """Fill in -1, and refuse sizes that do not use the devices or whose inner axes leave a slice."""
     sizes = [getattr(settings, axis) for axis in AXES]
     if sizes.count(-1) > 1:
-        raise UserError("only one axis can be -1", "config.mesh", "say how many for the others")
+        raise UserError("only one axis can be -1", "config.mesh", "set the sizes of the others")
     if settings.dcn_data not in (-1, slices):
         what = f"dcn_data={settings.dcn_data}, but the number of slices is {slices}"
         raise UserError(what, "config.mesh", f"set dcn_data={slices}, or -1")

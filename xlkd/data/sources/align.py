@@ -85,7 +85,7 @@ def _find_sides(spec: Spec, prefix: pathlib.Path) -> dict[str, pathlib.Path]:
     order = list(spec.languages()) or (tags if set(tags) == set(files) else [])
     if len(order) != 2 or len(set(order)) != 2:
         available = f"there are {', '.join(sorted(files))}"
-        raise UserError("the source language is not given", str(spec), f"say languages=A,B; {available}")
+        raise UserError("the source language is not given", str(spec), f"set languages=A,B; {available}")
     if missing := [language for language in order if language not in files]:
         raise UserError(f"no file for {', '.join(missing)}", str(spec), f"there are {', '.join(sorted(files))}")
     return {language: files[language] for language in order}

@@ -65,7 +65,7 @@ def _find_origins(spec: Spec) -> list[CorpusOrigin]:
     if len(languages) < 2 or (not spec.languages() and len(languages) > 2):
         available_text = f"there are {', '.join(available) or 'none'}"
         raise UserError(
-            "no languages given", str(spec), f"say languages=A,B,…, the first with each other; {available_text}"
+            "no language pair given", str(spec), f"set languages=A,B,…, the first with each other; {available_text}"
         )
     pairs = [(languages[0], other) for other in languages[1:]]
     if missing := ["-".join(pair) for pair in pairs if pair not in files]:

@@ -39,7 +39,7 @@ def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Pair]:
         raise UserError("no such file", str(path), "check the path")
     languages = spec.languages() or _find_languages(path)
     if len(languages) != 2 or languages[0] == languages[1]:
-        raise UserError("no languages given", str(spec), "say languages=A,B")
+        raise UserError("no language pair given", str(spec), "set languages=A,B")
     origin = CorpusOrigin("tmx", path.name, languages, (path,), functools.partial(_read, path, languages))
     return moses.cap_rows(Corpus(origin, moses.parse_rules(spec), bad_rows), spec)
 
