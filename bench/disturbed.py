@@ -22,7 +22,7 @@ from xlkd.errors import DONE, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LONG = 900  # seconds after which a process hangs, whatever it does
-DAMAGED = "is damaged"  # what a run says where it goes on from a checkpoint before the last
+DAMAGED = "is damaged"  # what a run says where it resumes from a checkpoint before the last
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_a_classifier_gives_logits_and_labels(folder, tmp_path):
     model = xlkd.load(tmp_path / "model")
     assert model.labels == ("a", "b", "c")
     assert model.outputs(np.ones((2, 5), np.int32), np.ones((2, 5), np.int32))["classifier"].shape == (2, 3)
-    with pytest.raises(UserError, match="no head that marks answers"):
+    with pytest.raises(UserError, match="no question answering head"):
         model.answer("who?", "Anna.")
     hf.save(tmp_path / "nameless", found.architecture, params, tokenizer=folder)
     nameless = xlkd.load(tmp_path / "nameless")

@@ -80,7 +80,7 @@ def test_the_config_decides_the_order_by_name():
 def test_a_label_that_is_none_of_them_is_refused():
     with pytest.raises(UserError, match="row 3 in de: label 'maybe' is not one of entailment, neutral, contradiction"):
         task(labels=NLI).features([row(), row(3, "maybe", "de")])
-    with pytest.raises(UserError, match="two names of one label"):
+    with pytest.raises(UserError, match="two names for one label"):
         task(labels=("contradiction", "contradictory"))
 
 

@@ -169,8 +169,8 @@ def test_files_named_as_the_data_files_are(tmp_path):
 
 
 FAULTS = {
-    "nothing": ([], "give --model or --predictions"),
-    "both": (["--model=a", "--predictions=b", "--data=atlas"], "one of them"),
+    "nothing": ([], "give either --model or --predictions"),
+    "both": (["--model=a", "--predictions=b", "--data=atlas"], "give either"),
     "no data": (["--model=a"], "no --data given"),
     "a misspelt flag": (["--modle=a"], "did you mean --model?"),
     "a value is missing": (["--data"], "--data needs a value"),

@@ -98,7 +98,7 @@ def test_a_branch_is_an_ordinary_model(exports):
         model.branch("fr")
     with pytest.raises(UserError, match="has several branches"):
         model.apply(ids, ids)
-    with pytest.raises(UserError, match="no head that marks answers"):
+    with pytest.raises(UserError, match="no question answering head"):
         model.answer("who?", "Anna.")
 
 
@@ -167,7 +167,7 @@ def test_labels_without_names_are_named_in_the_order_of_the_logits(exports, tmp_
     assert named["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-6)
     with pytest.raises(UserError, match="2 labels for 3 logits"):
         ask(lines, f"--model={unnamed}", "--labels=a,b")
-    with pytest.raises(UserError, match="none of LABEL_0"):
+    with pytest.raises(UserError, match="not one of LABEL_0"):
         evaluate.main([f"--model={unnamed}", f"--data={DATA}"])
 
 

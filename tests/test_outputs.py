@@ -185,7 +185,7 @@ def test_no_output_takes_the_place_of_an_input(inputs, command, name):
 @pytest.mark.parametrize(("page", "numbers"), [("a.html", "a.html"), ("a.txt", "b"), ("a.html", "a.txt"), ("l", "b")])
 def test_two_outputs_of_a_report_are_two_files(inputs, place, page, numbers):
     (place / "l").symlink_to("b")
-    with pytest.raises(UserError, match="named for two"):
+    with pytest.raises(UserError, match="have the same name"):
         report.main([f"{inputs}/run", f"--out={place / page}", f"--json={place / numbers}"])
     assert not (place / "a.txt").exists()
 

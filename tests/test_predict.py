@@ -82,7 +82,7 @@ BAD = {
     "an empty question": (b'{"question": " ", "context": "c"}', "empty question"),
     "a number": (b'{"question": "who?", "context": 3}', "context is not a string"),
     "latin 1": (b'{"question": "\xfcber?", "context": "c"}', "not UTF-8"),
-    "half a surrogate": (b'{"question": "\\ud83d", "context": "c"}', "question holds half of a surrogate"),
+    "half a surrogate": (b'{"question": "\\ud83d", "context": "c"}', "question contains half of a surrogate"),
 }
 
 

@@ -115,7 +115,7 @@ def test_labels_from_the_official_file_join_by_row_and_text(tmp_path):
         "caches go by key"
     )
     write(file, *rows, ("en", "neutral", "c", "other", "", "2", ""))
-    with pytest.raises(UserError, match="other texts than row test:en:1"):
+    with pytest.raises(UserError, match="differs from the texts of row test:en:1"):
         read(f"xnli:{tmp_path}?split=test&labels={file}")
 
 

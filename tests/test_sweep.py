@@ -66,8 +66,8 @@ def test_the_start_is_trained_once_and_runs_are_compared_as_seeds(model, tmp_pat
         (["--over=sead=1"], "did you mean"),
         ([], "no --over given"),
         (["--over=seed=1", "--config.controls="], "0 controls"),
-        (["--over=english.optim.lr=1e-4,5e-4"], "read by stage english alone"),
-        (["--over=encoder.path=a,b"], "read by stage english alone"),
+        (["--over=english.optim.lr=1e-4,5e-4"], "used only by stage english"),
+        (["--over=encoder.path=a,b"], "used only by stage english"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(model, tmp_path, monkeypatch, flags, says):

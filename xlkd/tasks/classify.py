@@ -244,7 +244,9 @@ def number_label(row: Labelled, order: Sequence[str]) -> int:
     number = label_names.find_label(row.label, order)
     if number < 0:
         remedy = "name it in config.task.labels, or leave such rows out"
-        raise UserError(f"label {row.label!r} is not one of {', '.join(order)}", f"row {row.id} in {row.language}", remedy)
+        raise UserError(
+            f"label {row.label!r} is not one of {', '.join(order)}", f"row {row.id} in {row.language}", remedy
+        )
     return number
 
 
