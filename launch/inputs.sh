@@ -85,7 +85,7 @@ while [ $# -gt 0 ]; do
           ;;
       esac
       ;;
-    *) refuse "unknown word $1" "put the flags of xlkd.main behind --" ;;
+    *) refuse "unknown word $1" "put the flags of xlkd.main after --" ;;
   esac
   shift
 done
@@ -113,4 +113,4 @@ main_has() { # FLAG: tells whether the command has the flag
   for word in "${main[@]}"; do case $word in "$1" | "$1"=*) return 0 ;; esac; done
   return 1
 }
-main_has --config || refuse "the command names no config" "add --config=FILE behind --"
+main_has --config || refuse "the command names no config" "add --config=FILE after --"

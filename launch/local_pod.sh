@@ -21,7 +21,7 @@ flags="processes devices" switches=""
 
 whole processes "$processes"
 whole devices "$devices"
-command -v "${main[0]}" >/dev/null || refuse "${main[0]} was not found" "name a program behind --, for example python -m xlkd.main …"
+command -v "${main[0]}" >/dev/null || refuse "${main[0]} was not found" "name a program after --, for example python -m xlkd.main …"
 
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices
 

@@ -25,7 +25,7 @@ plain name "$name"
 [[ $gpus =~ ^[A-Za-z0-9-]+:[1-9][0-9]*$ ]] || refuse "--gpus=$gpus is not KIND:NUMBER" "for example --gpus=H100:1"
 case $bucket in gs://?* | s3://?*) ;; *) refuse "--bucket='$bucket' is not a bucket" "for example --bucket=gs://BUCKET" ;; esac
 main_has --workdir && refuse "the command names a work directory" "leave --workdir out: it is runs/$name in the bucket"
-[ "${main[1]:-} ${main[2]:-}" = "-m xlkd.main" ] || refuse "the command is not python -m xlkd.main" "give its flags behind --"
+[ "${main[1]:-} ${main[2]:-}" = "-m xlkd.main" ] || refuse "the command is not python -m xlkd.main" "give its flags after --"
 needs sky "pip install 'skypilot[gcp]', then sky check"
 
 launch=(sky jobs launch --yes --name "$name" --gpus "$gpus" --env "RUN=$name" --env "BUCKET=$bucket"

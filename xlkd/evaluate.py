@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
     if "data" not in flags:
         raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
     if flags.get("task", "qa") not in TASKS:
-        raise UserError(f"--task={flags['task']} is not possible", "command line", f"{' and '.join(TASKS)} are")
+        raise UserError(f"--task={flags['task']} is not possible", "command line", f"choose {' or '.join(TASKS)}")
     batch = cli.parse_count(flags, "batch", 64)
     from xlkd.data import sources
 
@@ -313,7 +313,7 @@ def _find_prediction_files(text: str, cells: Sequence[Sequence[Question]]) -> di
     for path in [file for folder in paths for file in (sorted(folder.glob("*.json")) if folder.is_dir() else [folder])]:
         match = next(filter(None, (re.fullmatch(name, path.name) for name in _NAMES)), None)
         if not match:
-            raise UserError("the name does not say which cell", str(path), "name it as the data file is, see --help")
+            raise UserError("the name does not say which cell", str(path), "name it like the data file, see --help")
         context, question = (normalise_tag(tag, str(path)) for tag in (match.groups() * 2)[:2])
         if (question, context) in files:
             raise UserError(f"the same cell as {files[question, context]}", str(path), "keep one of the two")

@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> None:
     stem = pathlib.Path(flags["config"].partition(":")[0]).stem
     name = flags.get("workdir") or f"runs/{stem}-{reading.compute_digest(settings.to_plain(config))}"
     if "://" in name:
-        raise UserError("a work directory must be a local folder", name, "launch/README.md: how results reach it")
+        raise UserError(
+            "a work directory must be a local folder", name, "see launch/README.md for how to copy results to a bucket"
+        )
     with distributed.join_run(flags):
         from xlkd.train.run import run
 

@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> None:
     if "second" in flags and "text" not in flags:
         raise UserError("--second without --text", "command line", "give both, or JSONL on stdin")
     if flags.get("task", "qa") not in ("qa", "classify"):
-        raise UserError(f"--task={flags['task']} is not possible", "command line", "qa and classify are")
+        raise UserError(f"--task={flags['task']} is not possible", "command line", "choose qa or classify")
     from xlkd.data.sources import BadRows
 
     bad_rows = BadRows(flags.get("on_bad_row", "stop"))

@@ -311,7 +311,7 @@ def _load_config_module(path: pathlib.Path) -> types.ModuleType:
         raise UserError(f"is not valid Python: {error}", str(path), "fix it") from error
     exec(code, module.__dict__)
     if not inspect.isfunction(getattr(module, "get_config", None)):
-        raise UserError("has no function get_config(variant)", str(path), "see configs/finetune.py for the form")
+        raise UserError("has no function get_config(variant)", str(path), "see configs/finetune.py for an example")
     return module
 
 

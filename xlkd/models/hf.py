@@ -243,7 +243,7 @@ def _list_weight_files(path: pathlib.Path) -> list[pathlib.Path]:
         raise UserError(
             f"contains {pickles[0]}, a pickle, which can run code when it is opened",
             str(path),
-            'convert it where you trust it: python -c "from transformers import AutoModel as M; '
+            'if you trust it, convert it: python -c "from transformers import AutoModel as M; '
             f"M.from_pretrained('{path}').save_pretrained('{path}-safetensors')\" "
             "(AutoModelForQuestionAnswering and so on keep a head)",
         )
@@ -350,7 +350,7 @@ def _build_backend(path: pathlib.Path, config: dict[str, Json], spec: dict[str, 
         raise UserError(
             "no tokenizer.json here",
             str(path),
-            'write one where it can be converted: python -c "from transformers import AutoTokenizer as T; '
+            'convert it: python -c "from transformers import AutoTokenizer as T; '
             f"T.from_pretrained('{path}').save_pretrained('{path}')\"",
         )
     try:

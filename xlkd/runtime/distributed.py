@@ -129,7 +129,7 @@ def _parse_flags(flags: Mapping[str, str]) -> tuple[str, int, int]:
     missing = [name for name in FLAGS if name not in flags]
     example = "--coordinator=HOST:PORT --processes=4 --process=0"
     if missing:
-        raise UserError(f"--{missing[0]} is missing", "command line", f"several processes need all three: {example}")
+        raise UserError(f"--{missing[0]} is missing", "command line", f"set all three for several processes: {example}")
     host, _, port = flags["coordinator"].rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         what = f"--coordinator={flags['coordinator']} is not HOST:PORT"

@@ -142,7 +142,7 @@ def check_shared(path: pathlib.Path) -> None:
     owner = distributed.broadcast_from_primary("owner of the work directory", lambda: lock.read_text(encoding="utf-8"))
     if not distributed.is_primary() and (not lock.exists() or lock.read_text(encoding="utf-8") != owner):
         what = "not the same folder as on process 0"
-        raise UserError(what, str(path), "name one that lies on a file system that all hosts share")
+        raise UserError(what, str(path), "use a folder on a file system that all hosts share")
 
 
 def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> None:

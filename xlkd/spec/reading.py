@@ -171,7 +171,7 @@ def _make_unknown_key_error(name: str, known: Sequence[str]) -> UserError:
 def refuse_unread_keys(config: Mapping[str, Any], path: str) -> None:
     """Refuses a config file with keys that nothing reads: a misspelt one would silently do nothing."""
     if not config.get("stages"):
-        raise UserError("names no stages", path, "see configs/finetune.py for the form")
+        raise UserError("names no stages", path, "see configs/finetune.py for an example")
     shared = list_shared_keys(list_stage_keys(config, name) for name in config["stages"])
     known = {*shared, *RUN_KEYS, *_list_all_shared_keys()}
     blocks = {key.partition(".")[0] for key in known}

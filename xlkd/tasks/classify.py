@@ -256,7 +256,7 @@ def match_labels(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.n
     if len(theirs) == len(ours) and sorted(order) == list(range(len(ours))):
         return np.array(order, np.int32)
     what = f"its labels are {', '.join(theirs)}, and here they are {', '.join(ours)}"
-    raise UserError(what, where, "name its labels in the order of its logits by their names here")
+    raise UserError(what, where, "give the task's names in the order of the model's logits")
 
 
 def _score_routes(outputs: Outputs, gold: np.ndarray) -> dict[str, np.ndarray]:

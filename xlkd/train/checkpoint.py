@@ -100,7 +100,7 @@ class Checkpoints:
         if damage:
             what = f"the checkpoint of step {step}, which is to be exported, is damaged ({damage})"
             stage = self._folder.parent
-            raise UserError(what, str(self._folder), f"delete {stage} and start again: this stage is trained anew")
+            raise UserError(what, str(self._folder), f"delete {stage} and start again: this stage is trained again")
         return found
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ def find_files(
     paths = [root] if root.is_file() else [p for folder in folders for p in sorted((root / folder).glob("*.json"))]
     matches = [(path, match) for path in paths if (match := re.fullmatch(pattern, path.name))]
     if not matches:
-        raise UserError(f"no file named {expected}", str(root), "check the path and at split")
+        raise UserError(f"no file named {expected}", str(root), "check the path and split=")
     files = {}
     for path, match in matches:
         languages = tuple(normalise_tag(tag, str(path)) for tag in match.groups())

@@ -89,7 +89,7 @@ def _choose_columns(
         raise UserError(
             "columns are named both by name and by number",
             str(spec),
-            "numbers mean that there is no header: use one way",
+            "use one of them; numbers mean that the file has no header",
         )
     columns: dict[str, _table.Column]
     if any(numbers):

@@ -60,7 +60,7 @@ def _parse_fields(spec: Spec, option: str, default: str = "") -> list[str]:
     """Returns the fields that an option names."""
     names = [name for name in spec.option(option, default).split(",") if name]
     if unknown := [name for name in names if name not in _FIELDS]:
-        raise UserError(f"{option}={unknown[0]} is not possible", str(spec), f"choose of {', '.join(_FIELDS)}")
+        raise UserError(f"{option}={unknown[0]} is not possible", str(spec), f"choose from {', '.join(_FIELDS)}")
     return names
 
 

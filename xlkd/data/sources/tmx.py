@@ -177,7 +177,7 @@ class _Parser:
 
     def _entity(self, name: str, *_: object) -> None:
         """Refuses a file that declares entities."""
-        raise UserError(f"declares the entity {name!r}", str(self._path), "a TMX file needs none: take it out")
+        raise UserError(f"declares the entity {name!r}", str(self._path), "remove it: a TMX file needs none")
 
 
 @functools.lru_cache(1024)
