@@ -57,7 +57,7 @@ def test_the_lowest_layers_give_the_states_of_their_height(model, tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "says"),
-    [((), "nothing to trim"), (("--layers=99",), "more than"), (("--layers=0",), "whole number")],
+    [((), "nothing to trim"), (("--layers=99",), "exceeds the 2 layers"), (("--layers=0",), "whole number")],
 )
 def test_what_cannot_be_is_refused(model, tmp_path, flags, says):
     with pytest.raises(UserError, match=says):
