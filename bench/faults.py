@@ -168,7 +168,7 @@ def gone_on_without(bench: Bench, name: str, run: Run, damage: Callable[[pathlib
 def cut(path: pathlib.Path) -> str:
     size = path.stat().st_size
     os.truncate(path, size // 2)
-    return f"{path.parent.name}/{path.name} holds {path.stat().st_size} of {size} bytes"
+    return f"{path.parent.name}/{path.name} has {path.stat().st_size} of {size} bytes"
 
 
 def flip(path: pathlib.Path) -> str:
@@ -246,7 +246,7 @@ def clock(bench: Bench, name: str) -> Outcome:
 NAN = """
 import jax
 from xlkd.train import loop
-compile_, calls = loop._compile, iter(range(10**9))
+compile_, calls = loop._compile_steps, iter(range(10**9))
 def poisoned(step):
     def run(state, *given):
         if next(calls) == 4:
@@ -255,7 +255,7 @@ def poisoned(step):
                 state = state._replace(variables=state.variables._replace(params=params))
         return step(state, *given)
     return run
-loop._compile = lambda *given: {shape: poisoned(step) for shape, step in compile_(*given).items()}
+loop._compile_steps = lambda *given: {shape: poisoned(step) for shape, step in compile_(*given).items()}
 """
 
 

@@ -103,16 +103,16 @@ class Trainer:
     """Our step over our state, as the loop calls it; a teacher that does not change is asked within the step."""
 
     def __init__(self, method: Method, given: Start, stage: StageSpec[Any, Any]) -> None:
-        adam = optim.optimizer(stage.optim)
+        adam = optim.make_optimizer(stage.optim)
         arrays = (given.encoder, given.heads, given.other)
 
         def begun(encoder, heads, other):
             return given._replace(encoder=encoder, heads=heads, other=other)
 
         self.method = method
-        self.state = jax.jit(lambda *a: state.create(method, begun(*a), adam, stage.seed))(*arrays)
-        rate, clip = optim.schedule(stage.optim, STEPS), stage.optim.clip
-        self._step = jax.jit(step.make(method, adam, rate, seed=stage.seed, clip_norm=clip), donate_argnums=0)
+        self.state = jax.jit(lambda *a: state.create_state(method, begun(*a), adam, stage.seed))(*arrays)
+        rate, clip = optim.make_schedule(stage.optim, STEPS), stage.optim.clip
+        self._step = jax.jit(step.make_step(method, adam, rate, seed=stage.seed, clip_norm=clip), donate_argnums=0)
         if method.teacher:
 
             def teach(*a):

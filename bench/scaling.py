@@ -71,17 +71,17 @@ def _child(shape: str, axis: str, devices: str) -> None:
     mesh = meshes.build_mesh(Mesh(**{"data": 1} | {axis: -1}))
     of = models.architecture(shape)
     stage = models.resolve(models.stage("finetune.py", "finetune"))
-    method, adam = finetune.build(stage, Encoder(of)), optim.optimizer(stage.optim)
+    method, adam = finetune.build(stage, Encoder(of)), optim.make_optimizer(stage.optim)
 
     def create(encoder):
-        return state.create(method, models.start(of)._replace(encoder=encoder), adam, 0)
+        return state.create_state(method, models.start(of)._replace(encoder=encoder), adam, 0)
 
     weights = models.start(of).encoder
     placed = meshes.make_shardings(mesh, jax.eval_shape(create, weights))
     begun = jax.jit(create, out_shardings=placed)(weights)
     rows, length = (8, 16) if shape == "tiny" else (8, 128)
     batch = meshes.place_batch(mesh, models.questions(rows, length, of.vocab_size), rows)
-    function = step.make(method, adam, optim.schedule(stage.optim, models.STEPS), seed=0, clip_norm=1.0)
+    function = step.make_step(method, adam, optim.make_schedule(stage.optim, models.STEPS), seed=0, clip_norm=1.0)
     jitted = jax.jit(
         meshes.trace_with_mesh(mesh, function),
         donate_argnums=0,

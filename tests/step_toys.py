@@ -30,7 +30,7 @@ def report_gradient(
     Nothing here stops a gradient: where it is zero, the package has stopped it.
     """
     batch = jax.tree.map(jnp.asarray, batch)
-    take_step = step.make(method, PLAIN, lambda number: 0.1, seed=0, clip_norm=0.0, micro_batches=micro_batches)
+    take_step = step.make_step(method, PLAIN, lambda number: 0.1, seed=0, clip_norm=0.0, micro_batches=micro_batches)
 
     def reported(value: Any) -> jax.Array:
         state, targets = place(value)

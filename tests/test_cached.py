@@ -66,7 +66,7 @@ def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", ev
         shapes=tuple(shape.with_rows(rows) for shape in plan.shapes),
         task=Task(task),
         features={"keys": np.arange(100, 100 + len(LENGTHS), dtype=np.uint64)},
-        computed=None,
+        computed_targets=None,
         teacher_cache=kept,
         teacher_dtype=dtype,
         log=Log(),
@@ -88,7 +88,7 @@ def batch_of(job, shape, index):
 
 def counts(job):
     """How many targets were there, and how many were to make."""
-    line = next(line for line in job.log if " targets there" in line).split()
+    line = next(line for line in job.log if " targets cached" in line).split()
     return int(line[2]), int(line[5])
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from xlkd.errors import UserError
 from xlkd.methods import State, Variables
-from xlkd.train.checkpoint import Checkpoints, abstract
+from xlkd.train.checkpoint import Checkpoints, make_abstract
 
 
 def state(step: int, width: int = 4, extra=()) -> State:
@@ -28,7 +28,7 @@ def state(step: int, width: int = 4, extra=()) -> State:
 
 
 def placed(tree):
-    return abstract(tree, jax.tree.map(lambda x: x.sharding, tree))
+    return make_abstract(tree, jax.tree.map(lambda x: x.sharding, tree))
 
 
 def test_the_best_and_the_last_two_are_kept(tmp_path):
@@ -39,7 +39,7 @@ def test_the_best_and_the_last_two_are_kept(tmp_path):
         checkpoints.save(step, state(step))
     checkpoints.close()
     again = Checkpoints(tmp_path, lambda: None)
-    assert again.steps() == [10, 20, 25]
+    assert again.list_steps() == [10, 20, 25]
     again.close()
 
 
@@ -48,10 +48,10 @@ def test_a_former_best_goes_when_there_is_a_better_one(tmp_path):
     checkpoints = Checkpoints(tmp_path, lambda: best["step"])
     for step in (5, 10, 15, 20):
         checkpoints.save(step, state(step), wait=True)
-    assert checkpoints.steps() == [5, 15, 20]
+    assert checkpoints.list_steps() == [5, 15, 20]
     best["step"] = 20
     checkpoints.save(25, state(25), wait=True)
-    assert checkpoints.steps() == [20, 25]
+    assert checkpoints.list_steps() == [20, 25]
     checkpoints.close()
 
 
@@ -64,7 +64,7 @@ def test_a_clock_that_jumps_fails_no_save(tmp_path, monkeypatch):
         checkpoints.save(step, state(step))
     checkpoints.close()
     again = Checkpoints(tmp_path, lambda: None)
-    assert again.steps() == [3, 4]
+    assert again.list_steps() == [3, 4]
     again.close()
 
 
@@ -97,7 +97,7 @@ def test_saves_one_upon_the_other_all_happen_and_closing_waits(tmp_path):
     checkpoints.save(2, state(2, width=4096))  # the former one still runs
     checkpoints.close()
     again = Checkpoints(tmp_path, lambda: None)
-    assert again.steps() == [1, 2]
+    assert again.list_steps() == [1, 2]
     np.testing.assert_array_equal(
         again.restore(2, placed(state(0, width=4096))).variables.params["kernel"], np.full((8, 4096), 2.0)
     )
@@ -163,7 +163,7 @@ def reopened(saved, tmp_path, *damages):
         (file,) = folder.glob(pattern)
         damage(file)
     checkpoints, said = Checkpoints(folder, lambda: None), []
-    return checkpoints, checkpoints.last(placed(drawn(0)), said.append), said
+    return checkpoints, checkpoints.restore_last(placed(drawn(0)), said.append), said
 
 
 VALUES, TREE = "2/state/ocdbt.process_0/d/*", "2/state/_METADATA"
@@ -188,11 +188,11 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(saved, tm
         said[0],
     )
     assert said[1:] == ["restored step 1"]
-    assert checkpoints.steps() == [1]
+    assert checkpoints.list_steps() == [1]
     for step in (2, 3):  # it is in nobody's way
         checkpoints.save(step, drawn(step), wait=True)
-    assert checkpoints.steps() == [2, 3]
-    jax.tree.map(np.testing.assert_array_equal, checkpoints.last(placed(drawn(0)), said.append), drawn(3))
+    assert checkpoints.list_steps() == [2, 3]
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore_last(placed(drawn(0)), said.append), drawn(3))
     checkpoints.close()
 
 
@@ -210,7 +210,7 @@ def test_where_no_checkpoint_is_left_the_stage_begins_again(saved, tmp_path):
     assert "resuming from step 1" in said[0]
     assert "of step 1 is damaged" in said[1]
     assert "resuming from the beginning of this stage" in said[1]
-    assert checkpoints.steps() == []
+    assert checkpoints.list_steps() == []
     checkpoints.close()
 
 
@@ -247,11 +247,11 @@ def test_a_save_that_is_killed_leaves_the_former(tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert killed.stdout == "saving\n"
     checkpoints = Checkpoints(tmp_path, lambda: None)
-    last = checkpoints.steps()[-1]
+    last = checkpoints.list_steps()[-1]
     found = checkpoints.restore(last, placed(state(0, width=65536)))
     np.testing.assert_array_equal(found.variables.params["kernel"], float(last))
     checkpoints.save(last + 1, state(last + 1, width=65536), wait=True)  # what is left of it is in nobody's way
-    assert checkpoints.steps()[-1] == last + 1
+    assert checkpoints.list_steps()[-1] == last + 1
     checkpoints.close()
     assert not list(tmp_path.glob("*tmp*"))
 
@@ -262,12 +262,12 @@ sys.path.insert(0, {tests!r})
 from test_checkpoint import state
 from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
-from xlkd.train.checkpoint import Checkpoints, abstract
+from xlkd.train.checkpoint import Checkpoints, make_abstract
 checkpoints = Checkpoints(pathlib.Path({folder!r}), lambda: None)
 shapes = jax.eval_shape(lambda: state(0))
 for sizes in ((8, 1, 1, 1), (1, 8, 1, 1)):
     devices = mesh.build_mesh(Mesh(**dict(zip(mesh.AXES, sizes))))
-    found = checkpoints.restore(3, abstract(shapes, mesh.make_shardings(devices, shapes)))
+    found = checkpoints.restore(3, make_abstract(shapes, mesh.make_shardings(devices, shapes)))
     kernel = found.variables.params["kernel"]
     assert (np.asarray(kernel) == 3).all()
     print(kernel.addressable_shards[0].data.shape, len(kernel.addressable_shards))

@@ -69,7 +69,9 @@ def ask(teachers, of=None, earlier=None, log=None, tokenizer=None, **reading):
     task = Classify(TextTokenizer(tokenizer or unigram_tokenizer(["▁", "w", *"0123456789"])), 24, labels=NLI)
     features = task.features(of)
     reads = Classifiers(**reading)
-    return classifiers.targets(make_spec(teachers=teachers), reads, of, features, task, earlier or {}, log or Heard())
+    return classifiers.compute_logits(
+        make_spec(teachers=teachers), reads, of, features, task, earlier or {}, log or Heard()
+    )
 
 
 def alone(folder, row, length=None):
@@ -151,9 +153,9 @@ def test_the_data_find_a_swapped_order(tmp_path):
     of, log = labelled_by(right), Heard()
     assert min(sum(row.label == label for row in of) for label in NLI) > 20
     ask({"en": str(right)}, of, log=log)
-    assert any("accuracy 100.0% on 240 training rows" in line for line in log.lines)
+    assert any("accuracy 100.0% on 240 training examples" in line for line in log.lines)
     swapped = balanced(tmp_path / "swapped", labels=("contradiction", "neutral", "entailment"))
-    with pytest.raises(UserError, match="in 100% as entailment, neutral, contradiction; state the order"):
+    with pytest.raises(UserError, match="for 100% if they are entailment, neutral, contradiction; state the order"):
         ask({"en": str(swapped)}, of)
     ask({"en": str(swapped)}, of[: classifiers.CHECKED - 1])  # too few to say
 
@@ -167,7 +169,7 @@ def test_a_permutation_is_found_in_the_order_of_the_logits():
     counts = np.zeros((3, 3), int)
     for gold in range(3):  # it says at which logit it has the gold label; we read that logit by its own words
         counts[gold, NLI.index(teacher.labels[meant.index(NLI[gold])])] = 100
-    with pytest.raises(UserError, match="100% as neutral, contradiction, entailment"):
+    with pytest.raises(UserError, match="100% if they are neutral, contradiction, entailment"):
         classifiers.check_order(counts, teacher, NLI, "t")
     classifiers.check_order(np.eye(3, dtype=int) * 60 + 20, teacher, NLI, "t")
 
@@ -185,8 +187,8 @@ def test_rows_without_a_teacher_are_not_taught(tmp_path):
     found = ask({"en-GB": str(save(tmp_path / "en")), "ru": "never-read", "de": ""}, log=log)
     assert found["taught"].tolist() == [1, 0] * 6
     assert not found["teacher"][1::2].any()
-    assert "teacher of ru: no training row is in this language" in log.lines
-    assert any("6 rows without a teacher (de)" in line for line in log.lines)
+    assert "teacher of ru: no training example is in this language" in log.lines
+    assert any("6 examples without a teacher (de)" in line for line in log.lines)
 
 
 def test_a_stage_of_the_run_teaches_by_its_name(tmp_path):
@@ -210,7 +212,7 @@ def test_answers_are_kept_by_content(tmp_path, monkeypatch):
     log = Heard()
     shuffled = ask({"en": folder}, [of[i] for i in order], log=log)["teacher"]
     np.testing.assert_array_equal(shuffled, first[order])
-    assert any("12 rows from the cache" in line for line in log.lines)
+    assert any("12 examples from the cache" in line for line in log.lines)
     assert entries() == 1
     ask({"en": folder}, of[1:])
     assert entries() == 1, "fewer rows are found too"

@@ -220,7 +220,7 @@ def test_a_pod_is_killed_goes_on_is_stopped_and_ends_as_one_process(model, tmp_p
     output, _ = signalled(stopped, pod, signal.SIGTERM, 12, member=1)
     assert stopped.returncode == 75, output
     assert "restored step" in output
-    assert "64 targets there, 0 to make" in output
+    assert "64 targets cached, 0 to compute" in output
     assert "SIGTERM: saved at step" in output
 
     last = start(model, pod, 1)

@@ -201,7 +201,7 @@ def make_start() -> Start:
 
 def make_state(method: Method, start: Start, optimizer: Any) -> states.State:
     """Returns the state before the step: its shapes are the method's, its numbers are sines, its moments are 0."""
-    shapes = jax.eval_shape(lambda: states.create(method, start, optimizer, SEED))
+    shapes = jax.eval_shape(lambda: states.create_state(method, start, optimizer, SEED))
     params, frozen, statistics = (fill_with_sines(tree, phase) for phase, tree in enumerate(shapes.variables))
     statistics = jax.tree.map(lambda x: np.float32(1) + x, statistics)
     moments = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes.optimizer)
@@ -219,10 +219,10 @@ def make_targets(system: str, method: Method, state: states.State, start: Start,
 def measure_step(system: str) -> dict[str, float]:
     """Takes the step; returns its numbers."""
     method, batch = SYSTEMS[system]()
-    start, optimizer = make_start(), optim.optimizer(OPTIM)
+    start, optimizer = make_start(), optim.make_optimizer(OPTIM)
     state = make_state(method, start, optimizer)
     targets = make_targets(system, method, state, start, batch)
-    function = step.make(method, optimizer, optim.schedule(OPTIM, STEPS), seed=SEED, clip_norm=OPTIM.clip)
+    function = step.make_step(method, optimizer, optim.make_schedule(OPTIM, STEPS), seed=SEED, clip_norm=OPTIM.clip)
     new, report = jax.jit(function)(state, batch, targets)
     assert bool(report["ok"])
     return summarize(state, *jax.device_get((new, report)))

@@ -17,7 +17,7 @@ from xlkd.methods import Start, finetune, gxlt
 from xlkd.models import encoder as encoders
 from xlkd.models.outputs import span_logits
 from xlkd.train import step
-from xlkd.train.state import create
+from xlkd.train.state import create_state
 
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
 ARCHITECTURE = encoders.Architecture(
@@ -38,7 +38,7 @@ def built(**changes):
 
 def begin(method, seed=0):
     start = Start(ARCHITECTURE, encoders.init(ARCHITECTURE, jax.random.key(seed), 1.0), {})
-    return start, jax.jit(lambda: create(method, start, optax.scale_by_adam(), seed))()
+    return start, jax.jit(lambda: create_state(method, start, optax.scale_by_adam(), seed))()
 
 
 def batch(n=4, length=12):
@@ -137,7 +137,7 @@ def test_the_loss_itself_gives_the_teacher_no_gradient():
 def test_a_step_moves_the_student_and_leaves_the_teacher_bit_identical():
     method = built()
     _, state = begin(method)
-    take_step = jax.jit(step.make(method, optax.scale_by_adam(), lambda number: 0.1, seed=0, clip_norm=1.0))
+    take_step = jax.jit(step.make_step(method, optax.scale_by_adam(), lambda number: 0.1, seed=0, clip_norm=1.0))
     after, report = take_step(state, batch(), teach(method, state))
     assert bool(report["ok"])
     assert equal(after.teacher, state.teacher)

@@ -137,10 +137,10 @@ def test_kept_targets_change_no_bit(model, tmp_path, devices, buckets):
     where = {"devices": devices, "store": tmp_path / "cache", "optimized": True}
     flags = [*FIXED, f"--config.data.buckets={buckets}"]
     output = kill(model, tmp_path / "kept", 20, *flags, **where)
-    assert "0 targets there, 64 to make" in output
+    assert "0 targets cached, 64 to compute" in output
     again = finish(model, tmp_path / "kept", *flags, **where)
     assert "restored step" in again
-    assert "64 targets there, 0 to make" in again
+    assert "64 targets cached, 0 to compute" in again
     finish(model, tmp_path / "asked", *flags, "--config.teacher.cache=off", **where)
     assert max(line["step"] for line in lines(tmp_path / "kept")) == 56
     assert_equal(tmp_path / "kept", tmp_path / "asked")

@@ -113,13 +113,13 @@ def test_a_run_leaves_what_is_promised(whole):
     assert sorted(p.name for p in (stage / "evaluation").iterdir()) == ["0-eval.json", "20-eval.json", "40-eval.json"]
     losses = [line["loss"] for line in lines(folder)]
     assert losses[-1] < losses[0] - 0.5
-    assert "MiB a device" in output
+    assert "MiB per device" in output
     assert "ETA" in output
 
 
 def test_the_same_command_again_does_nothing_twice(whole):
     output = finish(whole[0])
-    assert "done before" in output
+    assert "finished before" in output
     assert "compiled" not in output
 
 

@@ -42,7 +42,7 @@ def gradient(method, variables, name, of=None):
 
     alone, of = dataclasses.replace(method, loss=loss), of or batch()
     targets_ = method.prepare(of, targets())
-    take = jax.jit(lambda state: step.gradient(alone, state, of, targets_, jax.random.key(3), 1)[0])
+    take = jax.jit(lambda state: step.compute_gradient(alone, state, of, targets_, jax.random.key(3), 1)[0])
     return take(state_of(variables, number=50))
 
 
@@ -53,10 +53,10 @@ def size(tree) -> float:
 def train(method, start, of, given, steps, micro_batches=1):
     """The step as the loop jits it."""
     settings = Optim()
-    optimizer = optim.optimizer(settings)
+    optimizer = optim.make_optimizer(settings)
     options = {"seed": 0, "clip_norm": 1.0, "micro_batches": micro_batches}
-    function = jax.jit(step.make(method, optimizer, optim.schedule(settings, 20), **options))
-    state = states.create(method, start, optimizer, 0)
+    function = jax.jit(step.make_step(method, optimizer, optim.make_schedule(settings, 20), **options))
+    state = states.create_state(method, start, optimizer, 0)
     losses = []
     for _ in range(steps):
         state, report = function(state, of, given)

@@ -118,7 +118,7 @@ def test_killed_and_started_again_ends_with_the_same_bits(whole, folder):
     process.kill()
     assert process.wait() == -signal.SIGKILL, "the run must have died"
     output = finish(folder, workdir)
-    assert "rows from the cache" in output
+    assert "examples from the cache" in output
     assert lines(workdir) == lines(whole[0])
     for name, value in exported(whole[0]).items():
         np.testing.assert_array_equal(exported(workdir)[name], value, err_msg=name)

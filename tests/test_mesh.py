@@ -46,7 +46,7 @@ found = {"shapes": {str(s): failing(*s) for s in json.loads(SIZES)}}
 architecture = encoders.Architecture("bert", 102, 8, 2, 2, 16, positions=13, types=2, pad_id=0, position_offset=0)
 def create(key):
     params = {"encoder": encoders.init(architecture, key), "span": init_head(SpanHead(architecture), key)}
-    return params, optim.optimizer(Optim()).init(params)
+    return params, optim.make_optimizer(Optim()).init(params)
 devices = build(2, 2, 2)
 shapes = jax.eval_shape(create, jax.random.key(0))
 chosen = mesh.make_shardings(devices, shapes)

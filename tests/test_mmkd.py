@@ -66,7 +66,7 @@ def gradient(method, variables, batch, taught, micro_batches=1):
     batch, taught = jax.tree.map(jnp.asarray, (batch, taught))
     targets = method.teacher.forward({"table": taught}, batch)
     key = jax.random.key(0)
-    return jax.jit(lambda: step.gradient(method, state, batch, targets, key, micro_batches))()
+    return jax.jit(lambda: step.compute_gradient(method, state, batch, targets, key, micro_batches))()
 
 
 # --- words
@@ -413,7 +413,7 @@ def test_golden_schedule(case):
     flags = (f"data.batch={case['global_batch']}", f"budget.epochs={case['epochs']}", f"optim.warmup={warmup!r}")
     c = stages.read_stage("configs/mmkd.py:paper", "full", *flags)
     assert c.optim.lr == pytest.approx(case["base_lr"])
-    rate = optim.schedule(c.optim, case["steps_per_epoch"] * case["epochs"])
+    rate = optim.make_schedule(c.optim, case["steps_per_epoch"] * case["epochs"])
     np.testing.assert_allclose([rate(s) for s in case["steps"]], case["lr"], atol=1e-6 * case["base_lr"], rtol=1e-5)
 
 
@@ -492,10 +492,10 @@ for devices in (jax.devices()[:1], jax.devices()):
     placed = mesh.place_batch(there, batch, 16)
     targets = mesh.place_batch(there, method.teacher.forward({"table": teacher}, batch), 16)
     start = Start(t.ARCHITECTURE, {"table": student}, {"masked_lm": {"kernel": np.ones(1)}})
-    adam = optim.optimizer(t.config().optim)
-    state = states.create(method, start, adam, 0)
+    adam = optim.make_optimizer(t.config().optim)
+    state = states.create_state(method, start, adam, 0)
     state = jax.device_put(state, mesh.replicated_sharding(there))
-    one = jax.jit(step.make(method, adam, lambda s: 1e-2, seed=0, clip_norm=0.0))
+    one = jax.jit(step.make_step(method, adam, lambda s: 1e-2, seed=0, clip_norm=0.0))
     for _ in range(3):
         state, report = one(state, placed, targets)
     found.append(jax.device_get((state.variables.statistics, state.variables.params, report["loss"])))

@@ -28,7 +28,7 @@ def test_a_stopped_run_resumes_and_is_reported_and_its_models_are_evaluated_and_
     shutil.copytree(GOLDEN / "run", run)
     resumed = toy_models.run_command("main", *command_of(run), f"--workdir={run}", cache=cache)
     assert resumed.returncode == 0, resumed.stderr + resumed.stdout
-    assert resumed.stdout.count("done before") == 2
+    assert resumed.stdout.count("finished before") == 2
     assert "restored step 8" in resumed.stdout
     steps = [json.loads(line)["step"] for line in (run / "stages/03-skd_map/metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(2, 53, 2))

@@ -41,13 +41,13 @@ def settings(**changes) -> Optim:
     ],
 )
 def test_rate_by_step(schedule, warmup, expected):
-    rate = optim.schedule(settings(schedule=schedule, warmup=float(warmup)), steps=10)
+    rate = optim.make_schedule(settings(schedule=schedule, warmup=float(warmup)), steps=10)
     found = {step: float(rate(jnp.int32(step))) for step in expected}
     assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_schedule_reads_nothing_but_the_step():
-    rate = jax.jit(optim.schedule(settings(lr=3e-5), steps=100))
+    rate = jax.jit(optim.make_schedule(settings(lr=3e-5), steps=100))
     assert [float(rate(s)) for s in (50, 3, 50)] == [float(rate(s)) for s in (50, 3, 50)]
     assert float(rate(10)) == pytest.approx(3e-5)
 
@@ -75,23 +75,23 @@ def parameters(model_type):
 
 @pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
 def test_every_leaf_decays_or_not_as_the_golden_list_says(model_type):
-    mask = optim.decay_matrices(parameters(model_type))
+    mask = optim.mask_matrices(parameters(model_type))
     found = {"/".join(part.key for part in path): on for path, on in jax.tree_util.tree_flatten_with_path(mask)[0]}
     assert found == json.loads(GOLDEN.read_text())[model_type]
 
 
 def test_only_what_the_mask_names_decays():
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "norm": {"scale": jnp.ones(2)}}
-    optimizer = optim.optimizer(settings(weight_decay=0.5))
+    optimizer = optim.make_optimizer(settings(weight_decay=0.5))
     direction, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     assert jax.tree.map(float, jax.tree.map(jnp.max, direction)) == {"kernel": 0.5, "bias": 0.0, "norm": {"scale": 0.0}}
-    optimizer = optim.optimizer(settings(weight_decay=0.5, decay_mask="all"))
+    optimizer = optim.make_optimizer(settings(weight_decay=0.5, decay_mask="all"))
     direction, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     assert all(float(leaf.max()) == 0.5 for leaf in jax.tree.leaves(direction))
 
 
 def test_the_first_direction_of_adam_is_the_sign():
     params = {"kernel": jnp.zeros(3)}
-    optimizer = optim.optimizer(settings())
+    optimizer = optim.make_optimizer(settings())
     direction, _ = optimizer.update({"kernel": jnp.array([4.0, -0.02, 0.0])}, optimizer.init(params), params)
     np.testing.assert_allclose(direction["kernel"], [1, -1, 0], atol=1e-5)

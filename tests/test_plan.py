@@ -53,7 +53,9 @@ def flags(tmp_path_factory):
 def planned(flags, tmp_path_factory):
     """The plan for this machine, and every size that compiling told."""
     sizes, patch = [], pytest.MonkeyPatch()
-    patch.setattr(loop, "memory", lambda compiled, memory=loop.memory: sizes.append(memory(compiled)) or sizes[-1])
+    patch.setattr(
+        loop, "measure_memory", lambda compiled, memory=loop.measure_memory: sizes.append(memory(compiled)) or sizes[-1]
+    )
     file = tmp_path_factory.mktemp("planned") / "plan.json"
     assert plan.main([*flags, f"--json={file}"]) == DONE
     patch.undo()
@@ -77,7 +79,7 @@ def test_a_plan_says_what_the_run_finds(planned, flags, tmp_path, monkeypatch):
     """The bytes of the run's own compiled step, and its steps."""
     found = []
     monkeypatch.setattr(
-        loop, "memory", lambda compiled, memory=loop.memory: found.append(memory(compiled)) or found[-1]
+        loop, "measure_memory", lambda compiled, memory=loop.measure_memory: found.append(memory(compiled)) or found[-1]
     )
     model = next(flag.partition("=")[2] for flag in flags if ".encoder.path" in flag)
     weights = pathlib.Path(model) / "model.safetensors"

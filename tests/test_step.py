@@ -74,16 +74,16 @@ ADAM = optax.scale_by_adam()
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def begin(method, optimizer=ADAM):
-    return states.create(method, Start(None, (), {}), optimizer, seed=3)  # jitted: every leaf a buffer of its own
+    return states.create_state(method, Start(None, (), {}), optimizer, seed=3)  # jitted: every leaf a buffer of its own
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def gradient(method, batch, micro_batches=1):
-    return step.gradient(method, begin(method), batch, (), jax.random.key(0), micro_batches)
+    return step.compute_gradient(method, begin(method), batch, (), jax.random.key(0), micro_batches)
 
 
 def make(method, *, rate=lambda s: 0.1, clip_norm=0.0, micro_batches=1, optimizer=ADAM):
-    found = step.make(method, optimizer, rate, seed=3, clip_norm=clip_norm, micro_batches=micro_batches)
+    found = step.make_step(method, optimizer, rate, seed=3, clip_norm=clip_norm, micro_batches=micro_batches)
     return jax.jit(found)
 
 
@@ -229,9 +229,9 @@ def test_a_step_hands_the_teacher_on_as_it_was():
 
 def test_clipping_scales_the_whole_gradient():
     gradients = {"a": jnp.array([3.0, 0.0]), "b": jnp.array(4.0)}
-    same(optim.clip(gradients, optax.tree.norm(gradients), 1.0), {"a": np.array([0.6, 0.0]), "b": 0.8})
-    same(optim.clip(gradients, optax.tree.norm(gradients), 10.0), gradients)
-    same(optim.clip(gradients, optax.tree.norm(gradients), 0.0), gradients)
+    same(optim.clip_gradients(gradients, optax.tree.norm(gradients), 1.0), {"a": np.array([0.6, 0.0]), "b": 0.8})
+    same(optim.clip_gradients(gradients, optax.tree.norm(gradients), 10.0), gradients)
+    same(optim.clip_gradients(gradients, optax.tree.norm(gradients), 0.0), gradients)
 
 
 def test_a_step_clips_and_reports_the_norm_before_it():
@@ -268,7 +268,7 @@ def test_the_rate_is_read_from_the_states_step():
 
 
 def test_the_state_is_donated():
-    function = step.make(toy(), ADAM, lambda s: 0.1, seed=3, clip_norm=1.0)
+    function = step.make_step(toy(), ADAM, lambda s: 0.1, seed=3, clip_norm=1.0)
     state = begin(toy())
     kept = jax.tree.map(np.array, state)
     new, _ = jax.jit(function, donate_argnums=0)(state, batch_of(), ())

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,14 @@ from xlkd.rows import Labelled, Pair, Question
 TEXTS = {Question: ("question", "context"), Labelled: ("text", "second"), Pair: ("source", "target")}
 
 
-def trim_weights(weights: Weights, rows: Iterable[Any]) -> Weights:
-    """Returns the weights with only the tokens of these examples, for which all outputs stay the same."""
+def trim_weights(weights: Weights, rows: Iterable[Any], log: Callable[[str], None]) -> Weights:
+    """Returns the weights with only the tokens of these examples; for them all outputs stay the same."""
     if weights.folder is None:
         raise UserError("a new encoder has no tokens to trim", "config.encoder.trim_vocab", "set it to False")
     tokenizer = json.loads(weights.tokenizer.backend_tokenizer.to_str())
     texts = (text for row in rows for name in TEXTS[type(row)] if (text := getattr(row, name)))
     checkpoint, tokenizer, kept_tokens = vocab.trim_vocabulary(hf.load(weights.folder), tokenizer, texts)
+    log(f"vocabulary: {len(kept_tokens)} of {weights.architecture.vocab_size} tokens")
     sizes = {"vocab_size": checkpoint.architecture.vocab_size, "pad_id": checkpoint.architecture.pad_id}
     return dataclasses.replace(
         weights,

@@ -55,7 +55,7 @@ class Planner:
         meshes.build_mesh(settings.mesh, self.machine.devices, self.machine.slices)
         weights = self.weights[settings.name] = self._resolve_weights(settings)
         if settings.encoder.trim_vocab:
-            weights = trimming.trim_weights(weights, inputs.iterate_examples(settings))
+            weights = trimming.trim_weights(weights, inputs.iterate_examples(settings), self.log)
         teacher = resolve_teacher(settings)
         data = inputs.read_training_data(settings, weights, teacher, self.log)
         sets = inputs.read_evaluation_sets(settings, data.task, weights, self.log)

@@ -18,16 +18,17 @@ import numpy as np
 from xlkd.data.batches import PlannedBatch, Shape
 from xlkd.inputs import data as inputs
 from xlkd.inputs.weights import Weights, build_encoder
-from xlkd.methods import Method, Start, Teacher, Tree
+from xlkd.methods import Method, Start, State, Teacher, Tree
 from xlkd.models import encoder as encoders
 from xlkd.planning.machine import Machine
 from xlkd.runtime import mesh as meshes
 from xlkd.spec.optim import Optim
 from xlkd.spec.stage import AnyStage
 from xlkd.tasks import Draw
-from xlkd.train import loop, optim
-from xlkd.train import state as states
-from xlkd.train.checkpoint import abstract
+from xlkd.train import loop
+from xlkd.train.checkpoint import make_abstract
+from xlkd.train.optim import make_optimizer
+from xlkd.train.state import create_state
 
 CHECKPOINTS = 3  # that a run keeps: the best and the last two
 TIMING_SECONDS = 10.0  # no step is timed after these
@@ -65,10 +66,10 @@ class Program:
         start = start._replace(other=_shape_encoder(teacher.architecture) if teacher else ())
         state, fixed_teacher = _shape_state(self.method, start, spec.optim)
         self._shardings = meshes.make_shardings(self.mesh, state)
-        self._state = abstract(state, self._shardings)
+        self._state = make_abstract(state, self._shardings)
         self._teacher = self._state.teacher
         if fixed_teacher is not None:
-            self._teacher = abstract(fixed_teacher, meshes.make_shardings(self.mesh, fixed_teacher))
+            self._teacher = make_abstract(fixed_teacher, meshes.make_shardings(self.mesh, fixed_teacher))
         variables = self._state.variables
         self.bytes = {  # on a device
             "parameters": _count_device_bytes(variables.params),
@@ -97,7 +98,7 @@ class Program:
         shape = shape.with_rows(self.layout.rows)
         state = self.bytes["parameters"] + self.bytes["not trained"] + self.bytes["moments"]
         try:
-            program = loop.memory(self._compiled(shape))
+            program = loop.measure_memory(self._compiled(shape))
         except jax.errors.JaxRuntimeError as error:
             program = parse_needed_bytes(str(error))
             if not program:
@@ -178,11 +179,12 @@ class Program:
 
     def _compile(self, shape: Shape) -> Any:
         spec = self._spec
-        jitted = loop.jitted_step(
+        jitted = loop.jit_step(
             self.method,
             spec.optim,
             spec.horizon.steps,
             spec.seed,
+            self.mesh,
             self._shardings,
             micro_batches=self.layout.micro_batches,
         )
@@ -230,12 +232,12 @@ def _shape_encoder(architecture: encoders.Architecture) -> Tree:
     return jax.eval_shape(lambda key: encoders.init(architecture, key), jax.random.key(0))
 
 
-def _shape_state(method: Method, start: Start, settings: Optim) -> tuple[states.State, Tree | None]:
+def _shape_state(method: Method, start: Start, settings: Optim) -> tuple[State, Tree | None]:
     """Returns the shapes of the state before step 0, and of a teacher that is not part of it."""
     teacher = method.teacher
 
-    def create(encoder: Tree, other: Tree) -> states.State:
-        return states.create(method, start._replace(encoder=encoder, other=other), optim.optimizer(settings), 0)
+    def create(encoder: Tree, other: Tree) -> State:
+        return create_state(method, start._replace(encoder=encoder, other=other), make_optimizer(settings), 0)
 
     state = jax.eval_shape(create, start.encoder, start.other)
     if teacher is None or teacher.evolves:

@@ -1,8 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a stage: saved beside the running loop, whole or absent, the best and the last two kept.
+"""Saves and restores the checkpoints of a stage: in the background, atomically, keeping the best and the last two.
 
-Each holds the checksums of its files, written before it gets its name: what was damaged since is not gone on from.
+A checkpoint contains the checksums of its files, written before it gets its final name. A checkpoint that was damaged
+later is therefore noticed, and not restored.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import json
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,67 +28,70 @@ NO_LIMIT = 10 * 365 * 86400  # seconds
 
 
 class Checkpoints:
-    """The checkpoints of one stage; `best` names the step to keep. Close it, or the save under way is lost.
+    """The checkpoints of one stage; `best` returns the step to keep. Without `close` a save in progress is lost.
 
-    `check` is called before a save begins and before it gets its name: it raises where the work directory is gone.
+    `check` is called before a save begins and before it gets its final name: it raises if the work directory is gone.
     """
 
     def __init__(
         self, folder: pathlib.Path, best: Callable[[], int | None], check: Callable[[], None] = lambda: None
     ) -> None:
         check()
-        self._check, self._saving = check, -1  # the step whose save is under way
-        # Orbax takes no relative path, tells of every step at INFO, and of what it raises a dozen times at ERROR.
+        self._check, self._saving = check, -1  # the step that is being saved
+        # Orbax takes no relative path, logs every step at INFO, and logs each exception a dozen times at ERROR
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         from orbax.checkpoint import v1 as orbax
 
-        where = folder.resolve()
+        folder = folder.resolve()
 
         class BestAndLast:
-            def should_preserve(self, checkpoints, *, context):
-                saved = [c.step for c in checkpoints if _is_checkpoint(where / str(c.step))]
+            def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+                saved = [c.step for c in checkpoints if _is_checkpoint(folder / str(c.step))]
                 former = set(saved) - {best(), *saved[-2:]}
                 return [c.step not in former for c in checkpoints]
 
-        self._folder = where
-        # Its limits are read from a clock that may jump, and a slow disk is no reason to lose a run
-        sealed = orbax.options.AsyncOptions(
+        self._folder = folder
+        # Its time limits use a clock that may jump, and a slow disk is no reason to lose a run
+        options = orbax.options.AsyncOptions(
             timeout_secs=NO_LIMIT,
             create_directories_asynchronously=False,
-            post_finalization_callback=lambda: self._seal(),  # orbax would copy what a bound method belongs to
+            post_finalization_callback=lambda: self._seal(),  # of a bound method Orbax would copy the object
         )
         self._checkpointer = orbax.training.Checkpointer(
-            self._folder,
-            context=orbax.Context(async_options=sealed),
+            str(folder),
+            context=orbax.Context(async_options=options),
             preservation_policy=BestAndLast(),
             cleanup_tmp_directories=True,
         )
 
-    def steps(self) -> list[int]:
-        """Returns the steps that are saved; a folder of the user's with a number for a name is none."""
+    def list_steps(self) -> list[int]:
+        """Returns the steps that are saved; a folder of the user that has a number for a name does not count."""
         return distributed.broadcast_from_primary("steps", self._list_steps)
 
     def _list_steps(self) -> list[int]:
-        steps = (found.step for found in self._checkpointer.checkpoints)
+        steps = (checkpoint.step for checkpoint in self._checkpointer.checkpoints)
         return sorted(step for step in steps if _is_checkpoint(self._folder / str(step)))
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
-        """Start a save, or make it; a former one that still runs is waited for."""
-        self._checkpointer.wait()  # for a former save, which may take long: the check comes behind it
+        """Saves a state in the background, after an earlier save has ended; with `wait` returns when it is saved."""
+        self._checkpointer.wait()  # may take long, so the check comes after it
         self._check()
         self._saving = step
-        # Without force=True orbax leaves the save out, silently, while the former one runs.
+        # Without force=True Orbax skips the save, silently, while an earlier one runs
         call = self._checkpointer.save_checkpointables if wait else self._checkpointer.save_checkpointables_async
         call(step, {"state": state}, force=True)
 
-    def last(self, abstract: Any, log: Callable[[str], None]) -> Any:
-        """The state of the last checkpoint, or of the one before where that is damaged; None where none is left."""
-        steps = self.steps()
+    def restore_last(self, abstract: Any, log: Callable[[str], None]) -> Any:
+        """Restores the last checkpoint that is not damaged; returns None if there is none.
+
+        Damaged checkpoints are moved to the folder `damaged`.
+        """
+        steps = self.list_steps()
         for number, step in reversed(list(enumerate(steps))):
-            found, damage = self._read(step, abstract)
+            state, damage = self._read_state(step, abstract)
             if not damage:
                 log(f"restored step {step}")
-                return found
+                return state
             aside = distributed.broadcast_from_primary("aside", lambda step=step: self._set_aside(step))
             before = f"step {steps[number - 1]}" if number else "the beginning of this stage"
             log(f"the checkpoint of step {step} is damaged ({damage}): moved to {aside}, resuming from {before}")
@@ -95,45 +99,49 @@ class Checkpoints:
         return None
 
     def restore(self, step: int, abstract: Any) -> Any:
-        """The state of a step, placed as `abstract` says."""
-        found, damage = self._read(step, abstract)
+        """Restores the state of a step with the shardings of `abstract`."""
+        state, damage = self._read_state(step, abstract)
         if damage:
             what = f"the checkpoint of step {step}, which is to be exported, is damaged ({damage})"
             stage = self._folder.parent
             raise UserError(what, str(self._folder), f"delete {stage} and start again: this stage is trained again")
-        return found
+        return state
 
     def close(self) -> None:
+        """Waits for a save in progress."""
         self._checkpointer.close()
 
-    def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
-        """The state of a step, or what is wrong with its files."""
-        damage = distributed.broadcast_from_primary("damage", lambda: _damage(self._folder / str(step)))
+    def _read_state(self, step: int, abstract: Any) -> tuple[Any, str]:
+        """Returns the state of a step and "", or None and what is wrong with its files."""
+        damage = distributed.broadcast_from_primary("damage", lambda: _describe_damage(self._folder / str(step)))
         if damage:
             return None, damage
         try:
-            self._fits(step, abstract)
-            found = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+            self._check_shapes(step, abstract)
+            state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
         except (OSError, ValueError, KeyError) as error:
-            if (self._folder / str(step) / SUMS).exists():  # sound, so it is something else
+            if (self._folder / str(step) / SUMS).exists():  # its files are intact, so the cause is another
                 raise
-            found, damage = None, f"unreadable: {type(error).__name__}"
-        unread = distributed.any_process(np.array([found is None])).any()
-        return (None, damage or "unreadable at another process") if unread else (found, "")
+            state, damage = None, f"unreadable: {type(error).__name__}"
+        is_unread = distributed.any_process(np.array([state is None])).any()
+        return (None, damage or "unreadable at another process") if is_unread else (state, "")
 
-    def _fits(self, step: int, abstract: Any) -> None:
-        saved = _shapes(self._checkpointer.checkpointables_metadata(step).metadata["state"])
-        wanted = _shapes(abstract)
+    def _check_shapes(self, step: int, abstract: Any) -> None:
+        """Refuses a checkpoint whose arrays differ in shape from those of the model."""
+        saved = _list_shapes(self._checkpointer.checkpointables_metadata(step).metadata["state"])
+        wanted = _list_shapes(abstract)
         if not saved:
             raise ValueError("its metadata names no array")
         for leaf in sorted(saved.keys() | wanted.keys()):
-            there, here = (shapes.get(leaf, "absent") for shapes in (saved, wanted))
-            if there != here:
-                what = f"the checkpoint of step {step} does not fit this model: {leaf} is {there} there, {here} here"
+            in_file, in_model = (shapes.get(leaf, "absent") for shapes in (saved, wanted))
+            if in_file != in_model:
+                what = (
+                    f"the checkpoint of step {step} does not fit this model: {leaf} is {in_file} there, {in_model} here"
+                )
                 raise UserError(what, str(self._folder), "use another work directory")
 
     def _seal(self) -> None:
-        """Writes checksums into the checkpoint that is about to get its name; orbax calls this in its own thread."""
+        """Writes checksums into the checkpoint that is about to get its final name; called by a thread of Orbax."""
         if distributed.is_primary():
             self._check()
             draft = self._folder / ORBAX_DRAFT.format(step=self._saving)
@@ -145,7 +153,7 @@ class Checkpoints:
             (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
 
     def _set_aside(self, step: int) -> str:
-        """Kept for who wants to look at it, where nothing takes it for a checkpoint."""
+        """Moves a damaged checkpoint to a folder where it can be examined and is not taken for a checkpoint."""
         self._check()
         damaged = self._folder.with_name("damaged")
         damaged.mkdir(exist_ok=True)
@@ -155,26 +163,26 @@ class Checkpoints:
         return str(aside)
 
 
-def abstract(tree: Any, shardings: Any) -> Any:
-    """Shapes with the placement that a restore must give them: without it, the saved one is taken."""
+def make_abstract(tree: Any, shardings: Any) -> Any:
+    """Returns the shapes of a tree with the shardings to restore it with; without them the saved ones are used."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
 
 def _is_checkpoint(folder: pathlib.Path) -> bool:
-    """Says whether a folder was saved by us, or is about to get its name: a folder of the user's is neither."""
+    """Returns whether a folder is a checkpoint, or is about to become one; other folders are left alone."""
     return not folder.exists() or any((folder / name).exists() for name in (SUMS, ORBAX_METADATA))
 
 
-def _damage(folder: pathlib.Path) -> str:
-    """What is not as it was written; nothing is known of a checkpoint without checksums."""
+def _describe_damage(folder: pathlib.Path) -> str:
+    """Returns which file is not as it was written; "" if none, and if the checkpoint has no checksums."""
     if not (folder / SUMS).exists():
         return ""
     try:
         for name, (size, expected) in json.loads((folder / SUMS).read_text(encoding="utf-8")).items():
             if not (folder / name).exists():
                 return f"{name} is missing"
-            if (there := (folder / name).stat().st_size) != size:
-                return f"{name} has {there} of {size} bytes"
+            if (actual := (folder / name).stat().st_size) != size:
+                return f"{name} has {actual} of {size} bytes"
             if checksum(folder / name) != expected:
                 return f"{name} does not match its checksum"
     except (OSError, ValueError, TypeError, AttributeError):
@@ -182,7 +190,7 @@ def _damage(folder: pathlib.Path) -> str:
     return ""
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """By path; the paths of what was saved and of what it was saved from are the same."""
+def _list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each leaf by its path, which is the same in a state and in its checkpoint."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}

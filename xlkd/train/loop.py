@@ -1,43 +1,51 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The one loop: restore or begin; for each step a batch, targets, a step; evaluate, save and print where due."""
+"""The training loop of all methods: restores or creates the state, takes the steps, evaluates, saves and logs."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from xlkd.data.batches import Plan, PlannedBatch, Shape
 from xlkd.data.blocks import Blocks
 from xlkd.data.draw import format_keys
 from xlkd.errors import NotFinite, Stopped
-from xlkd.methods import Method, Start, key_for
+from xlkd.methods import Batch, Method, Start, State, Teacher, Tree, Variables, key_for
 from xlkd.runtime import distributed
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.devices import release_memory
-from xlkd.runtime.log import Clock, Log, Metrics, format_duration, time_values
+from xlkd.runtime.log import Clock, Log, Metrics, NoMetrics, format_duration, time_values
 from xlkd.runtime.signals import Signals
 from xlkd.spec.optim import Optim
 from xlkd.tasks import Draw, Features, Task
-from xlkd.train import optim, step
-from xlkd.train import state as states
-from xlkd.train.checkpoint import Checkpoints, abstract
+from xlkd.train.checkpoint import Checkpoints, make_abstract
+from xlkd.train.optim import make_optimizer, make_schedule
+from xlkd.train.state import create_state
+from xlkd.train.step import Report, make_step
 from xlkd.train.targets import Targets, choose_targets
+
+Advance = Callable[[int, State], State]  # (step, state) -> the state in which the step is taken
+Compiled = jax.stages.Compiled
 
 
 @dataclasses.dataclass
 class Job:
-    """All that training a stage needs; `evaluate(step, variables, stop)` does what of its files is not there yet."""
+    """The inputs of the training of one stage.
+
+    `evaluate(step, variables, stop)` evaluates what has not been evaluated at that step yet, and calls `stop` between
+    two sets.
+    """
 
     method: Method
     start: Callable[[], Start]
     task: Task
-    features: Features | None  # None: of each block when it is entered
+    features: Features  # of all examples; of a sample if the plan reads them in blocks
     plan: Plan | Blocks
     steps: int
     seed: int
@@ -46,46 +54,62 @@ class Job:
     evaluate_every: int
     evaluate_start: bool
     log_every: int
-    evaluate: Callable[[int, Any, Callable[[], None]], None]
+    evaluate: Callable[[int, Variables, Callable[[], None]], None]
     checkpoints: Checkpoints
-    metrics: Callable[[int], Metrics]
+    metrics: Callable[[int], Metrics | NoMetrics]
     log: Log
-    mesh: Any
+    mesh: Mesh
     peak_flops: float
-    computed: Targets | None = None  # of classifiers that were asked before
+    computed_targets: Targets | None = None  # the logits of classifiers, computed before the training
     teacher_cache: str = "auto"  # or off
-    teacher_dtype: str = "float32"  # of its computation
+    teacher_dtype: str = "float32"  # in which the teacher computes
 
     @functools.cached_property
     def layout(self) -> meshes.BatchLayout:
+        """Returns how the rows of a batch are divided over the devices."""
         return meshes.fit_batch(self.mesh, self.plan.batch, self.optim.micro_batches)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """Return the shapes that are compiled: those of the plan, with rows for every device."""
+        """Returns the shapes that are compiled: those of the plan, with rows for every device."""
         return tuple(shape.with_rows(self.layout.rows) for shape in self.plan.shapes)
 
     def batch_at(self, step: int) -> PlannedBatch:
-        """Return the examples of a step, padded to rows for every device."""
+        """Returns the examples of a step, padded to rows for every device."""
         return self.plan.at(step).pad_rows(self.layout.rows)
 
+    def features_at(self, step: int) -> Features:
+        """Returns the features that the indices of a step's batch refer to."""
+        return self.plan.features(step) if isinstance(self.plan, Blocks) else self.features
 
-def train(job: Job, signals: Signals) -> tuple[states.State, float]:
-    """The state after the last step, and the seconds that this process trained; what was due is on disk."""
+    def count_tokens(self, step: int, index: np.ndarray) -> int:
+        """Counts the tokens of rows of a step, in the longest view."""
+        if isinstance(self.plan, Blocks):
+            lengths = next(iter(self.task.lengths(self.features_at(step)).values()))
+        else:
+            lengths = self.plan.lengths[self.plan.view]
+        return int(lengths[index[index >= 0]].sum())
+
+
+def train(job: Job, signals: Signals) -> tuple[State, float]:
+    """Trains a stage to its last step, saving and evaluating on the way.
+
+    Returns the last state, and the seconds that this process spent on training steps.
+    """
     clock, waited = Clock(job.log.event), []
     clock.switch_to("begin")
-    state, shardings, advance, source = _begin(job)
+    state, shardings, advance, source = _restore_or_create(job)
     first = int(state.step)
-    compiled = _compile(job, state, shardings, source, clock) if first < job.steps else {}
+    compiled = _compile_steps(job, state, shardings, source, clock) if first < job.steps else {}
     if compiled:
         clock.switch_to("teacher")
         source.prepare()
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
-    saved = set(job.checkpoints.steps())
+    saved = set(job.checkpoints.list_steps())
     clock.switch_to("train", step=first)
 
     def save(at: int, *, wait: bool = False) -> None:
-        _check(job, state)
+        _check_finite(job, state)
         if at not in saved:
             former = clock.switch_to("save", step=at)
             job.checkpoints.save(at, state, wait=wait)
@@ -97,43 +121,45 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
             save(at, wait=True)
             raise Stopped(f"{signals.asked}: saved at step {at}; the same command resumes from there")
 
-    def boundary(at: int) -> None:
+    def evaluate_and_save(at: int) -> None:
         evaluated = at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start))
         if evaluated:
-            _check(job, state)
+            _check_finite(job, state)
             former = clock.switch_to("evaluate", step=at)
             job.evaluate(at, state.variables, lambda: stop(at))
             clock.switch_to(former)
-        due = evaluated or (at and at % job.save_every == 0)  # what was evaluated may be the best
+        due = evaluated or (at and at % job.save_every == 0)  # a checkpoint that was evaluated may be the best
         if due:
             save(at, wait=at == job.steps)
             release_memory()
 
     try:
-        boundary(first)
+        evaluate_and_save(first)
         for at, (batch, targets, shape, examples, tokens) in zip(
-            range(first, job.steps), time_values(_batches(job, first, source), waited), strict=True
+            range(first, job.steps), time_values(_iterate_batches(job, first, source), waited), strict=True
         ):
             state = advance(at, state)
             with jax.transfer_guard("disallow"):
-                asked = targets is None
-                if asked:
+                is_live = targets is None
+                if is_live:
                     targets = source.ask(shape, batch, state)
                 new, report = compiled[shape](state._replace(teacher=()), batch, targets)
                 state = new._replace(teacher=state.teacher)
             pending.append(report)
-            meter.add(examples, tokens, asked)
+            meter.add(examples, tokens, is_live)
             done = at + 1
             if done % job.log_every == 0 or done == job.steps:
-                values = _values(pending)
+                values = _average_reports(pending)
                 pending.clear()
                 job.log.event("train", step=done, waited=round(sum(waited), 4))
                 waited.clear()
                 if not values.pop("ok"):
-                    _check(job, state)
+                    _check_finite(job, state)
                 metrics.write(done, values)
-                job.log.live(meter.line(done, values), keep=done % (10 * job.log_every) == 0 or done == job.steps)
-            boundary(done)
+                job.log.live(
+                    meter.format_line(done, values), keep=done % (10 * job.log_every) == 0 or done == job.steps
+                )
+            evaluate_and_save(done)
             stop(done)
     finally:
         metrics.close()
@@ -141,67 +167,80 @@ def train(job: Job, signals: Signals) -> tuple[states.State, float]:
     return state, clock.seconds("train")
 
 
-def features_of(job: Job, at: int) -> Features:
-    """Those that the indices of a step count in."""
-    return job.plan.features(at) if job.features is None else job.features
+def _restore_or_create(job: Job) -> tuple[State, Tree, Advance, Targets]:
+    """Restores the state of the last checkpoint, or creates the state before step 0, on its devices.
 
-
-def _begin(job: Job):
-    """The state of the last checkpoint, or the one before step 0, on its devices; and where targets come from."""
-    optimizer, teacher = optim.optimizer(job.optim), job.method.teacher
+    Returns it with its shardings, the function that changes an evolving teacher, and the source of the targets.
+    """
+    optimizer, teacher = make_optimizer(job.optim), job.method.teacher
     start = job.start()
-    given = (start.encoder, start.heads, start.other)
+    arrays = (start.encoder, start.heads, start.other)
     if distributed.has_several_processes():
-        given = jax.device_get(given)  # on a device of this process, it is on none of the others'
+        arrays = jax.device_get(arrays)  # jit refuses arrays that are on a device of this process alone
 
-    def begun(encoder, heads, other):
+    def with_arrays(encoder: Tree, heads: dict[str, Tree], other: Tree) -> Start:
         return start._replace(encoder=encoder, heads=heads, other=other)
 
-    def create(*given):
-        return states.create(job.method, begun(*given), optimizer, job.seed)
+    def create(*arrays: Tree) -> State:
+        return create_state(job.method, with_arrays(*arrays), optimizer, job.seed)
 
-    def teach(*given):
-        variables = job.method.init(key_for(job.seed, "init"), begun(*given))
-        return teacher.variables(variables, begun(*given))
+    shapes = jax.eval_shape(create, *arrays)
+    shardings = meshes.make_shardings(job.mesh, shapes)
+    state = job.checkpoints.restore_last(make_abstract(shapes, shardings), job.log)
+    if state is None:
+        # Jitted, so that each leaf gets a buffer of its own: a tree with the same buffer twice cannot be donated
+        state = jax.jit(create, out_shardings=shardings)(*arrays)
 
-    def placed(function):
-        # Jitted, so that each leaf is a buffer of its own: one that stood twice in a donated tree would be refused.
-        shardings = meshes.make_shardings(job.mesh, jax.eval_shape(function, *given))
-        return jax.jit(function, out_shardings=shardings), shardings
+    def advance(step: int, state: State) -> State:
+        return state
 
-    create, shardings = placed(create)
-    fixed = placed(teach)[0](*given) if teacher and not teacher.evolves else ()
-    advance = _advance(job, begun, given, shardings) if teacher and teacher.evolves else lambda at, state: state
-    state = job.checkpoints.last(abstract(jax.eval_shape(create, *given), shardings), job.log)
-    return create(*given) if state is None else state, shardings, advance, choose_targets(job, fixed)
+    if teacher is None or not teacher.evolves:
+        return state, shardings, advance, choose_targets(job, _create_teacher(job, teacher, with_arrays, arrays))
+    return state, shardings, _make_advance(job, teacher, with_arrays, arrays, shardings), choose_targets(job, ())
 
 
-def _advance(job: Job, begun: Callable, given: tuple, shardings: Any) -> Callable:
-    """The state of a step before anything of it is done: another teacher where a generation begins."""
-    teacher = job.method.teacher
+def _create_teacher(
+    job: Job, teacher: Teacher | None, with_arrays: Callable[..., Start], arrays: tuple[Tree, ...]
+) -> Tree:
+    """Creates the variables of a teacher that stays the same, on their devices."""
+    if teacher is None:
+        return ()
+
+    def create(*arrays: Tree) -> Tree:
+        variables = job.method.init(key_for(job.seed, "init"), with_arrays(*arrays))
+        return teacher.variables(variables, with_arrays(*arrays))
+
+    shardings = meshes.make_shardings(job.mesh, jax.eval_shape(create, *arrays))
+    return jax.jit(create, out_shardings=shardings)(*arrays)
+
+
+def _make_advance(
+    job: Job, teacher: Teacher, with_arrays: Callable[..., Start], arrays: tuple[Tree, ...], shardings: Tree
+) -> Advance:
+    """Makes the function that replaces the teacher in the state where a generation begins."""
 
     @functools.partial(jax.jit, out_shardings=shardings)
-    def change(state, *given):
-        return teacher.advance(state, begun(*given), key_for(job.seed, "advance", state.step))
+    def replace_teacher(state: State, *arrays: Tree) -> State:
+        return teacher.advance(state, with_arrays(*arrays), key_for(job.seed, "advance", state.step))
 
-    def advance(at: int, state):
-        begins = at > 0 and teacher.generation(at) != teacher.generation(at - 1)
-        return change(state, *given) if begins else state
+    def advance(step: int, state: State) -> State:
+        begins = step > 0 and teacher.generation(step) != teacher.generation(step - 1)
+        return replace_teacher(state, *arrays) if begins else state
 
     return advance
 
 
-def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[Shape, Callable]:
-    """One step function a bucket shape, ahead of time, with its memory."""
+def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clock: Clock) -> dict[Shape, Compiled]:
+    """Compiles the step for each bucket shape before the first step, and logs the memory that it needs."""
     former = clock.switch_to("compile")
     parts = job.layout.micro_batches
-    jitted = jitted_step(job.method, job.optim, job.steps, job.seed, shardings, micro_batches=parts)
+    jitted = jit_step(job.method, job.optim, job.steps, job.seed, job.mesh, shardings, micro_batches=parts)
     if line := job.layout.describe():
         job.log(line)
     compiled = {}
     for shape in job.shapes:
         example = job.task.arrays(
-            features_of(job, int(state.step)),
+            job.features_at(int(state.step)),
             meshes.select_local_rows(job.mesh, np.full(shape.rows, -1)),
             dict(shape.lengths),
             Draw(0, 0),
@@ -209,59 +248,61 @@ def _compile(job: Job, state, shardings, source: Targets, clock: Clock) -> dict[
         batch = meshes.place_batch(job.mesh, example, shape.rows)
         targets = source.example(shape, batch, state)
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
-        job.log(f"compiled {shape}: {memory(compiled[shape]) / 2**20:.0f} MiB a device")
+        job.log(f"compiled {shape}: {measure_memory(compiled[shape]) / 2**20:.0f} MiB per device")
         release_memory()
     clock.switch_to(former)
     distributed.barrier("compiled")
     return compiled
 
 
-def jitted_step(
-    method: Method, settings: Optim, steps: int, seed: int, shardings: states.State, *, micro_batches: int
+def jit_step(
+    method: Method, settings: Optim, steps: int, seed: int, mesh: Mesh, shardings: Tree, *, micro_batches: int
 ) -> jax.stages.Wrapped:
-    """The step as it is compiled: the state is donated and stays where it lies, but for the teacher."""
-    rate = optim.schedule(settings, method.period or steps)
-    parts = {"clip_norm": settings.clip, "micro_batches": micro_batches}
-    function = step.make(method, optim.optimizer(settings), rate, seed=seed, **parts)
-    mesh = shardings.step.mesh
-    report = meshes.replicated_sharding(mesh)  # the whole of it is read on the host
+    """Jits the step of a method: the state except the teacher is donated and keeps its shardings."""
+    rate = make_schedule(settings, method.period or steps)
+    options = {"clip_norm": settings.clip, "micro_batches": micro_batches}
+    function = make_step(method, make_optimizer(settings), rate, seed=seed, **options)
+    report = meshes.replicated_sharding(mesh)  # every process reads the complete report
     return jax.jit(
         meshes.trace_with_mesh(mesh, function), donate_argnums=0, out_shardings=(shardings._replace(teacher=()), report)
     )
 
 
-def memory(compiled) -> int:
-    """Bytes on a device: the peak that CPU reports leaves the temporaries out."""
-    found = compiled.memory_analysis()
-    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    return held + found.temp_size_in_bytes
+def measure_memory(compiled: Compiled) -> int:
+    """Returns the bytes that a compiled function needs on a device.
+
+    They are added up from the parts, because the peak that the CPU compiler reports leaves the temporaries out.
+    """
+    parts = compiled.memory_analysis()
+    assert parts is not None, "the CPU, GPU and TPU compilers report the memory"
+    arrays = parts.argument_size_in_bytes + parts.output_size_in_bytes - parts.alias_size_in_bytes
+    return arrays + parts.temp_size_in_bytes
 
 
-def _batches(job: Job, first: int, source: Targets) -> Iterator[tuple[Any, Any, Shape, int, int]]:
-    """Yield placed batches from step `first` on, made by threads ahead of the loop, with those targets that are known.
+def _iterate_batches(job: Job, first: int, source: Targets) -> Iterator[tuple[Batch, Tree | None, Shape, int, int]]:
+    """Yields the batches from step `first` on, placed on the devices and built by threads ahead of the loop.
 
-    Beside them stand the shape, the number of examples and that of their tokens.
+    Each comes with its targets (None if the teacher has to be asked), its shape, and the numbers of its examples and
+    of their tokens.
     """
     import grain
 
-    dearest = job.plan.lengths[job.plan.view] if job.features is not None else None
-
-    def build(at: int):
-        planned, features = job.batch_at(at), features_of(job, at)
-        mine = meshes.select_local_rows(job.mesh, planned.index)
-        arrays = job.task.arrays(features, mine, dict(planned.shape.lengths), Draw(job.seed, at))
-        lengths = next(iter(job.task.lengths(features).values())) if dearest is None else dearest
-        tokens = int(lengths[planned.index[planned.index >= 0]].sum())
+    def build(step: int) -> tuple[Batch, Tree | None, Shape, int, int]:
+        planned, features = job.batch_at(step), job.features_at(step)
+        local_rows = meshes.select_local_rows(job.mesh, planned.index)
+        arrays = job.task.arrays(features, local_rows, dict(planned.shape.lengths), Draw(job.seed, step))
+        tokens = job.count_tokens(step, planned.index)
         return arrays, source.for_batch(planned), planned.shape, planned.examples, tokens
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    for arrays, known, shape, *counts in grain.MapDataset.range(first, job.steps).map(build).to_iter_dataset(ahead):
+    steps = grain.MapDataset.range(first, job.steps)
+    for arrays, known, shape, examples, tokens in steps.map(build).to_iter_dataset(ahead):
         targets = None if known is None else meshes.place_batch(job.mesh, known, shape.rows)
-        yield meshes.place_batch(job.mesh, arrays, shape.rows), targets, shape, *counts
+        yield meshes.place_batch(job.mesh, arrays, shape.rows), targets, shape, examples, tokens
 
 
-def _values(pending: list[dict]) -> dict[str, float]:
-    """Means over the steps since the last print: sums and counts are added first, divided once."""
+def _average_reports(pending: list[Report]) -> dict[str, float]:
+    """Averages the reports of several steps: sums and counts are added first, and divided once."""
     reports = jax.device_get(pending)
     values: dict[str, float] = {}
     for name in reports[-1]["terms"]:
@@ -272,31 +313,33 @@ def _values(pending: list[dict]) -> dict[str, float]:
     return values | {"grad_norm": float(last["grad_norm"]), "ok": bool(last["ok"])}
 
 
-def _check(job: Job, state: states.State) -> None:
-    """Stop before anything is saved or evaluated after a step that was not finite."""
+def _check_finite(job: Job, state: State) -> None:
+    """Refuses to save or evaluate a state after a step that was not finite."""
     if not bool(jax.device_get(state.ok)):
-        at = int(state.step)
-        index = job.plan.at(at).index
-        raise NotFinite(at, format_keys(features_of(job, at)["keys"][index[index >= 0]]))
+        step = int(state.step)
+        index = job.plan.at(step).index
+        raise NotFinite(step, format_keys(job.features_at(step)["keys"][index[index >= 0]]))
 
 
 class _Meter:
-    """Speed since the start of this process, without compiling, evaluating and saving."""
+    """Measures the speed since the start of this process, without compiling, evaluating and saving."""
 
     def __init__(self, job: Job, first: int, clock: Clock) -> None:
         self._job, self._first, self._clock = job, first, clock
         self._examples = self._tokens = 0
         self._flops = 0.0
 
-    def add(self, examples: int, tokens: int, asked: bool) -> None:
-        """Count a step: what is padding is no work."""
+    def add(self, examples: int, tokens: int, is_live: bool) -> None:
+        """Counts a step without its padding; `is_live` says that the teacher computed its targets in this step."""
         method = self._job.method
         self._examples += examples
         self._tokens += tokens
         self._flops += 3 * method.flops(tokens, examples)
-        self._flops += method.teacher.flops(tokens, examples) if asked else 0.0
+        if is_live and method.teacher:
+            self._flops += method.teacher.flops(tokens, examples)
 
-    def line(self, done: int, values: dict[str, float]) -> str:
+    def format_line(self, done: int, values: dict[str, float]) -> str:
+        """Formats the progress line after a step."""
         seconds = max(self._clock.seconds("train"), 1e-9)
         left = (self._job.steps - done) * seconds / max(done - self._first, 1)
         speed = f"{self._examples / seconds:.0f} examples/s  {self._tokens / seconds:.0f} tokens/s"

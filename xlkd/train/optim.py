@@ -1,27 +1,32 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""AdamW with its schedule as a function of the state's step, and a mask that decides what decays."""
+"""AdamW, its learning rate as a function of the step, and the mask of the parameters that decay."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
+from xlkd.methods import Step, Tree
 from xlkd.spec.optim import Optim
 
+LearningRate = Callable[[Step], Float[Array, ""]]
 
-def schedule(settings: Optim, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """Learning rate by step: a linear warm-up, then constant, linear or cosine to 0 at the last step.
 
-    A warm-up begins at 0. One of less than a step is none: a run of one step would learn nothing.
+def make_schedule(settings: Optim, steps: int) -> LearningRate:
+    """Makes the learning rate by step: a linear warm-up, then constant, or linear or cosine to 0 at the last step.
+
+    A warm-up begins at 0. If it is shorter than a step, there is none: a run of one step would learn nothing.
     """
     warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
     warmup = warmup if warmup >= 1 else 0
 
-    def rate(step):
+    def rate(step: Step) -> Float[Array, ""]:
         s = jnp.asarray(step, jnp.float32)
         rising = s / warmup if warmup else jnp.ones_like(s)
         left = jnp.clip((steps - s) / max(steps - warmup, 1.0), 0.0, 1.0)
@@ -33,31 +38,38 @@ def schedule(settings: Optim, steps: int) -> Callable[[jax.Array], jax.Array]:
 
 MATRICES = ("kernel", "words", "positions", "types")
 
-SHAPES = {
+SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {  # of the share of the steps that is left
     "constant": lambda left: jnp.ones_like(left),
     "linear": lambda left: left,
     "cosine": lambda left: 0.5 * (1 - jnp.cos(jnp.pi * left)),
 }
 
 
-def optimizer(settings: Optim) -> optax.GradientTransformation:
-    """Adam's direction with decoupled decay; the loop multiplies it by the learning rate."""
+def make_optimizer(settings: Optim) -> optax.GradientTransformation:
+    """Makes Adam's direction with decoupled weight decay; the step multiplies it by the learning rate."""
     return optax.chain(
         optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps),
         optax.add_decayed_weights(settings.weight_decay, mask=DECAY_MASKS[settings.decay_mask]),
     )
 
 
-def decay_matrices(params):
-    """True for kernels and embeddings, false for biases and norms, whose stacked form has an axis more."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in MATRICES, params)
+def mask_matrices(params: Tree) -> Tree:
+    """Returns True for kernels and embeddings, False for biases and norms.
+
+    Names decide, not the number of axes: in a stack of layers a bias is a matrix too.
+    """
+
+    def is_matrix(path: tuple[Any, ...], _: jax.Array) -> bool:
+        return path[-1].key in MATRICES
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
-DECAY_MASKS = {"matrices": decay_matrices, "all": None}
+DECAY_MASKS: dict[str, Callable[[Tree], Tree] | None] = {"matrices": mask_matrices, "all": None}
 
 
-def clip(gradients, norm: jax.Array, limit: float):
-    """Gradients scaled down to a global norm of `limit`; 0 leaves them alone."""
+def clip_gradients(gradients: Tree, norm: Float[Array, ""], limit: float) -> Tree:
+    """Scales gradients down to a global norm of at most `limit`; with a limit of 0 they stay as they are."""
     if not limit:
         return gradients
     scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))

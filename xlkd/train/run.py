@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the stages of a config in a work directory; what is finished is not done again."""
+"""Runs the stages of a config in a work directory; finished stages are not run again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import os
 import pathlib
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -28,7 +27,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers",
 
 
 def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
-    """Runs all stages of a config that are not done yet."""
+    """Runs all stages of a config that are not finished yet."""
     stages = settings.read_stages(config)
     for number, spec in enumerate(stages):
         settings.check_start(spec, [earlier.name for earlier in stages[:number]])
@@ -47,13 +46,13 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
         from xlkd.train import stage
 
         prepare_devices()
-        console = None if distributed.is_primary() else stack.enter_context(_nowhere())
+        console = None if distributed.is_primary() else stack.enter_context(_open_null())
         log = Log(path / "log.txt" if distributed.is_primary() else None, console, workdir.check)
         log.event("start", at=process_start_time())
         log(f"start: {' '.join(command)}")
-        workdir.write_json(path / "environment.json", environment(command))
+        workdir.write_json(path / "environment.json", describe_environment(command))
         log(f"work directory {path}, devices: {describe_devices()}")
-        tell, finished = ReportWriter(workdir, log), {}
+        write_report, exports = ReportWriter(workdir, log), {}
         folders = [path / "stages" / f"{number:02d}-{spec.name}" for number, spec in enumerate(stages, 1)]
         for folder, spec in zip(folders, stages, strict=True):
             if not (folder / "done").exists():
@@ -61,23 +60,23 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
         for folder, spec in zip(folders, stages, strict=True):
             name = spec.name
             if distributed.broadcast_from_primary(f"{folder} done", (folder / "done").exists):
-                log(f"stage {name}: done before")
+                log(f"stage {name}: finished before")
             else:
                 log(f"stage {name}")
                 log.event("prepare", stage=name)
-                stage.train(spec, workdir, folder, finished, log, signals, tell)
+                stage.train(spec, workdir, folder, exports, log, signals, write_report)
                 distributed.barrier(f"{folder} finished")
-            finished[name] = folder / "export"
+            exports[name] = folder / "export"
         log.event("report")
         if distributed.is_primary():
             reports.write(path, log, check=workdir.check)
-        distributed.barrier("report")  # who ended before would be missed
+        distributed.barrier("report")  # a process that ended earlier would be missing in collectives
         log.event("end")
         log("done")
 
 
 class ReportWriter:
-    """Writes the report anew where something was evaluated, as often as it costs a twentieth of the time or less."""
+    """Writes the report after evaluations, but no more often than in a twentieth of the time."""
 
     def __init__(self, workdir: WorkDirectory, log: Log) -> None:
         self._workdir, self._log, self._next = workdir, log, time.monotonic() + 60
@@ -91,26 +90,26 @@ class ReportWriter:
         self._next = time.monotonic() + max(60, 20 * (time.monotonic() - began))
 
 
-def environment(command: Sequence[str]) -> dict[str, Any]:
-    """Returns what a reader needs to repeat the run."""
+def describe_environment(command: Sequence[str]) -> dict[str, Any]:
+    """Returns the command, the versions and the devices of the run, for whoever repeats it."""
     import jax
 
     return {
         "command": list(command),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "git": _git("rev-parse", "HEAD"),
-        "git_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "packages": {name: _get_version(name) for name in PACKAGES},
+        "git": _run_git("rev-parse", "HEAD"),
+        "git_changes": bool(_run_git("status", "--porcelain", "--untracked-files=no")),
         "devices": [str(device) for device in jax.devices()],
     }
 
 
-def _nowhere() -> TextIO:
+def _open_null() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")
 
 
-def _version(name: str) -> str:
+def _get_version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -118,9 +117,10 @@ def _version(name: str) -> str:
 
 
 @functools.cache
-def _git(*arguments: str) -> str:
-    where = pathlib.Path(sys.modules["xlkd"].__file__).parent
+def _run_git(*arguments: str) -> str:
+    """Returns the output of git in the folder of the package; empty where there is no git."""
+    folder = pathlib.Path(__file__).parent
     with contextlib.suppress(OSError):
-        found = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
-        return found.stdout.strip()
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return ""

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains one stage: puts weights, data, method and sets together for the loop, and exports what comes out."""
+"""Trains one stage: gives the loop its weights, data, method and evaluation sets, and exports the trained models."""
 
 from __future__ import annotations
 
@@ -35,26 +35,28 @@ from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory
 from xlkd.spec.stage import AnySettings, AnyStage
 from xlkd.spec.tasks import Classify
+from xlkd.tasks.parallel import Parallel
 from xlkd.train import loop
-from xlkd.train.checkpoint import Checkpoints, abstract
+from xlkd.train.checkpoint import Checkpoints, make_abstract
 from xlkd.train.targets import Targets
 
 
 class Prepared(NamedTuple):
-    """All that is known before a method is built: weights, examples, sets, and which test examples training touches."""
+    """The inputs of a stage, read before its method is built."""
 
     weights: Weights
-    other: Weights | None  # of another encoder than the student's, where the method asks for one
+    other: Weights | None  # of the teacher encoder, if the method has one
     data: TrainingData
     plan: Plan | Blocks
     spec: AnyStage
     sets: dict[str, EvaluationSet]
     keep: selection.Rule
     ceilings: dict[str, Any]
-    before: dict[str, Any]  # what earlier training has seen and met
-    met: dict[str, Any]  # test rows that training touches
+    prior: dict[str, Any]  # the record of the training before this stage
+    contamination: dict[str, Any]  # by evaluation set the examples that occur in the training data
 
-    def start(self, seed: int) -> Start:
+    def load_start(self, seed: int) -> Start:
+        """Loads the arrays that the stage starts from."""
         return self.weights.load(seed)._replace(other=self.other.load(0).encoder if self.other else ())
 
 
@@ -65,28 +67,28 @@ def train(
     earlier: dict[str, pathlib.Path],
     log: Log,
     signals: Signals,
-    tell: Callable[[], None],
+    write_report: Callable[[], None],
 ) -> None:
-    """Train a stage to its end, export it, and mark it done."""
+    """Trains a stage to its end, exports it, and marks it done."""
     devices = mesh.build_mesh(settings.mesh)
     stage = prepare_stage(settings, workdir, folder, earlier, log)
     spec = stage.spec
     encoders = [build_encoder(spec.encoder, part.architecture) for part in (stage.weights, stage.other) if part]
     method = inputs.load_module("methods", spec.method.name).build(spec, *encoders)
-    distributed.barrier("data read")  # collectives give up sooner than another process may need for this
+    distributed.barrier("data read")  # another process may need longer for its data than a collective operation waits
     ready = add_reference_vectors(stage, method.reference_pooling, encoders[-1], devices)
     sets = SetEvaluator(workdir, folder, ready, stage.keep, method, devices, spec, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.choose_step, workdir.check)
 
     def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
         sets.evaluate(step, variables, stop)
-        tell()
+        write_report()
 
     job = loop.Job(
         method=method,
-        start=functools.cache(functools.partial(stage.start, spec.seed)),
+        start=functools.cache(functools.partial(stage.load_start, spec.seed)),
         task=stage.data.task,
-        features=None if stage.data.streamed else stage.data.features,
+        features=stage.data.features,
         plan=stage.plan,
         steps=spec.horizon.steps,
         seed=spec.seed,
@@ -101,7 +103,7 @@ def train(
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
-        computed=compute_targets(spec, method, stage.data, earlier, devices, log),
+        computed_targets=compute_targets(spec, method, stage.data, earlier, devices, log),
         teacher_cache=spec.teacher.cache,
         teacher_dtype=spec.encoder.dtype,
     )
@@ -110,7 +112,7 @@ def train(
         state = restore_selected(state, stage.keep, sets, checkpoints, log)
     finally:
         checkpoints.close()
-        if stage.data.streamed:
+        if isinstance(stage.plan, Blocks):
             stage.plan.close()
     variables = distributed.gather_to_host(state.variables) if distributed.has_several_processes() else state.variables
     if distributed.is_primary():
@@ -124,12 +126,11 @@ def prepare_stage(
     earlier: dict[str, pathlib.Path],
     log: Log,
 ) -> Prepared:
-    """Reads weights and examples as the settings name them, and writes what they are before anything is trained."""
+    """Reads the weights and the examples that the settings name, and writes a report on the examples."""
     workdir.check()
     weights = resolve_weights(settings, earlier, folder / "tokenizer")
     if settings.encoder.trim_vocab:
-        weights = trimming.trim_weights(weights, inputs.iterate_examples(settings))
-        log(f"vocabulary: {len(weights.kept_tokens)} of {weights.untrimmed.architecture.vocab_size} tokens")
+        weights = trimming.trim_weights(weights, inputs.iterate_examples(settings), log)
     other = resolve_teacher(settings)
     data = inputs.read_training_data(settings, weights, other, log)
     sets = inputs.read_evaluation_sets(settings, data.task, weights, log)
@@ -149,20 +150,21 @@ def prepare_stage(
         log(
             f"read in {plan.blocks_per_epoch} blocks of {plan.block} rows; lengths above: {len(data.tokenized)} of them"
         )
-    before = load_prior_training(weights)
-    met = provenance.describe_contamination(data.tokenized, sets, before.get("contamination", {}))
-    warn_of_contamination(met, log)
+    prior = load_prior_training(weights)
+    contamination = provenance.describe_contamination(data.tokenized, sets, prior.get("contamination", {}))
+    warn_of_contamination(contamination, log)
     write_text_sample(workdir, sets)
     spec = inputs.resolve_stage(settings, data, plan, scanned=scan_by_device())
-    return Prepared(weights, other, data, plan, spec, sets, keep, ceilings, before, met)
+    return Prepared(weights, other, data, plan, spec, sets, keep, ceilings, prior, contamination)
 
 
 def add_reference_vectors(stage: Prepared, pooling: str, teacher: Encoder, devices: Mesh) -> dict[str, EvaluationSet]:
-    """Returns the sets; where another encoder teaches, retrieval gets its English vectors to compare with."""
+    """Returns the sets; if there is a teacher encoder, retrieval is compared with its vectors of the English texts."""
     if not stage.other or "retrieval" not in stage.sets:
         return stage.sets
     retrieval = stage.sets["retrieval"]
     vectors = reference.compute_english_vectors(stage.spec, pooling, teacher, stage.other, retrieval.rows, devices)
+    assert isinstance(retrieval.task, Parallel)
     task = dataclasses.replace(retrieval.task, reference=vectors)
     return stage.sets | {"retrieval": retrieval._replace(task=task)}
 
@@ -170,12 +172,12 @@ def add_reference_vectors(stage: Prepared, pooling: str, teacher: Encoder, devic
 def restore_selected(
     state: State, keep: selection.Rule, sets: SetEvaluator, checkpoints: Checkpoints, log: Log
 ) -> State:
-    """Returns the last state, or that of the step which the rule chooses."""
+    """Returns the last state, or restores the state of the step that the rule selects."""
     best = sets.choose_step() if keep.name != "last" else None
     if best is None:
         return state
-    log(f"keeping step {best}, the best on config.data.{keep.set} (rule {keep.name})")
-    return checkpoints.restore(best, abstract(state, jax.tree.map(lambda x: x.sharding, state)))
+    log(f"exporting step {best}, the best on config.data.{keep.set} (rule {keep.name})")
+    return checkpoints.restore(best, make_abstract(state, jax.tree.map(lambda x: x.sharding, state)))
 
 
 def export_stage(
@@ -195,9 +197,9 @@ def export_stage(
         log(line)
     sets.keep_rows(step, folder / "rows")
     chosen_by = stage.keep.select_examples(stage.sets[stage.keep.set].rows if stage.keep.set in stage.sets else ())
-    teaches = method.teacher is not None
+    has_teacher = method.teacher is not None
     seen = provenance.collect_seen_languages(
-        spec, stage.data.tokenized, chosen_by, stage.before.get("seen", {}), has_teacher=teaches
+        spec, stage.data.tokenized, chosen_by, stage.prior.get("seen", {}), has_teacher=has_teacher
     )
     tokenizer = (stage.weights.untrimmed or stage.weights).tokenizer
     teacher = method.teacher.origin if method.teacher else ""
@@ -205,7 +207,7 @@ def export_stage(
         exported = trimming.restore_vocabulary(exported, stage.weights)
         workdir.check()
         write_export(folder / "export" / name, exported, tokenizer, spec, results, seen, teacher)
-    written = {
+    record = {
         "version": 1,
         "stage": spec.name,
         "method": spec.method.name,
@@ -218,18 +220,18 @@ def export_stage(
         "parameters": sum(x.size for x in jax.tree.leaves(variables.params)),
         "sets": results,
         "seen": seen,
-        "contamination": stage.met,
+        "contamination": stage.contamination,
         "ceilings": {name: stage.ceilings[name] for name in results if name in stage.ceilings},
     }
-    workdir.write_json(folder / STAGE_RECORD, written)
+    workdir.write_json(folder / STAGE_RECORD, record)
     workdir.check()
     (folder / "done").touch()
 
 
 def load_prior_training(weights: Weights) -> dict[str, Any]:
-    """Returns what is known of the training before this stage: of a stage all, of a folder what its record says."""
+    """Returns the record of the training before this stage: of a stage its record, of another folder what it saw."""
     place = cards.Place.find(weights.folder).stage if weights.folder else None
-    if place and (record := find_stage_record(place)):  # of this run, or of another of ours
+    if place and (record := find_stage_record(place)):  # a stage of this run or of another run
         return hf.read_json(record)
     record = weights.folder / hf.RECORD if weights.folder else None
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
@@ -243,29 +245,30 @@ def compute_targets(
     devices: Mesh,
     log: Log,
 ) -> Targets | None:
-    """Asks the classifiers of `config.teachers`, where the method learns from them, for all training examples."""
+    """Computes the logits of the classifiers of `config.teachers` for all training examples, if the method uses any."""
     if not spec.teachers or method.classifiers is None:
         return None
     from xlkd.train.targets import classifiers
 
-    values = classifiers.targets(spec, method.classifiers, data.rows, data.features, data.task, earlier, log)
+    values = classifiers.compute_logits(spec, method.classifiers, data.rows, data.features, data.task, earlier, log)
     return classifiers.ComputedTargets(values, devices)
 
 
-def warn_of_contamination(met: dict[str, Any], log: Log) -> None:
-    """Warns of evaluation examples that training touched: they test nothing unseen."""
-    for name, found in met.items():
-        if found["flagged"]:
-            kinds = ", ".join(f"{kind} {count}" for kind, count in found["kinds"].items() if count)
-            log(f"warning: {found['flagged']} of {found['rows']} rows of {name} were met in training ({kinds})")
+def warn_of_contamination(contamination: dict[str, Any], log: Log) -> None:
+    """Warns of evaluation examples that occur in the training data."""
+    for name, counts in contamination.items():
+        if counts["flagged"]:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in counts["kinds"].items() if count)
+            flagged = f"{counts['flagged']} of {counts['rows']} examples of {name}"
+            log(f"warning: {flagged} occur in the training data ({kinds})")
 
 
 def write_text_sample(workdir: WorkDirectory, sets: dict[str, EvaluationSet]) -> None:
-    """Writes a sample of the evaluation examples for the report; sets of the same name in other stages are joined."""
+    """Writes a sample of the evaluation examples for the report, and keeps those that other stages wrote."""
     folder = workdir.path / "texts"
     workdir.make_folder(folder)
     for name, rows in provenance.sample_texts(sets).items():
         path = folder / f"{name}.jsonl"
-        there = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-        known = {row["key"] for row in there}
-        workdir.write_lines(path, there + [row for row in rows if row["key"] not in known])
+        old = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        known = {row["key"] for row in old}
+        workdir.write_lines(path, old + [row for row in rows if row["key"] not in known])

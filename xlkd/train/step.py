@@ -1,6 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One training step: loss and gradient as sums and counts, a finite check, an update. Pure, and jitted by the loop."""
+"""A training step: loss and gradient as sums and counts, a check that they are finite, an update of the parameters.
+
+The step is a pure function, which the loop jits.
+"""
 
 from __future__ import annotations
 
@@ -10,111 +13,145 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Key
 
 from xlkd.losses.terms import Term, total
-from xlkd.methods import Method, State, key_for
-from xlkd.train.optim import clip
+from xlkd.methods import Batch, Coupled, Loss, Method, State, Tree, Variables, key_for
+from xlkd.train.optim import LearningRate, clip_gradients
+
+Report = dict[str, Any]  # `terms` {name: (sum, count)}, and the scalars `grad_norm`, `lr`, `loss` and `ok`
+StepFn = Callable[[State, Batch, Tree], tuple[State, Report]]  # (state, batch, targets) -> the next state and a report
+Gradient = tuple[Tree, dict[str, Term], Tree]  # of the parameters; terms with metrics; statistics
+LossFn = Callable[[Tree, Batch, Tree, Key[Array, ""]], Loss]  # (params, batch, targets, key) of a micro-batch
+CoupledFn = Callable[[Tree, Tree], Coupled]  # (params, embeddings of all rows of the step)
 
 
-def make(method: Method, optimizer, rate: Callable, *, seed: int, clip_norm: float, micro_batches: int = 1) -> Callable:
-    """`step(state, batch, targets) -> (state, report)`; the report is {name: (sum, count)} and two scalars.
+def make_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    rate: LearningRate,
+    *,
+    seed: int,
+    clip_norm: float,
+    micro_batches: int = 1,
+) -> StepFn:
+    """Makes the function that trains one step.
 
-    A state's teacher stays out of it: the whole state is donated, and a teacher may share buffers with nobody.
+    The loop donates the whole state to it, and a teacher may share buffers with another array, so the loop calls it
+    with a state without teacher.
     """
 
-    def step(state: State, batch: Any, targets: Any) -> tuple[State, dict]:
+    def step(state: State, batch: Batch, targets: Tree) -> tuple[State, Report]:
         key = key_for(seed, "dropout", state.step)
         targets = jax.lax.stop_gradient(method.prepare(batch, targets) if method.prepare else targets)
-        gradients, terms, statistics = gradient(method, state, batch, targets, key, micro_batches)
-        norm = optax.tree.norm(gradients)
+        gradient, terms, statistics = compute_gradient(method, state, batch, targets, key, micro_batches)
+        norm = optax.tree.norm(gradient)
         ok = state.ok & jnp.isfinite(norm) & jnp.isfinite(total(terms))
-        direction, moments = optimizer.update(clip(gradients, norm, clip_norm), state.optimizer, state.variables.params)
+        clipped = clip_gradients(gradient, norm, clip_norm)
+        direction, moments = optimizer.update(clipped, state.optimizer, state.variables.params)
         lr = rate(state.step % method.period if method.period else state.step)
         params = jax.tree.map(lambda p, d: p - lr * d, state.variables.params, direction)
         variables = state.variables._replace(params=params, statistics=statistics)
         new = State(state.step + 1, variables, moments, state.teacher, state.ok)
         new = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state)._replace(ok=ok)
-        report = {name: (term.sum, term.count) for name, term in terms.items()}
-        return new, {"terms": report, "grad_norm": norm, "lr": lr, "loss": total(terms), "ok": ok}
+        sums = {name: (term.sum, term.count) for name, term in terms.items()}
+        return new, {"terms": sums, "grad_norm": norm, "lr": lr, "loss": total(terms), "ok": ok}
 
     return step
 
 
-def gradient(method: Method, state: State, batch, targets, key, micro_batches: int):
-    """Gradient of Σ weight · sum / count over the whole step, however it is cut into micro-batches."""
+def compute_gradient(
+    method: Method, state: State, batch: Batch, targets: Tree, key: Key[Array, ""], micro_batches: int
+) -> Gradient:
+    """Computes the gradient of Σ weight · sum / count over all rows of the step, for any number of micro-batches."""
     variables, step = state.variables, state.step
 
-    def loss(params, batch, targets, key):
+    def loss(params: Tree, batch: Batch, targets: Tree, key: Key[Array, ""]) -> Loss:
         return method.loss(variables._replace(params=params), batch, targets, key, step)
 
-    def coupled(params, embeddings):
+    def couple(params: Tree, embeddings: Tree) -> Coupled:
+        if method.coupled is None:
+            return {}, {}, variables.statistics
         return method.coupled(variables._replace(params=params), embeddings, batch, targets, step)
 
-    if micro_batches == 1:
+    if micro_batches > 1:
+        coupled = couple if method.coupled else None
+        return _accumulate_gradient(loss, coupled, variables, batch, targets, key, micro_batches)
 
-        def whole(params):
-            found = loss(params, batch, targets, key)
-            terms, metrics, statistics = dict(found.terms), dict(found.metrics), variables.statistics
-            if method.coupled:
-                more, extra, statistics = coupled(params, found.embeddings)
-                terms, metrics = terms | more, metrics | extra
-            return total(terms), (terms | _weightless(metrics), statistics)
+    def scalar(params: Tree) -> tuple[jax.Array, tuple[dict[str, Term], Tree]]:
+        rows_loss = loss(params, batch, targets, key)
+        terms, metrics, statistics = couple(params, rows_loss.embeddings)
+        terms, metrics = {**rows_loss.terms, **terms}, {**rows_loss.metrics, **metrics}
+        return total(terms), (terms | _clear_weights(metrics), statistics)
 
-        gradients, (terms, statistics) = jax.grad(whole, has_aux=True)(variables.params)
-        return gradients, terms, statistics
-    return _accumulated(loss, coupled if method.coupled else None, variables, batch, targets, key, micro_batches)
+    gradient, (terms, statistics) = jax.grad(scalar, has_aux=True)(variables.params)
+    return gradient, terms, statistics
 
 
-def _accumulated(loss, coupled, variables, batch, targets, key, micro_batches):
-    """Counts (and the embeddings of all rows) first, then sums and gradient of each micro-batch.
+def _accumulate_gradient(
+    loss: LossFn,
+    coupled: CoupledFn | None,
+    variables: Variables,
+    batch: Batch,
+    targets: Tree,
+    key: Key[Array, ""],
+    micro_batches: int,
+) -> Gradient:
+    """Computes counts (and the embeddings of all rows) first, then sums and gradient of each micro-batch.
 
-    Counts depend on the batch alone, so without coupled terms the compiler drops all else of the first pass.
+    Counts depend on the batch alone, so without coupled terms the compiler removes the rest of the first pass.
     """
     params = variables.params
-    parts = (_cut((batch, targets), micro_batches), jax.random.split(key, micro_batches))
+    parts = (_cut_rows((batch, targets), micro_batches), jax.random.split(key, micro_batches))
 
-    def look(_, part):
-        found = loss(params, *part[0], part[1])
-        return None, ({name: term.count for name, term in found.terms.items()}, found.embeddings if coupled else ())
+    def count(_: None, part: Tree) -> tuple[None, tuple[dict[str, jax.Array], Tree]]:
+        (batch, targets), key = part
+        part_loss = loss(params, batch, targets, key)
+        counts = {name: term.count for name, term in part_loss.terms.items()}
+        return None, (counts, part_loss.embeddings if coupled else ())
 
-    _, (counts, embeddings) = jax.lax.scan(look, None, parts)
-    counts = {name: count.sum(0) for name, count in counts.items()}
-    gradients, across, statistics = jax.tree.map(jnp.zeros_like, params), {}, variables.statistics
-    pull = embeddings
+    _, (counts, embeddings) = jax.lax.scan(count, None, parts)
+    counts = {name: values.sum(0) for name, values in counts.items()}
+    gradient, coupled_terms, statistics = jax.tree.map(jnp.zeros_like, params), {}, variables.statistics
+    pull = embeddings  # the gradient with respect to the embeddings of each micro-batch
     if coupled:
 
-        def joint(params, joined):
-            more, metrics, statistics = coupled(params, joined)
-            return total(more), (more | _weightless(metrics), statistics)
+        def joint(params: Tree, joined: Tree) -> tuple[jax.Array, tuple[dict[str, Term], Tree]]:
+            terms, metrics, statistics = coupled(params, joined)
+            return total(terms), (terms | _clear_weights(metrics), statistics)
 
-        grads, (across, statistics) = jax.grad(joint, argnums=(0, 1), has_aux=True)(params, _join(embeddings))
-        gradients, pull = grads[0], _cut(grads[1], micro_batches)
+        differentiate = jax.grad(joint, argnums=(0, 1), has_aux=True)
+        (gradient, embeddings_gradient), (coupled_terms, statistics) = differentiate(params, _join_rows(embeddings))
+        pull = _cut_rows(embeddings_gradient, micro_batches)
 
-    def backward(so_far, part):
+    def add_gradient(so_far: Tree, part: Tree) -> tuple[Tree, dict[str, Term]]:
         ((batch, targets), key), pull = part
 
-        def scalar(params):
-            found = loss(params, batch, targets, key)
-            own = {name: term._replace(count=counts[name]) for name, term in found.terms.items()}
-            pulled = jax.tree.map(lambda g, e: (g * e).sum(), pull, found.embeddings) if coupled else ()
-            return total(own) + sum(jax.tree.leaves(pulled), jnp.zeros(())), found.terms | _weightless(found.metrics)
+        def scalar(params: Tree) -> tuple[jax.Array, dict[str, Term]]:
+            part_loss = loss(params, batch, targets, key)
+            terms = {name: term._replace(count=counts[name]) for name, term in part_loss.terms.items()}
+            pulled = jax.tree.map(lambda g, e: (g * e).sum(), pull, part_loss.embeddings) if coupled else ()
+            scalar = total(terms) + sum(jax.tree.leaves(pulled), jnp.zeros(()))
+            return scalar, part_loss.terms | _clear_weights(part_loss.metrics)
 
-        gradients, terms = jax.grad(scalar, has_aux=True)(params)
-        return jax.tree.map(jnp.add, so_far, gradients), jax.tree.map(jnp.asarray, terms)
+        gradient, terms = jax.grad(scalar, has_aux=True)(params)
+        return jax.tree.map(jnp.add, so_far, gradient), jax.tree.map(jnp.asarray, terms)
 
-    gradients, terms = jax.lax.scan(backward, gradients, (parts, pull))
-    terms = {name: Term(t.sum.sum(0), t.count.sum(0), t.weight[0]) for name, t in terms.items()}
-    return gradients, terms | across, statistics
+    gradient, terms = jax.lax.scan(add_gradient, gradient, (parts, pull))
+    terms = {name: Term(t.sum.sum(0), t.count.sum(0), jnp.asarray(t.weight)[0]) for name, t in terms.items()}
+    return gradient, terms | coupled_terms, statistics
 
 
-def _cut(tree, parts: int):
-    """[rows] -> [parts, rows / parts]; neighbours go to different parts, so each stays spread over all devices."""
+def _cut_rows(tree: Tree, parts: int) -> Tree:
+    """Reshapes [rows] to [parts, rows / parts]; neighbours go to different parts, so each stays on all devices."""
     return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), tree)
 
 
-def _join(tree):
+def _join_rows(tree: Tree) -> Tree:
+    """Reverses `_cut_rows`."""
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree)
 
 
-def _weightless(metrics: dict[str, Term]) -> dict[str, Term]:
+def _clear_weights(metrics: dict[str, Term]) -> dict[str, Term]:
+    """Returns the terms with weight 0: they are reported, and not differentiated."""
     return {name: term._replace(weight=0.0) for name, term in metrics.items()}

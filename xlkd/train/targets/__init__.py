@@ -1,63 +1,67 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Teacher targets: one protocol for every source of them; the loop does not know which one it has."""
+"""Sources of teacher targets, which the loop uses by one protocol."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from xlkd.data.batches import PlannedBatch, Shape
+from xlkd.data.batches import Plan, PlannedBatch, Shape
+from xlkd.methods import Batch, State, Tree
 
 if TYPE_CHECKING:
     from xlkd.train.loop import Job
 
 
 class Targets(Protocol):
-    """A source of targets. Of each batch they are known ahead (`for_batch`), or the teacher is asked in the step."""
+    """A source of targets, which are known in advance (`for_batch`) or computed in the step (`ask`)."""
 
-    def example(self, shape: Shape, batch: Any, state: Any) -> Any:
-        """Compiles what a shape needs; returns targets, or their shapes, for which the step is compiled."""
+    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
+        """Compiles the teacher for a shape; returns targets or their shapes, to compile the step with."""
 
     def prepare(self) -> None:
-        """Does what has to be done once, before the first step."""
+        """Computes what is needed before the first step."""
 
-    def for_batch(self, planned: PlannedBatch) -> Any | None:
-        """Returns this process's rows of a batch's targets as numpy arrays; None where the teacher has to be asked."""
+    def for_batch(self, planned: PlannedBatch) -> Tree | None:
+        """Returns the targets of this process's rows as NumPy arrays; None if the teacher has to be asked."""
 
-    def ask(self, shape: Shape, batch: Any, state: Any) -> Any:
-        """Returns the targets of a batch on the devices, by a forward pass of the teacher."""
+    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
+        """Computes the targets of a batch on the devices, by a forward pass of the teacher.
+
+        Only a teacher that evolves needs the state, which holds its variables.
+        """
 
 
 class NoTargets:
-    """No teacher."""
+    """The source of a method without a teacher."""
 
-    def example(self, shape: Shape, batch: Any, state: Any) -> Any:
+    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
         return ()
 
     def prepare(self) -> None:
         pass
 
-    def for_batch(self, planned: PlannedBatch) -> Any:
+    def for_batch(self, planned: PlannedBatch) -> Tree:
         return ()
 
-    def ask(self, shape: Shape, batch: Any, state: Any) -> Any:
+    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         raise AssertionError("there is no teacher to ask")
 
 
-def choose_targets(job: Job, fixed: Any) -> Targets:
-    """Returns the source that a stage's method and settings ask for; `fixed` are a teacher's variables, where fixed."""
+def choose_targets(job: Job, fixed: Tree) -> Targets:
+    """Chooses the source of a stage's targets; `fixed` are the variables of a teacher that does not evolve."""
     from xlkd.train.targets.cached import CachedTargets
     from xlkd.train.targets.live import LiveTargets
 
     teacher = job.method.teacher
-    if job.computed is not None:
-        return job.computed
+    if job.computed_targets is not None:
+        return job.computed_targets
     if teacher is None:
         return NoTargets()
     if teacher.evolves:
-        return LiveTargets(job, fixed, "the teacher changes, so that each of its targets is used once")
+        return LiveTargets(job, teacher, fixed, "the teacher changes, so that each of its targets is used once")
     if job.teacher_cache == "off":
-        return LiveTargets(job, fixed, "config.teacher.cache is off")
-    if teacher.uses <= 1:
-        return LiveTargets(job, fixed, "each target is used once")
-    return CachedTargets(job, fixed)
+        return LiveTargets(job, teacher, fixed, "config.teacher.cache is off")
+    if teacher.uses <= 1 or not isinstance(job.plan, Plan):
+        return LiveTargets(job, teacher, fixed, "each target is used once")
+    return CachedTargets(job, job.plan, teacher, fixed)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The audit of cached targets: a sample is computed again, for a cache that lies would be worse than none."""
+"""Checks cached targets: a sample of them is computed again, because a wrong cache would be worse than none."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ CLOSE = 1e-5  # between a cached target and the same computed now, as a share of
 
 
 def check_targets(keys: np.ndarray, cached: Values, fresh: Values, ragged: Sequence[str], lengths: np.ndarray) -> None:
-    """Stops where a cached row differs from the teacher's answer of now; ragged arrays count up to their lengths."""
+    """Refuses cached targets that differ from those computed now; of ragged arrays the padding is not compared."""
     for name, value in cached.items():
         inside = np.ones(value.shape, bool)
         if name in ragged:
             inside = np.arange(value.shape[1]) < lengths[:, None]
             inside = inside.reshape(*inside.shape, *[1] * (value.ndim - 2))
-        off = np.abs(np.where(inside, value - fresh[name], 0)).reshape(len(value), -1)
-        if not (off.max(1) <= CLOSE * max(1.0, float(np.abs(value).max()))).all():
-            example = format_keys(keys)[int(off.max(1).argmax())]
-            what = f"the cached target of example {example} differs from the teacher's output (by {off.max():.2g})"
+        difference = np.abs(np.where(inside, value - fresh[name], 0)).reshape(len(value), -1)
+        if not (difference.max(1) <= CLOSE * max(1.0, float(np.abs(value).max()))).all():
+            example = format_keys(keys)[int(difference.max(1).argmax())]
+            what = (
+                f"the cached target of example {example} differs from the teacher's output (by {difference.max():.2g})"
+            )
             raise UserError(what, str(cache.get_folder()), "empty the cache: python -m xlkd.caches --delete_all")

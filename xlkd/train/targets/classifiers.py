@@ -1,8 +1,8 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Teachers of classes: any classifiers, each with its own tokenizer and length, asked once for rows of their language.
+"""Computes the logits of classifiers, each with its own tokenizer and length, for the examples of their language.
 
-Teacher and student meet only in the logits of a row, in the order of the task's labels: never in pieces of text.
+Teacher and student share only the logits of an example, in the order of the task's labels, and no tokens.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from xlkd.data import cache
 from xlkd.data.batches import PAD, PlannedBatch, Shape
-from xlkd.data.targets import TargetStore
+from xlkd.data.targets import TargetStore, Values
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.inputs.weights import locate_model, read_folder_architecture, reject_branch_folder
 from xlkd.languages import normalise_tag
-from xlkd.methods import Classifiers
+from xlkd.methods import Batch, Classifiers, State, Tree
 from xlkd.metrics.labels import confusion_matrix
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
@@ -33,161 +34,177 @@ from xlkd.models.outputs import class_outputs
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
 from xlkd.spec.stage import AnyStage
-from xlkd.tasks import Features
+from xlkd.tasks import Features, Task
 from xlkd.tasks.classify import NONE, Classify, match_labels
 from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.train.targets.audit import SAMPLE, check_targets
 
-EDGES = (32, 64, 96, 128, 192, 256, 384, 512)  # padded lengths: fixed, so that a row is computed alike in any company
-CHECKED, MARGIN = 200, 0.2  # rows that show which order the labels have, and by how much another one must be better
+EDGES = (32, 64, 96, 128, 192, 256, 384, 512)  # padded lengths: fixed, so that logits do not depend on other examples
+CHECKED, MARGIN = 200, 0.2  # examples to judge the order of labels by, and how much better another order must be
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A model that knows the task in one language; `order` puts its logits in the order of the task's labels."""
+    """A teacher of one language; `order` puts its logits into the order of the task's labels."""
 
     name: str
     folder: pathlib.Path
     architecture: Architecture
     params: dict[str, Any]
     task: Classify
-    labels: tuple[str, ...]  # its own order
+    labels: tuple[str, ...]  # in its own order
     order: np.ndarray
 
 
 class ComputedTargets:
-    """Targets of all feature rows, known before the first step; padding has 0."""
+    """Targets of all feature rows, computed before the first step; those of padding are 0."""
 
-    def __init__(self, values: dict[str, np.ndarray], mesh) -> None:
+    def __init__(self, values: Values, mesh: Mesh) -> None:
         self._values, self._mesh = values, mesh
 
-    def example(self, shape: Shape, batch: Any, state: Any) -> Any:
+    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
         padding = PlannedBatch(np.full(shape.rows, PAD), shape)
         return meshes.place_batch(self._mesh, self.for_batch(padding), shape.rows)
 
     def prepare(self) -> None:
         pass
 
-    def for_batch(self, planned: PlannedBatch) -> dict[str, np.ndarray]:
+    def for_batch(self, planned: PlannedBatch) -> Values:
         index = meshes.select_local_rows(self._mesh, planned.index)
         batch = {name: value[np.maximum(index, 0)] for name, value in self._values.items()}
         for value in batch.values():
             value[index < 0] = 0
         return batch
 
-    def ask(self, shape: Shape, batch: Any, state: Any) -> Any:
+    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         raise AssertionError("all targets are known")
 
 
-def targets(
+def compute_logits(
     spec: AnyStage,
     reading: Classifiers,
     rows: Sequence[Any],
     features: Features,
-    task: Any,
+    task: Task,
     earlier: Mapping[str, pathlib.Path],
     log: Log,
-) -> dict[str, np.ndarray]:
-    """`teacher` [rows, labels]: the mean logits of the teachers of each row's language; `taught` is 0 where none is."""
+) -> Values:
+    """Returns `teacher` [rows, labels], the mean logits of the teachers of each row's language, and `taught` [rows].
+
+    `taught` is 1 for rows that have a teacher, and 0 for the others.
+    """
+    assert isinstance(task, Classify)
     labels = task.labels or tuple(features["labels"].tolist())
     languages = features["languages"][features["language"]]
-    found = np.zeros((len(languages), len(labels)), np.float32)
+    logits = np.zeros((len(languages), len(labels)), np.float32)
     taught = np.zeros(len(languages), np.float32)
     for tag, names in sorted(spec.teachers.items()):
-        mine = np.flatnonzero(languages == normalise_tag(tag, "config.teachers"))
+        indices = np.flatnonzero(languages == normalise_tag(tag, "config.teachers"))
         if not names:
             continue
-        if not len(mine):
-            log(f"teacher of {tag}: no training row is in this language")
+        if not len(indices):
+            log(f"teacher of {tag}: no training example is in this language")
             continue
-        held = [rows[int(i)] for i in mine]
+        examples = [rows[int(i)] for i in indices]
+        keys, gold = features["keys"][indices], features["label"][indices]
         answers = []
         for name in filter(None, map(str.strip, names.split("+"))):
-            teacher = load(reading, tag, name, labels, earlier)
-            answers.append(ask(teacher, held, features["keys"][mine], spec, log)[:, teacher.order])
-            _judge(teacher, tag, answers[-1], features["label"][mine], labels, log)
-        found[mine], taught[mine] = np.mean(answers, axis=0), 1
+            teacher = load_classifier(reading, tag, name, labels, earlier)
+            answers.append(read_or_compute(teacher, examples, keys, spec, log)[:, teacher.order])
+            _log_accuracy(teacher, tag, answers[-1], gold, labels, log)
+        logits[indices], taught[indices] = np.mean(answers, axis=0), 1
         if len(answers) > 1:
-            log(f"teachers of {tag}, the mean of their logits: {_right(found[mine], features['label'][mine])}")
-    without = sorted(set(languages[taught == 0].tolist()))
-    if without:
-        log(f"{int((taught == 0).sum())} rows without a teacher ({', '.join(without)}) learn from their labels alone")
-    return {"teacher": found, "taught": taught}
+            log(f"teachers of {tag}, the mean of their logits: {_describe_accuracy(logits[indices], gold)}")
+    if untaught := sorted(set(languages[taught == 0].tolist())):
+        count = int((taught == 0).sum())
+        log(f"{count} examples without a teacher ({', '.join(untaught)}) learn from their labels alone")
+    return {"teacher": logits, "taught": taught}
 
 
-def load(
+def load_classifier(
     reading: Classifiers, tag: str, name: str, labels: Sequence[str], earlier: Mapping[str, pathlib.Path]
 ) -> Classifier:
-    """The classifier of an earlier stage, a folder or a hub id."""
+    """Loads a classifier by the name of an earlier stage, a folder or a hub id."""
     folder = earlier[name] if name in earlier else locate_model(name)[0]
     where = f"{name} (config.teachers.{tag})"
     reject_branch_folder(folder)
-    found = hf.load(folder)
-    if "classifier" not in found.params:
+    checkpoint = hf.load(folder)
+    if "classifier" not in checkpoint.params:
         raise UserError("has no classification head", where, "name a model that was trained to classify")
-    theirs = _labels(reading, tag, found, where)
+    own_labels = _read_labels(reading, tag, checkpoint, where)
     tokenizer = hf.load_tokenizer(folder)
-    length = min(reading.max_length or found.architecture.max_length, found.architecture.max_length)
+    architecture = checkpoint.architecture
+    length = min(reading.max_length or architecture.max_length, architecture.max_length)
     task = Classify(TextTokenizer(tokenizer), length, labels=tuple(labels))
-    return Classifier(name, folder, found.architecture, found.params, task, theirs, match_labels(theirs, labels, where))
+    order = match_labels(own_labels, labels, where)
+    return Classifier(name, folder, architecture, checkpoint.params, task, own_labels, order)
 
 
-def ask(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, spec: AnyStage, log: Log) -> np.ndarray:
-    """Returns its logits [rows, its labels] in its own order: those that the cache lacks are computed."""
-    compute = _computer(teacher, spec, log)
-    if jax.process_count() > 1:  # all compute together; what one finds in its cache another may not
+def read_or_compute(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, spec: AnyStage, log: Log) -> np.ndarray:
+    """Reads the logits [rows, its labels] of a teacher from the cache, and computes those that are missing."""
+    compute = _make_compute(teacher, spec, log)
+    if jax.process_count() > 1:  # all processes compute together, and their caches may differ
         return compute(rows)
-    store = TargetStore(_cache_name(teacher, spec))
+    store = TargetStore(_make_cache_name(teacher, spec))
     _audit(store, rows, keys, compute, spec.seed)
     missing = np.flatnonzero(store.find_missing(keys))
     if len(missing):
-        logits = compute([rows[i] for i in missing])
+        logits = compute([rows[int(i)] for i in missing])
         store.add(keys[missing], {"logits": logits}, np.zeros(len(missing), np.int64))
     if len(missing) < len(rows):
-        log(f"teacher {teacher.name}: {len(rows) - len(missing)} rows from the cache")
-    return store.take(keys, 0)["logits"]
+        log(f"teacher {teacher.name}: {len(rows) - len(missing)} examples from the cache")
+    values = store.take(keys, 0)
+    assert values is not None, "all keys were added"
+    return values["logits"]
 
 
 def check_order(counts: np.ndarray, teacher: Classifier, labels: Sequence[str], where: str) -> None:
-    """Stop where `counts` [gold, predicted] say that the teacher's labels stand in another order than it says."""
+    """Refuses a teacher whose accuracy shows that its labels have another order than it states.
+
+    `counts` [gold, predicted] are counted over training examples.
+    """
     if len(labels) > 5 or counts.sum() < CHECKED:
         return
     orders = list(itertools.permutations(range(len(labels))))
-    right = [sum(counts[gold, order[gold]] for gold in range(len(labels))) / counts.sum() for order in orders]
-    best = int(np.argmax(right))
-    if right[best] > right[0] + MARGIN:
-        meant = {teacher.order[column]: labels[gold] for gold, column in enumerate(orders[best])}
+    accuracies = [sum(counts[gold, order[gold]] for gold in range(len(labels))) / counts.sum() for order in orders]
+    best = int(np.argmax(accuracies))
+    if accuracies[best] > accuracies[0] + MARGIN:
+        actual = {teacher.order[column]: labels[gold] for gold, column in enumerate(orders[best])}
         what = (
-            f"right in {right[0]:.0%} of {int(counts.sum())} rows with its labels as {', '.join(teacher.labels)}, "
-            f"in {right[best]:.0%} as {', '.join(meant[i] for i in range(len(labels)))}"
+            f"correct for {accuracies[0]:.0%} of {int(counts.sum())} examples if its labels are "
+            f"{', '.join(teacher.labels)}, "
+            f"for {accuracies[best]:.0%} if they are {', '.join(actual[i] for i in range(len(labels)))}"
         )
         raise UserError(what, where, "state the order of its logits in config.method.teacher_labels")
 
 
-def _judge(teacher: Classifier, tag: str, logits: np.ndarray, gold: np.ndarray, labels, log: Log) -> None:
-    log(f"teacher of {tag}, {teacher.name}: {_right(logits, gold)}")
-    there = gold != NONE
-    if there.any():
-        counts = confusion_matrix(gold[there], logits[there].argmax(-1), len(labels))
+def _log_accuracy(
+    teacher: Classifier, tag: str, logits: np.ndarray, gold: np.ndarray, labels: Sequence[str], log: Log
+) -> None:
+    """Logs the accuracy of a teacher on the training examples, and checks the order of its labels by it."""
+    log(f"teacher of {tag}, {teacher.name}: {_describe_accuracy(logits, gold)}")
+    is_labelled = gold != NONE
+    if is_labelled.any():
+        counts = confusion_matrix(gold[is_labelled], logits[is_labelled].argmax(-1), len(labels))
         check_order(counts, teacher, labels, f"{teacher.name} (config.teachers.{tag})")
 
 
-def _right(logits: np.ndarray, gold: np.ndarray) -> str:
-    there = gold != NONE
-    if not there.any():
-        return f"asked for {len(gold)} rows without a label"
-    accuracy = float((logits.argmax(-1) == gold)[there].mean())
-    return f"accuracy {accuracy:.1%} on {int(there.sum())} training rows"
+def _describe_accuracy(logits: np.ndarray, gold: np.ndarray) -> str:
+    is_labelled = gold != NONE
+    if not is_labelled.any():
+        return f"asked for {len(gold)} examples without a label"
+    accuracy = float((logits.argmax(-1) == gold)[is_labelled].mean())
+    return f"accuracy {accuracy:.1%} on {int(is_labelled.sum())} training examples"
 
 
-def _labels(reading: Classifiers, tag: str, found: hf.Checkpoint, where: str) -> tuple[str, ...]:
-    """The names of its logits: never guessed."""
-    count = len(found.params["classifier"]["output"]["bias"])
+def _read_labels(reading: Classifiers, tag: str, checkpoint: hf.Checkpoint, where: str) -> tuple[str, ...]:
+    """Reads the labels of a classifier's logits, and refuses one that does not state them."""
+    count = len(checkpoint.params["classifier"]["output"]["bias"])
     remedy = f"state the order of its logits: --config.method.teacher_labels.{tag}=…"
-    if count == 1 or found.config.get("problem_type") == "regression":
+    if count == 1 or checkpoint.config.get("problem_type") == "regression":
         raise UserError("a regression head, not a classification head", where, "name a classifier")
     stated = reading.labels.get(tag, ())
-    labels = stated or found.labels or tuple(f"LABEL_{i}" for i in range(count))
+    labels = stated or checkpoint.labels or tuple(f"LABEL_{i}" for i in range(count))
     if len(labels) != count:
         raise UserError(f"{len(labels)} labels for a head of {count}", where, remedy)
     if all(re.fullmatch(r"LABEL_\d+", label) for label in labels):
@@ -196,12 +213,13 @@ def _labels(reading: Classifiers, tag: str, found: hf.Checkpoint, where: str) ->
 
 
 class Compute(Protocol):
-    """Computes the logits of rows, each as if it were read alone."""
+    """Computes the logits of examples, each independent of the others."""
 
     def __call__(self, rows: Sequence[Any], *, quietly: bool = False) -> np.ndarray: ...
 
 
-def _computer(teacher: Classifier, spec: AnyStage, log: Log) -> Compute:
+def _make_compute(teacher: Classifier, spec: AnyStage, log: Log) -> Compute:
+    """Makes the function that computes the logits of a teacher."""
     outputs = class_outputs(Encoder(teacher.architecture, scan=scan_by_device()), len(teacher.labels))
     mesh, length = meshes.build_mesh(spec.mesh), teacher.task.max_length
     edges = (*(edge for edge in EDGES if edge < length), length)
@@ -213,30 +231,32 @@ def _computer(teacher: Classifier, spec: AnyStage, log: Log) -> Compute:
         features = teacher.task.features(rows)
         cut = float((features["lost"] > 0).mean())
         if not quietly:
-            log(f"asking teacher {teacher.name} for {len(rows)} rows; {cut:.1%} are cut at {length} of its tokens")
+            log(f"asking teacher {teacher.name} for {len(rows)} examples; {cut:.1%} are cut at {length} of its tokens")
         return evaluator.compute_outputs(params, teacher.task, features)["logits"].astype(np.float32)
 
     return compute
 
 
 def _audit(store: TargetStore, rows: Sequence[Any], keys: np.ndarray, compute: Compute, seed: int) -> None:
-    """Computes a sample of the rows that the cache holds again."""
+    """Computes a sample of the cached logits again, and stops if one differs."""
     sample = set(store.sample(np.random.default_rng(seed), per_shard=SAMPLE))
     places = [place for place, key in enumerate(keys.tolist()) if key in sample]
     if places:
         fresh = {"logits": compute([rows[place] for place in places], quietly=True)}
-        check_targets(keys[places], store.take(keys[places], 0), fresh, (), np.zeros(len(places), np.int64))
+        cached = store.take(keys[places], 0)
+        assert cached is not None, "the sample is drawn from the cache"
+        check_targets(keys[places], cached, fresh, (), np.zeros(len(places), np.int64))
 
 
-def _cache_name(teacher: Classifier, spec: AnyStage) -> str:
-    """Names all that a logit depends on but its row."""
+def _make_cache_name(teacher: Classifier, spec: AnyStage) -> str:
+    """Makes a name from everything that a logit depends on except its example."""
     mesh = dict(sorted(dataclasses.asdict(spec.mesh).items()))
     reads = f"{teacher.task.max_length} {EDGES} {spec.eval.batch} {mesh} {jax.device_count()}"
     return cache.make_name("teacher", [_digest(teacher.folder), teacher.task.identity(), reads, jax.__version__])
 
 
 def _digest(folder: pathlib.Path) -> str:
-    """sha256 over the weights and what fixes their arithmetic; label names are no part of it."""
+    """Returns the SHA-256 of the weights and the architecture of a model, without the names of its labels."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:

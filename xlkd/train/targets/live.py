@@ -1,15 +1,16 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A teacher that is asked in every step: its forward pass in a jitted function of its own."""
+"""Computes teacher targets in every step, with the teacher's forward pass in a jitted function of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
+from jax.sharding import Mesh
 
 from xlkd.data.batches import PlannedBatch, Shape
+from xlkd.methods import Batch, State, Teacher, Tree
 from xlkd.runtime import mesh as meshes
 
 if TYPE_CHECKING:
@@ -17,35 +18,38 @@ if TYPE_CHECKING:
 
 
 class TeacherForward:
-    """The teacher's forward pass, compiled once a shape; `fixed` are its variables unless the state holds them."""
+    """The teacher's forward pass, compiled for each shape; `fixed` are its variables unless it evolves."""
 
-    def __init__(self, job: Job, fixed: Any) -> None:
-        self._teacher, self._fixed, self._mesh = job.method.teacher, fixed, job.mesh
-        rows = meshes.row_sharding(job.mesh)
-        self._forward = jax.jit(meshes.trace_with_mesh(job.mesh, self._teacher.forward), out_shardings=rows)
-        self._compiled: dict[Shape, Callable] = {}
+    def __init__(self, teacher: Teacher, fixed: Tree, mesh: Mesh) -> None:
+        self._teacher, self._fixed = teacher, fixed
+        self._rows = meshes.row_sharding(mesh)
+        self._forward = jax.jit(meshes.trace_with_mesh(mesh, teacher.forward), out_shardings=self._rows)
+        self._compiled: dict[Shape, jax.stages.Compiled] = {}
 
-    def compile(self, shape: Shape, batch: Any, state: Any) -> Any:
-        """Compiles the pass for a shape; returns the shapes of what it gives."""
-        self._compiled[shape] = self._forward.lower(self._variables(state), batch).compile()
-        rows = meshes.row_sharding(self._mesh)
-        targets = jax.eval_shape(self._forward, self._variables(state), batch)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), targets)
+    def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
+        """Compiles the forward pass for a shape; returns the abstract shapes of its outputs."""
+        variables = self._get_variables(state)
+        self._compiled[shape] = self._forward.lower(variables, batch).compile()
+        targets = jax.eval_shape(self._forward, variables, batch)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows), targets)
 
-    def __call__(self, shape: Shape, batch: Any, state: Any) -> Any:
-        return self._compiled[shape](self._variables(state), batch)
+    def __call__(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
+        return self._compiled[shape](self._get_variables(state), batch)
 
-    def _variables(self, state: Any) -> Any:
-        return state.teacher if self._teacher.evolves else self._fixed
+    def _get_variables(self, state: State | None) -> Tree:
+        if not self._teacher.evolves:
+            return self._fixed
+        assert state is not None, "a teacher that evolves is part of the state"
+        return state.teacher
 
 
 class LiveTargets:
-    """Targets that are asked for at every step; the log says why they are not cached."""
+    """Targets that the teacher computes at every step; `reason` says in the log why they are not cached."""
 
-    def __init__(self, job: Job, fixed: Any, reason: str) -> None:
-        self._forward, self._log, self._reason = TeacherForward(job, fixed), job.log, reason
+    def __init__(self, job: Job, teacher: Teacher, fixed: Tree, reason: str) -> None:
+        self._forward, self._log, self._reason = TeacherForward(teacher, fixed, job.mesh), job.log, reason
 
-    def example(self, shape: Shape, batch: Any, state: Any) -> Any:
+    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
         return self._forward.compile(shape, batch, state)
 
     def prepare(self) -> None:
@@ -54,5 +58,5 @@ class LiveTargets:
     def for_batch(self, planned: PlannedBatch) -> None:
         return None
 
-    def ask(self, shape: Shape, batch: Any, state: Any) -> Any:
+    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         return self._forward(shape, batch, state)
