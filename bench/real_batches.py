@@ -42,7 +42,7 @@ class Material:
 def read(stage: StageSettings[Any, Any]) -> Material:
     """The training rows of a stage; the vocabulary is cut to what they use, as `encoder.trim_vocab` does."""
     weights = resolve_weights(stage, {}, None)
-    weights = trimming.trim_weights(weights, inputs.iterate_examples(stage))
+    weights = trimming.trim_weights(weights, inputs.iterate_examples(stage), log=print)
     found = inputs.read_training_data(stage, weights, resolve_teacher(stage), Log())
     return Material(found.task, found.features, found.plan, weights.architecture.vocab_size)
 

@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 def pair(model):
     """(whole, trimmed) weights."""
     whole = resolve_weights(make_spec(start=str(model)), {}, model / "none")
-    return whole, trimming.trim_weights(whole, sources.read(FEW, "qa"))
+    return whole, trimming.trim_weights(whole, sources.read(FEW, "qa"), log=print)
 
 
 def test_on_the_runs_own_texts_every_output_is_the_same(pair):
@@ -89,7 +89,7 @@ def test_without_trimming_nothing_is_restored(pair):
 
 def test_a_new_encoder_has_nothing_to_leave_out(pair):
     with pytest.raises(UserError, match="trim_vocab"):
-        trimming.trim_weights(dataclasses.replace(pair[0], folder=None), [])
+        trimming.trim_weights(dataclasses.replace(pair[0], folder=None), [], log=print)
 
 
 @pytest.mark.long
