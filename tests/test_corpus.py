@@ -222,7 +222,7 @@ def test_a_cap_takes_the_head_or_a_drawn_set(tmp_path):
 def test_the_index_is_built_once_and_again_when_a_file_changes(tmp_path, monkeypatch):
     source = numbered(tmp_path, 50)
     first = read(source).parts[0]
-    monkeypatch.setattr(corpus, "_build", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(corpus, "_build_entry", lambda *_: pytest.fail("read again"))
     assert read(source).parts[0].identity == first.identity
     monkeypatch.undo()
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))

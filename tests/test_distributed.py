@@ -65,12 +65,12 @@ def test_flags_that_are_refused(given, says):
     ],
 )
 def test_what_the_environment_says(environment, kind, monkeypatch):
-    monkeypatch.setattr(distributed, "_tpu_machine", lambda: False)
+    monkeypatch.setattr(distributed, "_is_tpu_machine", lambda: False)
     assert distributed.detect_cluster_kind(environment) == kind
 
 
 def test_a_tpu_machine_without_a_word_in_the_environment(monkeypatch):
-    monkeypatch.setattr(distributed, "_tpu_machine", lambda: True)
+    monkeypatch.setattr(distributed, "_is_tpu_machine", lambda: True)
     assert distributed.detect_cluster_kind({}) == "gcetpu"
     assert distributed.detect_cluster_kind({"TPU_SKIP_MDS_QUERY": "1"}) is None
 
@@ -88,7 +88,7 @@ def met(monkeypatch, *members, within=1.0):
 
     def meet(processes, process):
         try:
-            heard[process] = distributed._call_roll(f"localhost:{port}", processes, process)
+            heard[process] = distributed._check_all_processes_start(f"localhost:{port}", processes, process)
         except Stopped as error:
             heard[process] = str(error)
 

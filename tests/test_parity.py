@@ -66,7 +66,7 @@ def test_not_a_number_is_beyond_every_tolerance(monkeypatch, capsys):
 
 def test_a_row_of_padding_does_not_count():
     mask = np.array([[1, 0]])
-    assert parity._largest_difference(np.array([[[1.0], [np.inf]]]), np.array([[[1.5], [0.0]]]), mask) == 0.5
+    assert parity._find_largest_difference(np.array([[[1.0], [np.inf]]]), np.array([[[1.5], [0.0]]]), mask) == 0.5
 
 
 @pytest.mark.parametrize(

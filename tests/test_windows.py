@@ -14,7 +14,7 @@ from qa_toys import question, unigram_tokenizer, words_tokenizer
 from xlkd.errors import UserError
 from xlkd.spec import read_block
 from xlkd.tasks.tokenization import TextTokenizer
-from xlkd.tasks.windows import EXACT, LOST, WIDE, Settings, Windows, cut_into_windows, layout
+from xlkd.tasks.windows import EXACT, LOST, WIDE, Settings, Windows, cut_into_windows, lay_windows
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_decode.json").read_text(encoding="utf-8"))
 WORDS = [f"w{i}" for i in range(200)]
@@ -26,7 +26,7 @@ def made(*rows, **changes):
 
 
 def test_maximum_context_golden():
-    for (first, count, best, many), window in zip(layout(16, 9, 4).tolist(), GOLDEN["windows"], strict=True):
+    for (first, count, best, many), window in zip(lay_windows(16, 9, 4).tolist(), GOLDEN["windows"], strict=True):
         assert (first, count) == (window["first_word"], window["words"])
         flags = [best <= token < best + many for token in range(first, first + count)]
         assert flags == window["max_context"]
@@ -36,7 +36,7 @@ def test_maximum_context_golden():
 def test_windows_cover_every_token_and_each_has_its_maximum_context_once(tokens, room, step):
     step = min(step, room)
     held, best = np.zeros(tokens, int), np.zeros(tokens, int)
-    windows = layout(tokens, room, step)
+    windows = lay_windows(tokens, room, step)
     for first, count, best_first, best_count in windows.tolist():
         assert 0 <= count <= room
         assert first <= best_first or not best_count
@@ -51,7 +51,7 @@ def test_windows_cover_every_token_and_each_has_its_maximum_context_once(tokens,
 @given(tokens=st.integers(1, 120), room=st.integers(2, 40), step=st.integers(1, 40))
 @example(tokens=520, room=300, step=160)  # the last window is 100 tokens shorter: what 0.01 a token is there for
 def test_maximum_context_is_the_published_rule(tokens, room, step):
-    windows = layout(tokens, room, min(step, room)).tolist()
+    windows = lay_windows(tokens, room, min(step, room)).tolist()
     for token in range(tokens):
         scores = [
             min(token - first, first + count - 1 - token) + 0.01 * count if first <= token < first + count else -1

@@ -159,7 +159,7 @@ class Model:
     def outputs(self, ids: ArrayLike, mask: ArrayLike, types: ArrayLike | None = None) -> dict[str, Any]:
         """Returns logits by head: `span` gives starts and ends [rows, length] each, `classifier` [rows, labels]."""
         self._check_has_one_encoder()
-        return self._outputs(self.params, ids, mask, types)
+        return self._compute_outputs(self.params, ids, mask, types)
 
     def answer(self, question: str, context: str) -> Answer:
         """Answers a question by the best span of the context."""
@@ -205,7 +205,7 @@ class Model:
         return jax.jit(lambda params, *batch: self.encoder.apply({"params": params}, *batch))
 
     @functools.cached_property
-    def _outputs(self) -> Callable[..., dict[str, Any]]:
+    def _compute_outputs(self) -> Callable[..., dict[str, Any]]:
         known: dict[str, heads.SpanHead | heads.ClassifierHead] = {"span": heads.SpanHead(self.architecture)}
         if "classifier" in self.params:
             count = self.params["classifier"]["output"]["bias"].shape[-1]
@@ -281,7 +281,7 @@ class Labeller:
         self._forward = Forward(model, params, outputs, task, batch=batch, fixed=fixed)
 
     def compute_outputs(self, features: Features, route: str = "") -> Outputs:
-        """Computes `logits` of the examples that the features were made from, and those of each route.
+        """Computes `logits` of the examples that the features were made from, and the logits of each route.
 
         `route` takes the logits of one route for all examples.
         """

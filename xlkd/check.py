@@ -162,7 +162,7 @@ def format_report(report: Mapping[str, Any]) -> list[str]:
     if report["cells"]:
         output += ["", "lengths in characters: median / 95% / longest"]
     for name, cell in report["cells"].items():
-        lengths = "  ".join(f"{part} {_format_three(values)}" for part, values in cell["characters"].items())
+        lengths = "  ".join(f"{part} {_format_quantiles(values)}" for part, values in cell["characters"].items())
         labels = "".join(f"  {label} {count}" for label, count in cell.get("labels", {}).items())
         output.append(f"{name:<14} {cell['rows']:>8} rows {cell['groups']:>7} groups  {lengths}{labels}")
     if windows := report.get("windows"):
@@ -179,7 +179,7 @@ def format_report(report: Mapping[str, Any]) -> list[str]:
     return output
 
 
-def _format_three(values: Sequence[float]) -> str:
+def _format_quantiles(values: Sequence[float]) -> str:
     return " / ".join(f"{value:g}" for value in values)
 
 

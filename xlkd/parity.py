@@ -61,21 +61,21 @@ def compare(name: str) -> dict[str, float]:
 
     path, _ = locate_model(name)
     checkpoint = hf.load(path)
-    inputs = _inputs(checkpoint.architecture)
+    inputs = _draw_inputs(checkpoint.architecture)
     ours, our_gradient = _run_xlkd(checkpoint, inputs)
     differences: dict[str, float] = {}
     their_gradient: dict[str, Any] = {}
-    for head in _heads(checkpoint):  # transformers has one model for each head; gradients are summed over all
+    for head in _list_heads(checkpoint):  # transformers has one model for each head; gradients are summed over all
         theirs, gradient = _run_transformers(torch, path, head, inputs)
         for part, value in theirs.items():
-            difference = _largest_difference(ours[part], value, inputs["attention_mask"])
+            difference = _find_largest_difference(ours[part], value, inputs["attention_mask"])
             differences[part] = max(difference, differences.get(part, 0.0))
         for tensor, value in gradient.items():
             their_gradient[tensor] = value + their_gradient.get(tensor, 0.0)
-    return differences | _relative_differences(our_gradient, their_gradient)
+    return differences | _compute_relative_differences(our_gradient, their_gradient)
 
 
-def _heads(checkpoint: Any) -> list[str | None]:
+def _list_heads(checkpoint: Any) -> list[str | None]:
     return [part for part in checkpoint.params if part != "encoder"] or [None]
 
 
@@ -87,7 +87,7 @@ def _import_torch() -> Any:
     return torch
 
 
-def _inputs(architecture: Any) -> dict[str, Any]:
+def _draw_inputs(architecture: Any) -> dict[str, Any]:
     """Draws rows of unequal lengths."""
     import numpy as np
 
@@ -116,16 +116,16 @@ def _run_xlkd(checkpoint: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], 
     def loss(params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         states = encoder.apply({"params": params["encoder"]}, *inputs.values())
         hidden = {f"hidden {i}": state for i, state in enumerate(states)}
-        logits = _logits(architecture, params, states[-1])
-        times = len(_heads(checkpoint))  # each model of transformers has the hidden states in its sum
-        return times * _weighted_sum(jnp, hidden, mask) + _weighted_sum(jnp, logits, mask), hidden | logits
+        logits = _compute_logits(architecture, params, states[-1])
+        times = len(_list_heads(checkpoint))  # each model of transformers has the hidden states in its sum
+        return times * _sum_weighted(jnp, hidden, mask) + _sum_weighted(jnp, logits, mask), hidden | logits
 
     gradient, parts = jax.jit(jax.grad(loss, has_aux=True))(checkpoint.params)
     tensors = layout.to_tensors(architecture, jax.device_get(gradient))
     return jax.device_get(parts), {layout.canonical_name(name): value for name, value in tensors.items()}
 
 
-def _logits(architecture: Any, params: dict[str, Any], last: Any) -> dict[str, Any]:
+def _compute_logits(architecture: Any, params: dict[str, Any], last: Any) -> dict[str, Any]:
     from xlkd.models import heads
 
     logits = {}
@@ -161,13 +161,13 @@ def _run_transformers(
         parts |= {"start": outputs.start_logits, "end": outputs.end_logits}
     elif head is not None:
         parts |= {"classes" if head == "classifier" else "words": outputs.logits}
-    _weighted_sum(torch, parts, tensors["attention_mask"]).backward()
+    _sum_weighted(torch, parts, tensors["attention_mask"]).backward()
     named = model.named_parameters(remove_duplicate=False)
     gradient = {layout.canonical_name(name): value.grad.numpy() for name, value in named if value.grad is not None}
     return {name: value.detach().numpy() for name, value in parts.items()}, gradient
 
 
-def _weighted_sum(library: Any, parts: dict[str, Any], mask: Any) -> Any:
+def _sum_weighted(library: Any, parts: dict[str, Any], mask: Any) -> Any:
     """Returns a sum in which each value at a valid position has its own weight; `library` is jax.numpy or torch."""
     total = 0.0
     for value in parts.values():
@@ -178,14 +178,14 @@ def _weighted_sum(library: Any, parts: dict[str, Any], mask: Any) -> Any:
     return total
 
 
-def _largest_difference(ours: Any, theirs: Any, mask: Any) -> float:
+def _find_largest_difference(ours: Any, theirs: Any, mask: Any) -> float:
     import numpy as np
 
     difference = np.abs(ours - theirs)
     return float((difference[mask == 1] if difference.shape[:2] == mask.shape else difference).max())
 
 
-def _relative_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+def _compute_relative_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     """Returns for each place the largest difference of a tensor, relative to its largest gradient.
 
     Where there is almost no gradient, as in the biases of keys, it is relative to a thousandth of the model's largest.

@@ -23,9 +23,9 @@ from xlkd import spec
 from xlkd.errors import UserError, suggest_name
 from xlkd.spec import reading
 from xlkd.spec.stage import AnySettings, Method
-from xlkd.spec.tasks import Classify, QuestionAnswering, Task, task_class
+from xlkd.spec.tasks import Classify, QuestionAnswering, Task, find_task_class
 
-TASK_FLAGS = (  # of a task's settings, those that commands take as flags
+TASK_FLAGS = (  # settings of tasks that commands accept as flags
     "max_length",
     "max_query_length",
     "doc_stride",
@@ -99,8 +99,8 @@ def read_task(name: Literal["classify"], recorded: Mapping[str, Any], flags: Map
 @overload
 def read_task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) -> Task: ...
 def read_task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) -> Task:
-    """Returns a task's settings: the defaults, over them what a model was trained with, over that the flags."""
-    cls = task_class(name)
+    """Returns a task's settings: the defaults, overridden by those that a model was trained with, then by flags."""
+    cls = find_task_class(name)
     known = {key: value for key, value in recorded.items() if key in spec.list_settings(cls)}
     values = known if recorded.get("name") == name else {}
     chosen = spec.read_block(cls, values, "task", lambda path: f"xlkd.json, {path}")
@@ -114,19 +114,19 @@ def read_task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) 
 
 
 def read_method(recorded: Mapping[str, Any]) -> Method:
-    """Returns the settings of a method as a model's record holds them."""
+    """Returns the settings of a method from a model's record."""
     return spec.read_block(
         reading.load_method_settings({"method": recorded}).Method, recorded, "method", lambda path: f"xlkd.json, {path}"
     )
 
 
 def to_plain(config: ConfigDict) -> dict[str, Any]:
-    """Returns a config as config.json holds it: dicts, lists, strings, numbers and None."""
+    """Returns a config in the form of config.json: dicts, lists, strings, numbers and None."""
     return json.loads(json.dumps(config.copy_and_resolve_references().to_dict()))
 
 
 def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Returns the keys in which two plain configs mean different runs, blocks that may differ left out.
+    """Returns the keys whose difference makes two plain configs different runs.
 
     What is compared is what stages read of them, so that a default which only one of them spells out is none.
     """
@@ -138,7 +138,7 @@ def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def read_stages(config: ConfigDict) -> list[AnySettings]:
-    """Reads the stages to run, all or without the controls that were not asked for, and refuses what is impossible."""
+    """Reads the stages to run, without controls that were not asked for, and refuses impossible settings."""
     control = config.method.get("control", "all")
     if control != "all" and control not in config.controls:
         remedy = suggest_name(control, config.controls, f"known: {', '.join(('all', *config.controls))}")
@@ -192,7 +192,7 @@ def describe_keys(config: ConfigDict) -> list[str]:
 
 
 def _format_value(value: Any) -> str:
-    """Returns a value as a flag would give it; a mapping as `en=DIR,de=DIR`."""
+    """Formats a value as in a flag; a mapping as `en=DIR,de=DIR`."""
     if isinstance(value, Mapping):
         return ",".join(f"{name}={_format_value(inner)}" for name, inner in value.items())
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
@@ -202,7 +202,7 @@ def _format_value(value: Any) -> str:
 
 
 def _read_saved(path: pathlib.Path) -> ConfigDict:
-    """Reads the config.json of a run, or refuses what is none."""
+    """Reads the config.json of a run, or refuses a file that is no such config."""
     remedy = "give the config.json that a run left in its work directory"
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -222,7 +222,7 @@ def _read_saved(path: pathlib.Path) -> ConfigDict:
 
 
 def _use_current_name(name: str) -> str:
-    """Returns the name of a key today, and says so where it has changed."""
+    """Returns the current name of a key, and prints it where it has changed."""
     if name in reading.RENAMED:
         print(f"note: config.{name} is called config.{reading.RENAMED[name]} now", file=sys.stderr)
     return reading.RENAMED.get(name, name)
@@ -238,14 +238,14 @@ def _fill_neutral(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _are_names(values: Any) -> bool:
-    """Returns whether these can be names of stages: folders are called after them."""
+    """Returns whether these can be names of stages, which are names of folders too."""
     return isinstance(values, list) and all(
         isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name) for name in values
     )
 
 
 def _find_fault(saved: dict[str, Any]) -> str:
-    """Returns what in a saved config is not as every config has it."""
+    """Finds what no config of this version can have; returns a description, or an empty string."""
     from xlkd.configs.base import base
 
     flat = dict(spec.flatten(saved))
@@ -265,7 +265,7 @@ def _find_fault(saved: dict[str, Any]) -> str:
 
 
 def _find_block_fault(own: Any, shared: Any, where: str) -> str:
-    """Returns what a stage lays over a block that is no block, or over a value that is of another kind."""
+    """Finds a value of a stage that is of another kind than the shared value that it overrides."""
     if isinstance(own, dict) != isinstance(shared, dict):
         return f"config.{where} is a block in place of a value, or the reverse"
     if not isinstance(own, dict):
@@ -277,9 +277,9 @@ def _find_block_fault(own: Any, shared: Any, where: str) -> str:
 
 
 def _is_alike(default: Any, value: Any) -> bool:
-    """Returns whether a saved value is of its default's kind."""
+    """Returns whether a saved value has the same kind as its default."""
     if isinstance(default, float) or (isinstance(default, int) and not isinstance(default, bool)):
-        whole = isinstance(default, int) and isinstance(value, float)  # 1 may stand where 1.0 was meant, not 0.5 for 1
+        whole = isinstance(default, int) and isinstance(value, float)  # 1 may replace 1.0, but 0.5 may not replace 1
         return type(value) in (int, float) and abs(value) < 2**63 and not whole
     if isinstance(default, (tuple, list)):
         return isinstance(value, (tuple, list)) and not any(isinstance(one, dict | list) for one in value)

@@ -81,12 +81,12 @@ class Blocks:
 
     def features(self, step: int) -> Features:
         """Returns the features of the step's block."""
-        return self._enter(self.locate(step))[0]
+        return self._enter_block(self.locate(step))[0]
 
     def at(self, step: int) -> PlannedBatch:
         """Returns the batch of a step; its index counts rows of the block."""
         place = self.locate(step)
-        planned = self._enter(place)[1].at(place.position)
+        planned = self._enter_block(place)[1].at(place.position)
         edge = planned.shape.lengths[0][1]
         return PlannedBatch(planned.index, self.shapes[self.edges.index(edge)])
 
@@ -94,7 +94,7 @@ class Blocks:
         """Waits for the block that is being loaded, and loads no more."""
         self._ahead.shutdown()
 
-    def _enter(self, place: Place) -> tuple[Features, Plan]:
+    def _enter_block(self, place: Place) -> tuple[Features, Plan]:
         """Returns the features and the plan of the step's block; each block is read once, by one thread.
 
         The next block is loaded in the background, and the one before stays available for late steps.
@@ -113,13 +113,13 @@ class Blocks:
         features = self._features(read_many(self.rows, self.list_rows(epoch, block)))
         lengths = self._lengths(features)
         view = next(iter(lengths))
-        edges = np.array(self.edges)[self._buckets(lengths)]
+        edges = np.array(self.edges)[self._find_buckets(lengths)]
         below = np.array((0, *self.edges))[np.searchsorted(self.edges, edges)]
         seed = int(make_key(self.seed, epoch, block)[:15], 16)
         as_long = np.maximum(lengths[view], below + 1)  # a row may need a longer bucket for another view
         return features, Plan({view: as_long}, batch=self.batch, edges=self.edges, seed=seed)
 
-    def _buckets(self, lengths: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _find_buckets(self, lengths: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns the index of the first shape that fits all views of each row."""
         bucket = np.zeros(len(next(iter(lengths.values()))), np.int64)
         for view, values in lengths.items():

@@ -59,19 +59,19 @@ def make_name(kind: str, parts: Iterable[str]) -> str:
 def load_or_build(name: str, build: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
     """Returns the arrays of an entry, mapped from disk; builds and writes them first where no sound entry exists."""
     entry = get_folder() / name
-    stored = _read(entry)
+    stored = _read_arrays(entry)
     if stored is not None:
         return stored
     values = build()
-    _write(entry, values)
+    _write_entry(entry, values)
     _prune_to_limit(entry)
-    stored = _read(entry)
+    stored = _read_arrays(entry)
     return dict(values) if stored is None else stored  # None: already pruned
 
 
 def load(name: str) -> Arrays | None:
     """Returns the arrays of an entry, mapped from disk; None where no sound entry exists."""
-    return _read(get_folder() / name)
+    return _read_arrays(get_folder() / name)
 
 
 def list_entries(kind: str) -> list[str]:
@@ -186,7 +186,7 @@ def _read_sums(done: pathlib.Path) -> dict[str, int] | None:
     return sums if isinstance(sums, dict) and all(type(value) is int for value in sums.values()) else None
 
 
-def _read(entry: pathlib.Path) -> Arrays | None:
+def _read_arrays(entry: pathlib.Path) -> Arrays | None:
     """Returns the arrays of an entry; None where it does not exist or is damaged, in which case it is deleted."""
     if not entry.exists():
         return None
@@ -205,7 +205,7 @@ def _read(entry: pathlib.Path) -> Arrays | None:
         return None
 
 
-def _write(entry: pathlib.Path, values: Mapping[str, np.ndarray]) -> None:
+def _write_entry(entry: pathlib.Path, values: Mapping[str, np.ndarray]) -> None:
     """Writes an entry and then renames it, so that a kill or another writer leaves no partial entry."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)

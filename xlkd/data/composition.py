@@ -61,7 +61,7 @@ def _gather(parts: Sequence[Sequence[Any]], part_of: np.ndarray, index: np.ndarr
 
 
 def _identify(rows: Sequence[Any]) -> str:
-    """Returns what names the rows in a cache: their own identity, or a hash of their keys."""
+    """Returns the identity of rows in a cache: their own, or a hash of their keys."""
     identity = getattr(rows, "identity", None)
     return identity if isinstance(identity, str) else make_key(*(row.key for row in rows))
 

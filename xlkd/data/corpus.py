@@ -95,13 +95,13 @@ class Corpus(BulkRows):
 
     def __init__(self, origin: CorpusOrigin, rules: Rules, bad_rows: BadRows) -> None:
         self.languages, self._origin = origin.languages, origin
-        parts = (_VERSION, str(rules), *origin.languages, *map(_fingerprint, origin.files))
+        parts = (_VERSION, str(rules), *origin.languages, *map(_fingerprint_file, origin.files))
         self._name = cache.make_name("corpus", parts)
-        stored = cache.load_or_build(self._name, lambda: _build(origin, rules, bad_rows))
+        stored = cache.load_or_build(self._name, lambda: _build_entry(origin, rules, bad_rows))
         about = json.loads(bytes(stored["about"]))
         self.counts: dict[str, int] = about["counts"]
         for corrupt in about["corrupt"]:
-            bad_rows.report(*_describe(origin, CorruptLine(*corrupt)))
+            bad_rows.report(*_describe_corruption(origin, CorruptLine(*corrupt)))
         if (more := self.counts[CORRUPT] - len(about["corrupt"])) > 0:
             bad_rows.report(f"{more} more lines are corrupt", str(origin.files[0]))
         for rule in RULES[1:]:
@@ -168,12 +168,12 @@ def _read_times(files: Sequence[pathlib.Path]) -> list[int]:
     return [file.stat().st_mtime_ns for file in files if file.exists()]
 
 
-def _describe(origin: CorpusOrigin, corrupt: CorruptLine) -> tuple[str, str]:
+def _describe_corruption(origin: CorpusOrigin, corrupt: CorruptLine) -> tuple[str, str]:
     """Returns the reason and the place of a corrupt line."""
     return corrupt.reason, f"{origin.files[corrupt.file]}: line {corrupt.line}"
 
 
-def _fingerprint(path: pathlib.Path) -> str:
+def _fingerprint_file(path: pathlib.Path) -> str:
     """Identifies the content of a large file without reading all of it: size, modification time and samples."""
     digest = hashlib.sha256()
     try:
@@ -187,7 +187,7 @@ def _fingerprint(path: pathlib.Path) -> str:
     return f"{state.st_size} {state.st_mtime_ns} {digest.hexdigest()}"
 
 
-def _build(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows) -> _IndexArrays:
+def _build_entry(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows) -> _IndexArrays:
     """Builds the index; scratch files have a name that the cache cleans up if a kill leaves them behind."""
     folder = cache.get_folder()
     try:
@@ -207,7 +207,7 @@ def _build_index(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows, scratch:
         counts["lines"] += 1
         if isinstance(raw, CorruptLine):
             if bad_rows.policy == "stop":
-                bad_rows.report(*_describe(origin, raw))
+                bad_rows.report(*_describe_corruption(origin, raw))
             counts[CORRUPT] += 1
             corrupt += [raw] if len(corrupt) < _SHOWN else []
         elif fault := rules.find_fault(raw.source, raw.target, origin.languages):
@@ -304,7 +304,7 @@ class _DuplicateFinder:
             self._flush(self._buffer)
 
     def mark_repeats(self) -> np.ndarray:
-        """Returns one bit per row, set where the same pair came earlier."""
+        """Returns one bit for each row, set where the same pair occurred before."""
         self._flush(self._buffer[: self._count % self._BUFFERED])
         marked = np.zeros(-(-self._count // 8), np.uint8)
         for path in sorted(self._folder.glob("part-*")):

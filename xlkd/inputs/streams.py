@@ -16,7 +16,7 @@ from xlkd.models.encoder import Architecture
 from xlkd.spec.stage import AnySettings
 from xlkd.tasks import Features, Task
 
-SAMPLE = 2048  # examples whose lengths stand for those of a streamed corpus
+SAMPLE = 2048  # examples by whose lengths the buckets of a streamed corpus are chosen
 
 
 def compose_corpora(settings: AnySettings, rows: sources.Rows) -> sources.Rows:

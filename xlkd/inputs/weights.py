@@ -35,7 +35,7 @@ class Weights:
     revision: str | None
     embedding_scale: float = 0.02
     untrimmed: Weights | None = None  # the same weights with their full vocabulary, where it was trimmed
-    kept_tokens: np.ndarray | None = None  # the ids in the full vocabulary of the tokens that trimming kept
+    kept_tokens: np.ndarray | None = None  # the old ids of the tokens that were not trimmed away
 
     def load(self, seed: int) -> Start:
         """Loads the arrays; new weights are drawn from the seed."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The word, sentence and structure levels that align a student with an English teacher; tokens: `masked_lm.py`."""
+"""Losses of the word, sentence and structure levels, which align a student with an English teacher."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def word_losses(
     """Returns each sentence's mean over its scored words of −log softmax over all its words, and whether it has any."""
     teacher, student = at_least_float32(jax.lax.stop_gradient(teacher)), at_least_float32(student)
     if similarity == "cosine":
-        teacher, student = _unit(teacher), _unit(student)
+        teacher, student = _normalise_vectors(teacher), _normalise_vectors(student)
     anchors, candidates = (teacher, student) if anchor == "teacher" else (student, teacher)
     scores = jnp.einsum("bid,bjd->bij", anchors, candidates) / temperature
     log_q = jax.nn.log_softmax(jnp.where(exists.astype(bool)[:, None, :], scores, MASKED_SCORE), axis=-1)
@@ -87,7 +87,7 @@ def sentence_term(
 ) -> Term:
     """Returns 2 − 2·cos of the vectors; no gradient to the teacher's side, unless that is `trained` too."""
     teacher = teacher if trained else jax.lax.stop_gradient(teacher)
-    student, teacher = _unit(at_least_float32(student)), _unit(at_least_float32(teacher))
+    student, teacher = _normalise_vectors(at_least_float32(student)), _normalise_vectors(at_least_float32(teacher))
     return make_term(2 - 2 * jnp.sum(student * teacher, axis=-1), rows, weight)
 
 
@@ -113,21 +113,21 @@ def structure_term(
     columns = (numbers[:, None] == numbers[None, :]) & rows[None, :]
     if not diagonal:
         columns &= ~jnp.eye(len(rows), dtype=bool)
-    log_p = _log_similarity(teacher if trained else jax.lax.stop_gradient(teacher), columns, temperature)
-    log_q = _log_similarity(student, columns, temperature)
+    log_p = _compute_log_similarity(teacher if trained else jax.lax.stop_gradient(teacher), columns, temperature)
+    log_q = _compute_log_similarity(student, columns, temperature)
     if direction == "reverse":
         log_p, log_q = log_q, log_p
     return make_term(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1), rows & columns.any(axis=-1), weight)
 
 
-def _log_similarity(
+def _compute_log_similarity(
     x: Float[Array, "rows hidden"], columns: Bool[Array, "rows rows"], temperature: float
 ) -> Float[Array, "rows rows"]:
-    unit = _unit(at_least_float32(x))
+    unit = _normalise_vectors(at_least_float32(x))
     return jax.nn.log_softmax(jnp.where(columns, unit @ unit.T / temperature, MASKED_SCORE), axis=-1)
 
 
-def _unit(x: Float[Array, "*axes hidden"]) -> Float[Array, "*axes hidden"]:
+def _normalise_vectors(x: Float[Array, "*axes hidden"]) -> Float[Array, "*axes hidden"]:
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
 
 

@@ -159,7 +159,7 @@ def class_loss_from_log(
     temperature: float = 1.0,
     t_squared: bool = False,
 ) -> Float[Array, " rows"]:
-    """Returns the same against the student's log-probabilities at T: a mixture of probabilities has no logits."""
+    """Returns `class_loss` for a student given by log-probabilities at T, such as a mixture, which has no logits."""
     if form not in ("ce", "kl"):
         raise ValueError(f"{form} compares logits, and a mixture of probabilities has none")
     log_p = jax.nn.log_softmax(at_least_float32(jax.lax.stop_gradient(teacher)) / temperature, axis=-1)

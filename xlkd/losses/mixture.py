@@ -25,14 +25,14 @@ def select_branches(
 
 def uniform_log_weights(allowed: Bool[Array, "rows branches"]) -> Float[Array, "rows branches"]:
     """Returns log w, the same over the allowed branches and about -1e30 elsewhere."""
-    return _normalise(jnp.zeros(allowed.shape), allowed)
+    return _normalise_log_weights(jnp.zeros(allowed.shape), allowed)
 
 
 def learned_log_weights(
     scores: Float[Array, " branches"], allowed: Bool[Array, "rows branches"]
 ) -> Float[Array, "rows branches"]:
     """Returns log w = log softmax over the allowed branches of scores that all rows share."""
-    return _normalise(jnp.broadcast_to(scores[None, :], allowed.shape), allowed)
+    return _normalise_log_weights(jnp.broadcast_to(scores[None, :], allowed.shape), allowed)
 
 
 def dirichlet_log_weights(
@@ -41,7 +41,7 @@ def dirichlet_log_weights(
     """Returns log w, w ~ Dirichlet(α) over the allowed branches; each row draws by its place in the global batch."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
     draws = jax.vmap(lambda key: jax.random.loggamma(key, alpha, allowed.shape[1:]))(keys)
-    return _normalise(draws, allowed)
+    return _normalise_log_weights(draws, allowed)
 
 
 def weights_from_log(
@@ -64,7 +64,7 @@ def mix_probabilities(
     return jax.nn.logsumexp(log_weights.T[:, :, None] + log_q, axis=0)
 
 
-def _normalise(
+def _normalise_log_weights(
     scores: Float[Array, "rows branches"], allowed: Bool[Array, "rows branches"]
 ) -> Float[Array, "rows branches"]:
     # A log of a weight of 0 gives the right loss and a NaN gradient: the mask goes in before the softmax.

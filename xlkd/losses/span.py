@@ -16,7 +16,7 @@ Positions = Literal["padding", "context", "none"]
 
 
 class Span(NamedTuple):
-    """The two sides of an answer: their logits or their gold positions. A plain pair will do."""
+    """The two sides of an answer: their logits or their gold positions. A plain pair works too."""
 
     start: Array
     end: Array

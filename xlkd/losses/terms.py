@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
-MASKED_SCORE = -1e30  # stands for minus infinity: 0 times it is 0, and its gradient is finite
+MASKED_SCORE = -1e30  # used as minus infinity: its product with 0 is 0, and its gradient is finite
 
 
 class Term(NamedTuple):

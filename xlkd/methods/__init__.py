@@ -61,7 +61,7 @@ class Loss(NamedTuple):
 
     terms: dict[str, Term]
     metrics: dict[str, Term]
-    embeddings: Any = None  # {name: [rows, hidden]}: what `coupled` needs of each row
+    embeddings: Any = None  # {name: [rows, hidden]}: the vectors of each row that `coupled` reads
 
 
 Coupled = tuple[dict[str, Term], dict[str, Term], Tree]  # terms, metrics, statistics
@@ -87,7 +87,7 @@ class Teacher:
     before a step; where that number differs from that of the step before, `advance` makes the state of this step.
     """
 
-    variables: Callable[[Variables, Start], Tree]  # the first teacher, from what the stage starts with
+    variables: Callable[[Variables, Start], Tree]  # the first teacher, from the weights that the stage starts from
     forward: Callable[[Tree, Batch], Tree]  # {name: [rows, …]}
     evolves: bool = False
     generation: Callable[[int], int] = lambda step: 0
@@ -108,7 +108,7 @@ class Classifiers(NamedTuple):
 class Inference(NamedTuple):
     """A trained model of a method whose students are more than one encoder with one head."""
 
-    outputs: OutputFn  # (parameters, batch) -> `logits`, and those by route
+    outputs: OutputFn  # (parameters, batch) -> `logits`, and the logits of each route
     routes: Mapping[str, str]  # by language the name of its route
     exports: Callable[[Tree], dict[str, Export]]  # parameters -> the ordinary models that they consist of
 
@@ -127,7 +127,7 @@ class Method:
     classifiers: Classifiers | None = None  # the classifiers of `config.teachers`, where the method learns from them
     reference_pooling: str = "mean"  # how a teacher encoder gives the vectors that retrieval compares with
     period: int = 0  # steps after which the learning rate's schedule begins again; 0: never
-    flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # (real tokens, rows) -> those of a forward pass
+    flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # (real tokens, rows) -> FLOPs of a forward pass
 
 
 def take_variables(outputs: Mapping[str, OutputFn]) -> dict[str, OutputFn]:

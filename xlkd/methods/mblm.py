@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""MBLM: monolingual teachers, a student with a branch of upper layers a language, training on mixtures of branches.
+"""MBLM: monolingual teachers, a student with a branch of upper layers for each language, mixtures of branches.
 
     L = weight_s · KD(teacher, own branch) + weight_z(step) · KD(teacher, mixture of branches) + weight_h · hard labels
 
@@ -223,7 +223,7 @@ class Student:
     def _first_tokens(
         self, params: Tree, text: Batch, key: Key[Array, ""], mixes: bool
     ) -> tuple[Float[Array, "branches rows hidden"], Float[Array, "branches rows hidden"]]:
-        """Returns the first token behind each branch, and the same for the mixture with its gradient stopped."""
+        """Returns the first token's state after each branch, and the same without gradient for the mixture."""
         hidden, stacked = branches.run_trunk(self.encoder, params["trunk"], text, key), params["branches"]
         first = branches.run_branches(self.encoder, stacked, hidden, text["mask"], key)
         if not mixes or self.settings.stop == "none":
@@ -233,7 +233,7 @@ class Student:
         return first, branches.run_branches(self.encoder, stacked, hidden, text["mask"], key)
 
     def route_logits(self, params: Tree, batch: Batch) -> Outputs:
-        """Returns for inference `logits` by each row's own route, and beside them those of every route."""
+        """Returns for inference the `logits` of each row's own route, and the logits of every route."""
         text, own = batch["text"], self.find_branches(batch)
         hidden = branches.run_trunk(self.encoder, params["trunk"], text)
         first = branches.run_branches(self.encoder, params["branches"], hidden, text["mask"])

@@ -80,19 +80,21 @@ def list_average_cells(
     grid: bool = True,
 ) -> dict[str, tuple[LanguagePair, ...]]:
     """Returns the cells over which each average is the mean."""
-    cells = {"xlt": _diagonal(languages)}
+    cells = {"xlt": _list_diagonal(languages)}
     if seen is not None:
-        cells["xlt_seen"] = _diagonal([language for language in languages if language in seen])
-        cells["xlt_unseen"] = _diagonal([language for language in languages if language not in seen])
-    cells |= {name: _diagonal(members) for name, members in SET_AVERAGES.get(set, {}).items()}
-    return cells | _grid(languages, pivot, seen) if grid else cells
+        cells["xlt_seen"] = _list_diagonal([language for language in languages if language in seen])
+        cells["xlt_unseen"] = _list_diagonal([language for language in languages if language not in seen])
+    cells |= {name: _list_diagonal(members) for name, members in SET_AVERAGES.get(set, {}).items()}
+    return cells | _list_grid(languages, pivot, seen) if grid else cells
 
 
-def _diagonal(languages: Sequence[str]) -> tuple[LanguagePair, ...]:
+def _list_diagonal(languages: Sequence[str]) -> tuple[LanguagePair, ...]:
     return tuple((language, language) for language in languages)
 
 
-def _grid(languages: Sequence[str], pivot: str, seen: Collection[str] | None) -> dict[str, tuple[LanguagePair, ...]]:
+def _list_grid(
+    languages: Sequence[str], pivot: str, seen: Collection[str] | None
+) -> dict[str, tuple[LanguagePair, ...]]:
     cells = tuple((question, context) for question in languages for context in languages)
     off = tuple((question, context) for question, context in cells if question != context)
     averages = {"gxlt": cells, "gxlt_off": off}
@@ -118,7 +120,7 @@ def _average(name: str, cells: Sequence[LanguagePair], scores: Mapping[LanguageP
 
 
 def _transfer_gap(scores: Mapping[LanguagePair, float], languages: Sequence[str], pivot: str) -> Average:
-    others = _average("transfer_gap", _diagonal([language for language in languages if language != pivot]), scores)
+    others = _average("transfer_gap", _list_diagonal([language for language in languages if language != pivot]), scores)
     pivot_cell = (pivot, pivot)
     if pivot_cell not in scores:
         return dataclasses.replace(others, value=None, missing=(pivot_cell, *others.missing))

@@ -133,12 +133,12 @@ def _find_near(
     train: Sequence[Item], test: Sequence[Item], in_train: Sequence[str], in_test: Sequence[str]
 ) -> tuple[tuple[NearDuplicate, ...], frozenset[int]]:
     """Returns near-duplicates within each language, one for each pair of texts, and the places in evaluation."""
-    rows = [_rows_by_text(side, normal) for side, normal in ((train, in_train), (test, in_test))]
+    rows = [_group_rows_by_text(side, normal) for side, normal in ((train, in_train), (test, in_test))]
     duplicates: list[NearDuplicate] = []
     places: set[int] = set()
     for language in sorted(set(rows[0]) & set(rows[1])):
         ours, theirs = (list(side[language]) for side in rows)
-        for a, b in _candidates(ours, theirs):
+        for a, b in _find_candidates(ours, theirs):
             ngrams_a, ngrams_b = character_ngrams(ours[a]), character_ngrams(theirs[b])
             if not is_near_duplicate(*similarity(ngrams_a, ngrams_b)):
                 continue
@@ -150,7 +150,7 @@ def _find_near(
     return tuple(duplicates), frozenset(places)
 
 
-def _rows_by_text(items: Sequence[Item], normal: Sequence[str]) -> dict[str, dict[str, list[int]]]:
+def _group_rows_by_text(items: Sequence[Item], normal: Sequence[str]) -> dict[str, dict[str, list[int]]]:
     """Returns language → distinct text → the rows that have it."""
     rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, (one, text) in enumerate(zip(items, normal, strict=True)):
@@ -159,7 +159,7 @@ def _rows_by_text(items: Sequence[Item], normal: Sequence[str]) -> dict[str, dic
     return rows
 
 
-def _candidates(train: Sequence[str], test: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _find_candidates(train: Sequence[str], test: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Yields pairs that may be near-duplicates; no near-duplicate is missed.
 
     A pair over either threshold shares at least a = ⌈0.7·s⌉ of the s n-grams of its smaller text. So of any s − a + c
@@ -167,7 +167,7 @@ def _candidates(train: Sequence[str], test: Sequence[str]) -> Iterator[tuple[int
     """
     index = _Index(test)
     for a, text in enumerate(train):
-        hashes = _hashes(text)
+        hashes = _hash_ngrams(text)
         for b in index.find_candidates(hashes):
             yield a, int(b)
 
@@ -176,32 +176,32 @@ class _Index:
     """The n-grams of the evaluation texts: which texts contain each, and which have it among their rarest."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        hashes = [_hashes(text) for text in texts]
+        hashes = [_hash_ngrams(text) for text in texts]
         self.sizes = np.array([len(h) for h in hashes])
-        prefix, self.needed = _needed(self.sizes)
+        prefix, self.needed = _count_needed(self.sizes)
         self.vocabulary, gram, frequency = np.unique(np.concatenate(hashes), return_inverse=True, return_counts=True)
         # From here on an n-gram's number is its rank by frequency: the first ones of a text are its rarest.
         self.rank = np.empty(len(frequency), np.int64)
         self.rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
-        owner, rank = _sorted_pairs(np.repeat(np.arange(len(texts)), self.sizes), self.rank[gram])
+        owner, rank = _sort_pairs(np.repeat(np.arange(len(texts)), self.sizes), self.rank[gram])
         place = np.arange(len(rank)) - np.repeat(np.cumsum(self.sizes) - self.sizes, self.sizes)
         rare = place < prefix[owner]
-        self.all = _postings(rank, owner, len(frequency))
-        self.rarest = _postings(rank[rare], owner[rare], len(frequency))
+        self.all = _build_postings(rank, owner, len(frequency))
+        self.rarest = _build_postings(rank[rare], owner[rare], len(frequency))
 
     def find_candidates(self, hashes: np.ndarray) -> np.ndarray:
         """Returns the texts that share enough of the rarest n-grams of the smaller text."""
         at = np.minimum(np.searchsorted(self.vocabulary, hashes), len(self.vocabulary) - 1)
         known = np.sort(self.rank[at[self.vocabulary[at] == hashes]])
-        prefix, needed = _needed(np.array([len(hashes)]))
+        prefix, needed = _count_needed(np.array([len(hashes)]))
         # N-grams that no evaluation text has are the rarest of all, and cannot be shared.
         own = known[: max(0, int(prefix[0]) - (len(hashes) - len(known)))]
-        larger = self._texts_with(self.all, own, needed[0])
-        smaller = self._texts_with(self.rarest, known, self.needed)
+        larger = self._find_texts(self.all, own, needed[0])
+        smaller = self._find_texts(self.rarest, known, self.needed)
         fits = larger[self.sizes[larger] >= len(hashes)], smaller[self.sizes[smaller] <= len(hashes)]
         return np.unique(np.concatenate(fits))
 
-    def _texts_with(
+    def _find_texts(
         self, postings: tuple[np.ndarray, np.ndarray], grams: np.ndarray, needed: np.ndarray | np.integer | int
     ) -> np.ndarray:
         """Returns the texts in the postings of at least `needed` of these n-grams."""
@@ -215,20 +215,20 @@ class _Index:
         return np.flatnonzero(hits >= needed)
 
 
-def _needed(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _count_needed(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns how many of the rarest n-grams are compared, and how many must be shared, for each size of text."""
     shared = np.ceil(JACCARD * sizes - 1e-9).astype(np.int64)
     needed = np.maximum(1, sizes // 20)
     return np.minimum(sizes, sizes - shared + needed), needed
 
 
-def _postings(rank: np.ndarray, owner: np.ndarray, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
+def _build_postings(rank: np.ndarray, owner: np.ndarray, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns where the owners of each n-gram start, and the owners."""
     starts = np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=vocabulary))])
-    return starts, _sorted_pairs(rank, owner)[1].astype(np.int32)
+    return starts, _sort_pairs(rank, owner)[1].astype(np.int32)
 
 
-def _sorted_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sort_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorts both arrays by a, then b; sorting one combined number is many times faster than lexsort."""
     pairs = np.sort(a.astype(np.int64) << 32 | b)
     return pairs >> 32, pairs & 0xFFFFFFFF
@@ -237,7 +237,7 @@ def _sorted_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 _MULTIPLIERS = np.random.default_rng(0).integers(0, 2**63, GRAM, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
-def _hashes(normal: str) -> np.ndarray:
+def _hash_ngrams(normal: str) -> np.ndarray:
     """Returns 64-bit hashes of the distinct n-grams of a text, sorted."""
     code = np.frombuffer(normal.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     n = max(1, len(code) - GRAM + 1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The entry of a metric in the list of its task: everything that scoring, intervals, tables and pages need of it."""
+"""The entry of a metric in the list of its task: all that scoring, intervals, tables and pages need."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class Metric:
     higher_is_better: bool = True
 
     def describe(self) -> dict[str, str | bool]:
-        """Returns what a run records of the metric, so that a report can show it."""
+        """Returns the record of the metric in a run, by which a report shows it."""
         return {"label": self.label, "over": self.over, "higher_is_better": self.higher_is_better}

@@ -21,7 +21,7 @@ CellScore = Callable[[Counts], Float[np.ndarray, "*batch"]]
 
 def accuracy(gold: Labels, predicted: Labels) -> float:
     """Returns the share of the rows whose label is right."""
-    gold_array, predicted_array = _as_arrays(gold, predicted)
+    gold_array, predicted_array = _check_arrays(gold, predicted)
     return int(np.sum(gold_array == predicted_array)) / len(gold_array)
 
 
@@ -37,7 +37,7 @@ def macro_f1(gold: Labels, predicted: Labels, classes: int) -> float:
 
 def mean_absolute_error(gold: Numbers, predicted: Numbers) -> float:
     """Returns the mean distance of ordered labels, such as stars."""
-    gold_array, predicted_array = _as_arrays(gold, predicted)
+    gold_array, predicted_array = _check_arrays(gold, predicted)
     return float(np.mean(np.abs(gold_array - predicted_array)))
 
 
@@ -48,7 +48,7 @@ def predict_labels(logits: Float[np.ndarray, "*batch classes"]) -> Int[np.ndarra
 
 def confusion_matrix(gold: Labels, predicted: Labels, classes: int) -> Int[np.ndarray, "gold predicted"]:
     """Counts how often each label was predicted for each gold label."""
-    gold_array, predicted_array = _as_arrays(gold, predicted)
+    gold_array, predicted_array = _check_arrays(gold, predicted)
     return np.bincount(gold_array * classes + predicted_array, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -84,9 +84,9 @@ def compute_means(
 ) -> dict[str, Mean]:
     """Returns the named means of one score by language; `supervised` and `zero_shot` come from the badges."""
     means = {
-        "macro_mean": _mean(values, values),
-        "supervised_mean": _mean(values, [language for language in values if language in supervised]),
-        "zero_shot_mean": _mean(values, [language for language in values if language in zero_shot]),
+        "macro_mean": _make_mean(values, values),
+        "supervised_mean": _make_mean(values, [language for language in values if language in supervised]),
+        "zero_shot_mean": _make_mean(values, [language for language in values if language in zero_shot]),
     }
     if pivot is not None:
         zero = means["zero_shot_mean"]
@@ -172,7 +172,7 @@ def count_by_group(
     answers: Answers, number: Mapping[str, int], classes: int
 ) -> Int[np.ndarray, "groups classes classes"]:
     """Returns the confusion matrix of each group; `number` is the place of each group."""
-    gold, predicted = _as_arrays(answers.gold, answers.predicted)
+    gold, predicted = _check_arrays(answers.gold, answers.predicted)
     group = np.array([number[g] for g in answers.groups])
     flat = (group * classes + gold) * classes + predicted
     return np.bincount(flat, minlength=len(number) * classes**2).reshape(len(number), classes, classes)
@@ -188,14 +188,14 @@ def _check_same_rows(a: Mapping[str, Answers], b: Mapping[str, Answers]) -> None
             raise UserError("the rows differ", language, "compare runs that answered the same rows in the same order")
 
 
-def _as_arrays(gold: Labels | Numbers, predicted: Labels | Numbers) -> tuple[np.ndarray, np.ndarray]:
-    """Returns both as arrays; raises where their lengths differ or there is no row."""
+def _check_arrays(gold: Labels | Numbers, predicted: Labels | Numbers) -> tuple[np.ndarray, np.ndarray]:
+    """Returns gold and predicted labels as arrays; raises where their lengths differ or there is no row."""
     gold_array, predicted_array = np.asarray(gold), np.asarray(predicted)
     if len(gold_array) != len(predicted_array) or not len(gold_array):
         raise ValueError(f"{len(gold_array)} gold labels and {len(predicted_array)} predictions")
     return gold_array, predicted_array
 
 
-def _mean(values: Mapping[str, float], languages: Collection[str]) -> Mean:
+def _make_mean(values: Mapping[str, float], languages: Collection[str]) -> Mean:
     languages = tuple(languages)
     return Mean(sum(values[language] for language in languages) / len(languages) if languages else None, languages)

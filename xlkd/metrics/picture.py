@@ -39,7 +39,7 @@ def make_picture(
     links: Sequence[tuple[int, int]],
     axes: Axes,
 ) -> Picture:
-    """Returns what a report draws: a point for each vector, a line for each translation; and the axes."""
+    """Returns a picture for the report: a point for each vector, a line for each translation, and the axes."""
     places = ((np.asarray(vectors, np.float64) - axes.middle) @ axes.directions.T).round(4)
     points = [
         {"x": float(x), "y": float(y), "language": language, "id": id}

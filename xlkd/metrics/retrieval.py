@@ -53,8 +53,8 @@ def retrieve(
     """
     similarity = normalise_rows(foreign) @ normalise_rows(english).T
     if score == "margin":
-        similarity = similarity / _mean_of_neighbours(similarity, k)
-    return Retrieval(_own_is_nearest(similarity), _own_is_nearest(similarity.T))
+        similarity = similarity / _average_neighbours(similarity, k)
+    return Retrieval(_is_own_nearest(similarity), _is_own_nearest(similarity.T))
 
 
 def normalise_rows(x: Float[np.ndarray, "rows hidden"]) -> Float[np.ndarray, "rows hidden"]:
@@ -63,14 +63,14 @@ def normalise_rows(x: Float[np.ndarray, "rows hidden"]) -> Float[np.ndarray, "ro
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _mean_of_neighbours(similarity: np.ndarray, k: int) -> np.ndarray:
+def _average_neighbours(similarity: np.ndarray, k: int) -> np.ndarray:
     """Returns for each pair the mean similarity of both to their k nearest neighbours."""
     k = min(k, len(similarity))
     rows, columns = (np.partition(s, -k, axis=1)[:, -k:].mean(1) for s in (similarity, similarity.T))
     return (rows[:, None] + columns[None, :]) / 2
 
 
-def _own_is_nearest(similarity: np.ndarray) -> np.ndarray:
+def _is_own_nearest(similarity: np.ndarray) -> np.ndarray:
     others = similarity.copy()
     np.fill_diagonal(others, -np.inf)
     return np.diagonal(similarity) > others.max(axis=1, initial=-np.inf) + TIE
@@ -140,12 +140,12 @@ def structure_correlation(x: Float[np.ndarray, "sentences left"], y: Float[np.nd
 
 def spearman(a: Float[np.ndarray, " rows"], b: Float[np.ndarray, " rows"]) -> float:
     """Returns the correlation of ranks; equal values share the mean of their ranks; NaN where a side is constant."""
-    a, b = (ranks - ranks.mean() for ranks in (_ranks(a), _ranks(b)))
+    a, b = (ranks - ranks.mean() for ranks in (_rank_values(a), _rank_values(b)))
     size = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / size) if size else float("nan")
 
 
-def _ranks(x: np.ndarray) -> np.ndarray:
+def _rank_values(x: np.ndarray) -> np.ndarray:
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 

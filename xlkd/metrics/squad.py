@@ -56,12 +56,12 @@ def gold_texts(row: Question) -> tuple[str, ...]:
 
 
 def best_em(prediction: str, golds: Iterable[str]) -> float:
-    """Returns the exact match of a prediction with any gold answer, both normalised before."""
+    """Returns 1 where a prediction equals a gold answer, else 0; all texts must be normalised."""
     return float(any(prediction == gold for gold in golds))
 
 
 def best_f1(prediction: str, golds: Iterable[str]) -> float:
-    """Returns the best bag F1, of strings normalised before; 0 where no word is shared, as in two empty strings."""
+    """Returns the best F1 of bags of words, for normalised texts; 0 where no word is shared, as in two empty texts."""
     return max(_bag_f1(prediction.split(), gold.split()) for gold in golds)
 
 

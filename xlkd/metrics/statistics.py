@@ -82,16 +82,16 @@ def compare(
     """
     if paired and len(a) != len(b):
         raise UserError(f"{len(a)} runs against {len(b)}", remedy="paired seeds need as many runs on both sides")
-    layout = _layout([*a, *b])
+    layout = _build_layout([*a, *b])
     resamples = max(resamples, 100 * len(layout.names))
-    sums_a, sums_b = (np.stack([_sums(run, layout) for run in runs]) for runs in (a, b))
+    sums_a, sums_b = (np.stack([_sum_by_group(run, layout) for run in runs]) for runs in (a, b))
     if paired:
-        sides, by_seed = [(1, sums_a - sums_b)], _scores(sums_a - sums_b, layout)
+        sides, by_seed = [(1, sums_a - sums_b)], _compute_scores(sums_a - sums_b, layout)
     else:  # unpaired runs have no differences run by run, only the one between their means
         sides = [(1, sums_a), (-1, sums_b)]
-        by_seed = (_scores(sums_a, layout).mean(0) - _scores(sums_b, layout).mean(0))[None]
-    theta = _bootstrap(sides, layout.sizes, resamples, seed)
-    cells, means = _results(theta, by_seed, layout, averages or {}, _identical(a, b, layout))
+        by_seed = (_compute_scores(sums_a, layout).mean(0) - _compute_scores(sums_b, layout).mean(0))[None]
+    theta = _resample_ratios(sides, layout.sizes, resamples, seed)
+    cells, means = _make_results(theta, by_seed, layout, averages or {}, _find_identical_cells(a, b, layout))
     first = judge({name: means[name] for name in primary})
     others = judge({name: result for name, result in means.items() if name not in first})
     means = {name: (first | others)[name] for name in means}
@@ -106,10 +106,10 @@ def estimate(
     seed: int = SEED,
 ) -> Comparison[CellName, AverageName]:
     """Returns one system's scores with their intervals, by the same bootstrap; without p and verdict."""
-    layout = _layout(runs)
-    sums = np.stack([_sums(run, layout) for run in runs])
-    theta = _bootstrap([(1, sums)], layout.sizes, resamples, seed)
-    cells, means = _results(theta, _scores(sums, layout), layout, averages or {}, None)
+    layout = _build_layout(runs)
+    sums = np.stack([_sum_by_group(run, layout) for run in runs])
+    theta = _resample_ratios([(1, sums)], layout.sizes, resamples, seed)
+    cells, means = _make_results(theta, _compute_scores(sums, layout), layout, averages or {}, None)
     return Comparison(cells, means, resamples, seed, describe_seeds(len(runs)))
 
 
@@ -192,7 +192,7 @@ def judge(family: Mapping[CellName, Result]) -> dict[CellName, Result]:
 
 
 def choose_verdict(result: Result, adjusted: float) -> str:
-    """Returns what may be said of a difference; no test can show that two systems are equal."""
+    """Returns the verdict on a difference; no test can show that two systems are equal."""
     if result.low is None:
         return IDENTICAL
     if result.groups < LEAST_GROUPS:
@@ -203,7 +203,7 @@ def choose_verdict(result: Result, adjusted: float) -> str:
 
 
 def describe_seeds(runs: int) -> str:
-    """Says which variation the intervals over this number of runs include."""
+    """Describes which variation the intervals over this number of runs include."""
     if runs == 1:
         return "one seed: the interval covers the choice of questions only"
     if runs == 2:
@@ -227,13 +227,13 @@ class _Layout(Generic[CellName]):
         return int(sizes.sum()), int((sizes.sum(1) > 0).sum())
 
 
-def _layout(runs: Sequence[Mapping[CellName, Sample]]) -> _Layout[CellName]:
+def _build_layout(runs: Sequence[Mapping[CellName, Sample]]) -> _Layout[CellName]:
     first, *others = runs
-    groups = {name: _groups_by_id(name, cell) for name, cell in first.items()}
+    groups = {name: _list_groups_by_id(name, cell) for name, cell in first.items()}
     for run in others:
         _check_same_cells(groups, run)
         for name, cell in run.items():
-            _check_same_questions(name, groups[name], _groups_by_id(name, cell))
+            _check_same_questions(name, groups[name], _list_groups_by_id(name, cell))
     names = {group for by_id in groups.values() for group in by_id.values()}
     number = {group: i for i, group in enumerate(sorted(names))}
     group_of = {name: {q: number[group] for q, group in by_id.items()} for name, by_id in groups.items()}
@@ -243,7 +243,7 @@ def _layout(runs: Sequence[Mapping[CellName, Sample]]) -> _Layout[CellName]:
     return _Layout(list(group_of), group_of, sizes.astype(np.float64))
 
 
-def _groups_by_id(name: Hashable, cell: Sample) -> dict[str, str]:
+def _list_groups_by_id(name: Hashable, cell: Sample) -> dict[str, str]:
     groups = dict(zip(cell.ids, cell.groups, strict=True))
     if len(groups) < len(cell.ids):
         what = f"{len(cell.ids) - len(groups)} ids occur twice"
@@ -273,7 +273,7 @@ def _list_some(names: Collection[Hashable]) -> str:
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 
 
-def _sums(run: Mapping[CellName, Sample], layout: _Layout[CellName]) -> GroupSums:
+def _sum_by_group(run: Mapping[CellName, Sample], layout: _Layout[CellName]) -> GroupSums:
     """Sums scores over the questions of each group."""
     columns = []
     for name in layout.names:
@@ -282,7 +282,7 @@ def _sums(run: Mapping[CellName, Sample], layout: _Layout[CellName]) -> GroupSum
     return np.stack(columns, axis=1)
 
 
-def _identical(
+def _find_identical_cells(
     a: Sequence[Mapping[CellName, Sample]], b: Sequence[Mapping[CellName, Sample]], layout: _Layout[CellName]
 ) -> list[bool]:
     """Returns for each cell whether all runs of both sides have the same score for each question."""
@@ -296,7 +296,7 @@ def _identical(
 # The bootstrap.
 
 
-def _bootstrap(
+def _resample_ratios(
     sides: Sequence[tuple[int, Float[np.ndarray, "_runs groups cells"]]], sizes: GroupSums, resamples: int, seed: int
 ) -> Resamples:
     """Returns resampled ratios of sums to sizes; `sides` are sums with their sign.
@@ -323,12 +323,12 @@ def _draw_seed_weights(rng: np.random.Generator, runs: int, resamples: int) -> F
     return np.stack([(drawn == run).mean(1) for run in range(runs)], axis=1)
 
 
-def _scores(sums: Float[np.ndarray, "runs groups cells"], layout: _Layout) -> Float[np.ndarray, "runs cells"]:
+def _compute_scores(sums: Float[np.ndarray, "runs groups cells"], layout: _Layout) -> Float[np.ndarray, "runs cells"]:
     """Returns the scores without resampling."""
     return sums.sum(1) / layout.sizes.sum(0)
 
 
-def _results(
+def _make_results(
     theta: Resamples,
     by_seed: Float[np.ndarray, "runs cells"],
     layout: _Layout[CellName],

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Attention as the device does it best: cuDNN's fused kernel on a GPU that has it, products and a softmax elsewhere.
+"""Computes attention: by cuDNN's fused kernel on a GPU that has it, by products and a softmax elsewhere.
 
 The backward pass computes the weights again, so that nothing of [length, length] is kept between the two passes: much
 less memory for a few per cent more work (Korthikanti et al., arXiv 2205.05198, section 5). A CPU computes a few heads
@@ -22,8 +22,8 @@ from xlkd.models.dropout import dropout
 from xlkd.models.matmul import transposed_matmul
 
 HALF = (jnp.bfloat16, jnp.float16)  # the types that the kernel supports
-GROUPS = 4  # groups of heads that a CPU computes one after another,
-FEW = 2**20  # unless there are fewer scores than this
+GROUPS = 4  # groups of heads that a CPU computes one after another
+FEW = 2**20  # fewer scores than this are computed at once
 
 Head = Float[Array, "rows heads length head_size"]
 Bias = Float[Array, "rows 1 1 length"]
@@ -66,7 +66,7 @@ def _forward(
     rate: float, q: Head, k: Head, v: Head, bias: Bias, key: PRNGKeyArray | None, place: Place
 ) -> tuple[Head, Residuals]:
     def attend_heads(first: int, q: Head, k: Head, v: Head) -> tuple[Head, Norms, Norms]:
-        scores = _scores(q, k, bias)
+        scores = _compute_scores(q, k, bias)
         highest = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - highest)
         total = weights.sum(axis=-1, keepdims=True)
@@ -87,7 +87,7 @@ def _backward(rate: float, residuals: Residuals, gradient: Head) -> tuple[Head, 
         def drop(x: Float[Array, "rows heads length length"]) -> Float[Array, "rows heads length length"]:
             return dropout(x, rate, key, *place, first=first * q.shape[2] ** 2)
 
-        weights = jnp.exp(_scores(q, k, bias) - highest) / total
+        weights = jnp.exp(_compute_scores(q, k, bias) - highest) / total
         change = weights * (drop(_sum("bhld,bhmd->bhlm", gradient, v)) - mean) * q.shape[-1] ** -0.5
         change = change.astype(q.dtype)
         return change @ k, transposed_matmul(change, q), transposed_matmul(drop(weights).astype(v.dtype), gradient)
@@ -99,7 +99,7 @@ def _backward(rate: float, residuals: Residuals, gradient: Head) -> tuple[Head, 
 _attend.defvjp(_forward, _backward)
 
 
-def _scores(q: Head, k: Head, bias: Bias) -> Float[Array, "rows heads length length"]:
+def _compute_scores(q: Head, k: Head, bias: Bias) -> Float[Array, "rows heads length length"]:
     return _sum("bhld,bhmd->bhlm", q, k) * q.shape[-1] ** -0.5 + bias
 
 
@@ -125,7 +125,7 @@ def attend_fused(
     bias: Bias,
     implementation: Literal["xla", "cudnn"] | None,
 ) -> Float[Array, "rows length heads head_size"]:
-    """Computes the same in one call, without dropout; cuDNN needs a mask of every pair of positions."""
+    """Computes the attention in one fused call, without dropout; cuDNN needs a mask of every pair of positions."""
     length = q.shape[1]
     mask = jnp.broadcast_to(bias >= 0, (len(q), 1, length, length))
     return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)

@@ -36,7 +36,7 @@ def pad_branches(tree: Params, multiple: int) -> Params:
 
 
 def count_branches(branches: Params) -> int:
-    """Returns the number of branches, with those that only fill a mesh axis."""
+    """Returns the number of branches, including the padding branches that fill a mesh axis."""
     return len(jax.tree.leaves(branches)[0])
 
 

@@ -110,7 +110,7 @@ def init(architecture: Architecture, key: PRNGKeyArray, embedding_scale: float =
 
 
 def init_embeddings(key: PRNGKeyArray, architecture: Architecture, scale: float = 0.02) -> Params:
-    """Returns fresh parameters of what precedes the first layer: tables and a norm."""
+    """Returns fresh parameters of the embeddings: tables and a norm."""
     words, positions, types = jax.random.split(key, 3)
     D = architecture.hidden_size
     params = {
@@ -136,7 +136,7 @@ def init_dense(key: PRNGKeyArray, shape: tuple[int, ...]) -> Params:
 
 
 def init_norm(shape: tuple[int, ...]) -> Params:
-    """Returns the parameters of a layer norm that only sets mean and variance."""
+    """Returns the parameters of a layer norm with scale 1 and shift 0."""
     return {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}
 
 
@@ -176,7 +176,7 @@ def embed(
 
 
 def attention_bias(mask: Shaped[AnyArray, "rows length"]) -> Float[Array, "rows 1 1 length"]:
-    """Returns what is added to the scores of attention, from a mask of 1 and 0."""
+    """Returns the bias that is added to the attention scores, from a mask of 1 and 0."""
     return jnp.where(mask[:, None, None, :] > 0, 0.0, MASKED).astype(jnp.float32)
 
 
@@ -203,7 +203,7 @@ def run_layers(
         return run_layer(architecture, params, hidden, bias, dtype=dtype, key=key, number=number)
 
     if remat != "none":
-        layer = jax.checkpoint(layer, policy=_policy(remat), prevent_cse=not scan)
+        layer = jax.checkpoint(layer, policy=_choose_remat_policy(remat), prevent_cse=not scan)
     count = jax.tree.leaves(stacked)[0].shape[0]
     if not scan:
         states = []
@@ -225,7 +225,7 @@ def run_layers(
     return (*(states[i] for i in range(count - 1)), last)[:count]
 
 
-def _policy(remat: str) -> Callable[..., bool]:
+def _choose_remat_policy(remat: str) -> Callable[..., bool]:
     if remat not in REMAT:
         raise UserError(f"no remat policy {remat!r}", remedy=f"choose one of none, {', '.join(REMAT)}")
     return REMAT[remat]
@@ -243,7 +243,7 @@ def run_layer(
 ) -> Float[Array, "rows length hidden"]:
     """Runs one layer, which is normalised after attention and after the feed-forward part."""
     hidden = rows.shard_rows(hidden)
-    attended = _attention(architecture, params, hidden, bias, dtype, key, number)
+    attended = _run_attention(architecture, params, hidden, bias, dtype, key, number)
     if architecture.model_type != "distilbert":  # which has no dropout here
         attended = dropout(attended, architecture.dropout, key, ATTENTION_OUTPUT, number)
     hidden = rows.shard_rows(
@@ -254,7 +254,7 @@ def run_layer(
     return layer_norm(params["norm"], outer + hidden, architecture.norm_eps).astype(dtype)
 
 
-def _attention(
+def _run_attention(
     architecture: Architecture,
     params: Params,
     hidden: Float[Array, "rows length hidden"],
@@ -286,7 +286,7 @@ def layer_norm(params: Params, x: Float[AnyArray, "*axes hidden"], eps: float) -
 
 
 def forward_flops(architecture: Architecture, tokens: int, rows: int) -> float:
-    """Returns the layers' multiply-adds × 2 over so many real tokens in so many rows, by formula.
+    """Returns the FLOPs of the layers (2 for a multiply-add) for a number of real tokens in a number of rows.
 
     The compiler's own count takes the body of a scan over layers once.
     """

@@ -90,7 +90,7 @@ class MaskedLMHead(nn.Module):
 def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: PRNGKeyArray) -> Params:
     """Returns fresh parameters of a head: matrices normal(0, 0.02), biases 0."""
     D = head.architecture.hidden_size
-    words = (jnp.zeros((1, D)),) if isinstance(head, MaskedLMHead) else ()  # one word stands for the table
+    words = (jnp.zeros((1, D)),) if isinstance(head, MaskedLMHead) else ()  # a table of one word is enough
     return cast(Params, head.init(key, jnp.zeros((1, 1, D)), *words)["params"])
 
 

@@ -66,7 +66,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             raise UserError(
                 f"the weights lack {_name_some(missing)}", str(path), "use the config.json that belongs to the weights"
             )
-        params = {part: _collect(architecture, part, tree, tensors) for part, tree in present.items()}
+        params = {part: _collect_arrays(architecture, part, tree, tensors) for part, tree in present.items()}
     return Checkpoint(architecture, params, _read_labels(config, path / "config.json"), config)
 
 
@@ -149,7 +149,7 @@ def _is_tied(tensors: _Tensors) -> bool:
     return layout.WORDS in tensors and all(np.array_equal(tensors[n], tensors[layout.WORDS]) for n in decoders)
 
 
-def _collect(architecture: Architecture, part: str, tree: Params, tensors: _Tensors) -> Params:
+def _collect_arrays(architecture: Architecture, part: str, tree: Params, tensors: _Tensors) -> Params:
     """Reads arrays into the structure of `tree` and checks the shape of every tensor."""
     arrays: dict[tuple[str, ...], list[np.ndarray]] = {}
     for entry in layout.list_entries(architecture, part, tree):
@@ -165,14 +165,14 @@ def _collect(architecture: Architecture, part: str, tree: Params, tensors: _Tens
                 "use the config.json that belongs to the weights",
             )
         arrays.setdefault(entry.path, []).append(value)
-    return _nest({path: _to_float32(values, stack=path[0] == "layers") for path, values in arrays.items()})
+    return _nest_paths({path: _to_float32(values, stack=path[0] == "layers") for path, values in arrays.items()})
 
 
 def _to_float32(values: list[np.ndarray], stack: bool) -> np.ndarray:
     return np.stack([v.astype(np.float32) for v in values]) if stack else np.array(values[0], np.float32, order="C")
 
 
-def _nest(flat: dict[tuple[str, ...], np.ndarray]) -> Params:
+def _nest_paths(flat: dict[tuple[str, ...], np.ndarray]) -> Params:
     tree: Params = {}
     for (*parents, leaf), value in flat.items():
         node = tree

@@ -41,7 +41,7 @@ def _find_on_hub(name: str, revision: str | None) -> Resolved:
     try:
         return _download(name, revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise UserError(f"the hub has no such model ({type(error).__name__})", name, _local_options()) from error
+        raise UserError(f"the hub has no such model ({type(error).__name__})", name, _list_local_options()) from error
     except (errors.HTTPError, OSError) as error:  # whichever HTTP library this hub client uses
         return _find_in_cache(name, revision, f"the hub cannot be reached ({type(error).__name__})")
 
@@ -59,11 +59,11 @@ def _find_in_cache(name: str, revision: str | None, why: str) -> Resolved:
     try:
         path = pathlib.Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (OSError, ValueError) as error:
-        raise UserError(f"{why} and the model is not in the cache", name, _local_options()) from error
+        raise UserError(f"{why} and the model is not in the cache", name, _list_local_options()) from error
     return path, path.name
 
 
-def _local_options() -> str:
+def _list_local_options() -> str:
     """Lists the models that need no network, for the end of an error message."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound

@@ -254,7 +254,7 @@ def _check_supported(architecture: Architecture, config: dict[str, Json], where:
         )
     if kind != "absolute":
         raise UserError(
-            f"position_embedding_type {kind!r} is not supported", where, "use an encoder with absolute ones"
+            f"position_embedding_type {kind!r} is not supported", where, "use an encoder with absolute positions"
         )
     if config.get("is_decoder"):
         raise UserError("is_decoder is set", where, "use an encoder")

@@ -53,7 +53,7 @@ def transposed_matmul(
 def _transpose_narrower(
     x: Float[Array, "*axes rows inputs"], y: Float[Array, "*axes rows outputs"]
 ) -> Float[Array, "*axes inputs outputs"]:
-    """Returns the same after transposing the narrower side, which moves less memory."""
+    """Returns xᵀ·y, transposing the narrower of the two, which moves less memory."""
     if x.shape[-1] > y.shape[-1]:
         return _barrier(_barrier(y.mT) @ x).mT
     return _barrier(x.mT) @ y

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Output functions: the arrays that a task decodes, computed by an encoder and its head, without dropout."""
+"""Builds output functions, which compute the arrays that a task decodes, without dropout."""
 
 from __future__ import annotations
 
@@ -83,17 +83,17 @@ def best_spans(
     best = {}
     for name, logits in (("start", start), ("end", end)):
         scores, index = jax.lax.top_k(jnp.where(candidates, logits, -jnp.inf), k)
-        best |= {f"{name}_scores": _widen(scores, task.n_best), f"{name}_index": _widen(index, task.n_best)}
-    return best | _search(start, end, batch["context_mask"], task.max_answer_tokens)
+        best |= {f"{name}_scores": _pad_columns(scores, task.n_best), f"{name}_index": _pad_columns(index, task.n_best)}
+    return best | _search_best_span(start, end, batch["context_mask"], task.max_answer_tokens)
 
 
-def _widen(x: Num[Array, "rows best"], k: int) -> Num[Array, "rows {k}"]:
+def _pad_columns(x: Num[Array, "rows best"], k: int) -> Num[Array, "rows {k}"]:
     """Pads to k columns: a window shorter than k has fewer positions."""
     fill = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else 0
     return jnp.pad(x, ((0, 0), (0, k - x.shape[1])), constant_values=fill)
 
 
-def _search(
+def _search_best_span(
     start: Float[Array, "rows length"],
     end: Float[Array, "rows length"],
     context: Shaped[Array, "rows length"],

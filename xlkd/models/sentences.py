@@ -21,10 +21,10 @@ _OTHERS = ("pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens")
 
 
 def pooling_files(architecture: Architecture, pooling: str, max_length: int) -> dict[str, Json]:
-    """Returns their contents by name: the last layer, pooled, of texts cut at `max_length` tokens."""
+    """Returns the files' contents by name: the last layer is pooled, and texts are cut at `max_length` tokens."""
     modes = {name: name == _POOLINGS[pooling] for name in (*_POOLINGS.values(), *_OTHERS)}
     return {
-        MODULES: [_module(0, "", "Transformer"), _module(1, "1_Pooling", "Pooling")],
+        MODULES: [_describe_module(0, "", "Transformer"), _describe_module(1, "1_Pooling", "Pooling")],
         _MODEL: {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
         _TEXT: {"max_seq_length": min(max_length, architecture.max_length), "do_lower_case": False},
         "1_Pooling/config.json": {"word_embedding_dimension": architecture.hidden_size, **modes},
@@ -32,7 +32,7 @@ def pooling_files(architecture: Architecture, pooling: str, max_length: int) -> 
 
 
 def read_pooling_files(folder: pathlib.Path) -> dict[str, Json]:
-    """Reads the files of a folder where they say only how to pool and whether to normalise; else returns none."""
+    """Reads these files from a folder; returns none if they do more than pooling and normalising."""
     if not (folder / MODULES).is_file():
         return {}
     modules = hf.read_json(folder / MODULES, list)
@@ -46,7 +46,7 @@ def read_pooling_files(folder: pathlib.Path) -> dict[str, Json]:
     return {MODULES: modules} | {name: hf.read_json(folder / name) for name in names}
 
 
-def _module(index: int, path: str, kind: str) -> dict[str, Json]:
+def _describe_module(index: int, path: str, kind: str) -> dict[str, Json]:
     return {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
 
 

@@ -45,7 +45,7 @@ def trim_vocabulary(
             "use the tokenizer that belongs to the weights",
         )
     new_id = {old: new for new, old in enumerate(ids)}
-    return select_tokens(checkpoint, np.array(ids)), _renumber(spec, new_id), np.array(ids)
+    return select_tokens(checkpoint, np.array(ids)), _renumber_tokens(spec, new_id), np.array(ids)
 
 
 def select_tokens(checkpoint: Checkpoint, ids: Int[np.ndarray, " vocabulary"]) -> Checkpoint:
@@ -199,7 +199,7 @@ def _list_characters(spec: Spec, vocabulary: dict[str, int], ids: set[int]) -> s
     return {vocabulary[token] for token in singles if token in vocabulary}
 
 
-def _renumber(spec: Spec, new_id: dict[int, int]) -> Spec:
+def _renumber_tokens(spec: Spec, new_id: dict[int, int]) -> Spec:
     """Returns the tokenizer with new ids and without the tokens that have none."""
     spec = copy.deepcopy(spec)
     model = spec["model"]

@@ -86,7 +86,7 @@ class Planner:
         return figures
 
     def _resolve_weights(self, settings: AnySettings) -> Weights:
-        """Resolves a stage's weights; those of an earlier stage have the shapes that it started from."""
+        """Resolves a stage's weights; the weights of an earlier stage have the shapes that it started from."""
         if settings.start not in self.weights:
             return resolve_weights(settings, {}, self.scratch / settings.name)
         earlier = self.weights[settings.start]

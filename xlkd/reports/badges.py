@@ -65,7 +65,7 @@ class Touched:
         self._languages = record.get("by_language")
 
     def count(self, keys: Iterable[str], languages: Iterable[str]) -> int | None:
-        """Returns how many of these examples do; None where the record says only that there are some."""
+        """Returns how many of these examples occur in training; None where the record only says that some do."""
         if not self._flagged:
             return 0
         if self._keys is not None:

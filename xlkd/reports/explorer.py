@@ -62,7 +62,7 @@ def _make_set(title: str, data: DataSet, rows: Iterable[Record], budget: int) ->
         if not any(answers):
             continue
         sampled += 1
-        entry = _question(row, answers, contexts) if data.task == QA else _labelled(row, answers)
+        entry = _describe_question(row, answers, contexts) if data.task == QA else _describe_labelled(row, answers)
         new = row.get("context") if data.task == QA and row["context"] not in contexts else None
         cost = len(embed_json(entry).encode()) + (len(embed_json(new).encode()) if new is not None else 0)
         if size + cost > budget:
@@ -75,7 +75,7 @@ def _make_set(title: str, data: DataSet, rows: Iterable[Record], budget: int) ->
     return {"name": title, "task": data.task, "systems": names, "contexts": list(contexts), "rows": shown, "left": left}
 
 
-def _question(row: Record, answers: Sequence[Record | None], contexts: Mapping[str, int]) -> Record:
+def _describe_question(row: Record, answers: Sequence[Record | None], contexts: Mapping[str, int]) -> Record:
     return {
         "i": row["id"],
         "q": row["question"],
@@ -89,7 +89,7 @@ def _question(row: Record, answers: Sequence[Record | None], contexts: Mapping[s
     }
 
 
-def _labelled(row: Record, answers: Sequence[Record | None]) -> Record:
+def _describe_labelled(row: Record, answers: Sequence[Record | None]) -> Record:
     return {
         "i": row["id"],
         "t": row["text"],

@@ -159,7 +159,7 @@ def _read_text(path: pathlib.Path) -> str:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path), "check the path") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 at byte {error.start}", str(path), "look at what wrote it") from None
+        raise UserError(f"not UTF-8 at byte {error.start}", str(path), "restore the file") from None
 
 
 def _parse(text: str, where: str) -> Any:

@@ -34,7 +34,7 @@ class Mean(NamedTuple):
 class Table:
     """The answers of a run on a data set: rows by cell, and the names of the numbers in a row that are scores."""
 
-    metrics: tuple[str, ...]  # those over examples
+    metrics: tuple[str, ...]  # names of metrics over examples
     rows: Mapping[str, Sequence[Record]]
     languages: Mapping[str, tuple[str, ...]]  # by cell
     learned: bool = True  # from labels, so that a cell is supervised, zero-shot or transferred
@@ -42,7 +42,7 @@ class Table:
 
     def cells(self, metric: str) -> dict[str, statistics.Sample]:
         """Returns the scores of each cell, by example."""
-        return {cell: _cell(rows, metric) for cell, rows in self.rows.items()}
+        return {cell: _make_sample(rows, metric) for cell, rows in self.rows.items()}
 
     def mean(self, metric: str, cell: str) -> float:
         """Returns the score of a cell."""
@@ -105,7 +105,7 @@ def score_system(
     samples = [_join_metrics(run, metrics) for run in runs]
     plain = {
         (metric, name): [(metric, cell) for cell in members]
-        for name, members in plain_means(means).items()
+        for name, members in list_plain_means(means).items()
         for metric in metrics
     }
     estimates = statistics.estimate(samples, averages=plain, seed=seed)
@@ -113,7 +113,7 @@ def score_system(
         (metric, name): statistics.estimate(
             [_scale_cells(run, metric, gap) for run in runs], averages={name: gap.all}, seed=seed
         ).averages[name]
-        for name, gap in _gaps(means).items()
+        for name, gap in _select_gaps(means).items()
         for metric in metrics
     }
     cells = {
@@ -139,7 +139,7 @@ def compare_systems(
     """Returns A − B: for each metric a Holm family of cells, one of the primary means, one of the other means."""
     cells: dict[str, Record] = {cell: {} for cell in a[0].rows}
     averages: dict[str, Record] = {name: {"title": mean.title or name} for name, mean in means.items()}
-    plain = plain_means(means)
+    plain = list_plain_means(means)
     first = [name for name in primary if name in plain]
     caption = ""
     for metric in a[0].metrics:
@@ -147,7 +147,9 @@ def compare_systems(
         left, right = ([run.cells(metric) for run in side] for side in (a, b))
         compared = statistics.compare(left, right, averages=plain, primary=first, seed=seed, paired=paired)
         others = {name: result for name, result in compared.averages.items() if name not in first}
-        others |= {name: _compare_gap(a, b, metric, gap, name, seed, paired) for name, gap in _gaps(means).items()}
+        others |= {
+            name: _compare_gap(a, b, metric, gap, name, seed, paired) for name, gap in _select_gaps(means).items()
+        }
         results = compared.averages | statistics.judge(others)
         for cell, result in compared.cells.items():
             cells[cell][metric] = make_number(result, lower_is_better=lower)
@@ -157,7 +159,7 @@ def compare_systems(
     return {"cells": cells, "averages": averages, "caption": caption, "primary": first}
 
 
-def plain_means(means: Mapping[str, Mean]) -> dict[str, tuple[str, ...]]:
+def list_plain_means(means: Mapping[str, Mean]) -> dict[str, tuple[str, ...]]:
     """Returns the cells of each mean that is not a gap."""
     return {name: mean.cells for name, mean in means.items() if not mean.against}
 
@@ -195,7 +197,7 @@ def count_fixed_and_broken(a: Table, b: Table, metric: str) -> dict[str, int]:
     return {"fixed": fixed, "broken": broken}
 
 
-def _cell(rows: Sequence[Record], metric: str) -> statistics.Sample:
+def _make_sample(rows: Sequence[Record], metric: str) -> statistics.Sample:
     return statistics.Sample(list_ids(rows), [row["group"] for row in rows], [row[metric] for row in rows])
 
 
@@ -204,7 +206,7 @@ def _join_metrics(run: Table, metrics: Sequence[str]) -> dict[tuple[str, str], s
     return {(metric, cell): scores for metric in metrics for cell, scores in run.cells(metric).items()}
 
 
-def _gaps(means: Mapping[str, Mean]) -> dict[str, Mean]:
+def _select_gaps(means: Mapping[str, Mean]) -> dict[str, Mean]:
     return {name: mean for name, mean in means.items() if mean.against}
 
 
@@ -222,7 +224,7 @@ def _scale_cells(run: Table, metric: str, gap: Mean) -> dict[str, statistics.Sam
     share |= {cell: -many / len(gap.against) for cell in gap.against}
     cells = {}
     for cell in gap.all:
-        sample = _cell(run.rows[cell], metric)
+        sample = _make_sample(run.rows[cell], metric)
         cells[cell] = dataclasses.replace(sample, scores=[share[cell] * score for score in sample.scores])
     return cells
 

@@ -72,7 +72,7 @@ def score_over_cells(
         by_seed = scores[:, at].mean(1).tolist()
         return grid.make_number(statistics.summarize(statistics.mean_over_cells(theta[:, at]), by_seed, count))
 
-    members = {cell: (cell,) for cell in names} | grid.plain_means(means)
+    members = {cell: (cell,) for cell in names} | grid.list_plain_means(means)
     return {name: number_of(cells) for name, cells in members.items()}
 
 
@@ -88,7 +88,7 @@ def compare_over_cells(
     """Returns A − B of a metric over cells, for one seed, by language and mean."""
     order = _order_labels((a, b))
     left, right = ({cell: _collect_answers(rows, order) for cell, rows in side.rows.items()} for side in (a, b))
-    averages = grid.plain_means(means)
+    averages = grid.list_plain_means(means)
     compared = labels.compare_over_cells(score, left, right, len(order), averages=averages, seed=seed)
     results = compared.cells | compared.averages
     return {name: grid.make_number(result, lower_is_better=lower_is_better) for name, result in results.items()}

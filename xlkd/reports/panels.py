@@ -20,7 +20,7 @@ def draw_curves(runs: Sequence[files.Run]) -> str:
     parts, shown = [], 0
     for run in runs:
         for stage in run.stages:
-            panels = [panel for panel in _panels(stage) if panel]
+            panels = [panel for panel in _draw_panels(stage) if panel]
             if panels and shown < MOST_STAGES:
                 name = f"{run.folder.name}: {stage.name}" if len(runs) > 1 else stage.name
                 parts.append(f'<h3>{escape(name)}</h3><div class="panels">{"".join(panels)}</div>')
@@ -43,7 +43,7 @@ def draw_pictures(runs: Sequence[files.Run]) -> str:
     return "".join(parts)
 
 
-def _panels(stage: files.Stage) -> Iterator[str]:
+def _draw_panels(stage: files.Stage) -> Iterator[str]:
     evaluations = stage.evaluations()
     for metric in dict.fromkeys(record["main"] for record in evaluations):
         records = [record for record in evaluations if record["main"] == metric]
@@ -56,12 +56,12 @@ def _panels(stage: files.Stage) -> Iterator[str]:
         yield plots.draw_curves(f"evaluation, mean over cells: {label}", series)
     logged = stage.metrics()
     names = [name for name in dict.fromkeys(key for line in logged for key in line) if name != "step"]
-    losses = {name: _points(logged, name) for name in LOSSES if name in names}
+    losses = {name: _collect_points(logged, name) for name in LOSSES if name in names}
     yield plots.draw_curves(", ".join(losses) if losses else "", losses)
     others = sorted((name for name in names if name not in LOSSES), key=lambda name: name != "coefficient")
     for name in others[:MOST_PANELS]:
-        yield plots.draw_curves(name.replace("_", " "), {name: _points(logged, name)})
+        yield plots.draw_curves(name.replace("_", " "), {name: _collect_points(logged, name)})
 
 
-def _points(logged: Sequence[Record], name: str) -> list[tuple[float, float]]:
+def _collect_points(logged: Sequence[Record], name: str) -> list[tuple[float, float]]:
     return [(line["step"], line[name]) for line in logged if isinstance(line.get(name), (int, float))]

@@ -11,7 +11,7 @@ from html import escape
 from xlkd.reports.files import Record
 
 COLOURS = 10
-MOST_POINTS = 240  # of a curve; where there are more, means of neighbours are drawn
+MOST_POINTS = 240  # of a curve; longer curves are drawn as means of neighbouring points
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 190, 54, 10, 10, 24
 SIDE = 360  # of a picture
 
@@ -21,13 +21,16 @@ Scale = Callable[[float], float]
 
 def draw_curves(title: str, series: Series) -> str:
     """Draws one panel: a line for each series over the steps, with a legend."""
-    curves = {name: _thin(_finite(points)) for name, points in series.items()}
+    curves = {name: _thin_points(_select_finite(points)) for name, points in series.items()}
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
         return ""
     xs, ys = ([point[i] for points in curves.values() for point in points] for i in (0, 1))
-    x, y = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT), _scale(*_room(min(ys), max(ys)), HEIGHT - BOTTOM, TOP)
-    parts = [_axes(x, y, min(xs), max(xs), *_room(min(ys), max(ys)))]
+    x, y = (
+        _make_scale(min(xs), max(xs), LEFT, WIDTH - RIGHT),
+        _make_scale(*_widen_range(min(ys), max(ys)), HEIGHT - BOTTOM, TOP),
+    )
+    parts = [_draw_axes(x, y, min(xs), max(xs), *_widen_range(min(ys), max(ys)))]
     for i, points in enumerate(curves.values()):
         drawn = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
         parts.append(f'<polyline class="line s{i % COLOURS}" points="{drawn}"/>')
@@ -36,16 +39,16 @@ def draw_curves(title: str, series: Series) -> str:
                 f'<circle class="dot s{i % COLOURS}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.4"/>' for a, b in points
             ]
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return _figure(title, svg, list(curves))
+    return _draw_figure(title, svg, list(curves))
 
 
 def draw_picture(record: Record, bounds: tuple[float, float, float, float]) -> str:
     """Draws points coloured by language, and lines between translations; compared pictures share their `bounds`."""
-    x, y = _scale(bounds[0], bounds[1], 8, SIDE - 8), _scale(bounds[2], bounds[3], SIDE - 8, 8)
+    x, y = _make_scale(bounds[0], bounds[1], 8, SIDE - 8), _make_scale(bounds[2], bounds[3], SIDE - 8, 8)
     points = [point for point in record.get("points", ()) if _is_point(point)]
     languages = sorted({str(point.get("language", "")) for point in points})
     parts = [f'<rect class="frame" x="1" y="1" width="{SIDE - 2}" height="{SIDE - 2}"/>']
-    for a, b in _links(record, points):
+    for a, b in _find_links(record, points):
         ends = f'x1="{x(a["x"]):.1f}" y1="{y(a["y"]):.1f}" x2="{x(b["x"]):.1f}" y2="{y(b["y"]):.1f}"'
         parts.append(f'<line class="link" {ends}/>')
     for point in points:
@@ -55,7 +58,7 @@ def draw_picture(record: Record, bounds: tuple[float, float, float, float]) -> s
         parts.append(f'<circle class="dot s{colour}" {place} r="3"><title>{label}</title></circle>')
     title = str(record.get("title", ""))
     svg = f'<svg viewBox="0 0 {SIDE} {SIDE}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return _figure(title, svg, languages)
+    return _draw_figure(title, svg, languages)
 
 
 def find_bounds(records: Sequence[Record]) -> tuple[float, float, float, float]:
@@ -64,10 +67,10 @@ def find_bounds(records: Sequence[Record]) -> tuple[float, float, float, float]:
     if not points:
         return 0.0, 1.0, 0.0, 1.0
     xs, ys = ([float(point[axis]) for point in points] for axis in ("x", "y"))
-    return *_room(min(xs), max(xs)), *_room(min(ys), max(ys))
+    return *_widen_range(min(xs), max(xs)), *_widen_range(min(ys), max(ys))
 
 
-def _figure(title: str, svg: str, names: Sequence[str]) -> str:
+def _draw_figure(title: str, svg: str, names: Sequence[str]) -> str:
     legend = "".join(f'<li class="s{i % COLOURS}">{escape(name)}</li>' for i, name in enumerate(names))
     return f'<figure><figcaption>{escape(title)}</figcaption>{svg}<ul class="legend">{legend}</ul></figure>'
 
@@ -76,7 +79,7 @@ def _is_point(point: Record) -> bool:
     return all(isinstance(point.get(axis), (int, float)) and math.isfinite(point[axis]) for axis in ("x", "y"))
 
 
-def _links(record: Record, points: Sequence[Record]) -> list[tuple[Record, Record]]:
+def _find_links(record: Record, points: Sequence[Record]) -> list[tuple[Record, Record]]:
     """Returns linked points: by the numbers that the method wrote, or else each with the first of the same id."""
     if record.get("links"):
         every = record["points"]
@@ -91,31 +94,31 @@ def _links(record: Record, points: Sequence[Record]) -> list[tuple[Record, Recor
     return pairs
 
 
-def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _select_finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(a, b) for a, b in points if math.isfinite(a) and math.isfinite(b)]
 
 
-def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thin_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     size = -(-len(points) // MOST_POINTS)
     blocks = [points[i : i + size] for i in range(0, len(points), size)] if size > 1 else [[p] for p in points]
     return [(sum(a for a, _ in block) / len(block), sum(b for _, b in block) / len(block)) for block in blocks]
 
 
-def _room(low: float, high: float) -> tuple[float, float]:
+def _widen_range(low: float, high: float) -> tuple[float, float]:
     """Widens a range a little, so that it is never empty."""
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Scale:
+def _make_scale(low: float, high: float, start: float, end: float) -> Scale:
     """Returns the linear map from values to positions."""
     span = (high - low) or 1.0
     return lambda value: start + (end - start) * (float(value) - low) / span
 
 
-def _axes(x: Scale, y: Scale, first: float, last: float, low: float, high: float) -> str:
+def _draw_axes(x: Scale, y: Scale, first: float, last: float, low: float, high: float) -> str:
     parts = [f'<line class="axis" x1="{LEFT}" y1="{HEIGHT - BOTTOM}" x2="{WIDTH - RIGHT}" y2="{HEIGHT - BOTTOM}"/>']
-    for value in _ticks(low, high):
+    for value in _choose_ticks(low, high):
         parts.append(f'<line class="tick" x1="{LEFT}" y1="{y(value):.1f}" x2="{WIDTH - RIGHT}" y2="{y(value):.1f}"/>')
         parts.append(f'<text class="yl" x="{LEFT - 5}" y="{y(value) + 3.5:.1f}">{value:.3g}</text>')
     ends = [(first, "xl start"), (last, "xl end")] if last > first else [(first, "xl start")]
@@ -124,7 +127,7 @@ def _axes(x: Scale, y: Scale, first: float, last: float, low: float, high: float
     return "".join(parts)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _choose_ticks(low: float, high: float) -> list[float]:
     """Returns three to six round values."""
     raw = (high - low) / 4
     unit = 10.0 ** math.floor(math.log10(raw))

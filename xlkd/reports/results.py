@@ -44,7 +44,7 @@ class DataSet:
     name: str
     where: str
     task: str
-    metrics: dict[str, Record]  # by name what the run recorded of the metric, see `Metric.describe`
+    metrics: dict[str, Record]  # by name the run's record of the metric, see `Metric.describe`
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
 
     def over(self, kind: str) -> list[str]:

@@ -18,7 +18,7 @@ class System:
 
     name: str
     stage: str
-    config: int  # the place of its config among those of the report
+    config: int  # the number of its config among the configs of the report
     seeds: tuple[int, ...]
     stages: tuple[files.Stage, ...]
 

@@ -18,22 +18,22 @@ FEW = 12  # with more cells the summary leaves out the table of cells
 
 def format_lines(results: Record, *, brief: bool = False) -> Iterator[str]:
     """Yields stages, budgets, every data set, sentences and notes; with `brief` only the main numbers."""
-    yield from _stages(results)
+    yield from _format_stages(results)
     for title, data in results["sets"].items():
         yield ""
         yield f"{title} ({data['task']}, evaluation set {data['in']})"
         metrics = [data["main"]] if brief else data["metrics"]
         for metric in metrics:
             names = list_averages(data, metric)
-            yield from _averages(data, metric, [name for name in names if "[" not in name] if brief else names)
+            yield from _format_averages(data, metric, [name for name in names if "[" not in name] if brief else names)
         for metric in metrics if not brief or len(list_cells(data)) <= FEW else ():
-            yield from _cells(data, metric)
+            yield from _format_cells(data, metric)
         for compared in () if brief else data["comparisons"].values():
-            yield from _difference(data, compared)
+            yield from _format_difference(data, compared)
     for where, systems in results["plain"].items():
         yield ""
         yield f"{where}: no intervals, because there are no scores by row"
-        yield from _table(make_plain_rows(systems))
+        yield from _format_table(make_plain_rows(systems))
     yield ""
     if letters := list_used_badges(results):
         yield "badges: " + "; ".join(f"{letter} {badges.MEANING[letter]}" for letter in letters)
@@ -50,7 +50,7 @@ def format_lines(results: Record, *, brief: bool = False) -> Iterator[str]:
 
 
 def list_used_badges(results: Record) -> list[str]:
-    """Returns the badges that occur."""
+    """Returns the badges that the results contain."""
     letters = {
         letter
         for data in results["sets"].values()
@@ -100,13 +100,13 @@ def make_plain_rows(systems: Record) -> list[list[str]]:
     order = list(dict.fromkeys(m for m, _ in names))
     rows = [["", *systems]]
     for metric, cell in sorted(dict.fromkeys(names), key=lambda name: order.index(name[0])):
-        shown = [_before_and_after(scores, metric, cell) for scores in systems.values()]
+        shown = [_format_before_and_after(scores, metric, cell) for scores in systems.values()]
         recorded = next(iter(systems.values())).get("metrics")
         rows.append([f"{words.label_metric(metric, recorded)}, {cell}", *shown])
     return rows
 
 
-def _before_and_after(scores: Record, metric: str, cell: str) -> str:
+def _format_before_and_after(scores: Record, metric: str, cell: str) -> str:
     before, after = (scores.get(side, {}).get(cell, {}).get(metric) for side in ("before", "after"))
     text = words.format_number(after)
     return text if before is None else f"{words.format_number(before)} → {text}"
@@ -132,71 +132,73 @@ def list_worst_cells(data: Record, metric: str) -> list[Record]:
     return [system["worst"][metric] for system in data["systems"].values()]
 
 
-def _stages(results: Record) -> Iterator[str]:
+def _format_stages(results: Record) -> Iterator[str]:
     for run in results["runs"]:
         yield f"run {run['workdir']}, seed {run['seed']}, config {run['config']}: {run['state']}"
         for name, stage in run["stages"].items():
             if stage["state"] != DONE:
                 yield f"  stage {name}: {describe_state(stage)}"
     rows = [
-        [name, *(format_plain(stage.get(key)) for key in STAGE_COLUMNS), _seeds(stage)]
+        [name, *(format_plain(stage.get(key)) for key in STAGE_COLUMNS), _format_seeds(stage)]
         for name, stage in results["stages"].items()
     ]
     if rows:
-        yield from _table([["stage", "examples", "steps", "lr", "parameters", "seconds", "seeds"], *rows])
+        yield from _format_table([["stage", "examples", "steps", "lr", "parameters", "seconds", "seeds"], *rows])
 
 
-def _seeds(stage: Record) -> str:
+def _format_seeds(stage: Record) -> str:
     return " ".join(map(str, stage["seeds"]))
 
 
-def _averages(data: Record, metric: str, names: Sequence[str]) -> Iterator[str]:
+def _format_averages(data: Record, metric: str, names: Sequence[str]) -> Iterator[str]:
     """Yields a line for each average, with a column for each system."""
     rows = [[words.label_in_set(data, metric), *data["systems"]]]
     for name in names:
-        scores = [_score(system["averages"].get(name), metric) for system in data["systems"].values()]
+        scores = [_format_score(system["averages"].get(name), metric) for system in data["systems"].values()]
         entry = next(s["averages"][name] for s in data["systems"].values() if name in s["averages"])
         rows.append([words.describe_average(name, entry), *scores])
     if metric == "accuracy":
         rows.append(["majority class", *[words.format_number(data["majority"]["macro_mean"])] * len(data["systems"])])
     if data["task"] == "qa":
         worst = list_worst_cells(data, metric)
-        rows.append(["worst cell", *(f"{cell['cell']} {_score({metric: cell, **cell}, metric)}" for cell in worst)])
-    yield from _table(rows)
+        rows.append(
+            ["worst cell", *(f"{cell['cell']} {_format_score({metric: cell, **cell}, metric)}" for cell in worst)]
+        )
+    yield from _format_table(rows)
 
 
-def _score(entry: Record | None, metric: str) -> str:
+def _format_score(entry: Record | None, metric: str) -> str:
     if entry is None or metric not in entry:
         return "–"
     return f"{words.format_score(entry[metric])} {''.join(entry['badges'])}".strip()
 
 
-def _cells(data: Record, metric: str) -> Iterator[str]:
+def _format_cells(data: Record, metric: str) -> Iterator[str]:
     """Yields a line for each cell, with a column for each system."""
     rows = [[f"{words.label_in_set(data, metric)} by cell", "n", *data["systems"]]]
     for name in list_cells(data):
         entries = [system["cells"].get(name) for system in data["systems"].values()]
         size = next(entry["n"] for entry in entries if entry)
-        rows.append([name, str(size), *(_score(entry, metric) for entry in entries)])
-    yield from _table(rows)
+        rows.append([name, str(size), *(_format_score(entry, metric) for entry in entries)])
+    yield from _format_table(rows)
 
 
-def _difference(data: Record, compared: Record) -> Iterator[str]:
+def _format_difference(data: Record, compared: Record) -> Iterator[str]:
     yield f"{compared['a']} − {compared['b']} ({compared['caption']})"
     rows = [["", *(words.label_in_set(data, metric) for metric in data["metrics"])]]
     for name, entry in (compared["averages"] | compared["cells"]).items():
         label = words.describe_average(name, entry) if name in compared["averages"] else name
-        rows.append([label, *(_verdict(entry.get(metric)) for metric in data["metrics"])])
-    yield from _table(rows)
+        rows.append([label, *(_format_verdict(entry.get(metric)) for metric in data["metrics"])])
+    yield from _format_table(rows)
 
 
-def _verdict(number: Record | None) -> str:
+def _format_verdict(number: Record | None) -> str:
     if number is None:
         return "–"
     return f"{words.format_difference(number)} {MARKS.get(number['verdict'], '')}{words.VERDICTS[number['verdict']]}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _format_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Writes columns side by side; those that do not fit come below, with the first one repeated."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     fit = next((i for i in range(2, len(widths)) if sum(widths[: i + 1]) + 2 * i > WIDTH), len(widths))
@@ -205,4 +207,4 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         padded = [text.rjust(width) for text, width in zip(others, widths[1:fit], strict=True)]
         yield "  " + "  ".join([first.ljust(widths[0]), *padded]).rstrip()
     if fit < len(widths):
-        yield from _table([[row[0], *row[fit:]] for row in rows])
+        yield from _format_table([[row[0], *row[fit:]] for row in rows])

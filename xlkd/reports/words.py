@@ -169,7 +169,7 @@ def _describe_pair(title: str, data: Record, compared: Record) -> list[str]:
     counts = ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in sorted(tally.items()))
     lines.append(f"{who}, {title}: of {len(compared['cells'])} {cells} {counts} (Holm-corrected over {cells}).")
     if primary := [compared["averages"][name][metric]["verdict"] for name in compared["primary"]]:
-        lines += _conclusion(who, title, primary)
+        lines += _write_conclusion(who, title, primary)
     return lines
 
 
@@ -181,7 +181,7 @@ def _describe_difference(number: Mapping[str, Any]) -> str:
     return f"{format_difference(number, '95% interval ')}: {verdict}{corrected}"
 
 
-def _conclusion(who: str, title: str, verdicts: list[str]) -> list[str]:
+def _write_conclusion(who: str, title: str, verdicts: list[str]) -> list[str]:
     """Says which of the primary means show no improvement."""
     if all(verdict == statistics.BETTER for verdict in verdicts):
         return []

@@ -46,8 +46,8 @@ def join_run(flags: Mapping[str, str]) -> Generator[None, None, None]:
         yield
         return
     coordinator, processes, process = place
-    _call_roll(coordinator, processes, process)
-    _start(coordinator, processes, process)
+    _check_all_processes_start(coordinator, processes, process)
+    _start_jax(coordinator, processes, process)
     import jax
 
     try:
@@ -164,19 +164,19 @@ def detect_cluster_kind(environment: Mapping[str, str]) -> str | None:
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES") or ""
     if "," in hosts or environment.get("MEGASCALE_NUM_SLICES", "1") != "1":
         return "gketpu" if hosts else "gcetpu"
-    if hosts or "TPU_SKIP_MDS_QUERY" in environment or not _tpu_machine():
+    if hosts or "TPU_SKIP_MDS_QUERY" in environment or not _is_tpu_machine():
         return None
     return "gcetpu"
 
 
-def _tpu_machine() -> bool:
+def _is_tpu_machine() -> bool:
     """Returns whether this is a TPU machine of Google: only there the metadata server answers without delay."""
     maker = pathlib.Path("/sys/class/dmi/id/product_name")
     chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and maker.exists() and maker.read_text(encoding="utf-8").startswith("Google")
 
 
-def _start(coordinator: str, processes: int, process: int) -> None:
+def _start_jax(coordinator: str, processes: int, process: int) -> None:
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -193,7 +193,7 @@ def _start(coordinator: str, processes: int, process: int) -> None:
     )
 
 
-def _call_roll(coordinator: str, processes: int, process: int) -> None:
+def _check_all_processes_start(coordinator: str, processes: int, process: int) -> None:
     """Checks that all processes start, before JAX does, which would end them with a stack trace and name none."""
     host, _, port = coordinator.rpartition(":")
     if process:
@@ -205,7 +205,7 @@ def _call_roll(coordinator: str, processes: int, process: int) -> None:
 
 
 def _collect_processes(port: int, processes: int) -> str:
-    """Waits for all other processes at the port, and tells those that came how it ended."""
+    """Waits for all other processes at the port, and sends the result to those that came."""
     until = time.monotonic() + JOIN_TIMEOUT
     joined: dict[str, socket.socket] = {}
     dual = socket.has_dualstack_ipv6()

@@ -163,7 +163,7 @@ def format_duration(seconds: float) -> str:
 
 
 class _Board:
-    """Writes events for TensorBoard; those of an earlier start from this step on are replaced.
+    """Writes events for TensorBoard; events of an earlier start are replaced from this step on.
 
     tensorboardX's own writer has a thread; when a clock jump or a full disk ends it, the run would wait forever.
     """

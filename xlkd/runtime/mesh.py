@@ -42,7 +42,7 @@ TABLE = (
 
 @dataclasses.dataclass(frozen=True)
 class BatchLayout:
-    """Division of the examples of a step over devices and micro-batches."""
+    """The division of the examples of a step over devices and micro-batches."""
 
     examples: int
     rows: int  # the examples and the masked rows after them
@@ -51,7 +51,7 @@ class BatchLayout:
     micro_batches_asked: int
 
     def describe(self) -> str:
-        """Say in one line what differs from the config; empty where nothing does."""
+        """Describes in one line what differs from the config; empty where nothing does."""
         rows = f"{self.rows} rows on {self.devices} devices ({self.examples / self.rows:.0%} useful)"
         parts = f"{self.micro_batches} micro-batch{'es' if self.micro_batches > 1 else ''}"
         if self.micro_batches < self.micro_batches_asked:
@@ -60,7 +60,7 @@ class BatchLayout:
 
 
 def fit_batch(mesh: Mesh, examples: int, micro_batches: int) -> BatchLayout:
-    """Pad a batch to the next multiple of the row shards, the fewest rows that divide.
+    """Pads a batch to the next multiple of the row shards.
 
     The micro-batches are the largest number, at most those asked for, that divides the rows of a shard.
     """
@@ -71,7 +71,7 @@ def fit_batch(mesh: Mesh, examples: int, micro_batches: int) -> BatchLayout:
 
 
 def build_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None, slices: int = 0) -> Mesh:
-    """Make a mesh over all devices, or over the given ones; one size may be -1: the rest.
+    """Builds a mesh over all devices, or over the given ones; one size may be -1 for all remaining devices.
 
     Axes may split the physical axes of a TPU slice. Of several slices (`slices`, or as the devices say) each holds an
     equal part of `data`; no other axis leaves a slice.
@@ -87,7 +87,7 @@ def build_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None, sli
 
 
 def _resolve_sizes(settings: MeshSettings, count: int, slices: int) -> tuple[int, ...]:
-    """Fill in -1, and refuse sizes that do not use the devices or whose inner axes leave a slice."""
+    """Replaces -1, and refuses sizes that do not use all devices or whose inner axes cross slices."""
     sizes = [getattr(settings, axis) for axis in AXES]
     if sizes.count(-1) > 1:
         raise UserError("only one axis can be -1", "config.mesh", "set the sizes of the others")
@@ -96,7 +96,7 @@ def _resolve_sizes(settings: MeshSettings, count: int, slices: int) -> tuple[int
         raise UserError(what, "config.mesh", f"set dcn_data={slices}, or -1")
     known = math.prod(size for size in sizes if size != -1)
     resolved = tuple(max(count // known, 1) if size == -1 else size for size in sizes)
-    remedy = f"for example {_describe_sizes(_nearest_sizes(resolved, count, slices))}"
+    remedy = f"for example {_describe_sizes(_find_nearest_sizes(resolved, count, slices))}"
     if math.prod(resolved) != count:
         raise UserError(f"{_describe_sizes(resolved)} does not use the {count} devices", "config.mesh", remedy)
     if resolved[0] % slices:
@@ -105,8 +105,8 @@ def _resolve_sizes(settings: MeshSettings, count: int, slices: int) -> tuple[int
     return resolved
 
 
-def _nearest_sizes(sizes: Sequence[int], count: int, slices: int) -> tuple[int, ...]:
-    """Return sizes that can be built: each axis but `data` as large as asked for or the next smaller divisor."""
+def _find_nearest_sizes(sizes: Sequence[int], count: int, slices: int) -> tuple[int, ...]:
+    """Returns sizes that can be built: each axis but `data` as large as asked for, or the next smaller divisor."""
     left, nearest = count // slices, []
     for asked in reversed(sizes[1:]):
         nearest.insert(0, max(n for n in range(1, left + 1) if left % n == 0 and n <= max(asked, 1)))
@@ -119,7 +119,7 @@ def _describe_sizes(sizes: Sequence[int]) -> str:
 
 
 def group_by_slice(devices: Sequence[Any]) -> list[list[Any]]:
-    """Return the devices of each TPU slice; other devices are one group, whatever network they share."""
+    """Returns the devices of each TPU slice; other devices are one group, whatever network they share."""
     groups: dict[int, list[Any]] = {}
     for device in devices:
         number = getattr(device, "slice_index", None) if device.platform == "tpu" else None
@@ -128,18 +128,20 @@ def group_by_slice(devices: Sequence[Any]) -> list[list[Any]]:
 
 
 def _arrange_devices(groups: Sequence[Sequence[Any]], sizes: tuple[int, ...]) -> np.ndarray:
-    """Place devices so that the axes to the right have the fastest links; slices stand one behind the other."""
+    """Arranges devices so that the axes to the right have the fastest links; slices follow one another."""
     inner = (sizes[0] // len(groups), *sizes[1:])
     try:
         parts = [mesh_utils.create_device_mesh(inner, group, allow_split_physical_axes=True) for group in groups]
-    except (AssertionError, NotImplementedError, ValueError):  # part of a slice: no grid of links to go by
+    except (AssertionError, NotImplementedError, ValueError):  # part of a slice, whose grid of links is not known
         parts = [np.asarray(group).reshape(inner) for group in groups]
     return np.concatenate(parts)
 
 
 def make_shardings(mesh: Mesh, tree: Tree) -> Tree:
     """Returns the sharding of each leaf of a tree of arrays or shapes."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _spec(mesh, path, leaf.shape)), tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, _choose_partition(mesh, path, leaf.shape)), tree
+    )
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
@@ -187,7 +189,7 @@ def trace_with_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[...
     return with_mesh
 
 
-def _spec(mesh: Mesh, path: Sequence[Any], shape: tuple[int, ...]) -> PartitionSpec:
+def _choose_partition(mesh: Mesh, path: Sequence[Any], shape: tuple[int, ...]) -> PartitionSpec:
     """Returns the mesh axes of a leaf by its path in the tree."""
     name = "/".join(str(getattr(part, "key", getattr(part, "name", part))) for part in path)
     axes = next(axes for pattern, axes in TABLE if re.search(pattern, name))

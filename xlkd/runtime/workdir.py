@@ -37,13 +37,13 @@ class WorkDirectory:
 
     def check(self) -> None:
         """Raises a UserError where the folder is no longer the one that was locked."""
-        if self.lock and _lock_id(self.path) != self.lock:
+        if self.lock and _read_lock_id(self.path) != self.lock:
             what = "no longer the folder that this run started in: it was moved, deleted or replaced"
             raise UserError(what, str(self.path), "nothing more is written; start the same command again")
 
     @contextlib.contextmanager
     def explain_loss(self) -> Generator[None, None, None]:
-        """Replaces any error by that UserError where the folder is no longer there."""
+        """Replaces any error by the UserError of `check` where the folder no longer exists."""
         try:
             yield
         except Exception:
@@ -108,7 +108,7 @@ def _check_is_free(path: pathlib.Path) -> None:
     if _is_run(path):
         return
     foreign = [name for name in (*RUN_FILES, *REPORT_FILES) if os.path.lexists(path / name)]
-    if os.path.lexists(path / LOCK) and (not _is_plain(path / LOCK) or (path / LOCK).stat().st_size):
+    if os.path.lexists(path / LOCK) and (not _is_plain_file(path / LOCK) or (path / LOCK).stat().st_size):
         foreign.append(LOCK)
     if foreign:
         raise UserError(f"contains {', '.join(foreign)}, which no run wrote", str(path), remedy)
@@ -120,16 +120,16 @@ def _is_run(path: pathlib.Path) -> bool:
         if os.path.lexists(path / "config.json"):
             value = json.loads((path / "config.json").read_text(encoding="utf-8"))
             return isinstance(value, dict) and isinstance(value.get("stages"), list)
-        return _is_plain(path / LOCK) and (path / LOCK).read_text(encoding="utf-8").isdecimal()
+        return _is_plain_file(path / LOCK) and (path / LOCK).read_text(encoding="utf-8").isdecimal()
     except (OSError, ValueError, RecursionError):
         return False
 
 
-def _is_plain(path: pathlib.Path) -> bool:
+def _is_plain_file(path: pathlib.Path) -> bool:
     return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
 
 
-def _lock_id(path: pathlib.Path) -> LockId | None:
+def _read_lock_id(path: pathlib.Path) -> LockId | None:
     with contextlib.suppress(OSError):
         state = (path / LOCK).stat()
         return state.st_dev, state.st_ino
@@ -152,7 +152,7 @@ def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> None:
     if begun and path.exists():
         changed = settings.list_differences(config, json.loads(path.read_text(encoding="utf-8")))
         if changed:
-            remedy = "choose another --workdir, or give the former values"
+            remedy = "choose another --workdir, or use the earlier values"
             raise UserError(
                 f"contains a run of another config ({', '.join(changed)} differ)", str(workdir.path), remedy
             )

@@ -92,7 +92,7 @@ def resolve_types(cls: type) -> dict[str, Any]:
 
 
 def list_defaults(cls: type, names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns the default of every setting of a dataclass, or of those named: what a config file begins with."""
+    """Returns the default of every setting of a dataclass, or of the named ones; a config file begins with them."""
     blank = cls()
     return {name: getattr(blank, name) for name in names or list_settings(cls)}
 
@@ -173,7 +173,7 @@ def find_value_type(kind: Any) -> Any:
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
-    """Returns settings as config.json would hold them: dicts, lists, strings, numbers."""
+    """Returns settings in the form of config.json: dicts, lists, strings and numbers."""
 
     def listed(value: Any) -> Any:
         if isinstance(value, dict):

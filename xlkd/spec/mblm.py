@@ -50,7 +50,7 @@ class Method(stage.Method):
 
 
 def groups(method: Method, task: Classify) -> tuple[Group, ...]:
-    """Returns the languages of each branch: `each` has one a language, `one` has all, else groups as en+de,ru."""
+    """Returns the languages of each branch: `each` is one per language, `one` one for all, else groups as en+de,ru."""
     where = "config.method.branches"
     if not task.languages:
         raise UserError("no supervised languages", "config.task.languages", "name those of the training rows: en,de")

@@ -14,6 +14,6 @@ READS = ()
 
 @dataclasses.dataclass(frozen=True)
 class Method(stage.Method):
-    """Masked and translation language modelling; what it needs stands in the task and in `encoder.new`."""
+    """Masked and translation language modelling; its settings are in the task and in `encoder.new`."""
 
     name: str = setting("pretrain", "The method: a module of xlkd/methods.")

@@ -17,7 +17,7 @@ import xlkd.spec
 from xlkd import spec
 from xlkd.errors import UserError, suggest_name
 from xlkd.spec.stage import OPTIONAL, AnySettings, Encoder, StageSettings
-from xlkd.spec.tasks import TASKS, Task, task_class
+from xlkd.spec.tasks import TASKS, Task, find_task_class
 
 NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
 RENAMED = {"method.variant": "method.control"}  # keys of version 0.1
@@ -38,7 +38,7 @@ class Key(NamedTuple):
 
 
 def read_stage(config: Mapping[str, Any], name: str) -> AnySettings:
-    """Reads one stage of a plain config: the shared blocks with what the stage changes laid over them."""
+    """Reads one stage of a plain config: the shared blocks, overridden by the stage's own values."""
     own = config.get(name) or {}
     blocks = merge_stage(config, name)
     module = load_method_settings(blocks)
@@ -50,7 +50,7 @@ def read_stage(config: Mapping[str, Any], name: str) -> AnySettings:
     values: dict[str, Any] = {"name": name, "run": compute_digest(config)}
     values["method"] = spec.read_block(module.Method, blocks.get("method") or {}, "method", locate)
     values["task"] = spec.read_block(choose_task_class(blocks, module), blocks.get("task") or {}, "task", locate)
-    for block, cls in _shared_blocks().items():
+    for block, cls in _list_shared_blocks().items():
         read = {key: value for key, value in (blocks.get(block) or {}).items() if is_read(module, f"{block}.{key}")}
         values[block] = spec.read_block(cls, read, block, locate)
     for key, known in spec.list_settings(StageSettings).items():
@@ -91,10 +91,10 @@ def use_current_names(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_stage_keys(config: Mapping[str, Any], name: str) -> dict[str, Key]:
-    """Returns type, setting and value of every key that a stage reads."""
+    """Lists every key that a stage reads, with its type, setting and value."""
     blocks = merge_stage(config, name)
     module = load_method_settings(blocks)
-    classes = {"method": module.Method, "task": choose_task_class(blocks, module), **_shared_blocks()}
+    classes = {"method": module.Method, "task": choose_task_class(blocks, module), **_list_shared_blocks()}
     keys: dict[str, Key] = {}
 
     def add(cls: type, prefix: str, values: Mapping[str, Any]) -> None:
@@ -190,23 +190,23 @@ def refuse_unread_keys(config: Mapping[str, Any], path: str) -> None:
 def _list_all_shared_keys() -> Iterator[str]:
     """Yields the keys of the blocks that all configs share, whether or not a stage reads them."""
     yield from spec.list_settings(StageSettings)
-    for block, cls in _shared_blocks().items():
+    for block, cls in _list_shared_blocks().items():
         yield from (f"{block}.{key}" for key in spec.list_settings(cls))
 
 
-def _shared_blocks() -> dict[str, type]:
+def _list_shared_blocks() -> dict[str, type]:
     """Returns the classes of the blocks that all configs share."""
     return spec.list_blocks(StageSettings)
 
 
 def merge_stage(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the shared blocks with those of a stage laid over them."""
+    """Returns the shared blocks, overridden by the blocks of a stage."""
     shared = {key: value for key, value in config.items() if key not in config["stages"]}
     return merge_blocks(shared, config.get(name) or {})
 
 
 def merge_blocks(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a block with another laid over it, key by key."""
+    """Returns a block overridden by another, key by key."""
     merged = dict(shared)
     for key, value in own.items():
         old = merged.get(key)
@@ -237,7 +237,7 @@ def choose_task_class(blocks: Mapping[str, Any], module: types.ModuleType) -> ty
     if name in TASKS and name not in module.TASKS:
         what = f"the method {blocks['method']['name']} cannot train the task {name}"
         raise UserError(what, "config.task.name", f"choose one of {', '.join(module.TASKS)}")
-    return task_class(name)
+    return find_task_class(name)
 
 
 def list_effective_values(config: Mapping[str, Any]) -> dict[str, Any]:

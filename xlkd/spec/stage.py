@@ -67,7 +67,7 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Sources and batches. What stands in `OPTIONAL` is read by the methods that name it."""
+    """Sources and batches. The settings listed in `OPTIONAL` are read by the methods that name them."""
 
     train: str = setting("", "Source of the training examples.")
     eval: str = setting("", "Source that the stage's own task is evaluated on.")
@@ -125,7 +125,7 @@ class Eval:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Division of the devices."""
+    """The division of the devices over the axes of the mesh."""
 
     data: int = setting(-1, "Devices along the batch; -1 takes the rest.", at_least=1, also=(-1,))
     fsdp: int = setting(1, "Devices that parameters and batch are sharded over.", at_least=1, also=(-1,))
@@ -143,7 +143,7 @@ class Log:
 
 @dataclasses.dataclass(frozen=True)
 class StageSettings(Generic[M, T]):
-    """Settings of one stage: the shared blocks with the stage's own values laid over them."""
+    """Settings of one stage: the shared blocks, overridden by the stage's own values."""
 
     name: str
     run: str  # digest of the run's whole config

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the tasks, one dataclass a task."""
+"""Settings of the tasks, one dataclass for each task."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class QuestionAnswering(Task):
     mlqa_fallback: bool = setting(False, "Normalise answers in unknown languages as MLQA's script does.")
 
     def windowing(self) -> dict[str, object]:
-        """Returns the settings that features depend on: the part that belongs into a cache's key."""
+        """Returns the settings that features depend on: the part that belongs in the key of the cache."""
         names = ("max_length", "max_query_length", "doc_stride", "doc_stride_means")
         return {name: getattr(self, name) for name in names}
 
@@ -99,7 +99,7 @@ class Alignment(Task):
 TASKS = {cls().name: cls for cls in (QuestionAnswering, Classify, Masked, Views, Parallel, Alignment)}
 
 
-def task_class(name: str) -> type[Task]:
+def find_task_class(name: str) -> type[Task]:
     """Returns the dataclass of a task's settings."""
     if name not in TASKS:
         known = f"known: {', '.join(sorted(TASKS))}"

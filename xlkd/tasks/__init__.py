@@ -36,7 +36,7 @@ class Draw(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Scores by cell, {cell: {metric: value}}, the metric that tables show first, and those that a report shows."""
+    """Scores by cell, {cell: {metric: value}}, the metric that tables show first, and all that a report shows."""
 
     cells: dict[Cell, dict[str, float]]
     main: str
@@ -65,22 +65,22 @@ class Task(Protocol):
         """Returns the views that are never cut to `max_length`."""
 
     def identity(self) -> str:
-        """Returns what features depend on besides the examples: settings and tokenizer."""
+        """Returns a string of all that features depend on besides the examples: settings and tokenizer."""
 
     def features(self, rows: Sequence[Any], progress: Progress = silent) -> Features:
         """Tokenizes examples; `progress(done, total)` counts texts."""
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
-        """Returns the tokens of each feature row by view, the dearest view first."""
+        """Returns the tokens of each feature row by view, the most expensive view first."""
 
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
-        """Returns one batch in numpy, each view as long as told; an index of -1 is a padded row, whose mask is 0."""
+        """Returns a batch in numpy, each view padded to its length; an index of -1 is a padded row with mask 0."""
 
     def score(self, outputs: Outputs, features: Features, rows: Sequence[Any]) -> Scores:
         """Scores the outputs of all feature rows."""
 
     def records(self, outputs: Outputs, features: Features, rows: Sequence[Any]) -> list[dict[str, Json]]:
-        """Returns what is saved of each example beside the scores: its prediction and its own scores."""
+        """Returns for each example its prediction and its own scores, as `rows/SET.jsonl` stores them."""
 
     def report(self, features: Features, rows: Sequence[Any]) -> dict[str, Json]:
-        """Returns what the data report says beyond counts of rows and tokens; `shown` is its line for the console."""
+        """Returns the task's part of the data report; `shown` is its line for the console."""

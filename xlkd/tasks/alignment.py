@@ -63,7 +63,7 @@ class WordAlignment:
         joined = self.tokenizer.join(tokens.ids, self.max_length)
         words = np.full(len(joined.ids), OUTSIDE, np.int16)
         start, stop = joined.spans[0]
-        spans = _word_spans(row, text, getattr(row, f"{side}_language"))
+        spans = _find_word_spans(row, text, getattr(row, f"{side}_language"))
         words[start:stop] = tokens.number_by_spans(text, spans)[: stop - start]
         return joined.ids, joined.types, words
 
@@ -112,8 +112,8 @@ def build(settings: Task, tokenizer: PreTrainedTokenizerFast) -> WordAlignment:
     return WordAlignment(TextTokenizer(tokenizer), settings.max_length)
 
 
-def _word_spans(row: Pair, text: str, language: str) -> list[tuple[int, int]]:
-    """Returns the words as the links count them: cut at white space, by characters in the atlas's Chinese."""
+def _find_word_spans(row: Pair, text: str, language: str) -> list[tuple[int, int]]:
+    """Returns the words that the links count: cut at white space, by characters in the atlas's Chinese."""
     if row.set == "atlas":
         return grammar.find_word_spans(text, language)
     return [match.span() for match in _BLANKS.finditer(text)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from xlkd.rows import Question
 from xlkd.tasks.scores import score_answer
-from xlkd.tasks.windows import LOST, Settings, Windows, gold_span
+from xlkd.tasks.windows import LOST, Settings, Windows, find_gold_span
 
 
 def compute_ceilings(
@@ -29,7 +29,7 @@ def compute_ceilings(
         layout = np.stack([windows.first[own], windows.count[own]]).tobytes()
         key = (row.set, row.context_language, int(windows.context[i]), row.answers, layout)
         if key not in known:
-            known[key] = _best_scores(windows, i, row, own, settings, mlqa_fallback)
+            known[key] = _find_best_scores(windows, i, row, own, settings, mlqa_fallback)
         sums[row.context_language] = sums.get(row.context_language, np.zeros(4)) + known[key]
     return {
         language: {"em": float(100 * em / n), "f1": float(100 * f1 / n), "n": int(n), "unreachable": int(unreachable)}
@@ -37,27 +37,27 @@ def compute_ceilings(
     }
 
 
-def _best_scores(
+def _find_best_scores(
     windows: Windows, number: int, row: Question, own: slice, settings: Settings, mlqa_fallback: bool
 ) -> np.ndarray:
-    """Returns EM and F1 of the best answer to an example, 1, and whether no gold answer can be reached."""
-    golds = _gold_tokens(windows, number, row)
-    reached = golds[_reachable(windows, own, settings, golds)]
-    spans = reached if len(reached) else _overlapping(windows, own, settings, golds)
+    """Returns EM and F1 of the best answer to an example, the count 1, and 1 if no gold answer can be reached."""
+    golds = _find_gold_tokens(windows, number, row)
+    reached = golds[_find_reachable_spans(windows, own, settings, golds)]
+    spans = reached if len(reached) else _find_overlapping_spans(windows, own, settings, golds)
     scores = [score_answer(text, row, mlqa_fallback) for text in _cut_texts(windows, number, row, spans)]
     best = [max((score[metric] for score in scores), default=0.0) for metric in ("em", "f1")]
     return np.array([*best, 1, not len(reached)])
 
 
-def _gold_tokens(windows: Windows, number: int, row: Question) -> np.ndarray:
+def _find_gold_tokens(windows: Windows, number: int, row: Question) -> np.ndarray:
     """Returns the spans of the gold answers: first and last token [golds, 2]."""
     begin, end = windows.token_characters(windows.context[number])
-    spans = [gold_span(begin, end, row.context, answer) for answer in row.answers]
+    spans = [find_gold_span(begin, end, row.context, answer) for answer in row.answers]
     return np.array([span for gold, *span in spans if gold != LOST], np.int64).reshape(-1, 2)
 
 
-def _reachable(windows: Windows, own: slice, settings: Settings, spans: np.ndarray) -> np.ndarray:
-    """Tells which spans the decoder may return: not too long, and whole in a window where their start may stand."""
+def _find_reachable_spans(windows: Windows, own: slice, settings: Settings, spans: np.ndarray) -> np.ndarray:
+    """Returns which spans the decoder may return: not too long, and inside a window that allows their start."""
     first, last = spans[:, :1], spans[:, 1:]
     low, count = windows.first[own], windows.count[own]
     inside = last < low + count
@@ -67,7 +67,7 @@ def _reachable(windows: Windows, own: slice, settings: Settings, spans: np.ndarr
     return (starts & inside).any(axis=1) & (last - first < settings.max_answer_tokens)[:, 0]
 
 
-def _overlapping(windows: Windows, own: slice, settings: Settings, golds: np.ndarray) -> np.ndarray:
+def _find_overlapping_spans(windows: Windows, own: slice, settings: Settings, golds: np.ndarray) -> np.ndarray:
     """Returns all spans that the decoder may return and that share a token with a gold answer."""
     limit, spans = settings.max_answer_tokens, [np.zeros((0, 2), np.int64)]
     for low, high in golds:
@@ -75,7 +75,7 @@ def _overlapping(windows: Windows, own: slice, settings: Settings, golds: np.nda
         last = first + np.arange(limit)
         spans.append(np.stack([first, last], axis=-1)[last >= low])
     unique = np.unique(np.concatenate(spans), axis=0)
-    return unique[_reachable(windows, own, settings, unique)]
+    return unique[_find_reachable_spans(windows, own, settings, unique)]
 
 
 def _cut_texts(windows: Windows, number: int, row: Question, spans: np.ndarray) -> dict[str, None]:

@@ -113,7 +113,7 @@ class Classify:
 
     def decode(self, outputs: Outputs, features: Features) -> list[Prediction]:
         """Returns the prediction for each example, also for those without a label."""
-        order = self._label_order(outputs["logits"], features)
+        order = self._find_label_order(outputs["logits"], features)
         logits = outputs["logits"].astype(np.float64)
         shares = np.exp(logits - logits.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
@@ -128,7 +128,7 @@ class Classify:
 
         Logits by another route, as `logits_en`, give `accuracy_via_en` beside the others.
         """
-        order = self._label_order(outputs["logits"], features)
+        order = self._find_label_order(outputs["logits"], features)
         gold, predicted = features["label"], label_metrics.predict_labels(outputs["logits"])
         members: dict[Cell, list[int]] = {}
         for i, row in enumerate(rows):
@@ -136,7 +136,7 @@ class Classify:
                 members.setdefault(Cell.from_example(row), []).append(i)
         if not members:
             raise UserError("no row has a label", "config.data.eval", "such rows can be predicted, not scored")
-        scale = self._scale(order)
+        scale = self._read_scale(order)
         cells = {
             cell: _score_cell(gold[own].tolist(), predicted[own].tolist(), order, scale)
             for cell, own in members.items()
@@ -198,15 +198,15 @@ class Classify:
             what = f"training rows in {', '.join(others)}, which task.languages does not name"
             raise UserError(what, "config.data.train", f"leave them out, or add them to {', '.join(self.languages)}")
 
-    def _label_order(self, logits: np.ndarray, features: Features) -> tuple[str, ...]:
-        """Returns the labels in the order of the logits, of which there must be as many."""
+    def _find_label_order(self, logits: np.ndarray, features: Features) -> tuple[str, ...]:
+        """Returns the labels in the order of the logits; refuses logits of another number of labels."""
         order = tuple(features["labels"].tolist())
         if logits.shape[-1] != len(order):
             raise ValueError(f"{logits.shape[-1]} logits for {len(order)} labels")
         return order
 
-    def _scale(self, order: Sequence[str]) -> list[float] | None:
-        """Returns the labels as numbers; None where they are not a scale."""
+    def _read_scale(self, order: Sequence[str]) -> list[float] | None:
+        """Returns the labels as numbers if they are a scale, such as stars, else None."""
         stars = len(order) > 2 and set(order) <= set(label_names.STARS)
         if not self.ordered and not stars:
             return None
@@ -251,7 +251,7 @@ def number_label(row: Labelled, order: Sequence[str]) -> int:
 
 
 def match_labels(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.ndarray:
-    """Returns where each of our labels stands in another model's logits: `logits[..., order]` is in our order."""
+    """Returns the place of each of our labels in another model's logits: `logits[..., order]` is in our order."""
     order = [label_names.find_label(label, theirs) for label in ours]
     if len(theirs) == len(ours) and sorted(order) == list(range(len(ours))):
         return np.array(order, np.int32)

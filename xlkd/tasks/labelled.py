@@ -22,14 +22,14 @@ def describe_labelled(rows: Sequence[Labelled]) -> dict[str, Json]:
     """
     splits = [list(part) for part in (rows.parts if isinstance(rows, Rows) else (rows,))]
     order = labels.order_labels(row.label for split in splits for row in split if row.label is not None)
-    elsewhere = _find_repeated(texts for split in splits for texts in set(map(_texts, split)))
+    elsewhere = _find_repeated_texts(texts for split in splits for texts in set(map(_list_texts, split)))
     cells = {}
     for number, split in enumerate(splits, 1):
-        repeated = _find_repeated(map(_texts, split))
+        repeated = _find_repeated_texts(map(_list_texts, split))
         for name, examples in _group_by_cell(split).items():
             cell = name if len(splits) == 1 else f"{name} ({number})"
-            cells[cell] = _count(examples, repeated, elsewhere, order)
-    differing = [id for split in splits for id in _ids_with_several_labels(split)]
+            cells[cell] = _count_cell(examples, repeated, elsewhere, order)
+    differing = [id for split in splits for id in _find_ids_with_several_labels(split)]
     left_out = collections.Counter(reason for _, reason in (rows.dropped if isinstance(rows, Rows) else ()))
     without = sum(cell["no_label"] for cell in cells.values())
     return {
@@ -47,7 +47,7 @@ def _group_by_cell(rows: Iterable[Labelled]) -> dict[str, list[Labelled]]:
     return cells
 
 
-def _count(
+def _count_cell(
     rows: Sequence[Labelled], repeated: set[Hashable], elsewhere: set[Hashable], order: Sequence[str]
 ) -> dict[str, int]:
     groups = collections.Counter(row.group for row in rows)
@@ -58,21 +58,21 @@ def _count(
         "largest": max(groups.values()),
         "no_label": sum(row.label is None for row in rows),
         "equal_sides": sum(row.text == row.second for row in rows),
-        "repeated": sum(_texts(row) in repeated for row in rows),
-        "elsewhere": sum(_texts(row) in elsewhere for row in rows),
+        "repeated": sum(_list_texts(row) in repeated for row in rows),
+        "elsewhere": sum(_list_texts(row) in elsewhere for row in rows),
         **{label: by_label[label] for label in order},
     }
 
 
-def _texts(row: Labelled) -> tuple[str, str, str | None]:
+def _list_texts(row: Labelled) -> tuple[str, str, str | None]:
     return row.language, row.text, row.second
 
 
-def _find_repeated(values: Iterable[Hashable]) -> set[Hashable]:
+def _find_repeated_texts(values: Iterable[Hashable]) -> set[Hashable]:
     return {value for value, count in collections.Counter(values).items() if count > 1}
 
 
-def _ids_with_several_labels(rows: Iterable[Labelled]) -> list[str]:
+def _find_ids_with_several_labels(rows: Iterable[Labelled]) -> list[str]:
     """Returns the ids whose label in one language differs from that in another."""
     by_id: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
     for row in rows:

@@ -27,7 +27,7 @@ ROWS = "masked"
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """Whole words are drawn, and `mask_tokens` says what becomes of their tokens."""
+    """Masked language modelling: whole words are drawn, and `mask_tokens` replaces their tokens."""
 
     tokenizer: TextTokenizer
     max_length: int
@@ -48,7 +48,7 @@ class Masked:
             ids.append(joined.ids)
             types.append(joined.types)
             words.append(_number_words(joined, (source, target), (row.source_language, row.target_language)))
-        names = [_cell_name(row) for row in rows]
+        names = [_name_cell(row) for row in rows]
         cells = sorted(set(names))
         return {
             **pack("ids", ids, np.int32),
@@ -81,7 +81,7 @@ class Masked:
         return {"text": text, "positions": positions, "labels": labels, "weights": weights, "mask": present}
 
     def budget(self, length: int | np.ndarray) -> np.ndarray:
-        """Returns how many positions are scored in a row: fixed by its length, so that the head's shape is static."""
+        """Returns how many positions are scored in a row of this length, so that the head's shape is static."""
         return 4 * np.ceil(1.6 * self.share * np.asarray(length) / 4).astype(np.int64)
 
     def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
@@ -120,8 +120,8 @@ def score_masked(outputs: Outputs, features: Features) -> Scores:
     return Scores(cells, "accuracy")
 
 
-def _cell_name(row: Pair) -> str:
-    """Returns the language of a row in one language; for a row in two, an arrow and the second."""
+def _name_cell(row: Pair) -> str:
+    """Returns the language of a row; for a row in two languages both, with an arrow between them."""
     return row.target_language if row.source_language == row.target_language else f"→{row.target_language}"
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sentence retrieval: vectors of both sides, and how often the nearest of the other language is the translation."""
+"""Sentence retrieval: vectors of both sides, and how often the nearest text is the translation."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ class Parallel:
             scores = {name: 100 * float(values.mean()) for name, values in score_sentences(*sides).items()}
             cells[cell] = scores | {
                 "retrieval": (scores["to_source"] + scores["to_target"]) / 2,  # rounded as by earlier versions
-                "centred": sum(_accuracy(*(side - side.mean(0) for side in sides))) / 2,
-                "margin": sum(_accuracy(*sides, score="margin")) / 2,
+                "centred": sum(_measure_accuracy(*(side - side.mean(0) for side in sides))) / 2,
+                "margin": sum(_measure_accuracy(*sides, score="margin")) / 2,
                 "n": len(own),
             }
             if "cls" in outputs:
-                cells[cell]["cls"] = sum(_accuracy(outputs["cls"][own], outputs["cls"][own + len(rows)])) / 2
+                cells[cell]["cls"] = sum(_measure_accuracy(outputs["cls"][own], outputs["cls"][own + len(rows)])) / 2
             if self.reference is not None:
-                cells[cell] |= _structure(self.reference[own], *_english_first(rows[int(own[0])], sides))
+                cells[cell] |= _compare_structures(self.reference[own], *_put_english_first(rows[int(own[0])], sides))
         return Scores(cells, "retrieval", metrics.RETRIEVAL)
 
     def picture(
@@ -145,7 +145,7 @@ def score_sentences(source: np.ndarray, target: np.ndarray) -> dict[str, np.ndar
     return {metric.name: metric.score(nearest) for metric in metrics.RETRIEVAL}
 
 
-def _accuracy(
+def _measure_accuracy(
     source: np.ndarray, target: np.ndarray, score: Literal["cosine", "margin"] = "cosine"
 ) -> tuple[float, float]:
     """Returns the accuracy from target to source and from source to target, in percent."""
@@ -153,12 +153,12 @@ def _accuracy(
     return 100 * to_source, 100 * to_target
 
 
-def _english_first(row: Pair, sides: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _put_english_first(row: Pair, sides: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Returns both sides, the English one first."""
     return sides if row.source_language == "en" else sides[::-1]
 
 
-def _structure(reference: np.ndarray, english: np.ndarray, foreign: np.ndarray) -> dict[str, float]:
+def _compare_structures(reference: np.ndarray, english: np.ndarray, foreign: np.ndarray) -> dict[str, float]:
     """Compares structures, in percent; CKA grows where sentences are few, so compare equal numbers of them."""
     scores = {
         "structure": structure_correlation(foreign, reference),

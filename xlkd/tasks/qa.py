@@ -130,11 +130,11 @@ def pad_windows(windows: Windows, index: np.ndarray, length: int) -> Batch:
 def _gather_ids(
     windows: Windows, window: np.ndarray, part: np.ndarray, place: np.ndarray, bounds: np.ndarray
 ) -> np.ndarray:
-    """Returns the token at each place; beyond the window it may be any."""
+    """Returns the token at each place; places beyond the window have any token."""
     row = windows.row_of[window]
     specials = np.concatenate([windows.before, windows.between, windows.after])
     splits, zero = windows.token_splits, np.zeros(len(row), np.int64)
-    origin = [  # where the first token of each part stands: among the specials, or among the tokens of all texts
+    origin = [  # place of the first token of each part: among the special tokens, or among the tokens of all texts
         zero,
         splits[windows.question[row]],
         zero + len(windows.before),
@@ -148,7 +148,7 @@ def _gather_ids(
 
 
 def count_spans(windows: Windows) -> dict[str, dict[str, int]]:
-    """Counts for the data report, by context language, what tokenization and windows left of the answers.
+    """Counts by context language how many answers tokenization and windows keep, for the data report.
 
     `exact` examples have a window whose gold span is the answer's text, in `wide` ones its tokens cover more than that,
     in `beyond` ones no window contains all of them and in `lost` ones there are none: together they are all examples.

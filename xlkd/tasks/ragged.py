@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Packs rows of unequal length into flat arrays, as features hold them, and pads those of a batch."""
+"""Packs rows of unequal length into the flat arrays of features, and pads the rows of a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 
 def pack(name: str, rows: Sequence[Any], dtype: DTypeLike) -> dict[str, np.ndarray]:
-    """Returns the rows as one flat array `name`, and as `name_at` [rows + 1] where each row begins."""
+    """Returns the rows as one flat array `name`, and the places where they begin as `name_at` [rows + 1]."""
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=starts[1:])
     flat = np.concatenate([np.asarray(row, dtype) for row in rows]) if len(rows) else np.zeros(0, dtype)
@@ -20,7 +20,7 @@ def pack(name: str, rows: Sequence[Any], dtype: DTypeLike) -> dict[str, np.ndarr
 
 
 def row_lengths(features: Mapping[str, np.ndarray], name: str, index: np.ndarray) -> np.ndarray:
-    """Returns how long these rows are; a padded row (index -1) counts 1, so that attention has a key."""
+    """Returns the lengths of these rows; a padded row (index -1) counts 1, so that attention has a key."""
     rows, starts = np.maximum(index, 0), features[f"{name}_at"]
     return np.where(index >= 0, starts[rows + 1] - starts[rows], 1)
 

@@ -73,8 +73,8 @@ def decode(outputs: Mapping[str, np.ndarray], windows: Windows, settings: Settin
         if not best:
             searched[row] = True
             empty = _Span("empty", 0.0, 0.0, -1, -1)
-            best = [empty if settings.published_empty else _cut_searched(windows, row, *fallback[row])]
-        candidates.append(_with_probabilities(best))
+            best = [empty if settings.published_empty else _cut_searched_span(windows, row, *fallback[row])]
+        candidates.append(_add_probabilities(best))
     return Predictions(tuple(candidates), searched)
 
 
@@ -83,14 +83,14 @@ def _pool_pairs(outputs: Mapping[str, np.ndarray], windows: Windows, settings: S
 
     Equal joint scores go by window, then by the rank of the start, then by that of the end.
     """
-    blocks = [_valid_pairs(outputs, windows, settings, at) for at in range(0, len(windows), _BLOCK)]
+    blocks = [_find_valid_pairs(outputs, windows, settings, at) for at in range(0, len(windows), _BLOCK)]
     pooled = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    # windows of an example stand in order and pairs in order of their ranks: a stable sort keeps both
+    # Windows of an example are in order, and pairs in the order of their ranks; a stable sort keeps both orders
     order = np.lexsort((-(pooled["start_score"] + pooled["end_score"]), pooled["row"]))
     return {name: values[order] for name, values in pooled.items()}
 
 
-def _valid_pairs(
+def _find_valid_pairs(
     outputs: Mapping[str, np.ndarray], windows: Windows, settings: Settings, at: int
 ) -> dict[str, np.ndarray]:
     """Returns the pairs of a block of windows that are spans of the context and not too long."""
@@ -120,10 +120,10 @@ def _cut_spans(pooled: Mapping[str, np.ndarray], low: int, high: int, windows: W
     begin, end = windows.token_characters(windows.context[row])
     for at in range(low, high):
         start, stop = int(begin[pooled["first"][at]]), int(end[pooled["last"][at]])
-        yield _trim(context, start, stop, float(pooled["start_score"][at]), float(pooled["end_score"][at]))
+        yield _trim_candidate(context, start, stop, float(pooled["start_score"][at]), float(pooled["end_score"][at]))
 
 
-def _trim(context: str, start: int, end: int, start_score: float, end_score: float) -> _Span:
+def _trim_candidate(context: str, start: int, end: int, start_score: float, end_score: float) -> _Span:
     """Returns a candidate without white space at its ends, which a lone metaspace brings."""
     text = context[start:end]
     start += len(text) - len(text.lstrip())
@@ -152,16 +152,16 @@ def _search_spans(outputs: Mapping[str, np.ndarray], windows: Windows) -> np.nda
     return np.stack([first, last, score[best]], axis=1)
 
 
-def _cut_searched(windows: Windows, row: int, first: float, last: float, score: float) -> _Span:
-    """Returns the span that the search found; an empty text where the context has no token at all."""
+def _cut_searched_span(windows: Windows, row: int, first: float, last: float, score: float) -> _Span:
+    """Returns the span of `_search_spans` as a candidate; an empty text where the context has no tokens."""
     if not np.isfinite(score):
         return _Span("", 0.0, 0.0, -1, -1)
     begin, end = windows.token_characters(windows.context[row])
     context = windows.text_of(windows.context[row])
-    return _trim(context, int(begin[int(first)]), int(end[int(last)]), float(score), 0.0)
+    return _trim_candidate(context, int(begin[int(first)]), int(end[int(last)]), float(score), 0.0)
 
 
-def _with_probabilities(spans: Sequence[_Span]) -> tuple[Candidate, ...]:
+def _add_probabilities(spans: Sequence[_Span]) -> tuple[Candidate, ...]:
     """Returns the candidates with the softmax of their joint scores."""
     scores = np.array([span.start_score + span.end_score for span in spans])
     shares = np.exp(scores - scores.max())

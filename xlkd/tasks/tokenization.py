@@ -16,7 +16,7 @@ import numpy as np
 from xlkd.errors import UserError
 from xlkd.tasks import Progress, silent
 
-if TYPE_CHECKING:  # imported only by what reads a tokenizer from its folder
+if TYPE_CHECKING:  # imported at run time only where a tokenizer is read from its folder
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -115,7 +115,7 @@ class TextTokenizer:
         counts = np.array([len(encoding.ids) for encoding in encodings], np.int64)
         splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         ids = np.fromiter(itertools.chain.from_iterable(e.ids for e in encodings), np.int32, splits[-1])
-        words = np.fromiter(_word_numbers(encodings), np.int32, splits[-1])
+        words = np.fromiter(_number_words(encodings), np.int32, splits[-1])
         edges = itertools.chain.from_iterable(span for e in encodings for span in e.offsets)
         spans = np.fromiter(edges, np.int64, 2 * splits[-1]).reshape(-1, 2)
         text_of = np.repeat(np.arange(len(texts)), counts)
@@ -127,7 +127,7 @@ class TextTokenizer:
 class Template:
     """The special tokens before, between and after texts, and the token type of each part."""
 
-    specials: tuple[np.ndarray, ...]  # int32 ids, one array more than there are texts
+    specials: tuple[np.ndarray, ...]  # int32 ids: before, between and after the texts
     types: np.ndarray  # int32 [parts]: specials, text, specials and so on
 
     @property
@@ -210,7 +210,7 @@ def _learn_template(probe: Encoding, *, texts: int) -> Template:
     return Template(tuple(np.split(np.array(probe.ids, np.int32), cuts)[::2]), np.array(types, np.int32))
 
 
-def _word_numbers(encodings: Sequence[Encoding]) -> Iterator[int]:
+def _number_words(encodings: Sequence[Encoding]) -> Iterator[int]:
     for encoding in encodings:
         for word in encoding.word_ids:
             yield -1 if word is None else word
@@ -233,8 +233,8 @@ def _align_with_characters(
     closing = np.cumsum(lengths + 1) - 1
     base = (closing - lengths)[text_of]
     white, place, after = _WHITE[characters], np.arange(len(characters)), len(characters)
-    next_white = _next_flagged(white)
-    next_solid = np.append(np.minimum(_next_flagged(~white), closing[np.searchsorted(closing, place)]), after)
+    next_white = _find_next_flagged(white)
+    next_solid = np.append(np.minimum(_find_next_flagged(~white), closing[np.searchsorted(closing, place)]), after)
     last_solid = np.maximum.accumulate(np.where(white, -1, place))
 
     first, stop = spans[:, 0] + base, spans[:, 1] + base
@@ -242,13 +242,13 @@ def _align_with_characters(
     end = last_solid[np.maximum(stop - 1, first)] + 1
     solid = (stop > first) & (end > begin) & ~blank
     end = np.where(solid, end, begin)
-    # what the tokenizer dropped ends the token before it; before the first token of a word it belongs to none
+    # Dropped characters belong to the token before them; before the first token of a word they belong to none
     following = np.append(begin[1:], after)
     end = np.where(solid, np.maximum(end, np.minimum(next_white[end - 1], following)), end)
     return (begin - base).astype(np.int32), (end - base).astype(np.int32)
 
 
-def _next_flagged(flags: np.ndarray) -> np.ndarray:
+def _find_next_flagged(flags: np.ndarray) -> np.ndarray:
     """Returns for each place the first flagged place from there on, or the length."""
     places = np.where(flags, np.arange(len(flags)), len(flags))
     return np.minimum.accumulate(places[::-1])[::-1]

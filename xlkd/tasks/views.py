@@ -56,15 +56,15 @@ class Views:
         return f"views 1 {self.student.identity} {self.teacher.identity} {self.max_length} {self.word_truncate}"
 
     def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
-        sides = [_english_first(row) for row in rows]
+        sides = [_put_english_first(row) for row in rows]
         texts = [english for english, _ in sides]
         english = self.student.encode(texts, progress)
         theirs = self.teacher.encode(texts)
         foreign = self.student.encode([other for _, other in sides])
-        pairs = [self._pair_arrays(*row) for row in zip(texts, english, theirs, foreign, strict=True)]
+        pairs = [self._make_pair_arrays(*row) for row in zip(texts, english, theirs, foreign, strict=True)]
         names = [row.target_language if row.source_language == "en" else row.source_language for row in rows]
         cells = sorted(set(names))
-        packed = [pack(name, [pair[name] for pair in pairs], dtype) for name, dtype in self._dtypes()]
+        packed = [pack(name, [pair[name] for pair in pairs], dtype) for name, dtype in self._list_dtypes()]
         return {
             **{name: values for arrays in packed for name, values in arrays.items()},
             "lost": np.array([pair["lost"] for pair in pairs], np.int32),
@@ -73,7 +73,7 @@ class Views:
             "cells": np.array(cells),
         }
 
-    def _dtypes(self) -> list[tuple[str, DTypeLike]]:
+    def _list_dtypes(self) -> list[tuple[str, DTypeLike]]:
         """Returns the names of the ragged features and their types."""
         views = ["token", "sentence", "teacher"] + ([] if self.word_truncate else ["word"])
         ids: list[tuple[str, DTypeLike]] = [(f"{view}_ids", np.int32) for view in views]
@@ -81,7 +81,7 @@ class Views:
         words = ("token_words", "words", "first", "teacher_first")
         return [*ids, *types, *((name, np.int16) for name in words)]
 
-    def _pair_arrays(
+    def _make_pair_arrays(
         self, text: str, english: TextTokens, theirs: TextTokens, foreign: TextTokens
     ) -> dict[str, np.ndarray | int]:
         """Returns the features of one pair; `english` are the student's tokens of the text, `theirs` the teacher's."""
@@ -101,8 +101,8 @@ class Views:
         arrays: dict[str, np.ndarray | int] = {
             "words": np.where(student_words > 0, number[np.maximum(student_words, 0)], student_words),
             "token_words": _mark_texts(token),
-            "first": _word_starts(student_words, shared, word),
-            "teacher_first": _word_starts(teacher_words, shared, teacher),
+            "first": _find_word_starts(student_words, shared, word),
+            "teacher_first": _find_word_starts(teacher_words, shared, teacher),
             "lost": len(spans) - len(shared),
         }
         for name, joined in (("token", token), ("sentence", sentence), ("teacher", teacher), ("word", word)):
@@ -110,7 +110,7 @@ class Views:
         return arrays
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
-        """Returns beside the views' lengths the words of a sentence, its special ones included."""
+        """Returns the lengths of the views, and the number of words of a sentence with its special ones."""
         ids = {"token": "token_ids"} | {view: f"{view}_ids" for view in (*self.uncut_views, "sentence", "teacher")}
         arrays = ids | {"words": "first"}
         return {view: np.diff(features[f"{name}_at"]).astype(np.int32) for view, name in arrays.items()}
@@ -124,16 +124,18 @@ class Views:
         teacher["first"] = pad_rows(features, "teacher_first", index, words, 0).astype(np.int32)
         word = lengths["token" if self.word_truncate else "word"]
         return {
-            **self._token_view(features, index, lengths["token"], draw, keys),
-            "word": self._word_view(features, index, word, words, draw, keys),
+            **self._make_token_view(features, index, lengths["token"], draw, keys),
+            "word": self._make_word_view(features, index, word, words, draw, keys),
             "sentence": pad_texts(features, index, lengths["sentence"], self.student.pad_id, "sentence_"),
             "teacher": teacher,
             "exists": listed,
             "mask": present,
         }
 
-    def _token_view(self, features: Features, index: np.ndarray, length: int, draw: Draw, keys: np.ndarray) -> Batch:
-        """Masks each token of a share that is drawn singly; what exceeds a row's budget stays visible."""
+    def _make_token_view(
+        self, features: Features, index: np.ndarray, length: int, draw: Draw, keys: np.ndarray
+    ) -> Batch:
+        """Returns the view in which a share of single tokens is masked; tokens beyond a row's budget stay visible."""
         text = pad_texts(features, index, length, self.student.pad_id, "token_")
         free = pad_rows(features, "token_words", index, length, SPECIAL) != SPECIAL
         chosen = free & (draw_uniform(draw.seed, draw.purpose + " token", draw.step, keys, length) < self.share)
@@ -154,10 +156,10 @@ class Views:
             "counted": counted & (index >= 0)[:, None],
         }
 
-    def _word_view(
+    def _make_word_view(
         self, features: Features, index: np.ndarray, length: int, words: int, draw: Draw, keys: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Draws min(⌊n/4⌋, max(1, round(share·n))) of n words, and masks each of their tokens singly."""
+        """Returns the view in which tokens of min(⌊n/4⌋, max(1, round(share·n))) of the n words are masked."""
         text = pad_texts(features, index, length, self.student.pad_id, "token_" if self.word_truncate else "word_")
         numbers = np.maximum(pad_rows(features, "words", index, length, SPECIAL), 0).astype(np.int64)
         possible = np.zeros((len(index), words + 1), bool)
@@ -206,11 +208,11 @@ def build(
 
 
 def count_drawn_words(words: np.ndarray, share: float) -> np.ndarray:
-    """Returns how many of so many words are masked."""
+    """Returns how many words are masked in texts of these numbers of words."""
     return np.minimum(words // 4, np.maximum(1, np.rint(share * words))).astype(np.int64)
 
 
-def _english_first(row: Pair) -> tuple[str, str]:
+def _put_english_first(row: Pair) -> tuple[str, str]:
     """Returns both texts, the English one first."""
     if row.source_language == "en":
         return row.source, row.target
@@ -222,11 +224,11 @@ def _english_first(row: Pair) -> tuple[str, str]:
 
 def _cut_words(text: str) -> list[tuple[int, int]]:
     """Returns the words of a text by characters, cut at white space; each mark of punctuation is a word."""
-    return [match.span() for match in _word_pattern().finditer(text)]
+    return [match.span() for match in _compile_word_pattern().finditer(text)]
 
 
 @functools.cache
-def _word_pattern() -> re.Pattern[str]:
+def _compile_word_pattern() -> re.Pattern[str]:
     marks = (chr(c) for c in range(0x20000) if unicodedata.category(chr(c))[0] == "P" or chr(c) in "$+<=>^`|~")
     escaped = "".join(map(re.escape, marks))
     return re.compile(rf"[{escaped}]|[^\s{escaped}]+")
@@ -235,7 +237,7 @@ def _word_pattern() -> re.Pattern[str]:
 def _number_positions(
     spans: Sequence[tuple[int, int]], text: str, tokens: TextTokens, joined: JoinedTexts
 ) -> np.ndarray:
-    """Returns for each position the number from 1 of the word that its token begins in; else as `_mark_texts`."""
+    """Returns the number of the word, from 1, in which each token begins; elsewhere the marks of `_mark_texts`."""
     start, stop = joined.spans[0]
     numbers = _mark_texts(joined)
     numbers[start:stop] = tokens.number_by_spans(text, spans)[: stop - start] + 1
@@ -250,7 +252,7 @@ def _mark_texts(joined: JoinedTexts) -> np.ndarray:
     return marks
 
 
-def _word_starts(numbers: np.ndarray, shared: np.ndarray, joined: JoinedTexts) -> np.ndarray:
+def _find_word_starts(numbers: np.ndarray, shared: np.ndarray, joined: JoinedTexts) -> np.ndarray:
     """Returns where each shared word begins; before them position 0, and after them the end of the text."""
     words, at = np.unique(numbers, return_index=True)
     return np.concatenate([[0], at[np.searchsorted(words, shared)], [joined.spans[0][1]]]).astype(np.int16)

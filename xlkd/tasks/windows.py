@@ -16,7 +16,11 @@ from xlkd.spec.tasks import QuestionAnswering as Settings
 from xlkd.tasks import Features, Progress, silent
 from xlkd.tasks.tokenization import TextTokenizer, Tokens
 
-EXACT, WIDE, LOST = 0, 1, 2  # a gold span's tokens cover its text, cover more than it, or there are none
+EXACT, WIDE, LOST = (
+    0,
+    1,
+    2,
+)  # the tokens of a gold span cover exactly its text, more than its text, or no token overlaps it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Windows:
     pad: np.ndarray  # int32: the padding token
     # texts, each once
     token_ids: np.ndarray  # int32 [tokens]: text i has the tokens token_splits[i] to token_splits[i + 1]
-    token_begin: np.ndarray  # int32 [tokens]: the characters that each token stands for
+    token_begin: np.ndarray  # int32 [tokens]: the characters that each token covers
     token_end: np.ndarray
     token_splits: np.ndarray  # int64 [texts + 1]
     text: np.ndarray  # uint8: all texts in UTF-8, text i from text_splits[i] to text_splits[i + 1]
@@ -49,7 +53,7 @@ class Windows:
     row_of: np.ndarray  # int32: the example
     first: np.ndarray  # int32: the window's first token of the context
     count: np.ndarray  # int32: how many of the context's tokens it contains
-    best_first: np.ndarray  # int32: the first of those that have their maximum context here
+    best_first: np.ndarray  # int32: the first token that has its maximum context in this window
     best_count: np.ndarray  # int32
     lengths: np.ndarray  # int32
     start: np.ndarray  # int32: gold position in the window, 0 where it does not contain the whole answer
@@ -60,11 +64,11 @@ class Windows:
         return len(self.row_of)
 
     def text_of(self, number: int) -> str:
-        """Returns a text by its number."""
+        """Returns the text with this number."""
         return self.text[self.text_splits[number] : self.text_splits[number + 1]].tobytes().decode("utf-8")
 
     def token_characters(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the characters at which the tokens of a text, by its number, begin and end."""
+        """Returns the characters at which the tokens of the text with this number begin and end."""
         tokens = slice(self.token_splits[number], self.token_splits[number + 1])
         return self.token_begin[tokens], self.token_end[tokens]
 
@@ -73,13 +77,13 @@ class Windows:
         return len(self.before) + self.query[self.row_of] + len(self.between)
 
     def to_arrays(self) -> Features:
-        """Returns everything under the names that features have in caches."""
-        return {_saved_name(field.name): getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Returns all arrays under their names in the cache of features."""
+        return {_name_saved_array(field.name): getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_arrays(cls, features: Mapping[str, np.ndarray]) -> Windows:
-        """Reads what `to_arrays` gave."""
-        return cls(**{field.name: features[_saved_name(field.name)] for field in dataclasses.fields(cls)})
+        """Restores windows from the arrays of `to_arrays`."""
+        return cls(**{field.name: features[_name_saved_array(field.name)] for field in dataclasses.fields(cls)})
 
 
 # Names in caches that earlier versions wrote too
@@ -88,7 +92,7 @@ _SAVED_NAMES |= {"types": "frame.types", "pad": "frame.pad"}
 _SAVED_NAMES |= {f"token_{name}": f"pieces.{name}" for name in ("ids", "begin", "end", "splits")}
 
 
-def _saved_name(field: str) -> str:
+def _name_saved_array(field: str) -> str:
     return _SAVED_NAMES.get(field, field)
 
 
@@ -106,15 +110,17 @@ def cut_into_windows(
     counts = np.diff(tokens.splits).astype(np.int32)
     query = np.minimum(counts[question], settings.max_query_length or settings.max_length)
     room = settings.max_length - template.specials_count - query
-    step = _step(settings, room, rows)
+    step = _choose_stride(settings, room, rows)
 
-    layouts = [layout(*shape) for shape in zip(counts[context].tolist(), room.tolist(), step.tolist(), strict=True)]
+    layouts = [
+        lay_windows(*shape) for shape in zip(counts[context].tolist(), room.tolist(), step.tolist(), strict=True)
+    ]
     windows_of = np.array([len(windows) for windows in layouts], np.int32)
     first, count, best_first, best_count = np.concatenate(layouts).T
     row_of = np.repeat(np.arange(len(rows), dtype=np.int32), windows_of)
     number = np.concatenate([np.arange(n) for n in windows_of])  # among the windows of its example
 
-    gold, gold_first, gold_last = _gold_spans(rows, tokens, context)
+    gold, gold_first, gold_last = _find_gold_spans(rows, tokens, context)
     inside = (gold_first[row_of] >= first) & (gold_last[row_of] < first + count) & (gold[row_of] != LOST)
     shift = len(before) + query[row_of] + len(between) - first
     encoded = [text.encode("utf-8") for text in texts]
@@ -150,8 +156,8 @@ def cut_into_windows(
     )
 
 
-def _step(settings: Settings, room: np.ndarray, rows: Sequence[Question]) -> np.ndarray:
-    """Returns how far apart the windows of each example start; never so far that a token lies between two."""
+def _choose_stride(settings: Settings, room: np.ndarray, rows: Sequence[Question]) -> np.ndarray:
+    """Returns the distance between the starts of an example's windows; no token is left out between two windows."""
     step = np.minimum(settings.doc_stride, room)
     if settings.doc_stride_means == "overlap":
         step = room - settings.doc_stride
@@ -164,7 +170,7 @@ def _step(settings: Settings, room: np.ndarray, rows: Sequence[Question]) -> np.
 
 
 @functools.lru_cache(maxsize=65536)
-def layout(tokens: int, room: int, step: int) -> np.ndarray:
+def lay_windows(tokens: int, room: int, step: int) -> np.ndarray:
     """Lays windows over a context: int32 [windows, 4] of first, count, and first and count of maximum context.
 
     A token has its maximum context in the window where it is farthest from the nearer edge, plus 0.01 for each token of
@@ -184,20 +190,20 @@ def layout(tokens: int, room: int, step: int) -> np.ndarray:
     return np.stack([first, count, best_first, best_count], axis=1).astype(np.int32)
 
 
-def _gold_spans(
+def _find_gold_spans(
     rows: Sequence[Question], tokens: Tokens, context: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns what became of each example's first answer, and the first and last token that overlap it."""
+    """Finds the first answer of each example in its tokens, as `find_gold_span` does."""
     spans = []
     for row, text in zip(rows, context, strict=True):
         _, begin, end, _ = tokens[text]
-        spans.append(gold_span(begin, end, row.context, row.answers[0]) if row.answers else (LOST, 0, -1))
+        spans.append(find_gold_span(begin, end, row.context, row.answers[0]) if row.answers else (LOST, 0, -1))
     gold, first, last = np.array(spans, np.int32).T
     return gold.astype(np.int8), first, last
 
 
-def gold_span(begin: np.ndarray, end: np.ndarray, context: str, answer: Answer) -> tuple[int, int, int]:
-    """Returns what became of an answer (EXACT, WIDE, LOST), and the first and last token that overlap it.
+def find_gold_span(begin: np.ndarray, end: np.ndarray, context: str, answer: Answer) -> tuple[int, int, int]:
+    """Returns whether tokens keep an answer (EXACT, WIDE, LOST), and the first and last token that overlap it.
 
     The context's tokens stand for its characters `begin` to `end` [tokens].
     """

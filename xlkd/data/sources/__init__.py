@@ -127,7 +127,7 @@ class Rows(Sequence[Any]):
         raise IndexError(index)
 
     def identity(self) -> Iterator[str]:
-        """Yields what names these rows in a cache: their keys, or the identity of a part that is made from a seed."""
+        """Yields the strings that identify these rows in a cache: their keys, or the identity of a generated part."""
         for part in self.parts:
             identity = getattr(part, "identity", None)
             yield from [identity] if identity else (row.key for row in part)

@@ -73,7 +73,7 @@ class Kind:
 
     set: str
     labels: tuple[str, ...] = ()  # all labels; empty where any name is allowed
-    group: str = "text"  # what the rows of a group share: `first` the first text in English, `id`, or their own `text`
+    group: str = "text"  # rows of a group have in common: `first` (their first text in English), `id`, or `text`
     parallel: bool = True  # rows with the same number or id are translations of each other
     label: Callable[[_table.Values], str | None] = get_label
     texts: Callable[[_table.Values], tuple[str, ...]] = get_texts
