@@ -218,13 +218,13 @@ def _publish(draft: pathlib.Path, target: pathlib.Path) -> None:
         _write_marker(draft, written)
         draft.rename(target)
         return
-    listed = _read_marker(target) or frozenset()
-    old = {name for name in listed if _is_plain_file(target, name)}
+    exported = _read_marker(target) or frozenset()
+    old = {name for name in exported if _is_plain_file(target, name)}
     foreign = [name for name in sorted(written - old) if _is_taken(target, name)]
     if foreign:
         what = f"contains {_name_some(foreign)}, which no export wrote and this one would replace"
         raise UserError(what, str(target), "move it away, or name another folder")
-    _replace_marker(draft, target, listed | written)
+    _replace_marker(draft, target, exported | written)
     for name in old:  # delete all before moving any: a kill leaves no mixture of two exports
         (target / name).unlink()
     for name in sorted(written):

@@ -62,13 +62,13 @@ def compare(name: str) -> dict[str, float]:
     path, _ = locate_model(name)
     checkpoint = hf.load(path)
     inputs = _draw_inputs(checkpoint.architecture)
-    ours, our_gradient = _run_xlkd(checkpoint, inputs)
+    our_outputs, our_gradient = _run_xlkd(checkpoint, inputs)
     differences: dict[str, float] = {}
     their_gradient: dict[str, Any] = {}
     for head in _list_heads(checkpoint):  # transformers has one model for each head; gradients are summed over all
-        theirs, gradient = _run_transformers(torch, path, head, inputs)
-        for part, value in theirs.items():
-            difference = _find_largest_difference(ours[part], value, inputs["attention_mask"])
+        their_outputs, gradient = _run_transformers(torch, path, head, inputs)
+        for part, value in their_outputs.items():
+            difference = _find_largest_difference(our_outputs[part], value, inputs["attention_mask"])
             differences[part] = max(difference, differences.get(part, 0.0))
         for tensor, value in gradient.items():
             their_gradient[tensor] = value + their_gradient.get(tensor, 0.0)
@@ -162,8 +162,8 @@ def _run_transformers(
     elif head is not None:
         parts |= {"classes" if head == "classifier" else "words": outputs.logits}
     _sum_weighted(torch, parts, tensors["attention_mask"]).backward()
-    named = model.named_parameters(remove_duplicate=False)
-    gradient = {layout.canonical_name(name): value.grad.numpy() for name, value in named if value.grad is not None}
+    parameters = model.named_parameters(remove_duplicate=False)
+    gradient = {layout.canonical_name(name): value.grad.numpy() for name, value in parameters if value.grad is not None}
     return {name: value.detach().numpy() for name, value in parts.items()}, gradient
 
 

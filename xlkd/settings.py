@@ -279,10 +279,11 @@ def _find_block_fault(own: Any, shared: Any, where: str) -> str:
 def _is_alike(default: Any, value: Any) -> bool:
     """Returns whether a saved value has the same kind as its default."""
     if isinstance(default, float) or (isinstance(default, int) and not isinstance(default, bool)):
-        whole = isinstance(default, int) and isinstance(value, float)  # 1 may replace 1.0, but 0.5 may not replace 1
-        return type(value) in (int, float) and abs(value) < 2**63 and not whole
+        # 1 may replace 1.0, but 0.5 may not replace 1
+        loses_fraction = isinstance(default, int) and isinstance(value, float)
+        return type(value) in (int, float) and abs(value) < 2**63 and not loses_fraction
     if isinstance(default, (tuple, list)):
-        return isinstance(value, (tuple, list)) and not any(isinstance(one, dict | list) for one in value)
+        return isinstance(value, (tuple, list)) and not any(isinstance(item, dict | list) for item in value)
     return type(value) is type(default)
 
 

@@ -26,24 +26,24 @@ from xlkd.errors import UserError
 
 def main(arguments: list[str]) -> None:
     """Trains the shared stage, then the controls of each combination, and reports all of them."""
-    named, overrides = cli.split_flags(arguments, ("config", "workdir", "over"))
+    flags, overrides = cli.split_flags(arguments, ("config", "workdir", "over"))
     for name, example in (("config", "configs/gxlt.py"), ("over", "seed=0,1,2"), ("workdir", "runs/sweep")):
-        if not named.get(name):
+        if not flags.get(name):
             raise UserError(f"no --{name} given", "command line", f"for example --{name}={example}")
 
     def read_config(*combination: str) -> ConfigDict:
         return settings.apply_flags(
-            settings.read_config(named["config"]), [*overrides, *(f"--config.{text}" for text in combination)]
+            settings.read_config(flags["config"]), [*overrides, *(f"--config.{text}" for text in combination)]
         )
 
-    runs = {" ".join(combination): read_config(*combination) for combination in _list_combinations(named["over"])}
-    base = pathlib.Path(named["workdir"]).expanduser()
+    runs = {" ".join(combination): read_config(*combination) for combination in _list_combinations(flags["over"])}
+    base = pathlib.Path(flags["workdir"]).expanduser()
     first = read_config()
     shared = [name for name in first.stages if name not in first.controls]
     if not first.controls or len(shared) != 1:
-        what = f"{named['config']} has {len(shared)} stages before {len(first.controls)} controls"
+        what = f"{flags['config']} has {len(shared)} stages before {len(first.controls)} controls"
         raise UserError(what, "--config", "a sweep needs one stage, and controls that start from it")
-    for key in _list_keys(named["over"]):
+    for key in _list_keys(flags["over"]):
         if key in ("encoder.path", "encoder.revision") or key.startswith(f"{shared[0]}."):
             what = f"{key} is used only by stage {shared[0]}, which is trained once for all runs"
             raise UserError(what, "--over", "start a run for each value")

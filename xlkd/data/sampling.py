@@ -79,8 +79,8 @@ def draw_question_pairs(
     others = set(languages) - {pivot}
     # The n smallest hashes, one hash per language: uniform, and the draw of a smaller n is part of a larger one's.
     by_hash = sorted(others, key=lambda language: make_key("ntl", seed, epoch, question, language))
-    drawn = sorted({*by_hash[:n], *({pivot} & set(languages))})
-    return list(itertools.product(drawn, drawn))
+    chosen = sorted({*by_hash[:n], *({pivot} & set(languages))})
+    return list(itertools.product(chosen, chosen))
 
 
 def join_draws(draws: Iterable[PairDraw]) -> PairDraw:

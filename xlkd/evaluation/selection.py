@@ -64,9 +64,9 @@ def build_rule(settings: AnySettings, sets: Mapping[str, EvaluationSet], supervi
     if not examples:
         what = f"keep={name} has no examples in {', '.join(sorted(languages or ()))}"
         raise UserError(what, f"config.data.{set_name}", "name a set that has some")
-    named = set(settings.task.languages) if isinstance(settings.task, Classify) else set()
-    unseen = {tag for row in examples for tag in _list_languages(row)} - named
-    if named and unseen:
+    supervised_tags = set(settings.task.languages) if isinstance(settings.task, Classify) else set()
+    unseen = {tag for row in examples for tag in _list_languages(row)} - supervised_tags
+    if supervised_tags and unseen:
         what = f"keep={name} would choose by labels in {', '.join(sorted(unseen))}, which are called zero-shot"
         raise UserError(what, "config.eval.keep", "choose supervised, english or last")
     return rule

@@ -72,5 +72,5 @@ def _negative_log_likelihood(
     """Returns −log p of the gold position of one side, and which rows have one that can be predicted."""
     length = logits.shape[-1]
     position = jnp.clip(gold, 0, length - 1)[:, None]
-    known = (gold < length) & jnp.take_along_axis(mask.astype(bool), position, axis=-1)[:, 0]
-    return -jnp.take_along_axis(log_probabilities(logits, mask), position, axis=-1)[:, 0], known
+    predictable = (gold < length) & jnp.take_along_axis(mask.astype(bool), position, axis=-1)[:, 0]
+    return -jnp.take_along_axis(log_probabilities(logits, mask), position, axis=-1)[:, 0], predictable

@@ -240,12 +240,12 @@ class Student:
         logits = self.apply_head(params, first)
         if self.count == 1:
             return {"logits": logits[0]}
-        every = self.select_branches(params, own, keep_own=True)
-        log_weights = self.log_weights(params, every)
+        selected = self.select_branches(params, own, keep_own=True)
+        log_weights = self.log_weights(params, selected)
         if self.settings.mix == "representation":
-            mixed = self.apply_head(params, mixture.mix(mixture.weights_from_log(log_weights, every), first))
+            mixed = self.apply_head(params, mixture.mix(mixture.weights_from_log(log_weights, selected), first))
         elif self.settings.mix == "logits":
-            mixed = mixture.mix(mixture.weights_from_log(log_weights, every), logits)
+            mixed = mixture.mix(mixture.weights_from_log(log_weights, selected), logits)
         else:
             mixed = mixture.mix_probabilities(log_weights, logits)
         of_branch = logits[jnp.maximum(own, 0), jnp.arange(len(own))]

@@ -59,15 +59,15 @@ def make_item(row: Question | Labelled | Pair) -> Item:
 
 
 def find_contamination(train: Sequence[Item], test: Sequence[Item]) -> Contamination:
-    """Compares one training source with one evaluation set, at all three levels."""
+    """Finds the examples of an evaluation set that occur in training data, at all three levels."""
     texts: dict[str, str] = {}
-    for one in (*train, *test):
-        if one.text not in texts:
-            texts[one.text] = normalise(one.text)
-    in_train, in_test = ([texts[one.text] for one in side] for side in (train, test))
-    same_id = _find_equal([_strip_language(one.id) for one in train], [_strip_language(one.id) for one in test])
+    for item in (*train, *test):
+        if item.text not in texts:
+            texts[item.text] = normalise(item.text)
+    in_train, in_test = ([texts[item.text] for item in side] for side in (train, test))
+    same_id = _find_equal([_strip_language(item.id) for item in train], [_strip_language(item.id) for item in test])
     same_text = _find_equal(in_train, in_test)
-    same_group = _find_equal([_drop_number(one.group) for one in train], [_drop_number(one.group) for one in test])
+    same_group = _find_equal([_drop_number(item.group) for item in train], [_drop_number(item.group) for item in test])
     near, duplicates = _find_near(train, test, in_train, in_test)
     return Contamination({PARALLEL_ID: same_id, PARAGRAPH: same_text | same_group, NEAR_DUPLICATE: duplicates}, near)
 
@@ -137,12 +137,12 @@ def _find_near(
     duplicates: list[NearDuplicate] = []
     places: set[int] = set()
     for language in sorted(set(rows[0]) & set(rows[1])):
-        ours, theirs = (list(side[language]) for side in rows)
-        for a, b in _find_candidates(ours, theirs):
-            ngrams_a, ngrams_b = character_ngrams(ours[a]), character_ngrams(theirs[b])
+        train_texts, test_texts = (list(side[language]) for side in rows)
+        for a, b in _find_candidates(train_texts, test_texts):
+            ngrams_a, ngrams_b = character_ngrams(train_texts[a]), character_ngrams(test_texts[b])
             if not is_near_duplicate(*similarity(ngrams_a, ngrams_b)):
                 continue
-            rows_a, rows_b = rows[0][language][ours[a]], rows[1][language][theirs[b]]
+            rows_a, rows_b = rows[0][language][train_texts[a]], rows[1][language][test_texts[b]]
             flagged = min(len(ngrams_a), len(ngrams_b)) >= LEAST_GRAMS
             duplicates.append(NearDuplicate(rows_a[0], rows_b[0], flagged))
             if flagged:
@@ -153,9 +153,9 @@ def _find_near(
 def _group_rows_by_text(items: Sequence[Item], normal: Sequence[str]) -> dict[str, dict[str, list[int]]]:
     """Returns language → distinct text → the rows that have it."""
     rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for i, (one, text) in enumerate(zip(items, normal, strict=True)):
+    for i, (item, text) in enumerate(zip(items, normal, strict=True)):
         if text:
-            rows[one.language][text].append(i)
+            rows[item.language][text].append(i)
     return rows
 
 

@@ -136,14 +136,14 @@ def compare_over_cells(
             for drawn in statistics.draw_group_counts(np.random.default_rng(seed), len(number), resamples)
         ]
     )
-    same = [list(a[x].predicted) == list(b[x].predicted) for x in a]
+    has_same_labels = [list(a[x].predicted) == list(b[x].predicted) for x in a]
     rows = counts_a.sum((-1, -2))
 
     def result(languages: Sequence[str]) -> statistics.Result:
         at = [list(a).index(language) for language in languages]
         count = int(rows[at].sum()), int((rows[at].sum(0) > 0).sum())
         theta_mean = statistics.mean_over_cells(theta[:, at])
-        identical = all(same[i] for i in at)
+        identical = all(has_same_labels[i] for i in at)
         return statistics.summarize_difference(theta_mean, [float(difference[at].mean())], count, identical)
 
     cells = statistics.judge({language: result([language]) for language in a})
@@ -153,7 +153,7 @@ def compare_over_cells(
 
 def number_groups(answers: Mapping[str, Answers]) -> dict[str, int]:
     """Returns a number for each group that occurs in any language, in the order of the names."""
-    groups = {group for one in answers.values() for group in one.groups}
+    groups = {group for answer in answers.values() for group in answer.groups}
     return {group: number for number, group in enumerate(sorted(groups))}
 
 

@@ -229,8 +229,8 @@ def _list_weight_files(path: pathlib.Path) -> list[pathlib.Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        named = read_json(index).get("weight_map")
-        names = set(map(str, named.values())) if isinstance(named, dict) else set()
+        shard_of = read_json(index).get("weight_map")
+        names = set(map(str, shard_of.values())) if isinstance(shard_of, dict) else set()
         if not names or any(name != pathlib.Path(name).name for name in names):
             raise UserError("names no files of this folder", str(index), "copy the whole directory")
         shards = [path / name for name in sorted(names)]

@@ -217,8 +217,8 @@ def _count_flops(method: Method, batches: Batches, data: TrainingData, steps: in
 
 def _evaluation_flops(spec: AnyStage, program: Program, sets: Mapping[str, EvaluationSet], steps: int) -> float:
     """Counts the FLOPs of all evaluations: before the first step, every `eval.every` steps, after the last."""
-    every = spec.eval.every or steps
-    times = len({steps, *range(every, steps, every)} | ({0} if spec.eval.start else set())) if steps else 1
+    interval = spec.eval.every or steps
+    times = len({steps, *range(interval, steps, interval)} | ({0} if spec.eval.start else set())) if steps else 1
     total = 0.0
     for evaluated in sets.values():
         own = evaluated.task.name == spec.task.name

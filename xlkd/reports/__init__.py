@@ -43,18 +43,18 @@ def locate_outputs(
     runs = _list_folders(workdirs)
     own = folder is None and len(runs) == 1
     folder = folder or (runs[0] if own else pathlib.Path())
-    read = [run / name for run in runs for name in RUN_FILES]
+    run_files = [run / name for run in runs for name in RUN_FILES]
     pages, numbers = page or folder / "report.html", data or folder / "results.json"
     for path, named, recognise in ((pages, page, _is_page), (numbers, data, _is_results)):
         check_file(path)
-        check_inputs(path, read)
+        check_inputs(path, run_files)
         if not (own or named or recognise(path)) and os.path.lexists(path):
             raise UserError("exists, and no report wrote it", str(path), "move it away, or name the output")
     text = None
     if not pages.exists() or pages.is_file():
         text = pages.with_suffix(".txt")
         check_file(text)
-        check_inputs(text, read)
+        check_inputs(text, run_files)
         if os.path.lexists(text) and text != pages and not (own and not page) and not _is_page(pages):
             raise UserError("exists, and the tables of the report would replace it", str(text), "name another page")
     paths = [os.path.realpath(path) for path in (pages, numbers, text) if path]

@@ -56,7 +56,7 @@ def _make_set(title: str, data: DataSet, rows: Iterable[Record], budget: int) ->
     answers_by_key = [{row["key"]: row for row in entry.rows} for entry in data.entries.values()]
     total = max((len(answers) for answers in answers_by_key), default=0)
     contexts: dict[str, int] = {}
-    shown, size, sampled = [], 0, 0
+    examples, size, sampled = [], 0, 0
     for row in rows:
         answers = [by_key.get(row["key"]) for by_key in answers_by_key]
         if not any(answers):
@@ -70,9 +70,16 @@ def _make_set(title: str, data: DataSet, rows: Iterable[Record], budget: int) ->
         if new is not None:
             contexts[new] = len(contexts)
         size += cost
-        shown.append(entry)
-    left = {"shown": len(shown), "sampled": sampled, "all": total}
-    return {"name": title, "task": data.task, "systems": names, "contexts": list(contexts), "rows": shown, "left": left}
+        examples.append(entry)
+    counts = {"shown": len(examples), "sampled": sampled, "all": total}
+    return {
+        "name": title,
+        "task": data.task,
+        "systems": names,
+        "contexts": list(contexts),
+        "rows": examples,
+        "left": counts,
+    }
 
 
 def _describe_question(row: Record, answers: Sequence[Record | None], contexts: Mapping[str, int]) -> Record:

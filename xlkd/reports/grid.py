@@ -86,14 +86,14 @@ def describe_cells(table: Table, seen: badges.Seen, touched: badges.Touched) -> 
     entries = {}
     for cell, rows in table.rows.items():
         languages = table.languages[cell]
-        met = touched.count([row["key"] for row in rows], languages)
-        known = met != 0 if touched.recorded else None
+        touched_rows = touched.count([row["key"] for row in rows], languages)
+        known = touched_rows != 0 if touched.recorded else None
         entries[cell] = {
             "n": len(rows),
             "languages": list(languages),
             "badges": badges.list_badges(seen, languages, known),
             "word": badges.classify_cell(seen, languages, known) if table.learned else "",
-        } | ({} if met == 0 else {"met_in_training": met})
+        } | ({} if touched_rows == 0 else {"met_in_training": touched_rows})
     return entries
 
 

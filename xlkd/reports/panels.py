@@ -31,15 +31,18 @@ def draw_curves(runs: Sequence[files.Run]) -> str:
 
 
 def draw_pictures(runs: Sequence[files.Run]) -> str:
-    """Draws the pictures of methods; those of one run share their axes, so that before and after can be compared."""
+    """Draws the pictures of methods; the pictures of a run share their axes, so that they can be compared."""
     parts = []
     for run in runs:
-        named = [(stage.name, picture) for stage in run.stages for picture in stage.pictures()]
-        named.sort(key=lambda pair: "before" not in pair[1].get("title", ""))
-        bounds = plots.find_bounds([one for _, one in named])
-        drawn = [plots.draw_picture(one | {"title": f"{name}: {one.get('title', '')}"}, bounds) for name, one in named]
-        if drawn:
-            parts.append(f'<div class="pictures">{"".join(drawn)}</div>')
+        by_stage = [(stage.name, picture) for stage in run.stages for picture in stage.pictures()]
+        by_stage.sort(key=lambda pair: "before" not in pair[1].get("title", ""))
+        bounds = plots.find_bounds([record for _, record in by_stage])
+        images = [
+            plots.draw_picture(record | {"title": f"{name}: {record.get('title', '')}"}, bounds)
+            for name, record in by_stage
+        ]
+        if images:
+            parts.append(f'<div class="pictures">{"".join(images)}</div>')
     return "".join(parts)
 
 

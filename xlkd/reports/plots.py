@@ -32,8 +32,8 @@ def draw_curves(title: str, series: Series) -> str:
     )
     parts = [_draw_axes(x, y, min(xs), max(xs), *_widen_range(min(ys), max(ys)))]
     for i, points in enumerate(curves.values()):
-        drawn = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
-        parts.append(f'<polyline class="line s{i % COLOURS}" points="{drawn}"/>')
+        path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
+        parts.append(f'<polyline class="line s{i % COLOURS}" points="{path}"/>')
         if len(points) < 16:
             parts += [
                 f'<circle class="dot s{i % COLOURS}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.4"/>' for a, b in points
@@ -82,9 +82,11 @@ def _is_point(point: Record) -> bool:
 def _find_links(record: Record, points: Sequence[Record]) -> list[tuple[Record, Record]]:
     """Returns linked points: by the numbers that the method wrote, or else each with the first of the same id."""
     if record.get("links"):
-        every = record["points"]
-        links = [(i, j) for i, j in record["links"] if max(i, j) < len(every)]
-        return [(every[i], every[j]) for i, j in links if _is_point(every[i]) and _is_point(every[j])]
+        all_points = record["points"]
+        links = [(i, j) for i, j in record["links"] if max(i, j) < len(all_points)]
+        return [
+            (all_points[i], all_points[j]) for i, j in links if _is_point(all_points[i]) and _is_point(all_points[j])
+        ]
     first: dict[object, Record] = {}
     pairs = []
     for point in points:

@@ -23,9 +23,9 @@ def define_means(table: grid.Table, set: str, seen: badges.Seen) -> dict[str, gr
     """Returns the named averages that have a cell; `worst` is not a mean and is left out."""
     cells = {(question, context): 0.0 for question, context in table.languages.values()}
     languages = list_languages(table, set)
-    named = averages.compute_averages(cells, languages, set=set, pivot=PIVOT, seen=seen.get("training"))
+    scored_averages = averages.compute_averages(cells, languages, set=set, pivot=PIVOT, seen=seen.get("training"))
     means = {}
-    for name, average in named.items():
+    for name, average in scored_averages.items():
         if name == "worst" or average.value is None:
             continue
         members = tuple(str(Cell("", cell)) for cell in average.cells)

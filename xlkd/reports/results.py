@@ -60,7 +60,7 @@ def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSe
     """Returns all numbers of the runs, with intervals, badges and verdicts; and by title the data sets behind them."""
     notes: list[str] = []
     systems = find_systems(runs)
-    wanted = choose_pairs(runs, systems, notes)
+    pairs = choose_pairs(runs, systems, notes)
     data_sets = _collect_data_sets(systems, notes)
     by_title = dict(zip(_title_data_sets(data_sets), data_sets, strict=True))
     result: Record = {
@@ -73,8 +73,8 @@ def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSe
         "sets": {},
     }
     for number, (title, data) in enumerate(by_title.items()):
-        result["sets"][title] = _compute_set(data, wanted, statistics.SEED + number, notes)
-    _check_pairs_have_sets(wanted, data_sets)
+        result["sets"][title] = _compute_set(data, pairs, statistics.SEED + number, notes)
+    _check_pairs_have_sets(pairs, data_sets)
     result["budgets"] = _find_unequal_budgets(result, by_title)
     result["plain"] = _collect_plain_scores(systems)
     result["sentences"] = words.write_sentences(result)

@@ -191,17 +191,17 @@ def _show_maps(data: Record, metric: str) -> str:
 def _show_map(title: str, numbers: Record, metric: str, languages: Sequence[str], cell: Callable[..., str]) -> str:
     """Shows question languages in rows and context languages in columns, with means in the margins."""
     margins = [("mean", "by_{}[{}]"), ("off diag.", "by_{}_off[{}]")]
-    named = {name: entry for name, entry in numbers["averages"].items() if not entry.get("missing")}
+    complete_means = {name: entry for name, entry in numbers["averages"].items() if not entry.get("missing")}
     head = _format_head(["Q \\ C", *languages, *(label for label, _ in margins)])
     rows = []
     for question in languages:
         cells = [cell(numbers["cells"].get(str(Cell("", (question, context)))), metric) for context in languages]
-        cells += [cell(named.get(name.format("question", question)), metric, "m") for _, name in margins]
+        cells += [cell(complete_means.get(name.format("question", question)), metric, "m") for _, name in margins]
         rows.append(f'<tr><th scope="row">{escape(question)}</th>{"".join(cells)}</tr>')
     for i, (label, name) in enumerate(margins):
-        cells = [cell(named.get(name.format("context", context)), metric, "m") for context in languages]
-        corner = [cell(named.get("gxlt"), metric, "m"), cell(None, metric, "m")]
-        corner = corner if i == 0 else [cell(None, metric, "m"), cell(named.get("gxlt_off"), metric, "m")]
+        cells = [cell(complete_means.get(name.format("context", context)), metric, "m") for context in languages]
+        corner = [cell(complete_means.get("gxlt"), metric, "m"), cell(None, metric, "m")]
+        corner = corner if i == 0 else [cell(None, metric, "m"), cell(complete_means.get("gxlt_off"), metric, "m")]
         rows.append(f'<tr><th scope="row">{label}</th>{"".join(cells + corner)}</tr>')
     return (
         f'<div><h4>{escape(title)}</h4><div class="scroll"><table class="map">{head}{"".join(rows)}</table></div></div>'
@@ -342,13 +342,13 @@ def _show_contamination(results: Record) -> str:
 
 
 def _show_examples(matches: Record) -> str:
-    shown = [
+    items = [
         f"<li><small>{escape(', '.join(str(example.get(key, '')) for key in ('kind', 'id', 'language')))}: "
         f'<span dir="auto">{escape(str(example.get("text", "")))}</span></small></li>'
         for example in matches.get("examples", ())[:3]
         if isinstance(example, dict)
     ]
-    return f"<ul>{''.join(shown)}</ul>" if shown else ""
+    return f"<ul>{''.join(items)}</ul>" if items else ""
 
 
 def _is_grid(data: Record) -> bool:

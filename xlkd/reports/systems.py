@@ -44,9 +44,9 @@ def group_runs(runs: Sequence[files.Run]) -> list[list[files.Run]]:
         by_config.setdefault(run.identity(), []).append(run)
     for same in by_config.values():
         same.sort(key=lambda run: run.seed)
-        for one, other in itertools.pairwise(same):
-            if one.seed == other.seed:
-                what = f"the same config and seed as {one.folder}"
+        for earlier, other in itertools.pairwise(same):
+            if earlier.seed == other.seed:
+                what = f"the same config and seed as {earlier.folder}"
                 raise UserError(what, str(other.folder), "give runs that differ")
     return list(by_config.values())
 
@@ -69,13 +69,13 @@ def choose_pairs(runs: Sequence[files.Run], systems: Sequence[System], notes: li
     """Returns the pairs that the configs name, where both stages are done; and later configs against the first."""
     chosen: list[Pair] = []
     for config, same in enumerate(group_runs(runs)):
-        mine = {system.stage: system.name for system in systems if system.config == config}
+        names = {system.stage: system.name for system in systems if system.config == config}
         for text in (same[0].config.get("report") or {}).get("compare") or ():
             a, colon, b = text.partition(":")
             if not colon or {a, b} - set(same[0].config["stages"]):
                 notes.append(f"report.compare: {text} is not a pair of stages (STAGE:STAGE) of {same[0].folder}")
-            elif a in mine and b in mine:
-                chosen.append(Pair(mine[a], mine[b], asked=False))
+            elif a in names and b in names:
+                chosen.append(Pair(names[a], names[b], asked=False))
     return chosen + _compare_configs(systems)
 
 
@@ -84,13 +84,15 @@ def _compare_configs(systems: Sequence[System]) -> list[Pair]:
     first_config = {system.stage: system for system in systems if system.config == 0}
     chosen = []
     for config in range(1, 1 + max((system.config for system in systems), default=0)):
-        mine = {system.stage: system for system in systems if system.config == config}
-        if not mine or not first_config:
+        stages_of_config = {system.stage: system for system in systems if system.config == config}
+        if not stages_of_config or not first_config:
             continue
-        common = [name for name in mine if name in first_config]
-        chosen += [Pair(mine[name].name, first_config[name].name, asked=True) for name in common]
+        common = [name for name in stages_of_config if name in first_config]
+        chosen += [Pair(stages_of_config[name].name, first_config[name].name, asked=True) for name in common]
         if not common:
-            chosen.append(Pair(list(mine.values())[-1].name, list(first_config.values())[-1].name, asked=True))
+            chosen.append(
+                Pair(list(stages_of_config.values())[-1].name, list(first_config.values())[-1].name, asked=True)
+            )
     return chosen
 
 

@@ -148,8 +148,8 @@ def check_shared(path: pathlib.Path) -> None:
 def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> None:
     """Writes config.json; refuses a config that differs from the one whose stages have begun."""
     path = workdir.path / "config.json"
-    begun = (workdir.path / "stages").exists()  # false where an input was refused: the config may then change
-    if begun and path.exists():
+    has_stages = (workdir.path / "stages").exists()  # false where an input was refused: the config may then change
+    if has_stages and path.exists():
         changed = settings.list_differences(config, json.loads(path.read_text(encoding="utf-8")))
         if changed:
             remedy = "choose another --workdir, or use the earlier values"

@@ -69,9 +69,11 @@ def setting(default: T, meaning: str, **limits: Any) -> T:
 @functools.cache
 def list_settings(cls: type) -> dict[str, Setting]:
     """Returns the settings of a dataclass by name; fields that are blocks themselves are left out."""
-    known = {field.name: field.metadata["setting"] for field in dataclasses.fields(cls) if "setting" in field.metadata}
+    declared = {
+        field.name: field.metadata["setting"] for field in dataclasses.fields(cls) if "setting" in field.metadata
+    }
     kinds = resolve_types(cls)
-    return {name: dataclasses.replace(one, choices=list_choices(kinds[name])) for name, one in known.items()}
+    return {name: dataclasses.replace(entry, choices=list_choices(kinds[name])) for name, entry in declared.items()}
 
 
 def list_choices(kind: Any) -> tuple[str, ...]:

@@ -56,11 +56,11 @@ def groups(method: Method, task: Classify) -> tuple[Group, ...]:
         raise UserError("no supervised languages", "config.task.languages", "name those of the training rows: en,de")
     languages = list(task.supervised())
     text = {"each": ",".join(languages), "one": "+".join(languages)}.get(method.branches, method.branches)
-    named = [[normalise_tag(tag, where) for tag in group.split("+")] for group in text.split(",")]
-    if sorted(tag for group in named for tag in group) != sorted(set(languages)):
+    tags = [[normalise_tag(tag, where) for tag in group.split("+")] for group in text.split(",")]
+    if sorted(tag for group in tags for tag in group) != sorted(set(languages)):
         what = f"branches={method.branches} does not contain each of {', '.join(languages)} once"
         raise UserError(what, where, "write each, one, or groups such as en+de,ru")
-    return tuple(tuple((languages.index(tag), tag) for tag in group) for group in named)
+    return tuple(tuple((languages.index(tag), tag) for tag in group) for group in tags)
 
 
 def check(spec: stage.StageSettings[Method, Classify]) -> None:

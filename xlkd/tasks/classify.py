@@ -69,13 +69,13 @@ class Classify:
             first, second = tokens[i].ids, tokens[i + len(rows)].ids
             if row.second is None:
                 joined = self.tokenizer.join(first, self.max_length)
-                whole = len(first) + self.tokenizer.single.specials_count
+                full_length = len(first) + self.tokenizer.single.specials_count
             else:
                 joined = self.tokenizer.join_pair(first, second, self.max_length)
-                whole = len(first) + len(second) + self.tokenizer.pair.specials_count
+                full_length = len(first) + len(second) + self.tokenizer.pair.specials_count
             ids.append(joined.ids)
             types.append(joined.types)
-            lost.append(whole - len(joined.ids))
+            lost.append(full_length - len(joined.ids))
         languages = sorted({row.language for row in rows})
         return {
             **pack("ids", ids, np.int32),

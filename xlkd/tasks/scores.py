@@ -33,7 +33,7 @@ def score_examples(
 ) -> dict[str, Float[np.ndarray, " rows"]]:
     """Returns each metric of each answer, in percent."""
     scores = [score_answer(text, row, mlqa_fallback) for text, row in zip(texts, rows, strict=True)]
-    return {metric.name: 100.0 * np.array([one[metric.name] for one in scores], np.float64) for metric in metrics.QA}
+    return {metric.name: 100.0 * np.array([row[metric.name] for row in scores], np.float64) for metric in metrics.QA}
 
 
 def score_file(

@@ -43,7 +43,7 @@ class Predictions:
 
     def near_ties(self, margin: float = 1e-4) -> list[int]:
         """Returns the examples whose two best candidates may change places with the last bits of the scores."""
-        best = [[one.start_score + one.end_score for one in candidates[:2]] for candidates in self.candidates]
+        best = [[span.start_score + span.end_score for span in candidates[:2]] for candidates in self.candidates]
         return [row for row, two in enumerate(best) if len(two) == 2 and two[0] - two[1] < margin]
 
 

@@ -86,8 +86,8 @@ class Views:
     ) -> dict[str, np.ndarray | int]:
         """Returns the features of one pair; `english` are the student's tokens of the text, `theirs` the teacher's."""
         token = self.student.join_pair(english.ids, foreign.ids, self.max_length)
-        whole = len(english.ids) + len(foreign.ids) + self.student.pair.specials_count
-        word = token if self.word_truncate else self.student.join_pair(english.ids, foreign.ids, whole)
+        full_length = len(english.ids) + len(foreign.ids) + self.student.pair.specials_count
+        word = token if self.word_truncate else self.student.join_pair(english.ids, foreign.ids, full_length)
         sentence = self.student.join(foreign.ids, self.max_length)
         teacher = self.teacher.join(theirs.ids, self.max_length)
         spans = _cut_words(text)
@@ -95,9 +95,10 @@ class Views:
             _number_positions(spans, text, tokens, joined) for tokens, joined in ((english, word), (theirs, teacher))
         )
         shared = np.intersect1d(student_words[student_words > 0], teacher_words[teacher_words > 0])
-        known = np.setdiff1d(shared, student_words[word.ids == self.student.unknown_id])
+        known_words = np.setdiff1d(shared, student_words[word.ids == self.student.unknown_id])
         number = np.zeros(len(spans) + 1, np.int16)
-        number[known] = 1 + np.searchsorted(shared, known)  # 0, the first of a row's words, is the special before it
+        # Word 0 of a row is the special token before the text
+        number[known_words] = 1 + np.searchsorted(shared, known_words)
         arrays: dict[str, np.ndarray | int] = {
             "words": np.where(student_words > 0, number[np.maximum(student_words, 0)], student_words),
             "token_words": _mark_texts(token),
@@ -119,7 +120,7 @@ class Views:
         keys = np.where(index >= 0, features["keys"][np.maximum(index, 0)], 0).astype(np.uint64)
         present = (index >= 0).astype(np.float32)
         words = lengths["words"]
-        listed = np.arange(words) < (row_lengths(features, "first", index) * (index >= 0))[:, None]
+        is_word = np.arange(words) < (row_lengths(features, "first", index) * (index >= 0))[:, None]
         teacher = pad_texts(features, index, lengths["teacher"], self.teacher.pad_id, "teacher_")
         teacher["first"] = pad_rows(features, "teacher_first", index, words, 0).astype(np.int32)
         word = lengths["token" if self.word_truncate else "word"]
@@ -128,7 +129,7 @@ class Views:
             "word": self._make_word_view(features, index, word, words, draw, keys),
             "sentence": pad_texts(features, index, lengths["sentence"], self.student.pad_id, "sentence_"),
             "teacher": teacher,
-            "exists": listed,
+            "exists": is_word,
             "mask": present,
         }
 
@@ -167,8 +168,8 @@ class Views:
         possible[:, 0] = False
         draws = draw_uniform(draw.seed, draw.purpose + " words", draw.step, keys, words + 1)
         rank = np.where(possible, draws, 2.0).argsort(1, kind="stable").argsort(1, kind="stable")
-        drawn = possible & (rank < count_drawn_words(possible.sum(1), self.share)[:, None])
-        chosen = np.take_along_axis(drawn, numbers, 1)
+        masked_words = possible & (rank < count_drawn_words(possible.sum(1), self.share)[:, None])
+        chosen = np.take_along_axis(masked_words, numbers, 1)
         text["ids"] = mask_tokens(
             self.student, text["ids"], chosen, draw._replace(purpose=draw.purpose + " word"), keys
         )

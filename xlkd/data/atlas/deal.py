@@ -48,11 +48,11 @@ def deal_passage(draw: Draw, split: str, facts: int, countries: int = 1) -> Pass
     taken: list[int] = []
     for _ in range(countries):
         taken.append(_draw_distinct(draw, COUNTRIES[split], taken))
-    drawn = tuple(taken)
+    country_numbers = tuple(taken)
     relations = draw.some(RELATIONS, facts)
-    said = [Fact(country, r, _draw_value(draw, split, r, taken)) for country in drawn for r in relations]
-    unsaid = {r: _draw_value(draw, split, r, taken) for r in RELATIONS} if countries == 1 else {}
-    return Passage(drawn, tuple(draw.some(said, len(said))), unsaid)
+    stated = [Fact(country, r, _draw_value(draw, split, r, taken)) for country in country_numbers for r in relations]
+    unstated = {r: _draw_value(draw, split, r, taken) for r in RELATIONS} if countries == 1 else {}
+    return Passage(country_numbers, tuple(draw.some(stated, len(stated))), unstated)
 
 
 def _draw_value(draw: Draw, split: str, relation: str, taken: list[int]) -> int:
