@@ -205,7 +205,7 @@ def test_names_stand_bare(language):
     for i in range(40):
         dealt = deal.deal_passage(Draw("bare", i), "train", 8)
         sentences = tuple(grammar.Sentence(fact, i % 4, i % 2, i // 2 % 2) for fact in dealt.facts)
-        text = grammar.write(language, sentences, header=i % 2)
+        text = grammar.write_text(language, sentences, header=i % 2)
         assert len(text.spans) == 9
         for spans in text.spans:
             for span in filter(None, (spans.country, spans.value)):
@@ -224,8 +224,8 @@ def test_sentences_begin_with_a_capital_and_end_in_the_languages_own_stop(langua
     for i in range(30):
         dealt = deal.deal_passage(Draw("stop", i), "test", 8)
         for fact in dealt.facts:
-            told = grammar.write(language, (grammar.Sentence(fact, i % 4, i % 2),)).text
-            asked = grammar.ask(language, fact, i % 3, i % 2)
+            told = grammar.write_text(language, (grammar.Sentence(fact, i % 4, i % 2),)).text
+            asked = grammar.write_question(language, fact, i % 3, i % 2)
             assert told.endswith(stop)
             assert asked.endswith(mark)
             assert asked.startswith("¿") == (language == "es")

@@ -33,7 +33,7 @@ def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Met
         return span.select_positions(m.mask_positions, batch["text"]["mask"], batch["context_mask"])
 
     def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
-        student, gold = span.Span(*logits(variables.params, batch, True, key)), _gold_span(batch)
+        student, gold = span.Span(*logits(variables.params, batch, True, key)), _make_gold_span(batch)
         mask = select_positions(batch)
         ce = span.cross_entropy(student, gold, mask, batch["mask"], weight=m.alpha_ce)
         metrics = {"exact": finetune.count_exact(student, gold, batch)}
@@ -74,7 +74,7 @@ def _kl_factor(m: Settings, batch: Batch, targets: Tree, mask: Bool[Array, "rows
         return jnp.ones_like(batch["mask"])
     return distill.coefficient(
         span.Span(targets["start"], targets["end"]),
-        _gold_span(batch),
+        _make_gold_span(batch),
         mask,
         batch["mask"],
         reading=m.coefficient,
@@ -91,15 +91,15 @@ def _build_teacher(m: Settings, horizon: Horizon, base: Method, forward: Callabl
     def copy_student(variables: Variables, start: Start) -> Tree:
         return _copy_buffers(variables.params)
 
-    def snapshot(state: State, start: Start, key: Key[Array, ""]) -> State:
+    def take_snapshot(state: State, start: Start, key: Key[Array, ""]) -> State:
         return state._replace(teacher=_copy_buffers(state.variables.params))
 
-    def born_again(state: State, start: Start, key: Key[Array, ""]) -> State:
+    def restart_student(state: State, start: Start, key: Key[Array, ""]) -> State:
         fresh = base.init(key, start)
         moments = jax.tree.map(jnp.zeros_like, state.optimizer)  # Adam begins with zeros
         return state._replace(teacher=_copy_buffers(state.variables.params), variables=fresh, optimizer=moments)
 
-    def average(state: State, start: Start, key: Key[Array, ""]) -> State:
+    def average_weights(state: State, start: Start, key: Key[Array, ""]) -> State:
         keep = m.ema_decay
         moved = jax.tree.map(lambda t, s: keep * t + (1 - keep) * s, state.teacher, state.variables.params)
         return state._replace(teacher=moved)
@@ -118,8 +118,8 @@ def _build_teacher(m: Settings, horizon: Horizon, base: Method, forward: Callabl
     if m.generations == "fixed":
         return make_teacher(uses=horizon.steps / max(horizon.steps_per_epoch, 1))
     if m.generations == "ema":
-        return make_teacher(evolves=True, generation=lambda step: step, advance=average)
-    advance = born_again if m.generations == "born_again" else snapshot
+        return make_teacher(evolves=True, generation=lambda step: step, advance=average_weights)
+    advance = restart_student if m.generations == "born_again" else take_snapshot
     return make_teacher(evolves=True, generation=count_generations, advance=advance)
 
 
@@ -128,5 +128,5 @@ def _copy_buffers(tree: Tree) -> Tree:
     return jax.tree.map(jnp.copy, tree)
 
 
-def _gold_span(batch: Batch) -> span.Span:
+def _make_gold_span(batch: Batch) -> span.Span:
     return span.Span(batch["start"], batch["end"])

@@ -70,11 +70,11 @@ def build(spec: StageSpec[Settings, Classify], encoder: Encoder) -> Method:
         counted = batch["mask"] * (own >= 0)
         terms, metrics = _label_terms(logits, batch, counted, settings.weight_h)
         if settings.weight_s:
-            rows = distill.class_loss(_teacher_logits(targets), logits, **student.distillation)
+            rows = distill.class_loss(_take_teacher_logits(targets), logits, **student.distillation)
             terms |= {"kd": make_term(rows, counted * targets["taught"], settings.weight_s)}
         if mixed is not None:
             compare = distill.class_loss_from_log if settings.mix == "probability" else distill.class_loss
-            rows = compare(_teacher_logits(targets), mixed, **student.distillation)
+            rows = compare(_take_teacher_logits(targets), mixed, **student.distillation)
             ramped = jnp.minimum(1.0, step / ramp) if ramp else 1.0
             mixable = counted * targets["taught"] * allowed.any(-1)
             terms |= {"zero_shot": make_term(rows, mixable, settings.weight_z * ramped)}
@@ -102,7 +102,7 @@ def _label_terms(
     return terms, {"accuracy": make_term(correct, labelled, 0.0)}
 
 
-def _teacher_logits(targets: Tree) -> Float[Array, "rows classes"]:
+def _take_teacher_logits(targets: Tree) -> Float[Array, "rows classes"]:
     if "teacher" not in targets:
         raise UserError("no teachers", "config.teachers", "name one for each language, or set weight_s=weight_z=0")
     return targets["teacher"]
@@ -213,7 +213,7 @@ class Student:
         pairs = [(one_hot, own_first)]
         if mixing and level != "probability":
             pairs.append((mixture.weights_from_log(*mixing), mixed_first))
-        outputs = _weigh(pairs)
+        outputs = _sum_weighted(pairs)
         if level == "representation" and self.settings.head == "shared":
             outputs = self.apply_head(params, outputs, outer)
         if mixing and level == "probability":
@@ -290,7 +290,7 @@ class Student:
         return params | cut
 
 
-def _weigh(
+def _sum_weighted(
     pairs: list[tuple[Float[Array, "rows branches"], Float[Array, "branches rows width"]]],
 ) -> Float[Array, "pairs rows width"]:
     """Returns Σ_k w_bk x_kb for each (w, x), in one contraction if all share one x."""

@@ -61,9 +61,9 @@ def compute_averages(
     """
     is_grid = any(question != context for question, context in scores)
     cells_of = list_average_cells(languages, set=set, pivot=pivot, seen=seen, grid=is_grid)
-    averages = {name: _average(name, cells, scores) for name, cells in cells_of.items()}
+    averages = {name: _make_average(name, cells, scores) for name, cells in cells_of.items()}
     if pivot in languages:
-        averages["transfer_gap"] = _transfer_gap(scores, languages, pivot)
+        averages["transfer_gap"] = _compute_transfer_gap(scores, languages, pivot)
     if scores:
         lowest = min(scores, key=lambda cell: (scores[cell], cell))
         missing = tuple(cell for cell in (cells_of["gxlt"] if is_grid else cells_of["xlt"]) if cell not in scores)
@@ -112,15 +112,17 @@ def _list_grid(
     return averages
 
 
-def _average(name: str, cells: Sequence[LanguagePair], scores: Mapping[LanguagePair, float]) -> Average:
+def _make_average(name: str, cells: Sequence[LanguagePair], scores: Mapping[LanguagePair, float]) -> Average:
     scored = tuple(cell for cell in cells if cell in scores)
     missing = tuple(cell for cell in cells if cell not in scores)
     value = sum(scores[cell] for cell in scored) / len(scored) if scored else None
     return Average(name, value, scored, missing)
 
 
-def _transfer_gap(scores: Mapping[LanguagePair, float], languages: Sequence[str], pivot: str) -> Average:
-    others = _average("transfer_gap", _list_diagonal([language for language in languages if language != pivot]), scores)
+def _compute_transfer_gap(scores: Mapping[LanguagePair, float], languages: Sequence[str], pivot: str) -> Average:
+    others = _make_average(
+        "transfer_gap", _list_diagonal([language for language in languages if language != pivot]), scores
+    )
     pivot_cell = (pivot, pivot)
     if pivot_cell not in scores:
         return dataclasses.replace(others, value=None, missing=(pivot_cell, *others.missing))

@@ -139,15 +139,15 @@ def compare_over_cells(
     has_same_labels = [list(a[x].predicted) == list(b[x].predicted) for x in a]
     rows = counts_a.sum((-1, -2))
 
-    def result(languages: Sequence[str]) -> statistics.Result:
+    def compute_result(languages: Sequence[str]) -> statistics.Result:
         at = [list(a).index(language) for language in languages]
         count = int(rows[at].sum()), int((rows[at].sum(0) > 0).sum())
         theta_mean = statistics.mean_over_cells(theta[:, at])
         identical = all(has_same_labels[i] for i in at)
         return statistics.summarize_difference(theta_mean, [float(difference[at].mean())], count, identical)
 
-    cells = statistics.judge({language: result([language]) for language in a})
-    means = statistics.judge({name: result(languages) for name, languages in (averages or {}).items()})
+    cells = statistics.judge({language: compute_result([language]) for language in a})
+    means = statistics.judge({name: compute_result(languages) for name, languages in (averages or {}).items()})
     return statistics.Comparison(cells, means, resamples, seed, statistics.describe_seeds(1))
 
 

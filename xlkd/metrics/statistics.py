@@ -255,20 +255,20 @@ def _list_groups_by_id(name: Hashable, cell: Sample) -> dict[str, str]:
 
 def _check_same_cells(a: Mapping[CellName, object], b: Mapping[CellName, object]) -> None:
     if different := a.keys() ^ b.keys():
-        what = f"only one side has {_list_some(different)}"
+        what = f"only one side has {_name_some(different)}"
         raise UserError(what, remedy="compare runs that were evaluated on the same sets")
 
 
 def _check_same_questions(name: Hashable, a: Mapping[str, str], b: Mapping[str, str]) -> None:
     if different := a.keys() ^ b.keys():
-        what = f"{len(different)} questions on one side only: {_list_some(different)}"
+        what = f"{len(different)} questions on one side only: {_name_some(different)}"
         raise UserError(what, str(name), "compare runs that answered the same questions")
     if moved := [question for question in a if a[question] != b[question]]:
-        what = f"questions in different groups: {_list_some(moved)}"
+        what = f"questions in different groups: {_name_some(moved)}"
         raise UserError(what, str(name), "read both with the same rules")
 
 
-def _list_some(names: Collection[Hashable]) -> str:
+def _name_some(names: Collection[Hashable]) -> str:
     shown = sorted(map(str, names))
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 

@@ -50,7 +50,9 @@ def run_trunk(
     if not jax.tree.leaves(trunk["layers"])[0].shape[0]:
         return hidden
     bias = encoders.attention_bias(text["mask"])
-    return encoders.run_layers(encoder.architecture, trunk["layers"], hidden, bias, **_options(encoder, key))[-1]
+    return encoders.run_layers(
+        encoder.architecture, trunk["layers"], hidden, bias, **_list_layer_options(encoder, key)
+    )[-1]
 
 
 def run_branches(
@@ -65,7 +67,7 @@ def run_branches(
     bias = encoders.attention_bias(mask)
 
     def run_branch(layers: Params, k: Int[Array, ""]) -> Float[Array, "rows hidden"]:
-        options = _options(encoder, None if key is None else jax.random.fold_in(key, k))
+        options = _list_layer_options(encoder, None if key is None else jax.random.fold_in(key, k))
         return encoders.run_layers(encoder.architecture, layers, hidden, bias, first=below, **options)[-1][:, 0]
 
     return jax.vmap(run_branch)(branches, jnp.arange(count_branches(branches)))
@@ -76,5 +78,5 @@ def flops(architecture: encoders.Architecture, branches: int, top: int, tokens: 
     return forward_flops(architecture, tokens, rows) * (1 + (branches - 1) * top / architecture.layers)
 
 
-def _options(encoder: Encoder, key: PRNGKeyArray | None) -> dict[str, Any]:
+def _list_layer_options(encoder: Encoder, key: PRNGKeyArray | None) -> dict[str, Any]:
     return {"dtype": encoder.dtype, "scan": encoder.scan, "remat": encoder.remat, "key": key}

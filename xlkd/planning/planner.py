@@ -81,7 +81,7 @@ class Planner:
         }
         figures["teacher"] = _describe_teacher(spec, data, program, figures["flops"], self.weights) if steps else {}
         figures["time"] = self._predict_time(
-            spec, program, batches, figures, _evaluation_flops(spec, program, sets, steps)
+            spec, program, batches, figures, _count_evaluation_flops(spec, program, sets, steps)
         )
         return figures
 
@@ -95,7 +95,7 @@ class Planner:
 
     def _predict_memory(self, program: Program, shapes: Iterable[Shape]) -> Record:
         """Predicts the memory of the largest shape; where it does not fit, also with settings that need less."""
-        largest = max(shapes, key=_total_length).with_rows(program.layout.rows)
+        largest = max(shapes, key=_sum_lengths).with_rows(program.layout.rows)
         self.log.live(f"compiling {largest}")
         memory = program.measure_memory(largest)
         memory |= {"shape": str(largest), "of": self.machine.memory, "fits": memory["total"] <= self.machine.memory}
@@ -160,7 +160,7 @@ def _plan_all_rows(settings: AnySettings, data: TrainingData, weights: Weights) 
     return plan
 
 
-def _total_length(shape: Shape) -> int:
+def _sum_lengths(shape: Shape) -> int:
     return sum(length for _, length in shape.lengths)
 
 
@@ -170,7 +170,7 @@ def _list_batches(plan: Plan, steps: int, rows: int) -> Batches:
     for step in range(min(steps, plan.steps_per_epoch)):
         planned = plan.at(step).pad_rows(rows)
         batches[planned.shape].append(planned)
-    return {shape: batches[shape] for shape in sorted(batches, key=_total_length)}
+    return {shape: batches[shape] for shape in sorted(batches, key=_sum_lengths)}
 
 
 def _describe_data(data: TrainingData, sets: Mapping[str, EvaluationSet]) -> Record:
@@ -215,7 +215,7 @@ def _count_flops(method: Method, batches: Batches, data: TrainingData, steps: in
     return totals
 
 
-def _evaluation_flops(spec: AnyStage, program: Program, sets: Mapping[str, EvaluationSet], steps: int) -> float:
+def _count_evaluation_flops(spec: AnyStage, program: Program, sets: Mapping[str, EvaluationSet], steps: int) -> float:
     """Counts the FLOPs of all evaluations: before the first step, every `eval.every` steps, after the last."""
     interval = spec.eval.every or steps
     times = len({steps, *range(interval, steps, interval)} | ({0} if spec.eval.start else set())) if steps else 1

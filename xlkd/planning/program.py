@@ -98,7 +98,7 @@ class Program:
         shape = shape.with_rows(self.layout.rows)
         state = self.bytes["parameters"] + self.bytes["not trained"] + self.bytes["moments"]
         try:
-            program = loop.measure_memory(self._compiled(shape))
+            program = loop.measure_memory(self._get_compiled(shape))
         except jax.errors.JaxRuntimeError as error:
             program = parse_needed_bytes(str(error))
             if not program:
@@ -135,7 +135,7 @@ class Program:
     def count_target_bytes(self, teacher: Teacher) -> float:
         """Returns the bytes on disk of the teacher's targets for all training examples, without padding."""
         plan = self._data.plan
-        batch = self._batch(plan.shapes[-1].with_rows(self.layout.rows))
+        batch = self._shape_batch(plan.shapes[-1].with_rows(self.layout.rows))
         targets = jax.eval_shape(teacher.forward, self._teacher, batch)
         lengths, total = plan.lengths[plan.view], 0.0
         for name, x in targets.items():
@@ -162,8 +162,8 @@ class Program:
             state = jax.tree.map(draw_like, self._state._replace(teacher=()))
             arrays = self._task.arrays(self._features, batches[shape][0].index, dict(shape.lengths), Draw(0, 0))
             batch = meshes.place_batch(self.mesh, arrays, shape.rows)
-            targets = jax.tree.map(draw_like, self._targets(shape))
-            compiled = self._compiled(shape)
+            targets = jax.tree.map(draw_like, self._shape_targets(shape))
+            compiled = self._get_compiled(shape)
             seconds = []
             while len(seconds) < 3 and sum(seconds) < TIMING_SECONDS:
                 since = time.perf_counter()
@@ -172,7 +172,7 @@ class Program:
             times[3 * self.method.flops(shape.rows * shape.lengths[0][1], shape.rows)] = min(seconds)
         return fit_speed(times)
 
-    def _compiled(self, shape: Shape) -> Any:
+    def _get_compiled(self, shape: Shape) -> Any:
         if shape not in self._programs:
             self._programs[shape] = self._compile(shape)
         return self._programs[shape]
@@ -188,23 +188,25 @@ class Program:
             self._shardings,
             micro_batches=self.layout.micro_batches,
         )
-        lowered = jitted.lower(self._state._replace(teacher=()), self._batch(shape), self._targets(shape))
+        lowered = jitted.lower(self._state._replace(teacher=()), self._shape_batch(shape), self._shape_targets(shape))
         return lowered.compile()
 
-    def _batch(self, shape: Shape) -> Any:
+    def _shape_batch(self, shape: Shape) -> Any:
         arrays = self._task.arrays(self._features, np.full(shape.rows, -1), dict(shape.lengths), Draw(0, 0))
-        return self._over_rows(arrays)
+        return self._shard_over_rows(arrays)
 
-    def _targets(self, shape: Shape) -> Any:
+    def _shape_targets(self, shape: Shape) -> Any:
         """Returns the shapes of the targets: of the teacher, or of classifiers whose logits are cached."""
         if self._spec.teachers and self.method.classifiers:
             labels = np.zeros((shape.rows, len(self._spec.task.labels)), np.float32)
-            return self._over_rows({"teacher": labels, "taught": labels[:, 0]})
+            return self._shard_over_rows({"teacher": labels, "taught": labels[:, 0]})
         if not self.method.teacher:
             return ()
-        return self._over_rows(jax.eval_shape(self.method.teacher.forward, self._teacher, self._batch(shape)))
+        return self._shard_over_rows(
+            jax.eval_shape(self.method.teacher.forward, self._teacher, self._shape_batch(shape))
+        )
 
-    def _over_rows(self, tree: Any) -> Any:
+    def _shard_over_rows(self, tree: Any) -> Any:
         def place(x: Any) -> jax.ShapeDtypeStruct:
             dtype = jax.dtypes.canonicalize_dtype(x.dtype)
             return jax.ShapeDtypeStruct(x.shape, dtype, sharding=meshes.row_sharding(self.mesh))

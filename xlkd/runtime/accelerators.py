@@ -23,24 +23,24 @@ class Accelerator:
     usable: float = 1.0  # share of the memory that JAX takes
 
 
-def _tpu(
+def _make_tpu(
     *kinds: str, tflops: float, memory: float, bandwidth: float, price: float | None = None, devices: int = 1
 ) -> Accelerator:
     return Accelerator(kinds, tflops * 1e12, memory, bandwidth * 1e9, price, devices, usable=15.75 / 16)
 
 
-def _gpu(kind: str, memory: float, bandwidth: float) -> Accelerator:
+def _make_gpu(kind: str, memory: float, bandwidth: float) -> Accelerator:
     return Accelerator((kind,), 989e12, memory, bandwidth * 1e9, float32=0.5, usable=0.75)
 
 
 TABLE = {
-    "v4": _tpu("TPU v4", tflops=275, memory=32 * 2**30, bandwidth=1200),
-    "v5e": _tpu("TPU v5 lite", tflops=197, memory=16 * 2**30, bandwidth=819, price=1.20),
-    "v5p": _tpu("TPU v5", tflops=459, memory=95e9, bandwidth=2765, price=4.20),
-    "v6e": _tpu("TPU v6", tflops=918, memory=32 * 2**30, bandwidth=1638, price=2.70),
-    "tpu7x": _tpu("TPU7x", "TPU v7", tflops=2307 / 2, memory=192 * 2**30 / 2, bandwidth=7380 / 2, devices=2),
-    "h100": _gpu("NVIDIA H100", memory=80e9, bandwidth=3350),
-    "h200": _gpu("NVIDIA H200", memory=141e9, bandwidth=4800),
+    "v4": _make_tpu("TPU v4", tflops=275, memory=32 * 2**30, bandwidth=1200),
+    "v5e": _make_tpu("TPU v5 lite", tflops=197, memory=16 * 2**30, bandwidth=819, price=1.20),
+    "v5p": _make_tpu("TPU v5", tflops=459, memory=95e9, bandwidth=2765, price=4.20),
+    "v6e": _make_tpu("TPU v6", tflops=918, memory=32 * 2**30, bandwidth=1638, price=2.70),
+    "tpu7x": _make_tpu("TPU7x", "TPU v7", tflops=2307 / 2, memory=192 * 2**30 / 2, bandwidth=7380 / 2, devices=2),
+    "h100": _make_gpu("NVIDIA H100", memory=80e9, bandwidth=3350),
+    "h200": _make_gpu("NVIDIA H200", memory=141e9, bandwidth=4800),
 }
 
 

@@ -22,7 +22,7 @@ class Signals:
     def __enter__(self) -> Signals:
         # With several processes JAX handles SIGTERM, tells the others, and chooses a point that none has passed.
         kinds = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
-        self._former = {kind: signal.signal(kind, self._note) for kind in kinds}
+        self._former = {kind: signal.signal(kind, self._handle_signal) for kind in kinds}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,7 +39,7 @@ class Signals:
             self._signal = "SIGTERM" if reached else ""
         return self._signal
 
-    def _note(self, number: int, _: object) -> None:
+    def _handle_signal(self, number: int, _: object) -> None:
         if self._again and number == signal.SIGINT:
             os._exit(INTERRUPTED)
         self._again = True

@@ -177,12 +177,12 @@ def find_value_type(kind: Any) -> Any:
 def to_plain(settings: Any) -> dict[str, Any]:
     """Returns settings in the form of config.json: dicts, lists, strings and numbers."""
 
-    def listed(value: Any) -> Any:
+    def convert(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: listed(inner) for name, inner in value.items()}
-        return [listed(inner) for inner in value] if isinstance(value, tuple) else value
+            return {name: convert(inner) for name, inner in value.items()}
+        return [convert(inner) for inner in value] if isinstance(value, tuple) else value
 
-    return listed(dataclasses.asdict(settings))
+    return convert(dataclasses.asdict(settings))
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

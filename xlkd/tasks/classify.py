@@ -98,7 +98,7 @@ class Classify:
             remedy = "set config.task.unlabelled=keep to train on the others, or name another split"
             raise UserError(f"{count} rows without a label", "config.data.train", remedy)
         if draw.purpose == "train" and self.languages:
-            self._refuse_others(features)
+            self._refuse_other_languages(features)
         at, present = np.maximum(index, 0), index >= 0
         label = np.where(present, features["label"][at], NONE)
         tags = features["languages"].tolist()
@@ -192,7 +192,7 @@ class Classify:
         own = sum(tag in self.languages for tag in tags)
         return [f"{own} rows in {', '.join(self.languages)}, {len(tags) - own} in others"]
 
-    def _refuse_others(self, features: Features) -> None:
+    def _refuse_other_languages(self, features: Features) -> None:
         others = sorted(set(features["languages"].tolist()) - set(self.languages))
         if others:
             what = f"training rows in {', '.join(others)}, which task.languages does not name"

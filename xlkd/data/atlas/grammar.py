@@ -50,7 +50,7 @@ class Text:
     spans: tuple[Spans, ...]
 
 
-def write(language: str, sentences: tuple[Sentence, ...], header: int | None = None) -> Text:
+def write_text(language: str, sentences: tuple[Sentence, ...], header: int | None = None) -> Text:
     """Writes the sentences as running text; `header` first introduces the country of the first sentence."""
     grammar = _load_grammar(language)
     texts, spans, at = [], [], 0
@@ -69,13 +69,13 @@ def write(language: str, sentences: tuple[Sentence, ...], header: int | None = N
     return Text(grammar.join.join(texts), tuple(spans))
 
 
-def ask(language: str, fact: Fact, form: int, noun: int) -> str:
+def write_question(language: str, fact: Fact, form: int, noun: int) -> str:
     """Returns the question that the fact answers."""
     grammar = _load_grammar(language)
     return _fill_template(grammar, grammar.asks[fact.relation][form][noun], fact, 0)[0]
 
 
-def answer(language: str, fact: Fact) -> str:
+def write_answer(language: str, fact: Fact) -> str:
     """Returns the value alone, as a short sentence."""
     grammar = _load_grammar(language)
     return _fill_template(grammar, grammar.answer, fact, 0)[0]

@@ -10,7 +10,7 @@ import functools
 from xlkd.data.atlas import grammar
 from xlkd.data.atlas.deal import RELATIONS, Fact, Passage, deal_passage
 from xlkd.data.atlas.draw import Draw
-from xlkd.data.atlas.grammar import HEADERS, NAMED, REFERRED, Sentence, Text, write
+from xlkd.data.atlas.grammar import HEADERS, NAMED, REFERRED, Sentence, Text, write_text
 from xlkd.rows import Answer, Labelled, Pair, Question, make_key
 
 LABELS = ("entailment", "contradiction", "neutral")
@@ -40,7 +40,7 @@ def make_question(world: World, item: int, question_language: str, context_langu
     passage_facts, context = _write_passage(world, passage, context_language)
     fact = Draw(world.seed, world.split, "question", passage).some(passage_facts.facts, QUESTIONS)[number]
     wording = Draw(world.seed, world.split, "question", item, question_language)
-    text = grammar.ask(question_language, fact, wording.pick(FORMS[world.frames]), wording.below(2))
+    text = grammar.write_question(question_language, fact, wording.pick(FORMS[world.frames]), wording.below(2))
     spans = context.spans[-len(passage_facts.facts) :]  # without the header's
     span = spans[passage_facts.facts.index(fact)].value
     assert span is not None  # every sentence says a value
@@ -76,7 +76,7 @@ def make_statement(world: World, item: int, language: str) -> Labelled:
     wording = Draw(world.seed, world.split, "claim", item, language)
     used = {sentence.fact.relation: sentence.frame for sentence in sentences}.get(fact.relation)
     frame = wording.pick([frame for frame in FRAMES[world.frames] if frame != used])
-    claim = write(language, (Sentence(fact, frame, wording.below(2)),)).text
+    claim = write_text(language, (Sentence(fact, frame, wording.below(2)),)).text
     group = _name_group(world, passage)
     return Labelled(
         id=f"{group}-s{number}",
@@ -95,7 +95,7 @@ def make_translation(world: World, item: int, source: str, target: str) -> Pair:
     draw = Draw(world.seed, world.split, "bitext", item)
     passage_facts = deal_passage(draw, world.split, world.facts)
     sentences, header = _plan_wording(draw, passage_facts.facts, FRAMES[world.frames], countries=1)
-    left, right = write(source, sentences, header), write(target, sentences, header)
+    left, right = write_text(source, sentences, header), write_text(target, sentences, header)
     group = _name_group(world, item)
     return Pair(
         id=group,
@@ -130,7 +130,7 @@ def make_companions(world: World, item: int, languages: tuple[str, ...], transla
     else:
         second = _retell(draw, target, repeated, frames)
     group = _name_group(world, item)
-    sides = [(write(source, first, header).text, source), (second, target)]
+    sides = [(write_text(source, first, header).text, source), (second, target)]
     (text, source), (other, target) = sides if draw.below(2) else sides[::-1]
     return Pair(
         id=group,
@@ -157,7 +157,7 @@ def _write_passage(world: World, passage: int, language: str) -> tuple[Passage, 
     )
     draw = Draw(world.seed, world.split, "passage", passage, language)
     sentences, header = _plan_wording(draw, passage_facts.facts, FRAMES[world.frames], world.countries)
-    return passage_facts, write(language, sentences, header)
+    return passage_facts, write_text(language, sentences, header)
 
 
 @functools.lru_cache(maxsize=256)
@@ -167,7 +167,7 @@ def _write_premise(world: World, passage: int, language: str) -> tuple[Passage, 
     frames = FRAMES["seen" if world.frames == "held_out" else world.frames]
     draw = Draw(world.seed, world.split, "premise", passage, language)
     sentences, header = _plan_wording(draw, passage_facts.facts, frames, countries=1)
-    return passage_facts, sentences, write(language, sentences, header)
+    return passage_facts, sentences, write_text(language, sentences, header)
 
 
 def _plan_wording(
@@ -190,7 +190,7 @@ def _retell(draw: Draw, language: str, sentences: list[Sentence], frames: tuple[
         dataclasses.replace(new, frame=draw.pick([f for f in frames if f != old.frame] or frames), noun=1 - old.noun)
         for new, old in zip(retold, sentences, strict=True)
     ]
-    return write(language, tuple(sentences_retold), header).text
+    return write_text(language, tuple(sentences_retold), header).text
 
 
 def _write_dialogue(draw: Draw, language: str, sentences: list[Sentence], forms: tuple[int, ...]) -> str:
@@ -198,7 +198,10 @@ def _write_dialogue(draw: Draw, language: str, sentences: list[Sentence], forms:
     parts = []
     for sentence in sentences:
         fact = sentence.fact
-        parts += [grammar.ask(language, fact, draw.pick(forms), draw.below(2)), grammar.answer(language, fact)]
+        parts += [
+            grammar.write_question(language, fact, draw.pick(forms), draw.below(2)),
+            grammar.write_answer(language, fact),
+        ]
     return grammar.join_texts(language, *parts)
 
 

@@ -94,13 +94,13 @@ def _read_questions(
     """Yields the sound questions of a config."""
     split, languages, seen = spec.option("split", dataset.split), spec.languages(), set()
     for number, example in enumerate(open_split(builder, split, f"tfds:{name}")):
-        id, question, context = (_decode(example[part]) for part in ("id", "question", "context"))
+        id, question, context = (_decode_text(example[part]) for part in ("id", "question", "context"))
         where = f"tfds:{name} {split}[{number}] (id {id!r})"
         language = dataset.language or _parse_language(name, split, id, where)
         if languages and language not in languages:
             continue
         gold_answers = zip(
-            map(_decode, example["answers"]["text"]), map(int, example["answers"]["answer_start"]), strict=True
+            map(_decode_text, example["answers"]["text"]), map(int, example["answers"]["answer_start"]), strict=True
         )
         answers = tuple(Answer(text, start) for text, start in gold_answers)
         if fault := _find_fault(question, context, answers) or ("duplicate id" if id in seen else ""):
@@ -158,9 +158,9 @@ def _get_sides(example: dict[str, Any], dataset: _LabelledSet, config: str) -> d
     """Returns the two texts by language."""
     first, second = (example[part] for part in dataset.texts)
     if not isinstance(first, dict):
-        return {dataset.language or normalise_tag(config): (_decode(first), _decode(second))}
-    translations = zip(map(_decode, second["language"]), map(_decode, second["translation"]), strict=True)
-    return {normalise_tag(tag): (_decode(first[tag]), text) for tag, text in translations if tag in first}
+        return {dataset.language or normalise_tag(config): (_decode_text(first), _decode_text(second))}
+    translations = zip(map(_decode_text, second["language"]), map(_decode_text, second["translation"]), strict=True)
+    return {normalise_tag(tag): (_decode_text(first[tag]), text) for tag, text in translations if tag in first}
 
 
 def _find_fault(question: str, context: str, answers: tuple[Answer, ...]) -> str:
@@ -180,7 +180,7 @@ def _parse_language(name: str, split: str, id: str, where: str) -> str:
     return normalise_tag(match.group(1) if match else id.split("-")[0], where)
 
 
-def _decode(value: Any) -> str:
+def _decode_text(value: Any) -> str:
     """Returns a value as text."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
