@@ -138,7 +138,7 @@ def _split_row(row: Question | Labelled | Pair) -> tuple[str, dict[str, str], st
 
 
 def describe_windows(flags: dict[str, str], task: str, rows: Rows) -> dict[str, Any]:
-    """Tokenizes the rows as the model would, and reports windows, buckets and what is cut."""
+    """Tokenizes the rows as the model would, and reports windows, buckets and cut tokens."""
     from xlkd import api, settings, spec
     from xlkd.inputs import data as inputs
     from xlkd.models import hf

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Uses of other libraries that they do not promise to keep: private names, names of files, imports with side effects.
+"""Uses other libraries in ways that they may change: private names, names of files, imports with side effects.
 
 All such uses are in this module, imported on first use. `tests/test_compat.py` fails when one of them has moved, and
 says what to do.

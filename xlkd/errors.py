@@ -34,7 +34,7 @@ _ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u
 
 
 def escape_controls(text: str) -> str:
-    """Returns text for one line of a terminal or a page: characters that would act there are written as escapes."""
+    """Returns text for one line of a terminal or a page: control characters are written as escapes."""
     return _ACTING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

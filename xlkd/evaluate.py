@@ -292,7 +292,7 @@ def format_question_table(results: Mapping[str, Json]) -> list[str]:
 
 
 def _describe_average(name: str, average: Mapping[str, Json]) -> str:
-    """Returns what a table says behind an average: the worst cell, or missing cells."""
+    """Describes an average for a table: its worst cell, or its missing cells."""
     if name == "worst":
         return f"  F1 {average['f1_cell']}, EM {average['em_cell']}"
     return f"  {average['of']} of {average['of'] + average['missing']} cells" if average["missing"] else ""

@@ -164,7 +164,7 @@ def check_start(stage: AnySettings, earlier: Collection[str]) -> None:
 
 
 def describe_keys(config: ConfigDict) -> list[str]:
-    """Returns a line for every key of a config: its type and range, its value, and what it means."""
+    """Returns a line for every key of a config: its type and range, its value, and its meaning."""
     values = to_plain(config)
     rows: set[tuple[str, ...]] = set()
 

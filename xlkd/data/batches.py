@@ -96,7 +96,7 @@ class Plan:
         return divmod(step, self.steps_per_epoch)
 
     def _get_epoch(self, epoch: int) -> list[np.ndarray]:
-        """Returns the batches of an epoch; those of the last epoch asked for are cached."""
+        """Returns the batches of an epoch; the last epoch is cached."""
         current = self._current_epoch  # read once: another thread may replace it
         if current[0] != epoch:
             current = self._current_epoch = (epoch, self._shuffle(epoch))

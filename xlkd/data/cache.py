@@ -99,7 +99,7 @@ class Contents:
 
 
 def list_contents() -> Contents:
-    """Lists the entries and the foreign paths; what another process is writing is neither."""
+    """Lists the entries and the foreign paths; entries that another process is writing are left out."""
     base, entries, foreign = get_folder(), [], []
     for path in sorted(base.iterdir()) if base.is_dir() else ():
         with contextlib.suppress(FileNotFoundError):  # just deleted

@@ -62,6 +62,7 @@ class SetEvaluator:
                 distributed.broadcast_from_primary(f"{file} written", write)
 
     def _write_scores(self, step: int, name: str, outputs: Outputs) -> None:
+        """Scores a set, and writes the scores by example, then the scores by cell."""
         task, rows, features = self._sets[name]
         scores = task.score(outputs, features, rows)
         self._workdir.write_lines(self._rows_file(step, name), task.records(outputs, features, rows))

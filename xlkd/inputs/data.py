@@ -33,7 +33,7 @@ SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"
 
 
 class TrainingData(NamedTuple):
-    """The training examples of a stage; the features are those of `tokenized`, a sample where a corpus is streamed."""
+    """The training examples of a stage; `tokenized` is a sample of them where a corpus is streamed."""
 
     rows: sources.Rows
     tokenized: sources.Rows
@@ -226,7 +226,7 @@ def report_all_data(sets: Mapping[str, EvaluationSet], plan: Plan, log: Log) -> 
 
 
 def report_data(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
-    """Returns the data report of training examples: their number, what was left out, and what the buckets save."""
+    """Returns the data report of training examples: their number, rows left out, and padding."""
     lengths = next(iter(plan.lengths.values()))
     padding = measure_padding(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
     return {

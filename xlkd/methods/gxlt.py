@@ -124,7 +124,7 @@ def _build_teacher(m: Settings, horizon: Horizon, base: Method, forward: Callabl
 
 
 def _copy_buffers(tree: Tree) -> Tree:
-    """Copies the arrays: those of the student are donated to the next step."""
+    """Copies the arrays, because the student's own are donated to the next step."""
     return jax.tree.map(jnp.copy, tree)
 
 

@@ -198,7 +198,7 @@ class Student:
     def training_logits(
         self, params: Tree, batch: Batch, own: Int[Array, " rows"], mixing: Mixing | None, key: Key[Array, ""]
     ) -> tuple[Float[Array, "rows classes"], Float[Array, "rows classes"] | None]:
-        """Returns the logits of each row's own branch and those of its mixture, which is None without `mixing`.
+        """Returns the logits of each row's own branch, and of its mixture, which are None without `mixing`.
 
         A mixture of probabilities is given as log-probabilities at the temperature.
         """

@@ -299,7 +299,7 @@ def parse_levels(settings: Settings, encoder: Encoder, teacher: Encoder | None) 
 
 
 def _parse_pair(text: str, depths: Sequence[int]) -> tuple[int, int]:
-    """Returns the layers of `student:teacher`; raises ValueError for what is no pair, or deeper than an encoder."""
+    """Returns the layers of `student:teacher`; raises ValueError where it is not a pair, or a layer does not exist."""
     student, teacher = map(int, text.split(":"))
     if not all(-depth <= layer < depth for layer, depth in zip((student, teacher), depths, strict=True)):
         raise ValueError(text)

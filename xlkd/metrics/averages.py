@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The named averages over cells (question language, context language); a name stands for its complete set only."""
+"""Computes named averages over cells (question language, context language); a name means its complete set of cells."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def compute_averages(
     pivot: str = "en",
     seen: Collection[str] | None = None,
 ) -> dict[str, Average]:
-    """Returns all averages of one data set; those of the grid only where a cell off the diagonal was scored.
+    """Returns all averages of a data set; averages over the grid only where a cell off the diagonal was scored.
 
     seen: the languages with labels in training, as the run recorded them; None where that is not known.
     """

@@ -47,7 +47,7 @@ def both_directions(retrieval: Retrieval) -> Float[np.ndarray, " sentences"]:
 def retrieve(
     foreign: Vectors, english: Vectors, *, score: Literal["cosine", "margin"] = "cosine", k: int = 4
 ) -> Retrieval:
-    """Searches for translations: row i of both belong together; a tie counts as wrong.
+    """Searches for translations, where row i of one side translates row i of the other; a tie counts as wrong.
 
     `margin` divides the cosine by the mean cosine to the k nearest neighbours of both, which lowers hub vectors.
     """

@@ -186,7 +186,7 @@ def list_shapes(architecture: Architecture, labels: int) -> Params:
 
 
 def read_architecture(config: dict[str, Json], where: str | os.PathLike[str] = "config.json") -> Architecture:
-    """Reads shapes and arithmetic from config.json; refuses what this code cannot compute."""
+    """Reads the architecture from config.json; refuses encoders that this code cannot compute."""
     kind, where = config.get("model_type"), str(where)
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(f"model_type {kind!r} is not supported", where, f"supported: {', '.join(FAMILIES)}")

@@ -69,7 +69,7 @@ def restore_table(
     trimmed: Float[np.ndarray, "vocabulary ..."],
     ids: Int[np.ndarray, " vocabulary"],
 ) -> Float[np.ndarray, "full ..."]:
-    """Returns the full table, in which the rows of these ids are replaced by those of the trimmed table."""
+    """Returns the full table, in which the rows of the trimmed table replace the rows of these ids."""
     table = np.array(full)
     table[ids] = trimmed
     return table

@@ -107,7 +107,7 @@ def _describe_cpu(devices: Sequence[Any]) -> Machine:
 
 
 def _describe_remote(name: str, count: int, efficiency: float) -> Machine:
-    """Describes a machine of the table; CPU devices stand in for devices that are not here."""
+    """Describes a machine of the table; CPU devices replace devices that this machine lacks."""
     known = accelerators.TABLE[name]
     stand_ins = _stand_in_devices(count)
     import jax
@@ -126,7 +126,7 @@ def _describe_accelerators(
 
 
 def _stand_in_devices(count: int) -> list[Any]:
-    """Returns as many CPU devices, which stand in for devices that are not here."""
+    """Returns this number of CPU devices, which replace devices that this machine lacks."""
     import jax
 
     with contextlib.suppress(RuntimeError):  # JAX has devices already, whose number is fixed

@@ -57,7 +57,7 @@ def make_table(
     *,
     learned: bool = True,
 ) -> Table:
-    """Groups rows by cell; `languages` returns those of a row, which name its cell."""
+    """Groups rows by cell; `languages` returns the languages of a row, which name its cell."""
     members: dict[Cell, list[Record]] = {}
     for row in rows:
         members.setdefault(Cell("", languages(row)), []).append(row)

@@ -164,7 +164,7 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
 
 
 def _read_metrics(system: System, where: str, task: str) -> dict[str, Record]:
-    """Returns the metrics that the stage recorded; for version 0.1, which recorded none, those of the task."""
+    """Returns the metrics that the stage recorded, or the task's, because version 0.1 recorded none."""
     recorded = ((system.results.get("sets") or {}).get(where) or {}).get("metrics")
     known = {metric.name: metric for metric in _METRICS[task]}
     if not recorded:

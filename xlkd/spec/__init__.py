@@ -128,7 +128,7 @@ def check_value(known: Setting, kind: Any, value: Any, where: str) -> Any:
 
 
 def convert_value(kind: Any, value: Any) -> Any:
-    """Returns a plain value as the type of a field: lists become tuples, whole numbers may stand for floats."""
+    """Converts a plain value to the type of a field: lists to tuples, whole numbers to floats where it is a float."""
     if list_choices(kind):
         kind = str
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -148,7 +148,7 @@ def convert_value(kind: Any, value: Any) -> Any:
 
 
 def parse_value(kind: Any, text: str) -> Any:
-    """Returns the text of a flag as the type of a field; raises KeyError or ValueError where it is none."""
+    """Returns the text of a flag as the type of a field; raises KeyError or ValueError for an invalid text."""
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
     if typing.get_origin(kind) is tuple:

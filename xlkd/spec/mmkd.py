@@ -63,7 +63,7 @@ class Method(stage.Method):
 
 
 def check(spec: stage.StageSettings[Method, Views]) -> None:
-    """Refuses settings that are impossible together, or that would not do what they say."""
+    """Refuses settings that are impossible together, or that would have no effect."""
     method = spec.method
     if not any((method.token, method.word, method.sentence, method.structure)):
         raise UserError("all weights of the levels are 0", "config.method", "give token a weight")

@@ -30,7 +30,7 @@ RUN_KEYS = {  # keys of a run that no stage reads
 
 
 class Key(NamedTuple):
-    """A key that a stage reads: its type, what is known of it, and its value in a config."""
+    """A key that a stage reads: its type, its setting, and its value in a config."""
 
     kind: Any
     setting: spec.Setting
@@ -63,7 +63,7 @@ def read_stage(config: Mapping[str, Any], name: str) -> AnySettings:
 
 
 def list_wanted_stages(config: Mapping[str, Any]) -> list[str]:
-    """Returns the stages of a plain config, without controls that were not asked for and what starts from them."""
+    """Returns the stages of a plain config, without unwanted controls and stages that start from them."""
     method = config.get("method") or {}
     controls, control = config.get("controls") or (), method.get("control", method.get("variant", "all"))
     left_out = {*controls} - {control} if control in controls else set()
@@ -241,7 +241,7 @@ def choose_task_class(blocks: Mapping[str, Any], module: types.ModuleType) -> ty
 
 
 def list_effective_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the stages of a plain config read, by key; by stage and key where stages differ."""
+    """Returns the values that the stages of a plain config read, by key; by stage and key where stages differ."""
     config = use_current_names(config)
     by_stage = {
         name: {

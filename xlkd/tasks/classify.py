@@ -166,7 +166,7 @@ class Classify:
         ]
 
     def report(self, features: Features, rows: Sequence[Labelled]) -> dict[str, Json]:
-        """Describes the examples, and what `max_length` cuts off."""
+        """Describes the examples, and counts the tokens that `max_length` cuts off."""
         description = describe_labelled(rows)
         lost, lengths = features["lost"], self.lengths(features)["text"]
         members: dict[str, list[int]] = {}

@@ -14,7 +14,7 @@ from xlkd.rows import Cell, Labelled
 
 
 def describe_labelled(rows: Sequence[Labelled]) -> dict[str, Json]:
-    """Counts labels, groups and repeated texts by cell, and lists what concerns several cells.
+    """Counts labels, groups and repeated texts by cell, and lists ids whose labels differ between cells.
 
     Of each cell: examples (`rows`), groups and the largest, examples without a label, with two equal sides, with texts
     that occur more than once in their split or also in another one, and examples of each label. Each source of a source

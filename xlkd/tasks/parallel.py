@@ -132,7 +132,7 @@ class Parallel:
 
 
 def group_by_languages(rows: Sequence[Pair]) -> dict[Cell, np.ndarray]:
-    """Returns the numbers of the examples in each two languages, whatever their data set."""
+    """Groups the numbers of the examples by their two languages, over all data sets."""
     members: dict[Cell, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(Cell("", (row.source_language, row.target_language)), []).append(i)

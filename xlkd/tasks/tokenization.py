@@ -226,7 +226,7 @@ def _concatenate(blocks: Sequence[Tokens]) -> Tokens:
 def _align_with_characters(
     texts: Sequence[str], text_of: np.ndarray, spans: np.ndarray, blank: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns begin and end of each token: its span without white space, widened by what no token stands for."""
+    """Returns begin and end of each token: its span without white space, widened by characters that no token covers."""
     # all texts end to end, one white character after each, so that no search leaves its text
     characters = np.frombuffer("".join(f"{text} " for text in texts).encode("utf-32-le"), np.uint32)
     lengths = np.array([len(text) for text in texts], np.int64)

@@ -99,7 +99,7 @@ def list_values() -> dict[str, dict[str, list[str]]]:
 def _select_clean(
     names: Mapping[str, Sequence[str | None]], apart_from: frozenset[str] = frozenset()
 ) -> dict[str, list[str]]:
-    """Selects what every language names plainly; of two that share a name in some language the first."""
+    """Selects entries with a plain name in every language; where two share a name in a language, the first."""
     selected: dict[str, list[str]] = {}
     seen: set[tuple[int, str]] = set()
     for code, row in names.items():
@@ -148,7 +148,7 @@ def _get_city_name(locale: Locale, zone: str) -> str | None:
 
 
 def _list_zones() -> list[str]:
-    """Returns the time zones whose names are those of cities."""
+    """Returns the time zones that are named after cities."""
     from babel.core import get_global
 
     zones = {zone for territory in get_global("territory_zones").values() for zone in territory}
