@@ -45,6 +45,14 @@ TESTS = {
     "xlkd/evaluation/reference.py": "test_parallel",
     "xlkd/evaluation/selection.py": "test_selection",
     "xlkd/evaluation/sets.py": "test_gxlt_run",
+    "xlkd/spec/__init__.py": "test_settings",
+    "xlkd/spec/reading.py": "test_settings",
+    "xlkd/spec/stage.py": "test_settings",
+    "xlkd/spec/optim.py": "test_settings",
+    "xlkd/spec/tasks.py": "test_settings",
+    "xlkd/spec/gxlt.py": "test_settings,test_gxlt",
+    "xlkd/spec/mblm.py": "test_settings,test_mblm",
+    "xlkd/spec/mmkd.py": "test_settings,test_mmkd",
 }
 
 Change = tuple[str, Callable[[], ast.AST]]  # what it is called, and the node that replaces
@@ -133,7 +141,7 @@ class Mutator(ast.NodeTransformer):
 
 
 def strip_annotations(tree: ast.AST) -> ast.AST:
-    """Takes annotations away: their unions and literals are no operators and constants of the program."""
+    """Removes annotations, whose unions and literals are not operators and constants of the program."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
