@@ -227,11 +227,25 @@ def extended(tmp_path_factory):
     return folder
 
 
+def save_data2vec(folder):
+    """Saves a small random Data2Vec text encoder with a head for questions."""
+    torch = pytest.importorskip("torch")
+    from transformers import Data2VecTextConfig, Data2VecTextForQuestionAnswering
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = Data2VecTextConfig(vocab_size=97, max_position_embeddings=40, type_vocab_size=1, **sizes)
+    Data2VecTextForQuestionAnswering(config).save_pretrained(folder / "model")
+    return folder / "model"
+
+
 @pytest.mark.parametrize("number", range(len(commands(EXTEND))), ids=lambda i: commands(EXTEND)[i][0])
-def test_a_new_source_metric_and_method_work_as_shown(extended, number):
+def test_a_new_source_metric_method_and_encoder_family_work_as_shown(extended, number, tmp_path):
     module, *flags = commands(EXTEND)[number]
     if module == "main":
         flags.append("--config.stages=twice")  # the page's other stage is compared with it, and costs as much again
+    if module == "parity":
+        flags = [f"--model={save_data2vec(tmp_path)}"]  # the page names a model of the hub
     environment = {"PYTHONPATH": str(extended), "XLKD_CACHE": str(extended / "cache"), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-m", f"xlkd.{module}", *flags],
