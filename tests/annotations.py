@@ -4,4 +4,6 @@
 
 from beartype import BeartypeConf, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is annotated, as for pyrefly
+check = beartype(
+    conf=BeartypeConf(is_pep484_tower=True)
+)  # an int is accepted where a float is annotated, as by pyrefly

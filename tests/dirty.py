@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Valid small files of every format that is read, and ways to spoil them: by bytes, and in JSON by positions."""
+"""Valid small files of every supported format, and ways to damage them: at bytes, and in JSON at values."""
 
 import copy
 import gzip
@@ -30,7 +30,7 @@ SLIPS = st.lists(
 
 
 def spoil(data: bytes, operations) -> bytes:
-    """The bytes after each operation in turn."""
+    """Returns the bytes after each operation in turn."""
     for kind, place, other in operations:
         at = place % (len(data) + 1)
         end = at + other % 40
@@ -53,7 +53,7 @@ def spoil(data: bytes, operations) -> bytes:
 
 
 def slip(text: bytes, slips) -> bytes:
-    """JSON with other values, no value or the same key twice at some positions."""
+    """Returns JSON with wrong, missing or duplicated values at some positions."""
     value = json.loads(text)
     for place, what in slips:
         spots = list(_spots(value))
@@ -75,7 +75,7 @@ def slip(text: bytes, slips) -> bytes:
 
 
 class Key(str):
-    """Equal to no other key, so that an object may hold the same name twice."""
+    """A string equal to no other key, so that an object can contain the same name twice."""
 
     __hash__ = object.__hash__
 
@@ -125,7 +125,7 @@ _TMX = lines(
 _REVIEWS = ("text\tlabel\tlanguage\tid", "The food\tbad\ten\t1", "Das Essen\tbad\tde\t2", "¡Bien!\tgood\tes\t3")
 _NLI = (
     "language\tgold_label\tsentence1\tsentence2\tpairID",
-    *(f"{of}\tneutral\tA {of}\tB\t{i}" for i in "12" for of in ("en", "de")),
+    *(f"{language}\tneutral\tA {language}\tB\t{i}" for i in "12" for language in ("en", "de")),
 )
 _AMAZON = {
     "review_id": "r1",

@@ -4,7 +4,7 @@
 
     python tests/lowest_versions.py setup.cfg > lowest.txt && pip install --constraint lowest.txt --editable '.[dev]'
 
-A requirement without a lower bound is refused: nobody knows what it works with.
+A requirement without a lower bound is an error: the versions it works with are then unknown.
 """
 
 import configparser
@@ -15,7 +15,7 @@ REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?:\[[^]]*\])?\s*(?:>=|==)\s
 UNBOUNDED = {"jax[tpu]", "jax[cuda13]", "jax[cuda12]"}  # bounded above, by jax itself
 
 
-def lowest_versions(path: str) -> list[str]:
+def list_lowest_versions(path: str) -> list[str]:
     """Returns `name==version` for each requirement of the package and its extras."""
     settings = configparser.ConfigParser()
     with open(path, encoding="utf-8") as file:
@@ -35,4 +35,4 @@ def lowest_versions(path: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(lowest_versions(sys.argv[1])))
+    print("\n".join(list_lowest_versions(sys.argv[1])))

@@ -7,7 +7,7 @@
 
 Each change is made in a copy of the tree, where the tests named for its file run until one fails. A line of the output
 says what was changed and how it ended: failed (a test noticed), survived, or slow (stopped; counts as noticed). A
-survivor asks for a test, or is equivalent to what was written. With the same seed the same changes are drawn.
+survivor calls for a test, or is equivalent to the original. The same seed draws the same changes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ TESTS = {
     "xlkd/spec/mmkd.py": "test_settings,test_mmkd",
 }
 
-Change = tuple[str, Callable[[], ast.AST]]  # what it is called, and the node that replaces
+Change = tuple[str, Callable[[], ast.AST]]  # its description, and a function that makes the new node
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -78,7 +78,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Mod: ast.Mult,
     ast.BitAnd: ast.BitOr,
 }
-SKIPPED = (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom, ast.Assert)  # wording is held by other tests
+SKIPPED = (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom, ast.Assert)  # other tests check the wording
 
 
 def list_changes(node: ast.AST) -> Iterator[Change]:
@@ -124,7 +124,7 @@ def replace(node: ast.AST, **fields: object) -> ast.AST:
 
 
 class Mutator(ast.NodeTransformer):
-    """Counts the changes of a module, and makes the one of a given number."""
+    """Counts the possible changes of a module, and applies the one with a given number."""
 
     def __init__(self, chosen: int | None = None) -> None:
         self.chosen, self.count, self.description = chosen, 0, ""
@@ -132,7 +132,7 @@ class Mutator(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, SKIPPED) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             return node
-        for name, make in list_changes(node):  # outermost first; what lies below is counted in turn
+        for name, make in list_changes(node):  # outermost first; nested nodes are counted after it
             self.count += 1
             if self.count - 1 == self.chosen:
                 self.description = f"line {node.lineno}: {name}: {ast.unparse(node).splitlines()[0][:100]}"
@@ -160,7 +160,7 @@ def mutate(source: str, number: int | None = None) -> tuple[str, str, int]:
 
 
 def copy_tree(target: pathlib.Path) -> None:
-    """Copies the files that git knows or would know."""
+    """Copies the files that git tracks or does not ignore."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / name).is_file():
@@ -179,7 +179,7 @@ def run_tests(tree: pathlib.Path, tests: list[str], timeout: float | None = None
     try:
         return "failed" if process.wait(timeout) else "passed"
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)  # with what the tests have started
+        os.killpg(process.pid, 9)  # with the processes that the tests have started
         process.wait()
         return "slow"
 
@@ -220,13 +220,15 @@ def run(files: dict[str, list[str]], *, changes: int, seed: int, minutes: float,
                     sys.exit(f"error: the tests of {file} fail without a change: {', '.join(files[file])}")
                 limits[file] = 120 + 4 * (time.monotonic() - start)
             original = (tree / file).read_text(encoding="utf-8")
-            source, made, _ = mutate(original, number)
+            source, description, _ = mutate(original, number)
             (tree / file).write_text(source, encoding="utf-8")
             result = run_tests(tree, files[file], limits[file])
             (tree / file).write_text(original, encoding="utf-8")
             result = "survived" if result == "passed" else result
             print(
-                json.dumps({"file": file, "number": number, "change": made, "result": result}), file=lines, flush=True
+                json.dumps({"file": file, "number": number, "change": description, "result": result}),
+                file=lines,
+                flush=True,
             )
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Work directories as a run leaves them, made by hand: a grid of questions, labelled texts, sentence pairs."""
+"""Writes work directories as a run leaves them: a grid of questions, labelled texts, sentence pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUESTIONS = {"en": "What did Anna buy?", "de": "Was kaufte Anna?", "ar": "ماذ
 NOTHING = {"training": [], "selection": [], "teacher": []}
 
 
-def write(path: pathlib.Path, value) -> None:
+def write_json(path: pathlib.Path, value) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
@@ -28,27 +28,30 @@ def write_lines(path: pathlib.Path, values) -> None:
     path.write_text("".join(json.dumps(v, ensure_ascii=False) + "\n" for v in values), encoding="utf-8")
 
 
-def run(folder: pathlib.Path, stages, *, seed=0, compare=(), controls=(), **more) -> pathlib.Path:
+def write_run(folder: pathlib.Path, stages, *, seed=0, compare=(), controls=(), **more) -> pathlib.Path:
     config = {"stages": list(stages), "controls": list(controls), "report": {"compare": list(compare)}, "seed": seed}
-    write(folder / "config.json", config | {"method": {"name": "gxlt", "variant": "all"}} | more)
+    write_json(folder / "config.json", config | {"method": {"name": "gxlt", "variant": "all"}} | more)
     environment = {"command": ["python", "-m", "xlkd.main"], "git": "abc", "git_changes": False, "devices": ["cpu:0"]}
-    write(folder / "environment.json", environment)
+    write_json(folder / "environment.json", environment)
     return folder
 
 
-def stage(folder: pathlib.Path, number: int, name: str, by_set, *, seen=NOTHING, start="package:multilingual", **more):
-    """A finished stage with its rows by evaluation set."""
-    here = folder / "stages" / f"{number:02d}-{name}"
+def write_stage(
+    folder: pathlib.Path, number: int, name: str, by_set, *, seen=NOTHING, start="package:multilingual", **more
+):
+    """Writes a finished stage with its rows by evaluation set, and returns its folder."""
+    folder_of_stage = folder / "stages" / f"{number:02d}-{name}"
     results = {"version": 1, "stage": name, "method": "gxlt", "task": "qa", "start": start, "steps": 10, "rows": 100}
     results |= {"lr": 1e-4, "seconds": 12.5, "parameters": 1000, "sets": {}}
     results["contamination"] = {"eval": {"flagged": 0, "rows": 1, "kinds": {}, "examples": []}}
-    write(here / "stage.json", results | ({} if seen is None else {"seen": seen}) | more)
-    for set, of in by_set.items():
-        write_lines(here / "rows" / f"{set}.jsonl", of)
+    write_json(folder_of_stage / "stage.json", results | ({} if seen is None else {"seen": seen}) | more)
+    for set, rows in by_set.items():
+        write_lines(folder_of_stage / "rows" / f"{set}.jsonl", rows)
         for step, mean in ((0, 20.0), (5, 40.0), (10, 45.0)):
             cells = {"toy en-en": {"f1": mean, "n": 3}}
-            write(
-                here / "evaluation" / f"{step}-{set}.json", {"step": step, "main": "f1", "mean": mean, "cells": cells}
+            write_json(
+                folder_of_stage / "evaluation" / f"{step}-{set}.json",
+                {"step": step, "main": "f1", "mean": mean, "cells": cells},
             )
     metrics = [
         {
@@ -62,13 +65,13 @@ def stage(folder: pathlib.Path, number: int, name: str, by_set, *, seen=NOTHING,
         }
         for s in range(1, 11)
     ]
-    write_lines(here / "metrics.jsonl", metrics)
-    (here / "done").touch()
-    return here
+    write_lines(folder_of_stage / "metrics.jsonl", metrics)
+    (folder_of_stage / "done").touch()
+    return folder_of_stage
 
 
-def questions(right: float, *, seed=0, groups=30, languages=("en", "de", "ar"), set="toy", tag=""):
-    """A grid; each question is answered right with the given chance, half right otherwise."""
+def draw_questions(right: float, *, seed=0, groups=30, languages=("en", "de", "ar"), set="toy", tag=""):
+    """Returns rows of a grid; each answer is right with probability `right`, and partly right otherwise."""
     rng = random.Random(f"{seed} {right} {tag}")
     rows = []
     for group in range(groups):
@@ -76,7 +79,7 @@ def questions(right: float, *, seed=0, groups=30, languages=("en", "de", "ar"), 
             for c in languages:
                 hit = rng.random() < right
                 answer, start = ANSWERS[c], CONTEXTS[c].index(ANSWERS[c])
-                said = answer if hit else CONTEXTS[c][:4]
+                prediction = answer if hit else CONTEXTS[c][:4]
                 rows.append(
                     {
                         "key": f"{set}{group}{q}{c}",
@@ -87,7 +90,7 @@ def questions(right: float, *, seed=0, groups=30, languages=("en", "de", "ar"), 
                         "context_language": c,
                         "f1": 100.0 if hit else 25.0,
                         "em": 100.0 if hit else 0.0,
-                        "prediction": said,
+                        "prediction": prediction,
                         "start": start if hit else 0,
                         "end": start + len(answer) if hit else 4,
                     }
@@ -112,8 +115,8 @@ def question_texts(rows, context=None):
     ]
 
 
-def labelled(right, *, languages=("en", "de", "sw"), groups=30, seed=0):
-    """`right`: the chance by language."""
+def draw_labels(right, *, languages=("en", "de", "sw"), groups=30, seed=0):
+    """Returns labelled rows; `right` is the accuracy to expect by language."""
     rng = random.Random(f"{seed} {right}")
     rows = []
     for group in range(groups):
@@ -135,7 +138,7 @@ def labelled(right, *, languages=("en", "de", "sw"), groups=30, seed=0):
     return rows
 
 
-def retrieved(right, *, languages=("de", "ar"), groups=30, seed=0):
+def draw_retrieval(right, *, languages=("de", "ar"), groups=30, seed=0):
     rng = random.Random(f"{seed} {right}")
     return [
         {
@@ -153,32 +156,32 @@ def retrieved(right, *, languages=("de", "ar"), groups=30, seed=0):
     ]
 
 
-def grid_run(folder: pathlib.Path, *, seed=0, languages=("en", "de", "ar")) -> pathlib.Path:
-    """English, then cross-entropy and self-distillation from it."""
-    run(folder, ("english", "ce", "skd"), seed=seed, compare=("ce:english", "skd:ce"), controls=("ce", "skd"))
-    first = questions(0.3, seed=seed, languages=languages)
+def write_grid_run(folder: pathlib.Path, *, seed=0, languages=("en", "de", "ar")) -> pathlib.Path:
+    """Writes a run with English training, then cross-entropy and self-distillation from it."""
+    write_run(folder, ("english", "ce", "skd"), seed=seed, compare=("ce:english", "skd:ce"), controls=("ce", "skd"))
+    first = draw_questions(0.3, seed=seed, languages=languages)
     seen = {"training": ["en"], "selection": [], "teacher": []}
-    more = {"training": ["de", "en"], "selection": [], "teacher": ["en"]}
-    met = {"eval": {"flagged": 30, "rows": len(first), "kinds": {"parallel id": 30}, "by_language": {"de": 30},
+    seen_later = {"training": ["de", "en"], "selection": [], "teacher": ["en"]}
+    contamination = {"eval": {"flagged": 30, "rows": len(first), "kinds": {"parallel id": 30}, "by_language": {"de": 30},
                     "examples": [{"kind": "parallel id", "id": "q1", "language": "de", "text": "…"}]}}  # fmt: skip
     ceilings = {"eval": {language: {"f1": 99.5, "em": 98.0} for language in languages}}
-    stage(folder, 1, "english", {"eval": first}, seen=seen, rows=500)
-    stage(folder, 2, "ce", {"eval": questions(0.6, seed=seed, languages=languages)}, seen=more, start="english",
-          contamination=met, ceilings=ceilings)  # fmt: skip
-    stage(folder, 3, "skd", {"eval": questions(0.65, seed=seed, tag="skd", languages=languages)}, seen=more,
-          start="english", contamination=met, steps=12, ceilings=ceilings)  # fmt: skip
+    write_stage(folder, 1, "english", {"eval": first}, seen=seen, rows=500)
+    write_stage(folder, 2, "ce", {"eval": draw_questions(0.6, seed=seed, languages=languages)}, seen=seen_later, start="english",
+          contamination=contamination, ceilings=ceilings)  # fmt: skip
+    write_stage(folder, 3, "skd", {"eval": draw_questions(0.65, seed=seed, tag="skd", languages=languages)}, seen=seen_later,
+          start="english", contamination=contamination, steps=12, ceilings=ceilings)  # fmt: skip
     write_lines(folder / "texts" / "eval.jsonl", question_texts(first))
     return folder
 
 
-def label_run(folder: pathlib.Path, *, seed=0, groups=40) -> pathlib.Path:
-    """Branches alone, and with all terms; supervised en and de, unseen sw."""
-    run(folder, ("branches", "mblm"), seed=seed, compare=("mblm:branches",), controls=("branches", "mblm"))
+def write_label_run(folder: pathlib.Path, *, seed=0, groups=40) -> pathlib.Path:
+    """Writes a run with the branches alone and one with all terms; en and de are supervised, sw is unseen."""
+    write_run(folder, ("branches", "mblm"), seed=seed, compare=("mblm:branches",), controls=("branches", "mblm"))
     seen = {"training": ["de", "en"], "selection": ["en"], "teacher": ["de", "en"]}
-    own = labelled({"en": 0.8, "de": 0.7, "sw": 0.4}, groups=groups)
-    best = labelled({"en": 0.8, "de": 0.7, "sw": 0.9}, groups=groups)
-    stage(folder, 1, "branches", {"eval": own}, seen=seen, task="classify")
-    stage(folder, 2, "mblm", {"eval": best}, seen=seen, task="classify")
+    own = draw_labels({"en": 0.8, "de": 0.7, "sw": 0.4}, groups=groups)
+    best = draw_labels({"en": 0.8, "de": 0.7, "sw": 0.9}, groups=groups)
+    write_stage(folder, 1, "branches", {"eval": own}, seen=seen, task="classify")
+    write_stage(folder, 2, "mblm", {"eval": best}, seen=seen, task="classify")
     texts = [
         {key: row[key] for key in ("key", "id", "group", "set", "language")}
         | {"text": f"A text in {row['language']}", "second": "Another", "label": row["gold"]}
@@ -188,11 +191,11 @@ def label_run(folder: pathlib.Path, *, seed=0, groups=40) -> pathlib.Path:
     return folder
 
 
-def pair_run(folder: pathlib.Path, *, seed=0) -> pathlib.Path:
-    """Alignment of a start point, with the method's own pictures."""
-    run(folder, ("start", "align"), seed=seed)
-    stage(folder, 1, "start", {"retrieval": retrieved(0.3)}, task="parallel", rows=0)
-    here = stage(folder, 2, "align", {"retrieval": retrieved(0.8)}, task="parallel", start="start", rows=900)
+def write_pair_run(folder: pathlib.Path, *, seed=0) -> pathlib.Path:
+    """Writes a run that aligns a starting model, with the method's own pictures."""
+    write_run(folder, ("start", "align"), seed=seed)
+    write_stage(folder, 1, "start", {"retrieval": draw_retrieval(0.3)}, task="parallel", rows=0)
+    here = write_stage(folder, 2, "align", {"retrieval": draw_retrieval(0.8)}, task="parallel", start="start", rows=900)
     rng = random.Random(seed)
     for name, wide in (("before", 2.0), ("after", 0.4)):
         points = [
@@ -200,7 +203,7 @@ def pair_run(folder: pathlib.Path, *, seed=0) -> pathlib.Path:
             for i in range(20)
             for lang in ("en", "de", "ar")
         ]
-        write(
+        write_json(
             here / "report" / f"{name}.json", {"kind": "picture", "title": f"sentence vectors {name}", "points": points}
         )
     return folder

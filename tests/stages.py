@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Stages as tests need them: read from a config with flags, or of settings alone, and resolved without data."""
+"""Builds stages for tests: from a config with flags or from settings alone, resolved without data."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from xlkd.spec.stage import StageSettings, StageSpec
 
 
 def read_stage(config: str, name: str = "", *flags: str) -> StageSettings:
-    """Reads a stage of a config file, or its first one, with flags as `optim.lr=0.1`."""
+    """Reads a stage of a config file (the first by default) with flags such as `optim.lr=0.1`."""
     values = settings.apply_flags(settings.read_config(config), [f"--config.{flag}" for flag in flags])
     return settings.read_stage(values, name or values.stages[0])
 
@@ -26,7 +26,7 @@ def change(stage: StageSettings, **values) -> StageSettings:
 
 
 def resolve(stage: StageSettings, steps: int = 0, steps_per_epoch: int = 0, labels: tuple[str, ...] = ()) -> StageSpec:
-    """Returns a stage as it would be resolved by data of so many steps."""
+    """Returns the stage that data with `steps` steps would resolve to."""
     starts = tuple(range(0, steps + 1, steps_per_epoch)) if steps_per_epoch else (0,)
     values = {field.name: getattr(stage, field.name) for field in dataclasses.fields(StageSettings)}
     if labels:
@@ -35,5 +35,5 @@ def resolve(stage: StageSettings, steps: int = 0, steps_per_epoch: int = 0, labe
 
 
 def make_spec(task=None, method=None, **values) -> StageSpec:
-    """Returns a resolved stage of settings alone; everything that is not given has its default."""
+    """Returns a resolved stage from settings alone; all other fields have their defaults."""
     return StageSpec(name="one", run="", task=task, method=method, **values)

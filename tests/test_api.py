@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from toy_models import RECORD, span_model
+from toy_models import RECORD, save_span_model
 
 import xlkd
 from xlkd.errors import UserError
@@ -17,7 +17,7 @@ from xlkd.models import hf
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return span_model(tmp_path_factory.mktemp("api"), RECORD)
+    return save_span_model(tmp_path_factory.mktemp("api"), RECORD)
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +45,13 @@ def test_hidden_states_and_logits(model):
 
 def test_an_answer_is_a_span_of_the_context(model):
     context = "It was Anna who went. " * 40  # several windows
-    found = model.answer("who?", context)
-    assert context[found["start"] : found["end"]] == found["answer"] != ""
-    assert found["n_best"][0]["text"] == found["answer"]
-    assert model.answer("who?", context) == found
+    answer = model.answer("who?", context)
+    assert context[answer["start"] : answer["end"]] == answer["answer"] != ""
+    assert answer["n_best"][0]["text"] == answer["answer"]
+    assert model.answer("who?", context) == answer
 
 
-def test_what_a_run_recorded_is_taken_up(model):
+def test_settings_recorded_by_the_run_are_used(model):
     assert (model.question_settings().max_length, model.question_settings().n_best) == (64, 20)
     assert model.question_settings({"max_length": "32"}).max_length == 32
     assert model.encoder.dtype == "float32"
@@ -61,37 +61,37 @@ def test_what_a_run_recorded_is_taken_up(model):
 def test_a_classifier_gives_logits_and_labels(folder, tmp_path):
     from xlkd.models.heads import ClassifierHead, init_head
 
-    found = hf.load(folder)
-    head = init_head(ClassifierHead(found.architecture, labels=3), jax.random.key(1))
-    params = {"encoder": found.params["encoder"], "classifier": jax.device_get(head)}
-    hf.save(tmp_path / "model", found.architecture, params, labels=("a", "b", "c"), tokenizer=folder)
+    base = hf.load(folder)
+    head = init_head(ClassifierHead(base.architecture, labels=3), jax.random.key(1))
+    params = {"encoder": base.params["encoder"], "classifier": jax.device_get(head)}
+    hf.save(tmp_path / "model", base.architecture, params, labels=("a", "b", "c"), tokenizer=folder)
     model = xlkd.load(tmp_path / "model")
     assert model.labels == ("a", "b", "c")
     assert model.outputs(np.ones((2, 5), np.int32), np.ones((2, 5), np.int32))["classifier"].shape == (2, 3)
     with pytest.raises(UserError, match="no question answering head"):
         model.answer("who?", "Anna.")
-    hf.save(tmp_path / "nameless", found.architecture, params, tokenizer=folder)
-    nameless = xlkd.load(tmp_path / "nameless")
-    assert nameless.outputs(np.ones((2, 5), np.int32), np.ones((2, 5), np.int32))["classifier"].shape == (2, 3)
+    hf.save(tmp_path / "nameless", base.architecture, params, tokenizer=folder)
+    unnamed = xlkd.load(tmp_path / "nameless")
+    assert unnamed.outputs(np.ones((2, 5), np.int32), np.ones((2, 5), np.int32))["classifier"].shape == (2, 3)
 
 
 @pytest.mark.parametrize("record", ['{"version": 2, "task": {}}', '{"version": 1}', "[]", "{"])
 def test_a_record_that_cannot_be_read_is_refused(model, tmp_path, record):
-    found = hf.load(model.folder)
-    hf.save(tmp_path / "model", found.architecture, found.params, tokenizer=model.folder)
+    base = hf.load(model.folder)
+    hf.save(tmp_path / "model", base.architecture, base.params, tokenizer=model.folder)
     (tmp_path / "model" / "xlkd.json").write_text(record)
     with pytest.raises(UserError, match=r"xlkd\.json"):
         xlkd.load(tmp_path / "model")
 
 
-def test_there_is_nothing_else_in_the_package():
+def test_unknown_attributes_and_encoders_are_refused():
     with pytest.raises(AttributeError, match="lod"):
         xlkd.lod  # noqa: B018
     with pytest.raises(UserError, match="no such encoder in the package"):
         xlkd.load("package:none")
 
 
-def test_metrics_and_the_package_itself_start_no_jax():
+def test_importing_the_package_and_its_metrics_does_not_import_jax():
     code = (
         "import sys, xlkd, xlkd.metrics.squad as squad, xlkd.metrics.mlqa, xlkd.metrics.averages; "
         "assert squad.f1('the Anna', ['Anna']) == 1; "

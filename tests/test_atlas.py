@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The atlas: the same bytes everywhere, exact spans, claims that do not reveal their label, uninflected names."""
+"""The atlas: identical bytes everywhere, exact spans, claims that do not reveal their label, uninflected names."""
 
 import collections
 import hashlib
@@ -36,13 +36,13 @@ for text, task in [("qa?pairs=all&countries=2&facts=3", "qa"), ("s", "classify")
         digest.update(repr(row).encode())
 print(digest.hexdigest())
 """
-# Changes with any word of a template; if that was meant, write the new digest here
+# Any changed word of a template changes this digest; after an intended change write the new digest here.
 DIGEST_OF_ALL_VIEWS = "5c003d686970c438ce3de8ae75cf69ef1c525944244afc94aed3197513a430c4"
-# The version names rows in caches: where names, templates or rows change, write a new version and the new digest here
+# Caches name rows by this version: after a change of names, templates or rows write a new version and digest here.
 VERSION, DIGEST_OF_VERSION = "a3365f7cd7ba7eee", "d2fc3e4b0f831afb48cc0aa4238e94ecec96661e5d52ae2d7b345aba429a3a3f"
 
 
-def digest_in_a_process(**environment: str) -> str:
+def compute_digest_in_a_process(**environment: str) -> str:
     command = [sys.executable, "-c", DIGEST]
     return subprocess.run(
         command, env={**os.environ, **environment}, cwd=ROOT, check=True, capture_output=True, text=True
@@ -50,8 +50,8 @@ def digest_in_a_process(**environment: str) -> str:
 
 
 @pytest.mark.parametrize(("seed", "locale"), [("0", "C"), ("4242", "tr_TR.UTF-8")])
-def test_same_bytes_in_another_process_and_locale(seed, locale):
-    assert digest_in_a_process(PYTHONHASHSEED=seed, LC_ALL=locale) == DIGEST_OF_ALL_VIEWS
+def test_bytes_are_identical_in_another_process_and_locale(seed, locale):
+    assert compute_digest_in_a_process(PYTHONHASHSEED=seed, LC_ALL=locale) == DIGEST_OF_ALL_VIEWS
 
 
 def test_the_version_changes_with_names_templates_and_rows():
@@ -61,12 +61,12 @@ def test_the_version_changes_with_names_templates_and_rows():
     assert (atlas.VERSION, digest.hexdigest()) == (VERSION, DIGEST_OF_VERSION)
 
 
-def test_frozen_names_are_the_ones_the_bytes_rest_on():
+def test_the_file_of_frozen_names_is_unchanged():
     assert hashlib.sha256(freeze.TARGET.read_bytes()).hexdigest() == FROZEN
 
 
 @pytest.mark.parametrize("language", ["ru", "zh"])
-def test_frozen_names_equal_a_process_that_read_one_language_only(language):
+def test_frozen_names_equal_those_of_a_process_that_reads_one_language(language):
     babel = pytest.importorskip("babel", reason="Babel is a development dependency")
     frozen = json.loads(freeze.TARGET.read_text(encoding="utf-8"))
     if babel.__version__ != frozen["babel"]:
@@ -115,7 +115,7 @@ def test_splits_share_no_name_in_any_language():
 
 
 @pytest.mark.parametrize("options", ["", "&countries=2&facts=3", "&frames=held_out&facts=8", "&frames=all&facts=2"])
-def test_every_answer_is_its_span_and_stands_once(options):
+def test_every_answer_equals_its_span_and_occurs_once(options):
     for row in read(f"atlas?split=validation&size=4&pairs=all{options}", "qa"):
         (answer,) = row.answers
         assert row.context[answer.start : answer.start + len(answer.text)] == answer.text
@@ -133,23 +133,23 @@ def test_ids_and_values_are_aligned_over_languages():
     for cell in cells.values():
         assert len(cell) == 9
         places = set()
-        for (_, told), row in cell.items():
-            column = deal.LANGUAGES.index(told)
+        for (_, language), row in cell.items():
+            column = deal.LANGUAGES.index(language)
             text = row.answers[0].text.casefold()
             places.add(frozenset(i for i, names in enumerate(deal.NAMES) if names[column].casefold() == text))
         assert frozenset.intersection(*places)
-        # One wording of the question in a language, whatever the language of the passage; and one passage
-        assert len({row.question for (asked, _), row in cell.items() if asked == "ru"}) == 1
-        assert len({row.context for (_, told), row in cell.items() if told == "ru"}) == 1
+        # In a language the question has one wording, whatever the language of the passage; and there is one passage.
+        assert len({row.question for (question_language, _), row in cell.items() if question_language == "ru"}) == 1
+        assert len({row.context for (_, language), row in cell.items() if language == "ru"}) == 1
 
 
-def test_the_deal_does_not_depend_on_the_languages_asked_for():
+def test_passages_do_not_depend_on_the_requested_languages():
     alone = list(read("atlas?size=20&languages=el", "qa"))
     among = [row for row in read("atlas?size=20", "qa") if row.context_language == "el"]
     assert alone == among
 
 
-def test_no_two_names_in_a_passage_are_alike():
+def test_no_name_in_a_passage_contains_another():
     for i in range(300):
         dealt = deal.deal_passage(Draw("alike", i), "train", 4, 2)
         places = {*dealt.countries, *(fact.value for fact in dealt.facts)}
@@ -160,18 +160,18 @@ def test_no_two_names_in_a_passage_are_alike():
                 assert y.casefold() not in x.casefold()
 
 
-def test_labels_are_balanced_and_a_claim_alone_tells_nothing():
+def test_labels_are_balanced_and_a_claim_alone_does_not_reveal_its_label():
     rows = read("atlas?size=6000&languages=en", "classify")
     claims = collections.defaultdict(collections.Counter)
     for row in rows:
-        claims[row.label][shape(row.second)] += 1
+        claims[row.label][remove_names(row.second)] += 1
     assert [sum(counts.values()) for counts in claims.values()] == [2000] * 3
-    shapes = set().union(*claims.values())
-    assert len(shapes) > 30
-    for one in shapes:
-        # 3 labels alike: each count within 5 standard deviations of their mean
-        mean = sum(counts[one] for counts in claims.values()) / 3
-        assert all(abs(counts[one] - mean) < 5 * max(mean, 1) ** 0.5 for counts in claims.values()), one
+    all_claims = set().union(*claims.values())
+    assert len(all_claims) > 30
+    for claim in all_claims:
+        # The 3 labels are equally likely: each count is within 5 standard deviations of their mean.
+        mean = sum(counts[claim] for counts in claims.values()) / 3
+        assert all(abs(counts[claim] - mean) < 5 * max(mean, 1) ** 0.5 for counts in claims.values()), claim
 
 
 def test_the_values_of_claims_do_not_predict_the_label():
@@ -186,13 +186,13 @@ def test_the_values_of_claims_do_not_predict_the_label():
         assert all(abs(count - mean) < 5 * mean**0.5 for count in of_day), (day, of_day)
 
 
-def test_labels_mean_what_they_say():
+def test_a_claim_is_entailed_exactly_if_the_text_contains_its_names():
     for row in read("atlas?size=300&languages=en", "classify"):
         assert (row.label == "entailment") == (set(NAME.findall(row.second)) <= set(NAME.findall(row.text)))
 
 
-def shape(claim: str) -> str:
-    """A claim with its names cut out: what is left is relation, frame and synonym."""
+def remove_names(claim: str) -> str:
+    """Returns a claim without its names: its relation, frame and synonym remain."""
     return NAME.sub("_", claim)
 
 
@@ -200,8 +200,8 @@ NAME = re.compile(rf"\b(?:{'|'.join(sorted({re.escape(row[0]) for row in deal.NA
 
 
 @pytest.mark.parametrize("language", atlas.LANGUAGES)
-def test_names_stand_bare(language):
-    """No letter touches a name, but where a script has no spaces."""
+def test_names_are_not_inflected(language):
+    """No letter is adjacent to a name, except in scripts without spaces."""
     for i in range(40):
         dealt = deal.deal_passage(Draw("bare", i), "train", 8)
         sentences = tuple(grammar.Sentence(fact, i % 4, i % 2, i // 2 % 2) for fact in dealt.facts)
@@ -210,32 +210,32 @@ def test_names_stand_bare(language):
         for spans in text.spans:
             for span in filter(None, (spans.country, spans.value)):
                 around = text.text[max(span[0] - 1, 0) : span[0]] + text.text[span[1] : span[1] + 1]
-                assert language in WITHOUT_SPACES or not any(map(letter, around)), (text.text, span)
+                assert language in WITHOUT_SPACES or not any(map(is_letter, around)), (text.text, span)
 
 
-def letter(character: str) -> bool:
+def is_letter(character: str) -> bool:
     return unicodedata.category(character)[0] in "LMN"
 
 
 @pytest.mark.parametrize("language", atlas.LANGUAGES)
-def test_sentences_begin_with_a_capital_and_end_in_the_languages_own_stop(language):
+def test_sentences_begin_with_a_capital_and_end_with_the_punctuation_of_the_language(language):
     stop = {"hi": "।", "zh": "。"}.get(language, ".")
     mark = {"el": ";", "ar": "؟", "zh": "？", "fr": "."}.get(language, "?")
     for i in range(30):
         dealt = deal.deal_passage(Draw("stop", i), "test", 8)
         for fact in dealt.facts:
-            told = grammar.write_text(language, (grammar.Sentence(fact, i % 4, i % 2),)).text
-            asked = grammar.write_question(language, fact, i % 3, i % 2)
-            assert told.endswith(stop)
-            assert asked.endswith(mark)
-            assert asked.startswith("¿") == (language == "es")
-            for text in (told, asked.lstrip("¿")):
+            sentence = grammar.write_text(language, (grammar.Sentence(fact, i % 4, i % 2),)).text
+            question = grammar.write_question(language, fact, i % 3, i % 2)
+            assert sentence.endswith(stop)
+            assert question.endswith(mark)
+            assert question.startswith("¿") == (language == "es")
+            for text in (sentence, question.lstrip("¿")):
                 assert not text[0].islower(), text
                 assert "  " not in text
                 assert not re.search(r"[{}<>\[\]]", text)
 
 
-def test_a_turkish_sentence_raises_i_to_dotted_i():
+def test_a_turkish_i_is_capitalized_with_its_dot():
     assert grammar.capitalize("ipek", "tr") == "İpek"
     assert grammar.capitalize("ipek", "de") == "Ipek"
     assert grammar.capitalize("euro", "es") == "Euro"
@@ -243,9 +243,9 @@ def test_a_turkish_sentence_raises_i_to_dotted_i():
 
 @pytest.mark.parametrize("language", atlas.LANGUAGES)
 def test_language_files_are_complete(language):
-    told = json.loads((freeze.TARGET.parent / f"{language}.json").read_text(encoding="utf-8"))
-    assert set(told["relations"]) == set(atlas.RELATIONS)
-    for relation in told["relations"].values():
+    file = json.loads((freeze.TARGET.parent / f"{language}.json").read_text(encoding="utf-8"))
+    assert set(file["relations"]) == set(atlas.RELATIONS)
+    for relation in file["relations"].values():
         assert len(set(relation["nouns"])) == 2
         assert len(set(relation["says"])) == 4
         assert len(set(relation["asks"])) == 3
@@ -254,8 +254,8 @@ def test_language_files_are_complete(language):
 
 
 def test_held_out_frames_and_countries_stay_out_of_training_text():
-    held = [deal.NAMES[place] for split in ("validation", "test") for place in deal.COUNTRIES[split]]
-    names = {name for row in held for name in (row[0], row[4])}
+    held_out = [deal.NAMES[place] for split in ("validation", "test") for place in deal.COUNTRIES[split]]
+    names = {name for row in held_out for name in (row[0], row[4])}
     for row in read("atlas?size=400&languages=en,ru", "masked"):
         for text in (row.source, row.target):
             assert "As everyone knows" not in text
@@ -265,7 +265,7 @@ def test_held_out_frames_and_countries_stay_out_of_training_text():
 
 
 @pytest.mark.parametrize(("source", "target"), [("en", "zh"), ("de", "hi"), ("ar", "el"), ("zh", "tr")])
-def test_links_join_the_same_names(source, target):
+def test_links_connect_the_same_names(source, target):
     for row in read(f"atlas?size=25&languages={source},{target}&pairs=all&facts=3", "parallel"):
         left, right = (
             atlas.split_words(row.source, row.source_language),
@@ -280,7 +280,7 @@ def test_links_join_the_same_names(source, target):
             assert partners[year] == {year}
 
 
-def test_words_are_cut_by_space_and_in_chinese_by_character():
+def test_words_are_split_at_spaces_and_in_chinese_at_characters():
     assert atlas.split_words("La monnaie s’appelle yen.", "fr") == ["La", "monnaie", "s’appelle", "yen."]
     assert atlas.split_words("法国成立于1984年。", "zh") == ["法", "国", "成", "立", "于", "1984", "年", "。"]
 
@@ -292,7 +292,7 @@ def test_translations_say_the_same_in_the_same_order():
     assert len({row.source for row in rows}) == 20
 
 
-def test_pretraining_rows_keep_their_share_and_speak_of_one_country():
+def test_pretraining_examples_have_the_configured_share_of_translations():
     rows = read("atlas?size=2000&languages=en,de,ru", "masked")
     across = sum(row.source_language != row.target_language for row in rows)
     assert 0.56 < across / len(rows) < 0.64
@@ -302,7 +302,7 @@ def test_pretraining_rows_keep_their_share_and_speak_of_one_country():
     assert not any(row.source == row.target for row in rows)
 
 
-def test_rows_are_made_when_asked_for():
+def test_rows_are_generated_on_demand():
     rows = read("atlas?size=1000000000&languages=en,de", "qa")
     assert len(rows) == 2_000_000_000
     assert rows[1_999_999_999].id == "train-0-499999999-q1"
@@ -313,7 +313,7 @@ def test_rows_are_made_when_asked_for():
         read("atlas?size=3&languages=en", "qa")[3]
 
 
-def test_rows_travel_to_another_process():
+def test_rows_can_be_pickled():
     for task in ("qa", "classify", "parallel", "masked"):
         rows = read("atlas?size=3&seed=9", task)
         assert pickle.loads(pickle.dumps(rows))[2] == rows[2]
@@ -325,7 +325,7 @@ def test_seeds_and_splits_deal_different_passages():
 
 
 @pytest.mark.parametrize(
-    ("text", "task", "said"),
+    ("text", "task", "message"),
     [
         ("atlas?sise=3", "qa", "did you mean 'size'"),
         ("atlas?languages=en,fi", "qa", "no 'fi'"),
@@ -342,12 +342,12 @@ def test_seeds_and_splits_deal_different_passages():
         ("atlas?size=0", "qa", "no rows"),
     ],
 )
-def test_bad_options_get_one_line(text, task, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_bad_options_are_refused_with_their_reason(text, task, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         read(text, task)
 
 
-def test_the_card_shows_what_the_atlas_says():
+def test_the_page_of_the_atlas_shows_its_texts():
     card = (ROOT / "docs" / "atlas.md").read_text(encoding="utf-8")
     for language in atlas.LANGUAGES:
         question = read(f"atlas?split=validation&size=1&languages={language}", "qa")[0]

@@ -5,7 +5,7 @@
 import json
 
 import pytest
-from toy_models import DATA, RECORD, span_model
+from toy_models import DATA, RECORD, save_span_model
 
 from xlkd import check
 from xlkd.errors import DONE, USER_INPUT, UserError
@@ -79,7 +79,7 @@ def test_every_task_has_a_report(tmp_path, task, cells, parts):
 
 
 def test_a_tokenizer_tells_windows_and_what_survives(tmp_path, capsys):
-    model = span_model(tmp_path, RECORD)
+    model = save_span_model(tmp_path, RECORD)
     (model / "model.safetensors").unlink()  # no weights are read
     flags = (f"--data={DATA}", "--task=qa", f"--model={model}", "--buckets=2")
     windows = reported(tmp_path / "out.json", *flags)["windows"]
@@ -96,7 +96,7 @@ def test_a_tokenizer_tells_windows_and_what_survives(tmp_path, capsys):
 
 
 def test_pairs_of_sentences_with_a_tokenizer(tmp_path, capsys):
-    model = span_model(tmp_path, RECORD)
+    model = save_span_model(tmp_path, RECORD)
     report = reported(tmp_path / "out.json", f"--data={DATA}", "--task=parallel", f"--model={model}", "--max_length=12")
     assert report["windows"]["task"]["shown"] in capsys.readouterr().out
     assert max(int(shape.split()[-1]) for shape in report["windows"]["buckets"]) == 16  # 12 tokens, rounded up

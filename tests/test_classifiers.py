@@ -5,7 +5,7 @@
 import jax
 import numpy as np
 import pytest
-from qa_toys import unigram_tokenizer, words_tokenizer
+from qa_toys import make_unigram_tokenizer, make_word_tokenizer
 from stages import make_spec
 
 from xlkd.data import cache
@@ -25,7 +25,7 @@ WORDS = [f"w{i}" for i in range(20)]
 
 def save(folder, kind="bert", labels=NLI, seed=0, permuted=(0, 1, 2), positions=24):
     """A classifier of 1 layer x 16 with a tokenizer of its own kind; its logits are `permuted`."""
-    tokenizer = words_tokenizer(WORDS) if kind == "bert" else unigram_tokenizer(["▁", "w", *"0123456789"])
+    tokenizer = make_word_tokenizer(WORDS) if kind == "bert" else make_unigram_tokenizer(["▁", "w", *"0123456789"])
     bert = kind == "bert"
     architecture = encoders.Architecture(
         kind, 40, 16, 1, 2, 32, positions=positions, types=2 if bert else 1, pad_id=0 if bert else 1,
@@ -66,7 +66,7 @@ def _own_cache(monkeypatch, tmp_path):
 def ask(teachers, of=None, earlier=None, log=None, tokenizer=None, **reading):
     """Targets for a student with a tokenizer of XLM-R's kind."""
     of = rows() if of is None else of
-    task = Classify(TextTokenizer(tokenizer or unigram_tokenizer(["▁", "w", *"0123456789"])), 24, labels=NLI)
+    task = Classify(TextTokenizer(tokenizer or make_unigram_tokenizer(["▁", "w", *"0123456789"])), 24, labels=NLI)
     features = task.features(of)
     reads = Classifiers(**reading)
     return classifiers.compute_logits(

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from qa_toys import words_tokenizer
+from qa_toys import make_word_tokenizer
 
 from xlkd import check
 from xlkd.data import labels, sources
@@ -29,7 +29,7 @@ def row(number=0, label="neutral", language="en", text="w1 w2", second="w3", set
 
 
 def task(**settings):
-    return build(Settings(**{"max_length": 16} | settings), words_tokenizer(WORDS))
+    return build(Settings(**{"max_length": 16} | settings), make_word_tokenizer(WORDS))
 
 
 def arrays(of, features, index, length=16, purpose="train"):

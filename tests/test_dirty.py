@@ -181,14 +181,14 @@ GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders" / "bert"
 @pytest.fixture(scope="module")
 def model(folder):
     """A tiny encoder with all heads, its tokenizer in two forms, and what stands beside it."""
-    from qa_toys import words_tokenizer
+    from qa_toys import make_word_tokenizer
 
     from xlkd.models import hf, sentences
 
     found = hf.load(GOLDEN)
     record = {"version": 1, "task": {"name": "qa", "max_length": 64}, "dtype": "float32", "seen": {"training": ["en"]}}
     files = sentences.pooling_files(found.architecture, "mean", 12)
-    tokenizer = words_tokenizer([*"abcdefgh"])
+    tokenizer = make_word_tokenizer([*"abcdefgh"])
     hf.save(folder / "model", found.architecture, found.params, tokenizer=tokenizer, record=record, files=files)
     files = [path for path in (folder / "model").rglob("*") if path.is_file()]
     return Files((str(path.relative_to(folder / "model")), path.read_bytes()) for path in files)
@@ -264,13 +264,13 @@ def test_shards_and_a_plain_vocabulary(folder, model, operations, slips):
 @given(operations=dirty.OPERATIONS, slips=dirty.SLIPS, bytewise=st.booleans())
 @quickly
 def test_a_student_of_several_branches(folder, operations, slips, bytewise):
-    from mblm_toys import LABELS, METHOD, architecture
+    from mblm_toys import LABELS, METHOD, make_architecture
 
     from xlkd.export import branch_checkpoint
 
     record = {
         "version": 1, "task": {"name": "classify", "labels": LABELS, "languages": ["en"], "max_length": 8},
-        "method": METHOD, "dtype": "float32", "architecture": dataclasses.asdict(architecture()), "labels": LABELS,
+        "method": METHOD, "dtype": "float32", "architecture": dataclasses.asdict(make_architecture()), "labels": LABELS,
     }  # fmt: skip
     data = json.dumps(record).encode()
     place = write(folder, {"xlkd.json": dirty.spoil(data, operations) if bytewise else dirty.slip(data, slips)})

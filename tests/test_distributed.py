@@ -151,7 +151,7 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return toy_models.span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
+    return toy_models.save_span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
 
 
 def start(model, workdir, processes):

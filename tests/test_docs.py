@@ -185,11 +185,14 @@ def fits(spec: sources.Spec, task: str) -> bool:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """What the pages call `DIR` and so on: a model that answers, and one that labels."""
-    from mblm_toys import exported
-    from toy_models import RECORD, span_model
+    from mblm_toys import export_student
+    from toy_models import RECORD, save_span_model
 
     folder = tmp_path_factory.mktemp("models")
-    return {"DIR": span_model(folder / "qa", RECORD), ".../export/branches": exported(folder / "labels") / "branches"}
+    return {
+        "DIR": save_span_model(folder / "qa", RECORD),
+        ".../export/branches": export_student(folder / "labels") / "branches",
+    }
 
 
 RUN = [(page, block) for page in PAGES for block in blocks(page) if block.kind == "python" and not block.title]

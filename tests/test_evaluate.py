@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from toy_models import DATA, RECORD, run_command, span_model
+from toy_models import DATA, RECORD, run_command, save_span_model
 
 from xlkd import evaluate
 from xlkd.data import sources
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return span_model(folder, RECORD)
+    return save_span_model(folder, RECORD)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from qa_toys import words_tokenizer
+from qa_toys import make_word_tokenizer
 
 from xlkd import files, settings, spec
 from xlkd.errors import UserError
@@ -37,7 +37,7 @@ def config(name="configs/finetune.py", *flags):
 
 
 def model(seed=0):
-    tokenizer = words_tokenizer([*"abcdefgh"])
+    tokenizer = make_word_tokenizer([*"abcdefgh"])
     architecture = encoders.Architecture(
         "bert", len(tokenizer), 8, 2, 2, 16, positions=16, types=2, pad_id=0, position_offset=0
     )

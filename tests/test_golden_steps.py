@@ -127,7 +127,7 @@ TABLE = {
 TOLERANCE = 1e-5  # relative; for a signed sum, relative to the sum of absolute values
 SEED, NUMBER, STEPS = 7, 3, 20  # the fourth step of twenty, inside the warm-up
 OPTIM = Optim(lr=0.1, warmup=5, eps=1e-3, clip=0.5)  # eps: a gradient that is 0 but for rounding must move nothing
-STUDENT = encoders.Encoder(mblm_toys.architecture(layers=2, dropout=0.1))
+STUDENT = encoders.Encoder(mblm_toys.make_architecture(layers=2, dropout=0.1))
 TEACHER = encoders.Encoder(dataclasses.replace(STUDENT.architecture, hidden_size=8, intermediate_size=16))
 
 
@@ -147,15 +147,15 @@ def build_qa() -> tuple[Method, Any]:
 
 
 def labelled_batch() -> Any:
-    return mblm_toys.change(mblm_toys.batch(), labelled=[1, 1, 0, 1, 1, 1], mask=[1, 1, 1, 1, 1, 0])
+    return mblm_toys.replace_arrays(mblm_toys.make_batch(), labelled=[1, 1, 0, 1, 1, 1], mask=[1, 1, 1, 1, 1, 0])
 
 
 def build_classify() -> tuple[Method, Any]:
-    return finetune.build(mblm_toys.stage(), STUDENT), labelled_batch()
+    return finetune.build(mblm_toys.make_stage(), STUDENT), labelled_batch()
 
 
 def build_pretrain() -> tuple[Method, Any]:
-    rows = mblm_toys.batch()
+    rows = mblm_toys.make_batch()
     weights = np.float32([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0], [1, 1, 0], [1, 1, 1]])
     labels = np.arange(18).reshape(6, 3) * 2 + 1
     batch = {"text": rows["text"], "positions": np.tile([1, 3, 2], (6, 1)), "labels": labels, "weights": weights}
@@ -169,7 +169,7 @@ def build_gxlt() -> tuple[Method, Any]:
 
 def build_mblm() -> tuple[Method, Any]:
     weights = {"weight_s": 1.2, "weight_z": 0.8, "warmup_z": 0.06}
-    spec = mblm_toys.stage(weights="learned", temperature=2.0, t_squared=True, **weights)
+    spec = mblm_toys.make_stage(weights="learned", temperature=2.0, t_squared=True, **weights)
     return mblm.build(spec, STUDENT), labelled_batch()
 
 
@@ -212,7 +212,7 @@ def make_state(method: Method, start: Start, optimizer: Any) -> states.State:
 
 def make_targets(system: str, method: Method, state: states.State, start: Start, batch: Any) -> Any:
     if system == "mblm":
-        return mblm_toys.targets() | {"taught": np.float32([1, 0, 1, 1, 1, 1])}
+        return mblm_toys.make_targets() | {"taught": np.float32([1, 0, 1, 1, 1, 1])}
     return jax.jit(method.teacher.forward)(state.teacher or start.other, batch) if method.teacher else ()
 
 

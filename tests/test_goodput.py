@@ -115,8 +115,8 @@ def test_the_line_names_the_largest_first(tmp_path):
 
 
 def test_the_report_shows_it(tmp_path, capsys):
-    folder = toys.run(tmp_path / "run", ["one"])
-    toys.stage(folder, 1, "one", {"eval": toys.questions(0.8)})
+    folder = toys.write_run(tmp_path / "run", ["one"])
+    toys.write_stage(folder, 1, "one", {"eval": toys.draw_questions(0.8)})
     events(folder, *FIRST, *ENDED)
     reports.write(folder, print)
     assert "goodput: 65% of 60 s" in capsys.readouterr().out

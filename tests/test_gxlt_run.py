@@ -94,7 +94,7 @@ def assert_equal(a, b):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return toy_models.span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
+    return toy_models.save_span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
 
 
 @pytest.fixture(scope="module")

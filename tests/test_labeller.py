@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from mblm_toys import LABELS, exported
+from mblm_toys import LABELS, export_student
 
 import xlkd
 from xlkd import evaluate, predict
@@ -23,7 +23,7 @@ DATA = "atlas?split=validation&size=8&languages=en,de,fr"
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     """What a stage with the branches en and de hands on: the whole, and a folder a language."""
-    return exported(tmp_path_factory.mktemp("labels"))
+    return export_student(tmp_path_factory.mktemp("labels"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mblm_toys import LABELS, architecture, batch, change, stage, student, targets, terms
-from step_toys import report_gradient, state_of
+from mblm_toys import (
+    LABELS,
+    compute_terms,
+    make_architecture,
+    make_batch,
+    make_stage,
+    make_student,
+    make_targets,
+    replace_arrays,
+)
+from step_toys import make_state, report_gradient
 
 from xlkd.errors import UserError
 from xlkd.losses.terms import total
@@ -29,7 +38,7 @@ LEVELS, WEIGHTS = (list_settings(Method)[name].choices for name in ("mix", "weig
 
 def value(method, variables, name, of=None, given=None, **options):
     """sum / count of a term."""
-    term = terms(method, variables, of or batch(), given or targets(), **options)[name]
+    term = compute_terms(method, variables, of or make_batch(), given or make_targets(), **options)[name]
     return float(term.sum / term.count)
 
 
@@ -40,10 +49,10 @@ def gradient(method, variables, name, of=None):
         loss = method.loss(*arguments)
         return loss._replace(terms={name: loss.terms[name]})
 
-    alone, of = dataclasses.replace(method, loss=loss), of or batch()
-    targets_ = method.prepare(of, targets())
+    alone, of = dataclasses.replace(method, loss=loss), of or make_batch()
+    targets_ = method.prepare(of, make_targets())
     take = jax.jit(lambda state: step.compute_gradient(alone, state, of, targets_, jax.random.key(3), 1)[0])
-    return take(state_of(variables, number=50))
+    return take(make_state(variables, number=50))
 
 
 def size(tree) -> float:
@@ -65,11 +74,11 @@ def train(method, start, of, given, steps, micro_batches=1):
 
 
 def test_one_branch_and_labels_alone_are_plain_fine_tuning_for_ten_steps():
-    encoder = encoders.Encoder(architecture())
+    encoder = encoders.Encoder(make_architecture())
     start = Start(encoder.architecture, encoders.init(encoder.architecture, jax.random.key(0)), {})
-    of = stage(branches="one", weight_s=0.0, weight_z=0.0, weight_h=1.0)
-    ours, losses = train(mblm.build(of, encoder), start, batch(), (), 10)
-    plain, expected = train(finetune.build(of, encoder), start, batch(), (), 10)
+    of = make_stage(branches="one", weight_s=0.0, weight_z=0.0, weight_h=1.0)
+    ours, losses = train(mblm.build(of, encoder), start, make_batch(), (), 10)
+    plain, expected = train(finetune.build(of, encoder), start, make_batch(), (), 10)
     np.testing.assert_allclose(losses, expected, atol=1e-6)
     assert losses[-1] < losses[0]
     found = {"encoder": branches.join_encoder(ours["trunk"], ours["branches"], 0), "classifier": ours["classifier"]}
@@ -79,10 +88,10 @@ def test_one_branch_and_labels_alone_are_plain_fine_tuning_for_ten_steps():
 @pytest.mark.parametrize("mix", LEVELS)
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_at_the_start_all_branches_say_the_same(mix, weights):
-    method, variables = student(spread=False, mix=mix, weights=weights)
-    found = terms(method, variables, batch(), targets())
+    method, variables = make_student(spread=False, mix=mix, weights=weights)
+    found = compute_terms(method, variables, make_batch(), make_targets())
     np.testing.assert_allclose(found["zero_shot"].sum, found["kd"].sum, rtol=1e-5)
-    outputs = method.outputs["classify"](variables, batch())
+    outputs = method.outputs["classify"](variables, make_batch())
     for name in ("mixture", "en", "de", "ru"):
         a, b = (jax.nn.log_softmax(outputs[of]) for of in (f"logits_{name}", "logits"))
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -90,7 +99,7 @@ def test_at_the_start_all_branches_say_the_same(mix, weights):
 
 def by_hand(method, variables, of, mix):
     """Own logits and uniform mixture without the own branch, with nothing but ordinary encoders."""
-    arch, params = architecture(), variables.params
+    arch, params = make_architecture(), variables.params
     head, own, mixed = ClassifierHead(arch, 3), [], []
     firsts = []
     for k in range(3):
@@ -115,15 +124,15 @@ def by_hand(method, variables, of, mix):
 
 @pytest.mark.parametrize("mix", LEVELS)
 def test_the_loss_by_hand(mix):
-    method, variables = student(mix=mix, temperature=2.0, t_squared=True)
-    own, mixed = by_hand(method, variables, batch(), mix)
-    p = jax.nn.softmax(targets()["teacher"] / 2.0)
+    method, variables = make_student(mix=mix, temperature=2.0, t_squared=True)
+    own, mixed = by_hand(method, variables, make_batch(), mix)
+    p = jax.nn.softmax(make_targets()["teacher"] / 2.0)
     kd = -4 * (p * jax.nn.log_softmax(own / 2.0)).sum(-1)
     log_q = mixed if mix == "probability" else jax.nn.log_softmax(mixed / 2.0)
-    found = terms(method, variables, batch(), targets())
+    found = compute_terms(method, variables, make_batch(), make_targets())
     np.testing.assert_allclose(found["kd"].sum, kd.sum(), rtol=1e-4)
     np.testing.assert_allclose(found["zero_shot"].sum, -4 * (p * log_q).sum(), rtol=1e-4)
-    hard = -jax.nn.log_softmax(own)[jnp.arange(6), batch()["labels"]]
+    hard = -jax.nn.log_softmax(own)[jnp.arange(6), make_batch()["labels"]]
     np.testing.assert_allclose(found["ce"].sum, hard.sum(), rtol=1e-4)
     assert [float(found[name].weight) for name in ("kd", "zero_shot", "ce")] == [1.0, 1.0, 0.5]
 
@@ -140,8 +149,8 @@ TABLE = {  # term, settings: who learns from a row of the first language: trunk,
 
 @pytest.mark.parametrize(("name", "settings", "expected"), TABLE.values(), ids=TABLE)
 def test_who_learns_from_a_row(name, settings, expected):
-    method, variables = student(layers=1, weights="learned", **settings)
-    found = gradient(method, variables, name, change(batch(), language=np.zeros(6, np.int32)))
+    method, variables = make_student(layers=1, weights="learned", **settings)
+    found = gradient(method, variables, name, replace_arrays(make_batch(), language=np.zeros(6, np.int32)))
     own, others = (jax.tree.map(lambda x, s=s: x[s], found["branches"]) for s in (slice(0, 1), slice(1, 3)))
     parts = (found["trunk"], own, others, found["classifier"], found["mixture"])
     assert tuple(size(part) > 0 for part in parts) == expected
@@ -149,7 +158,7 @@ def test_who_learns_from_a_row(name, settings, expected):
 
 @pytest.mark.parametrize("stop", ["branches", "trunk"])
 def test_stopping_a_gradient_changes_no_value(stop):
-    plain, stopped = (value(*student(dropout=0.2, stop=s), "zero_shot") for s in ("none", stop))
+    plain, stopped = (value(*make_student(dropout=0.2, stop=s), "zero_shot") for s in ("none", stop))
     assert plain == pytest.approx(stopped, rel=1e-6)
 
 
@@ -158,26 +167,26 @@ FORMS = [("ce", "representation"), ("kl", "probability"), ("mse", "logits")]
 
 @pytest.mark.parametrize(("kd", "mix"), FORMS)
 def test_the_loss_itself_gives_a_teacher_no_gradient(kd, mix):
-    method, variables = student(layers=1, kd=kd, mix=mix)
+    method, variables = make_student(layers=1, kd=kd, mix=mix)
 
     @jax.jit
     def loss(teacher):
-        prepared = method.prepare(batch(), targets() | {"teacher": teacher})
-        return total(method.loss(variables, batch(), prepared, jax.random.key(0), 0).terms)
+        prepared = method.prepare(make_batch(), make_targets() | {"teacher": teacher})
+        return total(method.loss(variables, make_batch(), prepared, jax.random.key(0), 0).terms)
 
-    teacher = jnp.asarray(targets()["teacher"])
+    teacher = jnp.asarray(make_targets()["teacher"])
     assert not np.any(jax.grad(loss)(teacher))
     assert float(loss(teacher)) != float(loss(2 * teacher))
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_a_step_gives_a_teacher_no_gradient(micro_batches):
-    method, variables = student(layers=1)
+    method, variables = make_student(layers=1)
 
     def place(teacher):
-        return state_of(variables), targets() | {"teacher": teacher}
+        return make_state(variables), make_targets() | {"teacher": teacher}
 
-    take, teacher = report_gradient(method, place, batch(), micro_batches), jnp.asarray(targets()["teacher"])
+    take, teacher = report_gradient(method, place, make_batch(), micro_batches), jnp.asarray(make_targets()["teacher"])
     reported, learned = take(teacher)
     assert not np.any(learned)
     assert float(reported) != float(take(2 * teacher)[0])
@@ -188,30 +197,32 @@ COMBINATIONS = [*itertools.product(LEVELS, WEIGHTS, [False]), *itertools.product
 
 @pytest.mark.parametrize(("mix", "weights", "own"), COMBINATIONS)
 def test_gradients_are_finite(mix, weights, own):
-    method, variables = student(layers=1, mix=mix, weights=weights, own=own, alpha=0.05)
-    of = change(batch(), mask=[1, 1, 1, 1, 0, 1], language=[0, 1, 2, 0, 0, -1])
+    method, variables = make_student(layers=1, mix=mix, weights=weights, own=own, alpha=0.05)
+    of = replace_arrays(make_batch(), mask=[1, 1, 1, 1, 0, 1], language=[0, 1, 2, 0, 0, -1])
     found = gradient(method, variables, "zero_shot", of)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
     assert size(found) > 0
 
 
 def test_ce_and_kl_have_equal_gradients_and_mse_with_t_squared_knows_no_temperature():
-    ce, kl = (gradient(*student(layers=1, kd=kd, temperature=2.0), "kd") for kd in ("ce", "kl"))
+    ce, kl = (gradient(*make_student(layers=1, kd=kd, temperature=2.0), "kd") for kd in ("ce", "kl"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), ce, kl)
-    one = value(*student(kd="mse"), "zero_shot")
-    assert value(*student(kd="mse", temperature=4.0, t_squared=True), "zero_shot") == pytest.approx(one, rel=1e-5)
+    one = value(*make_student(kd="mse"), "zero_shot")
+    assert value(*make_student(kd="mse", temperature=4.0, t_squared=True), "zero_shot") == pytest.approx(one, rel=1e-5)
 
 
 def test_with_a_linear_head_representations_and_logits_mix_alike():
     found = []
     for mix in ("representation", "logits"):
-        method, variables = student(mix=mix)
+        method, variables = make_student(mix=mix)
         head = variables.params["classifier"]
         small = jax.tree.map(lambda x: x * 1e-3, head["dense"])  # where tanh is straight
         head = {"dense": small, "output": {**head["output"], "kernel": head["output"]["kernel"] * 1e3}}
         found.append(value(method, variables._replace(params=variables.params | {"classifier": head}), "zero_shot"))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
-    assert value(*student(), "zero_shot") != pytest.approx(value(*student(mix="logits"), "zero_shot"), rel=1e-3)
+    assert value(*make_student(), "zero_shot") != pytest.approx(
+        value(*make_student(mix="logits"), "zero_shot"), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,27 +230,29 @@ def test_with_a_linear_head_representations_and_logits_mix_alike():
     [(0.1, (0, 5, 10, 90), (0, 1, 2, 2)), (0.0, (0, 90), (2, 2)), (20.0, (10, 20), (1, 2))],
 )
 def test_the_zero_shot_term_warms_up(warmup, steps, weights):
-    method, variables = student(layers=1, weight_z=2.0, warmup_z=warmup)
-    found = [float(terms(method, variables, batch(), targets(), step=s)["zero_shot"].weight) for s in steps]
+    method, variables = make_student(layers=1, weight_z=2.0, warmup_z=warmup)
+    found = [
+        float(compute_terms(method, variables, make_batch(), make_targets(), step=s)["zero_shot"].weight) for s in steps
+    ]
     assert found == pytest.approx(weights)
 
 
 def test_languages_and_branches_may_change_places_together():
-    method, variables = student()
-    other, _ = student(languages=("ru", "en", "de"))
+    method, variables = make_student()
+    other, _ = make_student(languages=("ru", "en", "de"))
     moved = jax.tree.map(lambda x: x[np.array([2, 0, 1])], variables.params["branches"])
     there = variables._replace(params=variables.params | {"branches": moved})
-    of = change(batch(), language=(batch()["language"] + 1) % 3)
+    of = replace_arrays(make_batch(), language=(make_batch()["language"] + 1) % 3)
     for name in ("kd", "zero_shot", "ce"):
         assert value(other, there, name, of) == pytest.approx(value(method, variables, name), rel=1e-5)
 
 
 def test_several_languages_on_one_branch():
-    method, variables = student(branches="en+de,ru")
+    method, variables = make_student(branches="en+de,ru")
     assert branches.count_branches(variables.params["branches"]) == 2
-    found = method.outputs["classify"](variables, batch())
+    found = method.outputs["classify"](variables, make_batch())
     assert sorted(found) == ["logits", "logits_en+de", "logits_mixture", "logits_ru"]
-    for row, language in enumerate(batch()["language"]):
+    for row, language in enumerate(make_batch()["language"]):
         np.testing.assert_array_equal(
             found["logits"][row], found["logits_ru" if language == 2 else "logits_en+de"][row]
         )
@@ -249,11 +262,11 @@ def test_several_languages_on_one_branch():
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("head", ["shared", "branch"])
 def test_branches_that_fill_a_mesh_axis_change_nothing(weights, head):
-    plain, padded = (student(mix="logits", weights=weights, head=head, mesh=mesh) for mesh in ({}, {"branch": 4}))
+    plain, padded = (make_student(mix="logits", weights=weights, head=head, mesh=mesh) for mesh in ({}, {"branch": 4}))
     assert branches.count_branches(padded[1].params["branches"]) == 4
     for name in ("kd", "zero_shot", "ce"):
         assert value(*padded, name) == pytest.approx(value(*plain, name), rel=1e-5)
-    a, b = (method.outputs["classify"](variables, batch()) for method, variables in (plain, padded))
+    a, b = (method.outputs["classify"](variables, make_batch()) for method, variables in (plain, padded))
     assert a.keys() == b.keys()
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
     assert (
@@ -262,25 +275,25 @@ def test_branches_that_fill_a_mesh_axis_change_nothing(weights, head):
 
 
 def test_a_draw_goes_by_step_and_place_alone():
-    method, variables = student(weights="dirichlet", alpha=0.3)
+    method, variables = make_student(weights="dirichlet", alpha=0.3)
     one, same = (value(method, variables, "zero_shot", key=key) for key in (3, 4))
     assert one == same  # the step's dropout key is no part of it
     assert value(method, variables, "zero_shot", step=51) != pytest.approx(one, rel=1e-4)
-    given = method.prepare(batch(), targets())
+    given = method.prepare(make_batch(), make_targets())
     parts = []
     for rows in (np.arange(0, 6, 2), np.arange(1, 6, 2)):  # as micro-batches are cut
-        part, its = jax.tree.map(lambda x, r=rows: x[r], (batch(), given))
+        part, its = jax.tree.map(lambda x, r=rows: x[r], (make_batch(), given))
         parts.append(method.loss(variables, part, its, jax.random.key(9), 50).terms["zero_shot"])
     assert float(sum(part.sum for part in parts)) / 6 == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.long
 def test_micro_batches_and_padded_rows_change_nothing():
-    encoder = encoders.Encoder(architecture(1))
+    encoder = encoders.Encoder(make_architecture(1))
     start = Start(encoder.architecture, encoders.init(encoder.architecture, jax.random.key(0), 1.0), {})
-    method = mblm.build(stage(weights="dirichlet"), encoder)
-    labelled = change(batch(), labelled=[1, 0, 1, 1, 1, 1])
-    given = targets() | {"taught": np.float32([1, 1, 0, 1, 1, 1])}
+    method = mblm.build(make_stage(weights="dirichlet"), encoder)
+    labelled = replace_arrays(make_batch(), labelled=[1, 0, 1, 1, 1, 1])
+    given = make_targets() | {"taught": np.float32([1, 1, 0, 1, 1, 1])}
     whole, losses = train(method, start, labelled, given, 3)
     parts, same = train(method, start, labelled, given, 3, micro_batches=3)
     longer = [jax.tree.map(lambda x: np.concatenate([x, x[:3]]), of) for of in (labelled, given)]
@@ -292,26 +305,26 @@ def test_micro_batches_and_padded_rows_change_nothing():
 
 
 def test_rows_count_where_they_have_a_teacher_a_label_and_a_branch():
-    method, variables = student(layers=1)
-    of = change(batch(), labelled=[1, 1, 1, 0, 1, 1], language=[0, 1, 2, 0, 1, -1])
-    given = targets() | {"taught": np.float32([1, 0, 1, 1, 1, 1])}
-    found = terms(method, variables, of, given)
+    method, variables = make_student(layers=1)
+    of = replace_arrays(make_batch(), labelled=[1, 1, 1, 0, 1, 1], language=[0, 1, 2, 0, 1, -1])
+    given = make_targets() | {"taught": np.float32([1, 0, 1, 1, 1, 1])}
+    found = compute_terms(method, variables, of, given)
     assert [float(found[name].count) for name in ("kd", "zero_shot", "ce")] == [4, 4, 4]
 
 
 def test_without_teachers_only_labels_can_be_learned():
-    method, variables = student(layers=1)
+    method, variables = make_student(layers=1)
     with pytest.raises(UserError, match=r"no teachers \(config.teachers\)|config.teachers: no teachers"):
-        terms(method, variables, batch(), ())
-    plain, variables = student(layers=1, weight_s=0.0, weight_z=0.0)
-    assert list(terms(plain, variables, batch(), ())) == ["ce"]
+        compute_terms(method, variables, make_batch(), ())
+    plain, variables = make_student(layers=1, weight_s=0.0, weight_z=0.0)
+    assert list(compute_terms(plain, variables, make_batch(), ())) == ["ce"]
 
 
 @pytest.mark.parametrize("mix", LEVELS)
 def test_the_route_of_a_row(mix):
-    method, variables = student(mix=mix, weights="learned")
+    method, variables = make_student(mix=mix, weights="learned")
     languages = np.array([0, 1, 2, -1, -1, 0])
-    found = method.outputs["classify"](variables, change(batch(), language=languages))
+    found = method.outputs["classify"](variables, replace_arrays(make_batch(), language=languages))
     for row, language in enumerate(languages):
         name = "mixture" if language < 0 else ("en", "de", "ru")[language]
         np.testing.assert_array_equal(found["logits"][row], found[f"logits_{name}"][row])
@@ -326,15 +339,15 @@ def test_the_route_of_a_row(mix):
 
 
 def test_one_branch_has_one_route_and_is_an_ordinary_classifier():
-    method, variables = student(branches="one", weight_z=0.0)
-    assert list(method.outputs["classify"](variables, batch())) == ["logits"]
+    method, variables = make_student(branches="one", weight_z=0.0)
+    assert list(method.outputs["classify"](variables, make_batch())) == ["logits"]
     assert list(method.exports(variables)) == [""]
 
 
 def test_a_head_that_came_with_the_weights_is_kept_where_its_labels_are_ours():
-    arch = architecture()
+    arch = make_architecture()
     given = {"classifier": init_head(ClassifierHead(arch, 3), jax.random.key(8))}
-    method = mblm.build(stage(), encoders.Encoder(arch))
+    method = mblm.build(make_stage(), encoders.Encoder(arch))
     start = Start(arch, encoders.init(arch, jax.random.key(0)), given, LABELS)
     kept = method.init(jax.random.key(1), start).params["classifier"]
     fresh = method.init(jax.random.key(1), start._replace(labels=LABELS[::-1])).params["classifier"]
@@ -359,13 +372,13 @@ FAULTS = {
 @pytest.mark.parametrize(("settings", "said"), FAULTS.values(), ids=FAULTS)
 def test_what_cannot_be_is_said(settings, said):
     with pytest.raises(UserError) as told:
-        mblm.build(stage(**settings), encoders.Encoder(architecture()))
+        mblm.build(make_stage(**settings), encoders.Encoder(make_architecture()))
     assert said in str(told.value)
 
 
 def test_the_supervised_languages_must_be_named():
     with pytest.raises(UserError, match="no supervised languages"):
-        mblm.build(stage(languages=()), encoders.Encoder(architecture()))
+        mblm.build(make_stage(languages=()), encoders.Encoder(make_architecture()))
 
 
 def test_the_config_says_no_more_and_no_less_than_the_method_reads():
@@ -382,8 +395,8 @@ def test_transformers_gives_the_logits_of_each_branch(tmp_path, head):
 
     from xlkd.models import hf
 
-    method, variables = student(mix="logits", head=head)
-    text, expected = batch()["text"], method.outputs["classify"](variables, batch())
+    method, variables = make_student(mix="logits", head=head)
+    text, expected = make_batch()["text"], method.outputs["classify"](variables, make_batch())
     inputs = {"input_ids": text["ids"], "attention_mask": text["mask"], "token_type_ids": text["types"]}
     found = {}
     for name, exported in method.exports(variables).items():

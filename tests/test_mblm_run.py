@@ -46,7 +46,7 @@ FLAGS = [
 def folder(tmp_path_factory):
     """An encoder, and a teacher upon it."""
     made = tmp_path_factory.mktemp("mblm")
-    found = hf.load(toy_models.span_model(made))
+    found = hf.load(toy_models.save_span_model(made))
     head = jax.tree.map(lambda x: 30 * x, init_head(ClassifierHead(found.architecture, 3), jax.random.key(3)))
     params = {"encoder": found.params["encoder"], "classifier": jax.device_get(head)}
     hf.save(made / "teacher", found.architecture, params, labels=LABELS, tokenizer=made / "model")

@@ -9,9 +9,9 @@ import pathlib
 import threading
 
 import pytest
-from reports_toys import grid_run
+from reports_toys import write_grid_run
 from test_files import make_device, names, snapshot
-from toy_models import span_model
+from toy_models import save_span_model
 
 from xlkd import check, evaluate, files, main, plan, report, sweep, trim
 from xlkd.errors import UserError
@@ -26,8 +26,8 @@ def inputs(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "data.json").write_text(json.dumps(SQUAD))
     (folder / "answers.json").write_text('{"q": "Anna"}')
-    grid_run(folder / "run")
-    span_model(folder)
+    write_grid_run(folder / "run")
+    save_span_model(folder)
     return folder
 
 
@@ -192,7 +192,7 @@ def test_two_outputs_of_a_report_are_two_files(inputs, place, page, numbers):
 
 def test_a_report_replaces_without_being_asked_only_an_earlier_report(inputs, place, monkeypatch):
     """Of several runs it goes into the current folder, and its tables stand beside the page."""
-    two = [str(inputs / "run"), str(grid_run(place / "other", seed=1))]
+    two = [str(inputs / "run"), str(write_grid_run(place / "other", seed=1))]
     monkeypatch.chdir(place / "documents")
     for _ in range(2):
         report.main(two)

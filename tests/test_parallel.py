@@ -4,14 +4,14 @@
 
 import numpy as np
 import pytest
-from qa_toys import words_tokenizer
+from qa_toys import make_word_tokenizer
 
 from xlkd.rows import Pair
 from xlkd.tasks import Draw
 from xlkd.tasks.parallel import Parallel, build
 from xlkd.tasks.tokenization import TextTokenizer
 
-TOKENIZER = TextTokenizer(words_tokenizer([*"abcdefgh"]))
+TOKENIZER = TextTokenizer(make_word_tokenizer([*"abcdefgh"]))
 
 
 def pair(i, source, target, languages=("en", "de")):
@@ -56,7 +56,7 @@ def test_accuracy_both_ways_by_pair_of_languages():
 
 
 def test_what_features_depend_on_is_in_the_identity():
-    other = TextTokenizer(words_tokenizer([*"abcdefhg"]))
+    other = TextTokenizer(make_word_tokenizer([*"abcdefhg"]))
     identities = {Parallel(t, n).identity() for t in (TOKENIZER, other) for n in (5, 6)}
     assert len(identities) == 4
     config = type("Config", (), {"max_length": 5})

@@ -11,7 +11,7 @@ import types
 
 import numpy as np
 import pytest
-from toy_models import RECORD, span_model
+from toy_models import RECORD, save_span_model
 
 from xlkd import main, plan
 from xlkd.data.batches import Plan
@@ -29,7 +29,7 @@ def flags(tmp_path_factory):
     base = tmp_path_factory.mktemp("plan")
     patch = pytest.MonkeyPatch()
     patch.setenv("XLKD_CACHE", str(base / "cache"))
-    model = span_model(base, RECORD)
+    model = save_span_model(base, RECORD)
     (model / "model.safetensors").rename(base / "weights")  # a plan reads none
     yield [
         "--config=configs/gxlt.py",

@@ -7,7 +7,7 @@ import json
 import sys
 
 import pytest
-from toy_models import DATA, RECORD, run_command, span_model
+from toy_models import DATA, RECORD, run_command, save_span_model
 
 from xlkd import predict
 from xlkd.data import sources
@@ -16,7 +16,7 @@ from xlkd.errors import UserError
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return span_model(tmp_path_factory.mktemp("predict"), RECORD)
+    return save_span_model(tmp_path_factory.mktemp("predict"), RECORD)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@
 
 import numpy as np
 import pytest
-from qa_toys import device, question, words_tokenizer
+from qa_toys import compute_outputs, make_question, make_word_tokenizer
 
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Cell
@@ -15,8 +15,8 @@ from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.tasks.windows import Settings, cut_into_windows
 
 WORDS = [f"w{i}" for i in range(100)]
-TOKENIZER = words_tokenizer(["q1", "q2", *WORDS])
-LONG, SHORT = question(" ".join(WORDS[:16]), "w7 w8"), question("w1 w2 w3", "w2", key="k2", id="j")
+TOKENIZER = make_word_tokenizer(["q1", "q2", *WORDS])
+LONG, SHORT = make_question(" ".join(WORDS[:16]), "w7 w8"), make_question("w1 w2 w3", "w2", key="k2", id="j")
 SETTINGS = Settings(max_length=14, doc_stride=4)
 FEATURES = cut_into_windows([LONG, SHORT], TextTokenizer(TOKENIZER), SETTINGS)
 
@@ -92,7 +92,7 @@ def test_the_task_from_rows_to_scores():
     logits[0, 0, 4 + 7] = logits[0, 1, 4 + 8] = 9.0  # w7 w8, whose start has its maximum context in the next window
     logits[1, 0, 4 + 3] = logits[1, 1, 4 + 4] = 8.0
     logits[3, 0, 5] = logits[3, 1, 6] = 7.0  # w2 w3
-    outputs = device([tuple(side) for side in logits], 20, FEATURES, SETTINGS)
+    outputs = compute_outputs([tuple(side) for side in logits], 20, FEATURES, SETTINGS)
     assert one.decode(outputs, held).texts == ["w7 w8", "w2 w3"]
     scores = one.score(outputs, held, [LONG, SHORT])
     assert scores.main == "f1"
@@ -103,14 +103,14 @@ def test_the_task_from_rows_to_scores():
 def test_identity_goes_with_what_features_depend_on():
     assert task().identity() == task(n_best=3, no_answer="drop").identity()
     assert task().identity() != task(doc_stride=5).identity()
-    assert task().identity() != qa.build(Settings(max_length=14, doc_stride=4), words_tokenizer(["a"])).identity()
+    assert task().identity() != qa.build(Settings(max_length=14, doc_stride=4), make_word_tokenizer(["a"])).identity()
 
 
 def test_mlqa_rows_go_by_their_contexts_language():
     rows = [
-        question("la casa", "casa", set="mlqa", question_language="en", context_language="es"),
-        question("la casa", "casa", set="xquad", question_language="es", context_language="es"),
-        question("la casa", "casa", set="mlqa", question_language="es", context_language="en"),
+        make_question("la casa", "casa", set="mlqa", question_language="en", context_language="es"),
+        make_question("la casa", "casa", set="xquad", question_language="es", context_language="es"),
+        make_question("la casa", "casa", set="mlqa", question_language="es", context_language="en"),
     ]
     scores = score(["la casa"] * 3, rows)
     assert scores.cells[Cell.parse("mlqa en-es")]["em"] == 100.0
@@ -119,7 +119,7 @@ def test_mlqa_rows_go_by_their_contexts_language():
 
 
 def test_mlqa_refuses_a_language_without_rules_unless_told():
-    row = question("a b", "b", set="mlqa", context_language="fr")
+    row = make_question("a b", "b", set="mlqa", context_language="fr")
     with pytest.raises(UserError, match="'fr'"):
         score(["b"], [row])
     assert score(["b"], [row], mlqa_fallback=True).cells[Cell.parse("mlqa en-fr")]["em"] == 100.0
@@ -133,10 +133,10 @@ def test_a_prediction_file_may_lack_ids():
 def test_counts_account_for_every_row():
     rows = [
         LONG,  # three windows, one of them without the answer
-        question("w1 w2", "w2", context_language="de"),
-        question("w1 w22", "w2", start=3, context_language="de"),  # inside a word
-        question("w1 w2", context_language="de"),  # no answer
-        question(" ".join(WORDS[:12]), " ".join(WORDS[:11]), context_language="de"),  # longer than a window
+        make_question("w1 w2", "w2", context_language="de"),
+        make_question("w1 w22", "w2", start=3, context_language="de"),  # inside a word
+        make_question("w1 w2", context_language="de"),  # no answer
+        make_question(" ".join(WORDS[:12]), " ".join(WORDS[:11]), context_language="de"),  # longer than a window
     ]
     found = qa.count_spans(
         cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings(max_length=14, doc_stride=4, max_query_length=1))
@@ -151,7 +151,7 @@ def test_counts_account_for_every_row():
 
 @pytest.mark.parametrize(("words", "f1"), [(30, 100.0), (31, 98.3607), (40, 85.7143), (60, 66.6667)])
 def test_ceiling_golden(words, f1):
-    row = question(" ".join(["w98", *WORDS[:words], "w99"]), " ".join(WORDS[:words]))
+    row = make_question(" ".join(["w98", *WORDS[:words], "w99"]), " ".join(WORDS[:words]))
     held = cut_into_windows([row], TextTokenizer(TOKENIZER), Settings())
     found = compute_ceilings(held, [row], Settings())["en"]
     assert found["f1"] == pytest.approx(f1, abs=5e-5)
@@ -159,20 +159,20 @@ def test_ceiling_golden(words, f1):
 
 
 def test_ceiling_of_a_language_golden():
-    rows = [question(" ".join(WORDS[:n]), " ".join(WORDS[:n]), key=str(n)) for n in (1, 2, 40, 3)]
+    rows = [make_question(" ".join(WORDS[:n]), " ".join(WORDS[:n]), key=str(n)) for n in (1, 2, 40, 3)]
     found = compute_ceilings(cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings()), rows, Settings())["en"]
     assert (found["f1"], found["em"], found["n"]) == (pytest.approx(96.4286, abs=5e-5), 75.0, 4)
 
 
 def test_a_later_gold_may_be_the_one_that_is_reached():
-    row = question(" ".join(WORDS[:40]), " ".join(WORDS[:40]))
+    row = make_question(" ".join(WORDS[:40]), " ".join(WORDS[:40]))
     both = qa.dataclasses.replace(row, answers=(*row.answers, Answer("w3", row.context.index("w3"))))
     found = compute_ceilings(cut_into_windows([both], TextTokenizer(TOKENIZER), Settings()), [both], Settings())["en"]
     assert (found["em"], found["unreachable"]) == (100.0, 0)
 
 
 def test_an_answer_that_no_window_holds_is_searched_for():
-    row = question(" ".join(WORDS[:12]), " ".join(WORDS[:12]))
+    row = make_question(" ".join(WORDS[:12]), " ".join(WORDS[:12]))
     settings = Settings(max_length=11, doc_stride=3)
     found = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]
     assert found["f1"] == pytest.approx(100 * 2 * 0.5 / 1.5)  # six of twelve words fit a window
@@ -180,7 +180,7 @@ def test_an_answer_that_no_window_holds_is_searched_for():
 
 
 def test_a_window_may_hold_an_answer_that_its_start_may_not_begin():
-    row = question(" ".join(WORDS[:16]), " ".join(WORDS[5:13]))  # whole in the second window, begun in the first
+    row = make_question(" ".join(WORDS[:16]), " ".join(WORDS[5:13]))  # whole in the second window, begun in the first
     held = cut_into_windows([row], TextTokenizer(TOKENIZER), SETTINGS)
     for strict, unreachable in ((True, 1), (False, 0)):
         settings = qa.dataclasses.replace(SETTINGS, max_context=strict)
@@ -188,7 +188,7 @@ def test_a_window_may_hold_an_answer_that_its_start_may_not_begin():
 
 
 def test_the_search_begins_with_spans_that_end_in_the_golds_first_token():
-    row = question("w1 . w2", "w1 .")
+    row = make_question("w1 . w2", "w1 .")
     settings = Settings(max_answer_tokens=1)
     found = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]
     assert (found["f1"], found["em"], found["unreachable"]) == (100.0, 100.0, 1)

@@ -9,7 +9,18 @@ import pathlib
 
 import numpy as np
 import pytest
-from reports_toys import NOTHING, grid_run, label_run, labelled, pair_run, questions, retrieved, run, stage, write
+from reports_toys import (
+    NOTHING,
+    draw_labels,
+    draw_questions,
+    draw_retrieval,
+    write_grid_run,
+    write_json,
+    write_label_run,
+    write_pair_run,
+    write_run,
+    write_stage,
+)
 
 from xlkd import reports
 from xlkd.errors import UserError
@@ -25,12 +36,12 @@ def report(*folders: pathlib.Path) -> tuple[dict, list[str]]:
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory) -> tuple[dict, list[str]]:
-    return report(grid_run(tmp_path_factory.mktemp("grid")))
+    return report(write_grid_run(tmp_path_factory.mktemp("grid")))
 
 
 def test_cells_and_averages_are_means_of_the_rows(grid):
     shown = grid[0]["sets"]["toy"]["systems"]["ce"]
-    rows = questions(0.6)
+    rows = draw_questions(0.6)
     cell = [row["f1"] for row in rows if (row["question_language"], row["context_language"]) == ("en", "de")]
     assert shown["cells"]["en-de"]["f1"]["value"] == pytest.approx(sum(cell) / len(cell), abs=1e-6)
     scores = {tuple(name.split("-")): entry["em"]["value"] for name, entry in shown["cells"].items()}
@@ -51,7 +62,7 @@ def test_both_forms_of_gxlt_are_shown_and_named(grid):
 
 
 def test_the_terminal_gets_what_fits_it_and_a_file_the_rest(tmp_path):
-    folder = grid_run(tmp_path)
+    folder = write_grid_run(tmp_path)
     _, brief = report(folder)
     whole = (folder / "report.txt").read_text().splitlines()
     assert len(brief) < 60 < len(whole)
@@ -71,7 +82,7 @@ def test_intervals_and_verdicts_are_those_of_the_statistics(grid):
             for name, of in sorted(found.items())
         }
 
-    expected = statistics.compare([cells(questions(0.65, tag="skd"))], [cells(questions(0.6))])
+    expected = statistics.compare([cells(draw_questions(0.65, tag="skd"))], [cells(draw_questions(0.6))])
     shown = grid[0]["sets"]["toy"]["comparisons"]["skd:ce"]["cells"]
     for name, result in expected.cells.items():
         assert shown[name]["f1"]["low"] == pytest.approx(result.low, abs=1e-6)
@@ -121,9 +132,9 @@ def test_means_over_other_languages_are_not_compared(grid):
 
 
 def test_data_sets_joined_in_one_set_stay_apart(tmp_path):
-    run(tmp_path, ("one",))
-    rows = questions(0.5, set="mlqa", languages=("en", "de")) + questions(0.9, set="xquad", languages=("en",))
-    stage(tmp_path, 1, "one", {"eval": rows})
+    write_run(tmp_path, ("one",))
+    rows = draw_questions(0.5, set="mlqa", languages=("en", "de")) + draw_questions(0.9, set="xquad", languages=("en",))
+    write_stage(tmp_path, 1, "one", {"eval": rows})
     found, lines = report(tmp_path)
     assert set(found["sets"]) == {"mlqa", "xquad"}
     gxlt = found["sets"]["mlqa"]["systems"]["one"]["averages"]["gxlt"]
@@ -132,7 +143,7 @@ def test_data_sets_joined_in_one_set_stay_apart(tmp_path):
 
 
 def test_supervised_and_zero_shot_languages_stand_apart(tmp_path):
-    found, _ = report(label_run(tmp_path))
+    found, _ = report(write_label_run(tmp_path))
     data = found["sets"]["xnli"]
     assert list(data["systems"]) == ["branches", "mblm"]
     means = data["systems"]["mblm"]["averages"]
@@ -143,9 +154,9 @@ def test_supervised_and_zero_shot_languages_stand_apart(tmp_path):
 
 
 def test_macro_f1_has_an_interval_and_a_difference(tmp_path):
-    found, _ = report(label_run(tmp_path))
+    found, _ = report(write_label_run(tmp_path))
     data = found["sets"]["xnli"]
-    rows = [row for row in labelled({"en": 0.8, "de": 0.7, "sw": 0.9}, groups=40) if row["language"] == "de"]
+    rows = [row for row in draw_labels({"en": 0.8, "de": 0.7, "sw": 0.9}, groups=40) if row["language"] == "de"]
     of = []
     for label in ("entailment", "neutral", "contradiction"):
         right = sum(row["gold"] == row["prediction"] == label for row in rows)
@@ -158,10 +169,10 @@ def test_macro_f1_has_an_interval_and_a_difference(tmp_path):
 
 
 def test_a_set_that_helped_to_choose_ends_zero_shot(tmp_path):
-    run(tmp_path, ("one",))
-    rows = labelled({"en": 0.8, "sw": 0.5}, languages=("en", "sw"))
+    write_run(tmp_path, ("one",))
+    rows = draw_labels({"en": 0.8, "sw": 0.5}, languages=("en", "sw"))
     seen = {"training": ["en"], "selection": ["en", "sw"], "teacher": []}
-    stage(tmp_path, 1, "one", {"eval": rows}, seen=seen, task="classify")
+    write_stage(tmp_path, 1, "one", {"eval": rows}, seen=seen, task="classify")
     found, _ = report(tmp_path)
     shown = found["sets"]["xnli"]["systems"]["one"]
     assert (shown["cells"]["sw"]["word"], shown["cells"]["sw"]["badges"]) == ("transferred", ["S"])
@@ -169,27 +180,29 @@ def test_a_set_that_helped_to_choose_ends_zero_shot(tmp_path):
 
 
 def test_without_a_record_of_contamination_nothing_is_called_zero_shot(tmp_path):
-    run(tmp_path, ("one",))
-    stage(tmp_path, 1, "one", {"eval": labelled({"sw": 0.5}, languages=("sw",))}, contamination={}, task="classify")
+    write_run(tmp_path, ("one",))
+    write_stage(
+        tmp_path, 1, "one", {"eval": draw_labels({"sw": 0.5}, languages=("sw",))}, contamination={}, task="classify"
+    )
     cell = report(tmp_path)[0]["sets"]["xnli"]["systems"]["one"]["cells"]["sw"]
     assert (cell["word"], cell["badges"]) == ("transferred", ["?"])
 
 
 def test_retrieval_both_ways_before_and_after(tmp_path):
-    found, _ = report(pair_run(tmp_path))
+    found, _ = report(write_pair_run(tmp_path))
     data = found["sets"]["ntrex"]
     assert list(data["comparisons"]) == ["align:start"]
-    rows = [row["to_target"] for row in retrieved(0.8) if row["target_language"] == "de"]
+    rows = [row["to_target"] for row in draw_retrieval(0.8) if row["target_language"] == "de"]
     assert data["systems"]["align"]["cells"]["en-de"]["to_target"]["value"] == pytest.approx(sum(rows) / len(rows))
     assert data["comparisons"]["align:start"]["averages"]["macro_mean"]["retrieval"]["verdict"] == "better"
 
 
 def test_scores_without_rows_stand_apart_without_interval(tmp_path):
-    run(tmp_path, ("one",))
+    write_run(tmp_path, ("one",))
     scores = {"step": 10, "main": "aer", "mean": 20.0, "cells": {"en-de": {"aer": 20.0, "n": 3}}}
-    here = stage(tmp_path, 1, "one", {}, sets={"links": scores})
+    here = write_stage(tmp_path, 1, "one", {}, sets={"links": scores})
     before = scores | {"step": 0, "mean": 30.0, "cells": {"en-de": {"aer": 30.0, "n": 3}}}
-    write(here / "evaluation" / "0-links.json", before)
+    write_json(here / "evaluation" / "0-links.json", before)
     found, lines = report(tmp_path)
     assert found["sets"] == {}
     assert found["plain"]["links"]["one"]["after"]["en-de"]["aer"] == 20.0
@@ -197,27 +210,29 @@ def test_scores_without_rows_stand_apart_without_interval(tmp_path):
 
 
 def test_numbers_without_a_record_of_what_was_seen_are_not_shown(tmp_path):
-    run(tmp_path, ("one",))
-    stage(tmp_path, 1, "one", {"eval": questions(0.5)}, seen=None)
+    write_run(tmp_path, ("one",))
+    write_stage(tmp_path, 1, "one", {"eval": draw_questions(0.5)}, seen=None)
     found, lines = report(tmp_path)
     assert found["sets"] == {}
     assert any("does not say which labels were seen" in line for line in lines)
 
 
 def test_rows_that_contradict_the_stage_are_told(tmp_path):
-    run(tmp_path, ("one",))
+    write_run(tmp_path, ("one",))
     sets = {"eval": {"step": 10, "main": "f1", "mean": 1.0, "cells": {"toy en-en": {"f1": 1.0, "em": 0.0, "n": 30}}}}
-    stage(tmp_path, 1, "one", {"eval": questions(0.5)}, sets=sets)
+    write_stage(tmp_path, 1, "one", {"eval": draw_questions(0.5)}, sets=sets)
     assert any("toy en-en, f1: rows say" in note for note in report(tmp_path)[0]["notes"])
 
 
 def test_an_unfinished_run_shows_what_is_done_and_how_far_it_is(tmp_path):
-    grid_run(tmp_path)
+    write_grid_run(tmp_path)
     last = tmp_path / "stages" / "03-skd"
     (last / "done").unlink()
     (last / "checkpoints" / "8").mkdir(parents=True)
     config = json.loads((tmp_path / "config.json").read_text())
-    write(tmp_path / "config.json", config | {"stages": [*config["stages"], "later"], "skd": {"budget": {"steps": 40}}})
+    write_json(
+        tmp_path / "config.json", config | {"stages": [*config["stages"], "later"], "skd": {"budget": {"steps": 40}}}
+    )
     with (last / "metrics.jsonl").open("a") as file:
         file.write('{"step": 11, "lo')  # as a kill leaves it
     found, lines = report(tmp_path)
@@ -231,15 +246,15 @@ def test_an_unfinished_run_shows_what_is_done_and_how_far_it_is(tmp_path):
 
 
 def test_controls_that_were_not_asked_for_are_not_to_come(tmp_path):
-    grid_run(tmp_path)
+    write_grid_run(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    write(tmp_path / "config.json", config | {"method": {"variant": "ce"}, "stages": ["english", "ce", "skd", "zs", "after"],
+    write_json(tmp_path / "config.json", config | {"method": {"variant": "ce"}, "stages": ["english", "ce", "skd", "zs", "after"],
                                               "controls": ["ce", "skd", "zs"], "after": {"start": "zs"}})  # fmt: skip
     assert not {"zs", "after"} & set(report(tmp_path)[0]["runs"][0]["stages"])
 
 
 def test_runs_that_differ_in_seed_only_are_seeds_of_one_system(tmp_path):
-    folders = [grid_run(tmp_path / str(seed), seed=seed) for seed in range(3)]
+    folders = [write_grid_run(tmp_path / str(seed), seed=seed) for seed in range(3)]
     found, _ = report(*folders)
     data = found["sets"]["toy"]
     assert list(data["systems"]) == ["english", "ce", "skd"]
@@ -251,7 +266,7 @@ def test_runs_that_differ_in_seed_only_are_seeds_of_one_system(tmp_path):
 
 
 def test_macro_f1_over_seeds_is_shown_without_a_difference(tmp_path):
-    found, _ = report(*(label_run(tmp_path / str(seed), seed=seed) for seed in range(2)))
+    found, _ = report(*(write_label_run(tmp_path / str(seed), seed=seed) for seed in range(2)))
     data = found["sets"]["xnli"]
     assert len(data["systems"]["mblm"]["cells"]["de"]["macro_f1"]["by_seed"]) == 2
     assert "macro_f1" not in data["comparisons"]["mblm:branches"]["cells"]["de"]
@@ -259,8 +274,8 @@ def test_macro_f1_over_seeds_is_shown_without_a_difference(tmp_path):
 
 def test_other_configs_stand_side_by_side_and_are_compared_with_the_first(tmp_path):
     for name, right in (("a", 0.4), ("b", 0.9)):
-        run(tmp_path / name, ("english",), optim={"lr": right})
-        stage(tmp_path / name, 1, "english", {"eval": questions(right)}, lr=right)
+        write_run(tmp_path / name, ("english",), optim={"lr": right})
+        write_stage(tmp_path / name, 1, "english", {"eval": draw_questions(right)}, lr=right)
     found, _ = report(tmp_path / "a", tmp_path / "b")
     assert found["sets"]["toy"]["comparisons"]["b/english:a/english"]["averages"]["gxlt"]["f1"]["verdict"] == "better"
     assert found["budgets"] == [{"a": "b/english", "b": "a/english", "differ": {"lr": [0.9, 0.4]}}]
@@ -268,24 +283,24 @@ def test_other_configs_stand_side_by_side_and_are_compared_with_the_first(tmp_pa
 
 def test_runs_that_answered_other_questions_are_refused(tmp_path):
     for name, groups in (("a", 30), ("b", 29)):
-        run(tmp_path / name, ("english",), groups=groups)
-        stage(tmp_path / name, 1, "english", {"eval": questions(0.5, groups=groups)})
+        write_run(tmp_path / name, ("english",), groups=groups)
+        write_stage(tmp_path / name, 1, "english", {"eval": draw_questions(0.5, groups=groups)})
     with pytest.raises(UserError, match="questions on one side only"):
         report(tmp_path / "a", tmp_path / "b")
 
 
 def test_runs_without_a_common_data_set_are_refused(tmp_path):
     for name in ("mlqa", "xquad"):
-        run(tmp_path / name, ("english",), data={"eval": name})
-        stage(tmp_path / name, 1, "english", {"eval": questions(0.5, set=name)})
+        write_run(tmp_path / name, ("english",), data={"eval": name})
+        write_stage(tmp_path / name, 1, "english", {"eval": draw_questions(0.5, set=name)})
     with pytest.raises(UserError, match="no data set in common"):
         report(tmp_path / "mlqa", tmp_path / "xquad")
 
 
 def test_stages_of_one_run_that_answered_other_questions_are_told_apart_not_refused(tmp_path):
-    run(tmp_path, ("a", "b"), compare=("b:a", "b:nothing"))
-    stage(tmp_path, 1, "a", {"eval": questions(0.5)})
-    stage(tmp_path, 2, "b", {"eval": questions(0.5, groups=20)})
+    write_run(tmp_path, ("a", "b"), compare=("b:a", "b:nothing"))
+    write_stage(tmp_path, 1, "a", {"eval": draw_questions(0.5)})
+    write_stage(tmp_path, 2, "b", {"eval": draw_questions(0.5, groups=20)})
     found, _ = report(tmp_path)
     assert found["sets"]["toy"]["comparisons"] == {}
     assert any("not compared" in note for note in found["notes"])
@@ -296,7 +311,7 @@ def test_stages_of_one_run_that_answered_other_questions_are_told_apart_not_refu
 def test_what_cannot_be_read_is_one_line(tmp_path, damage):
     folder = tmp_path / "run"
     if damage != "nothing":
-        grid_run(folder)
+        write_grid_run(folder)
     if damage == "no config":
         (folder / "config.json").unlink()
     if damage == "broken rows":
@@ -308,31 +323,31 @@ def test_what_cannot_be_read_is_one_line(tmp_path, damage):
 
 def test_one_seed_twice_is_refused(tmp_path):
     with pytest.raises(UserError, match="the same config and seed"):
-        report(grid_run(tmp_path / "a"), grid_run(tmp_path / "b"))
+        report(write_grid_run(tmp_path / "a"), write_grid_run(tmp_path / "b"))
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path):
-    a, b = grid_run(tmp_path / "a"), grid_run(tmp_path / "b")
+    a, b = write_grid_run(tmp_path / "a"), write_grid_run(tmp_path / "b")
     path = b / "stages" / "03-skd" / "rows" / "eval.jsonl"
     path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n")
     assert report(a)[0]["sets"] == report(b)[0]["sets"]
 
 
 def test_ids_that_are_not_unique_in_a_cell_are_told_apart_by_key(tmp_path):
-    run(tmp_path, ("one",))
-    rows = [row | {"id": "same"} for row in questions(0.5)]
-    stage(tmp_path, 1, "one", {"eval": rows}, seen=NOTHING)
+    write_run(tmp_path, ("one",))
+    rows = [row | {"id": "same"} for row in draw_questions(0.5)]
+    write_stage(tmp_path, 1, "one", {"eval": rows}, seen=NOTHING)
     assert report(tmp_path)[0]["sets"]["toy"]["systems"]["one"]["cells"]["en-en"]["n"] == 30
 
 
 def test_tags_may_hold_hyphens(tmp_path):
-    run(tmp_path, ("one",))
+    write_run(tmp_path, ("one",))
     sides = ("question_language", "context_language")
     rows = [
         row | {side: "zh-Hant" if row[side] == "de" else row[side] for side in sides}
-        for row in questions(0.5, languages=("en", "de"))
+        for row in draw_questions(0.5, languages=("en", "de"))
     ]
-    stage(tmp_path, 1, "one", {"eval": rows})
+    write_stage(tmp_path, 1, "one", {"eval": rows})
     cells = report(tmp_path)[0]["sets"]["toy"]["systems"]["one"]["cells"]
     assert {name: cell["languages"] for name, cell in cells.items()} == {
         "en-en": ["en", "en"],
@@ -351,12 +366,12 @@ def recorded(name: str, label: str, *, over: str = "example", higher: bool = Tru
 
 def test_a_recorded_metric_gets_tables_intervals_and_verdicts_in_its_direction(tmp_path):
     """The report reads name, label and direction from the stage's record; it knows no more of the metric."""
-    run(tmp_path, ("a", "b"), compare=("b:a",))
+    write_run(tmp_path, ("a", "b"), compare=("b:a",))
     metrics = recorded("f1", "F1") | recorded("edits", "edit <distance>", higher=False)
     for number, (name, right) in enumerate((("a", 0.2), ("b", 0.8)), 1):
-        rows = [row | {"edits": 100.0 - row["em"]} for row in questions(right)]
+        rows = [row | {"edits": 100.0 - row["em"]} for row in draw_questions(right)]
         sets = {"eval": {"step": 10, "main": "f1", "mean": 1.0, "cells": {}, "metrics": metrics}}
-        stage(tmp_path, number, name, {"eval": rows}, sets=sets)
+        write_stage(tmp_path, number, name, {"eval": rows}, sets=sets)
     found, _ = report(tmp_path)
     data = found["sets"]["toy"]
     assert (data["metrics"], data["lower_is_better"]) == (["f1", "edits"], ["edits"])
@@ -373,11 +388,11 @@ def test_a_recorded_metric_gets_tables_intervals_and_verdicts_in_its_direction(t
 
 
 def test_a_metric_that_only_one_system_has_is_left_out(tmp_path):
-    run(tmp_path, ("old", "new"), compare=("new:old",))
+    write_run(tmp_path, ("old", "new"), compare=("new:old",))
     sets = {"eval": {"step": 10, "main": "f1", "mean": 1.0, "cells": {},
                      "metrics": recorded("f1", "F1") | recorded("em", "EM") | recorded("inside", "inside")}}  # fmt: skip
-    stage(tmp_path, 1, "old", {"eval": questions(0.4)})
-    stage(tmp_path, 2, "new", {"eval": [row | {"inside": row["em"]} for row in questions(0.6)]}, sets=sets)
+    write_stage(tmp_path, 1, "old", {"eval": draw_questions(0.4)})
+    write_stage(tmp_path, 2, "new", {"eval": [row | {"inside": row["em"]} for row in draw_questions(0.6)]}, sets=sets)
     found, _ = report(tmp_path)
     assert found["sets"]["toy"]["metrics"] == ["f1", "em"]
 
@@ -394,7 +409,7 @@ def test_a_metric_over_cells_is_resampled_from_confusion_matrices(tmp_path, monk
     entry = Metric("errors", "errors", errors, over="cell", higher_is_better=False)
     monkeypatch.setitem(results._METRICS, "classify", (*metrics.CLASSIFICATION, entry))
     monkeypatch.setitem(metrics.ALL, "errors", entry)
-    found, _ = report(label_run(tmp_path))
+    found, _ = report(write_label_run(tmp_path))
     data = found["sets"]["xnli"]
     assert data["metrics"] == ["accuracy", "macro_f1", "errors"]
     cell = data["systems"]["mblm"]["cells"]["sw"]

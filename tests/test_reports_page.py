@@ -21,14 +21,14 @@ import pytest
 from reports_toys import (
     ANSWERS,
     CONTEXTS,
-    grid_run,
-    label_run,
-    pair_run,
+    draw_questions,
     question_texts,
-    questions,
-    run,
-    stage,
+    write_grid_run,
+    write_label_run,
     write_lines,
+    write_pair_run,
+    write_run,
+    write_stage,
 )
 
 from xlkd import reports
@@ -47,10 +47,10 @@ def embedded(text: str) -> dict:
 
 def hostile_run(folder: pathlib.Path) -> pathlib.Path:
     """Everything that comes from data is hostile."""
-    run(folder, ("one",))
-    rows = [row | {"id": HOSTILE, "prediction": HOSTILE} for row in questions(0.5, languages=("en", "ar"))]
+    write_run(folder, ("one",))
+    rows = [row | {"id": HOSTILE, "prediction": HOSTILE} for row in draw_questions(0.5, languages=("en", "ar"))]
     met = {"flagged": 1, "rows": 9, "kinds": {HOSTILE: 1}, "examples": [{"kind": "x", "id": "1", "text": HOSTILE}]}
-    here = stage(folder, 1, "one", {"eval": rows}, contamination={"eval": met}, start=HOSTILE)
+    here = write_stage(folder, 1, "one", {"eval": rows}, contamination={"eval": met}, start=HOSTILE)
     picture = {"kind": "picture", "title": HOSTILE, "points": [{"x": 0, "y": 0, "language": HOSTILE, "id": HOSTILE}]}
     write_lines(here / "report" / "picture.json", [picture])
     texts = question_texts(rows, {language: HOSTILE + text for language, text in CONTEXTS.items()})
@@ -84,7 +84,7 @@ def test_text_from_data_is_never_markup(tmp_path):
 
 
 def test_the_page_asks_for_nothing_from_outside(tmp_path):
-    text = page(grid_run(tmp_path))
+    text = page(write_grid_run(tmp_path))
     for tag, attributes in Tags(text).found:
         assert tag not in {"link", "img", "iframe", "base", "object"}
         assert "src" not in attributes
@@ -93,7 +93,7 @@ def test_the_page_asks_for_nothing_from_outside(tmp_path):
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_alone(tmp_path):
-    text = page(grid_run(tmp_path))
+    text = page(write_grid_run(tmp_path))
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[1]
     assert policy.startswith("default-src 'none';")
     for tag in ("style", "script"):
@@ -103,16 +103,16 @@ def test_the_policy_allows_the_page_s_own_style_and_script_alone(tmp_path):
 
 
 def test_contexts_stand_once_and_what_was_left_out_is_counted(tmp_path):
-    held = embedded(page(grid_run(tmp_path)))["sets"][0]
+    held = embedded(page(write_grid_run(tmp_path)))["sets"][0]
     assert sorted(held["contexts"]) == sorted(CONTEXTS.values())
     assert held["left"] == {"shown": 270, "sampled": 270, "all": 270}
     assert held["first"] == [held["systems"].index("skd"), held["systems"].index("english")]
 
 
 def test_a_page_has_at_most_five_megabytes_whatever_the_data(tmp_path):
-    run(tmp_path, ("one",))
-    rows = questions(0.5, groups=40, languages=("en", "de"))
-    stage(tmp_path, 1, "one", {"eval": rows})
+    write_run(tmp_path, ("one",))
+    rows = draw_questions(0.5, groups=40, languages=("en", "de"))
+    write_stage(tmp_path, 1, "one", {"eval": rows})
     texts = [row | {"context": f"{i}" + "<" * 40_000} for i, row in enumerate(question_texts(rows))]
     write_lines(tmp_path / "texts" / "eval.jsonl", texts)
     text = page(tmp_path)
@@ -122,7 +122,7 @@ def test_a_page_has_at_most_five_megabytes_whatever_the_data(tmp_path):
 
 
 def test_a_section_that_is_too_large_gives_way_and_says_so(tmp_path):
-    folder = pair_run(tmp_path)
+    folder = write_pair_run(tmp_path)
     points = [{"x": 0.0, "y": 0.0, "language": "de", "id": "1"}, {"x": 1.0, "y": 1.0, "language": "de", "id": "2"}]
     picture = {"kind": "picture", "title": "x" * 6_000_000, "points": points}
     write_lines(folder / "stages" / "02-align" / "report" / "long.json", [picture])
@@ -133,7 +133,7 @@ def test_a_section_that_is_too_large_gives_way_and_says_so(tmp_path):
 
 
 def test_every_stage_has_curves_and_pictures_share_their_axes(tmp_path):
-    text = page(pair_run(tmp_path))
+    text = page(write_pair_run(tmp_path))
     for name in ("coefficient", "agreement", "loss, ce, kl", "sentence vectors before", "sentence vectors after"):
         assert name in text
     assert text.index("sentence vectors before") < text.index("sentence vectors after")
@@ -143,21 +143,21 @@ def test_every_stage_has_curves_and_pictures_share_their_axes(tmp_path):
 
 
 def test_figures_that_are_not_finite_or_missing_do_not_break_a_panel(tmp_path):
-    folder = grid_run(tmp_path)
+    folder = write_grid_run(tmp_path)
     path = folder / "stages" / "02-ce" / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": NaN}\n{"step": 2}\n{"step": 3, "loss": 0.0, "note": "text"}\n')
     assert "nan" not in page(folder).lower().split("<h2")[4]
 
 
 def test_unequal_budgets_and_verdicts_are_marked(tmp_path):
-    text = page(grid_run(tmp_path))
+    text = page(write_grid_run(tmp_path))
     assert "≠" in text
     assert 'class="up3"' in text
     assert "no significant difference" in text
 
 
 def test_the_command_writes_where_it_is_told_and_refuses_in_one_line(tmp_path):
-    folder = grid_run(tmp_path / "run")
+    folder = write_grid_run(tmp_path / "run")
     out, data = tmp_path / "page.html", tmp_path / "numbers.json"
 
     def report(*arguments: str):
@@ -215,7 +215,7 @@ def drawn(png: bytes) -> float:
     return 1 - raw.count(0) / len(raw)
 
 
-@pytest.mark.parametrize(("build", "width"), [(grid_run, 1300), (label_run, 390)])
+@pytest.mark.parametrize(("build", "width"), [(write_grid_run, 1300), (write_label_run, 390)])
 def test_a_screenshot_is_not_blank(tmp_path, browser, build, width):
     page(build(tmp_path))
     frame = tmp_path / "frame.html"  # browsers open no window of 390 pixels, but a frame may be as narrow
@@ -226,7 +226,7 @@ def test_a_screenshot_is_not_blank(tmp_path, browser, build, width):
 
 
 def test_the_explorer_marks_answers_and_runs_nothing_of_the_data(tmp_path, browser):
-    page(grid_run(tmp_path / "grid"))
+    page(write_grid_run(tmp_path / "grid"))
     tree = browser(tmp_path / "grid" / "report.html", "--dump-dom")
     gold = re.findall(r'<p class="text" lang="(\w+)" dir="(\w+)">(.*?)</p>', tree)
     assert {lang: dir for lang, dir, _ in gold} == {"en": "auto", "de": "auto", "ar": "rtl"}

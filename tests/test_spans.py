@@ -8,21 +8,21 @@ import pathlib
 
 import numpy as np
 import pytest
-from qa_toys import device, question, unigram_tokenizer, words_tokenizer
+from qa_toys import compute_outputs, make_question, make_unigram_tokenizer, make_word_tokenizer
 
 from xlkd.tasks import spans
 from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.tasks.windows import Settings, cut_into_windows
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_decode.json").read_text(encoding="utf-8"))
-TOKENIZER = words_tokenizer([*GOLDEN["question_tokens"], *GOLDEN["context"].split()])
+TOKENIZER = make_word_tokenizer([*GOLDEN["question_tokens"], *GOLDEN["context"].split()])
 SETTINGS = Settings(max_length=GOLDEN["max_length"], doc_stride=GOLDEN["doc_stride"])
-FEATURES = cut_into_windows([question(GOLDEN["context"])], TextTokenizer(TOKENIZER), SETTINGS)
+FEATURES = cut_into_windows([make_question(GOLDEN["context"])], TextTokenizer(TOKENIZER), SETTINGS)
 LOGITS = [(window["start_logits"], window["end_logits"]) for window in GOLDEN["windows"]]
 
 
 def decoded(logits, k, settings, held=FEATURES):
-    return spans.decode(device(logits, k, held, settings), held, settings)
+    return spans.decode(compute_outputs(logits, k, held, settings), held, settings)
 
 
 @pytest.mark.parametrize(("n_best", "tokens"), [(5, 3), (20, 30), (2, 30)])
@@ -39,7 +39,7 @@ def test_decode_golden(n_best, tokens):
 
 def test_no_candidate_golden():
     golden = GOLDEN["results"]["no_candidate,n_best=2"]
-    held = cut_into_windows([question("w0 w1 x w3 w4 w5 w6 w7 w8")], TextTokenizer(TOKENIZER), SETTINGS)
+    held = cut_into_windows([make_question("w0 w1 x w3 w4 w5 w6 w7 w8")], TextTokenizer(TOKENIZER), SETTINGS)
     logits = [(golden["start_logits"], golden["end_logits"])]
     published = decoded(logits, 2, dataclasses.replace(SETTINGS, n_best=2, published_empty=True), held)
     assert published.texts == [golden["answer"]]
@@ -63,9 +63,11 @@ def test_the_search_takes_the_best_span_of_all_windows():
 
 
 def test_a_context_without_a_token_is_answered_by_nothing():
-    tokenizer = unigram_tokenizer(["▁ab", "▁", "▁q"])
+    tokenizer = make_unigram_tokenizer(["▁ab", "▁", "▁q"])
     held = cut_into_windows(
-        [question("\u200b", text="q"), question("ab", text="q", key="2")], TextTokenizer(tokenizer), Settings()
+        [make_question("\u200b", text="q"), make_question("ab", text="q", key="2")],
+        TextTokenizer(tokenizer),
+        Settings(),
     )
     found = decoded([(np.zeros(5), np.zeros(5)), (np.zeros(6), np.zeros(6))], 20, Settings(), held)
     assert found.texts == ["", "ab"]
@@ -108,7 +110,7 @@ def test_candidates_equal_those_of_a_plain_decoder(seed, max_context):
 
 def test_rows_are_decoded_apart_and_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
-    rows = [question(GOLDEN["context"], key=str(n), text="q1 " * (1 + n % 3)) for n in range(7)]
+    rows = [make_question(GOLDEN["context"], key=str(n), text="q1 " * (1 + n % 3)) for n in range(7)]
     held = cut_into_windows(rows, TextTokenizer(TOKENIZER), SETTINGS)
     logits = [tuple(rng.normal(size=(2, n))) for n in held.lengths]
     together = decoded(logits, 20, SETTINGS, held)
@@ -121,9 +123,9 @@ def test_rows_are_decoded_apart_and_in_blocks(monkeypatch):
 
 
 def test_text_is_cut_from_the_context_as_it_stands():
-    tokenizer = unigram_tokenizer(["▁ab", "▁", "c", "北京", "市", "▁q"])
+    tokenizer = make_unigram_tokenizer(["▁ab", "▁", "c", "北京", "市", "▁q"])
     context = "ab\u200b  北京市"  # ▁ab, ▁, ▁, 北京, 市 from position 4
-    held = cut_into_windows([question(context, text="q")], TextTokenizer(tokenizer), Settings())
+    held = cut_into_windows([make_question(context, text="q")], TextTokenizer(tokenizer), Settings())
     for ends, text in [((4, 4), "ab\u200b"), ((4, 7), "ab\u200b  北京"), ((5, 8), "北京市"), ((4, 5), "ab\u200b")]:
         logits = np.zeros((2, int(held.lengths[0])))
         logits[0, ends[0]] = logits[1, ends[1]] = 9.0
@@ -133,8 +135,8 @@ def test_text_is_cut_from_the_context_as_it_stands():
 
 
 def test_a_lone_metaspace_is_no_answer():
-    tokenizer = unigram_tokenizer(["▁ab", "▁", "北京", "▁q"])
-    held = cut_into_windows([question("ab 北京", text="q")], TextTokenizer(tokenizer), Settings())
+    tokenizer = make_unigram_tokenizer(["▁ab", "▁", "北京", "▁q"])
+    held = cut_into_windows([make_question("ab 北京", text="q")], TextTokenizer(tokenizer), Settings())
     logits = np.zeros((2, int(held.lengths[0])))
     logits[:, 5] = 9.0
     found = decoded([tuple(logits)], 20, Settings(), held).candidates[0]

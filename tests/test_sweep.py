@@ -41,7 +41,7 @@ def sweep(model, workdir, *flags):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return toy_models.span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
+    return toy_models.save_span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
 
 
 @pytest.mark.long

@@ -4,7 +4,7 @@
 
 import numpy as np
 import pytest
-from qa_toys import unigram_tokenizer, words_tokenizer
+from qa_toys import make_unigram_tokenizer, make_word_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -12,9 +12,9 @@ from xlkd.errors import UserError
 from xlkd.tasks import tokenization
 from xlkd.tasks.tokenization import TextTokenizer
 
-WORDS = words_tokenizer([*"abcdefgh"])
-UNIGRAM_FAST = unigram_tokenizer(["▁a", "▁b", "b", "c", "▁c", "a", "▁"])
-UNIGRAM = TextTokenizer(unigram_tokenizer(["▁ab", "▁", "c", "▁d", "ef", "北京", "市"]))
+WORDS = make_word_tokenizer([*"abcdefgh"])
+UNIGRAM_FAST = make_unigram_tokenizer(["▁a", "▁b", "b", "c", "▁c", "a", "▁"])
+UNIGRAM = TextTokenizer(make_unigram_tokenizer(["▁ab", "▁", "c", "▁d", "ef", "北京", "市"]))
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
@@ -57,7 +57,7 @@ def test_the_template_is_the_tokenizers_own(fast, one, two, types):
 
 
 def test_a_template_has_parts_before_between_and_after():
-    bert, roberta = TextTokenizer(words_tokenizer(["a"])), UNIGRAM
+    bert, roberta = TextTokenizer(make_word_tokenizer(["a"])), UNIGRAM
     assert [part.tolist() for part in bert.pair.specials] == [[2], [3], [3]]
     assert [part.tolist() for part in roberta.pair.specials] == [[0], [2, 2], [2]]
     assert (bert.pair.types.tolist(), roberta.pair.types.tolist()) == ([0, 0, 0, 1, 1], [0] * 5)
@@ -143,7 +143,7 @@ def test_words_are_the_tokenizers_and_spans_those_that_are_given():
 
 
 def test_truncation_and_padding_set_in_the_tokenizer_change_nothing():
-    fast = unigram_tokenizer(["▁ab", "▁", "c"])
+    fast = make_unigram_tokenizer(["▁ab", "▁", "c"])
     tokenizer = TextTokenizer(fast)
     for _ in range(2):  # a call of the tokenizer sets them again
         fast.backend_tokenizer.enable_truncation(2)
@@ -154,8 +154,8 @@ def test_truncation_and_padding_set_in_the_tokenizer_change_nothing():
 
 def test_another_tokenizer_has_another_identity():
     identity = TextTokenizer(WORDS).identity
-    assert identity == TextTokenizer(words_tokenizer([*"abcdefgh"])).identity
-    assert identity != TextTokenizer(words_tokenizer([*"abcdefhg"])).identity
+    assert identity == TextTokenizer(make_word_tokenizer([*"abcdefgh"])).identity
+    assert identity != TextTokenizer(make_word_tokenizer([*"abcdefhg"])).identity
 
 
 def test_random_tokens_are_never_specials_and_all_can_be_drawn():
@@ -167,7 +167,7 @@ def test_random_tokens_are_never_specials_and_all_can_be_drawn():
 def test_a_tokenizer_without_mask_or_padding_is_refused():
     with pytest.raises(UserError, match="has no mask token"):
         _ = TextTokenizer(WORDS).mask_id
-    fast = words_tokenizer(["a"])
+    fast = make_word_tokenizer(["a"])
     fast.pad_token = None
     with pytest.raises(UserError, match="has no padding token"):
         _ = TextTokenizer(fast).pad_id

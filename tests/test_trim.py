@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from toy_models import span_model
+from toy_models import save_span_model
 
 from xlkd import trim as trimmer
 from xlkd.errors import UserError
@@ -18,7 +18,7 @@ from xlkd.models.encoder import Encoder
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return span_model(tmp_path_factory.mktemp("model"))
+    return save_span_model(tmp_path_factory.mktemp("model"))
 
 
 def trim(*flags):

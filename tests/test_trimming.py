@@ -25,7 +25,7 @@ FEW = "atlas?split=train&size=6&languages=en&facts=2"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return toy_models.span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
+    return toy_models.save_span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from qa_toys import question, unigram_tokenizer, words_tokenizer
+from qa_toys import make_question, make_unigram_tokenizer, make_word_tokenizer
 
 from xlkd.errors import UserError
 from xlkd.spec import read_block
@@ -18,7 +18,7 @@ from xlkd.tasks.windows import EXACT, LOST, WIDE, Settings, Windows, cut_into_wi
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "qa_decode.json").read_text(encoding="utf-8"))
 WORDS = [f"w{i}" for i in range(200)]
-TOKENIZER = words_tokenizer(["q1", "q2", "x", *WORDS])
+TOKENIZER = make_word_tokenizer(["q1", "q2", "x", *WORDS])
 
 
 def made(*rows, **changes):
@@ -62,38 +62,38 @@ def test_maximum_context_is_the_published_rule(tokens, room, step):
 
 
 def test_golden_windows_as_the_model_reads_them():
-    f = made(question(GOLDEN["context"], "w7 w8"))
+    f = made(make_question(GOLDEN["context"], "w7 w8"))
     assert f.first.tolist() == [0, 4, 8]
     assert f.count.tolist() == [9, 9, 8]
     assert f.lengths.tolist() == [14, 14, 13]
 
 
 def test_a_window_without_the_whole_answer_points_at_the_first_token():
-    f = made(question(GOLDEN["context"], "w8 w9"))
+    f = made(make_question(GOLDEN["context"], "w8 w9"))
     assert f.answerable.tolist() == [False, True, True]
     assert f.start.tolist() == [0, 4 + 4, 4]
     assert f.end.tolist() == [0, 4 + 5, 5]
 
 
 def test_doc_stride_is_a_step_or_an_overlap():
-    assert made(question(GOLDEN["context"])).first.tolist() == [0, 4, 8]
-    assert made(question(GOLDEN["context"]), doc_stride_means="overlap").first.tolist() == [0, 5, 10]
+    assert made(make_question(GOLDEN["context"])).first.tolist() == [0, 4, 8]
+    assert made(make_question(GOLDEN["context"]), doc_stride_means="overlap").first.tolist() == [0, 5, 10]
 
 
 def test_a_step_wider_than_the_window_leaves_nothing_out():
-    f = made(question(GOLDEN["context"]), doc_stride=100)
+    f = made(make_question(GOLDEN["context"]), doc_stride=100)
     assert f.first.tolist() == [0, 9]
 
 
 def test_the_question_is_cut_and_the_context_gets_the_room():
-    f = made(question(" ".join(WORDS[:20]), text="q1 q2 q1 q2"), max_query_length=1)
+    f = made(make_question(" ".join(WORDS[:20]), text="q1 q2 q1 q2"), max_query_length=1)
     assert f.query.tolist() == [1]
     assert f.count[0] == 14 - 3 - 1
-    assert made(question("w1", text="q1 q2 q1 q2"), max_query_length=0).query.tolist() == [4]
+    assert made(make_question("w1", text="q1 q2 q1 q2"), max_query_length=0).query.tolist() == [4]
 
 
 def test_each_text_is_tokenized_once():
-    rows = [question("w1 w2", text=t, key=t) for t in ("q1", "q2", "q1")]
+    rows = [make_question("w1 w2", text=t, key=t) for t in ("q1", "q2", "q1")]
     f = made(*rows)
     assert len(f.token_splits) - 1 == 3
     assert f.context.tolist() == [1, 1, 1]
@@ -113,8 +113,8 @@ def test_each_text_is_tokenized_once():
     ],
 )
 def test_gold_spans_go_by_characters(context, answer, gold, text):
-    tokenizer = unigram_tokenizer(["▁ab", "▁", "c", "▁d", "北京", "市", "▁q"])
-    f = cut_into_windows([question(context, answer, text="q")], TextTokenizer(tokenizer), Settings())
+    tokenizer = make_unigram_tokenizer(["▁ab", "▁", "c", "▁d", "北京", "市", "▁q"])
+    f = cut_into_windows([make_question(context, answer, text="q")], TextTokenizer(tokenizer), Settings())
     assert f.gold.tolist() == [gold]
     if gold != LOST:
         base = f.token_splits[f.context[0]]
@@ -124,12 +124,12 @@ def test_gold_spans_go_by_characters(context, answer, gold, text):
 
 
 def test_the_offset_says_which_occurrence_is_meant():
-    f = made(question("x w1 x", "x", start=5))
+    f = made(make_question("x w1 x", "x", start=5))
     assert f.gold_first.tolist() == [2]
 
 
 def test_arrays_and_back():
-    f = made(question(GOLDEN["context"], "w7 w8"), question("w1 w2", "w2", key="k2"))
+    f = made(make_question(GOLDEN["context"], "w7 w8"), make_question("w1 w2", "w2", key="k2"))
     flat = f.to_arrays()
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in flat.values())
     again = Windows.from_arrays(flat)
@@ -139,7 +139,7 @@ def test_arrays_and_back():
 
 
 def test_the_features_of_a_row_do_not_depend_on_the_others():
-    rows = [question(GOLDEN["context"], "w7 w8"), question("w1 w2", "w2", key="k2")]
+    rows = [make_question(GOLDEN["context"], "w7 w8"), make_question("w1 w2", "w2", key="k2")]
     both, second = made(*rows), made(rows[1])
     of = both.row_of == 1
     for name in ("keys", "first", "count", "lengths", "start", "end", "answerable"):
@@ -172,11 +172,11 @@ def test_settings_out_of_range_are_refused(changes, message):
 )
 def test_settings_that_leave_no_window_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        made(question("w1 w2", id="row 7"), **changes)
+        made(make_question("w1 w2", id="row 7"), **changes)
 
 
 def test_windowing_names_what_features_depend_on():
-    rows = (question(GOLDEN["context"], "w7 w8"),)
+    rows = (make_question(GOLDEN["context"], "w7 w8"),)
     for name, value in {"n_best": 3, "max_answer_tokens": 2, "max_context": False, "no_answer": "drop"}.items():
         changed = made(*rows, **{name: value}).to_arrays()
         for key, array in made(*rows).to_arrays().items():

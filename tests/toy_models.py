@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny untrained model on disk, and commands as a user starts them: other processes."""
+"""A tiny untrained model on disk, and commands run as a user runs them: in other processes."""
 
 import os
 import pathlib
@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 DATA = "atlas?split=validation&size=20&languages=en,de"
 
 
-def span_model(folder: pathlib.Path, record: dict | None = None, seed: int = 0) -> pathlib.Path:
-    """2 layers, 16 wide; its logits are spread, so that the last bits do not decide between answers."""
+def save_span_model(folder: pathlib.Path, record: dict | None = None, seed: int = 0) -> pathlib.Path:
+    """Saves a model of 2 layers, 16 wide. Its logits are far apart, so that last bits do not decide answers."""
     texts = [text for row in sources.read(DATA, "qa") for text in (row.question, row.context)]
     tokenizers.train(folder / "tokenizer", texts, kind="bert", size=600)
     tokenizer = hf.load_tokenizer(folder / "tokenizer")
@@ -50,7 +50,7 @@ OPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false", "XLA_FLAGS": ""}  # as u
 def run_command(
     name: str, *flags: str, cache: pathlib.Path, devices: int = 1, optimized: bool = False, **options
 ) -> subprocess.CompletedProcess:
-    """Returns a command's exit code and what it wrote."""
+    """Runs a command in another process, and returns its exit code and output."""
     environment = os.environ | {
         "XLKD_CACHE": str(cache),
         "JAX_NUM_CPU_DEVICES": str(devices),
