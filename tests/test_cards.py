@@ -108,7 +108,7 @@ def test_intervals_are_those_of_the_report(place):
     held = [json.loads(line) for line in (place.stage / "rows" / "eval.jsonl").read_text().splitlines()]
     told = {cell: {"badges": "", "word": ""} for cell in ("de", "en")}
     expected = grid.score_system((labelled.make_table(held, ("accuracy",)),), {}, told, statistics.SEED)["cells"]
-    cells, _ = results.score_rows(held, "eval", "accuracy")["mine"]
+    cells, _ = results.score_rows(held, "eval", {}, "accuracy")["mine"]
     assert cells == {cell: of["accuracy"] for cell, of in expected.items()}
 
 

@@ -66,7 +66,7 @@ class SetEvaluator:
         task, rows, features = self._sets[name]
         scores = task.score(outputs, features, rows)
         self._workdir.write_lines(self._rows_file(step, name), task.records(outputs, features, rows))
-        record: dict[str, Json] = {"step": step, "main": scores.main, "mean": scores.mean()}
+        record: dict[str, Json] = {"step": step, "task": task.name, "main": scores.main, "mean": scores.mean()}
         record["cells"] = {str(cell): values for cell, values in scores.cells.items()}
         record["languages"] = {str(cell): list(cell.languages) for cell in scores.cells}
         record["metrics"] = {metric.name: metric.describe() for metric in scores.metrics}

@@ -265,7 +265,7 @@ def _tabulate_scores(scores: Mapping[str, Json], exported: Export, place: Place)
         metric, title = record["main"], record["main"]
         if exported.route:
             metric, title = f"accuracy_via_{exported.route}", f"accuracy through {format_word(exported.route)}"
-        intervals = _compute_intervals(name, metric, place)
+        intervals = _compute_intervals(name, record, metric, place)
         rows = [
             (format_word(cell), f"{values[metric]:.1f}", intervals.get(cell, ""), str(values.get("n", "")))
             for cell, values in record["cells"].items()
@@ -277,13 +277,13 @@ def _tabulate_scores(scores: Mapping[str, Json], exported: Export, place: Place)
         yield [f"## {format_word(name)}: {title} at step {record['step']}", "", *table]
 
 
-def _compute_intervals(name: str, metric: str, place: Place) -> dict[str, str]:
+def _compute_intervals(name: str, record: Mapping[str, Json], metric: str, place: Place) -> dict[str, str]:
     """Returns the confidence interval of each cell, and under "" that of their mean, as the report computes them.
 
     They come from the scores of each example that the stage kept; a cell without these has no interval.
     """
     rows = files.Stage("", place.stage, files.UNFINISHED, {}).rows(name)
-    data_sets = results.score_rows(rows, name, metric)
+    data_sets = results.score_rows(rows, name, dict(record), metric)
     numbers = {}
     for data_set, (cells, _) in data_sets.items():
         for cell, number in cells.items():

@@ -17,6 +17,7 @@ from xlkd.tasks import metrics as metric_lists
 VERSION = 1
 BUDGET = ("rows", "steps", "lr", "parameters")
 QA, CLASSIFY, RETRIEVAL = "qa", "classify", "retrieval"
+_TASKS = {"qa": QA, "classify": CLASSIFY, "parallel": RETRIEVAL}  # by the name of the task that was evaluated
 _TABLES = {QA: questions.make_table, RETRIEVAL: retrieved.make_table, CLASSIFY: labelled.make_table}
 _METRICS = {QA: metric_lists.QA, RETRIEVAL: metric_lists.RETRIEVAL, CLASSIFY: metric_lists.CLASSIFICATION}
 _EXACT = {QA: "em", CLASSIFY: "accuracy", RETRIEVAL: "retrieval"}  # 100 where an answer is exactly right
@@ -82,16 +83,19 @@ def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSe
     return result, by_title
 
 
-def score_rows(rows: Sequence[Record], where: str, metric: str) -> dict[str, tuple[dict[str, Record], Record]]:
+def score_rows(
+    rows: Sequence[Record], where: str, record: Record, metric: str
+) -> dict[str, tuple[dict[str, Record], Record]]:
     """Returns one system's scores by data set: a number for each cell, as `compute_results` gives it, and the mean.
 
-    The metric may be any that the rows contain: also the accuracy by another route.
+    `record` is the stage's record of the evaluation set. The metric may be any that the rows contain: also the accuracy
+    by another route.
     """
     scores = {}
     for number, (name, members) in enumerate(_split_data_sets(rows, where).items()):
-        if not (make_table := _TABLES.get(_find_task(members[0]))):
+        if not (task := _read_task(record, members[0])):
             continue
-        table = make_table(_add_means(members), (metric,))
+        table = _TABLES[task](_add_means(members, task), (metric,))
         if table.rows and all(metric in row for cell in table.rows.values() for row in cell):
             described: dict[str, Record] = {cell: {"badges": "", "word": ""} for cell in table.rows}
             means = {"mean": grid.Mean(tuple(table.rows))}
@@ -147,13 +151,13 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
             touched = badges.Touched((system.results.get("contamination") or {}).get(where))
             by_seed = [_split_data_sets(stage.rows(where), where) for stage in system.stages]
             for name, rows in by_seed[0].items():
-                if not (task := _find_task(rows[0])):
+                if not (task := _read_task(_get_record(system, where), rows[0])):
                     notes.append(f"{system.name}, {where}: not shown, rows of no known task")
                     continue
                 metrics = _read_metrics(system, where, task)
                 data = data_sets.setdefault((where, name), DataSet(name, where, task, metrics))
                 data.metrics = {name: metric for name, metric in data.metrics.items() if name in metrics}
-                rows_by_seed = [_add_means(seed_rows.get(name, [])) for seed_rows in by_seed]
+                rows_by_seed = [_add_means(seed_rows.get(name, []), task) for seed_rows in by_seed]
                 tables = tuple(_TABLES[task](seed_rows, ()) for seed_rows in rows_by_seed)
                 if tables[0].rows:
                     data.entries[system.name] = Entry(system, seen, touched, tables, rows_by_seed[0])
@@ -165,7 +169,7 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
 
 def _read_metrics(system: System, where: str, task: str) -> dict[str, Record]:
     """Returns the metrics that the stage recorded, or the task's, because version 0.1 recorded none."""
-    recorded = ((system.results.get("sets") or {}).get(where) or {}).get("metrics")
+    recorded = _get_record(system, where).get("metrics")
     known = {metric.name: metric for metric in _METRICS[task]}
     if not recorded:
         return {name: metric.describe() for name, metric in known.items()}
@@ -189,24 +193,34 @@ def _split_data_sets(rows: Sequence[Record], where: str) -> dict[str, list[Recor
     return grid.group_rows(rows, lambda row: row.get("set") or where)
 
 
-def _find_task(row: Record) -> str:
-    """Finds the task of a row by the keys that it has; "" where no task is known."""
+def _get_record(system: System, where: str) -> Record:
+    """Returns the stage's record of an evaluation set; empty where it has none."""
+    return (system.results.get("sets") or {}).get(where) or {}
+
+
+def _read_task(record: Record, row: Record) -> str:
+    """Returns the task that the record of an evaluation set names; "" for a task without a table.
+
+    Version 0.1 recorded none: there, the keys of a row tell.
+    """
+    if "task" in record:
+        return _TASKS.get(record["task"], "")
     keys = (("f1", QA), ("to_source", RETRIEVAL), ("language", CLASSIFY))
     return next((task for key, task in keys if key in row), "")
 
 
-def _add_means(rows: Sequence[Record]) -> Sequence[Record]:
-    return [retrieved.add_mean(row) for row in rows] if rows and _find_task(rows[0]) == RETRIEVAL else rows
+def _add_means(rows: Sequence[Record], task: str) -> Sequence[Record]:
+    return [retrieved.add_mean(row) for row in rows] if task == RETRIEVAL else rows
 
 
 def _find_disagreements(system: System, where: str, by_set: Mapping[str, Sequence[Record]]) -> list[str]:
     """Returns notes on cells whose rows give other scores than the stage reported, so that one of them is outdated."""
-    reported = ((system.results.get("sets") or {}).get(where) or {}).get("cells") or {}
+    reported = _get_record(system, where).get("cells") or {}
     notes = []
     for name, rows in by_set.items():
-        if not (task := _find_task(rows[0])):
+        if not (task := _read_task(_get_record(system, where), rows[0])):
             continue
-        table = _TABLES[task](_add_means(rows), ())
+        table = _TABLES[task](_add_means(rows, task), ())
         for cell, members in table.rows.items():
             record = reported.get(f"{name} {cell}") or reported.get(cell) or {}
             for metric in record:
