@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One attention in two forms: they compute the same, and the fused one is taken only where it can be."""
+"""Attention in two implementations: both compute the same, and the fused kernel is used only where it is supported."""
 
 import jax
 import jax.numpy as jnp
@@ -21,52 +21,52 @@ def arrays():
     return q, k, v, attention_bias(mask)
 
 
-def test_both_forms_give_the_same(arrays):
+def test_both_implementations_compute_the_same(arrays):
     ours, theirs = attention.attend(*arrays), attention.attend_fused(*arrays, "xla")
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def gradient(function, *qkv):
-    above = jax.random.normal(jax.random.key(1), qkv[0].shape)
-    return jax.jit(jax.grad(lambda *qkv: (function(*qkv) * above).sum(), argnums=(0, 1, 2)))(*qkv)
+def compute_gradient(function, *qkv):
+    weights = jax.random.normal(jax.random.key(1), qkv[0].shape)
+    return jax.jit(jax.grad(lambda *qkv: (function(*qkv) * weights).sum(), argnums=(0, 1, 2)))(*qkv)
 
 
 @pytest.mark.parametrize("few", [0, attention.FEW], ids=["some heads at a time", "all at once"])
-def test_both_forms_have_the_same_gradient(arrays, monkeypatch, few):
+def test_both_implementations_have_the_same_gradient(arrays, monkeypatch, few):
     monkeypatch.setattr(attention, "FEW", few)
     *qkv, bias = arrays
-    kernel = gradient(lambda *qkv: attention.attend_fused(*qkv, bias, "xla"), *qkv)
-    for ours, theirs in zip(gradient(lambda *qkv: attention.attend(*qkv, bias), *qkv), kernel, strict=True):
+    kernel = compute_gradient(lambda *qkv: attention.attend_fused(*qkv, bias, "xla"), *qkv)
+    for ours, theirs in zip(compute_gradient(lambda *qkv: attention.attend(*qkv, bias), *qkv), kernel, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("few", [0, attention.FEW], ids=["some heads at a time", "all at once"])
-def test_weights_take_the_dropout_of_their_place(arrays, monkeypatch, few):
+def test_dropout_of_weights_does_not_depend_on_the_grouping_of_heads(arrays, monkeypatch, few):
     """Values and gradients are those of dropout on the whole array, whichever heads are computed together."""
     monkeypatch.setattr(attention, "FEW", few)
     *qkv, bias = arrays
     key = jax.random.key(5)
 
-    def plain(q, k, v):
+    def attend_plainly(q, k, v):
         weights = jax.nn.softmax(jnp.einsum("blhd,bmhd->bhlm", q, k) * WIDTH**-0.5 + bias)
         return jnp.einsum("bhlm,bmhd->blhd", dropout(weights, 0.3, key, 1, 2), v)
 
-    def ours(*qkv):
+    def attend(*qkv):
         return attention.attend(*qkv, bias, 0.3, key, 1, 2)
 
-    np.testing.assert_allclose(ours(*qkv), plain(*qkv), atol=1e-5)
-    for found, known in zip(gradient(ours, *qkv), gradient(plain, *qkv), strict=True):
-        np.testing.assert_allclose(found, known, atol=1e-5)
+    np.testing.assert_allclose(attend(*qkv), attend_plainly(*qkv), atol=1e-5)
+    for gradient, expected in zip(compute_gradient(attend, *qkv), compute_gradient(attend_plainly, *qkv), strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
-def test_nothing_of_length_by_length_is_kept_for_the_backward_pass(arrays):
+def test_no_attention_matrix_is_stored_for_the_backward_pass(arrays):
     *qkv, bias = arrays
     _, back = jax.vjp(lambda *qkv: attention.attend(*qkv, bias, 0.3, jax.random.key(5)), *qkv)
     assert max(x.size for x in jax.tree.leaves(back)) == qkv[0].size < ROWS * HEADS * LENGTH**2
 
 
 @pytest.mark.parametrize(("platform", "products"), [("cpu", 2 * HEADS), ("tpu", 2), ("cuda", 2)])
-def test_a_cpu_takes_some_heads_at_a_time(arrays, monkeypatch, platform, products):
+def test_only_a_cpu_computes_groups_of_heads(arrays, monkeypatch, platform, products):
     monkeypatch.setattr(attention, "FEW", 0)
     text = jax.jit(lambda *a: attention.attend(*a)).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
     assert text.count("dot_general") == products
@@ -78,14 +78,14 @@ def test_few_scores_are_computed_at_once(arrays, monkeypatch, more, products):
     assert jax.jit(lambda *a: attention.attend(*a)).lower(*arrays).as_text().count("dot_general") == products
 
 
-def test_masked_positions_are_not_looked_at(arrays):
+def test_masked_positions_are_ignored(arrays):
     q, k, v, bias = arrays
-    found = attention.attend(q, k, v.at[1, 9:].set(1e6), bias)
-    np.testing.assert_array_equal(found[1], attention.attend(*arrays)[1])
+    outputs = attention.attend(q, k, v.at[1, 9:].set(1e6), bias)
+    np.testing.assert_array_equal(outputs[1], attention.attend(*arrays)[1])
 
 
 @pytest.mark.parametrize(
-    ("backend", "dtype", "drops", "kernel", "taken"),
+    ("backend", "dtype", "drops", "kernel", "uses_kernel"),
     [
         ("gpu", "bfloat16", False, True, True),
         ("gpu", "float16", False, True, True),
@@ -96,28 +96,28 @@ def test_masked_positions_are_not_looked_at(arrays):
         ("tpu", "bfloat16", False, True, False),
     ],
 )
-def test_the_kernel_is_taken_where_it_can_be(arrays, monkeypatch, backend, dtype, drops, kernel, taken):
-    called = []
+def test_the_fused_kernel_is_used_only_where_supported(arrays, monkeypatch, backend, dtype, drops, kernel, uses_kernel):
+    implementations = []
 
-    def fused(q, k, v, bias, implementation):
-        called.append(implementation)
+    def record_call(q, k, v, bias, implementation):
+        implementations.append(implementation)
         return q
 
-    monkeypatch.setattr(attention, "attend_fused", fused)
+    monkeypatch.setattr(attention, "attend_fused", record_call)
     monkeypatch.setattr(
         attention, "has_kernel", lambda heads, name: kernel and (heads, name) == ((HEADS, WIDTH), dtype)
     )
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     *qkv, bias = arrays
     attention.attend(*(x.astype(dtype) for x in qkv), bias, 0.1, jax.random.key(0) if drops else None)
-    assert called == (["cudnn"] if taken else [])
+    assert implementations == (["cudnn"] if uses_kernel else [])
 
 
-def test_where_it_does_not_compile_it_is_not_there():
-    assert not attention.has_kernel((HEADS, WIDTH), "bfloat16")  # this machine computes on its CPU
+def test_a_kernel_that_does_not_compile_is_reported_as_absent():
+    assert not attention.has_kernel((HEADS, WIDTH), "bfloat16")  # the tests run on the CPU
 
 
-def test_half_precision_keeps_a_softmax_in_float32(arrays):
+def test_half_precision_computes_the_softmax_in_float32(arrays):
     *qkv, bias = arrays
     half = attention.attend(*(x.astype(jnp.bfloat16) for x in qkv), bias)
     assert half.dtype == jnp.bfloat16

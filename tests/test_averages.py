@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Averages over a grid, by hand; no official name on an incomplete one."""
+"""Averages over a grid, computed by hand; an incomplete grid has no official name."""
 
 import pytest
 
@@ -35,47 +35,49 @@ SCORES = {
         ("worst", 35.0),
     ],
 )
-def test_values(name, value):
-    found = compute_averages(SCORES, THREE, seen={"en", "es"})[name]
-    assert found.value == (value if value is None else pytest.approx(value))
-    assert (found.title, found.missing) == (name, ())
+def test_averages_by_hand(name, value):
+    average = compute_averages(SCORES, THREE, seen={"en", "es"})[name]
+    assert average.value == (value if value is None else pytest.approx(value))
+    assert (average.title, average.missing) == (name, ())
 
 
 def test_the_lowest_cell_is_named():
     assert compute_averages(SCORES, THREE)["worst"].cells == (("es", "de"),)
 
 
-def test_what_names_a_language_or_labels_that_are_not_there_is_left_out():
-    found = compute_averages(SCORES, THREE, pivot="fr")
-    assert not {"transfer_gap", "pivot_question", "pivot_context", "xlt_seen", "gxlt_unseen"} & set(found)
+def test_averages_without_their_pivot_or_seen_languages_are_left_out():
+    averages = compute_averages(SCORES, THREE, pivot="fr")
+    assert not {"transfer_gap", "pivot_question", "pivot_context", "xlt_seen", "gxlt_unseen"} & set(averages)
     assert compute_averages({}, THREE)["xlt"].value is None
     assert compute_averages({("de", "de"): 1.0}, ("de",), pivot="de")["transfer_gap"].value is None
 
 
-def test_an_incomplete_set_loses_its_name_and_says_what_is_missing():
-    found = compute_averages({k: v for k, v in SCORES.items() if k != ("es", "es")}, THREE)
-    assert found["xlt"].value == 70.0
-    assert found["xlt"].title == "2 of 3 cells of xlt (missing: es-es)"
-    assert found["gxlt_off"].title == "gxlt_off"
-    assert found["transfer_gap"].title == "2 of 3 cells of transfer_gap (missing: es-es)"
+def test_an_incomplete_average_has_another_title_that_names_missing_cells():
+    averages = compute_averages({k: v for k, v in SCORES.items() if k != ("es", "es")}, THREE)
+    assert averages["xlt"].value == 70.0
+    assert averages["xlt"].title == "2 of 3 cells of xlt (missing: es-es)"
+    assert averages["gxlt_off"].title == "gxlt_off"
+    assert averages["transfer_gap"].title == "2 of 3 cells of transfer_gap (missing: es-es)"
     no_pivot = compute_averages({k: v for k, v in SCORES.items() if k != ("en", "en")}, THREE)["transfer_gap"]
     assert (no_pivot.value, no_pivot.missing) == (None, (("en", "en"),))
 
 
 def test_a_diagonal_has_no_grid_averages():
-    found = compute_averages({(x, x): 50.0 for x in LANGUAGES["xquad"]}, LANGUAGES["xquad"], set="xquad")
-    assert {"xlt", "xquad_zs", "xquad_11", "xquad_12", "transfer_gap", "worst"} == set(found)
-    assert [len(found[name].cells) for name in ("xquad_zs", "xquad_11", "xquad_12")] == [4, 11, 12]
+    averages = compute_averages({(x, x): 50.0 for x in LANGUAGES["xquad"]}, LANGUAGES["xquad"], set="xquad")
+    assert {"xlt", "xquad_zs", "xquad_11", "xquad_12", "transfer_gap", "worst"} == set(averages)
+    assert [len(averages[name].cells) for name in ("xquad_zs", "xquad_11", "xquad_12")] == [4, 11, 12]
 
 
-def test_without_romanian_eleven_stay():
-    found = compute_averages({(x, x): 50.0 for x in LANGUAGES["xquad"] if x != "ro"}, LANGUAGES["xquad"], set="xquad")
-    assert found["xquad_11"].title == "xquad_11"
-    assert found["xquad_12"].missing == (("ro", "ro"),)
+def test_without_romanian_eleven_languages_of_xquad_remain():
+    averages = compute_averages(
+        {(x, x): 50.0 for x in LANGUAGES["xquad"] if x != "ro"}, LANGUAGES["xquad"], set="xquad"
+    )
+    assert averages["xquad_11"].title == "xquad_11"
+    assert averages["xquad_12"].missing == (("ro", "ro"),)
 
 
-def test_counts_of_cells():
-    named = list_average_cells(LANGUAGES["mlqa"], set="mlqa", seen=("en",))
+def test_numbers_of_cells():
+    cells_by_average = list_average_cells(LANGUAGES["mlqa"], set="mlqa", seen=("en",))
     sizes = {
         "gxlt": 49,
         "gxlt_off": 42,
@@ -85,5 +87,5 @@ def test_counts_of_cells():
         "gxlt_unseen": 30,
         "pivot_context": 6,
     }
-    assert {name: len(named[name]) for name in sizes} == sizes
+    assert {name: len(cells_by_average[name]) for name in sizes} == sizes
     assert len(list_average_cells(LANGUAGES["tydiqa"], set="tydiqa", grid=False)["tydiqa_zs"]) == 7

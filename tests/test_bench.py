@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Benches: what they judge and when they refuse to, what they count, and that each runs from end to end."""
+"""Benchmarks: their verdicts, when they refuse to measure, what they count, and that each runs from end to end."""
 
 import importlib
 import json
@@ -27,17 +27,17 @@ Case, Flags = side_by_side.Case, side_by_side.Flags
 
 
 @pytest.fixture
-def quiet(monkeypatch):
-    """Nobody else uses the machine."""
+def idle_machine(monkeypatch):
+    """Simulates a machine that nobody else uses."""
     monkeypatch.setattr(side_by_side, "_machine", lambda: 0.0)
     monkeypatch.setattr(side_by_side.time, "sleep", lambda seconds: None)
 
 
-def flags(**changes) -> Flags:
+def make_flags(**changes) -> Flags:
     return Flags(**({"quick": False, "rounds": 5, "anyway": False, "only": "", "json": None, "rest": {}} | changes))
 
 
-def case(ours=1.0, theirs=2.0, name="one", **changes) -> Case:
+def make_case(ours=1.0, theirs=2.0, name="one", **changes) -> Case:
     return Case(name, lambda: (lambda: ours, lambda: theirs), **changes)
 
 
@@ -45,52 +45,52 @@ def case(ours=1.0, theirs=2.0, name="one", **changes) -> Case:
     ("bar", "gain", "ratio", "verdict"),
     [(0.6, False, 0.5, "held"), (0.4, False, 0.5, "missed"), (1.9, True, 2.0, "held"), (2.1, True, 2.0, "missed")],
 )
-def test_a_bar_is_held_or_missed(quiet, capsys, bar, gain, ratio, verdict):
-    (line,) = side_by_side.judge("t", [case(bar=bar, gain=gain)], flags())
+def test_a_ratio_meets_or_misses_its_bar(idle_machine, capsys, bar, gain, ratio, verdict):
+    (line,) = side_by_side.judge("t", [make_case(bar=bar, gain=gain)], make_flags())
     assert (line["ratio"], line["verdict"]) == (ratio, verdict)
     assert f"**{ratio:.2f}** | {ratio:.2f}–{ratio:.2f} | {'≥' if gain else '≤'} {bar:g} | {verdict} |" in (
         capsys.readouterr().out
     )
 
 
-def test_the_ratio_is_of_medians_and_the_spread_of_rounds(quiet):
+def test_the_ratio_is_of_medians_and_ratios_are_listed_by_round(idle_machine):
     times = iter([1.0] * 2 + [3.0, 1.0, 1.0, 1.0, 9.0])
-    (line,) = side_by_side.judge("t", [Case("one", lambda: (lambda: next(times), lambda: 2.0))], flags())
+    (line,) = side_by_side.judge("t", [Case("one", lambda: (lambda: next(times), lambda: 2.0))], make_flags())
     assert line["ratio"] == 0.5
     assert line["ratios"] == [1.5, 0.5, 0.5, 0.5, 4.5]
 
 
-def test_sides_take_turns_in_going_first(quiet):
+def test_sides_take_turns_in_going_first(idle_machine):
     order = []
     sides = lambda: order.append("ours") or 1.0, lambda: order.append("theirs") or 1.0
-    side_by_side.judge("t", [Case("one", lambda: sides, warm=0)], flags(rounds=2))
+    side_by_side.judge("t", [Case("one", lambda: sides, warm=0)], make_flags(rounds=2))
     assert order == ["theirs", "ours", "ours", "theirs"]
 
 
-def test_few_rounds_judge_nothing(quiet):
-    assert side_by_side.judge("t", [case(bar=1)], flags(rounds=4))[0]["verdict"] == "too few rounds"
+def test_too_few_rounds_give_no_verdict(idle_machine):
+    assert side_by_side.judge("t", [make_case(bar=1)], make_flags(rounds=4))[0]["verdict"] == "too few rounds"
 
 
-def test_a_loaded_machine_is_refused_before_anything_is_measured(monkeypatch, quiet):
+def test_a_loaded_machine_is_refused_before_measuring(monkeypatch, idle_machine):
     clock = iter(range(1000))
     monkeypatch.setattr(side_by_side, "_machine", lambda: float(next(clock)))
     with pytest.raises(UserError, match=r"others use 1.00 cores .* --anyway"):
-        side_by_side.judge("t", [Case("one", lambda: pytest.fail("measured"))], flags())
+        side_by_side.judge("t", [Case("one", lambda: pytest.fail("measured"))], make_flags())
 
 
-def test_anyway_marks_what_was_measured_under_load(monkeypatch, quiet):
+def test_the_flag_anyway_marks_results_measured_under_load(monkeypatch, idle_machine):
     clock = iter(range(1000))
     monkeypatch.setattr(side_by_side, "_machine", lambda: float(next(clock)))
-    (line,) = side_by_side.judge("t", [case(bar=1)], flags(anyway=True))
+    (line,) = side_by_side.judge("t", [make_case(bar=1)], make_flags(anyway=True))
     assert line["verdict"].startswith("loaded (")
 
 
-def test_only_the_named_cases_are_built_and_every_time_is_kept(quiet, tmp_path):
+def test_only_the_named_cases_are_built_and_every_time_is_recorded(idle_machine, tmp_path):
     out = tmp_path / "out.json"
-    cases = [case(name="first"), Case("second", lambda: pytest.fail("built"))]
-    side_by_side.judge("t", cases, flags(only="fir", json=OutputFile(out)))
-    (kept,) = json.loads(out.read_text())["cases"]
-    assert (kept["name"], kept["ours"]) == ("first", [1.0] * 5)
+    cases = [make_case(name="first"), Case("second", lambda: pytest.fail("built"))]
+    side_by_side.judge("t", cases, make_flags(only="fir", json=OutputFile(out)))
+    (recorded,) = json.loads(out.read_text())["cases"]
+    assert (recorded["name"], recorded["ours"]) == ("first", [1.0] * 5)
 
 
 def test_collectives_are_counted_by_size():
@@ -101,18 +101,18 @@ def test_collectives_are_counted_by_size():
   %d = bf16[800]{0} all-gather(%w), dimensions={0}
   %e = f32[100]{0} add(%all-reduce.1, %q)
 """
-    found = scaling.counted(program, parameters_bytes=6400)
-    assert found["small"] == 1
-    assert found["large"] == {"all-reduce": (2, 1 + 2800 / 6400), "all-gather": (1, 0.25)}
+    counts = scaling.counted(program, parameters_bytes=6400)
+    assert counts["small"] == 1
+    assert counts["large"] == {"all-reduce": (2, 1 + 2800 / 6400), "all-gather": (1, 0.25)}
 
 
-def test_packing_counts_rows_that_hold_all():
+def test_packing_counts_the_rows_needed():
     assert packing.packed(np.array([5, 5, 5, 5]), 10) == 2
     assert packing.packed(np.array([9, 9, 1, 1]), 10) == 2
     assert packing.packed(np.array([6, 6, 6]), 10) == 3
 
 
-def test_more_buckets_cost_less_and_never_less_than_no_padding():
+def test_more_buckets_cost_less_but_never_less_than_no_padding():
     lengths = np.random.default_rng(0).integers(20, 384, 500)
     cost = make_encoder_cost(384)
     totals = [packing.bucketed(lengths, k, cost) for k in (1, 4, 8, 16)]
@@ -120,39 +120,39 @@ def test_more_buckets_cost_less_and_never_less_than_no_padding():
     assert totals[-1] > cost(lengths.astype(float)).sum()
 
 
-def test_kills_are_drawn_from_a_seed_and_come_everywhere():
+def test_kills_are_drawn_from_a_seed_and_cover_every_place_and_signal():
     drawn = [kills.planned(50, random.Random(seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert {kill.place for kill in drawn[0]} == set(kills.PLACES)
     assert {kill.signal for kill in drawn[0]} == {signal.SIGKILL, signal.SIGTERM}
 
 
-def events(*kinds: str) -> list[dict]:
+def make_events(*kinds: str) -> list[dict]:
     return [{"kind": kind} for kind in kinds]
 
 
 @pytest.mark.parametrize(
-    ("half", "said", "stood"),
+    ("half_written", "recorded_events", "place"),
     [
-        ("", events(), "the start"),
-        ("", events("prepare", "begin"), "the start"),
-        ("", events("prepare", "train"), "a step"),
-        ("", events("train", "evaluate"), "an evaluation"),
-        ("", events("finish"), "between stages"),
-        ("", events("finish", "prepare"), "between stages"),
-        ("run/stages/01-one/checkpoints/8.orbax-checkpoint-tmp", events("train"), "a save"),
-        ("cache/.writing-1", events("prepare"), "the cache"),
+        ("", make_events(), "the start"),
+        ("", make_events("prepare", "begin"), "the start"),
+        ("", make_events("prepare", "train"), "a step"),
+        ("", make_events("train", "evaluate"), "an evaluation"),
+        ("", make_events("finish"), "between stages"),
+        ("", make_events("finish", "prepare"), "between stages"),
+        ("run/stages/01-one/checkpoints/8.orbax-checkpoint-tmp", make_events("train"), "a save"),
+        ("cache/.writing-1", make_events("prepare"), "the cache"),
     ],
 )
-def test_where_a_killed_run_stood(tmp_path, half, said, stood):
+def test_the_place_of_a_kill_is_recognized(tmp_path, half_written, recorded_events, place):
     killed = disturbed.Run(faults.SYSTEM, (), tmp_path / "1")
     before = killed.half()
-    (tmp_path / "1" / half).mkdir(parents=True, exist_ok=True)
-    assert kills.place(killed, said, before) == stood
-    assert kills.place(killed, said, killed.half()) != stood or not half, "left by a former kill"
+    (tmp_path / "1" / half_written).mkdir(parents=True, exist_ok=True)
+    assert kills.place(killed, recorded_events, before) == place
+    assert kills.place(killed, recorded_events, killed.half()) != place or not half_written, "left by an earlier kill"
 
 
-def test_a_fault_counts_only_where_it_happened_was_told_and_changed_nothing(tmp_path, monkeypatch):
+def test_a_fault_passes_only_if_it_happened_was_reported_and_changed_nothing(tmp_path, monkeypatch):
     bench = disturbed.Bench(tmp_path, "small")
     monkeypatch.setattr(bench, "undisturbed", lambda system: {"weights": "a"})
     ends = iter([{"weights": "a"}, {"weights": "a"}, {"weights": "b"}, {"weights": "a"}])
@@ -172,7 +172,7 @@ def test_a_fault_counts_only_where_it_happened_was_told_and_changed_nothing(tmp_
     )
 
 
-def run(name: str, *arguments: str) -> str:
+def run_bench(name: str, *arguments: str) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, BENCH / f"{name}.py", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -185,13 +185,13 @@ def run(name: str, *arguments: str) -> str:
 @pytest.mark.parametrize("only", ["train, 6×384, 8×128, no dropout", "forward, 6×384, 8×128"])
 def test_both_sides_of_a_step_agree_and_run(only):
     pytest.importorskip("torch")
-    assert f"| {only} |" in run("step", "--quick", f"--only={only}")
+    assert f"| {only} |" in run_bench("step", "--quick", f"--only={only}")
 
 
 @pytest.mark.long
 def test_collectives_of_a_step_over_two_devices():
-    """One reduction of the gradient; under FSDP parameters are gathered, and rows move for the word table alone."""
-    lines = run("scaling", "--quick").splitlines()
+    """The gradient is reduced once; FSDP gathers parameters, and moves rows for the word embeddings only."""
+    lines = run_bench("scaling", "--quick").splitlines()
     fsdp = next(line for line in lines if line.startswith("| fsdp 2 |"))
     assert "all-gather" in fsdp
     assert "permute" not in fsdp
@@ -202,12 +202,12 @@ def test_collectives_of_a_step_over_two_devices():
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["mblm", "mmkd", "startup", "packing"])
-def test_the_others_run(name):
-    assert "|---" in run(name, *([] if name == "packing" else ["--quick"]))
+def test_other_benchmarks_run(name):
+    assert "|---" in run_bench(name, *([] if name == "packing" else ["--quick"]))
 
 
 @pytest.mark.long
 @pytest.mark.torch
 def test_distillation_runs_on_both_sides():
     pytest.importorskip("torch")
-    assert "against the longest of a batch" in run("distill", "--quick")
+    assert "against the longest of a batch" in run_bench("distill", "--quick")

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Bucket edges are the cheapest ones, and the figures beside them are true."""
+"""Bucket edges have the lowest cost, and the reported figures are true."""
 
 import itertools
 
@@ -9,34 +9,36 @@ import pytest
 
 from xlkd.data import buckets
 
-# XQuAD, seven languages, windows of 384: how many have a length in each step of 32, the first being 32-63.
+# Windows of at most 384 tokens in seven languages of XQuAD, counted by length in steps of 32 from 32-63.
 HISTOGRAM = [48, 197, 362, 1290, 1662, 1548, 934, 889, 672, 441, 1094]
 
 
-def lengths():
+def draw_lengths():
     rng = np.random.default_rng(5)
     return np.minimum(384, rng.gamma(6.0, 30.0, size=400).astype(int) + 5)
 
 
-def price(cost, rows, edges):
+def compute_cost(cost, rows, edges):
     return cost(np.asarray(edges, float)[buckets.assign_buckets(rows, edges)]).sum()
 
 
 @pytest.mark.parametrize("cost", [lambda length: length, buckets.make_encoder_cost(384)])
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_edges_equal_exhaustive_search(k, cost):
-    rows = lengths()
+    rows = draw_lengths()
     top = -(-rows.max() // 16) * 16
     inner = range(16, top, 16)
-    cheapest = min(price(cost, rows, (*some, top)) for n in range(k) for some in itertools.combinations(inner, n))
-    found = buckets.choose_edges(rows, k, cost=cost)
-    assert price(cost, rows, found) == pytest.approx(cheapest, rel=1e-12)
-    assert len(found) <= k
-    assert found[-1] == top
-    assert list(found) == sorted(set(found))
+    cheapest = min(
+        compute_cost(cost, rows, (*some, top)) for n in range(k) for some in itertools.combinations(inner, n)
+    )
+    edges = buckets.choose_edges(rows, k, cost=cost)
+    assert compute_cost(cost, rows, edges) == pytest.approx(cheapest, rel=1e-12)
+    assert len(edges) <= k
+    assert edges[-1] == top
+    assert list(edges) == sorted(set(edges))
 
 
-def test_more_buckets_than_lengths_gives_each_its_own():
+def test_with_more_buckets_than_lengths_each_length_has_its_own():
     assert buckets.choose_edges([3, 16, 17, 40], 9) == (16, 32, 48)
     assert buckets.choose_edges([], 4) == ()
 
@@ -50,7 +52,7 @@ def test_a_row_that_fits_no_bucket_is_an_error():
         buckets.assign_buckets([33], (16, 32))
 
 
-def test_figures():
+def test_padding_figures():
     figures = buckets.measure_padding([10, 20, 30], (16, 32))
     assert (figures.tokens, figures.bucketed_tokens, figures.longest_tokens) == (60, 80, 96)
     assert figures.padding == pytest.approx(0.25)
@@ -58,13 +60,13 @@ def test_figures():
 
 
 def test_saving_on_the_xquad_histogram():
-    """The cost model's table, from true lengths: 1.72 without padding, 1.51 with the edges 176, 224, 304, 384."""
+    """The table of the cost model, from real lengths: 1.72 without padding, 1.51 with edges 176, 224, 304, 384."""
     starts = range(32, 384, 32)
     spread = np.concatenate([np.linspace(a, a + 31, n).round() for a, n in zip(starts, HISTOGRAM, strict=True)])
     rows = np.append(spread.astype(int), 384)
-    found = buckets.choose_edges(rows, 4)
+    edges = buckets.choose_edges(rows, 4)
     longest = buckets.BASE(384.0) * len(rows)
-    assert len(found) == 4
-    assert all(abs(a - b) <= 16 for a, b in zip(found, (176, 224, 304, 384), strict=True))
+    assert len(edges) == 4
+    assert all(abs(a - b) <= 16 for a, b in zip(edges, (176, 224, 304, 384), strict=True))
     assert longest / buckets.BASE(rows).sum() == pytest.approx(1.72, abs=0.02)
-    assert longest / price(buckets.BASE, rows, found) == pytest.approx(1.51, abs=0.02)
+    assert longest / compute_cost(buckets.BASE, rows, edges) == pytest.approx(1.51, abs=0.02)

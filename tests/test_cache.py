@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Entries are whole or absent, whoever writes, dies or damages them; deleting one costs only time."""
+"""Entries are complete or absent, whoever writes, dies or damages them; deleting an entry costs only time."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ def folder(tmp_path, monkeypatch):
 
 
 class Builder:
-    """Counts how often it is asked."""
+    """Builds an entry, and counts its calls."""
 
     def __init__(self, values=None):
         self.values, self.calls = VALUES if values is None else values, 0
@@ -43,25 +43,25 @@ class Builder:
         return self.values
 
 
-def assert_same(found, values=None):
-    values = VALUES if values is None else values
-    assert found.keys() == values.keys()
-    for name, value in values.items():
-        assert found[name].dtype == value.dtype
-        np.testing.assert_array_equal(found[name], value)
+def assert_same(arrays, expected=None):
+    expected = VALUES if expected is None else expected
+    assert arrays.keys() == expected.keys()
+    for name, value in expected.items():
+        assert arrays[name].dtype == value.dtype
+        np.testing.assert_array_equal(arrays[name], value)
 
 
-def test_built_once_then_mapped_from_disk(folder):
+def test_an_entry_is_built_once_and_then_mapped_from_disk(folder):
     build = Builder()
     for _ in range(3):
-        found = cache.load_or_build(A1, build)
-        assert_same(found)
-        assert isinstance(found["ids"], np.memmap)
+        arrays = cache.load_or_build(A1, build)
+        assert_same(arrays)
+        assert isinstance(arrays["ids"], np.memmap)
     assert build.calls == 1
     assert [p.name for p in folder.iterdir()] == [A1]
 
 
-def test_every_input_and_every_boundary_is_in_the_name():
+def test_the_name_depends_on_every_input_and_their_boundaries():
     inputs = [["x", "y"], ["xy"], ["x", "y", ""], ["y", "x"], ["x", "ý"], []]
     names = [cache.make_name(kind, parts) for parts in inputs for kind in ("a", "b")]
     assert len(set(names)) == len(names)
@@ -89,7 +89,7 @@ def damage(entry: pathlib.Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how", ["truncated", "flipped byte", "header", "missing", "no marker", "", "{", "[]", '{"ids": 0}']
 )
-def test_a_damaged_entry_is_said_once_and_made_again(folder, caplog, how):
+def test_a_damaged_entry_is_reported_once_and_rebuilt(folder, caplog, how):
     cache.load_or_build(A1, Builder())
     damage(folder / A1, how)
     build = Builder()
@@ -102,15 +102,15 @@ def test_a_damaged_entry_is_said_once_and_made_again(folder, caplog, how):
     assert [p.name for p in folder.iterdir()] == [A1]
 
 
-def test_what_a_run_has_mapped_outlives_its_entry(folder):
-    found = cache.load_or_build(A1, Builder())
+def test_mapped_arrays_outlive_their_deleted_entry(folder):
+    arrays = cache.load_or_build(A1, Builder())
     cache.delete(cache.list_contents().entries[0].path)
     assert not list(folder.iterdir())
-    assert_same(found)
+    assert_same(arrays)
 
 
-def test_of_two_writers_one_wins_and_both_have_their_arrays(folder):
-    """The second builds while the first has already finished."""
+def test_if_two_write_an_entry_one_wins_and_both_get_their_arrays(folder):
+    """The second writer is still building when the first has finished."""
 
     def slow():
         assert_same(cache.load_or_build(A1, Builder()))
@@ -125,8 +125,8 @@ import sys, numpy as np
 from xlkd.data import cache
 values = {"x": np.full(300_000, 7), "y": np.full(300_000, 8)}
 for i in range(8):
-    found = cache.load_or_build(f"a-{i:032}", lambda: values)
-    assert (found["x"] == 7).all() and (found["y"] == 8).all()
+    arrays = cache.load_or_build(f"a-{i:032}", lambda: values)
+    assert (arrays["x"] == 7).all() and (arrays["y"] == 8).all()
 print("ready", flush=True)
 i = 100
 while len(sys.argv) > 1:
@@ -135,19 +135,19 @@ while len(sys.argv) > 1:
 """
 
 
-def writer(folder, *arguments):
+def start_writer(folder, *arguments):
     environment = os.environ | {"XLKD_CACHE": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", WRITER, *arguments], env=environment, stdout=subprocess.PIPE)
 
 
-def test_processes_that_write_the_same_entries_at_once(folder):
-    processes = [writer(folder) for _ in range(3)]
+def test_processes_can_write_the_same_entries_at_once(folder):
+    processes = [start_writer(folder) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert sorted(p.name for p in folder.iterdir()) == [f"a-{i:032}" for i in range(8)]
 
 
-def test_a_kill_in_mid_write_leaves_no_half_entry(folder):
-    process = writer(folder, "for ever")
+def test_a_killed_writer_leaves_no_incomplete_entry(folder):
+    process = start_writer(folder, "for ever")
     process.stdout.readline()
     while not list(folder.glob(".writing-*/x.npy")):
         assert process.poll() is None
@@ -155,15 +155,15 @@ def test_a_kill_in_mid_write_leaves_no_half_entry(folder):
     assert process.wait() == -signal.SIGKILL
     build = Builder()
     for entry in folder.glob("a-*"):
-        found = cache.load_or_build(entry.name, build)
-        assert (found["x"] == 7).all()
-    assert build.calls == 0, "each entry that has a name is whole"
-    half = next(folder.glob(".writing-*"), None)
-    if half:  # listed only when nobody can be writing it any more
-        assert not [e for e in cache.list_contents().entries if e.path == half]
-        for path in (half, *half.iterdir()):
+        arrays = cache.load_or_build(entry.name, build)
+        assert (arrays["x"] == 7).all()
+    assert build.calls == 0, "each named entry is complete"
+    draft = next(folder.glob(".writing-*"), None)
+    if draft:  # listed only when no process can still be writing it
+        assert not [e for e in cache.list_contents().entries if e.path == draft]
+        for path in (draft, *draft.iterdir()):
             os.utime(path, (time.time() - 2 * 24 * 3600,) * 2)
-        assert [e.kind for e in cache.list_contents().entries if e.path == half] == ["half-written"]
+        assert [e.kind for e in cache.list_contents().entries if e.path == draft] == ["half-written"]
 
 
 def test_a_builder_that_fails_leaves_nothing(folder):
@@ -177,27 +177,27 @@ def test_a_builder_that_fails_leaves_nothing(folder):
     assert not folder.exists() or not list(folder.iterdir())
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="set XLKD_CACHE to another folder"):
         cache.load_or_build(A1, Builder())
 
 
-@pytest.mark.parametrize("told", [(28, "No space left on device"), ("4096 requested and 0 written",)])
-def test_a_full_disk_leaves_nothing(folder, monkeypatch, told):
-    """The second is what numpy says."""
+@pytest.mark.parametrize("arguments", [(28, "No space left on device"), ("4096 requested and 0 written",)])
+def test_a_full_disk_leaves_nothing(folder, monkeypatch, arguments):
+    """The second message is numpy's."""
 
-    def full(*_, **__):
-        raise OSError(*told)
+    def raise_error(*_, **__):
+        raise OSError(*arguments)
 
-    monkeypatch.setattr(cache.np, "save", full)
-    with pytest.raises(UserError, match=f"cannot be written: {told[-1]}"):
+    monkeypatch.setattr(cache.np, "save", raise_error)
+    with pytest.raises(UserError, match=f"cannot be written: {arguments[-1]}"):
         cache.load_or_build(A1, Builder())
     assert not list(folder.iterdir())
 
 
-def test_reading_an_entry_makes_it_the_last_used(folder):
+def test_reading_an_entry_makes_it_the_most_recently_used(folder):
     for name in (A1, A2):
         cache.load_or_build(name, Builder())
         os.utime(folder / name / "done", (1e9 + int(name[-1]),) * 2)
@@ -207,29 +207,29 @@ def test_reading_an_entry_makes_it_the_last_used(folder):
 
 
 @pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null", "relative"])
-def test_without_a_home_a_temporary_folder_serves(monkeypatch, home):
-    """Root may do anything, and still makes no folder there."""
+def test_without_a_home_the_cache_is_in_a_temporary_folder(monkeypatch, home):
+    """Even root, who could, creates no folder in such a home."""
     monkeypatch.delenv("XLKD_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", home)
-    found = cache.get_folder()
-    assert found.is_absolute()
-    assert found.name == "xlkd"
-    assert not str(found).startswith(home)
+    cache_folder = cache.get_folder()
+    assert cache_folder.is_absolute()
+    assert cache_folder.name == "xlkd"
+    assert not str(cache_folder).startswith(home)
 
 
-def test_which_variable_says_where(monkeypatch, tmp_path):
+def test_variables_choose_the_folder_of_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "yet"))
-    monkeypatch.setenv("XLKD_CACHE", "")  # set and empty is not set: the working directory is no cache
+    monkeypatch.setenv("XLKD_CACHE", "")  # an empty variable counts as not set
     assert cache.get_folder() == tmp_path / "not" / "yet" / "xlkd"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XLKD_CACHE", "~/mine")
     assert cache.get_folder() == tmp_path / "mine"
 
 
-def test_what_was_used_longest_ago_makes_room(monkeypatch, tmp_path):
+def test_the_least_recently_used_entry_is_evicted(monkeypatch, tmp_path):
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path))
-    monkeypatch.setenv("XLKD_CACHE_GIB", str(2500 * 8 / 2**30))  # two entries of 1,000 numbers, not three
+    monkeypatch.setenv("XLKD_CACHE_GIB", str(2500 * 8 / 2**30))  # room for two entries of 1,000 numbers, not three
     for age, name in ((30, A1), (10, B1), (20, C1)):
         cache.load_or_build(name, lambda: {"x": np.zeros(1000)})
         os.utime(tmp_path / name / "done", (time.time() - age,) * 2)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A teacher that is asked once: what is kept is what it would say now, and is never another's."""
+"""Cached teacher targets equal the teacher's current outputs, and are never those of another teacher."""
 
 import types
 
@@ -33,7 +33,7 @@ class Log(list):
 
 
 class Task:
-    """A row's ids are told by its number; padding of rows and of positions has 0."""
+    """A task whose ids follow from the row's number; padded rows and positions are 0."""
 
     def __init__(self, name="task"):
         self.name, self.asked = name, []
@@ -50,102 +50,104 @@ class Task:
 
 
 def forward(weights, batch):
-    """Something in the padding too, as a real one gives."""
+    """Computes outputs that are not zero in the padding either, as a real teacher does."""
     ids = batch["ids"] * weights["w"] + 0.5
     return {"start": ids, "hidden": jnp.stack([ids, -ids], axis=-1), "pooled": batch["ids"].sum(1)}
 
 
-def teaching(weight=2.0, task="task", dtype="float32", uses=3.0, kept="auto", evolves=False, rows=4):
+def make_targets(weight=2.0, task="task", dtype="float32", uses=3.0, teacher_cache="auto", evolves=False, rows=4):
     ragged = ("start", "hidden")
-    told = Teacher(variables=lambda variables, start: (), forward=forward, uses=uses, evolves=evolves, ragged=ragged)
+    teacher = Teacher(variables=lambda variables, start: (), forward=forward, uses=uses, evolves=evolves, ragged=ragged)
     plan = Plan({"text": LENGTHS}, batch=4, edges=(16, 32), seed=0)
     job = types.SimpleNamespace(
-        method=types.SimpleNamespace(teacher=told),
+        method=types.SimpleNamespace(teacher=teacher),
         mesh=meshes.build_mesh(Mesh()),
         plan=plan,
         shapes=tuple(shape.with_rows(rows) for shape in plan.shapes),
         task=Task(task),
         features={"keys": np.arange(100, 100 + len(LENGTHS), dtype=np.uint64)},
         computed_targets=None,
-        teacher_cache=kept,
+        teacher_cache=teacher_cache,
         teacher_dtype=dtype,
         log=Log(),
         seed=0,
     )
     weights = {"w": jnp.float32(weight)}
-    found = choose_targets(job, () if evolves else weights)
+    targets = choose_targets(job, () if evolves else weights)
     state = types.SimpleNamespace(teacher=weights)
     for shape in job.shapes:
-        found.example(shape, batch_of(job, shape, np.full(rows, PAD)), state)
+        targets.example(shape, place_rows(job, shape, np.full(rows, PAD)), state)
     job.task.asked.clear()
-    found.prepare()
-    return found, job, state
+    targets.prepare()
+    return targets, job, state
 
 
-def batch_of(job, shape, index):
+def place_rows(job, shape, index):
     return meshes.place_batch(job.mesh, job.task.arrays(job.features, index, dict(shape.lengths), None), shape.rows)
 
 
-def counts(job):
-    """How many targets were there, and how many were to make."""
+def read_counts(job):
+    """Returns the number of cached targets and of targets to compute, from the log."""
     line = next(line for line in job.log if " targets cached" in line).split()
     return int(line[2]), int(line[5])
 
 
-def test_what_is_kept_is_what_the_teacher_says():
-    found, job, state = teaching()
-    assert counts(job) == (0, 9)
+def test_cached_targets_equal_the_teachers_outputs():
+    targets, job, state = make_targets()
+    assert read_counts(job) == (0, 9)
     for step in range(job.plan.steps_per_epoch):
         planned = job.plan.at(step)
-        kept, said = (
-            found.for_batch(planned),
-            found.ask(planned.shape, batch_of(job, planned.shape, planned.index), state),
+        from_cache, from_teacher = (
+            targets.for_batch(planned),
+            targets.ask(planned.shape, place_rows(job, planned.shape, planned.index), state),
         )
-        there = planned.index != PAD
-        inside = np.arange(planned.shape.lengths[0][1]) < np.where(there, LENGTHS[planned.index], 0)[:, None]
-        assert {name: value.shape for name, value in kept.items()} == {n: v.shape for n, v in said.items()}
-        np.testing.assert_array_equal(kept["start"], np.where(inside, said["start"], 0))
-        np.testing.assert_array_equal(kept["hidden"], np.where(inside[..., None], said["hidden"], 0))
-        np.testing.assert_array_equal(kept["pooled"], np.where(there, said["pooled"], 0))
+        is_row = planned.index != PAD
+        inside = np.arange(planned.shape.lengths[0][1]) < np.where(is_row, LENGTHS[planned.index], 0)[:, None]
+        assert {name: value.shape for name, value in from_cache.items()} == {
+            n: v.shape for n, v in from_teacher.items()
+        }
+        np.testing.assert_array_equal(from_cache["start"], np.where(inside, from_teacher["start"], 0))
+        np.testing.assert_array_equal(from_cache["hidden"], np.where(inside[..., None], from_teacher["hidden"], 0))
+        np.testing.assert_array_equal(from_cache["pooled"], np.where(is_row, from_teacher["pooled"], 0))
 
 
-def test_rows_that_are_only_there_for_the_devices_change_no_target():
-    """Six rows of a batch of four: its last two are padding, in training; the cache is filled six rows at a time."""
-    found, job, _ = teaching(rows=6)
-    four, _, _ = teaching()
+def test_rows_padded_for_the_devices_change_no_target():
+    """A batch of four is padded to six rows in training; the cache is filled six rows at a time."""
+    six_rows, job, _ = make_targets(rows=6)
+    four_rows, _, _ = make_targets()
     for step in range(job.plan.steps_per_epoch):
         planned = job.plan.at(step)
-        kept, plain = found.for_batch(planned.pad_rows(6)), four.for_batch(planned)
+        padded, plain = six_rows.for_batch(planned.pad_rows(6)), four_rows.for_batch(planned)
         for name, value in plain.items():
-            np.testing.assert_array_equal(kept[name][:4], value)
-            assert not kept[name][4:].any()
+            np.testing.assert_array_equal(padded[name][:4], value)
+            assert not padded[name][4:].any()
 
 
-def test_a_row_in_another_shape_is_not_kept():
-    found, job, _ = teaching()
+def test_a_row_has_no_cached_target_in_another_shape():
+    targets, job, _ = make_targets()
     short, long = job.plan.shapes
-    assert found.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=long)) is None
-    assert found.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=short)) is not None
+    assert targets.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=long)) is None
+    assert targets.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=short)) is not None
 
 
-def test_each_target_is_made_once_and_in_shards(monkeypatch):
+def test_each_target_is_computed_once_and_stored_in_shards(monkeypatch):
     monkeypatch.setattr(cached, "SHARD", 4)
-    _, job, _ = teaching()
+    _, job, _ = make_targets()
     timed = [np.flatnonzero(LENGTHS <= 16)[0], np.flatnonzero(LENGTHS > 16)[0]]
     assert sorted(job.task.asked) == sorted([*timed, *range(9)]), (
-        "each once, and one of each shape to see how long it takes"
+        "each row once, and one row of each shape to measure the time"
     )
     assert len(list(cache.get_folder().glob("targets-*"))) == 2 + 1  # five short rows, four long ones
-    found, job, _ = teaching()
-    assert counts(job) == (9, 0)
-    assert sorted(job.task.asked) == list(range(9)), "a sample of each shard is asked again: here all of it"
-    assert found.for_batch(job.plan.at(0))["start"].any()
+    targets, job, _ = make_targets()
+    assert read_counts(job) == (9, 0)
+    assert sorted(job.task.asked) == list(range(9)), "a sample of each shard is computed again: here all of it"
+    assert targets.for_batch(job.plan.at(0))["start"].any()
 
 
 @pytest.mark.parametrize("other", [{"weight": 3.0}, {"task": "longer"}, {"dtype": "bfloat16"}])
-def test_another_teacher_or_task_finds_nothing(other):
-    teaching()
-    assert counts(teaching(**other)[1]) == (0, 9)
+def test_another_teacher_or_task_has_no_cached_targets(other):
+    make_targets()
+    assert read_counts(make_targets(**other)[1]) == (0, 9)
 
 
 @pytest.mark.parametrize(
@@ -153,30 +155,30 @@ def test_another_teacher_or_task_finds_nothing(other):
     [
         ({"evolves": True}, "the teacher changes"),
         ({"uses": 1.0}, "each target is used once"),
-        ({"kept": "off"}, "config.teacher.cache is off"),
+        ({"teacher_cache": "off"}, "config.teacher.cache is off"),
     ],
 )
-def test_where_nothing_is_kept_the_log_says_why(options, why):
-    found, job, state = teaching(**options)
+def test_without_a_cache_the_log_says_why(options, why):
+    targets, job, state = make_targets(**options)
     assert [line for line in job.log if why in line]
     planned = job.plan.at(0)
-    assert found.for_batch(planned) is None
-    said = found.ask(planned.shape, batch_of(job, planned.shape, planned.index), state)
-    assert said["start"].max() > 2
+    assert targets.for_batch(planned) is None
+    outputs = targets.ask(planned.shape, place_rows(job, planned.shape, planned.index), state)
+    assert outputs["start"].max() > 2
     assert not list(cache.get_folder().glob("*"))
 
 
-def poisoned(name, change):
-    """Every kept array of this name changed, as by another build of a library."""
+def damage_targets(name, change):
+    """Changes every cached array of this name, as another build of a library could."""
     for entry in [path.name for path in cache.get_folder().glob("targets-*")]:
-        held = {key: np.array(value) for key, value in cache.load(entry).items()}
+        arrays = {key: np.array(value) for key, value in cache.load(entry).items()}
         cache.delete(cache.get_folder() / entry)
-        if len(held["keys"]) == 5:
-            change(held[name])
-        cache.load_or_build(entry, lambda held=held: held)
+        if len(arrays["keys"]) == 5:
+            change(arrays[name])
+        cache.load_or_build(entry, lambda arrays=arrays: arrays)
 
 
-def set_to(place, by):
+def make_change(place, by):
     def change(values):
         values[place] += by
 
@@ -184,24 +186,24 @@ def set_to(place, by):
 
 
 @pytest.mark.parametrize(("name", "place"), [("pooled", 3), ("start", -1), ("hidden", (0, 1))])
-def test_a_kept_target_that_is_not_the_teachers_stops_the_run(name, place):
-    teaching()
-    poisoned(name, set_to(place, 1.0))
+def test_a_cached_target_that_differs_from_the_teachers_stops_the_run(name, place):
+    make_targets()
+    damage_targets(name, make_change(place, 1.0))
     keys = {"pooled": 104, "start": 106, "hidden": 100}  # the short rows are 0, 2, 3, 4, 6
     with pytest.raises(
         UserError, match=rf"example {keys[name]:016x} differs from the teacher's output \(by 1\)"
-    ) as refused:
-        teaching()
-    assert "--delete_all" in str(refused.value)
+    ) as error:
+        make_targets()
+    assert "--delete_all" in str(error.value)
 
 
 @pytest.mark.parametrize(("by", "close"), [(0.005, True), (0.05, False)])
-def test_the_last_bits_may_differ(by, close):
-    """The largest value is 1,218.5: a hundred-thousandth of that is 0.012."""
-    teaching()
-    poisoned("start", set_to(0, by))
+def test_a_difference_in_the_last_bits_is_accepted(by, close):
+    """The largest value is 1,218.5, and a hundred-thousandth of it (0.012) is allowed."""
+    make_targets()
+    damage_targets("start", make_change(0, by))
     if close:
-        assert counts(teaching()[1]) == (9, 0)
+        assert read_counts(make_targets()[1]) == (9, 0)
     else:
         with pytest.raises(UserError, match=r"example 0*64 "):
-            teaching()
+            make_targets()

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The command `check`: every fault of every source, what the data holds, and what a tokenizer makes of it."""
+"""The command `check` reports every fault of every source, what the data contains, and how a tokenizer splits it."""
 
 import json
 
@@ -16,12 +16,12 @@ def _own_cache(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path_factory.getbasetemp() / "check-cache"))
 
 
-def reported(file, *flags, code=DONE) -> dict:
+def run_check(file, *flags, code=DONE) -> dict:
     assert check.main([*flags, f"--json={file}"]) == code
     return json.loads(file.read_text())
 
 
-def squad(path, *questions, context="It was Anna who went."):
+def write_squad(path, *questions, context="It was Anna who went."):
     qas = [
         {"id": id, "question": question, "answers": [{"text": text, "answer_start": start}]}
         for id, question, text, start in questions
@@ -34,10 +34,10 @@ GOOD = ("good", "who?", "Anna", 7)
 
 
 def test_all_faults_of_all_sources_are_listed(tmp_path, capsys):
-    first = squad(tmp_path / "a.json", GOOD, ("b", "who?", "Anna", 3), ("c", "", "Anna", 7))
-    second = squad(tmp_path / "b.json", ("d", "who?", "Berta", 3))
+    first = write_squad(tmp_path / "a.json", GOOD, ("b", "who?", "Anna", 3), ("c", "", "Anna", 7))
+    second = write_squad(tmp_path / "b.json", ("d", "who?", "Berta", 3))
     data = f"squad:{first}+squad:{tmp_path / 'none.json'}+squad:{second}"
-    report = reported(tmp_path / "out.json", f"--data={data}", code=USER_INPUT)
+    report = run_check(tmp_path / "out.json", f"--data={data}", code=USER_INPUT)
     faults = capsys.readouterr().err.splitlines()
     assert [fault.partition("; ")[0] for fault in faults] == [
         f"{first}: data[0].paragraphs[0].qas[1] (id 'b'): wrong offset: answer 'Anna' is not at character 3 but at 7",
@@ -50,8 +50,8 @@ def test_all_faults_of_all_sources_are_listed(tmp_path, capsys):
 
 
 def test_rows_groups_and_lengths_by_cell(tmp_path, capsys):
-    file = squad(tmp_path / "a.json", GOOD, ("b", "who went?", "Anna who", 7))
-    report = reported(tmp_path / "out.json", f"--data=squad:{file}?languages=de")
+    file = write_squad(tmp_path / "a.json", GOOD, ("b", "who went?", "Anna who", 7))
+    report = run_check(tmp_path / "out.json", f"--data=squad:{file}?languages=de")
     assert report["cells"] == {
         "squad de-de": {
             "rows": 2,
@@ -71,18 +71,18 @@ def test_rows_groups_and_lengths_by_cell(tmp_path, capsys):
     ],
 )
 def test_every_task_has_a_report(tmp_path, task, cells, parts):
-    report = reported(tmp_path / "out.json", f"--data={DATA}", f"--task={task}")
+    report = run_check(tmp_path / "out.json", f"--data={DATA}", f"--task={task}")
     assert set(report["cells"]) == cells
     assert all(set(cell["characters"]) == parts for cell in report["cells"].values())
     labels = [sum(cell["labels"].values()) == cell["rows"] for cell in report["cells"].values() if "labels" in cell]
     assert labels == ([True, True] if task == "classify" else [])
 
 
-def test_a_tokenizer_tells_windows_and_what_survives(tmp_path, capsys):
+def test_with_a_tokenizer_windows_and_reachable_answers_are_reported(tmp_path, capsys):
     model = save_span_model(tmp_path, RECORD)
     (model / "model.safetensors").unlink()  # no weights are read
     flags = (f"--data={DATA}", "--task=qa", f"--model={model}", "--buckets=2")
-    windows = reported(tmp_path / "out.json", *flags)["windows"]
+    windows = run_check(tmp_path / "out.json", *flags)["windows"]
     assert windows["settings"]["max_length"] == 64
     assert windows["windows"] > 40
     assert len(windows["buckets"]) == 2
@@ -91,19 +91,21 @@ def test_a_tokenizer_tells_windows_and_what_survives(tmp_path, capsys):
     assert {language: values["exact"] for language, values in spans.items()} == {"de": 20, "en": 20}
     assert windows["task"]["ceilings"]["en"]["f1"] == 100
     assert "unreachable" in capsys.readouterr().out
-    longer = reported(tmp_path / "out.json", *flags, "--max_length=120")["windows"]
+    longer = run_check(tmp_path / "out.json", *flags, "--max_length=120")["windows"]
     assert longer["windows"] < windows["windows"]
 
 
 def test_pairs_of_sentences_with_a_tokenizer(tmp_path, capsys):
     model = save_span_model(tmp_path, RECORD)
-    report = reported(tmp_path / "out.json", f"--data={DATA}", "--task=parallel", f"--model={model}", "--max_length=12")
+    report = run_check(
+        tmp_path / "out.json", f"--data={DATA}", "--task=parallel", f"--model={model}", "--max_length=12"
+    )
     assert report["windows"]["task"]["shown"] in capsys.readouterr().out
     assert max(int(shape.split()[-1]) for shape in report["windows"]["buckets"]) == 16  # 12 tokens, rounded up
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ([], "no --data"),
         (["--data=atlas"], "serves qa, classify, parallel, masked; choose one with --task"),
@@ -112,10 +114,10 @@ def test_pairs_of_sentences_with_a_tokenizer(tmp_path, capsys):
         (["--data=atlas", "--tsk=qa"], "did you mean --task?"),
     ],
 )
-def test_what_is_wrong_with_the_flags(flags, said):
-    with pytest.raises(UserError) as told:
+def test_bad_flags_are_refused(flags, message):
+    with pytest.raises(UserError) as error:
         check.main(flags)
-    assert said in str(told.value)
+    assert message in str(error.value)
 
 
 def test_a_source_without_rows_is_a_fault(tmp_path, capsys):

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a process may use."""
+"""The memory that a process may use."""
 
 import pytest
 

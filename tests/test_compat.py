@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The private parts of other libraries: each is where xlkd/compat.py looks for it, and each test says what to do."""
+"""Private parts of other libraries are where xlkd/compat.py expects them; each test says what to fix if not."""
 
 import inspect
 import os
@@ -21,14 +21,14 @@ def run_python(program: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-def test_no_other_module_uses_a_private_part():
+def test_only_compat_uses_private_parts():
     package = conftest.PROJECT / "xlkd"
     users = [path.name for path in package.rglob("*.py") if PRIVATE.search(path.read_text(encoding="utf-8"))]
     assert users == ["compat.py"], "move what these import into xlkd/compat.py, or use a public name"
 
 
-def test_jax_keeps_the_record_of_processes():
-    """What its client offers, a store and a barrier, is called for real by tests/test_distributed.py."""
+def test_jax_has_its_private_record_of_processes():
+    """The store and the barrier of its client are used in tests/test_distributed.py."""
     import jax
 
     state = compat.get_coordination_state()
@@ -42,7 +42,7 @@ def test_the_record_of_processes_is_empty_before_jax_is_imported():
     assert run_python(program).stdout == "None False\n"
 
 
-def test_jax_detects_clusters_by_the_call_that_is_made_of_it(monkeypatch):
+def test_jax_detects_clusters_with_the_arguments_that_compat_passes(monkeypatch):
     from jax._src.clusters import ClusterEnv
 
     names = list(inspect.signature(ClusterEnv.auto_detect_unset_distributed_params).parameters)
@@ -80,7 +80,7 @@ def test_tensorboardx_writes_events_without_a_thread(tmp_path):
     assert b"loss" in next(tmp_path.iterdir()).read_bytes()
 
 
-def test_neither_tensorboardx_nor_transformers_bring_pytorch_or_its_absence_up():
+def test_tensorboardx_and_transformers_neither_import_nor_mention_pytorch():
     program = (
         "import sys; from xlkd import compat\n"
         "compat.import_event_files(); print('torch' in sys.modules)\n"
@@ -92,7 +92,7 @@ def test_neither_tensorboardx_nor_transformers_bring_pytorch_or_its_absence_up()
     assert done.stderr == "", "transformers has other advice to give: silence it in compat.import_tokenizer_class"
 
 
-def test_orbax_names_its_files_as_before(tmp_path):
+def test_orbax_has_the_expected_file_names(tmp_path):
     import jax.numpy as jnp
 
     from xlkd.train.checkpoint import SUMS, Checkpoints
@@ -105,7 +105,7 @@ def test_orbax_names_its_files_as_before(tmp_path):
     assert (tmp_path / "1" / compat.ORBAX_METADATA).exists(), advice
 
 
-def test_jax_names_the_files_of_its_compilation_cache_as_before(tmp_path):
+def test_the_compilation_cache_of_jax_has_the_expected_file_names(tmp_path):
     program = (
         "import jax, jax.numpy as jnp\n"
         f"jax.config.update('jax_compilation_cache_dir', {str(tmp_path)!r})\n"
@@ -115,5 +115,5 @@ def test_jax_names_the_files_of_its_compilation_cache_as_before(tmp_path):
     done = run_python(program, JAX_PLATFORMS="cpu")
     names = [path.name for path in tmp_path.iterdir()]
     assert names, done.stderr
-    strange = [name for name in names if not compat.JAX_CACHE_FILE.fullmatch(name)]
-    assert not strange, "jax has renamed the files of its cache, which is then not pruned: fix compat.JAX_CACHE_FILE"
+    unknown = [name for name in names if not compat.JAX_CACHE_FILE.fullmatch(name)]
+    assert not unknown, "jax has renamed the files of its cache, which is then not pruned: fix compat.JAX_CACHE_FILE"

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What was seen in training is found at each level, and the index misses no near-duplicate."""
+"""Contamination of training data is found at each level, and the index misses no near-duplicate."""
 
 import itertools
 import json
@@ -17,8 +17,8 @@ GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "protocol.json")
 LONG = "The river rises in the northern hills and flows 120 km to the sea"
 
 
-def near(a, b):
-    """What the whole check says of two texts in one language."""
+def compare_texts(a, b):
+    """Checks two texts in one language for contamination."""
     return seen.find_contamination([seen.Item("a", "ag", "en", a)], [seen.Item("b", "bg", "en", b)])
 
 
@@ -33,9 +33,9 @@ def test_golden_pairs(golden):
     assert seen.similarity(a, b) == seen.similarity(b, a)
     assert seen.is_near_duplicate(*seen.similarity(a, b)) == golden["over_threshold"]
     if golden["n"] == seen.GRAM:
-        found = near(golden["a"], golden["b"])
-        assert bool(found.near) == golden["over_threshold"]
-        assert bool(found.test[seen.NEAR_DUPLICATE]) == golden["flag"]
+        report = compare_texts(golden["a"], golden["b"])
+        assert bool(report.near) == golden["over_threshold"]
+        assert bool(report.test[seen.NEAR_DUPLICATE]) == golden["flag"]
 
 
 def test_golden_thresholds():
@@ -50,66 +50,66 @@ def test_normalise():
     assert seen.normalise("  Ｚürich—«1ﬁ» \u00a0STRASSE\u200b ß!€2 ") == "zürich 1fi strasse ss 2"
 
 
-def test_parallel_ids_with_and_without_language_marks():
+def test_parallel_ids_match_with_and_without_language_suffix():
     train = [seen.Item(id_, "", "de", f"text {i}") for i, id_ in enumerate(("56be_de-en", "77aa-de", "99-de", "12"))]
     test = [seen.Item(id_, "", "el", f"other {i}") for i, id_ in enumerate(("56be", "77aa_el", "99", "12", "zz"))]
-    found = seen.find_contamination(train, test)
-    assert found.test[seen.PARALLEL_ID] == {0, 1}  # row numbers mean nothing
+    report = seen.find_contamination(train, test)
+    assert report.test[seen.PARALLEL_ID] == {0, 1}  # plain row numbers are ignored
 
 
-def test_same_paragraph_by_text_or_by_group_in_any_language():
+def test_paragraphs_match_by_text_or_by_group_in_any_language():
     train = [seen.Item("a", "p1", "en", "A Text."), seen.Item("b", "p2", "fr", "un texte")]
     test = [
         seen.Item("c", "p9", "de", "a text"),
         seen.Item("d", "p2", "el", "κείμενο"),
         seen.Item("e", "p8", "en", "b"),
     ]
-    found = seen.find_contamination(train, test)
-    assert found.test[seen.PARAGRAPH] == {0, 1}
-    assert not any(found.test[level] for level in (seen.PARALLEL_ID, seen.NEAR_DUPLICATE))
+    report = seen.find_contamination(train, test)
+    assert report.test[seen.PARAGRAPH] == {0, 1}
+    assert not any(report.test[level] for level in (seen.PARALLEL_ID, seen.NEAR_DUPLICATE))
 
 
-def test_near_duplicates_stay_within_a_language_and_touch_every_row_of_a_text():
+def test_near_duplicates_are_found_within_a_language_and_flag_all_rows_of_a_text():
     train = [seen.Item(str(i), "", "en", LONG + " today") for i in range(3)] + [seen.Item("x", "", "de", LONG)]
     test = [seen.Item("y", "", "en", LONG), seen.Item("z", "", "en", LONG), seen.Item("w", "", "fr", LONG + " today")]
-    found = seen.find_contamination(train, test)
-    assert len(found.near) == 1
-    assert found.near[0].train == 0
-    assert found.test[seen.NEAR_DUPLICATE] == {0, 1}
+    report = seen.find_contamination(train, test)
+    assert len(report.near) == 1
+    assert report.near[0].train == 0
+    assert report.test[seen.NEAR_DUPLICATE] == {0, 1}
 
 
 @pytest.mark.parametrize(
     ("jaccard", "containment", "over"), [(0.7, 0.82, True), (0.69, 0.89, False), (0.4, 0.9, True), (0.6, 0.75, False)]
 )
-def test_either_threshold_is_enough_and_reached_by_equality(jaccard, containment, over):
+def test_either_threshold_is_sufficient_and_inclusive(jaccard, containment, over):
     assert seen.is_near_duplicate(jaccard, containment) is over
 
 
-def test_short_texts_are_listed_not_flagged():
-    found = near("a red house", "a red house x")
-    assert [pair.flagged for pair in found.near] == [False]
-    assert not any(found.test.values())
+def test_near_duplicates_of_short_texts_are_listed_but_not_flagged():
+    report = compare_texts("a red house", "a red house x")
+    assert [pair.flagged for pair in report.near] == [False]
+    assert not any(report.test.values())
     letters = string.ascii_lowercase + string.digits
     for length, flagged in ((33, False), (34, True)):  # 29 and 30 grams
-        found = near(letters[:length], letters[:length] + "!")
-        assert [pair.flagged for pair in found.near] == [flagged]
-        assert bool(found.test[seen.NEAR_DUPLICATE]) is flagged
+        report = compare_texts(letters[:length], letters[:length] + "!")
+        assert [pair.flagged for pair in report.near] == [flagged]
+        assert bool(report.test[seen.NEAR_DUPLICATE]) is flagged
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_index_finds_what_all_pairs_would(seed):
+def test_the_index_finds_the_same_as_a_comparison_of_all_pairs(seed):
     rng = np.random.default_rng(seed)
     words = ["".join(rng.choice(list("abcdefgh"), rng.integers(2, 9))) for _ in range(150)]
     base = [list(rng.choice(words, rng.integers(3, 60))) for _ in range(40)]
 
-    def changed(text):
+    def change_text(text):
         text = [w if rng.random() > rng.choice([0.0, 0.03, 0.08, 0.15]) else rng.choice(words) for w in text]
         cut = slice(0, int(len(text) * rng.uniform(0.3, 1)) + 1)
         return " ".join(text[cut] if rng.random() < 0.4 else text + list(rng.choice(words, rng.integers(0, 40))))
 
-    train = [changed(base[i % 40]) for i in range(120)]
-    test = [changed(base[i % 40]) for i in range(80)]
-    found = seen.find_contamination(
+    train = [change_text(base[i % 40]) for i in range(120)]
+    test = [change_text(base[i % 40]) for i in range(80)]
+    report = seen.find_contamination(
         *([seen.Item(f"{s}{i}", "", "en", t) for i, t in enumerate(side)] for s, side in (("a", train), ("b", test)))
     )
     grams = {text: seen.character_ngrams(seen.normalise(text)) for text in (*train, *test)}
@@ -118,11 +118,11 @@ def test_the_index_finds_what_all_pairs_would(seed):
         for a, b in itertools.product(dict.fromkeys(train), dict.fromkeys(test))
         if seen.is_near_duplicate(*seen.similarity(grams[a], grams[b]))
     }
-    assert {(train[pair.train], test[pair.test]) for pair in found.near} == expected
+    assert {(train[pair.train], test[pair.test]) for pair in report.near} == expected
     assert len(expected) > 30
 
 
-def test_what_is_compared_of_a_row():
+def test_the_compared_text_of_each_kind_of_row():
     question = Question("q", "k", "g", "s", "?", "the context", (), "en", "de")
     assert seen.make_item(question) == seen.Item("q", "g", "de", "the context")
     assert seen.make_item(Labelled("i", "k", "g", "s", "one", "two", None, "sw")).text == "one two"
@@ -130,26 +130,26 @@ def test_what_is_compared_of_a_row():
     assert seen.make_item(Pair("i", "k", "g", "s", "one", "zwei", "en", "de")) == seen.Item("i", "g", "en", "one zwei")
 
 
-def test_nothing_against_nothing():
+def test_empty_data_is_not_contaminated():
     assert not any(seen.find_contamination([], [seen.Item("a", "", "en", "x")]).test.values())
-    assert not near("", "").near
+    assert not compare_texts("", "").near
 
 
 @pytest.mark.shared
-def test_squad_dev_holds_paragraphs_of_xquad(shared, shared_data):
-    def items(path, language):
+def test_squad_dev_contains_paragraphs_of_xquad(shared, shared_data):
+    def read_items(path, language):
         paragraphs = [p for article in json.loads(path.read_text())["data"] for p in article["paragraphs"]]
         return [
             seen.Item(q["id"], f"{path}{i}", language, p["context"]) for i, p in enumerate(paragraphs) for q in p["qas"]
         ]
 
-    english, greek = (items(shared_data / "xquad" / f"xquad.{x}.json", x) for x in ("en", "el"))
-    dev, train = (items(shared / "data" / "squad_en" / f"{part}.json", "en") for part in ("dev", "train"))
-    found = seen.find_contamination(dev, english)
-    assert len(found.test[seen.PARALLEL_ID]) == 213
-    assert len({english[i].text for i in found.test[seen.PARAGRAPH]}) == 35
-    assert found.test[seen.NEAR_DUPLICATE] >= found.test[seen.PARAGRAPH]
+    english, greek = (read_items(shared_data / "xquad" / f"xquad.{x}.json", x) for x in ("en", "el"))
+    dev, train = (read_items(shared / "data" / "squad_en" / f"{part}.json", "en") for part in ("dev", "train"))
+    report = seen.find_contamination(dev, english)
+    assert len(report.test[seen.PARALLEL_ID]) == 213
+    assert len({english[i].text for i in report.test[seen.PARAGRAPH]}) == 35
+    assert report.test[seen.NEAR_DUPLICATE] >= report.test[seen.PARAGRAPH]
     assert len(seen.find_contamination(dev, greek).test[seen.PARALLEL_ID]) == 213
     assert len(seen.find_contamination(english, greek).test[seen.PARALLEL_ID]) == 1190
-    clean = seen.find_contamination(train, english)
-    assert not clean.test[seen.PARALLEL_ID] | clean.test[seen.PARAGRAPH]
+    train_report = seen.find_contamination(train, english)
+    assert not train_report.test[seen.PARALLEL_ID] | train_report.test[seen.PARAGRAPH]

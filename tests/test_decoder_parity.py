@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Answers to real questions beside those of a plain PyTorch decoder with the same weights.
+"""Answers to real questions, compared with a plain PyTorch decoder on the same weights.
 
 XLKD_PARITY_QUESTIONS=40 asks 200 questions instead of 20.
 """
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.shared]
 
 @pytest.fixture(autouse=True, scope="module")
 def optimized():
-    """A real encoder computes longer than it compiles."""
+    """Compiles with optimizations, because a real encoder computes longer than it compiles."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
@@ -31,23 +31,23 @@ def optimized():
 
 @pytest.fixture(scope="module")
 def model(shared, tmp_path_factory):
-    """The real encoder with a span head whose logits are spread, so that the last bits do not decide."""
-    found = hf.load(shared / "models" / "multilingual-e5-small")
+    """Saves a real encoder with a span head whose logits are far apart, so that last bits do not decide."""
+    base = hf.load(shared / "models" / "multilingual-e5-small")
     random = np.random.default_rng(0)
-    output = {"kernel": random.normal(0, 1, (found.architecture.hidden_size, 2)), "bias": np.zeros(2)}
+    output = {"kernel": random.normal(0, 1, (base.architecture.hidden_size, 2)), "bias": np.zeros(2)}
     span = {"output": {name: value.astype(np.float32) for name, value in output.items()}}
     folder = tmp_path_factory.mktemp("model") / "e5"
     hf.save(
         folder,
-        found.architecture,
-        {"encoder": found.params["encoder"], "span": span},
+        base.architecture,
+        {"encoder": base.params["encoder"], "span": span},
         tokenizer=shared / "models" / "multilingual-e5-small",
     )
     return folder
 
 
-def plain_answer(model, tokenizer, torch, question, context) -> str:
-    """Window after window, all pairs of the 20 best starts and ends, in loops."""
+def find_answer_plainly(model, tokenizer, torch, question, context) -> str:
+    """Answers by a loop over windows and over all pairs of the 20 best starts and ends."""
     q = tokenizer(question, add_special_tokens=False)["input_ids"][:QUERY]
     c = tokenizer(context, add_special_tokens=False, return_offsets_mapping=True)
     room = LENGTH - len(q) - 4
@@ -62,7 +62,7 @@ def plain_answer(model, tokenizer, torch, question, context) -> str:
         scores = [min(token - w.start, w.stop - 1 - token) + 0.01 * len(w) if token in w else -1.0 for w in windows]
         return max(range(len(windows)), key=lambda i: (scores[i], -i))
 
-    found = []
+    candidates = []
     for number, window in enumerate(windows):
         ids = [0, *q, 2, 2, *(c["input_ids"][t] for t in window), 2]
         with torch.no_grad():
@@ -77,10 +77,10 @@ def plain_answer(model, tokenizer, torch, question, context) -> str:
                 score = float(out.start_logits[0, s] + out.end_logits[0, e])
                 offsets, last = c["offset_mapping"], window[e - before]
                 begin, stop = offsets[window[s - before]][0], offsets[last][1]
-                if last + 1 < len(offsets):  # a lone ▁ claims the first character of the next piece too
+                if last + 1 < len(offsets):  # a lone ▁ also spans the first character of the next token
                     stop = min(stop, offsets[last + 1][0])
-                found.append((-score, number, rank_s, rank_e, context[begin:stop].strip()))
-    return min(found)[-1] if found else None
+                candidates.append((-score, number, rank_s, rank_e, context[begin:stop].strip()))
+    return min(candidates)[-1] if candidates else None
 
 
 @pytest.mark.long
@@ -98,10 +98,10 @@ def test_answers_equal_those_of_a_plain_decoder(model, shared_data):
     settings = {"max_length": LENGTH, "doc_stride": STRIDE, "max_query_length": QUERY}
     reader = dataclasses.replace(ours, record={"task": {"name": "qa", **settings}})
     answers = reader._reader.answer_questions([(row.question, row.context) for row in rows])
-    searched = 0
-    for row, found in zip(rows, answers, strict=True):
-        plain = plain_answer(theirs, tokenizer, torch, row.question, row.context)
-        searched += plain is None
-        if plain is not None:
-            assert found["answer"] == plain, (row.id, row.context_language)
-    assert searched < len(rows) / 4
+    without_answer = 0
+    for row, answer in zip(rows, answers, strict=True):
+        expected = find_answer_plainly(theirs, tokenizer, torch, row.question, row.context)
+        without_answer += expected is None
+        if expected is not None:
+            assert answer["answer"] == expected, (row.id, row.context_language)
+    assert without_answer < len(rows) / 4

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes are one run: how they meet, and a pod on this machine that is killed, stopped and gone on with."""
+"""Several processes form one run: how they join, and a local pod that is killed, stopped and resumed."""
 
 import json
 import os
@@ -27,28 +27,28 @@ SLURM = {
 }
 
 
-def flags(**given):
-    return {"coordinator": "host:8476", "processes": "2", "process": "1"} | given
+def make_flags(**changes):
+    return {"coordinator": "host:8476", "processes": "2", "process": "1"} | changes
 
 
-def test_three_flags():
-    assert distributed._parse_flags(flags()) == ("host:8476", 2, 1)
-    assert distributed._parse_flags(flags(coordinator="[::1]:80"))[0] == "[::1]:80"
+def test_the_three_flags_are_parsed():
+    assert distributed._parse_flags(make_flags()) == ("host:8476", 2, 1)
+    assert distributed._parse_flags(make_flags(coordinator="[::1]:80"))[0] == "[::1]:80"
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("flags", "says"),
     [
         ({"coordinator": "host:8476"}, "--processes is missing"),
-        (flags(coordinator="host"), "is not HOST:PORT"),
-        (flags(coordinator="host:99999"), "is not HOST:PORT"),
-        (flags(processes="two"), "--processes=two is not a whole number"),
-        (flags(process="2"), "--process=2 is not one of 0 to 1"),
+        (make_flags(coordinator="host"), "is not HOST:PORT"),
+        (make_flags(coordinator="host:99999"), "is not HOST:PORT"),
+        (make_flags(processes="two"), "--processes=two is not a whole number"),
+        (make_flags(process="2"), "--process=2 is not one of 0 to 1"),
     ],
 )
-def test_flags_that_are_refused(given, says):
+def test_bad_flags_are_refused(flags, says):
     with pytest.raises(UserError, match=says):
-        distributed._parse_flags(given)
+        distributed._parse_flags(flags)
 
 
 @pytest.mark.parametrize(
@@ -57,74 +57,76 @@ def test_flags_that_are_refused(given, says):
         ({}, None),
         (SLURM, "slurm"),
         (SLURM | {"SLURM_NTASKS": "1"}, None),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, None),  # a shell inside an allocation
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, None),  # an interactive shell inside an allocation
         ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, "gketpu"),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
         ({"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, "gketpu"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
     ],
 )
-def test_what_the_environment_says(environment, kind, monkeypatch):
+def test_the_kind_of_cluster_is_detected_from_the_environment(environment, kind, monkeypatch):
     monkeypatch.setattr(distributed, "_is_tpu_machine", lambda: False)
     assert distributed.detect_cluster_kind(environment) == kind
 
 
-def test_a_tpu_machine_without_a_word_in_the_environment(monkeypatch):
+def test_a_tpu_machine_is_detected_without_environment_variables(monkeypatch):
     monkeypatch.setattr(distributed, "_is_tpu_machine", lambda: True)
     assert distributed.detect_cluster_kind({}) == "gcetpu"
     assert distributed.detect_cluster_kind({"TPU_SKIP_MDS_QUERY": "1"}) is None
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return found.getsockname()[1]
+def find_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
 
 
-def met(monkeypatch, *members, within=1.0):
-    """What each (processes, process) of a roll call hears; None where it goes on."""
-    monkeypatch.setattr(distributed, "JOIN_TIMEOUT", within)
-    port, heard = free_port(), {}
+def join_processes(monkeypatch, *members, timeout=1.0):
+    """Joins processes given as (processes, process); returns the error message of each, or None."""
+    monkeypatch.setattr(distributed, "JOIN_TIMEOUT", timeout)
+    port, messages = find_free_port(), {}
 
     def meet(processes, process):
         try:
-            heard[process] = distributed._check_all_processes_start(f"localhost:{port}", processes, process)
+            messages[process] = distributed._check_all_processes_start(f"localhost:{port}", processes, process)
         except Stopped as error:
-            heard[process] = str(error)
+            messages[process] = str(error)
 
     threads = [threading.Thread(target=meet, args=member) for member in members]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return heard
+    return messages
 
 
-def test_all_come(monkeypatch):
-    assert met(monkeypatch, (3, 0), (3, 1), (3, 2), within=60) == {0: None, 1: None, 2: None}
+def test_all_processes_join(monkeypatch):
+    assert join_processes(monkeypatch, (3, 0), (3, 1), (3, 2), timeout=60) == {0: None, 1: None, 2: None}
 
 
-def test_who_does_not_come_is_named_to_all_that_came(monkeypatch):
-    heard = met(monkeypatch, (4, 0), (4, 2), within=2)
+def test_missing_processes_are_named_to_all_that_joined(monkeypatch):
+    messages = join_processes(monkeypatch, (4, 0), (4, 2), timeout=2)
     says = "2 of 4 processes came within 2 s, missing: 1, 3; start the same command on every host"
-    assert heard == {0: says, 2: says}
+    assert messages == {0: says, 2: says}
 
 
-def test_nobody_is_at_the_coordinator(monkeypatch):
-    assert met(monkeypatch, (2, 1))[1].startswith("1 of 2 processes came within 1.0 s: process 0 is not at localhost:")
+def test_a_missing_coordinator_is_reported(monkeypatch):
+    assert join_processes(monkeypatch, (2, 1))[1].startswith(
+        "1 of 2 processes came within 1.0 s: process 0 is not at localhost:"
+    )
 
 
-def test_processes_that_count_differently(monkeypatch):
-    heard = met(monkeypatch, (3, 0), (2, 1), within=30)
-    assert "process 1 was started as one of 2, process 0 as one of 3" in heard[0] == heard[1]
+def test_processes_that_disagree_on_their_number_are_reported(monkeypatch):
+    messages = join_processes(monkeypatch, (3, 0), (2, 1), timeout=30)
+    assert "process 1 was started as one of 2, process 0 as one of 3" in messages[0] == messages[1]
 
 
-def test_a_port_that_is_taken():
+def test_a_port_in_use_is_refused():
     with socket.create_server(("", 0)) as taken, pytest.raises(UserError, match="name a free one"):
         distributed._collect_processes(taken.getsockname()[1], 2)
 
 
-def test_one_process_imports_nothing():
+def test_a_single_process_does_not_import_jax():
     code = "import sys; from xlkd.runtime import distributed as d; print(d.is_primary(), d.has_several_processes(), 'jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]
@@ -135,7 +137,7 @@ def test_one_process_imports_nothing():
 FLAGS = [
     "--config=configs/gxlt.py",
     "--config.stages=skd",
-    "--config.method.generations=fixed",  # so that targets are kept, by several processes too
+    "--config.method.generations=fixed",  # so that several processes cache targets
     "--config.data.train=atlas?split=train&size=16&languages=en,de&facts=2",
     "--config.data.eval=atlas?split=test&size=4&languages=en,de&facts=2&pairs=all",
     "--config.data.batch=6",  # on four devices: 8 rows, two of them padding
@@ -154,8 +156,8 @@ def model(tmp_path_factory):
     return toy_models.save_span_model(tmp_path_factory.mktemp("toy"), toy_models.RECORD)
 
 
-def start(model, workdir, processes):
-    """Four devices in all."""
+def start_run(model, workdir, processes):
+    """Starts a run on four devices in total."""
     main = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--config.start={model}", f"--workdir={workdir}"]
     environment = os.environ | {
         "XLKD_CACHE": str(workdir.parent / f"cache-{workdir.name}"),
@@ -170,7 +172,7 @@ def start(model, workdir, processes):
     return subprocess.Popen(main, env=environment, cwd=toy_models.ROOT, text=True, **pipes)
 
 
-def steps(workdir):
+def read_steps(workdir):
     try:
         file = workdir / "stages" / "01-skd" / "metrics.jsonl"
         return {line["step"]: line for line in map(json.loads, file.read_text().splitlines())}
@@ -178,17 +180,17 @@ def steps(workdir):
         return {}
 
 
-def signalled(process, workdir, number, at, member):
-    """What a run says whose member got a signal when it had passed a step; and the seconds that it took to end."""
-    while process.poll() is None and max(steps(workdir), default=0) < at:
+def signal_member(process, workdir, number, at, member):
+    """Signals a member after a step; returns the output of the run and the seconds until it ended."""
+    while process.poll() is None and max(read_steps(workdir), default=0) < at:
         time.sleep(0.01)
-    os.kill(pid_of(workdir, member), number)
+    os.kill(find_process(workdir, member), number)
     since = time.monotonic()
     output = process.communicate()[0]
     return output, time.monotonic() - since
 
 
-def pid_of(workdir, member) -> int:
+def find_process(workdir, member) -> int:
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_text().split("\0")
@@ -196,19 +198,19 @@ def pid_of(workdir, member) -> int:
             continue
         if "python" in words[0] and f"--workdir={workdir}" in words and f"--process={member}" in words:
             return int(folder.name)
-    raise AssertionError("the process is no more: it ended before it was to be killed")
+    raise AssertionError("the process ended before it could be signalled")
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="finds a process of the pod in Linux's /proc")
-def test_a_pod_is_killed_goes_on_is_stopped_and_ends_as_one_process(model, tmp_path):
-    whole, pod = tmp_path / "whole", tmp_path / "pod"
-    alone = start(model, whole, 1)
-    output = alone.communicate()[0]
-    assert alone.returncode == 0, output
+def test_a_pod_that_is_killed_and_stopped_resumes_and_equals_a_run_of_one_process(model, tmp_path):
+    undisturbed, pod = tmp_path / "whole", tmp_path / "pod"
+    single = start_run(model, undisturbed, 1)
+    output = single.communicate()[0]
+    assert single.returncode == 0, output
 
-    killed = start(model, pod, 2)
-    output, seconds = signalled(killed, pod, signal.SIGKILL, 6, member=1)
+    killed = start_run(model, pod, 2)
+    output, seconds = signal_member(killed, pod, signal.SIGKILL, 6, member=1)
     assert killed.returncode == 75, output
     assert "process 1 of 2 was killed (signal 9)" in output
     assert "another process of this run ended; the same command resumes" in output
@@ -216,21 +218,21 @@ def test_a_pod_is_killed_goes_on_is_stopped_and_ends_as_one_process(model, tmp_p
     assert "Check failure" not in output
     assert seconds < 60
 
-    stopped = start(model, pod, 2)
-    output, _ = signalled(stopped, pod, signal.SIGTERM, 12, member=1)
+    stopped = start_run(model, pod, 2)
+    output, _ = signal_member(stopped, pod, signal.SIGTERM, 12, member=1)
     assert stopped.returncode == 75, output
     assert "restored step" in output
     assert "64 targets cached, 0 to compute" in output
     assert "SIGTERM: saved at step" in output
 
-    last = start(model, pod, 1)
+    last = start_run(model, pod, 1)
     output = last.communicate()[0]
     assert last.returncode == 0, output
     assert "restored step" in output
 
-    expected, found = steps(whole), steps(pod)
-    assert list(found) == list(expected) == list(range(1, 45)), "every step once"
+    expected, resumed = read_steps(undisturbed), read_steps(pod)
+    assert list(resumed) == list(expected) == list(range(1, 45)), "every step once"
     for step in range(1, 21):
-        assert found[step]["loss"] == pytest.approx(expected[step]["loss"], rel=1e-5), step
+        assert resumed[step]["loss"] == pytest.approx(expected[step]["loss"], rel=1e-5), step
     assert (pod / "report.html").exists()
-    assert not list((pod / "stages" / "01-skd").glob("evaluation/.*")), "nothing half written"
+    assert not list((pod / "stages" / "01-skd").glob("evaluation/.*")), "no incomplete files"

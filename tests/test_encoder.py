@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Hidden states and gradients against golden values, and what must not change them: padding, scan, remat, a cut."""
+"""Hidden states and gradients against golden values; padding, scan, remat and a split do not change them."""
 
 import dataclasses
 import functools
@@ -25,24 +25,24 @@ from xlkd.models.encoder import (
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
 KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"]
 TINY = Architecture("bert", 40, 16, 2, 2, 24, 12, 2, 0, 0)
-KEY = jax.random.key(3, impl="rbg")  # compiles in a third of the time that threefry takes
+KEY = jax.random.key(3, impl="rbg")  # compiles in a third of the time of threefry
 
 
-def golden(kind):
+def load_golden(kind):
     checkpoint = hf.load(GOLDEN / kind)
     values = dict(np.load(GOLDEN / kind / "golden.npz"))
     inputs = (values["input_ids"], values["attention_mask"], values.get("token_type_ids"))
     return checkpoint, values, inputs
 
 
-def apply(run, params, *inputs, **options):
-    """One compiled call."""
+def apply_compiled(run, params, *inputs, **options):
+    """Applies the encoder in one compiled call."""
     return jax.jit(lambda params, *inputs: run.apply({"params": params}, *inputs, **options))(params, *inputs)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    """Parameters of TINY, ids and mask; biases are not zero, so that each one shows."""
+    """Returns parameters of TINY, ids and a mask; no bias is zero, so that a missing one is noticed."""
     draw = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda key: init(TINY, key), jax.random.key(0))
     params = jax.tree.map(lambda x: draw.normal(0, 0.4, x.shape).astype(np.float32), shapes)
@@ -51,8 +51,8 @@ def tiny():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_hidden_states_and_gradients_are_golden(kind):
-    checkpoint, values, inputs = golden(kind)
+def test_hidden_states_and_gradients_equal_golden_values(kind):
+    checkpoint, values, inputs = load_golden(kind)
     architecture, mask = checkpoint.architecture, inputs[1]
 
     def loss(params):
@@ -74,7 +74,7 @@ def test_hidden_states_and_gradients_are_golden(kind):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])
-def test_real_encoders_are_golden(shared, name):
+def test_real_encoders_equal_golden_values(shared, name):
     checkpoint = hf.load(shared / "models" / name)
     values = np.load(shared / "models" / name / "golden.npz")
     mask = values["attention_mask"]
@@ -98,45 +98,45 @@ def test_real_encoders_are_golden(shared, name):
         assert np.abs(part - values[f"grad/{theirs}"]).max() < 1e-3 * norm
 
 
-def test_scanned_and_unrolled_draw_the_same_dropout(tiny):
+def test_scanned_and_unrolled_layers_have_the_same_dropout(tiny):
     params, ids, mask = tiny
     options = {"train": True, "key": KEY}
-    runs = [apply(Encoder(TINY, scan=scan), params, ids, mask, **options) for scan in (False, True)]
+    runs = [apply_compiled(Encoder(TINY, scan=scan), params, ids, mask, **options) for scan in (False, True)]
     for unrolled, scanned in zip(*runs, strict=True):
         np.testing.assert_allclose(unrolled, scanned, atol=1e-5)
-    silent = apply(Encoder(TINY), params, ids, mask)
-    other = apply(Encoder(TINY), params, ids, mask, train=True, key=jax.random.key(4, impl="rbg"))
+    without_dropout = apply_compiled(Encoder(TINY), params, ids, mask)
+    other = apply_compiled(Encoder(TINY), params, ids, mask, train=True, key=jax.random.key(4, impl="rbg"))
     for i in range(3):
-        assert np.abs(runs[0][i] - silent[i]).max() > 0.1
+        assert np.abs(runs[0][i] - without_dropout[i]).max() > 0.1
         assert np.abs(runs[0][i] - other[i]).max() > 0.1
 
 
 def test_layers_differ_in_their_dropout(tiny):
     params, ids, mask = tiny
-    one = jax.tree.map(lambda x: x[:1], params["layers"])
+    first_layer = jax.tree.map(lambda x: x[:1], params["layers"])
     hidden = embed(TINY, params["embeddings"], ids)
 
     @jax.jit
     def run(first):
-        return run_layers(TINY, one, hidden, attention_bias(mask), first=first, key=KEY)[0]
+        return run_layers(TINY, first_layer, hidden, attention_bias(mask), first=first, key=KEY)[0]
 
     assert np.abs(run(0) - run(1)).max() > 0.1
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_a_trunk_and_its_upper_layers_are_the_whole(tiny, scan):
+def test_a_trunk_and_its_upper_layers_equal_the_encoder(tiny, scan):
     params, ids, mask = tiny
     run = Encoder(TINY, scan=scan)
-    whole = apply(run, params, ids, mask, train=True, key=KEY)
-    trunk = apply(run, params, ids, mask, train=True, key=KEY, layers=1)
+    all_states = apply_compiled(run, params, ids, mask, train=True, key=KEY)
+    trunk = apply_compiled(run, params, ids, mask, train=True, key=KEY, layers=1)
 
     @jax.jit
-    def above(layers, hidden):
+    def run_upper_layers(layers, hidden):
         return run_layers(TINY, layers, hidden, attention_bias(mask), first=1, scan=scan, key=KEY)
 
-    upper = above(jax.tree.map(lambda x: x[1:], params["layers"]), trunk[-1])
-    for one, other in zip(whole, (*trunk, *upper), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    upper = run_upper_layers(jax.tree.map(lambda x: x[1:], params["layers"]), trunk[-1])
+    for expected, computed in zip(all_states, (*trunk, *upper), strict=True):
+        np.testing.assert_allclose(expected, computed, atol=1e-5)
 
 
 def test_padding_changes_nothing(tiny):
@@ -144,10 +144,10 @@ def test_padding_changes_nothing(tiny):
     for architecture in (TINY, dataclasses.replace(TINY, model_type="roberta", position_offset=1)):
         run = Encoder(architecture, scan=True)
         ids = np.where(mask == 1, ids, architecture.pad_id)
-        narrow = apply(run, params, ids, mask)
-        wide = apply(run, params, *(np.pad(x, ((0, 0), (0, 3))) for x in (ids, mask)))
-        for one, other in zip(wide, narrow, strict=True):
-            np.testing.assert_allclose(one[:2, :8][mask[:2] == 1], other[:2][mask[:2] == 1], atol=1e-5)
+        narrow = apply_compiled(run, params, ids, mask)
+        wide = apply_compiled(run, params, *(np.pad(x, ((0, 0), (0, 3))) for x in (ids, mask)))
+        for padded, unpadded in zip(wide, narrow, strict=True):
+            np.testing.assert_allclose(padded[:2, :8][mask[:2] == 1], unpadded[:2][mask[:2] == 1], atol=1e-5)
 
 
 def test_a_row_without_a_valid_key_is_finite_with_its_gradient(tiny):
@@ -167,27 +167,27 @@ def test_a_row_without_a_valid_key_is_finite_with_its_gradient(tiny):
 
 def test_bfloat16_is_close_to_float32(tiny):
     params, ids, mask = tiny
-    full = apply(Encoder(TINY), params, ids, mask)
-    half = apply(Encoder(TINY, dtype=jnp.bfloat16), params, ids, mask)
-    for one, other in zip(full, half, strict=True):
-        assert other.dtype == jnp.bfloat16
-        assert 0 < np.abs(one - other.astype(jnp.float32)).mean() < 2e-2
+    full = apply_compiled(Encoder(TINY), params, ids, mask)
+    half = apply_compiled(Encoder(TINY, dtype=jnp.bfloat16), params, ids, mask)
+    for exact, rounded in zip(full, half, strict=True):
+        assert rounded.dtype == jnp.bfloat16
+        assert 0 < np.abs(exact - rounded.astype(jnp.float32)).mean() < 2e-2
 
 
 @pytest.mark.parametrize(("remat", "scan"), [("full", True), ("dots", False)])
-def test_remat_keeps_less_and_gives_the_same_gradients(tiny, remat, scan):
+def test_remat_saves_memory_and_has_the_same_gradients(tiny, remat, scan):
     params, ids, mask = tiny
 
     def loss(params, remat):
         states = Encoder(TINY, scan=scan, remat=remat).apply({"params": params}, ids, mask, train=True, key=KEY)
         return jnp.square(states[-1]).sum()
 
-    def kept(remat):
+    def count_saved_values(remat):
         pullback = jax.eval_shape(lambda params: jax.vjp(lambda p: loss(p, remat), params)[1], params)
         return sum(x.size for x in jax.tree.leaves(pullback))
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
-    assert kept(remat) < 0.7 * kept("none")
+    assert count_saved_values(remat) < 0.7 * count_saved_values("none")
     close = functools.partial(np.testing.assert_allclose, atol=1e-3, rtol=1e-3)
     jax.tree.map(close, gradient(params, "none"), gradient(params, remat))
 
@@ -211,7 +211,7 @@ def test_training_needs_a_key(tiny):
         Encoder(TINY).apply({"params": params}, ids, mask, train=True)
 
 
-def test_init_is_the_tree_of_the_module_and_has_the_asked_scale():
+def test_init_returns_the_tree_of_the_module_in_the_given_scale():
     ids = jnp.ones((1, 4), jnp.int32)
     module = jax.eval_shape(lambda key: Encoder(TINY).init(key, ids, ids)["params"], KEY)
     plain = init(TINY, KEY, embedding_scale=0.1)

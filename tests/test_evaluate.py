@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The command `evaluate`: the same scores whatever the devices and batches, other systems' answers, one line for a fault."""
+"""The command `evaluate`: the same scores on any devices and batches, other systems' answers, clear errors."""
 
 import json
 import pathlib
@@ -37,51 +37,52 @@ def _own_cache(monkeypatch, cache):
     monkeypatch.setenv("XLKD_CACHE", str(cache))
 
 
-def evaluated(file, *flags) -> dict:
+def run_evaluate(file, *flags) -> dict:
     evaluate.main([*flags, f"--json={file}"])
     return json.loads(file.read_text())
 
 
 @pytest.fixture(scope="module")
-def whole(model, folder, cache):
-    """On one device, another process, as a user does it: what it printed and what it wrote."""
+def reference_run(model, folder, cache):
+    """Runs the command in another process on one device; returns its output and the scores that it wrote."""
     done = run_command("evaluate", f"--model={model}", f"--data={DATA}", f"--json={folder / 'whole.json'}", cache=cache)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads((folder / "whole.json").read_text())
 
 
-def test_the_table_names_cells_questions_and_averages(whole):
-    printed, found = whole
-    cells = found["sets"]["atlas"]["cells"]
+def test_the_table_names_cells_questions_and_averages(reference_run):
+    printed, scores = reference_run
+    cells = scores["sets"]["atlas"]["cells"]
     assert {name: cell["n"] for name, cell in cells.items()} == {"en-en": 20, "de-de": 20}
     mean = (cells["en-en"]["f1"] + cells["de-de"]["f1"]) / 2
-    assert found["sets"]["atlas"]["averages"]["xlt"]["f1"] == found["mean"]["f1"] == pytest.approx(mean, abs=1e-12)
+    assert scores["sets"]["atlas"]["averages"]["xlt"]["f1"] == scores["mean"]["f1"] == pytest.approx(mean, abs=1e-12)
     lines = {line.split()[0]: line.split()[1:] for line in printed.splitlines()}
     assert lines["en-en"] == [f"{cells['en-en']['f1']:.2f}", f"{cells['en-en']['em']:.2f}", "20"]
-    assert lines["xlt"][:2] == [f"{mean:.2f}", f"{found['mean']['em']:.2f}"]
+    assert lines["xlt"][:2] == [f"{mean:.2f}", f"{scores['mean']['em']:.2f}"]
 
 
-def test_scores_depend_on_neither_batch_nor_devices(whole, model, folder, cache, tmp_path):
-    reference = whole[1]
-    assert reference["mean"]["f1"] > 1  # an answer shares a word with a gold one here and there
+def test_scores_depend_on_neither_batch_nor_devices(reference_run, model, folder, cache, tmp_path):
+    reference = reference_run[1]
+    assert reference["mean"]["f1"] > 1  # some answers share a word with the gold answer
     assert not reference["near_ties"]
     assert (
-        evaluated(tmp_path / "7.json", f"--model={model}", f"--data={DATA}", "--batch=7")["sets"] == reference["sets"]
+        run_evaluate(tmp_path / "7.json", f"--model={model}", f"--data={DATA}", "--batch=7")["sets"]
+        == reference["sets"]
     )
     flags = (f"--model={model}", f"--data={DATA}", f"--json={tmp_path / '8.json'}", "--batch=20")
     assert run_command("evaluate", *flags, cache=cache, devices=8).returncode == 0
     assert json.loads((tmp_path / "8.json").read_text())["sets"] == reference["sets"]
 
 
-def test_settings_come_from_the_model_and_flags_stand_above_them(whole, model, tmp_path):
-    assert (whole[1]["task"]["max_length"], whole[1]["task"]["doc_stride"]) == (64, 24)
-    found = evaluated(tmp_path / "a.json", f"--model={model}", f"--data={DATA}", "--max_answer_tokens=1")
-    assert (found["task"]["max_answer_tokens"], found["task"]["max_length"]) == (1, 64)
-    assert found["sets"] != whole[1]["sets"]
+def test_flags_override_the_settings_of_the_model(reference_run, model, tmp_path):
+    assert (reference_run[1]["task"]["max_length"], reference_run[1]["task"]["doc_stride"]) == (64, 24)
+    report = run_evaluate(tmp_path / "a.json", f"--model={model}", f"--data={DATA}", "--max_answer_tokens=1")
+    assert (report["task"]["max_answer_tokens"], report["task"]["max_length"]) == (1, 64)
+    assert report["sets"] != reference_run[1]["sets"]
 
 
 @pytest.mark.long
-def test_an_exported_model_gives_the_numbers_that_its_run_printed(model, cache, tmp_path):
+def test_an_exported_model_has_the_scores_of_its_run(model, cache, tmp_path):
     flags = [
         "--config=configs/finetune.py",
         f"--config.encoder.path={model}",
@@ -97,50 +98,50 @@ def test_an_exported_model_gives_the_numbers_that_its_run_printed(model, cache, 
     written = json.loads((tmp_path / "run" / "results.json").read_text())["stages"]["finetune"]["sets"]["eval"]
     export = tmp_path / "run" / "stages" / "01-finetune" / "export"
     assert json.loads((export / "xlkd.json").read_text())["task"]["max_length"] == 80
-    found = evaluated(tmp_path / "found.json", f"--model={export}", f"--data={DATA}", "--batch=5")
-    cells = {f"atlas {name}": cell for name, cell in found["sets"]["atlas"]["cells"].items()}
+    report = run_evaluate(tmp_path / "found.json", f"--model={export}", f"--data={DATA}", "--batch=5")
+    cells = {f"atlas {name}": cell for name, cell in report["sets"]["atlas"]["cells"].items()}
     assert {name: cell.pop("languages") for name, cell in cells.items()} == written["languages"]
     assert cells == written["cells"]
-    assert found["mean"]["f1"] == pytest.approx(written["mean"], abs=1e-12)
+    assert report["mean"]["f1"] == pytest.approx(written["mean"], abs=1e-12)
     with pytest.raises(UserError, match=r"a run's folder, not a model; give what it exported: .*01-finetune/export"):
         evaluate.main([f"--model={tmp_path / 'run'}", f"--data={DATA}"])
 
 
-def gold(rows, wrong=()) -> dict[str, str]:
+def collect_answers(rows, wrong=()) -> dict[str, str]:
     return {row.id: "zzz" if row.id in wrong else row.answers[0].text for row in rows}
 
 
-def by_cell(text):
+def group_by_cell(text):
     cells = {}
     for row in sources.read(text, "qa"):
         cells.setdefault((row.context_language, row.question_language), []).append(row)
     return cells
 
 
-def test_answers_of_another_system_one_file_for_each_cell(tmp_path):
-    for (context, question), rows in by_cell(GRID).items():
+def test_answers_of_another_system_are_read_from_one_file_per_cell(tmp_path):
+    for (context, question), rows in group_by_cell(GRID).items():
         wrong = {rows[0].id} if (context, question) == ("de", "en") else ()
         name = f"dev-context-{context}-question-{question}.json"
-        (tmp_path / name).write_text(json.dumps(gold(rows, wrong)))
-    found = evaluated(tmp_path.with_suffix(".json"), f"--predictions={tmp_path}", f"--data={GRID}")
-    scores = {name: cell["f1"] for name, cell in found["sets"]["atlas"]["cells"].items()}
+        (tmp_path / name).write_text(json.dumps(collect_answers(rows, wrong)))
+    report = run_evaluate(tmp_path.with_suffix(".json"), f"--predictions={tmp_path}", f"--data={GRID}")
+    scores = {name: cell["f1"] for name, cell in report["sets"]["atlas"]["cells"].items()}
     assert scores == {"en-en": 100, "en-de": 75, "de-en": 100, "de-de": 100}  # asked in English about German text
-    averages = found["sets"]["atlas"]["averages"]
+    averages = report["sets"]["atlas"]["averages"]
     assert (averages["xlt"]["f1"], averages["gxlt_off"]["f1"], averages["worst"]["f1_cell"]) == (100, 87.5, "en-de")
 
 
-def test_questions_without_an_answer_count_as_wrong_and_are_counted(tmp_path):
+def test_questions_without_an_answer_are_wrong_and_counted_as_missing(tmp_path):
     data = "atlas?size=4&languages=en"
-    answers = gold(sources.read(data, "qa"))
+    answers = collect_answers(sources.read(data, "qa"))
     answers.pop(next(iter(answers)))
     (tmp_path / "answers.json").write_text(json.dumps(answers | {"nobody": "asked this"}))
-    found = evaluated(tmp_path / "out.json", f"--predictions={tmp_path / 'answers.json'}", f"--data={data}")
-    assert found["sets"]["atlas"]["cells"]["en-en"] == {
+    report = run_evaluate(tmp_path / "out.json", f"--predictions={tmp_path / 'answers.json'}", f"--data={data}")
+    assert report["sets"]["atlas"]["cells"]["en-en"] == {
         "languages": ["en", "en"], "f1": 75.0, "em": 75.0, "n": 4, "missing": 1
     }  # fmt: skip
 
 
-def xquad(folder, *languages):
+def write_xquad(folder, *languages):
     text = {"en": "It was Anna who went.", "de": "Anna ging fort."}
     for language in languages:
         answer = {"text": "Anna", "answer_start": text[language].index("Anna")}
@@ -150,16 +151,16 @@ def xquad(folder, *languages):
     return f"xquad:{folder}"
 
 
-def test_files_named_as_the_data_files_are(tmp_path):
+def test_files_of_answers_may_be_named_like_the_data_files(tmp_path):
     data, answers = tmp_path / "data", tmp_path / "answers"
     data.mkdir()
     answers.mkdir()
-    source = xquad(data, "en", "de")
+    source = write_xquad(data, "en", "de")
     (answers / "xquad.en.json").write_text('{"same": "Anna"}')
     (answers / "xquad.de.json").write_text('{"same": "Berta"}')
-    found = evaluated(tmp_path / "out.json", f"--predictions={answers}", f"--data={source}")
-    assert {name: cell["em"] for name, cell in found["sets"]["xquad"]["cells"].items()} == {"en-en": 100, "de-de": 0}
-    title = found["sets"]["xquad"]["averages"]["xquad_11"]["title"]
+    report = run_evaluate(tmp_path / "out.json", f"--predictions={answers}", f"--data={source}")
+    assert {name: cell["em"] for name, cell in report["sets"]["xquad"]["cells"].items()} == {"en-en": 100, "de-de": 0}
+    title = report["sets"]["xquad"]["averages"]["xquad_11"]["title"]
     assert title.startswith("2 of 11 cells of xquad_11 (missing: ")
     with pytest.raises(UserError, match="one file for 2 cells that share ids"):
         evaluate.main([f"--predictions={answers / 'xquad.en.json'}", f"--data={source}"])
@@ -185,15 +186,15 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("flags", "said"), FAULTS.values(), ids=FAULTS)
-def test_what_is_wrong_is_said_in_one_line(model, flags, said):
-    with pytest.raises(UserError) as told:
+@pytest.mark.parametrize(("flags", "message"), FAULTS.values(), ids=FAULTS)
+def test_bad_flags_are_refused(model, flags, message):
+    with pytest.raises(UserError) as error:
         evaluate.main([flag.replace("MODEL", str(model)) for flag in flags])
-    assert said in str(told.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ('{"a": ', "broken JSON"),
         ("[1]", "not a JSON object {id: answer}"),
@@ -201,28 +202,28 @@ def test_what_is_wrong_is_said_in_one_line(model, flags, said):
         ("\udcff", "not UTF-8 at byte 0"),
     ],
 )
-def test_a_bad_file_of_predictions_is_named_and_nothing_is_written(tmp_path, content, said):
+def test_a_bad_file_of_predictions_is_named_and_nothing_is_written(tmp_path, content, message):
     data = "atlas?size=2&languages=en"
     path = tmp_path / "answers.json"
     content = content.replace("ID", sources.read(data, "qa")[0].id)
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UserError, match=said) as told:
+    with pytest.raises(UserError, match=message) as error:
         evaluate.main([f"--predictions={path}", f"--data={data}", f"--json={tmp_path / 'out.json'}"])
-    assert str(path) in str(told.value)
+    assert str(path) in str(error.value)
     assert not (tmp_path / "out.json").exists()
 
 
 def test_a_model_without_a_head_is_refused(tmp_path, model):
     from xlkd.models import hf
 
-    found = hf.load(model)
-    bare = hf.save(tmp_path / "bare", found.architecture, {"encoder": found.params["encoder"]}, tokenizer=model)
+    base = hf.load(model)
+    encoder_only = hf.save(tmp_path / "bare", base.architecture, {"encoder": base.params["encoder"]}, tokenizer=model)
     with pytest.raises(UserError, match="has no question answering head; train one"):
-        evaluate.main([f"--model={bare}", f"--data={DATA}"])
+        evaluate.main([f"--model={encoder_only}", f"--data={DATA}"])
 
 
-def test_bad_rows_stop_or_are_listed(tmp_path, capsys):
-    xquad(tmp_path, "en")
+def test_bad_rows_stop_the_command_or_are_listed(tmp_path, capsys):
+    write_xquad(tmp_path, "en")
     document = json.loads((tmp_path / "xquad.en.json").read_text())
     document["data"][0]["paragraphs"][0]["qas"].append({"id": "bad", "question": "", "answers": []})
     (tmp_path / "xquad.en.json").write_text(json.dumps(document))
@@ -235,7 +236,7 @@ def test_bad_rows_stop_or_are_listed(tmp_path, capsys):
     assert "qas[1] (id 'bad'): empty question" in capsys.readouterr().err
 
 
-def test_help_and_predictions_need_no_jax_and_a_closed_pipe_is_harmless(tmp_path):
+def test_help_and_predictions_need_no_jax_and_a_closed_pipe_is_no_error(tmp_path):
     answers = tmp_path / "answers.json"
     answers.write_text("{}")
     flags = [f"--predictions={answers}", "--data=atlas?size=2&languages=en", f"--json={tmp_path / 'out.json'}"]
@@ -256,11 +257,11 @@ def test_help_and_predictions_need_no_jax_and_a_closed_pipe_is_harmless(tmp_path
 @pytest.mark.shared
 def test_mlqa_gold_answers_score_100_in_every_cell(shared_data, tmp_path):
     data = f"mlqa:{shared_data / 'mlqa_dev'}?pairs=all"
-    for (context, question), rows in by_cell(data).items():
-        (tmp_path / f"dev-context-{context}-question-{question}.json").write_text(json.dumps(gold(rows)))
-    found = evaluated(tmp_path.with_suffix(".json"), f"--predictions={tmp_path}", f"--data={data}")
-    cells = found["sets"]["mlqa"]["cells"]
+    for (context, question), rows in group_by_cell(data).items():
+        (tmp_path / f"dev-context-{context}-question-{question}.json").write_text(json.dumps(collect_answers(rows)))
+    report = run_evaluate(tmp_path.with_suffix(".json"), f"--predictions={tmp_path}", f"--data={data}")
+    cells = report["sets"]["mlqa"]["cells"]
     assert len(cells) == 49
     assert all(cell["em"] == 100 and cell["missing"] == 0 for cell in cells.values())
-    assert found["sets"]["mlqa"]["averages"]["gxlt"]["title"] == "gxlt"
-    assert pathlib.Path(found["predictions"]) == tmp_path
+    assert report["sets"]["mlqa"]["averages"]["gxlt"]["title"] == "gxlt"
+    assert pathlib.Path(report["predictions"]) == tmp_path

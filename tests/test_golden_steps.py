@@ -1,19 +1,18 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One whole optimisation step of each system on a toy model, as a table of numbers.
+"""A complete optimization step of each system on a toy model, as a table of numbers.
 
 A step is `train/step.py` with the real optimizer, schedule and clipping, with dropout, in float32, from weights that
-are sines of their own place. The table has the loss, each term and metric (sum / count), the norm of the gradient
+are sines of their own position. The table has the loss, each term and metric (sum / count), the norm of the gradient
 before clipping, the learning rate, and for each part of the model how far the step moved it: the sum of the absolute
-differences, and a weighted sum that knows their signs. A changed sign, weight, temperature or key of dropout, or a
+differences, and a weighted sum that depends on their signs. A changed sign, weight, temperature or key of dropout, or a
 missing term, moves a number by far more than the tolerance; another CPU or release of JAX does not.
 
 `python tests/test_golden_steps.py` prints the table. The same steps in float64 agree with it to 7e-6; most of that is
 the bias correction of Adam's second moment, 1 - 0.999, which float32 rounds.
 
-Update a number only together with a change that is meant to change what is computed, and name the change in the
-CHANGELOG. Where a number moves and no such change was meant, the change is wrong and not the table. Never widen the
-tolerance.
+Update a number only together with an intended change of the computation, and name the change in the CHANGELOG. If a
+number moves without an intended change, the change is wrong and not the table. Never widen the tolerance.
 """
 
 import dataclasses
@@ -126,7 +125,7 @@ TABLE = {
 
 TOLERANCE = 1e-5  # relative; for a signed sum, relative to the sum of absolute values
 SEED, NUMBER, STEPS = 7, 3, 20  # the fourth step of twenty, inside the warm-up
-OPTIM = Optim(lr=0.1, warmup=5, eps=1e-3, clip=0.5)  # eps: a gradient that is 0 but for rounding must move nothing
+OPTIM = Optim(lr=0.1, warmup=5, eps=1e-3, clip=0.5)  # eps: a gradient that is 0 except for rounding must move nothing
 STUDENT = encoders.Encoder(mblm_toys.make_architecture(layers=2, dropout=0.1))
 TEACHER = encoders.Encoder(dataclasses.replace(STUDENT.architecture, hidden_size=8, intermediate_size=16))
 
@@ -143,15 +142,15 @@ def fill_with_sines(tree: Any, phase: float) -> Any:
 
 
 def build_qa() -> tuple[Method, Any]:
-    return finetune.build(stages.make_spec(QuestionAnswering()), STUDENT), test_gxlt.batch()
+    return finetune.build(stages.make_spec(QuestionAnswering()), STUDENT), test_gxlt.make_batch()
 
 
-def labelled_batch() -> Any:
+def make_labelled_batch() -> Any:
     return mblm_toys.replace_arrays(mblm_toys.make_batch(), labelled=[1, 1, 0, 1, 1, 1], mask=[1, 1, 1, 1, 1, 0])
 
 
 def build_classify() -> tuple[Method, Any]:
-    return finetune.build(mblm_toys.make_stage(), STUDENT), labelled_batch()
+    return finetune.build(mblm_toys.make_stage(), STUDENT), make_labelled_batch()
 
 
 def build_pretrain() -> tuple[Method, Any]:
@@ -163,14 +162,14 @@ def build_pretrain() -> tuple[Method, Any]:
 
 
 def build_gxlt() -> tuple[Method, Any]:
-    spec = test_gxlt.stage(coefficient="authors", temperature=2.0, alpha_ce=0.75, alpha_kl=0.5)
-    return gxlt.build(spec, STUDENT), test_gxlt.batch()
+    spec = test_gxlt.make_stage(coefficient="authors", temperature=2.0, alpha_ce=0.75, alpha_kl=0.5)
+    return gxlt.build(spec, STUDENT), test_gxlt.make_batch()
 
 
 def build_mblm() -> tuple[Method, Any]:
     weights = {"weight_s": 1.2, "weight_z": 0.8, "warmup_z": 0.06}
     spec = mblm_toys.make_stage(weights="learned", temperature=2.0, t_squared=True, **weights)
-    return mblm.build(spec, STUDENT), labelled_batch()
+    return mblm.build(spec, STUDENT), make_labelled_batch()
 
 
 def build_mmkd() -> tuple[Method, Any]:
@@ -193,7 +192,8 @@ SYSTEMS = {
 
 def make_start() -> Start:
     shapes = [
-        jax.eval_shape(lambda of=of: encoders.init(of.architecture, jax.random.key(0))) for of in (STUDENT, TEACHER)
+        jax.eval_shape(lambda encoder=encoder: encoders.init(encoder.architecture, jax.random.key(0)))
+        for encoder in (STUDENT, TEACHER)
     ]
     student, teacher = (fill_with_sines(tree, phase) for phase, tree in enumerate(shapes))
     return Start(STUDENT.architecture, student, {}, other=teacher)
@@ -217,7 +217,7 @@ def make_targets(system: str, method: Method, state: states.State, start: Start,
 
 
 def measure_step(system: str) -> dict[str, float]:
-    """Takes the step; returns its numbers."""
+    """Runs the step, and returns its numbers."""
     method, batch = SYSTEMS[system]()
     start, optimizer = make_start(), optim.make_optimizer(OPTIM)
     state = make_state(method, start, optimizer)
@@ -251,7 +251,7 @@ def test_golden_step(system):
         for name, number in numbers.items()
         if abs(number - golden[name]) > TOLERANCE * abs(golden.get(f"|{name}|", golden[name]))
     }
-    assert not far, f"a step of {system} computes something else than before; see the head of this file"
+    assert not far, f"a step of {system} computes other numbers than before; see the top of this file"
 
 
 if __name__ == "__main__":

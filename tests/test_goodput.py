@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a run went, from its own events: restarts, kills and real processes."""
+"""How the time of a run was spent, from its events: restarts, kills and real processes."""
 
 import json
 
@@ -13,8 +13,8 @@ from xlkd.reports import goodput
 from xlkd.runtime.log import Log, time_values
 
 
-def events(folder, *lines, cut=""):
-    """Each line: time, kind, and what else is told."""
+def write_events(folder, *lines, cut=""):
+    """Appends lines of (time, kind, other fields) to the events of a folder, then the text `cut`."""
     text = "".join(json.dumps({"time": at, "kind": kind, **more}) + "\n" for at, kind, more in lines)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "events.jsonl").open("a") as file:
@@ -44,9 +44,9 @@ ENDED = (
 )
 
 
-def test_every_second_of_a_whole_run_has_a_name(tmp_path):
-    found = goodput.measure(events(tmp_path, *FIRST, *ENDED))
-    assert found["parts"] == {
+def test_every_second_of_a_complete_run_is_attributed(tmp_path):
+    measured = goodput.measure(write_events(tmp_path, *FIRST, *ENDED))
+    assert measured["parts"] == {
         "steps": 39.0,
         "data": 1.0,
         "evaluate": 3.0,
@@ -56,75 +56,77 @@ def test_every_second_of_a_whole_run_has_a_name(tmp_path):
         "start": 3.0,
         "finish": 5.0,
     }
-    assert sum(found["parts"].values()) == found["seconds"] == 60.0
-    assert found["share"] == 0.65
-    assert (found["starts"], found["steps_again"]) == (1, 0)
+    assert sum(measured["parts"].values()) == measured["seconds"] == 60.0
+    assert measured["share"] == 0.65
+    assert (measured["starts"], measured["steps_again"]) == (1, 0)
 
 
-def test_steps_that_a_kill_took_are_no_goodput(tmp_path):
-    """Killed after step 40 was printed, with step 20 saved: the next process begins there."""
-    events(tmp_path, *FIRST, (51.0, "train", {"step": 40, "waited": 2.0}), cut='{"time": 52.0, "ki')
-    events(tmp_path, cut="\n")
+def test_steps_lost_by_a_kill_are_not_goodput(tmp_path):
+    """The run is killed after it printed step 40 and saved step 20, where the next process starts."""
+    write_events(tmp_path, *FIRST, (51.0, "train", {"step": 40, "waited": 2.0}), cut='{"time": 52.0, "ki')
+    write_events(tmp_path, cut="\n")
     second = [(at + 70.0, kind, more) for at, kind, more in FIRST[:6]]
     second += [(80.0, "train", {"step": 20}), (100.0, "train", {"step": 40, "waited": 0.0}), (101.0, "end", {})]
-    found = goodput.measure(events(tmp_path, *(e for e in second if e[1] != "train" or e[2]["step"] >= 20)))
-    assert found["steps_again"] == 20
-    assert found["parts"]["again"] == 20.0, "from 31 to 51, what was waited for in it included"
-    assert found["parts"]["steps"] == 19.0 + 20.0 + 1.0
-    assert found["parts"]["data"] == 1.0
-    assert found["seconds_between_starts"] == 70.0 - 51.0
-    assert found["starts"] == 2
+    measured = goodput.measure(write_events(tmp_path, *(e for e in second if e[1] != "train" or e[2]["step"] >= 20)))
+    assert measured["steps_again"] == 20
+    assert measured["parts"]["again"] == 20.0, "from 31 to 51, with the waiting time in between"
+    assert measured["parts"]["steps"] == 19.0 + 20.0 + 1.0
+    assert measured["parts"]["data"] == 1.0
+    assert measured["seconds_between_starts"] == 70.0 - 51.0
+    assert measured["starts"] == 2
 
 
-def test_half_of_an_interval_may_be_lost(tmp_path):
-    events(tmp_path, *FIRST[:6], (30.0, "train", {"step": 20}))
-    events(tmp_path, (40.0, "start", {}), (41.0, "prepare", {"stage": "one"}), (42.0, "train", {"step": 15}))
-    events(tmp_path, (50.0, "train", {"step": 20}), (50.0, "end", {}))
-    found = goodput.measure(tmp_path)
-    assert found["steps_again"] == 5
-    assert found["parts"]["again"] == 5.0
-    assert found["parts"]["steps"] == 15.0 + 8.0
+def test_part_of_an_interval_may_be_lost(tmp_path):
+    write_events(tmp_path, *FIRST[:6], (30.0, "train", {"step": 20}))
+    write_events(tmp_path, (40.0, "start", {}), (41.0, "prepare", {"stage": "one"}), (42.0, "train", {"step": 15}))
+    write_events(tmp_path, (50.0, "train", {"step": 20}), (50.0, "end", {}))
+    measured = goodput.measure(tmp_path)
+    assert measured["steps_again"] == 5
+    assert measured["parts"]["again"] == 5.0
+    assert measured["parts"]["steps"] == 15.0 + 8.0
 
 
-def test_a_restart_that_never_came_to_train_is_asked_of_the_next(tmp_path):
-    events(tmp_path, *FIRST, (51.0, "train", {"step": 40}))
-    events(tmp_path, (60.0, "start", {}), (61.0, "prepare", {"stage": "one"}), (62.0, "compile", {}))
-    events(tmp_path, (70.0, "start", {}), (71.0, "prepare", {"stage": "one"}), (72.0, "train", {"step": 20}))
+def test_steps_are_repeated_after_a_restart_that_never_trained(tmp_path):
+    write_events(tmp_path, *FIRST, (51.0, "train", {"step": 40}))
+    write_events(tmp_path, (60.0, "start", {}), (61.0, "prepare", {"stage": "one"}), (62.0, "compile", {}))
+    write_events(tmp_path, (70.0, "start", {}), (71.0, "prepare", {"stage": "one"}), (72.0, "train", {"step": 20}))
     assert goodput.measure(tmp_path)["steps_again"] == 20
 
 
-def test_stages_that_ended_lose_nothing(tmp_path):
-    """The second stage begins at 0: that says nothing of the first."""
-    events(tmp_path, *FIRST, *ENDED[:5])
-    events(tmp_path, (56.0, "prepare", {"stage": "two"}), (58.0, "train", {"step": 0}), (60.0, "train", {"step": 2}))
-    events(tmp_path, (70.0, "start", {}), (71.0, "prepare", {"stage": "two"}), (72.0, "train", {"step": 2}))
+def test_completed_stages_lose_no_steps(tmp_path):
+    """The second stage starts at step 0, which does not mean that steps of the first are repeated."""
+    write_events(tmp_path, *FIRST, *ENDED[:5])
+    write_events(
+        tmp_path, (56.0, "prepare", {"stage": "two"}), (58.0, "train", {"step": 0}), (60.0, "train", {"step": 2})
+    )
+    write_events(tmp_path, (70.0, "start", {}), (71.0, "prepare", {"stage": "two"}), (72.0, "train", {"step": 2}))
     assert goodput.measure(tmp_path)["steps_again"] == 0
 
 
-def test_a_folder_without_events(tmp_path):
+def test_a_folder_without_events_has_no_goodput(tmp_path):
     assert goodput.measure(tmp_path) is None
-    assert goodput.measure(events(tmp_path, cut="not JSON\n[1]\n")) is None
+    assert goodput.measure(write_events(tmp_path, cut="not JSON\n[1]\n")) is None
 
 
-def test_the_line_names_the_largest_first(tmp_path):
-    line = goodput.format_line(goodput.measure(events(tmp_path, *FIRST, *ENDED)))
+def test_the_line_names_the_largest_parts_first(tmp_path):
+    line = goodput.format_line(goodput.measure(write_events(tmp_path, *FIRST, *ENDED)))
     assert line == (
         "goodput: 65% of 60 s were productive steps; export and report 8%, compilation 7%, start-up and restoring 5%, "
         "reading and tokenizing 5%, evaluation 5%, saving 3%, waiting for data 2%"
     )
 
 
-def test_the_report_shows_it(tmp_path, capsys):
+def test_the_report_shows_goodput(tmp_path, capsys):
     folder = toys.write_run(tmp_path / "run", ["one"])
     toys.write_stage(folder, 1, "one", {"eval": toys.draw_questions(0.8)})
-    events(folder, *FIRST, *ENDED)
+    write_events(folder, *FIRST, *ENDED)
     reports.write(folder, print)
     assert "goodput: 65% of 60 s" in capsys.readouterr().out
     assert json.loads((folder / "results.json").read_text())["runs"][0]["goodput"]["share"] == 0.65
     assert "<td>39.0 s, 65%</td>" in (folder / "report.html").read_text()
 
 
-def test_events_are_whole_lines_at_once(tmp_path):
+def test_events_are_written_as_complete_lines(tmp_path):
     log = Log(tmp_path / "log.txt")
     log.event("start", at=5.0)
     log.event("train", step=3)
@@ -144,7 +146,7 @@ def test_waiting_is_timed():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of a few steps, started twice: the second start finds all done."""
+    """Runs a few steps; returns the work directory and the completed process."""
     base = tmp_path_factory.mktemp("goodput")
     flags = (
         "--config=configs/pretrain.py",
@@ -167,10 +169,10 @@ def finished(tmp_path_factory):
 def test_a_real_run_accounts_for_its_time(finished):
     folder, first = finished
     assert "goodput: " in first.stdout
-    found = goodput.measure(folder)
-    assert {"steps", "compile", "prepare", "start", "finish"} <= set(found["parts"])
-    assert found["steps_again"] == 0
-    told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert [event["step"] for event in told if event["kind"] == "train" and "step" in event] == [0, 2, 4, 6]
-    assert found["seconds"] == pytest.approx(told[-1]["time"] - told[0]["time"], abs=0.01)
-    assert sum(found["parts"].values()) == pytest.approx(found["seconds"], abs=0.05)
+    measured = goodput.measure(folder)
+    assert {"steps", "compile", "prepare", "start", "finish"} <= set(measured["parts"])
+    assert measured["steps_again"] == 0
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["kind"] == "train" and "step" in event] == [0, 2, 4, 6]
+    assert measured["seconds"] == pytest.approx(events[-1]["time"] - events[0]["time"], abs=0.01)
+    assert sum(measured["parts"].values()) == pytest.approx(measured["seconds"], abs=0.05)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Generations and kept targets in real runs: killed, cached, on one device and on eight."""
+"""Generations and cached targets in real runs: killed, cached, on one device and on eight."""
 
 import json
 import os
@@ -29,7 +29,7 @@ FLAGS = [
 ]
 
 
-def start(model, workdir, *flags, devices=1, store=None, optimized=False):
+def start_run(model, workdir, *flags, devices=1, store=None, optimized=False):
     environment = os.environ | {
         "XLKD_CACHE": str(store or model.parent / "cache"),
         "JAX_NUM_CPU_DEVICES": str(devices),
@@ -43,18 +43,18 @@ def start(model, workdir, *flags, devices=1, store=None, optimized=False):
     )
 
 
-def finish(model, workdir, *flags, code=0, **options):
-    process = start(model, workdir, *flags, **options)
+def finish_run(model, workdir, *flags, code=0, **options):
+    process = start_run(model, workdir, *flags, **options)
     output = process.communicate()[0]
     assert process.returncode == code, output
     return output
 
 
-def kill(model, workdir, at, *flags, **options):
-    """What a run said before it was killed past a step."""
-    before = changed(workdir)
-    process = start(model, workdir, *flags, **options)
-    while (changed(workdir) == before or step_of(workdir) < at) and process.poll() is None:
+def kill_run(model, workdir, at, *flags, **options):
+    """Kills a run after a step, and returns its output."""
+    before = read_modification_time(workdir)
+    process = start_run(model, workdir, *flags, **options)
+    while (read_modification_time(workdir) == before or read_last_step(workdir) < at) and process.poll() is None:
         time.sleep(0.005)
     process.kill()
     output = process.communicate()[0]
@@ -62,34 +62,34 @@ def kill(model, workdir, at, *flags, **options):
     return output
 
 
-def stage(workdir):
+def get_stage_folder(workdir):
     return workdir / "stages" / "01-skd_map"
 
 
-def lines(workdir):
+def read_lines(workdir):
     try:
-        return [json.loads(line) for line in (stage(workdir) / "metrics.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (get_stage_folder(workdir) / "metrics.jsonl").read_text().splitlines()]
     except (OSError, json.JSONDecodeError):
         return []
 
 
-def step_of(workdir):
-    return max((line["step"] for line in lines(workdir)), default=-1)
+def read_last_step(workdir):
+    return max((line["step"] for line in read_lines(workdir)), default=-1)
 
 
-def changed(workdir):
-    """When a step was last written: a run that goes on finds lines of the one before it."""
-    file = stage(workdir) / "metrics.jsonl"
+def read_modification_time(workdir):
+    """Returns when a step was last written; a resumed run finds lines of the former process."""
+    file = get_stage_folder(workdir) / "metrics.jsonl"
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def assert_equal(a, b):
     from safetensors.numpy import load_file
 
-    left, right = (load_file(stage(x) / "export" / "model.safetensors") for x in (a, b))
+    left, right = (load_file(get_stage_folder(x) / "export" / "model.safetensors") for x in (a, b))
     for name, value in left.items():
         np.testing.assert_array_equal(value, right[name], err_msg=name)
-    assert lines(a) == lines(b)
+    assert read_lines(a) == read_lines(b)
 
 
 @pytest.fixture(scope="module")
@@ -98,49 +98,49 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(model, tmp_path_factory):
-    """Three epochs of 8 steps: generations begin at steps 8 and 16, where checkpoints are due too."""
+def undisturbed_run(model, tmp_path_factory):
+    """Runs three epochs of 8 steps without a kill; generations start at steps 8 and 16, as do checkpoints."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return folder, finish(model, folder)
+    return folder, finish_run(model, folder)
 
 
-def test_the_evolving_teacher_lags_a_generation(whole):
-    folder, output = whole
+def test_the_teacher_is_the_student_of_the_former_generation(undisturbed_run):
+    folder, output = undisturbed_run
     assert "each of its targets is used once" in output
-    kl = {line["step"]: line["kl"] for line in lines(folder)}
+    kl = {line["step"]: line["kl"] for line in read_lines(folder)}
     assert max(kl) == 24
-    agreement = {line["step"]: line["agreement"] for line in lines(folder)}
-    assert agreement[9] > agreement[8], "the new teacher is the student itself, dropout apart"
+    agreement = {line["step"]: line["agreement"] for line in read_lines(folder)}
+    assert agreement[9] > agreement[8], "the new teacher is the student itself, except for dropout"
     assert kl[9] < kl[8]
-    assert {"coefficient", "teacher_entropy", "agreement", "ce", "kl"} <= lines(folder)[0].keys()
+    assert {"coefficient", "teacher_entropy", "agreement", "ce", "kl"} <= read_lines(folder)[0].keys()
 
 
-def test_killed_in_a_generation_and_at_its_boundary_it_ends_with_the_same_bits(model, whole, tmp_path):
-    """Saved every 4 steps: killed past 8 it goes on exactly where a generation begins, past 12 in the middle of one."""
-    kill(model, tmp_path / "run", 9)
-    assert "restored step" in kill(model, tmp_path / "run", 13)
-    assert "restored step" in finish(model, tmp_path / "run")
-    assert_equal(whole[0], tmp_path / "run")
+def test_a_run_killed_in_and_between_generations_ends_bit_identical(model, undisturbed_run, tmp_path):
+    """The run saves every 4 steps: after step 8 it resumes at the start of a generation, after 12 within one."""
+    kill_run(model, tmp_path / "run", 9)
+    assert "restored step" in kill_run(model, tmp_path / "run", 13)
+    assert "restored step" in finish_run(model, tmp_path / "run")
+    assert_equal(undisturbed_run[0], tmp_path / "run")
 
 
 FIXED = ["--config.method.generations=fixed", "--config.budget.epochs=7", "--config.data.eval="]
 
 
-@pytest.mark.long  # that cached targets equal the teacher's is held by test_cached.py
+@pytest.mark.long  # test_cached.py checks that cached targets equal the teacher's
 @pytest.mark.parametrize(("devices", "buckets"), [(1, 1), (1, 4), (8, 1)])
-def test_kept_targets_change_no_bit(model, tmp_path, devices, buckets):
-    """56 steps of shuffled rows, killed on the way, against a teacher that is asked in each.
+def test_a_run_with_cached_targets_is_bit_identical(model, tmp_path, devices, buckets):
+    """Compares 56 steps of shuffled rows, killed in between, with a teacher forward pass in each step.
 
-    Optimized as a user's runs are, since the same row has another place where targets are made. Batches of several
-    lengths are shown on one device, where a program compiles faster.
+    Programs are optimized as in a user's run, because a row has another position when targets are computed. Batches of
+    several lengths run on one device only, where programs compile faster.
     """
-    where = {"devices": devices, "store": tmp_path / "cache", "optimized": True}
+    options = {"devices": devices, "store": tmp_path / "cache", "optimized": True}
     flags = [*FIXED, f"--config.data.buckets={buckets}"]
-    output = kill(model, tmp_path / "kept", 20, *flags, **where)
+    output = kill_run(model, tmp_path / "cached", 20, *flags, **options)
     assert "0 targets cached, 64 to compute" in output
-    again = finish(model, tmp_path / "kept", *flags, **where)
+    again = finish_run(model, tmp_path / "cached", *flags, **options)
     assert "restored step" in again
     assert "64 targets cached, 0 to compute" in again
-    finish(model, tmp_path / "asked", *flags, "--config.teacher.cache=off", **where)
-    assert max(line["step"] for line in lines(tmp_path / "kept")) == 56
-    assert_equal(tmp_path / "kept", tmp_path / "asked")
+    finish_run(model, tmp_path / "computed", *flags, "--config.teacher.cache=off", **options)
+    assert max(line["step"] for line in read_lines(tmp_path / "cached")) == 56
+    assert_equal(tmp_path / "cached", tmp_path / "computed")

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Logits of every head of every architecture against golden values; dropout and first values of heads."""
+"""Logits of every head of every architecture against golden values; dropout and initial values of heads."""
 
 import pathlib
 
@@ -20,25 +20,25 @@ TINY = Architecture("bert", 300, 32, 1, 2, 24, 12, 2, 0, 0)
 
 @pytest.fixture(scope="module", params=KINDS)
 def case(request):
-    """A checkpoint with its golden values; `last` is the golden last hidden state."""
+    """Returns a checkpoint, its golden values, and the golden last hidden state."""
     values = dict(np.load(GOLDEN / request.param / "golden.npz"))
     return hf.load(GOLDEN / request.param), values, jnp.asarray(values["hidden"][-1])
 
 
-def test_span_logits_are_golden(case):
+def test_span_logits_equal_golden_values(case):
     checkpoint, values, last = case
     start, end = SpanHead(checkpoint.architecture).apply({"params": checkpoint.params["span"]}, last)
     np.testing.assert_allclose(start, values["start"], atol=1e-5)
     np.testing.assert_allclose(end, values["end"], atol=1e-5)
 
 
-def test_class_logits_are_golden(case):
+def test_class_logits_equal_golden_values(case):
     checkpoint, values, last = case
     logits = ClassifierHead(checkpoint.architecture, 3).apply({"params": checkpoint.params["classifier"]}, last)
     np.testing.assert_allclose(logits, values["classes"], atol=1e-5)
 
 
-def test_word_logits_are_golden_at_all_or_at_gathered_positions(case):
+def test_masked_lm_logits_equal_golden_values_at_all_and_at_gathered_positions(case):
     checkpoint, values, last = case
     head, params = MaskedLMHead(checkpoint.architecture), {"params": checkpoint.params["masked_lm"]}
     words = checkpoint.params["encoder"]["embeddings"]["words"]
@@ -46,7 +46,7 @@ def test_word_logits_are_golden_at_all_or_at_gathered_positions(case):
     np.testing.assert_allclose(head.apply(params, last[:, 1:3], words), values["words"][:, 1:3], atol=1e-5)
 
 
-def test_the_decoder_is_the_table_of_words(case):
+def test_the_masked_lm_decoder_shares_the_word_embeddings(case):
     checkpoint, _, last = case
     words = checkpoint.params["encoder"]["embeddings"]["words"]
 
@@ -57,7 +57,7 @@ def test_the_decoder_is_the_table_of_words(case):
     assert np.abs(jax.grad(loss)(words)).min() > 0
 
 
-def test_classifier_dropout_follows_the_key(case):
+def test_classifier_dropout_depends_on_the_key(case):
     checkpoint, _, last = case
     head, params = ClassifierHead(checkpoint.architecture, 3), {"params": checkpoint.params["classifier"]}
     runs = [head.apply(params, last, train=True, key=jax.random.key(seed)) for seed in (0, 0, 1)]
@@ -67,7 +67,7 @@ def test_classifier_dropout_follows_the_key(case):
         head.apply(params, last, train=True)
 
 
-def test_logits_are_float32_in_bfloat16_compute():
+def test_logits_are_float32_also_in_bfloat16():
     hidden = jnp.ones((2, 3, 32), jnp.bfloat16)
     span = SpanHead(TINY, dtype=jnp.bfloat16)
     words = MaskedLMHead(TINY, dtype=jnp.bfloat16)
@@ -76,11 +76,11 @@ def test_logits_are_float32_in_bfloat16_compute():
     assert words.apply(variables, hidden, jnp.ones((300, 32))).dtype == jnp.float32
 
 
-def test_fresh_heads_are_small_and_follow_their_key():
+def test_new_heads_are_small_and_depend_on_their_key():
     for head in (SpanHead(TINY), ClassifierHead(TINY, 3), MaskedLMHead(TINY)):
-        one, same, other = (jax.tree.leaves(init_head(head, jax.random.key(seed))) for seed in (0, 0, 1))
-        assert all(np.array_equal(x, y) for x, y in zip(one, same, strict=True))
-        assert not all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
+        first, same, other = (jax.tree.leaves(init_head(head, jax.random.key(seed))) for seed in (0, 0, 1))
+        assert all(np.array_equal(x, y) for x, y in zip(first, same, strict=True))
+        assert not all(np.array_equal(x, y) for x, y in zip(first, other, strict=True))
     kernel = init_head(ClassifierHead(TINY, 3), jax.random.key(0))["dense"]["kernel"]
     assert abs(float(kernel.std()) - 0.02) < 0.002
     assert init_head(MaskedLMHead(TINY), jax.random.key(0))["bias"].shape == (300,)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Directories of Hugging Face's kind: what goes in comes out, `transformers` reads it alike, and bad ones are named."""
+"""Hugging Face folders: a saved model loads unchanged, `transformers` computes the same, bad folders are named."""
 
 import json
 import pathlib
@@ -26,22 +26,22 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sat
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the tiny BERT that a test may spoil."""
+    """Returns a copy of the tiny BERT that a test may damage."""
     return pathlib.Path(shutil.copytree(GOLDEN / "bert", tmp_path / "bert"))
 
 
-def rewrite(folder, change, name="model.safetensors"):
+def rewrite_weights(folder, change, name="model.safetensors"):
     tensors = load_file(folder / "model.safetensors")
     save_file({k: np.ascontiguousarray(v) for k, v in change(tensors).items()}, folder / name)
 
 
-def equal(one, other):
+def assert_equal(one, other):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_saved_is_loaded(kind, tmp_path):
+def test_a_saved_model_is_loaded_unchanged(kind, tmp_path):
     first = hf.load(GOLDEN / kind)
     assert set(first.params) == {"encoder", "span", "classifier", "masked_lm"}
     noisy = jax.tree.map(
@@ -49,7 +49,7 @@ def test_what_is_saved_is_loaded(kind, tmp_path):
     )
     hf.save(tmp_path / "out", first.architecture, noisy, labels=("no", "maybe", "yes"), card="# A card\n")
     second = hf.load(tmp_path / "out")
-    equal(second.params, noisy)
+    assert_equal(second.params, noisy)
     assert second.architecture == first.architecture
     assert second.labels == ("no", "maybe", "yes")
     assert (tmp_path / "out" / "README.md").read_text() == "# A card\n"
@@ -60,11 +60,11 @@ def test_a_bare_encoder_is_saved_without_heads(tmp_path):
     first = hf.load(GOLDEN / "roberta")
     hf.save(tmp_path / "out", first.architecture, {"encoder": first.params["encoder"]})
     second = hf.load(tmp_path / "out")
-    equal(second.params, {"encoder": first.params["encoder"]})
+    assert_equal(second.params, {"encoder": first.params["encoder"]})
     assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["RobertaModel"]
 
 
-def test_saving_again_replaces_the_whole_folder_and_leaves_nothing_beside_it(tmp_path):
+def test_saving_again_replaces_the_folder_and_leaves_no_draft(tmp_path):
     first = hf.load(GOLDEN / "bert")
     hf.save(tmp_path / "out", first.architecture, first.params, card="old")
     hf.save(tmp_path / "out", first.architecture, {"encoder": first.params["encoder"]})
@@ -73,104 +73,108 @@ def test_saving_again_replaces_the_whole_folder_and_leaves_nothing_beside_it(tmp
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_failed_save_leaves_what_was_there(tmp_path):
+def test_a_failed_save_leaves_the_former_folder(tmp_path):
     first = hf.load(GOLDEN / "bert")
     hf.save(tmp_path / "out", first.architecture, first.params, card="old")
     with pytest.raises(ValueError, match="2 labels for a head of 3"):
         hf.save(tmp_path / "out", first.architecture, first.params, labels=("a", "b"))
-    equal(hf.load(tmp_path / "out").params, first.params)
+    assert_equal(hf.load(tmp_path / "out").params, first.params)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_float16_on_disk_is_for_the_disk_alone(tmp_path):
-    first = hf.load(GOLDEN / "bert")  # its values are float16's own
+def test_weights_saved_as_float16_are_loaded_as_float32(tmp_path):
+    first = hf.load(GOLDEN / "bert")  # its values are exact in float16
     hf.save(tmp_path / "out", first.architecture, first.params, dtype="float16")
     assert load_file(tmp_path / "out" / "model.safetensors")["qa_outputs.weight"].dtype == np.float16
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
-    equal(hf.load(tmp_path / "out").params, first.params)
+    assert_equal(hf.load(tmp_path / "out").params, first.params)
 
 
-def bare(tensors):
+def remove_prefix(tensors):
     return {k.removeprefix("bert."): v for k, v in tensors.items()}
 
 
-def old_names(tensors):
+def rename_to_old(tensors):
     names = {
         k: k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta") for k in tensors
     }
     return {names[k]: v for k, v in tensors.items()} | {"bert.embeddings.position_ids": np.arange(12)[None]}
 
 
-def wide(tensors):
+def widen(tensors):
     return {k: v.astype(np.float32) for k, v in tensors.items()}
 
 
-@pytest.mark.parametrize("change", [bare, old_names, wide])
-def test_other_spellings_of_the_same_weights(folder, change):
-    rewrite(folder, change)
-    equal(hf.load(folder).params, hf.load(GOLDEN / "bert").params)
+@pytest.mark.parametrize("change", [remove_prefix, rename_to_old, widen])
+def test_other_names_and_dtypes_of_the_same_weights_are_loaded(folder, change):
+    rewrite_weights(folder, change)
+    assert_equal(hf.load(folder).params, hf.load(GOLDEN / "bert").params)
 
 
-def test_bfloat16_on_disk(folder):
-    rewrite(folder, lambda t: {k: v.astype(ml_dtypes.bfloat16) for k, v in t.items()})
+def test_bfloat16_weights_are_loaded(folder):
+    rewrite_weights(folder, lambda t: {k: v.astype(ml_dtypes.bfloat16) for k, v in t.items()})
     for ours, exact in zip(*(jax.tree.leaves(hf.load(f).params) for f in (folder, GOLDEN / "bert")), strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, exact, rtol=2**-8)
 
 
-def test_shards_with_an_index(folder):
+def test_sharded_weights_are_loaded_by_their_index(folder):
     names = sorted(load_file(folder / "model.safetensors"))
     weight_map = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(names)}
     for shard in set(weight_map.values()):
-        rewrite(folder, lambda t, shard=shard: {k: v for k, v in t.items() if weight_map[k] == shard}, shard)
+        rewrite_weights(folder, lambda t, shard=shard: {k: v for k, v in t.items() if weight_map[k] == shard}, shard)
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    equal(hf.load(folder).params, hf.load(GOLDEN / "bert").params)
+    assert_equal(hf.load(folder).params, hf.load(GOLDEN / "bert").params)
     (folder / "part-1.safetensors").unlink()
     with pytest.raises(UserError, match=r"part-1\.safetensors is missing"):
         hf.load(folder)
 
 
-def test_a_pooler_without_a_classifier_and_a_decoder_of_its_own_are_no_heads(folder):
-    rewrite(folder, lambda t: {k: v for k, v in t.items() if not k.startswith("classifier.")})
+def test_a_pooler_without_classifier_and_an_untied_decoder_are_not_loaded_as_heads(folder):
+    rewrite_weights(folder, lambda t: {k: v for k, v in t.items() if not k.startswith("classifier.")})
     assert set(hf.load(folder).params) == {"encoder", "span", "masked_lm"}
     decoder = "cls.predictions.decoder.weight"
-    rewrite(folder, lambda t: t | {decoder: t["bert.embeddings.word_embeddings.weight"]})
+    rewrite_weights(folder, lambda t: t | {decoder: t["bert.embeddings.word_embeddings.weight"]})
     assert "masked_lm" in hf.load(folder).params
-    rewrite(folder, lambda t: t | {decoder: t["bert.embeddings.word_embeddings.weight"] + 1})
+    rewrite_weights(folder, lambda t: t | {decoder: t["bert.embeddings.word_embeddings.weight"] + 1})
     assert "masked_lm" not in hf.load(folder).params
 
 
-def refused(folder, pattern):
+def assert_refused(folder, pattern):
     with pytest.raises(UserError, match=pattern) as caught:
         hf.load(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_a_wrong_shape_names_the_tensor_and_both_shapes(folder):
-    rewrite(folder, lambda t: t | {"bert.encoder.layer.1.intermediate.dense.weight": np.zeros((24, 15), np.float16)})
-    refused(folder, r"layer\.1\.intermediate\.dense\.weight has shape \[24, 15\], config\.json asks for \[24, 16\]")
+    rewrite_weights(
+        folder, lambda t: t | {"bert.encoder.layer.1.intermediate.dense.weight": np.zeros((24, 15), np.float16)}
+    )
+    assert_refused(
+        folder, r"layer\.1\.intermediate\.dense\.weight has shape \[24, 15\], config\.json asks for \[24, 16\]"
+    )
 
 
 def test_a_missing_tensor_is_named(folder):
-    rewrite(folder, lambda t: {k: v for k, v in t.items() if "layer.1.attention.self.key" not in k})
-    refused(folder, r"lack encoder\.layer\.1\.attention\.self\.key\.bias, .*key\.weight")
+    rewrite_weights(folder, lambda t: {k: v for k, v in t.items() if "layer.1.attention.self.key" not in k})
+    assert_refused(folder, r"lack encoder\.layer\.1\.attention\.self\.key\.bias, .*key\.weight")
 
 
-def test_integers_are_no_weights(folder):
-    rewrite(folder, lambda t: t | {"qa_outputs.bias": np.zeros(2, np.int8)})
-    refused(folder, r"qa_outputs\.bias is int8")
+def test_integer_weights_are_refused(folder):
+    rewrite_weights(folder, lambda t: t | {"qa_outputs.bias": np.zeros(2, np.int8)})
+    assert_refused(folder, r"qa_outputs\.bias is int8")
 
 
 def test_a_pickle_is_refused_with_a_way_to_convert_it(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refused(folder, r"pytorch_model\.bin, a pickle.*save_pretrained")
+    assert_refused(folder, r"pytorch_model\.bin, a pickle.*save_pretrained")
 
 
-def test_a_torn_file_is_refused(folder):
-    whole = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    refused(folder, r"unreadable weights")
+def test_a_truncated_file_is_refused(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    assert_refused(folder, r"unreadable weights")
 
 
 @pytest.mark.parametrize(
@@ -184,21 +188,21 @@ def test_a_torn_file_is_refused(folder):
         ({"hidden_size": None}, "hidden_size"),
     ],
 )
-def test_an_encoder_that_cannot_be_computed_is_refused(folder, change, pattern):
+def test_an_unsupported_encoder_is_refused(folder, change, pattern):
     config = json.loads((folder / "config.json").read_text()) | change
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
-    refused(folder, pattern)
+    assert_refused(folder, pattern)
 
 
-def test_what_is_no_model_folder_is_named(folder, tmp_path):
-    refused(tmp_path / "nowhere", "nowhere: no such directory")
+def test_a_folder_that_is_not_a_model_is_refused(folder, tmp_path):
+    assert_refused(tmp_path / "nowhere", "nowhere: no such directory")
     (folder / "config.json").write_text("{")
-    refused(folder, r"config\.json: unreadable")
+    assert_refused(folder, r"config\.json: unreadable")
     (folder / "config.json").unlink()
-    refused(folder, r"config\.json: no such file")
+    assert_refused(folder, r"config\.json: no such file")
 
 
-def test_a_wordpiece_vocabulary_is_a_tokenizer_and_survives_a_save(folder, tmp_path):
+def test_a_tokenizer_is_built_from_a_wordpiece_vocabulary_and_saved(folder, tmp_path):
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     (folder / "tokenizer_config.json").write_text(
@@ -224,7 +228,7 @@ def test_a_folder_without_a_tokenizer_says_how_to_make_one(folder):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])
-def test_real_tokenizers_cut_as_golden(shared, name):
+def test_real_tokenizers_equal_golden_tokens(shared, name):
     tokenizer = hf.load_tokenizer(shared / "models" / name)
     for case in json.loads((shared / "models" / name / "golden_tokens.json").read_text()):
         encoded = tokenizer(case["text"], case["pair"], return_offsets_mapping=True)
@@ -239,7 +243,7 @@ def test_a_local_folder_resolves_to_itself():
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_a_hub_name_without_a_network_ends_soon_in_one_line_or_in_the_cache(tmp_path, offline):
+def test_without_a_network_a_hub_name_is_a_quick_error_or_found_in_the_cache(tmp_path, offline):
     program = "from xlkd.models import hub; print(hub.resolve('some/encoder'))"
     environment = {
         "PATH": "/usr/bin",
@@ -261,7 +265,7 @@ def test_a_hub_name_without_a_network_ends_soon_in_one_line_or_in_the_cache(tmp_
     assert str(commit) in done.stdout, done.stderr
 
 
-def test_reading_and_tokenizing_load_neither_torch_nor_tensorflow(folder):
+def test_loading_and_tokenizing_import_neither_torch_nor_tensorflow(folder):
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     program = (
         "import sys; from xlkd.models import hf; hf.load(sys.argv[1]); hf.load_tokenizer(sys.argv[1]); "
@@ -281,7 +285,7 @@ CLASSES = {
 @pytest.mark.torch
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("head", CLASSES)
-def test_transformers_computes_the_same_from_an_export(kind, head, tmp_path):
+def test_transformers_computes_the_same_logits_from_an_export(kind, head, tmp_path):
     torch = pytest.importorskip("torch")
     import transformers
 

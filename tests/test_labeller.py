@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Classifiers by the commands and in Python: ordinary ones, and a student with branches by every route."""
+"""Classifiers in the commands and in Python: ordinary ones, and students with branches by every route."""
 
 import io
 import json
@@ -22,7 +22,7 @@ DATA = "atlas?split=validation&size=8&languages=en,de,fr"
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """What a stage with the branches en and de hands on: the whole, and a folder a language."""
+    """Returns the exports of a stage with the branches en and de: all branches, and one folder per language."""
     return export_student(tmp_path_factory.mktemp("labels"))
 
 
@@ -31,59 +31,59 @@ def _own_cache(monkeypatch, exports):
     monkeypatch.setenv("XLKD_CACHE", str(exports.parent / "cache"))
 
 
-def evaluated(file, *flags) -> dict:
+def run_evaluate(file, *flags) -> dict:
     evaluate.main([*flags, f"--json={file}"])
     return json.loads(file.read_text())
 
 
 @pytest.fixture
-def ask(monkeypatch, capsys):
-    def asked(lines, *flags):
+def run_predict(monkeypatch, capsys):
+    def run(lines, *flags):
         data = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         predict.main(list(flags))
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
-    return asked
+    return run
 
 
-def texts(language="de", count=3):
+def read_texts(language="de", count=3):
     rows = [row for row in sources.read(DATA, "classify") if row.language == language][:count]
     return [{"id": row.id, "text": row.text, "second": row.second} for row in rows]
 
 
-def test_the_whole_comes_back_as_it_was_and_looks_like_no_ordinary_model(exports):
-    found = branch_checkpoint.load(exports / "branches")
+def test_a_branch_checkpoint_loads_unchanged_and_is_not_an_ordinary_model(exports):
+    checkpoint = branch_checkpoint.load(exports / "branches")
     assert sorted(file.name for file in (exports / "branches").glob("*.safetensors")) == ["branches.safetensors"]
     assert not (exports / "branches" / "config.json").exists()
-    assert found.labels == LABELS
-    assert len(found.params["branches"]["query"]["kernel"]) == 2
+    assert checkpoint.labels == LABELS
+    assert len(checkpoint.params["branches"]["query"]["kernel"]) == 2
     for k, tag in enumerate(("en", "de")):
-        alone = hf.load(exports / tag).params["encoder"]["layers"]["query"]["kernel"]
-        np.testing.assert_array_equal(alone[-1], found.params["branches"]["query"]["kernel"][k, 0])
-        np.testing.assert_array_equal(alone[:-1], found.params["trunk"]["layers"]["query"]["kernel"])
+        layers = hf.load(exports / tag).params["encoder"]["layers"]["query"]["kernel"]
+        np.testing.assert_array_equal(layers[-1], checkpoint.params["branches"]["query"]["kernel"][k, 0])
+        np.testing.assert_array_equal(layers[:-1], checkpoint.params["trunk"]["layers"]["query"]["kernel"])
     assert "# mblm" in (exports / "branches" / "README.md").read_text()
 
 
-def test_a_language_takes_its_branch_and_any_other_the_mixture(exports):
+def test_a_language_uses_its_branch_and_any_other_the_mixture(exports):
     model = xlkd.load(exports / "branches")
-    one = texts()[0]
-    pair = (one["text"], one["second"])
-    found = {tag: model.classify(*pair, language=tag) for tag in ("", "en", "de", "fr", "de-AT")}
-    assert {tag: answer["route"] for tag, answer in found.items()} == {
+    text = read_texts()[0]
+    pair = (text["text"], text["second"])
+    answers = {tag: model.classify(*pair, language=tag) for tag in ("", "en", "de", "fr", "de-AT")}
+    assert {tag: answer["route"] for tag, answer in answers.items()} == {
         "": "mixture", "en": "en", "de": "de", "fr": "mixture", "de-AT": "de"
     }  # fmt: skip
-    assert found[""] == found["fr"] == model.classify(*pair, language="de", route="mixture")
-    assert found["de"] == found["de-AT"] == model.classify(*pair, route="de")
+    assert answers[""] == answers["fr"] == model.classify(*pair, language="de", route="mixture")
+    assert answers["de"] == answers["de-AT"] == model.classify(*pair, route="de")
     for tag in ("en", "de"):
         ordinary = xlkd.load(exports / tag).classify(*pair)
         assert ordinary["route"] is None
-        assert ordinary["probabilities"] == pytest.approx(found[tag]["probabilities"], abs=1e-5)
-    logs = [{label: np.log(p) for label, p in found[tag]["probabilities"].items()} for tag in ("en", "de")]
+        assert ordinary["probabilities"] == pytest.approx(answers[tag]["probabilities"], abs=1e-5)
+    logs = [{label: np.log(p) for label, p in answers[tag]["probabilities"].items()} for tag in ("en", "de")]
     mean = np.array([(logs[0][label] + logs[1][label]) / 2 for label in LABELS])
     expected = np.exp(mean) / np.exp(mean).sum()  # a mean of logits
-    np.testing.assert_allclose(list(found["fr"]["probabilities"].values()), expected, atol=1e-4)
-    assert abs(found["en"]["probability"] - found["de"]["probability"]) > 1e-3
+    np.testing.assert_allclose(list(answers["fr"]["probabilities"].values()), expected, atol=1e-4)
+    assert abs(answers["en"]["probability"] - answers["de"]["probability"]) > 1e-3
 
 
 def test_a_branch_is_an_ordinary_model(exports):
@@ -103,76 +103,82 @@ def test_a_branch_is_an_ordinary_model(exports):
 
 
 def test_scores_by_language_and_route(exports, tmp_path, capsys):
-    found = evaluated(tmp_path / "a.json", f"--model={exports / 'branches'}", f"--data={DATA}")
-    cells = found["sets"]["atlas"]["cells"]
+    report = run_evaluate(tmp_path / "a.json", f"--model={exports / 'branches'}", f"--data={DATA}")
+    cells = report["sets"]["atlas"]["cells"]
     assert {tag: cell["route"] for tag, cell in cells.items()} == {"en": "en", "de": "de", "fr": "mixture"}
-    assert found["routes"] == {"en": 8, "de": 8, "mixture": 8}
-    averages = found["sets"]["atlas"]["averages"]
+    assert report["routes"] == {"en": 8, "de": 8, "mixture": 8}
+    averages = report["sets"]["atlas"]["averages"]
     assert averages["supervised_mean"] == {
         "accuracy": pytest.approx((cells["en"]["accuracy"] + cells["de"]["accuracy"]) / 2), "languages": ["en", "de"]
     }  # fmt: skip
     assert averages["zero_shot_mean"] == {"accuracy": cells["fr"]["accuracy"], "languages": ["fr"]}
     shown = capsys.readouterr().out
     assert "rows by route: en 8, de 8, mixture 8" in shown
-    forced = evaluated(tmp_path / "b.json", f"--model={exports / 'branches'}", f"--data={DATA}", "--route=de")
-    ordinary = evaluated(tmp_path / "c.json", f"--model={exports / 'de'}", f"--data={DATA}", "--batch=5")
+    forced = run_evaluate(tmp_path / "b.json", f"--model={exports / 'branches'}", f"--data={DATA}", "--route=de")
+    ordinary = run_evaluate(tmp_path / "c.json", f"--model={exports / 'de'}", f"--data={DATA}", "--batch=5")
     assert forced["routes"] == {"de": 24}
     assert ordinary["routes"] == {"": 24}
     for tag, cell in cells.items():
-        others = (of["sets"]["atlas"]["cells"][tag]["accuracy"] for of in (forced, ordinary))
+        others = (other["sets"]["atlas"]["cells"][tag]["accuracy"] for other in (forced, ordinary))
         assert cell["accuracy_via_de"] == next(others) == next(others)
-    as_unknown = evaluated(tmp_path / "d.json", f"--model={exports / 'branches'}", f"--data={DATA}", "--language=und")
+    as_unknown = run_evaluate(
+        tmp_path / "d.json", f"--model={exports / 'branches'}", f"--data={DATA}", "--language=und"
+    )
     assert as_unknown["routes"] == {"mixture": 24}
 
 
-def test_a_language_that_is_told_leaves_no_features_for_those_of_the_rows(exports, tmp_path):
+def test_features_with_a_set_language_are_not_reused_for_the_languages_of_rows(exports, tmp_path):
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join(f"{json.dumps(one | {'language': 'de', 'label': LABELS[0]})}\n" for one in texts()))
-    told = [evaluated(tmp_path / f"{tag}.json", f"--model={exports / 'branches'}", f"--data=jsonl:{file}", f"--language={tag}")
+    file.write_text("".join(f"{json.dumps(one | {'language': 'de', 'label': LABELS[0]})}\n" for one in read_texts()))
+    reports = [run_evaluate(tmp_path / f"{tag}.json", f"--model={exports / 'branches'}", f"--data=jsonl:{file}", f"--language={tag}")
             for tag in ("und", "de")]  # fmt: skip
-    assert [one["routes"] for one in told] == [{"mixture": 3}, {"de": 3}]
-    cells = [next(iter(next(iter(one["sets"].values()))["cells"].values())) for one in told]
+    assert [one["routes"] for one in reports] == [{"mixture": 3}, {"de": 3}]
+    cells = [next(iter(next(iter(one["sets"].values()))["cells"].values())) for one in reports]
     assert [cell["route"] for cell in cells] == ["mixture", "de"]
 
 
-def test_labels_by_the_command(exports, ask):
-    lines = [texts("de")[0], texts("fr")[0] | {"language": "fr"}, texts("en")[0] | {"second": None}]
-    found = ask(lines, f"--model={exports / 'branches'}", "--language=de-CH")
-    assert [(one["id"], one["route"]) for one in found] == [
+def test_the_command_predicts_labels(exports, run_predict):
+    lines = [read_texts("de")[0], read_texts("fr")[0] | {"language": "fr"}, read_texts("en")[0] | {"second": None}]
+    answers = run_predict(lines, f"--model={exports / 'branches'}", "--language=de-CH")
+    assert [(answer["id"], answer["route"]) for answer in answers] == [
         (line["id"], route) for line, route in zip(lines, ("de", "mixture", "de"), strict=True)
     ]
-    for one in found:
-        assert one["probability"] == max(one["probabilities"].values()) == one["probabilities"][one["label"]]
-        assert list(one["probabilities"]) == list(LABELS)
-        assert sum(one["probabilities"].values()) == pytest.approx(1)
-    again = ask(
+    for answer in answers:
+        assert (
+            answer["probability"] == max(answer["probabilities"].values()) == answer["probabilities"][answer["label"]]
+        )
+        assert list(answer["probabilities"]) == list(LABELS)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    again = run_predict(
         [],
         f"--model={exports / 'branches'}",
         f"--text={lines[0]['text']}",
         f"--second={lines[0]['second']}",
         "--language=de",
     )
-    assert again[0]["probabilities"] == pytest.approx(found[0]["probabilities"], abs=1e-5)
-    assert ask(lines[:1], f"--model={exports / 'en'}")[0]["route"] is None
+    assert again[0]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-5)
+    assert run_predict(lines[:1], f"--model={exports / 'en'}")[0]["route"] is None
 
 
-def test_labels_without_names_are_named_in_the_order_of_the_logits(exports, tmp_path, ask):
-    found = hf.load(exports / "en")
-    unnamed = hf.save(tmp_path / "m", found.architecture, found.params, tokenizer=exports / "en")
-    lines = texts("en", 1)
-    plain = ask(lines, f"--model={exports / 'en'}", "--max_length=96")[0]
-    given = ask(lines, f"--model={unnamed}", "--max_length=96")[0]
-    assert list(given["probabilities"]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
-    named = ask(lines, f"--model={unnamed}", "--max_length=96", f"--labels={','.join(LABELS)}")[0]
-    assert named["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-6)
+def test_unnamed_labels_are_numbered_in_the_order_of_the_logits(exports, tmp_path, run_predict):
+    base = hf.load(exports / "en")
+    unnamed = hf.save(tmp_path / "m", base.architecture, base.params, tokenizer=exports / "en")
+    lines = read_texts("en", 1)
+    expected = run_predict(lines, f"--model={exports / 'en'}", "--max_length=96")[0]
+    without_names = run_predict(lines, f"--model={unnamed}", "--max_length=96")[0]
+    assert list(without_names["probabilities"]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    with_names = run_predict(lines, f"--model={unnamed}", "--max_length=96", f"--labels={','.join(LABELS)}")[0]
+    assert with_names["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
     with pytest.raises(UserError, match="2 labels for 3 logits"):
-        ask(lines, f"--model={unnamed}", "--labels=a,b")
+        run_predict(lines, f"--model={unnamed}", "--labels=a,b")
     with pytest.raises(UserError, match="not one of LABEL_0"):
         evaluate.main([f"--model={unnamed}", f"--data={DATA}"])
 
 
-def test_the_rows_own_task_decides_nothing_that_the_model_was_not_made_for(exports, tmp_path):
-    assert evaluated(tmp_path / "a.json", f"--model={exports / 'en'}", f"--data={DATA}")["task"]["name"] == "classify"
+def test_the_task_follows_from_the_model_and_another_is_refused(exports, tmp_path):
+    assert (
+        run_evaluate(tmp_path / "a.json", f"--model={exports / 'en'}", f"--data={DATA}")["task"]["name"] == "classify"
+    )
     with pytest.raises(UserError, match="has no question answering head"):
         evaluate.main([f"--model={exports / 'en'}", f"--data={DATA}", "--task=qa"])
     with pytest.raises(UserError, match="has no classification head; train one"):
@@ -187,15 +193,15 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("flags", "said"), FAULTS.values(), ids=FAULTS)
-def test_what_is_wrong_is_said_in_one_line(exports, flags, said):
-    with pytest.raises(UserError) as told:
+@pytest.mark.parametrize(("flags", "message"), FAULTS.values(), ids=FAULTS)
+def test_bad_flags_of_evaluate_are_refused(exports, flags, message):
+    with pytest.raises(UserError) as error:
         evaluate.main([f"--model={exports / 'branches'}", f"--data={DATA}", *flags])
-    assert said in str(told.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--text=a", "--language=xx"], "unknown language 'xx'"),
         (["--text= "], "empty text"),
@@ -205,17 +211,17 @@ def test_what_is_wrong_is_said_in_one_line(exports, flags, said):
         (["--task=parallel"], "--task=parallel is not possible"),
     ],
 )
-def test_what_is_wrong_with_the_flags(exports, flags, said):
-    with pytest.raises(UserError, match=said):
+def test_bad_flags_of_predict_are_refused(exports, flags, message):
+    with pytest.raises(UserError, match=message):
         predict.main([f"--model={exports / 'branches'}", *flags])
 
 
-def test_a_folder_of_several_models_names_them(exports):
+def test_a_folder_of_several_models_is_refused_with_their_names(exports):
     with pytest.raises(UserError, match=r"a run's folder, not a model; give what it exported: .*branches.*de"):
         xlkd.load(exports)
 
 
-def test_a_damaged_whole_is_refused(exports, tmp_path):
+def test_a_damaged_branch_checkpoint_is_refused(exports, tmp_path):
     import shutil
 
     shutil.copytree(exports / "branches", tmp_path / "m")

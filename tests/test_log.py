@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run tells: one live line or plain lines, files that a restart cuts and a kill cannot halve."""
+"""The output of a run: a live line or plain lines, and files that survive restarts and kills."""
 
 import io
 import json
@@ -15,8 +15,8 @@ from xlkd.runtime import log as log_module
 from xlkd.runtime.log import Clock, Log, Metrics, format_duration
 
 
-def terminal(monkeypatch) -> io.StringIO:
-    """Standard output becomes a screen of 40 columns."""
+def simulate_terminal(monkeypatch) -> io.StringIO:
+    """Replaces standard output by a terminal of 40 columns, and returns it."""
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stdout", screen)
@@ -24,7 +24,7 @@ def terminal(monkeypatch) -> io.StringIO:
     return screen
 
 
-def test_in_a_pipe_only_kept_lines_are_written(capsys, tmp_path):
+def test_a_pipe_gets_only_lines_to_keep(capsys, tmp_path):
     log = Log(tmp_path / "log.txt")
     log("start")
     log.live("step 1", keep=False)
@@ -34,29 +34,29 @@ def test_in_a_pipe_only_kept_lines_are_written(capsys, tmp_path):
     assert [line.split(" ", 1)[1] for line in lines] == ["start", "step 10"]
 
 
-def test_on_a_terminal_a_line_takes_the_place_of_the_last(monkeypatch):
-    screen = terminal(monkeypatch)
+def test_a_terminal_line_replaces_the_one_before(monkeypatch):
+    screen = simulate_terminal(monkeypatch)
     log = Log(None)
     log.live("step 1 of a run", keep=False)
     log.live("step 2", keep=False)
-    assert screen.getvalue() == "\rstep 1 of a run\rstep 2         ", "what was longer is blanked"
+    assert screen.getvalue() == "\rstep 1 of a run\rstep 2         ", "the rest of a longer line is blanked"
     log("evaluated")
     assert screen.getvalue().endswith("\revaluated\n")
 
 
 def test_a_live_line_never_wraps(monkeypatch):
-    screen = terminal(monkeypatch)
+    screen = simulate_terminal(monkeypatch)
     Log(None).live("x" * 100, keep=False)
     assert screen.getvalue() == "\r" + "x" * 39
 
 
-def test_the_log_is_never_cut(tmp_path):
+def test_a_restart_appends_to_the_log(tmp_path):
     Log(tmp_path / "log.txt")("first")
     Log(tmp_path / "log.txt")("second")
     assert [line.split()[1] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["first", "second"]
 
 
-def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path):
+def test_a_closed_pipe_does_not_stop_the_run(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as stream:
@@ -76,27 +76,27 @@ def test_a_restart_cuts_metrics_to_the_restored_step(tmp_path):
     metrics = Metrics(tmp_path, 10)
     metrics.write(15, {"loss": 0.5})
     metrics.close()
-    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert found == [{"step": 5, "loss": 0.2}, {"step": 10, "loss": 0.1}, {"step": 15, "loss": 0.5}]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 5, "loss": 0.2}, {"step": 10, "loss": 0.1}, {"step": 15, "loss": 0.5}]
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_a_restart_that_is_killed_keeps_the_metrics(tmp_path, monkeypatch):
-    """They are cut in a file beside, which then takes the place."""
+def test_a_killed_restart_keeps_the_metrics(tmp_path, monkeypatch):
+    """The shortened metrics are written to another file, which then replaces the former one."""
     metrics = Metrics(tmp_path, 0)
     metrics.write(5, {"loss": 1.0})
     metrics.close()
 
-    def killed(*_):
+    def raise_interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(log_module.pathlib.Path, "replace", killed)
+    monkeypatch.setattr(log_module.pathlib.Path, "replace", raise_interrupt)
     with pytest.raises(KeyboardInterrupt):
         Metrics(tmp_path, 5)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 5
 
 
-def test_what_tensorboard_reads_though_the_clock_goes_back_a_year(tmp_path, monkeypatch):
+def test_tensorboard_events_are_right_although_the_clock_goes_back(tmp_path, monkeypatch):
     times = iter(range(2_000_000_000, 0, -30_000_000))
     monkeypatch.setattr(log_module.time, "time", lambda: float(next(times)))
     metrics = Metrics(tmp_path, 4)
@@ -104,36 +104,36 @@ def test_what_tensorboard_reads_though_the_clock_goes_back_a_year(tmp_path, monk
         metrics.write(step, {"loss": step / 4})
     metrics.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
-    first, begins, *found = events(file.read_bytes())
+    first, session, *scalars = read_events(file.read_bytes())
     assert first.file_version == "brain.Event:2"
-    assert (begins.step, begins.session_log.status) == (5, 1), "later steps of a former start are taken back"
-    assert [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in found] == [
+    assert (session.step, session.session_log.status) == (5, 1), "TensorBoard discards later steps of a former start"
+    assert [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in scalars] == [
         (step, "loss", step / 4) for step in range(5, 25)
     ]
 
 
-def events(data: bytes) -> list:
-    """Of a file of records: eight bytes say how long one is, four on either side of it are checksums."""
+def read_events(data: bytes) -> list:
+    """Parses a file of records: eight bytes of length, four of checksum, the record, four of checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
+    parsed = []
     while data:
         size = int.from_bytes(data[:8], "little")
-        found.append(Event.FromString(data[12 : 12 + size]))
+        parsed.append(Event.FromString(data[12 : 12 + size]))
         data = data[16 + size :]
-    return found
+    return parsed
 
 
-def test_metrics_do_without_pytorch(tmp_path):
+def test_metrics_do_not_import_pytorch(tmp_path):
     code = (
         "import sys, pathlib; from xlkd.runtime.log import Metrics; m = Metrics(pathlib.Path(sys.argv[1]), 0)\n"
         "m.write(1, {'loss': 1.0}); m.close(); print('torch' in sys.modules, 'tensorboardX' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert found.stdout == "False True\n"
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert process.stdout == "False True\n"
 
 
-def test_json_is_whole_or_as_it_was(tmp_path):
+def test_json_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "results.json"
     write_json(path, {"ü": [1]})
     assert path.read_text(encoding="utf-8") == '{\n "ü": [\n  1\n ]\n}\n'
@@ -144,7 +144,7 @@ def test_json_is_whole_or_as_it_was(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_the_clock_keeps_kinds_of_time_apart(monkeypatch):
+def test_the_clock_measures_kinds_of_time_separately(monkeypatch):
     now = iter([0.0, 2.0, 5.0, 6.0, 10.0, 10.0, 10.0])
     monkeypatch.setattr(log_module.time, "perf_counter", lambda: next(now))
     clock = Clock()
@@ -152,7 +152,7 @@ def test_the_clock_keeps_kinds_of_time_apart(monkeypatch):
     former = clock.switch_to("evaluate")  # 3 s of training
     assert former == "train"
     clock.switch_to(former)  # 1 s of evaluation
-    assert clock.seconds("train") == 3 + 4, "the time that runs counts too"
+    assert clock.seconds("train") == 3 + 4, "the running interval counts too"
     assert clock.seconds("evaluate") == 1
     assert clock.seconds("save") == 0
 
@@ -160,5 +160,5 @@ def test_the_clock_keeps_kinds_of_time_apart(monkeypatch):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.7, "1:00:00"), (90061, "25:01:01")]
 )
-def test_durations(seconds, text):
+def test_durations_are_formatted(seconds, text):
     assert format_duration(seconds) == text

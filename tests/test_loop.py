@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The loop as a user meets it: real processes, killed and started again, on one device and on eight."""
+"""The training loop in real processes: killed and started again, on one device and on eight."""
 
 import json
 import os
@@ -42,7 +42,7 @@ TINY = [
 
 
 ENTRY = ["-m", "xlkd.main"]
-LISTENING = (  # the same command, which says at its end what a run had loaded
+LISTENING = (  # the same command, which prints the loaded libraries at its end
     "import sys\n"
     "from xlkd import cli, main\n"
     "code = cli.run(main.main)\n"
@@ -51,8 +51,8 @@ LISTENING = (  # the same command, which says at its end what a run had loaded
 )
 
 
-def start(workdir, *flags, devices=1, cache=None, entry=ENTRY, optimized=True, **options):
-    """Starts a run; optimized as a user's unless it has a program of its own, which compiles longer than it runs."""
+def start_run(workdir, *flags, devices=1, cache=None, entry=ENTRY, optimized=True, **options):
+    """Starts a run, optimized as a user's; not optimized if only one test compiles its program, which takes longer."""
     environment = os.environ | {
         "XLKD_CACHE": str(cache or workdir.parent / "cache"),
         "JAX_NUM_CPU_DEVICES": str(devices),
@@ -65,60 +65,60 @@ def start(workdir, *flags, devices=1, cache=None, entry=ENTRY, optimized=True, *
     )
 
 
-def finish(workdir, *flags, code=0, **options):
-    process = start(workdir, *flags, **options)
+def finish_run(workdir, *flags, code=0, **options):
+    process = start_run(workdir, *flags, **options)
     output = process.communicate()[0]
     assert process.returncode == code, output
     return output
 
 
-def exported(workdir) -> dict[str, np.ndarray]:
+def load_export(workdir) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     return load_file(workdir / "stages" / "01-all" / "export" / "model.safetensors")
 
 
-def lines(workdir) -> list[dict]:
+def read_lines(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / "stages" / "01-all" / "metrics.jsonl").read_text().splitlines()]
 
 
-def changed(workdir) -> int:
-    """When a step was last written: a run that goes on finds lines of the one before it."""
+def read_modification_time(workdir) -> int:
+    """Returns when a step was last written; a resumed run finds lines of the former process."""
     file = workdir / "stages" / "01-all" / "metrics.jsonl"
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
-def step_of(workdir) -> int:
+def read_last_step(workdir) -> int:
     try:
-        return lines(workdir)[-1]["step"]
+        return read_lines(workdir)[-1]["step"]
     except (OSError, IndexError, json.JSONDecodeError):
         return -1
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """An uninterrupted run: its work directory and what it printed."""
+def undisturbed_run(tmp_path_factory):
+    """Runs without interruption; returns the work directory and the output."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return folder, finish(folder, entry=["-c", LISTENING])
+    return folder, finish_run(folder, entry=["-c", LISTENING])
 
 
-def test_a_run_leaves_what_is_promised(whole):
-    folder, output = whole
+def test_a_run_writes_all_documented_files(undisturbed_run):
+    folder, output = undisturbed_run
     assert {"config.json", "environment.json", "log.txt", "results.json"} <= {p.name for p in folder.iterdir()}
     stage = folder / "stages" / "01-all"
     assert {"checkpoints", "metrics.jsonl", "tensorboard", "evaluation", "export", "done"} <= {
         p.name for p in stage.iterdir()
     }
-    assert [line["step"] for line in lines(folder)] == list(range(5, 41, 5))
+    assert [line["step"] for line in read_lines(folder)] == list(range(5, 41, 5))
     assert sorted(p.name for p in (stage / "evaluation").iterdir()) == ["0-eval.json", "20-eval.json", "40-eval.json"]
-    losses = [line["loss"] for line in lines(folder)]
+    losses = [line["loss"] for line in read_lines(folder)]
     assert losses[-1] < losses[0] - 0.5
     assert "MiB per device" in output
     assert "ETA" in output
 
 
-def test_the_same_command_again_does_nothing_twice(whole):
-    output = finish(whole[0])
+def test_the_same_command_again_repeats_nothing(undisturbed_run):
+    output = finish_run(undisturbed_run[0])
     assert "finished before" in output
     assert "compiled" not in output
 
@@ -126,53 +126,55 @@ def test_the_same_command_again_does_nothing_twice(whole):
 VALUES = "state/ocdbt.process_0/d/"
 
 
-def cut_the_last_checkpoint(workdir):
+def truncate_last_checkpoint(workdir):
     folders = [path for path in workdir.glob("stages/*/checkpoints/*") if path.name.isdecimal()]
     (file,) = (max(folders, key=lambda path: int(path.name)) / VALUES).iterdir()
     os.truncate(file, file.stat().st_size // 2)
 
 
-def signalled(workdir, number, at, cache):
-    """The exit code of a run that got a signal when it had passed a step, and what it said."""
-    before = changed(workdir)
-    process = start(workdir, cache=cache)
-    while (changed(workdir) == before or step_of(workdir) < at) and process.poll() is None:
+def signal_run(workdir, number, at, cache):
+    """Signals a run after a step; returns its exit code and its output."""
+    before = read_modification_time(workdir)
+    process = start_run(workdir, cache=cache)
+    while (read_modification_time(workdir) == before or read_last_step(workdir) < at) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
     output = process.communicate()[0]
     return process.returncode, output
 
 
-def test_killed_stopped_killed_and_damaged_it_ends_with_the_same_bits(whole, tmp_path):
-    """One run: killed near its beginning, stopped by SIGTERM, killed again, its last checkpoint cut in half."""
-    cache, folder = whole[0].parent / "cache", tmp_path / "run"
-    assert signalled(folder, signal.SIGKILL, 1, cache)[0] == -signal.SIGKILL, "the run must have died"
+def test_a_run_that_is_killed_stopped_and_damaged_ends_bit_identical(undisturbed_run, tmp_path):
+    """One run is killed early, stopped by SIGTERM and killed again, then its last checkpoint is truncated."""
+    cache, folder = undisturbed_run[0].parent / "cache", tmp_path / "run"
+    assert signal_run(folder, signal.SIGKILL, 1, cache)[0] == -signal.SIGKILL, "the run must have died"
     assert not (folder / "stages" / "01-all" / "done").exists()
-    code, output = signalled(folder, signal.SIGTERM, 12, cache)
+    code, output = signal_run(folder, signal.SIGTERM, 12, cache)
     assert code == 75, output
     assert "SIGTERM: saved at step" in output.splitlines()[-1]
     assert "is damaged" not in output
-    code, output = signalled(folder, signal.SIGKILL, 23, cache)
+    code, output = signal_run(folder, signal.SIGKILL, 23, cache)
     assert code == -signal.SIGKILL, "the run must have died"
     assert "restored step" in output
     assert not (folder / "stages" / "01-all" / "done").exists()
-    cut_the_last_checkpoint(folder)
-    assert f"is damaged ({VALUES}" in finish(folder, cache=cache)
-    assert exported(folder).keys() == exported(whole[0]).keys()
-    for name, value in exported(whole[0]).items():
-        np.testing.assert_array_equal(exported(folder)[name], value, err_msg=name)
-    assert lines(folder) == lines(whole[0])
+    truncate_last_checkpoint(folder)
+    assert f"is damaged ({VALUES}" in finish_run(folder, cache=cache)
+    assert load_export(folder).keys() == load_export(undisturbed_run[0]).keys()
+    for name, value in load_export(undisturbed_run[0]).items():
+        np.testing.assert_array_equal(load_export(folder)[name], value, err_msg=name)
+    assert read_lines(folder) == read_lines(undisturbed_run[0])
 
 
 @pytest.mark.long
-def test_eight_devices_see_the_same_batches_and_losses(whole, tmp_path):
-    """Nothing is evaluated: what is compared are steps."""
-    where = {"devices": 8, "cache": whole[0].parent / "cache", "optimized": False}
-    output = finish(tmp_path / "run", "--config.data.eval=", **where)
+def test_eight_devices_have_the_same_batches_and_losses(undisturbed_run, tmp_path):
+    """Compares training steps only, so nothing is evaluated."""
+    options = {"devices": 8, "cache": undisturbed_run[0].parent / "cache", "optimized": False}
+    output = finish_run(tmp_path / "run", "--config.data.eval=", **options)
     assert "batch of 12 examples: 16 rows on 8 devices (75% useful)" in output
     assert "compiled 16 × " in output
-    assert "batch of" not in whole[1]
-    for a, b in list(zip(lines(whole[0]), lines(tmp_path / "run"), strict=True))[:4]:  # the first 20 steps
+    assert "batch of" not in undisturbed_run[1]
+    for a, b in list(zip(read_lines(undisturbed_run[0]), read_lines(tmp_path / "run"), strict=True))[
+        :4
+    ]:  # the first 20 steps
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
 
 
@@ -194,7 +196,7 @@ from xlkd.train.checkpoint import Checkpoints
 class Task:
     def arrays(self, features, index, lengths, draw):
         nonsense = {"x": 1e4, "y": -1e4, "tokens": 1.0, "mask": 0.0}
-        expand = lambda there, value: there.reshape(-1, *[1] * (value.ndim - 1))
+        expand = lambda is_row, value: is_row.reshape(-1, *[1] * (value.ndim - 1))
         return {n: np.where(expand(index >= 0, v), v[index], np.float32(nonsense[n])) for n, v in features.items()}
 
 class Log(list):
@@ -202,7 +204,7 @@ class Log(list):
     def event(self, *_, **more): pass
     def live(self, line, *, keep=False): pass
 
-def trained(folder, devices, micro_batches, dropped, stop_at=99):
+def train(folder, devices, micro_batches, dropped, stop_at=99):
     log, losses, settings = Log(), {}, Optim(micro_batches=micro_batches, lr=0.01)
     signals = types.SimpleNamespace(asked="")
     def write(step, values):
@@ -223,19 +225,19 @@ def trained(folder, devices, micro_batches, dropped, stop_at=99):
     return {"losses": losses, "layout": [line for line in log if line.startswith("batch")]}
 
 print(json.dumps({
-    "one": trained("one", 1, 3, 0.0),
-    "four": trained("four", 4, 3, 0.0),
-    "eight": trained("eight", 8, 3, 0.0),
-    "one with dropout": trained("one-dropout", 1, 1, 0.5),
-    "eight with dropout": trained("eight-dropout", 8, 1, 0.5),
-    "stopped on four": trained("moved", 4, 3, 0.0, stop_at=7),
-    "goes on on eight": trained("moved", 8, 3, 0.0),
+    "one": train("one", 1, 3, 0.0),
+    "four": train("four", 4, 3, 0.0),
+    "eight": train("eight", 8, 3, 0.0),
+    "one with dropout": train("one-dropout", 1, 1, 0.5),
+    "eight with dropout": train("eight-dropout", 8, 1, 0.5),
+    "stopped on four": train("moved", 4, 3, 0.0, stop_at=7),
+    "resumed on eight": train("moved", 8, 3, 0.0),
 }))
 """
 
 
-def test_any_batch_on_any_number_of_devices(tmp_path):
-    """Six examples a step on 1, 4 and 8 devices, and moved from 4 to 8: the same examples, the same losses."""
+def test_any_batch_size_trains_on_any_number_of_devices(tmp_path):
+    """Six examples per step on 1, 4 and 8 devices, and resumed on 8 after 4, have the same losses."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", ON_DEVICES, os.path.dirname(__file__), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -250,7 +252,7 @@ def test_any_batch_on_any_number_of_devices(tmp_path):
     assert len(losses("one")) == 20
     for name in ("four", "eight"):
         np.testing.assert_allclose(losses(name), losses("one"), rtol=1e-5, err_msg=name)
-    np.testing.assert_allclose(losses("stopped on four", "goes on on eight"), losses("one"), rtol=1e-5)
+    np.testing.assert_allclose(losses("stopped on four", "resumed on eight"), losses("one"), rtol=1e-5)
     np.testing.assert_allclose(losses("eight with dropout"), losses("one with dropout"), rtol=1e-5)
     assert runs["one"]["layout"] == runs["one with dropout"]["layout"] == []
     assert runs["four"]["layout"] == [
@@ -262,11 +264,11 @@ def test_any_batch_on_any_number_of_devices(tmp_path):
     assert runs["eight with dropout"]["layout"] == ["batch of 6 examples: 8 rows on 8 devices (75% useful)"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(undisturbed_run, tmp_path):
     folder = tmp_path / "run"
     flags = ["--config.optim.lr=1e30", "--config.optim.warmup=0", "--config.optim.clip=0.0", "--config.data.eval="]
     flags += ["--config.data.buckets=1", "--config.eval.start=False"]
-    output = finish(folder, *flags, code=3, cache=whole[0].parent / "cache", optimized=False)
+    output = finish_run(folder, *flags, code=3, cache=undisturbed_run[0].parent / "cache", optimized=False)
     assert "not finite at step" in output
     assert "examples: " in output
     assert not (folder / "stages" / "01-all" / "done").exists()
@@ -284,69 +286,69 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(whole, t
         (["--config.mesh.data=3"], "does not use the 1 devices"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, monkeypatch, flags, says):
-    """In this process: how a command says it, and with which exit code, is shown where another config is refused."""
+def test_bad_flags_are_refused(tmp_path, monkeypatch, flags, says):
+    """Runs in this process; the test of another config checks the message and exit code of the command."""
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         main.main([*TINY, f"--workdir={tmp_path / 'run'}", *flags])
-    assert says in str(told.value)
+    assert says in str(error.value)
 
 
-def test_a_work_directory_of_another_config_is_refused(whole):
-    output = finish(whole[0], "--config.optim.lr=0.5", code=2)
+def test_a_work_directory_of_another_config_is_refused(undisturbed_run):
+    output = finish_run(undisturbed_run[0], "--config.optim.lr=0.5", code=2)
     assert "optim.lr differ" in output.splitlines()[-1]
     assert "Traceback" not in output
 
 
-def test_help_is_quick():
+def test_help_is_fast():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = subprocess.run([sys.executable, "-m", "xlkd.main", "--help"], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "--config" in shown.stdout
-    # Of the processor, not of the clock: other work on the machine does not count
+    # CPU time, so that other work on the machine does not count.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
-def test_a_run_loads_neither_torch_nor_tensorflow(whole):
-    assert "loaded: []" in whole[1].splitlines()
+def test_a_run_imports_neither_torch_nor_tensorflow(undisturbed_run):
+    assert "loaded: []" in undisturbed_run[1].splitlines()
 
 
-def until(condition, process):
+def wait_until(condition, process):
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
 
 
 @pytest.mark.long
-def test_a_run_whose_folder_was_deleted_ends_and_leaves_the_next_one_there_alone(whole, tmp_path):
-    """The first one stands still while its folder is deleted and another run begins in one of the same name."""
-    cache, folder = whole[0].parent / "cache", tmp_path / "run"
+def test_a_run_whose_folder_was_deleted_ends_and_does_not_disturb_the_next_one(undisturbed_run, tmp_path):
+    """The first run is paused while its folder is deleted and another run starts in a new folder of that name."""
+    cache, folder = undisturbed_run[0].parent / "cache", tmp_path / "run"
     unsaved = ["--config.save.every=1000", "--config.eval.every=1000", "--config.eval.start=False"]
-    first = start(folder, *unsaved, cache=cache)
-    until(lambda: step_of(folder) >= 5, first)
+    first = start_run(folder, *unsaved, cache=cache)
+    wait_until(lambda: read_last_step(folder) >= 5, first)
     first.send_signal(signal.SIGSTOP)
     shutil.rmtree(folder)
-    second = start(folder, cache=cache)
-    until(lambda: step_of(folder) >= 5, second)
+    second = start_run(folder, cache=cache)
+    wait_until(lambda: read_last_step(folder) >= 5, second)
     first.send_signal(signal.SIGCONT)
-    said = first.communicate()[0]
-    assert first.returncode == 2, said
-    assert "no longer the folder that this run started in" in said.splitlines()[-1]
+    output = first.communicate()[0]
+    assert first.returncode == 2, output
+    assert "no longer the folder that this run started in" in output.splitlines()[-1]
     assert second.communicate()[0].endswith("done\n")
-    assert lines(folder) == lines(whole[0])
-    for name, value in exported(whole[0]).items():
-        np.testing.assert_array_equal(exported(folder)[name], value, err_msg=name)
+    assert read_lines(folder) == read_lines(undisturbed_run[0])
+    for name, value in load_export(undisturbed_run[0]).items():
+        np.testing.assert_array_equal(load_export(folder)[name], value, err_msg=name)
     assert (folder / "log.txt").read_text().count("start: ") == 1
 
 
-def test_a_run_whose_folder_was_moved_ends_and_makes_it_not_again(whole, tmp_path):
+def test_a_run_whose_folder_was_moved_ends_and_does_not_recreate_it(undisturbed_run, tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, cache=whole[0].parent / "cache")
-    until(lambda: step_of(folder) >= 5, process)
+    process = start_run(folder, cache=undisturbed_run[0].parent / "cache")
+    wait_until(lambda: read_last_step(folder) >= 5, process)
     folder.rename(tmp_path / "elsewhere")
-    said = process.communicate()[0]
-    assert process.returncode == 2, said
-    assert "no longer the folder that this run started in" in said.splitlines()[-1]
-    # A save that was under way may still put its draft there, which no run takes for a checkpoint
+    output = process.communicate()[0]
+    assert process.returncode == 2, output
+    assert "no longer the folder that this run started in" in output.splitlines()[-1]
+    # A save in progress may still write its draft there, which no run takes for a checkpoint.
     written = [path for path in tmp_path.glob("run/**/*") if path.is_file()]
     assert not [path for path in written if ".orbax-checkpoint-tmp" not in str(path)]

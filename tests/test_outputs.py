@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from reports_toys import write_grid_run
-from test_files import make_device, names, snapshot
+from test_files import list_files, make_device, take_snapshot
 from toy_models import save_span_model
 
 from xlkd import check, evaluate, files, main, plan, report, sweep, trim
@@ -100,19 +100,19 @@ def place(tmp_path) -> pathlib.Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_output(inputs, place, command, kind):
     KINDS[kind](place / "out")
-    before, read = snapshot(place), snapshot(inputs / "run")
+    before, read = take_snapshot(place), take_snapshot(inputs / "run")
     if kind not in WRITTEN:
         with pytest.raises(UserError) as told:
             COMMANDS[command](inputs, place / "out")
         assert str(place) in str(told.value)
-        assert snapshot(place) == before
+        assert take_snapshot(place) == before
         return
     got: list[str] = []
     reader = threading.Thread(target=lambda: got.append((place / "out").read_text()), daemon=True)
     if kind == "pipe":
         reader.start()
     COMMANDS[command](inputs, place / "out")
-    after = snapshot(place)
+    after = take_snapshot(place)
     if kind == "pipe":
         reader.join(timeout=60)
         assert got[0].strip()
@@ -123,25 +123,25 @@ def test_a_file_output(inputs, place, command, kind):
         assert after.pop("out.txt"), "the tables of the page"
     assert after == before
     assert new != b"mine"
-    assert snapshot(inputs / "run") == read
+    assert take_snapshot(inputs / "run") == read
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("command", FOLDERS)
 def test_a_folder_output(inputs, place, command, kind):
     KINDS[kind](place / "out")
-    before = snapshot(place)
+    before = take_snapshot(place)
     training = command != "trim --out"
     if training and kind in ("nothing", "empty folder", "folder", "link to a folder"):
         pytest.skip("a run begins there, and others of its files stay: tests/test_workdir.py")
     accepted = kind in ("nothing", "empty folder", "link to nothing", "in no folder") and not training
     with contextlib.nullcontext() if accepted else pytest.raises(UserError):
         FOLDERS[command](inputs, place / "out")
-    after = snapshot(place)
+    after = take_snapshot(place)
     assert {name: after[name] for name in before} == before
     target = pathlib.Path(os.path.realpath(place / "out"))
     if accepted:
-        assert {files.MARKER, "config.json", "model.safetensors"} <= set(names(target))
+        assert {files.MARKER, "config.json", "model.safetensors"} <= set(list_files(target))
     else:
         assert after == before
 
@@ -156,10 +156,10 @@ def test_an_earlier_export_is_replaced_and_what_is_not_of_it_stays(inputs, place
 
 def test_the_current_folder_is_no_export(inputs, place, monkeypatch):
     monkeypatch.chdir(place)
-    before = snapshot(place)
+    before = take_snapshot(place)
     with pytest.raises(UserError, match=r"^\.: contains documents, neighbour, which no export wrote"):
         FOLDERS["trim --out"](inputs, ".")
-    assert snapshot(place) == before
+    assert take_snapshot(place) == before
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def test_the_current_folder_is_no_export(inputs, place, monkeypatch):
     ],
 )
 def test_no_output_takes_the_place_of_an_input(inputs, command, name):
-    before = snapshot(inputs)
+    before = take_snapshot(inputs)
     with pytest.raises(UserError, match="would overlap with"):
         (COMMANDS | FOLDERS)[command](inputs, inputs / name)
-    assert snapshot(inputs) == before
+    assert take_snapshot(inputs) == before
 
 
 @pytest.mark.parametrize(("page", "numbers"), [("a.html", "a.html"), ("a.txt", "b"), ("a.html", "a.txt"), ("l", "b")])
@@ -196,7 +196,7 @@ def test_a_report_replaces_without_being_asked_only_an_earlier_report(inputs, pl
     monkeypatch.chdir(place / "documents")
     for _ in range(2):
         report.main(two)
-    assert names(pathlib.Path()) == ["report.html", "report.txt", "results.json", "thesis.docx"]
+    assert list_files(pathlib.Path()) == ["report.html", "report.txt", "results.json", "thesis.docx"]
     for name in ("report.html", "report.txt", "results.json"):
         for other in ("report.html", "report.txt", "results.json"):
             pathlib.Path(other).unlink(missing_ok=True)
