@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which words are masked: whole words, a share of them, 80/10/10, and the same in whatever batch a row stands."""
+"""Masking: whole words, a share of them, 80/10/10, and the same draw in every batch that contains an example."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ TEXTS = {
 }
 
 
-def pair(a: str, b: str, i: int, j: int) -> Pair:
+def make_pair(a: str, b: str, i: int, j: int) -> Pair:
     texts = TEXTS[a][i % 3] + (f" {i}" if a != "zh" else str(i)), TEXTS[b][j % 3]
     return Pair(f"{i}", make_key(a, b, i, j), f"{i}", "toy", *texts, a, b)
 
 
-ROWS = [pair(a, b, i, i + 1) for i in range(40) for a, b in (("en", "en"), ("de", "en"), ("de", "zh"))]
+ROWS = [make_pair(a, b, i, i + 1) for i in range(40) for a, b in (("en", "en"), ("de", "en"), ("de", "zh"))]
 
 
 @pytest.fixture(scope="module", params=["bert", "xlm-roberta"])
@@ -33,44 +33,46 @@ def tokenizer(request, tmp_path_factory):
     return TextTokenizer(hf.load_tokenizer(folder))
 
 
-def masked(tokenizer, share=0.3, max_length=64):
+def make_task(tokenizer, share=0.3, max_length=64):
     task = Masked(tokenizer, max_length=max_length, share=share)
     return task, task.features(ROWS)
 
 
-def arrays(task, features, index, length=64, step=0):
+def make_arrays(task, features, index, length=64, step=0):
     return task.arrays(features, np.asarray(index), {"text": length}, Draw(1, step))
 
 
-def rows_of(task, features, index, length=64, step=0):
-    """For each row {position: (what the model sees, label)}."""
-    batch = arrays(task, features, index, length, step)
-    found = []
+def read_masked_tokens(task, features, index, length=64, step=0):
+    """Returns {position: (token that the model sees, label)} for each row."""
+    batch = make_arrays(task, features, index, length, step)
+    masked_tokens = []
     for ids, positions, labels, weights in zip(
         batch["text"]["ids"], batch["positions"], batch["labels"], batch["weights"], strict=True
     ):
         scored = weights > 0
-        found.append({int(p): (int(ids[p]), int(v)) for p, v in zip(positions[scored], labels[scored], strict=True)})
-    return found
+        masked_tokens.append(
+            {int(p): (int(ids[p]), int(v)) for p, v in zip(positions[scored], labels[scored], strict=True)}
+        )
+    return masked_tokens
 
 
-def test_a_row_is_both_texts_in_their_template(tokenizer):
-    task, features = masked(tokenizer)
+def test_a_row_joins_both_texts_in_the_tokenizers_template(tokenizer):
+    task, features = make_task(tokenizer)
     a, b = (tokenizer.encode([side])[0].ids for side in (ROWS[1].source, ROWS[1].target))
     expected = tokenizer.join_pair(a, b, 64).ids
-    at = features["ids_at"]
-    np.testing.assert_array_equal(features["ids"][at[1] : at[2]], expected)
+    offsets = features["ids_at"]
+    np.testing.assert_array_equal(features["ids"][offsets[1] : offsets[2]], expected)
     assert task.lengths(features)["text"][1] == len(expected)
     assert sorted(set(features["cells"])) == ["en", "→en", "→zh"]
 
 
-def test_labels_are_what_stood_there_and_the_rest_is_untouched(tokenizer):
-    task, features = masked(tokenizer)
+def test_labels_are_the_original_tokens_and_other_tokens_are_unchanged(tokenizer):
+    task, features = make_task(tokenizer)
     index = np.arange(len(ROWS))
-    batch = arrays(task, features, index)
-    for r, chosen in enumerate(rows_of(task, features, index)):
-        at = features["ids_at"]
-        own = features["ids"][at[r] : at[r + 1]]
+    batch = make_arrays(task, features, index)
+    for r, chosen in enumerate(read_masked_tokens(task, features, index)):
+        offsets = features["ids_at"]
+        own = features["ids"][offsets[r] : offsets[r + 1]]
         seen = batch["text"]["ids"][r]
         assert all(own[p] == label for p, (_, label) in chosen.items())
         untouched = [p for p in range(len(own)) if p not in chosen]
@@ -79,12 +81,12 @@ def test_labels_are_what_stood_there_and_the_rest_is_untouched(tokenizer):
         assert batch["text"]["mask"][r].tolist() == [1] * len(own) + [0] * (64 - len(own))
 
 
-def test_specials_are_never_masked_and_words_never_in_part(tokenizer):
-    task, features = masked(tokenizer)
-    at, several = features["ids_at"], 0
+def test_special_tokens_are_never_masked_and_words_only_as_a_whole(tokenizer):
+    task, features = make_task(tokenizer)
+    offsets, several = features["ids_at"], 0
     for step in range(4):
-        for r, chosen in enumerate(rows_of(task, features, np.arange(len(ROWS)), step=step)):
-            words = features["words"][at[r] : at[r + 1]]
+        for r, chosen in enumerate(read_masked_tokens(task, features, np.arange(len(ROWS)), step=step)):
+            words = features["words"][offsets[r] : offsets[r + 1]]
             assert all(words[p] > 0 for p in chosen)
             for word in {words[p] for p in chosen}:
                 whole = np.flatnonzero(words == word)
@@ -93,28 +95,28 @@ def test_specials_are_never_masked_and_words_never_in_part(tokenizer):
     assert several > 50, "the test must have met words of several tokens"
 
 
-def test_words_are_the_tokenizers_and_in_chinese_its_tokens(tokenizer):
-    _, features = masked(tokenizer)
+def test_words_come_from_the_tokenizer_and_in_chinese_each_token_is_one(tokenizer):
+    _, features = make_task(tokenizer)
     row = next(i for i, row in enumerate(ROWS) if row.target_language == "zh")
     a, b = (tokenizer.encode([side])[0] for side in (ROWS[row].source, ROWS[row].target))
-    at = features["ids_at"]
+    offsets = features["ids_at"]
     sequenced = tokenizer.join_pair(a.ids, b.ids, 64)
-    words = features["words"][at[row] : at[row + 1]]
+    words = features["words"][offsets[row] : offsets[row + 1]]
     first, second = (words[slice(*span)] for span in sequenced.spans)
     assert (first - 1).tolist() == a.words.tolist()
     assert len(set(first.tolist())) < len(a.ids), "German words have several tokens"
     assert (second - first.max() - 1).tolist() == list(range(len(b.ids)))
 
 
-def test_shares_in_expectation(tokenizer):
-    """Of the words `share`; of the masked tokens 80% the mask, 10% another token, 10% themselves."""
-    task, features = masked(tokenizer, share=0.2)
+def test_masked_words_and_their_replacements_have_the_expected_shares(tokenizer):
+    """Masks `share` of the words; 80% of their tokens become the mask, 10% another token, 10% stay."""
+    task, features = make_task(tokenizer, share=0.2)
     words = hits = 0
     fates = {"mask": 0, "same": 0, "other": 0}
-    at = features["ids_at"]
+    offsets = features["ids_at"]
     for step in range(60):
-        for r, chosen in enumerate(rows_of(task, features, np.arange(len(ROWS)), step=step)):
-            own = features["words"][at[r] : at[r + 1]]
+        for r, chosen in enumerate(read_masked_tokens(task, features, np.arange(len(ROWS)), step=step)):
+            own = features["words"][offsets[r] : offsets[r + 1]]
             words += len(set(own[own > 0].tolist()))
             hits += len({own[p] for p in chosen})
             for seen, label in chosen.values():
@@ -126,33 +128,33 @@ def test_shares_in_expectation(tokenizer):
     assert fates["same"] / total == pytest.approx(0.1, abs=0.015)
 
 
-def test_a_row_is_masked_alike_in_every_batch_it_may_stand_in(tokenizer):
-    """Alone or among others, in a short bucket or a long one; the draw is by seed, purpose, step and the row's key."""
-    task, features = masked(tokenizer, share=0.5)
+def test_an_example_is_masked_the_same_in_every_batch(tokenizer):
+    """The draw depends on seed, purpose, step and the example's key, not on other examples or the bucket."""
+    task, features = make_task(tokenizer, share=0.5)
     longest = int(task.lengths(features)["text"].max())
-    together = rows_of(task, features, np.arange(len(ROWS)), length=longest)
+    together = read_masked_tokens(task, features, np.arange(len(ROWS)), length=longest)
     for index, length in (([7], longest), ([7, -1], 64), ([60, 7, 3], 128), ([3, 60, 7, 11], longest + 1)):
-        found = rows_of(task, features, index, length)
-        assert [found[i] for i, r in enumerate(index) if r >= 0] == [together[r] for r in index if r >= 0]
+        masked_tokens = read_masked_tokens(task, features, index, length)
+        assert [masked_tokens[i] for i, r in enumerate(index) if r >= 0] == [together[r] for r in index if r >= 0]
 
 
-def test_another_step_or_purpose_is_another_draw(tokenizer):
-    task, features = masked(tokenizer)
+def test_another_step_or_purpose_gives_another_draw(tokenizer):
+    task, features = make_task(tokenizer)
     index = np.arange(8)
-    first = arrays(task, features, index)["text"]["ids"]
-    np.testing.assert_array_equal(first, arrays(task, features, index)["text"]["ids"])
-    assert (first != arrays(task, features, index, step=1)["text"]["ids"]).any()
+    first = make_arrays(task, features, index)["text"]["ids"]
+    np.testing.assert_array_equal(first, make_arrays(task, features, index)["text"]["ids"])
+    assert (first != make_arrays(task, features, index, step=1)["text"]["ids"]).any()
     other = task.arrays(features, index, {"text": 64}, Draw(1, 0, "evaluation"))
     assert (first != other["text"]["ids"]).any()
 
 
 @pytest.mark.parametrize("length", [16, 32, 64, 100])
-def test_the_budget_bounds_what_is_scored_and_fixes_the_shape(tokenizer, length):
-    task, features = masked(tokenizer, share=0.6, max_length=length)
+def test_the_budget_bounds_the_scored_tokens_and_fixes_the_shape(tokenizer, length):
+    task, features = make_task(tokenizer, share=0.6, max_length=length)
     lengths = task.lengths(features)["text"]
     full = 0
     for step in range(8):
-        batch = arrays(task, features, np.arange(len(ROWS)), length, step)
+        batch = make_arrays(task, features, np.arange(len(ROWS)), length, step)
         assert batch["positions"].shape == batch["weights"].shape == (len(ROWS), min(int(task.budget(length)), length))
         scored = batch["weights"].sum(1)
         assert (scored <= task.budget(lengths)).all()
@@ -161,42 +163,42 @@ def test_the_budget_bounds_what_is_scored_and_fixes_the_shape(tokenizer, length)
     assert Masked(tokenizer, 64, 0.15).budget(100) == 24
 
 
-def test_where_words_do_not_fit_the_budget_the_last_are_left_whole(tokenizer):
-    task, features = masked(tokenizer, share=0.95)
+def test_the_last_words_that_do_not_fit_the_budget_are_not_masked(tokenizer):
+    task, features = make_task(tokenizer, share=0.95)
     small = type("Small", (Masked,), {"budget": lambda self, length: np.asarray(length) // 2})(tokenizer, 64, 0.95)
-    at, cut = features["ids_at"], 0
-    for r, chosen in enumerate(rows_of(small, features, np.arange(len(ROWS)))):
-        words = features["words"][at[r] : at[r + 1]]
-        assert len(chosen) <= (at[r + 1] - at[r]) // 2
+    offsets, cut = features["ids_at"], 0
+    for r, chosen in enumerate(read_masked_tokens(small, features, np.arange(len(ROWS)))):
+        words = features["words"][offsets[r] : offsets[r + 1]]
+        assert len(chosen) <= (offsets[r + 1] - offsets[r]) // 2
         for word in {words[p] for p in chosen}:
             assert set(np.flatnonzero(words == word).tolist()) <= chosen.keys()
-        cut += len(chosen) < len(rows_of(task, features, [r])[0])
+        cut += len(chosen) < len(read_masked_tokens(task, features, [r])[0])
     assert cut > len(ROWS) / 2, "the test must have met the budget"
 
 
-def test_rows_that_are_not_there_weigh_nothing(tokenizer):
-    task, features = masked(tokenizer)
-    batch = arrays(task, features, [-1, 5, -1])
+def test_padding_rows_weigh_nothing(tokenizer):
+    task, features = make_task(tokenizer)
+    batch = make_arrays(task, features, [-1, 5, -1])
     assert batch["mask"].tolist() == [0, 1, 0]
     assert batch["weights"][[0, 2]].sum() == 0
     assert batch["weights"][1].sum() > 0
     assert (batch["text"]["ids"][[0, 2]] == tokenizer.pad_id).all()
     assert batch["text"]["mask"].sum(1).min() >= 1, "attention has a key"
-    empty = arrays(task, features, [-1, -1])
+    empty = make_arrays(task, features, [-1, -1])
     assert empty["weights"].sum() == 0
     assert empty["text"]["ids"].shape == (2, 64)
 
 
 def test_dtypes_and_shapes_depend_on_the_bucket_alone(tokenizer):
-    task, features = masked(tokenizer)
-    full, part, none = (arrays(task, features, index) for index in ([0, 1], [5, -1], [-1, -1]))
+    task, features = make_task(tokenizer)
+    full, part, none = (make_arrays(task, features, index) for index in ([0, 1], [5, -1], [-1, -1]))
     for view in ((lambda batch: batch["text"]), (lambda batch: {k: v for k, v in batch.items() if k != "text"})):
         shapes = [{name: (a.dtype, a.shape) for name, a in view(batch).items()} for batch in (full, part, none)]
         assert shapes[0] == shapes[1] == shapes[2]
 
 
-def test_scores_by_cell(tokenizer):
-    task, features = masked(tokenizer)
+def test_scores_are_grouped_by_cell(tokenizer):
+    task, features = make_task(tokenizer)
     right, count = np.zeros(len(ROWS)), np.full(len(ROWS), 4.0)
     right[features["cell"] == list(features["cells"]).index("→zh")] = 1.0
     scores = task.score({"right": right, "count": count}, features, ROWS)
@@ -204,7 +206,7 @@ def test_scores_by_cell(tokenizer):
     assert scores.mean() == pytest.approx(25 / 3)
 
 
-def test_what_features_depend_on_is_in_the_identity(tokenizer):
+def test_the_identity_contains_what_features_depend_on(tokenizer):
     identities = {Masked(tokenizer, 64, 0.3).identity(), Masked(tokenizer, 32, 0.3).identity()}
     assert len(identities) == 2
     assert build(type("C", (), {"max_length": 64, "share": 0.1}), tokenizer.fast).identity() in identities

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""MBLM: what its loss reduces to, who learns from what, which route a row takes, what it hands on."""
+"""MBLM: the loss by hand, which parameters learn from which term, the route of an example, and the exports."""
 
 import dataclasses
 import itertools
@@ -36,39 +36,39 @@ from xlkd.train import state as states
 LEVELS, WEIGHTS = (list_settings(Method)[name].choices for name in ("mix", "weights"))
 
 
-def value(method, variables, name, of=None, given=None, **options):
-    """sum / count of a term."""
-    term = compute_terms(method, variables, of or make_batch(), given or make_targets(), **options)[name]
+def value(method, variables, name, inputs=None, teacher_targets=None, **options):
+    """Returns sum / count of a term."""
+    term = compute_terms(method, variables, inputs or make_batch(), teacher_targets or make_targets(), **options)[name]
     return float(term.sum / term.count)
 
 
-def gradient(method, variables, name, of=None):
-    """The gradient of one term, by parameter, as the step takes it of a loss that has this term alone."""
+def gradient(method, variables, name, inputs=None):
+    """Returns the step's gradient of one term, by parameter, with a loss that has this term alone."""
 
     def loss(*arguments):
         loss = method.loss(*arguments)
         return loss._replace(terms={name: loss.terms[name]})
 
-    alone, of = dataclasses.replace(method, loss=loss), of or make_batch()
-    targets_ = method.prepare(of, make_targets())
-    take = jax.jit(lambda state: step.compute_gradient(alone, state, of, targets_, jax.random.key(3), 1)[0])
+    single_term, inputs = dataclasses.replace(method, loss=loss), inputs or make_batch()
+    prepared = method.prepare(inputs, make_targets())
+    take = jax.jit(lambda state: step.compute_gradient(single_term, state, inputs, prepared, jax.random.key(3), 1)[0])
     return take(make_state(variables, number=50))
 
 
-def size(tree) -> float:
+def sum_magnitudes(tree) -> float:
     return sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(tree))
 
 
-def train(method, start, of, given, steps, micro_batches=1):
-    """The step as the loop jits it."""
+def train(method, start, inputs, teacher_targets, steps, micro_batches=1):
+    """Takes some steps, jitted as in the loop; returns the parameters and the losses."""
     settings = Optim()
     optimizer = optim.make_optimizer(settings)
     options = {"seed": 0, "clip_norm": 1.0, "micro_batches": micro_batches}
-    function = jax.jit(step.make_step(method, optimizer, optim.make_schedule(settings, 20), **options))
+    take_step = jax.jit(step.make_step(method, optimizer, optim.make_schedule(settings, 20), **options))
     state = states.create_state(method, start, optimizer, 0)
     losses = []
     for _ in range(steps):
-        state, report = function(state, of, given)
+        state, report = take_step(state, inputs, teacher_targets)
         losses.append(float(report["loss"]))
     return state.variables.params, losses
 
@@ -76,40 +76,40 @@ def train(method, start, of, given, steps, micro_batches=1):
 def test_one_branch_and_labels_alone_are_plain_fine_tuning_for_ten_steps():
     encoder = encoders.Encoder(make_architecture())
     start = Start(encoder.architecture, encoders.init(encoder.architecture, jax.random.key(0)), {})
-    of = make_stage(branches="one", weight_s=0.0, weight_z=0.0, weight_h=1.0)
-    ours, losses = train(mblm.build(of, encoder), start, make_batch(), (), 10)
-    plain, expected = train(finetune.build(of, encoder), start, make_batch(), (), 10)
+    spec = make_stage(branches="one", weight_s=0.0, weight_z=0.0, weight_h=1.0)
+    ours, losses = train(mblm.build(spec, encoder), start, make_batch(), (), 10)
+    plain, expected = train(finetune.build(spec, encoder), start, make_batch(), (), 10)
     np.testing.assert_allclose(losses, expected, atol=1e-6)
     assert losses[-1] < losses[0]
-    found = {"encoder": branches.join_encoder(ours["trunk"], ours["branches"], 0), "classifier": ours["classifier"]}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, plain)
+    joined = {"encoder": branches.join_encoder(ours["trunk"], ours["branches"], 0), "classifier": ours["classifier"]}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), joined, plain)
 
 
 @pytest.mark.parametrize("mix", LEVELS)
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_at_the_start_all_branches_say_the_same(mix, weights):
+def test_all_branches_give_the_same_logits_at_the_start(mix, weights):
     method, variables = make_student(spread=False, mix=mix, weights=weights)
-    found = compute_terms(method, variables, make_batch(), make_targets())
-    np.testing.assert_allclose(found["zero_shot"].sum, found["kd"].sum, rtol=1e-5)
+    loss_terms = compute_terms(method, variables, make_batch(), make_targets())
+    np.testing.assert_allclose(loss_terms["zero_shot"].sum, loss_terms["kd"].sum, rtol=1e-5)
     outputs = method.outputs["classify"](variables, make_batch())
     for name in ("mixture", "en", "de", "ru"):
-        a, b = (jax.nn.log_softmax(outputs[of]) for of in (f"logits_{name}", "logits"))
+        a, b = (jax.nn.log_softmax(outputs[key]) for key in (f"logits_{name}", "logits"))
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def by_hand(method, variables, of, mix):
-    """Own logits and uniform mixture without the own branch, with nothing but ordinary encoders."""
+def compute_by_hand(method, variables, inputs, mix):
+    """Computes own logits and the uniform mixture without the own branch from ordinary encoders."""
     arch, params = make_architecture(), variables.params
     head, own, mixed = ClassifierHead(arch, 3), [], []
     firsts = []
     for k in range(3):
-        whole = branches.join_encoder(params["trunk"], params["branches"], k)
-        text = of["text"]
+        encoder = branches.join_encoder(params["trunk"], params["branches"], k)
+        text = inputs["text"]
         firsts.append(
-            encoders.Encoder(arch).apply({"params": whole}, text["ids"], text["mask"], text["types"])[-1][:, 0]
+            encoders.Encoder(arch).apply({"params": encoder}, text["ids"], text["mask"], text["types"])[-1][:, 0]
         )
     logits = [head.apply({"params": params["classifier"]}, x[:, None]) for x in firsts]
-    for row, k in enumerate(of["language"]):
+    for row, k in enumerate(inputs["language"]):
         others = [j for j in range(3) if j != k]
         own.append(logits[k][row])
         if mix == "representation":
@@ -123,37 +123,38 @@ def by_hand(method, variables, of, mix):
 
 
 @pytest.mark.parametrize("mix", LEVELS)
-def test_the_loss_by_hand(mix):
+def test_the_loss_equals_one_computed_by_hand(mix):
     method, variables = make_student(mix=mix, temperature=2.0, t_squared=True)
-    own, mixed = by_hand(method, variables, make_batch(), mix)
+    own, mixed = compute_by_hand(method, variables, make_batch(), mix)
     p = jax.nn.softmax(make_targets()["teacher"] / 2.0)
     kd = -4 * (p * jax.nn.log_softmax(own / 2.0)).sum(-1)
     log_q = mixed if mix == "probability" else jax.nn.log_softmax(mixed / 2.0)
-    found = compute_terms(method, variables, make_batch(), make_targets())
-    np.testing.assert_allclose(found["kd"].sum, kd.sum(), rtol=1e-4)
-    np.testing.assert_allclose(found["zero_shot"].sum, -4 * (p * log_q).sum(), rtol=1e-4)
+    loss_terms = compute_terms(method, variables, make_batch(), make_targets())
+    np.testing.assert_allclose(loss_terms["kd"].sum, kd.sum(), rtol=1e-4)
+    np.testing.assert_allclose(loss_terms["zero_shot"].sum, -4 * (p * log_q).sum(), rtol=1e-4)
     hard = -jax.nn.log_softmax(own)[jnp.arange(6), make_batch()["labels"]]
-    np.testing.assert_allclose(found["ce"].sum, hard.sum(), rtol=1e-4)
-    assert [float(found[name].weight) for name in ("kd", "zero_shot", "ce")] == [1.0, 1.0, 0.5]
+    np.testing.assert_allclose(loss_terms["ce"].sum, hard.sum(), rtol=1e-4)
+    assert [float(loss_terms[name].weight) for name in ("kd", "zero_shot", "ce")] == [1.0, 1.0, 0.5]
 
 
-TABLE = {  # term, settings: who learns from a row of the first language: trunk, its branch, the others, head, mixture
+# Term, settings, and what learns from an example of the first language: trunk, its branch, the others, head, mixture.
+TABLE = {
     "own branch": ("kd", {}, (True, True, False, True, False)),
     "labels": ("ce", {}, (True, True, False, True, False)),
     "own left out": ("zero_shot", {}, (True, False, True, True, True)),
-    "own kept": ("zero_shot", {"own": True}, (True, True, True, True, True)),
+    "own included": ("zero_shot", {"own": True}, (True, True, True, True, True)),
     "stop=branches": ("zero_shot", {"stop": "branches"}, (True, False, False, True, True)),
     "stop=trunk": ("zero_shot", {"stop": "trunk"}, (False, False, True, True, True)),
 }
 
 
 @pytest.mark.parametrize(("name", "settings", "expected"), TABLE.values(), ids=TABLE)
-def test_who_learns_from_a_row(name, settings, expected):
+def test_which_parameters_learn_from_an_example(name, settings, expected):
     method, variables = make_student(layers=1, weights="learned", **settings)
-    found = gradient(method, variables, name, replace_arrays(make_batch(), language=np.zeros(6, np.int32)))
-    own, others = (jax.tree.map(lambda x, s=s: x[s], found["branches"]) for s in (slice(0, 1), slice(1, 3)))
-    parts = (found["trunk"], own, others, found["classifier"], found["mixture"])
-    assert tuple(size(part) > 0 for part in parts) == expected
+    gradients = gradient(method, variables, name, replace_arrays(make_batch(), language=np.zeros(6, np.int32)))
+    own, others = (jax.tree.map(lambda x, s=s: x[s], gradients["branches"]) for s in (slice(0, 1), slice(1, 3)))
+    parts = (gradients["trunk"], own, others, gradients["classifier"], gradients["mixture"])
+    assert tuple(sum_magnitudes(part) > 0 for part in parts) == expected
 
 
 @pytest.mark.parametrize("stop", ["branches", "trunk"])
@@ -166,7 +167,7 @@ FORMS = [("ce", "representation"), ("kl", "probability"), ("mse", "logits")]
 
 
 @pytest.mark.parametrize(("kd", "mix"), FORMS)
-def test_the_loss_itself_gives_a_teacher_no_gradient(kd, mix):
+def test_the_loss_gives_the_teacher_no_gradient(kd, mix):
     method, variables = make_student(layers=1, kd=kd, mix=mix)
 
     @jax.jit
@@ -180,7 +181,7 @@ def test_the_loss_itself_gives_a_teacher_no_gradient(kd, mix):
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
-def test_a_step_gives_a_teacher_no_gradient(micro_batches):
+def test_a_step_gives_the_teacher_no_gradient(micro_batches):
     method, variables = make_student(layers=1)
 
     def place(teacher):
@@ -198,28 +199,30 @@ COMBINATIONS = [*itertools.product(LEVELS, WEIGHTS, [False]), *itertools.product
 @pytest.mark.parametrize(("mix", "weights", "own"), COMBINATIONS)
 def test_gradients_are_finite(mix, weights, own):
     method, variables = make_student(layers=1, mix=mix, weights=weights, own=own, alpha=0.05)
-    of = replace_arrays(make_batch(), mask=[1, 1, 1, 1, 0, 1], language=[0, 1, 2, 0, 0, -1])
-    found = gradient(method, variables, "zero_shot", of)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
-    assert size(found) > 0
+    inputs = replace_arrays(make_batch(), mask=[1, 1, 1, 1, 0, 1], language=[0, 1, 2, 0, 0, -1])
+    gradients = gradient(method, variables, "zero_shot", inputs)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+    assert sum_magnitudes(gradients) > 0
 
 
-def test_ce_and_kl_have_equal_gradients_and_mse_with_t_squared_knows_no_temperature():
+def test_ce_and_kl_have_equal_gradients_and_mse_with_t_squared_is_independent_of_temperature():
     ce, kl = (gradient(*make_student(layers=1, kd=kd, temperature=2.0), "kd") for kd in ("ce", "kl"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), ce, kl)
-    one = value(*make_student(kd="mse"), "zero_shot")
-    assert value(*make_student(kd="mse", temperature=4.0, t_squared=True), "zero_shot") == pytest.approx(one, rel=1e-5)
+    expected = value(*make_student(kd="mse"), "zero_shot")
+    assert value(*make_student(kd="mse", temperature=4.0, t_squared=True), "zero_shot") == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
-def test_with_a_linear_head_representations_and_logits_mix_alike():
-    found = []
+def test_mixing_representations_equals_mixing_logits_with_a_linear_head():
+    losses = []
     for mix in ("representation", "logits"):
         method, variables = make_student(mix=mix)
         head = variables.params["classifier"]
-        small = jax.tree.map(lambda x: x * 1e-3, head["dense"])  # where tanh is straight
+        small = jax.tree.map(lambda x: x * 1e-3, head["dense"])  # tanh is nearly linear near 0
         head = {"dense": small, "output": {**head["output"], "kernel": head["output"]["kernel"] * 1e3}}
-        found.append(value(method, variables._replace(params=variables.params | {"classifier": head}), "zero_shot"))
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
+        losses.append(value(method, variables._replace(params=variables.params | {"classifier": head}), "zero_shot"))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert value(*make_student(), "zero_shot") != pytest.approx(
         value(*make_student(mix="logits"), "zero_shot"), rel=1e-3
     )
@@ -231,30 +234,30 @@ def test_with_a_linear_head_representations_and_logits_mix_alike():
 )
 def test_the_zero_shot_term_warms_up(warmup, steps, weights):
     method, variables = make_student(layers=1, weight_z=2.0, warmup_z=warmup)
-    found = [
+    actual = [
         float(compute_terms(method, variables, make_batch(), make_targets(), step=s)["zero_shot"].weight) for s in steps
     ]
-    assert found == pytest.approx(weights)
+    assert actual == pytest.approx(weights)
 
 
-def test_languages_and_branches_may_change_places_together():
+def test_permuting_languages_and_branches_together_changes_nothing():
     method, variables = make_student()
-    other, _ = make_student(languages=("ru", "en", "de"))
-    moved = jax.tree.map(lambda x: x[np.array([2, 0, 1])], variables.params["branches"])
-    there = variables._replace(params=variables.params | {"branches": moved})
-    of = replace_arrays(make_batch(), language=(make_batch()["language"] + 1) % 3)
+    other_method, _ = make_student(languages=("ru", "en", "de"))
+    moved_branches = jax.tree.map(lambda x: x[np.array([2, 0, 1])], variables.params["branches"])
+    permuted = variables._replace(params=variables.params | {"branches": moved_branches})
+    inputs = replace_arrays(make_batch(), language=(make_batch()["language"] + 1) % 3)
     for name in ("kd", "zero_shot", "ce"):
-        assert value(other, there, name, of) == pytest.approx(value(method, variables, name), rel=1e-5)
+        assert value(other_method, permuted, name, inputs) == pytest.approx(value(method, variables, name), rel=1e-5)
 
 
-def test_several_languages_on_one_branch():
+def test_several_languages_may_share_one_branch():
     method, variables = make_student(branches="en+de,ru")
     assert branches.count_branches(variables.params["branches"]) == 2
-    found = method.outputs["classify"](variables, make_batch())
-    assert sorted(found) == ["logits", "logits_en+de", "logits_mixture", "logits_ru"]
+    outputs = method.outputs["classify"](variables, make_batch())
+    assert sorted(outputs) == ["logits", "logits_en+de", "logits_mixture", "logits_ru"]
     for row, language in enumerate(make_batch()["language"]):
         np.testing.assert_array_equal(
-            found["logits"][row], found["logits_ru" if language == 2 else "logits_en+de"][row]
+            outputs["logits"][row], outputs["logits_ru" if language == 2 else "logits_en+de"][row]
         )
     assert sorted(method.exports(variables)) == ["branches", "de", "en", "ru"]
 
@@ -274,17 +277,17 @@ def test_branches_that_fill_a_mesh_axis_change_nothing(weights, head):
     )
 
 
-def test_a_draw_goes_by_step_and_place_alone():
+def test_a_dirichlet_draw_depends_on_the_step_and_the_position_in_the_batch_alone():
     method, variables = make_student(weights="dirichlet", alpha=0.3)
-    one, same = (value(method, variables, "zero_shot", key=key) for key in (3, 4))
-    assert one == same  # the step's dropout key is no part of it
-    assert value(method, variables, "zero_shot", step=51) != pytest.approx(one, rel=1e-4)
-    given = method.prepare(make_batch(), make_targets())
+    expected, with_other_key = (value(method, variables, "zero_shot", key=key) for key in (3, 4))
+    assert expected == with_other_key  # The dropout key of the step does not change the draw.
+    assert value(method, variables, "zero_shot", step=51) != pytest.approx(expected, rel=1e-4)
+    prepared = method.prepare(make_batch(), make_targets())
     parts = []
-    for rows in (np.arange(0, 6, 2), np.arange(1, 6, 2)):  # as micro-batches are cut
-        part, its = jax.tree.map(lambda x, r=rows: x[r], (make_batch(), given))
-        parts.append(method.loss(variables, part, its, jax.random.key(9), 50).terms["zero_shot"])
-    assert float(sum(part.sum for part in parts)) / 6 == pytest.approx(one, rel=1e-5)
+    for rows in (np.arange(0, 6, 2), np.arange(1, 6, 2)):  # Micro-batches are cut this way.
+        part, part_targets = jax.tree.map(lambda x, r=rows: x[r], (make_batch(), prepared))
+        parts.append(method.loss(variables, part, part_targets, jax.random.key(9), 50).terms["zero_shot"])
+    assert float(sum(part.sum for part in parts)) / 6 == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.long
@@ -293,23 +296,23 @@ def test_micro_batches_and_padded_rows_change_nothing():
     start = Start(encoder.architecture, encoders.init(encoder.architecture, jax.random.key(0), 1.0), {})
     method = mblm.build(make_stage(weights="dirichlet"), encoder)
     labelled = replace_arrays(make_batch(), labelled=[1, 0, 1, 1, 1, 1])
-    given = make_targets() | {"taught": np.float32([1, 1, 0, 1, 1, 1])}
-    whole, losses = train(method, start, labelled, given, 3)
-    parts, same = train(method, start, labelled, given, 3, micro_batches=3)
-    longer = [jax.tree.map(lambda x: np.concatenate([x, x[:3]]), of) for of in (labelled, given)]
+    teacher_targets = make_targets() | {"taught": np.float32([1, 1, 0, 1, 1, 1])}
+    params, losses = train(method, start, labelled, teacher_targets, 3)
+    accumulated, accumulated_losses = train(method, start, labelled, teacher_targets, 3, micro_batches=3)
+    longer = [jax.tree.map(lambda x: np.concatenate([x, x[:3]]), tree) for tree in (labelled, teacher_targets)]
     longer[0]["mask"][6:] = 0
-    padded, again = train(method, start, *longer, 3)
-    for other, values in ((parts, same), (padded, again)):
+    padded, padded_losses = train(method, start, *longer, 3)
+    for other_params, values in ((accumulated, accumulated_losses), (padded, padded_losses)):
         np.testing.assert_allclose(values, losses, rtol=1e-5)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), whole, other)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), params, other_params)
 
 
-def test_rows_count_where_they_have_a_teacher_a_label_and_a_branch():
+def test_an_example_counts_for_a_term_if_it_has_a_teacher_a_label_or_a_branch():
     method, variables = make_student(layers=1)
-    of = replace_arrays(make_batch(), labelled=[1, 1, 1, 0, 1, 1], language=[0, 1, 2, 0, 1, -1])
-    given = make_targets() | {"taught": np.float32([1, 0, 1, 1, 1, 1])}
-    found = compute_terms(method, variables, of, given)
-    assert [float(found[name].count) for name in ("kd", "zero_shot", "ce")] == [4, 4, 4]
+    inputs = replace_arrays(make_batch(), labelled=[1, 1, 1, 0, 1, 1], language=[0, 1, 2, 0, 1, -1])
+    teacher_targets = make_targets() | {"taught": np.float32([1, 0, 1, 1, 1, 1])}
+    loss_terms = compute_terms(method, variables, inputs, teacher_targets)
+    assert [float(loss_terms[name].count) for name in ("kd", "zero_shot", "ce")] == [4, 4, 4]
 
 
 def test_without_teachers_only_labels_can_be_learned():
@@ -321,37 +324,39 @@ def test_without_teachers_only_labels_can_be_learned():
 
 
 @pytest.mark.parametrize("mix", LEVELS)
-def test_the_route_of_a_row(mix):
+def test_the_language_of_an_example_selects_its_route(mix):
     method, variables = make_student(mix=mix, weights="learned")
     languages = np.array([0, 1, 2, -1, -1, 0])
-    found = method.outputs["classify"](variables, replace_arrays(make_batch(), language=languages))
+    outputs = method.outputs["classify"](variables, replace_arrays(make_batch(), language=languages))
     for row, language in enumerate(languages):
         name = "mixture" if language < 0 else ("en", "de", "ru")[language]
-        np.testing.assert_array_equal(found["logits"][row], found[f"logits_{name}"][row])
-    assert not np.allclose(found["logits_en"], found["logits_de"], atol=0.01)
+        np.testing.assert_array_equal(outputs["logits"][row], outputs[f"logits_{name}"][row])
+    assert not np.allclose(outputs["logits_en"], outputs["logits_de"], atol=0.01)
     w = jax.nn.softmax(variables.params["mixture"])
-    each = [found[f"logits_{tag}"] for tag in ("en", "de", "ru")]
+    logits = [outputs[f"logits_{tag}"] for tag in ("en", "de", "ru")]
     if mix == "logits":
-        np.testing.assert_allclose(found["logits_mixture"], sum(a * z for a, z in zip(w, each, strict=True)), rtol=1e-4)
+        np.testing.assert_allclose(
+            outputs["logits_mixture"], sum(a * z for a, z in zip(w, logits, strict=True)), rtol=1e-4
+        )
     if mix == "probability":
-        shares = sum(a * jax.nn.softmax(z) for a, z in zip(w, each, strict=True))
-        np.testing.assert_allclose(jax.nn.softmax(found["logits_mixture"]), shares, atol=1e-5)
+        shares = sum(a * jax.nn.softmax(z) for a, z in zip(w, logits, strict=True))
+        np.testing.assert_allclose(jax.nn.softmax(outputs["logits_mixture"]), shares, atol=1e-5)
 
 
-def test_one_branch_has_one_route_and_is_an_ordinary_classifier():
+def test_one_branch_gives_one_route_and_an_ordinary_classifier():
     method, variables = make_student(branches="one", weight_z=0.0)
     assert list(method.outputs["classify"](variables, make_batch())) == ["logits"]
     assert list(method.exports(variables)) == [""]
 
 
-def test_a_head_that_came_with_the_weights_is_kept_where_its_labels_are_ours():
+def test_a_loaded_head_is_kept_if_its_labels_have_our_order():
     arch = make_architecture()
-    given = {"classifier": init_head(ClassifierHead(arch, 3), jax.random.key(8))}
+    heads = {"classifier": init_head(ClassifierHead(arch, 3), jax.random.key(8))}
     method = mblm.build(make_stage(), encoders.Encoder(arch))
-    start = Start(arch, encoders.init(arch, jax.random.key(0)), given, LABELS)
-    kept = method.init(jax.random.key(1), start).params["classifier"]
+    start = Start(arch, encoders.init(arch, jax.random.key(0)), heads, LABELS)
+    loaded = method.init(jax.random.key(1), start).params["classifier"]
     fresh = method.init(jax.random.key(1), start._replace(labels=LABELS[::-1])).params["classifier"]
-    same = [np.array_equal(x["dense"]["kernel"], given["classifier"]["dense"]["kernel"]) for x in (kept, fresh)]
+    same = [np.array_equal(x["dense"]["kernel"], heads["classifier"]["dense"]["kernel"]) for x in (loaded, fresh)]
     assert same == [True, False]
 
 
@@ -369,11 +374,11 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("settings", "said"), FAULTS.values(), ids=FAULTS)
-def test_what_cannot_be_is_said(settings, said):
-    with pytest.raises(UserError) as told:
+@pytest.mark.parametrize(("settings", "message"), FAULTS.values(), ids=FAULTS)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(UserError) as error:
         mblm.build(make_stage(**settings), encoders.Encoder(make_architecture()))
-    assert said in str(told.value)
+    assert message in str(error.value)
 
 
 def test_the_supervised_languages_must_be_named():
@@ -381,7 +386,7 @@ def test_the_supervised_languages_must_be_named():
         mblm.build(make_stage(languages=()), encoders.Encoder(make_architecture()))
 
 
-def test_the_config_says_no_more_and_no_less_than_the_method_reads():
+def test_the_config_has_exactly_the_settings_that_the_method_reads():
     from xlkd.configs import mblm as config
 
     assert set(config.get_config("").method) - {"control"} == set(list_settings(Method))
@@ -398,7 +403,7 @@ def test_transformers_gives_the_logits_of_each_branch(tmp_path, head):
     method, variables = make_student(mix="logits", head=head)
     text, expected = make_batch()["text"], method.outputs["classify"](variables, make_batch())
     inputs = {"input_ids": text["ids"], "attention_mask": text["mask"], "token_type_ids": text["types"]}
-    found = {}
+    logits = {}
     for name, exported in method.exports(variables).items():
         if name == "branches":
             continue
@@ -407,6 +412,6 @@ def test_transformers_gives_the_logits_of_each_branch(tmp_path, head):
         model = AutoModelForSequenceClassification.from_pretrained(tmp_path / name).eval()
         assert tuple(model.config.id2label.values()) == LABELS
         with torch.no_grad():
-            found[name] = model(**{k: torch.tensor(v).long() for k, v in inputs.items()}).logits.numpy()
-        np.testing.assert_allclose(found[name], expected[f"logits_{name}"], atol=1e-4)
-    np.testing.assert_allclose(sum(found.values()) / 3, expected["logits_mixture"], atol=1e-4)
+            logits[name] = model(**{k: torch.tensor(v).long() for k, v in inputs.items()}).logits.numpy()
+        np.testing.assert_allclose(logits[name], expected[f"logits_{name}"], atol=1e-4)
+    np.testing.assert_allclose(sum(logits.values()) / 3, expected["logits_mixture"], atol=1e-4)

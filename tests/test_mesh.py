@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which axis of which array lies where, on eight virtual devices of another process."""
+"""The placement of arrays by axis, on eight virtual devices of another process."""
 
 import dataclasses
 import itertools
@@ -35,13 +35,13 @@ from xlkd.train import optim
 def build(data, fsdp, tensor):
     return mesh.build_mesh(Mesh(data=data, fsdp=fsdp, tensor=tensor))
 
-def failing(*sizes):
+def build_or_explain(*sizes):
     try:
         return dict(build(*sizes).shape)
     except UserError as error:
         return str(error)
 
-found = {"shapes": {str(s): failing(*s) for s in json.loads(SIZES)}}
+results = {"shapes": {str(s): build_or_explain(*s) for s in json.loads(SIZES)}}
 
 architecture = encoders.Architecture("bert", 102, 8, 2, 2, 16, positions=13, types=2, pad_id=0, position_offset=0)
 def create(key):
@@ -49,37 +49,37 @@ def create(key):
     return params, optim.make_optimizer(Optim()).init(params)
 devices = build(2, 2, 2)
 shapes = jax.eval_shape(create, jax.random.key(0))
-chosen = mesh.make_shardings(devices, shapes)
+shardings = mesh.make_shardings(devices, shapes)
 names = lambda tree: {jax.tree_util.keystr(p, simple=True, separator="/"): str(tuple(s.spec)) for p, s in jax.tree_util.tree_flatten_with_path(tree)[0]}
-found["params"] = names(chosen[0])
-found["mu"], found["nu"] = names(chosen[1][0].mu), names(chosen[1][0].nu)
-placed = jax.jit(create, out_shardings=chosen)(jax.random.key(0))
+results["params"] = names(shardings[0])
+results["mu"], results["nu"] = names(shardings[1][0].mu), names(shardings[1][0].nu)
+placed = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
 kernel = placed[0]["encoder"]["layers"]["query"]["kernel"]
-found["local"] = [list(s.data.shape) for s in kernel.addressable_shards][0]
-odd = build(1, 1, 8)
-found["odd"] = names(mesh.make_shardings(odd, shapes[0]))["encoder/embeddings/words"]
+results["local"] = [list(s.data.shape) for s in kernel.addressable_shards][0]
+uneven = build(1, 1, 8)
+results["odd"] = names(mesh.make_shardings(uneven, shapes[0]))["encoder/embeddings/words"]
 
 batch = {"text": {"ids": np.arange(24).reshape(8, 3)}, "mask": np.ones(8, np.float32)}
-there = mesh.place_batch(devices, batch, 8)
-found["rows"] = sorted({s.data[:, 0].tolist().__str__() for s in there["text"]["ids"].addressable_shards})
-found["same"] = bool((np.asarray(there["text"]["ids"]) == batch["text"]["ids"]).all())
-found["row_shards"] = mesh.count_row_shards(devices)
-print(json.dumps(found))
+placed_batch = mesh.place_batch(devices, batch, 8)
+results["rows"] = sorted({s.data[:, 0].tolist().__str__() for s in placed_batch["text"]["ids"].addressable_shards})
+results["same"] = bool((np.asarray(placed_batch["text"]["ids"]) == batch["text"]["ids"]).all())
+results["row_shards"] = mesh.count_row_shards(devices)
+print(json.dumps(results))
 """
 SIZES = [(-1, 1, 1), (2, -1, 2), (2, 2, 2), (-1, -1, 1), (3, 1, 1), (-1, 3, 1), (8, 8, 1)]
 
 
 @pytest.fixture(scope="module")
-def found():
+def results():
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", f"SIZES = {json.dumps(SIZES)!r}\n{SCRIPT}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize(
-    ("sizes", "says"),
+    ("sizes", "expected"),
     [
         ((-1, 1, 1), {"data": 8, "fsdp": 1, "tensor": 1, "branch": 1}),
         ((2, -1, 2), {"data": 2, "fsdp": 2, "tensor": 2, "branch": 1}),
@@ -93,9 +93,9 @@ def found():
         ((8, 8, 1), "does not use the 8 devices"),
     ],
 )
-def test_sizes_are_filled_in_or_refused(found, sizes, says):
-    shape = found["shapes"][str(list(sizes))]
-    assert shape == says if isinstance(says, dict) else says in shape
+def test_sizes_are_filled_in_or_refused(results, sizes, expected):
+    shape = results["shapes"][str(list(sizes))]
+    assert shape == expected if isinstance(expected, dict) else expected in shape
 
 
 @pytest.mark.parametrize(
@@ -114,31 +114,31 @@ def test_sizes_are_filled_in_or_refused(found, sizes, says):
         ("span/output/bias", "(None,)"),
     ],
 )
-def test_the_table(found, leaf, axes):
-    assert found["params"][leaf] == axes
+def test_parameters_are_sharded_by_the_table(results, leaf, axes):
+    assert results["params"][leaf] == axes
 
 
-def test_moments_lie_where_their_parameters_lie(found):
-    assert found["mu"] == found["params"]
-    assert found["nu"] == found["params"]
+def test_moments_are_sharded_like_their_parameters(results):
+    assert results["mu"] == results["params"]
+    assert results["nu"] == results["params"]
 
 
-def test_a_device_holds_its_part_only(found):
-    assert found["local"] == [2, 4, 4], "[layers, 8, 8] cut in two twice"
+def test_a_device_stores_only_its_shard(results):
+    assert results["local"] == [2, 4, 4], "[layers, 8, 8] cut in two twice"
 
 
-def test_an_axis_that_does_not_divide_is_left_out(found):
-    assert found["odd"] == "(None, 'fsdp')", "102 pieces on 8 devices"
+def test_an_axis_that_does_not_divide_evenly_is_not_sharded(results):
+    assert results["odd"] == "(None, 'fsdp')", "102 tokens on 8 devices"
 
 
-def test_a_batch_is_spread_over_data_and_fsdp(found):
-    assert found["row_shards"] == 4
-    assert found["same"]
-    assert found["rows"] == ["[0, 3]", "[12, 15]", "[18, 21]", "[6, 9]"]
+def test_a_batch_is_spread_over_data_and_fsdp(results):
+    assert results["row_shards"] == 4
+    assert results["same"]
+    assert results["rows"] == ["[0, 3]", "[12, 15]", "[18, 21]", "[6, 9]"]
 
 
-def test_the_axis_of_branches_is_told_and_not_what_is_left():
-    """Branches are padded to it, before a mesh is there."""
+def test_the_branch_axis_cannot_be_inferred_from_the_devices():
+    """Branches are padded to this axis before the mesh exists."""
     with pytest.raises(UserError, match="branch=-1 is not possible"):
         read_block(Mesh, {"branch": -1}, "mesh")
 
@@ -148,7 +148,7 @@ def test_the_axis_of_branches_is_told_and_not_what_is_left():
     [
         (1, 6, 1, 6, 1),
         (8, 6, 1, 8, 1),
-        (8, 24, 4, 24, 3),  # three rows a device
+        (8, 24, 4, 24, 3),  # three rows per device
         (16, 24, 4, 32, 2),
         (64, 24, 4, 64, 1),
         (1, 31, 4, 31, 1),  # rows are not padded for the sake of micro-batches
@@ -162,7 +162,7 @@ def test_a_batch_is_padded_to_the_devices_and_its_micro_batches_reduced(devices,
     assert (layout.rows, layout.micro_batches) == (rows, micro_batches)
 
 
-def test_rows_are_padded_for_the_axes_that_cut_them_alone():
+def test_rows_are_padded_only_for_the_axes_that_shard_them():
     """Devices along `tensor` and `branch` compute the same rows."""
     layout = mesh.fit_batch(jax.sharding.AbstractMesh((2, 2, 2, 1), mesh.AXES), 6, 1)
     assert (layout.rows, layout.devices) == (8, 8)
@@ -183,13 +183,13 @@ def test_rows_are_padded_for_the_axes_that_cut_them_alone():
         (mesh.BatchLayout(24, 24, 8, 3, 3), ""),
     ],
 )
-def test_what_differs_from_the_config_is_one_line(layout, line):
+def test_a_layout_that_differs_from_the_config_is_described_in_one_line(layout, line):
     assert layout.describe() == line
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A TPU device as far as a mesh looks at it."""
+    """A TPU device with the attributes that a mesh reads."""
 
     id: int
     coords: tuple[int, int, int]
@@ -200,15 +200,15 @@ class Chip:
     process_index: int = 0
 
 
-def chips(kind: str, shape: tuple[int, int, int], slices: int = 1) -> list[Chip]:
-    """Return the devices of slices in the order in which JAX lists them: x runs fastest."""
+def list_chips(kind: str, shape: tuple[int, int, int], slices: int = 1) -> list[Chip]:
+    """Returns the devices of slices in the order in which JAX lists them: x runs fastest."""
     places = [(x, y, z) for z in range(shape[2]) for y in range(shape[1]) for x in range(shape[0])]
     cells = itertools.product(range(slices), places)
     return [Chip(number, place, index, kind) for number, (index, place) in enumerate(cells)]
 
 
-def arranged(devices: list[Chip], **sizes: int) -> np.ndarray:
-    """Return the devices in the order of the mesh [data, fsdp, tensor, branch], which jax makes of real ones alone."""
+def arrange_devices(devices: list[Chip], **sizes: int) -> np.ndarray:
+    """Returns the devices in the order of the mesh [data, fsdp, tensor, branch]; jax itself needs real devices."""
     groups = mesh.group_by_slice(devices)
     return mesh._arrange_devices(groups, mesh._resolve_sizes(Mesh(**sizes), len(devices), len(groups)))
 
@@ -223,34 +223,34 @@ KINDS = {  # device_kind -> shapes of slices
 
 @pytest.mark.parametrize("slices", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_division_of_every_slice_is_a_mesh(kind, slices):
+def test_every_division_of_every_slice_gives_a_mesh(kind, slices):
     for shape in KINDS[kind]:
-        devices, each = chips(kind, shape, slices), math.prod(shape)
-        for fsdp in (n for n in range(1, each + 1) if each % n == 0):
-            for tensor in (n for n in (1, 2, 3, 4) if each // fsdp % n == 0):
-                found = arranged(devices, fsdp=fsdp, tensor=tensor)
-                assert found.shape == (slices * each // fsdp // tensor, fsdp, tensor, 1)
-                assert len(set(found.flat)) == len(devices)
-                by_data = found.reshape(slices, -1)
+        devices, size = list_chips(kind, shape, slices), math.prod(shape)
+        for fsdp in (n for n in range(1, size + 1) if size % n == 0):
+            for tensor in (n for n in (1, 2, 3, 4) if size // fsdp % n == 0):
+                grid = arrange_devices(devices, fsdp=fsdp, tensor=tensor)
+                assert grid.shape == (slices * size // fsdp // tensor, fsdp, tensor, 1)
+                assert len(set(grid.flat)) == len(devices)
+                by_data = grid.reshape(slices, -1)
                 assert [{chip.slice_index for chip in part} for part in by_data] == [{n} for n in range(slices)]
 
 
 def test_neighbours_in_a_slice_are_neighbours_in_the_inner_axis():
-    found = arranged(chips("TPU v6 lite", (8, 8, 1)), tensor=2)
+    grid = arrange_devices(list_chips("TPU v6 lite", (8, 8, 1)), tensor=2)
     steps = [
-        sum(abs(a - b) for a, b in zip(*(chip.coords for chip in pair), strict=True)) for pair in found.reshape(-1, 2)
+        sum(abs(a - b) for a, b in zip(*(chip.coords for chip in pair), strict=True)) for pair in grid.reshape(-1, 2)
     ]
     assert set(steps) == {1}
 
 
 @pytest.mark.parametrize("left_out", [1, 3])
-def test_part_of_a_slice_is_a_mesh_too(left_out):
-    devices = chips("TPU v6 lite", (4, 4, 1))[left_out:]
-    assert set(arranged(devices).flat) == set(devices)
+def test_part_of_a_slice_gives_a_mesh_too(left_out):
+    devices = list_chips("TPU v6 lite", (4, 4, 1))[left_out:]
+    assert set(arrange_devices(devices).flat) == set(devices)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "says"),
+    ("sizes", "message"),
     [
         (
             {"fsdp": 64},
@@ -264,27 +264,27 @@ def test_part_of_a_slice_is_a_mesh_too(left_out):
         ({"dcn_data": 1}, "dcn_data=1, but the number of slices is 2"),
     ],
 )
-def test_what_cannot_be_built_names_a_layout_that_can(sizes, says):
-    devices = chips("TPU v6 lite", (4, 4, 1), slices=2)
-    with pytest.raises(UserError) as told:
-        arranged(devices, **sizes)
-    assert says in str(told.value)
-    assert "\n" not in str(told.value)
-    if named := re.search(r"for example (.*)", str(told.value)):
+def test_an_impossible_layout_is_refused_with_a_possible_one(sizes, message):
+    devices = list_chips("TPU v6 lite", (4, 4, 1), slices=2)
+    with pytest.raises(UserError) as error:
+        arrange_devices(devices, **sizes)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    if named := re.search(r"for example (.*)", str(error.value)):
         layout = {axis: int(size) for axis, size in (part.split() for part in named[1].split(" × "))}
-        assert arranged(devices, **layout).size == 32
+        assert arrange_devices(devices, **layout).size == 32
 
 
-def test_slices_are_found_or_told():
-    devices = chips("TPU v5p", (2, 2, 1), slices=2)
-    assert arranged(devices, dcn_data=2).shape == arranged(devices).shape == (8, 1, 1, 1)
+def test_the_number_of_slices_is_detected_or_given():
+    devices = list_chips("TPU v5p", (2, 2, 1), slices=2)
+    assert arrange_devices(devices, dcn_data=2).shape == arrange_devices(devices).shape == (8, 1, 1, 1)
     with pytest.raises(UserError, match="slices of 4 and 2 devices"):
         mesh.build_mesh(Mesh(), devices[:6])
     with pytest.raises(UserError, match="data alone can cross slices"):
-        mesh.build_mesh(Mesh(data=1, fsdp=8), [Stand() for _ in range(8)], slices=2)
+        mesh.build_mesh(Mesh(data=1, fsdp=8), [StandIn() for _ in range(8)], slices=2)
 
 
-class Stand:
-    """A processor that stands in for a chip that is not here."""
+class StandIn:
+    """A CPU device that stands in for a missing chip."""
 
     platform = "cpu"

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The two official rules for answers: golden cases from the official scripts, and what is refused."""
+"""The two official metrics of answers: golden cases from the official scripts, and refused predictions."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def test_punctuation_table_golden():
     assert (len(points), digest) == (GOLDEN["punctuation"]["count"], GOLDEN["punctuation"]["sha256"])
 
 
-def file_rows(set="squad"):
+def make_file_rows(set="squad"):
     questions = [qa for part in GOLDEN["whole_file"]["data"][0]["paragraphs"] for qa in part["qas"]]
     answers = [tuple(Answer(a["text"], a["answer_start"]) for a in qa["answers"]) for qa in questions]
     return [
@@ -56,32 +56,32 @@ def file_rows(set="squad"):
 
 def test_whole_file_golden():
     for set, name in (("squad", "squad"), ("mlqa", "mlqa_en")):
-        scores, missing = score_file(GOLDEN["whole_file"]["predictions"], file_rows(set))
-        found = scores.cells[Cell.parse(f"{set} en-en")]
-        assert found["f1"] == pytest.approx(GOLDEN["whole_file"][name]["f1"], abs=1e-9)
-        assert found["em"] == pytest.approx(GOLDEN["whole_file"][name]["exact_match"], abs=1e-9)
-        assert (found["n"], missing) == (6, 1)
+        scores, missing = score_file(GOLDEN["whole_file"]["predictions"], make_file_rows(set))
+        cell = scores.cells[Cell.parse(f"{set} en-en")]
+        assert cell["f1"] == pytest.approx(GOLDEN["whole_file"][name]["f1"], abs=1e-9)
+        assert cell["em"] == pytest.approx(GOLDEN["whole_file"][name]["exact_match"], abs=1e-9)
+        assert (cell["n"], missing) == (6, 1)
 
 
 @pytest.mark.parametrize("value", [None, 3, ["Paris"], {"text": "Paris"}])
-def test_a_prediction_that_is_no_string_is_refused_by_its_id(value):
+def test_a_prediction_that_is_not_a_string_is_refused_by_its_id(value):
     with pytest.raises(UserError, match="'q1'"):
-        score_file({"q1": value}, file_rows(), "answers.json")
+        score_file({"q1": value}, make_file_rows(), "answers.json")
 
 
 def test_a_missing_prediction_is_not_an_empty_one():
-    the = Question("q4", "k", "g", "squad", "?", "the", (Answer("the", 0),), "en", "en")
+    row = Question("q4", "k", "g", "squad", "?", "the", (Answer("the", 0),), "en", "en")
     for predictions, em, missing in (({"q4": ""}, 100.0, 0), ({}, 0.0, 1)):
-        scores, count = score_file(predictions, [the])
+        scores, count = score_file(predictions, [row])
         assert (scores.cells[Cell.parse("squad en-en")]["em"], count) == (em, missing)
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_rows_without_answers_and_files_without_an_object_are_refused():
     blank = Question("q9", "k", "g", "squad", "?", "text", (), "en", "en")
     with pytest.raises(UserError, match="q9"):
         score_file({"q9": "text"}, [blank])
     with pytest.raises(UserError, match=r"answers\.json.*not a JSON object"):
-        score_file(["Paris"], file_rows(), "answers.json")
+        score_file(["Paris"], make_file_rows(), "answers.json")
 
 
 def test_a_language_without_rules_is_scored_only_on_request():
@@ -91,6 +91,6 @@ def test_a_language_without_rules_is_scored_only_on_request():
     assert mlqa.normalise("The", "sw", fallback=True) == "the"
 
 
-def test_rules_go_by_the_context_language():
+def test_rules_depend_on_the_context_language():
     assert mlqa.em("la casa", ["casa"], "es") == 1.0
     assert mlqa.em("la casa", ["casa"], "en") == 0.0

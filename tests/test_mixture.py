@@ -12,11 +12,15 @@ from xlkd.losses import distill, mixture
 pytestmark = pytest.mark.usefixtures("float64")
 
 TEACHER = [[2.0, 0.0, -1.0]]
-BRANCHES = [[[1.0, 0.5, -0.5]], [[0.0, 1.0, 0.0]], [[1.5, -0.5, 0.0]]]  # the first is the row's own
+BRANCHES = [
+    [[1.0, 0.5, -0.5]],
+    [[0.0, 1.0, 0.0]],
+    [[1.5, -0.5, 0.0]],
+]  # the first is the branch of the example's language
 OWN = [0]
 
 
-def log_weights(kind, allowed, alpha=1.0):
+def compute_log_weights(kind, allowed, alpha=1.0):
     if kind == "uniform":
         return mixture.uniform_log_weights(allowed)
     if kind == "learned":
@@ -37,7 +41,7 @@ def log_weights(kind, allowed, alpha=1.0):
 def test_worked_numbers(level, kind, T, ce, kl):
     t, z = jnp.array(TEACHER), jnp.array(BRANCHES)
     allowed = mixture.select_branches(jnp.array(OWN), 3)
-    logs = log_weights(kind, allowed)
+    logs = compute_log_weights(kind, allowed)
     for form, value in (("ce", ce), ("kl", kl)):
         if level == "logits":
             rows = distill.class_loss(
@@ -61,7 +65,7 @@ def test_worked_total():
 
 def test_worked_weights():
     allowed = mixture.select_branches(jnp.array(OWN), 3)
-    learned = mixture.weights_from_log(log_weights("learned", allowed), allowed)
+    learned = mixture.weights_from_log(compute_log_weights("learned", allowed), allowed)
     np.testing.assert_allclose(learned, [[0, 0.6224593312, 0.3775406688]], atol=1e-9)
     keep = mixture.select_branches(jnp.array(OWN), 3, keep_own=True)
     mixed = mixture.mix(mixture.weights_from_log(mixture.uniform_log_weights(keep), keep), jnp.array(BRANCHES))
@@ -69,7 +73,7 @@ def test_worked_weights():
     np.testing.assert_allclose(distill.class_loss(jnp.array(TEACHER), mixed), [0.7793773365], atol=1e-9)
 
 
-def test_which_branches():
+def test_the_own_branch_and_padding_branches_are_left_out():
     own = jnp.array([1, -1])
     assert mixture.select_branches(own, 3).tolist() == [[True, False, True], [True, True, True]]
     assert mixture.select_branches(own, 4, real_branches=3).tolist() == [
@@ -84,7 +88,7 @@ def test_which_branches():
 def test_weights_are_a_distribution(kind, keep):
     own = jnp.array([0, 1, 2, -1])
     allowed = mixture.select_branches(own, 3, keep_own=keep)
-    w = mixture.weights_from_log(log_weights(kind, allowed, alpha=0.05), allowed)
+    w = mixture.weights_from_log(compute_log_weights(kind, allowed, alpha=0.05), allowed)
     np.testing.assert_allclose(w.sum(-1), np.ones(4), atol=1e-6)
     assert (w >= 0).all()
     assert (w[~allowed] == 0).all()
@@ -96,12 +100,12 @@ def test_two_branches_leave_no_choice(kind):
     logs = (
         mixture.learned_log_weights(jnp.array([5.0, -5.0]), allowed)
         if kind == "learned"
-        else log_weights(kind, allowed)
+        else compute_log_weights(kind, allowed)
     )
     assert mixture.weights_from_log(logs, allowed).tolist() == [[0, 1], [1, 0]]
 
 
-def test_nothing_to_mix_weighs_nothing():
+def test_a_single_branch_has_weight_zero():
     allowed = mixture.select_branches(jnp.array([0]), 1)
     assert not allowed.any()
     assert mixture.weights_from_log(mixture.uniform_log_weights(allowed), allowed).tolist() == [[0.0]]
@@ -120,7 +124,7 @@ def test_gradients_are_finite_and_left_out_branches_get_none(kind, level, branch
         logs = (
             mixture.learned_log_weights(scores, allowed)
             if kind == "learned"
-            else log_weights(kind, allowed, alpha=0.05)
+            else compute_log_weights(kind, allowed, alpha=0.05)
         )
         if level == "logits":
             rows = distill.class_loss(t, mixture.mix(mixture.weights_from_log(logs, allowed), z))
@@ -138,7 +142,7 @@ def test_gradients_are_finite_and_left_out_branches_get_none(kind, level, branch
 
 def test_probability_mixture_is_the_mixture_of_probabilities():
     allowed = mixture.select_branches(jnp.array(OWN), 3, keep_own=True)
-    logs = log_weights("learned", allowed)
+    logs = compute_log_weights("learned", allowed)
     direct = mixture.mix(mixture.weights_from_log(logs, allowed), jax.nn.softmax(jnp.array(BRANCHES) / 2.0))
     np.testing.assert_allclose(jnp.exp(mixture.mix_probabilities(logs, jnp.array(BRANCHES), 2.0)), direct, atol=1e-12)
 
@@ -153,12 +157,12 @@ def test_dirichlet_has_the_measured_spread(alpha, deviation):
     np.testing.assert_allclose(w.std(0), [deviation] * 3, atol=0.006)
 
 
-def test_dirichlet_goes_by_the_row_alone():
+def test_a_dirichlet_draw_depends_on_the_row_alone():
     allowed, key = jnp.ones((8, 3), bool), jax.random.key(1)
-    whole = mixture.dirichlet_log_weights(key, jnp.arange(8), 0.5, allowed)
-    part = mixture.dirichlet_log_weights(key, jnp.arange(4, 8), 0.5, allowed[4:])
-    assert (whole[4:] == part).all()
-    assert (mixture.dirichlet_log_weights(jax.random.key(2), jnp.arange(8), 0.5, allowed) != whole).any()
+    all_rows = mixture.dirichlet_log_weights(key, jnp.arange(8), 0.5, allowed)
+    last_rows = mixture.dirichlet_log_weights(key, jnp.arange(4, 8), 0.5, allowed[4:])
+    assert (all_rows[4:] == last_rows).all()
+    assert (mixture.dirichlet_log_weights(jax.random.key(2), jnp.arange(8), 0.5, allowed) != all_rows).any()
 
 
 def test_a_large_alpha_is_uniform():

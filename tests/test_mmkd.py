@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""MMKD through its method: golden numbers from hidden states to the step's gradient, switches, heads and who learns."""
+"""MMKD: golden numbers from hidden states to the gradient of a step, switches, heads, and which parameters learn."""
 
 import functools
 import json
@@ -31,8 +31,8 @@ D = 6
 ARCHITECTURE = encoders.Architecture("bert", 7, D, 1, 2, 8, positions=16, types=2, pad_id=0, position_offset=0)
 
 
-class Given(encoders.Encoder):
-    """An encoder whose last states are rows of a table, by id."""
+class TableEncoder(encoders.Encoder):
+    """An encoder that looks up its last hidden states in a table, by id."""
 
     architecture: encoders.Architecture = ARCHITECTURE
 
@@ -48,23 +48,24 @@ def config(variant="", **method):
     return stages.resolve(stages.change(stage, **{f"method__{name}": value for name, value in method.items()}))
 
 
-def view(size, rows=4):
+def make_view(size, rows=4):
     ids = np.arange(rows * size).reshape(rows, size)
     return {"ids": ids, "mask": np.ones_like(ids), "types": 0 * ids}
 
 
-def close(a, b, atol=1e-6):
+def assert_close(a, b, atol=1e-6):
     np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), atol=atol, rtol=0)
 
 
-def method_of(c):
-    return mmkd.build(c, Given(), Given())
+def build_method(c):
+    return mmkd.build(c, TableEncoder(), TableEncoder())
 
 
-def gradient(method, variables, batch, taught, micro_batches=1):
+def compute_gradient(method, variables, batch, teacher_states, micro_batches=1):
+    """Computes the gradient of a step, its terms and the updated statistics."""
     state = State(jnp.zeros((), int), variables, (), (), jnp.ones((), bool))
-    batch, taught = jax.tree.map(jnp.asarray, (batch, taught))
-    targets = method.teacher.forward({"table": taught}, batch)
+    batch, teacher_states = jax.tree.map(jnp.asarray, (batch, teacher_states))
+    targets = method.teacher.forward({"table": teacher_states}, batch)
     key = jax.random.key(0)
     return jax.jit(lambda: step.compute_gradient(method, state, batch, targets, key, micro_batches))()
 
@@ -74,22 +75,24 @@ def gradient(method, variables, batch, taught, micro_batches=1):
 WORD = GOLDEN["word"]
 
 
-def word_batch(order=(0, 1, 2, 3)):
+def make_word_batch(order=(0, 1, 2, 3)):
     sentences = [WORD["inputs"]["sentences"][i] for i in order]
     width = len(WORD["inputs"]["student_vectors"][0])
     firsts, exists, drawn = {}, np.zeros((4, 8), bool), np.zeros((4, width), bool)
-    for who in ("student", "teacher"):
-        firsts[who] = np.zeros((4, 8), int)
+    for side in ("student", "teacher"):
+        firsts[side] = np.zeros((4, 8), int)
         for row, s in enumerate(sentences):
-            of = s[f"{who}_word_of_token"]
-            starts = [of.index(word) for word in range(max(of) + 1)]
-            firsts[who][row, : len(starts)], exists[row, : len(starts)] = starts, True
+            word_numbers = s[f"{side}_word_of_token"]
+            starts = [word_numbers.index(word) for word in range(max(word_numbers) + 1)]
+            firsts[side][row, : len(starts)], exists[row, : len(starts)] = starts, True
     for row, s in enumerate(sentences):
         drawn[row, : len(s["student_token_masked"])] = s["student_token_masked"]
-    taught = view(len(WORD["inputs"]["teacher_vectors"][0])) | {"first": firsts["teacher"]}
-    word = view(width) | {"first": firsts["student"], "drawn": drawn}
-    batch = {"word": word, "teacher": taught, "exists": exists, "mask": np.ones(4)}
-    tables = [np.array(WORD["inputs"][f"{who}_vectors"])[list(order)].reshape(-1, D) for who in ("student", "teacher")]
+    teacher_view = make_view(len(WORD["inputs"]["teacher_vectors"][0])) | {"first": firsts["teacher"]}
+    word = make_view(width) | {"first": firsts["student"], "drawn": drawn}
+    batch = {"word": word, "teacher": teacher_view, "exists": exists, "mask": np.ones(4)}
+    tables = [
+        np.array(WORD["inputs"][f"{side}_vectors"])[list(order)].reshape(-1, D) for side in ("student", "teacher")
+    ]
     return batch, *tables
 
 
@@ -97,33 +100,33 @@ def word_batch(order=(0, 1, 2, 3)):
 @pytest.mark.parametrize("published", [False, True])
 def test_golden_words(float64, case, published):
     switches = {"word_label_index": "word", "word_sum": "published"} if published else {}
-    method = method_of(config(**NONE | {"word": 1.0} | switches))
-    batch, student, teacher = word_batch(case["sentence_order"])
+    method = build_method(config(**NONE | {"word": 1.0} | switches))
+    batch, student, teacher = make_word_batch(case["sentence_order"])
     variables = Variables({"encoder": {"table": jnp.array(student)}})
-    found, terms, _ = gradient(method, variables, batch, teacher)
-    close(mean(terms["word"]), case["published" if published else "fixed"])
+    gradients, terms, _ = compute_gradient(method, variables, batch, teacher)
+    assert_close(mean(terms["word"]), case["published" if published else "fixed"])
     if published:
         expected = np.array(case["published_gradient_student_vectors_in_batch_order"])
     else:
         expected = np.array(case["fixed_gradient_student_vectors"])[list(case["sentence_order"])]
-    close(found["encoder"]["table"].reshape(expected.shape), expected)
+    assert_close(gradients["encoder"]["table"].reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("golden", WORD["options_on_plain_fixed"])
 def test_golden_word_options(float64, golden):
     options = {"word_anchor": golden["anchor"], "word_temperature": golden["tau"]}
     options["word_similarity"] = "cosine" if golden["cosine"] else "dot"
-    batch, student, teacher = word_batch()
+    batch, student, teacher = make_word_batch()
     variables = Variables({"encoder": {"table": jnp.array(student)}})
-    _, terms, _ = gradient(method_of(config(**NONE | {"word": 1.0} | options)), variables, batch, teacher)
-    close(mean(terms["word"]), golden["loss"])
+    _, terms, _ = compute_gradient(build_method(config(**NONE | {"word": 1.0} | options)), variables, batch, teacher)
+    assert_close(mean(terms["word"]), golden["loss"])
 
 
 # --- tokens
 
 
 class Logits(MaskedLMHead):
-    """Stands for the head: the states are the logits."""
+    """A head whose logits are the hidden states."""
 
     def apply(self, variables, hidden, words):
         return hidden
@@ -139,14 +142,14 @@ def test_golden_tokens(float64, monkeypatch, labels):
     counted = {"all (published)": np.ones_like(masked), "attended": attended}.get(labels, masked)
     rows, length = ids.shape
     positions = np.broadcast_to(np.arange(length), ids.shape)
-    batch = {"token": view(length, rows=rows), "positions": positions, "labels": ids, "counted": counted}
+    batch = {"token": make_view(length, rows=rows), "positions": positions, "labels": ids, "counted": counted}
     batch = jax.tree.map(jnp.asarray, batch)
     table = jnp.array(logits.reshape(rows * length, -1))
     variables = Variables({"encoder": {"table": table, "embeddings": {"words": ()}}, "masked_lm": {}})
-    method = method_of(config(**NONE | {"token": 1.0}))
-    assert method.teacher is None, "nothing is asked of a teacher"
+    method = build_method(config(**NONE | {"token": 1.0}))
+    assert method.teacher is None, "no teacher is needed"
     assert method.coupled is None
-    close(
+    assert_close(
         mean(method.loss(variables, batch, (), jax.random.key(0), jnp.zeros((), int)).terms["token"]),
         golden[f"labels={labels}"],
     )
@@ -157,7 +160,7 @@ def test_golden_tokens(float64, monkeypatch, labels):
 HEADS = GOLDEN["heads"]
 
 
-def perceptron(part):
+def make_perceptron(part):
     return {
         "inner": {"kernel": jnp.array(part["w1"]).T},
         "norm": {"scale": jnp.array(part["g1"]), "bias": jnp.array(part["b1"])},
@@ -165,23 +168,23 @@ def perceptron(part):
     }
 
 
-def heads(method, student):
-    """The method's own variables with the golden heads in them."""
+def init_with_golden_heads(method, student):
+    """Returns the variables of the method with the golden heads in them."""
     start = Start(ARCHITECTURE, {"table": jnp.array(student)}, {"masked_lm": {"kernel": jnp.ones(1)}})
     variables = method.init(jax.random.key(0), start)
     inputs = HEADS["inputs"]
     for name in ("sentence", "structure"):
-        own = {part: perceptron(inputs["student_heads"][name][part]) for part in ("projector", "predictor")}
+        own = {part: make_perceptron(inputs["student_heads"][name][part]) for part in ("projector", "predictor")}
         assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables.params[f"{name}_0"])
         variables.params[f"{name}_0"] = own
-        variables.frozen[f"{name}_0"] = {"teacher": perceptron(inputs["teacher_projectors"][name])}
+        variables.frozen[f"{name}_0"] = {"teacher": make_perceptron(inputs["teacher_projectors"][name])}
     return jax.tree.map(jnp.asarray, variables)
 
 
-def head_batch(rows):
-    student, teacher = (np.array(HEADS["inputs"][f"{who}_cls"])[rows] for who in ("student", "teacher"))
-    one = view(1, rows=len(student))
-    return {"sentence": one, "teacher": one, "mask": np.ones(len(student), bool)}, student, teacher
+def make_head_batch(rows):
+    student, teacher = (np.array(HEADS["inputs"][f"{model}_cls"])[rows] for model in ("student", "teacher"))
+    view = make_view(1, rows=len(student))
+    return {"sentence": view, "teacher": view, "mask": np.ones(len(student), bool)}, student, teacher
 
 
 COUPLED = NONE | {"sentence": 1.0, "structure": 10.0, "head_width": 5, "head_output": 4}
@@ -189,40 +192,44 @@ COUPLED = NONE | {"sentence": 1.0, "structure": 10.0, "head_width": 5, "head_out
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("name", ["one_device_rows_0_to_3", "global_batch_8"])
-def test_golden_heads_however_the_step_is_cut(float64, name, micro_batches):
-    golden, method = HEADS[name], method_of(config(**COUPLED))
-    batch, student, teacher = head_batch(golden["rows"])
-    found, terms, statistics = gradient(method, heads(method, student), batch, teacher, micro_batches)
-    close([mean(terms[n]) for n in ("sentence", "structure")], [golden["sentence_loss"], golden["structure_loss"]])
-    close(found["encoder"]["table"], golden["gradient_student_cls"])
+def test_golden_heads_for_any_number_of_micro_batches(float64, name, micro_batches):
+    golden, method = HEADS[name], build_method(config(**COUPLED))
+    batch, student, teacher = make_head_batch(golden["rows"])
+    gradients, terms, statistics = compute_gradient(
+        method, init_with_golden_heads(method, student), batch, teacher, micro_batches
+    )
+    assert_close(
+        [mean(terms[n]) for n in ("sentence", "structure")], [golden["sentence_loss"], golden["structure_loss"]]
+    )
+    assert_close(gradients["encoder"]["table"], golden["gradient_student_cls"])
     running = golden["running_after_one_step"]
     first = statistics["sentence_0"]["projector"][0]
-    close(first.mean, running["projector_sentence_bn1_mean"])
-    close(first.variance, running["projector_sentence_bn1_var_pytorch"])
+    assert_close(first.mean, running["projector_sentence_bn1_mean"])
+    assert_close(first.variance, running["projector_sentence_bn1_var_pytorch"])
 
 
-def test_golden_groups_of_rows_stand_for_devices(float64):
+def test_golden_groups_of_rows_simulate_devices(float64):
     golden = HEADS["two_devices_of_4"]
-    batch, student, teacher = head_batch(list(range(8)))
+    batch, student, teacher = make_head_batch(list(range(8)))
     for options, expected in (
         ({"bn_group": 4, "structure_group": 4}, (golden["sentence_loss"], golden["structure_loss"])),
         ({"structure_group": 4}, (HEADS["global_batch_8"]["sentence_loss"], 0.1740799093)),
     ):
-        method = method_of(config(**COUPLED | options))
-        _, terms, _ = gradient(method, heads(method, student), batch, teacher)
-        close([mean(terms["sentence"]), mean(terms["structure"])], expected)
+        method = build_method(config(**COUPLED | options))
+        _, terms, _ = compute_gradient(method, init_with_golden_heads(method, student), batch, teacher)
+        assert_close([mean(terms["sentence"]), mean(terms["structure"])], expected)
 
 
-# --- who learns
+# --- which parameters learn
 
 BATCH = {
-    "token": view(5, rows=8),
+    "token": make_view(5, rows=8),
     "positions": np.tile([1, 3], (8, 1)),
     "labels": np.tile([2, 4], (8, 1)),
     "counted": np.ones((8, 2), bool),
-    "word": view(5, rows=8) | {"first": np.tile([0, 1, 3], (8, 1)), "drawn": np.tile([0, 1, 0, 0, 0], (8, 1)) > 0},
-    "sentence": view(3, rows=8),
-    "teacher": view(4, rows=8) | {"first": np.tile([0, 1, 2], (8, 1))},
+    "word": make_view(5, rows=8) | {"first": np.tile([0, 1, 3], (8, 1)), "drawn": np.tile([0, 1, 0, 0, 0], (8, 1)) > 0},
+    "sentence": make_view(3, rows=8),
+    "teacher": make_view(4, rows=8) | {"first": np.tile([0, 1, 2], (8, 1))},
     "exists": np.ones((8, 3), bool),
     "mask": np.ones(8, np.float32),
 }
@@ -231,8 +238,8 @@ for name in ("token", "word", "sentence", "teacher"):
 BATCH = jax.tree.map(jnp.asarray, BATCH)
 
 
-class Toy(Given):
-    """Two layers that mix nothing but dimensions, with dropout; enough to tell passes and layers apart."""
+class ToyEncoder(TableEncoder):
+    """An encoder of two layers without attention, with dropout; enough to distinguish passes and layers."""
 
     def init(self, seed):
         width = self.architecture.hidden_size
@@ -249,24 +256,24 @@ class Toy(Given):
         return tuple(states)
 
 
-def toy_encoder(width=8):
+def make_toy_encoder(width=8):
     sizes = {"hidden_size": width, "layers": 2, "heads": 2, "intermediate_size": 16, "positions": 16}
-    return Toy(encoders.Architecture("bert", 7, **sizes, types=2, pad_id=0, position_offset=0))
+    return ToyEncoder(encoders.Architecture("bert", 7, **sizes, types=2, pad_id=0, position_offset=0))
 
 
-REAL = toy_encoder()
+TOY = make_toy_encoder()
 
 
-def real(**method):
-    return mmkd.build(config(**{"head_output": 4} | method), REAL, REAL)
+def build_toy_method(**method):
+    return mmkd.build(config(**{"head_output": 4} | method), TOY, TOY)
 
 
-def begun(method):
-    start = Start(REAL.architecture, REAL.init(0), {}, other=REAL.init(5))
+def init_toy(method):
+    start = Start(TOY.architecture, TOY.init(0), {}, other=TOY.init(5))
     return method.init(jax.random.key(2), start), start.other
 
 
-def terms_of(method, variables, teacher):
+def compute_terms(method, variables, teacher):
     def compute(variables, teacher):
         targets = method.teacher.forward(teacher, BATCH) if method.teacher else ()
         return method.loss(variables, BATCH, targets, jax.random.key(0), jnp.zeros((), int)), targets
@@ -275,17 +282,17 @@ def terms_of(method, variables, teacher):
 
 
 def test_only_the_student_and_its_heads_learn():
-    method = real()
-    variables, teacher = begun(method)
+    method = build_toy_method()
+    variables, teacher = init_toy(method)
     assert set(variables.params) == {"encoder", "masked_lm", "sentence_0", "structure_0"}
     assert set(variables.frozen) == {"sentence_0", "structure_0"}
     assert set(variables.params["sentence_0"]) == {"projector", "predictor"}
 
     def loss(params, frozen, teacher):
         everything = Variables(params, frozen, variables.statistics)
-        found, targets = terms_of(method, everything, teacher)
-        more, _, _ = method.coupled(everything, found.embeddings, BATCH, targets, jnp.zeros((), int))
-        return step.total(found.terms | more)
+        losses, targets = compute_terms(method, everything, teacher)
+        coupled_terms, _, _ = method.coupled(everything, losses.embeddings, BATCH, targets, jnp.zeros((), int))
+        return step.total(losses.terms | coupled_terms)
 
     learned = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
     student, frozen, taught = learned(variables.params, variables.frozen, teacher)
@@ -295,10 +302,10 @@ def test_only_the_student_and_its_heads_learn():
 
 @pytest.mark.parametrize("place_of_teacher", ["targets", "loss"])
 def test_a_step_gives_the_teacher_no_gradient(place_of_teacher):
-    """Also where the teacher's projector learns, and where the teacher reads the batch inside the loss."""
+    """This holds if the teacher's projector learns, and if the teacher reads the batch inside the loss."""
     in_loss = place_of_teacher == "loss"
-    method = real(teacher_projector="trained", teacher_dropout=in_loss)
-    variables, teacher = begun(method)
+    method = build_toy_method(teacher_projector="trained", teacher_dropout=in_loss)
+    variables, teacher = init_toy(method)
 
     def place(teacher):
         if in_loss:
@@ -313,14 +320,16 @@ def test_a_step_gives_the_teacher_no_gradient(place_of_teacher):
 
 @pytest.mark.parametrize("projector", ["identity", "trained"])
 def test_other_projectors_of_the_teacher(projector):
-    method = real(teacher_projector=projector, sentence=1.0, **{k: 0.0 for k in ("token", "word", "structure")})
-    variables, teacher = begun(method)
+    method = build_toy_method(
+        teacher_projector=projector, sentence=1.0, **{k: 0.0 for k in ("token", "word", "structure")}
+    )
+    variables, teacher = init_toy(method)
 
     def loss(params):
         everything = variables._replace(params=params)
-        found, targets = terms_of(method, everything, teacher)
-        more, metrics, _ = method.coupled(everything, found.embeddings, BATCH, targets, jnp.zeros((), int))
-        return step.total(more), metrics
+        losses, targets = compute_terms(method, everything, teacher)
+        coupled_terms, metrics, _ = method.coupled(everything, losses.embeddings, BATCH, targets, jnp.zeros((), int))
+        return step.total(coupled_terms), metrics
 
     gradients, metrics = jax.jit(jax.grad(loss, has_aux=True))(variables.params)
     if projector == "identity":
@@ -331,67 +340,67 @@ def test_other_projectors_of_the_teacher(projector):
         assert 0 < mean(metrics["spread"]) < 1
 
 
-def test_a_level_that_is_off_leaves_nothing_behind():
+def test_a_disabled_level_has_no_terms_targets_or_heads():
     for off in ("token", "word", "sentence", "structure"):
-        method = real(**{off: 0.0})
-        variables, teacher = begun(method)
-        found, targets = jax.eval_shape(functools.partial(terms_of, method), variables, teacher)
-        assert off not in found.terms
+        method = build_toy_method(**{off: 0.0})
+        variables, teacher = init_toy(method)
+        losses, targets = jax.eval_shape(functools.partial(compute_terms, method), variables, teacher)
+        assert off not in losses.terms
         assert off not in targets
-        more, _, statistics = jax.eval_shape(method.coupled, variables, found.embeddings, BATCH, targets, 0)
-        assert set(found.terms) | set(more) == {"token", "word", "sentence", "structure"} - {off}
+        coupled_terms, _, statistics = jax.eval_shape(method.coupled, variables, losses.embeddings, BATCH, targets, 0)
+        assert set(losses.terms) | set(coupled_terms) == {"token", "word", "sentence", "structure"} - {off}
         assert jax.tree.structure(statistics) == jax.tree.structure(variables.statistics)
         assert "masked_lm" in (variables.frozen if off == "token" else variables.params)
         assert method.exports(variables)[""].heads["masked_lm"]
 
 
-def test_passes_are_shared_or_drop_out_apart():
+def test_passes_are_shared_or_have_separate_dropout():
     for passes, same in (("shared", True), ("separate", False)):
-        method = real(student_passes=passes)
-        found, _ = terms_of(method, *begun(method))
-        assert bool((found.embeddings["sentence"] == found.embeddings["structure"]).all()) is same
+        method = build_toy_method(student_passes=passes)
+        losses, _ = compute_terms(method, *init_toy(method))
+        assert bool((losses.embeddings["sentence"] == losses.embeddings["structure"]).all()) is same
 
 
-def test_the_teacher_drops_nothing_unless_told_to():
-    method = real()
-    variables, teacher = begun(method)
-    _, targets = terms_of(method, variables, teacher)
+def test_the_teacher_has_dropout_only_if_configured():
+    method = build_toy_method()
+    variables, teacher = init_toy(method)
+    _, targets = compute_terms(method, variables, teacher)
     assert (targets["sentence"] == targets["structure"]).all(), "one pass"
-    slip = real(teacher_dropout=True)
-    variables, teacher = begun(slip)
-    assert slip.teacher is None
-    found, _ = terms_of(slip, variables, teacher)
-    assert (found.embeddings["teacher_sentence"] != found.embeddings["teacher_structure"]).any()
-    assert (found.embeddings["teacher_sentence"] != targets["sentence"]).any()
+    with_dropout = build_toy_method(teacher_dropout=True)
+    variables, teacher = init_toy(with_dropout)
+    assert with_dropout.teacher is None
+    losses, _ = compute_terms(with_dropout, variables, teacher)
+    assert (losses.embeddings["teacher_sentence"] != losses.embeddings["teacher_structure"]).any()
+    assert (losses.embeddings["teacher_sentence"] != targets["sentence"]).any()
 
 
 def test_several_layers_are_averaged():
     terms = {}
     for layers in (("1:1",), ("2:2",), ("1:1", "2:2")):
-        method = real(word_layers=layers, sentence_layers=layers, student_passes="shared")
-        variables, teacher = begun(method)
-        found, _ = terms_of(method, variables, teacher)
-        terms[layers] = float(mean(found.terms["word"]))
-        assert found.embeddings["sentence"].shape == (8, len(layers), 8)
+        method = build_toy_method(word_layers=layers, sentence_layers=layers, student_passes="shared")
+        variables, teacher = init_toy(method)
+        losses, _ = compute_terms(method, variables, teacher)
+        terms[layers] = float(mean(losses.terms["word"]))
+        assert losses.embeddings["sentence"].shape == (8, len(layers), 8)
         assert len([name for name in variables.params if name.startswith("sentence")]) == len(layers)
-    one, two, both = terms.values()
-    assert both == pytest.approx((one + two) / 2, rel=1e-5)
+    first, second, average = terms.values()
+    assert average == pytest.approx((first + second) / 2, rel=1e-5)
 
 
-def test_words_of_another_width_go_through_a_map():
-    wide = toy_encoder(12)
-    method = mmkd.build(config(head_output=4), REAL, wide)
-    variables, _ = begun(method)
+def test_word_states_of_another_width_are_mapped_linearly():
+    wide = make_toy_encoder(12)
+    method = mmkd.build(config(head_output=4), TOY, wide)
+    variables, _ = init_toy(method)
     assert variables.params["word_map"]["kernel"].shape == (1, 8, 12)
-    found, targets = terms_of(method, variables, wide.init(0))
+    losses, targets = compute_terms(method, variables, wide.init(0))
     assert targets["word"].shape == (8, 1, 3, 12)
-    assert mean(found.terms["word"]) > 0
+    assert mean(losses.terms["word"]) > 0
 
 
 def test_outputs_for_each_kind_of_evaluation():
-    method = real()
-    variables, _ = begun(method)
-    side = view(5, rows=3) | {"inside": np.tile([0, 1, 1, 1, 0], (3, 1)) > 0}
+    method = build_toy_method()
+    variables, _ = init_toy(method)
+    side = make_view(5, rows=3) | {"inside": np.tile([0, 1, 1, 1, 0], (3, 1)) > 0}
     side["ids"] = side["ids"] % 7
     side = jax.tree.map(jnp.asarray, side)
     links = method.outputs["alignment"](variables, {"source": side, "target": side})
@@ -419,7 +428,7 @@ def test_golden_schedule(case):
 
 def test_the_paper_variant_has_every_published_value():
     c = stages.resolve(stages.read_stage("configs/mmkd.py:paper", "full"))
-    assert {n: getattr(c.method, n) for n in ("token", "word", "sentence", "structure")} == mmkd_weights()
+    assert {n: getattr(c.method, n) for n in ("token", "word", "sentence", "structure")} == published_weights()
     assert (c.data.batch, c.budget.epochs, c.task.max_length, c.data.pad_to) == (256, 15, 128, 128)
     assert c.optim.lr == pytest.approx(2e-5)
     assert (c.optim.schedule, c.optim.clip, c.optim.weight_decay, c.optim.decay_mask) == ("cosine", 0.0, 0.01, "all")
@@ -428,15 +437,15 @@ def test_the_paper_variant_has_every_published_value():
     assert (c.method.student_passes, c.method.teacher_dropout) == ("separate", True)
     assert (c.task.tlm_labels, c.task.word_truncate, c.data.cap) == ("all", False, 2_000_000)
     assert c.data.train.count("take=head") == 2
-    mmkd.build(c, REAL, REAL)
+    mmkd.build(c, TOY, TOY)
 
 
-def mmkd_weights():
+def published_weights():
     return {"token": 1.0, "word": 1.0, "sentence": 1.0, "structure": 10.0}
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("changes", "message"),
     [
         ({"method.word_anchor": "pupil"}, "choose one of teacher, student"),
         ({"task.tlm_labels": "all"}, "config.data.pad_to=128"),
@@ -452,24 +461,24 @@ def mmkd_weights():
         ({"method.token": -1.0}, "0 or more"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(changes, what):
+def test_impossible_settings_are_refused_in_one_line(changes, message):
     values = settings.read_config("configs/mmkd.py:own")
     flags = [f"--config.full.{key}={value}" for key, value in changes.items()]
     flags += ["--config.encoder.path=package:multilingual", "--config.teacher.path=package:english"]
 
     def build():
-        return mmkd.build(stages.resolve(settings.read_stage(settings.apply_flags(values, flags), "full")), REAL, REAL)
+        return mmkd.build(stages.resolve(settings.read_stage(settings.apply_flags(values, flags), "full")), TOY, TOY)
 
     with pytest.raises(UserError) as error:
         build()
-    assert what in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_no_teacher_is_refused_unless_none_is_needed():
     with pytest.raises(UserError, match="no teacher"):
         stages.read_stage("configs/mmkd.py", "full", "full.teacher.path=")
-    assert mmkd.build(config(**NONE | {"token": 1.0}), REAL).teacher is None
+    assert mmkd.build(config(**NONE | {"token": 1.0}), TOY).teacher is None
 
 
 SCRIPT = """
@@ -481,27 +490,27 @@ from xlkd.train import optim, step
 from xlkd.train import state as states
 from xlkd.methods import Start
 
-method = t.method_of(t.config(**t.COUPLED))
+method = t.build_method(t.config(**t.COUPLED))
 random = np.random.default_rng(0)
 student, teacher = random.normal(size=(2, 16, 6)).astype(np.float32)
-batch = {"sentence": t.view(1, rows=16), "teacher": t.view(1, rows=16), "mask": np.ones(16, bool)}
+batch = {"sentence": t.make_view(1, rows=16), "teacher": t.make_view(1, rows=16), "mask": np.ones(16, bool)}
 batch["mask"][[3, 15]] = False
-found = []
+results = []
 for devices in (jax.devices()[:1], jax.devices()):
-    there = jax.sharding.Mesh(np.array(devices).reshape(-1, 1, 1, 1), mesh.AXES)
-    placed = mesh.place_batch(there, batch, 16)
-    targets = mesh.place_batch(there, method.teacher.forward({"table": teacher}, batch), 16)
+    devices_mesh = jax.sharding.Mesh(np.array(devices).reshape(-1, 1, 1, 1), mesh.AXES)
+    placed = mesh.place_batch(devices_mesh, batch, 16)
+    targets = mesh.place_batch(devices_mesh, method.teacher.forward({"table": teacher}, batch), 16)
     start = Start(t.ARCHITECTURE, {"table": student}, {"masked_lm": {"kernel": np.ones(1)}})
     adam = optim.make_optimizer(t.config().optim)
     state = states.create_state(method, start, adam, 0)
-    state = jax.device_put(state, mesh.replicated_sharding(there))
-    one = jax.jit(step.make_step(method, adam, lambda s: 1e-2, seed=0, clip_norm=0.0))
+    state = jax.device_put(state, mesh.replicated_sharding(devices_mesh))
+    take_step = jax.jit(step.make_step(method, adam, lambda s: 1e-2, seed=0, clip_norm=0.0))
     for _ in range(3):
-        state, report = one(state, placed, targets)
-    found.append(jax.device_get((state.variables.statistics, state.variables.params, report["loss"])))
-print(len(jax.devices()), jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-5, atol=1e-5), *found)))
-moved = jax.tree.leaves(found[0][0])
-print(max(float(np.abs(x).max()) for x in moved) > 0)
+        state, report = take_step(state, placed, targets)
+    results.append(jax.device_get((state.variables.statistics, state.variables.params, report["loss"])))
+print(len(jax.devices()), jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-5, atol=1e-5), *results)))
+statistics = jax.tree.leaves(results[0][0])
+print(max(float(np.abs(x).max()) for x in statistics) > 0)
 """
 
 
@@ -514,5 +523,5 @@ def test_statistics_are_the_same_on_one_device_and_on_eight():
     }
     root = pathlib.Path(__file__).parents[1]
     command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["8", "True", "True"], done.stderr[-2000:]
+    process = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert process.stdout.split() == ["8", "True", "True"], process.stderr[-2000:]

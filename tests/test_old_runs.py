@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What version 0.1 left on disk still resumes, is evaluated, answers and is reported.
+"""Runs and exports of version 0.1: they resume, are evaluated and reported, and their models answer.
 
-`golden/run-0.1/run` was stopped by SIGTERM at step 8 of its third stage; checkpoints of the stages that were done are
-left out. `golden/run-0.1/branches` is the export of an MBLM student with three branches.
+`golden/run-0.1/run` was stopped by SIGTERM at step 8 of its third stage; it lacks the checkpoints of the finished
+stages. `golden/run-0.1/branches` is the export of an MBLM student with three branches.
 """
 
 import json
@@ -17,16 +17,16 @@ import xlkd
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "run-0.1"
 
 
-def command_of(run: pathlib.Path) -> list[str]:
-    """Returns the flags that a run was started with, but for its work directory."""
+def read_flags(run: pathlib.Path) -> list[str]:
+    """Returns the flags that a run was started with, except --workdir."""
     command = json.loads((run / "environment.json").read_text())["command"]
     return [flag for flag in command[3:] if not flag.startswith("--workdir")]
 
 
-def test_a_stopped_run_resumes_and_is_reported_and_its_models_are_evaluated_and_answer(tmp_path):
+def test_a_stopped_run_resumes_and_its_report_evaluation_and_answers_work(tmp_path):
     run, cache = tmp_path / "run", tmp_path / "cache"
     shutil.copytree(GOLDEN / "run", run)
-    resumed = toy_models.run_command("main", *command_of(run), f"--workdir={run}", cache=cache)
+    resumed = toy_models.run_command("main", *read_flags(run), f"--workdir={run}", cache=cache)
     assert resumed.returncode == 0, resumed.stderr + resumed.stdout
     assert resumed.stdout.count("finished before") == 2
     assert "restored step 8" in resumed.stdout
@@ -51,7 +51,7 @@ def test_a_stopped_run_resumes_and_is_reported_and_its_models_are_evaluated_and_
     assert answer["answer"] in "It was Anna who went."
 
 
-def test_a_student_with_branches_labels_texts_by_every_route():
+def test_a_student_with_branches_classifies_texts_by_every_route():
     model = xlkd.load(GOLDEN / "branches")
     assert model.classify("Anna ging.", "Anna blieb.", language="de")["route"] == "de"
     assert model.classify("Anna ging.", "Anna blieb.")["route"] == "mixture"

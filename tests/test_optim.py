@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The learning rate by step, and which leaf decays: golden lists, every leaf by name."""
+"""The learning rate by step, and the weight decay of every parameter: golden lists."""
 
 import dataclasses
 import json
@@ -21,11 +21,11 @@ from xlkd.train import optim
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "decay.json"
 
 
-def settings(**changes) -> Optim:
+def make_settings(**changes) -> Optim:
     return dataclasses.replace(Optim(lr=1.0), **changes)
 
 
-# Steps 0, 1, middle, last of ten, by hand: warm-up s / w, then what is left, (10 - s) / (10 - w)
+# Steps 0, 1, middle, last of ten, by hand: warm-up s / w, then the remaining share (10 - s) / (10 - w).
 @pytest.mark.parametrize(
     ("schedule", "warmup", "expected"),
     [
@@ -33,7 +33,7 @@ def settings(**changes) -> Optim:
         ("linear", 0.0, {0: 1, 1: 0.9, 5: 0.5, 9: 0.1}),
         ("cosine", 0.0, {0: 1, 1: 0.9755283, 5: 0.5, 9: 0.0244717}),
         ("linear", 0.2, {0: 0, 1: 0.5, 2: 1, 5: 0.625, 9: 0.125}),  # a share of the steps
-        ("linear", 0.05, {0: 1, 1: 0.9, 9: 0.1}),  # half a step is none
+        ("linear", 0.05, {0: 1, 1: 0.9, 9: 0.1}),  # half a step is rounded to none
         ("linear", 4, {0: 0, 1: 0.25, 4: 1, 7: 0.5, 9: 1 / 6}),  # steps
         ("constant", 4, {0: 0, 3: 0.75, 4: 1, 9: 1}),
         ("cosine", 2, {0: 0, 2: 1, 6: 0.5, 9: 0.0380602}),
@@ -41,26 +41,26 @@ def settings(**changes) -> Optim:
     ],
 )
 def test_rate_by_step(schedule, warmup, expected):
-    rate = optim.make_schedule(settings(schedule=schedule, warmup=float(warmup)), steps=10)
-    found = {step: float(rate(jnp.int32(step))) for step in expected}
-    assert found == pytest.approx(expected, abs=1e-6)
+    rate = optim.make_schedule(make_settings(schedule=schedule, warmup=float(warmup)), steps=10)
+    rates = {step: float(rate(jnp.int32(step))) for step in expected}
+    assert rates == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_schedule_reads_nothing_but_the_step():
-    rate = jax.jit(optim.make_schedule(settings(lr=3e-5), steps=100))
+def test_a_schedule_depends_on_the_step_alone():
+    rate = jax.jit(optim.make_schedule(make_settings(lr=3e-5), steps=100))
     assert [float(rate(s)) for s in (50, 3, 50)] == [float(rate(s)) for s in (50, 3, 50)]
     assert float(rate(10)) == pytest.approx(3e-5)
 
 
-def test_what_is_unknown_is_named():
+def test_an_unknown_choice_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="one of constant, linear, cosine"):
         read_block(Optim, {"schedule": "other"}, "optim")
     with pytest.raises(UserError, match="one of matrices, all"):
         read_block(Optim, {"decay_mask": "other"}, "optim")
 
 
-def parameters(model_type):
-    """Shapes of an encoder and all its heads."""
+def make_parameter_shapes(model_type):
+    """Returns the shapes of an encoder and all its heads."""
     architecture = encoders.Architecture(
         model_type, 20, 8, 2, 2, 16, positions=12, types=2 if model_type == "bert" else 1, pad_id=1, position_offset=2
     )
@@ -74,24 +74,26 @@ def parameters(model_type):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
-def test_every_leaf_decays_or_not_as_the_golden_list_says(model_type):
-    mask = optim.mask_matrices(parameters(model_type))
-    found = {"/".join(part.key for part in path): on for path, on in jax.tree_util.tree_flatten_with_path(mask)[0]}
-    assert found == json.loads(GOLDEN.read_text())[model_type]
+def test_the_golden_list_says_which_parameters_decay(model_type):
+    mask = optim.mask_matrices(make_parameter_shapes(model_type))
+    decays = {
+        "/".join(part.key for part in path): decayed for path, decayed in jax.tree_util.tree_flatten_with_path(mask)[0]
+    }
+    assert decays == json.loads(GOLDEN.read_text())[model_type]
 
 
-def test_only_what_the_mask_names_decays():
+def test_only_parameters_in_the_mask_decay():
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "norm": {"scale": jnp.ones(2)}}
-    optimizer = optim.make_optimizer(settings(weight_decay=0.5))
+    optimizer = optim.make_optimizer(make_settings(weight_decay=0.5))
     direction, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     assert jax.tree.map(float, jax.tree.map(jnp.max, direction)) == {"kernel": 0.5, "bias": 0.0, "norm": {"scale": 0.0}}
-    optimizer = optim.make_optimizer(settings(weight_decay=0.5, decay_mask="all"))
+    optimizer = optim.make_optimizer(make_settings(weight_decay=0.5, decay_mask="all"))
     direction, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     assert all(float(leaf.max()) == 0.5 for leaf in jax.tree.leaves(direction))
 
 
-def test_the_first_direction_of_adam_is_the_sign():
+def test_the_first_direction_of_adam_is_the_sign_of_the_gradient():
     params = {"kernel": jnp.zeros(3)}
-    optimizer = optim.make_optimizer(settings())
+    optimizer = optim.make_optimizer(make_settings())
     direction, _ = optimizer.update({"kernel": jnp.array([4.0, -0.02, 0.0])}, optimizer.init(params), params)
     np.testing.assert_allclose(direction["kernel"], [1, -1, 0], atol=1e-5)

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every command's output option with every kind of path: nothing that the command did not write before is changed."""
+"""The output options of all commands with every kind of path: files that the command did not write are unchanged."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "Anna went.", "qas":
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> pathlib.Path:
-    """What the commands read: data, answers, a run, a model."""
+    """Writes what the commands read: data, answers, a run, a model."""
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "data.json").write_text(json.dumps(SQUAD))
     (folder / "answers.json").write_text('{"q": "Anna"}')
@@ -48,18 +48,18 @@ FOLDERS = {
 
 
 @pytest.fixture(autouse=True)
-def _cheap(monkeypatch, tmp_path_factory):
-    """A plan would compile the stages: here only what it writes counts."""
+def _skip_compilation(monkeypatch, tmp_path_factory):
+    """Replaces planning, which would compile the stages; only the written file is tested here."""
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(plan, "plan_run", lambda config, flags: {"fits": True})
     monkeypatch.setattr(plan, "format_plan", lambda plan: [])
 
 
-def link(target: str):
+def make_link(target: str):
     return lambda path: path.symlink_to(target)
 
 
-def folder_with_a_file(path: pathlib.Path) -> None:
+def make_folder_with_a_file(path: pathlib.Path) -> None:
     path.mkdir()
     (path / "thesis.docx").write_text("mine")
 
@@ -68,17 +68,17 @@ KINDS = {
     "nothing": lambda path: None,
     "file": lambda path: path.write_text("mine"),
     "empty folder": lambda path: path.mkdir(),
-    "folder": folder_with_a_file,
-    "link to a file": link("neighbour"),
-    "link to nothing": link("nothing"),
-    "link to a folder": link("documents"),
-    "link to itself": link("out"),
+    "folder": make_folder_with_a_file,
+    "link to a file": make_link("neighbour"),
+    "link to nothing": make_link("nothing"),
+    "link to a folder": make_link("documents"),
+    "link to itself": make_link("out"),
     "pipe": os.mkfifo,
     "device": lambda path: make_device(path, 0o020000, 1, 3),
-    "full device": link("/dev/full"),
-    "in no folder": link("none/out"),
+    "full device": make_link("/dev/full"),
+    "in no folder": make_link("none/out"),
 }
-WRITTEN = {  # where the bytes go; the others are refused
+WRITTEN = {  # The file that is written; other kinds of paths are refused.
     "nothing": "out",
     "file": "out",
     "link to a file": "neighbour",
@@ -90,32 +90,32 @@ WRITTEN = {  # where the bytes go; the others are refused
 
 @pytest.fixture
 def place(tmp_path) -> pathlib.Path:
-    """A folder with things of the user's, beside which the output is to stand."""
+    """Returns a folder with files of the user; the output is written beside them."""
     (tmp_path / "neighbour").write_text("mine")
-    folder_with_a_file(tmp_path / "documents")
+    make_folder_with_a_file(tmp_path / "documents")
     return tmp_path
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_file_output(inputs, place, command, kind):
+def test_a_file_output_changes_no_other_file(inputs, place, command, kind):
     KINDS[kind](place / "out")
-    before, read = take_snapshot(place), take_snapshot(inputs / "run")
+    before, run_before = take_snapshot(place), take_snapshot(inputs / "run")
     if kind not in WRITTEN:
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as error:
             COMMANDS[command](inputs, place / "out")
-        assert str(place) in str(told.value)
+        assert str(place) in str(error.value)
         assert take_snapshot(place) == before
         return
-    got: list[str] = []
-    reader = threading.Thread(target=lambda: got.append((place / "out").read_text()), daemon=True)
+    piped: list[str] = []
+    reader = threading.Thread(target=lambda: piped.append((place / "out").read_text()), daemon=True)
     if kind == "pipe":
         reader.start()
     COMMANDS[command](inputs, place / "out")
     after = take_snapshot(place)
     if kind == "pipe":
         reader.join(timeout=60)
-        assert got[0].strip()
+        assert piped[0].strip()
     written = WRITTEN[kind]
     new = after.pop(written, b"")
     before.pop(written, None)
@@ -123,17 +123,17 @@ def test_a_file_output(inputs, place, command, kind):
         assert after.pop("out.txt"), "the tables of the page"
     assert after == before
     assert new != b"mine"
-    assert take_snapshot(inputs / "run") == read
+    assert take_snapshot(inputs / "run") == run_before
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("command", FOLDERS)
-def test_a_folder_output(inputs, place, command, kind):
+def test_a_folder_output_changes_no_other_file(inputs, place, command, kind):
     KINDS[kind](place / "out")
     before = take_snapshot(place)
     training = command != "trim --out"
     if training and kind in ("nothing", "empty folder", "folder", "link to a folder"):
-        pytest.skip("a run begins there, and others of its files stay: tests/test_workdir.py")
+        pytest.skip("a run starts there and leaves other files alone: tests/test_workdir.py")
     accepted = kind in ("nothing", "empty folder", "link to nothing", "in no folder") and not training
     with contextlib.nullcontext() if accepted else pytest.raises(UserError):
         FOLDERS[command](inputs, place / "out")
@@ -146,7 +146,7 @@ def test_a_folder_output(inputs, place, command, kind):
         assert after == before
 
 
-def test_an_earlier_export_is_replaced_and_what_is_not_of_it_stays(inputs, place):
+def test_an_earlier_export_is_replaced_and_other_files_stay(inputs, place):
     FOLDERS["trim --out"](inputs, place / "out")
     (place / "out" / "thesis.docx").write_text("mine")
     FOLDERS["trim --out"](inputs, place / "out")
@@ -154,7 +154,7 @@ def test_an_earlier_export_is_replaced_and_what_is_not_of_it_stays(inputs, place
     assert (place / "documents" / "thesis.docx").read_text() == "mine"
 
 
-def test_the_current_folder_is_no_export(inputs, place, monkeypatch):
+def test_the_current_folder_is_not_replaced_by_an_export(inputs, place, monkeypatch):
     monkeypatch.chdir(place)
     before = take_snapshot(place)
     with pytest.raises(UserError, match=r"^\.: contains documents, neighbour, which no export wrote"):
@@ -175,7 +175,7 @@ def test_the_current_folder_is_no_export(inputs, place, monkeypatch):
         ("trim --out", "model/smaller"),
     ],
 )
-def test_no_output_takes_the_place_of_an_input(inputs, command, name):
+def test_no_output_replaces_an_input(inputs, command, name):
     before = take_snapshot(inputs)
     with pytest.raises(UserError, match="would overlap with"):
         (COMMANDS | FOLDERS)[command](inputs, inputs / name)
@@ -183,24 +183,24 @@ def test_no_output_takes_the_place_of_an_input(inputs, command, name):
 
 
 @pytest.mark.parametrize(("page", "numbers"), [("a.html", "a.html"), ("a.txt", "b"), ("a.html", "a.txt"), ("l", "b")])
-def test_two_outputs_of_a_report_are_two_files(inputs, place, page, numbers):
+def test_two_outputs_of_a_report_must_be_two_files(inputs, place, page, numbers):
     (place / "l").symlink_to("b")
     with pytest.raises(UserError, match="have the same name"):
         report.main([f"{inputs}/run", f"--out={place / page}", f"--json={place / numbers}"])
     assert not (place / "a.txt").exists()
 
 
-def test_a_report_replaces_without_being_asked_only_an_earlier_report(inputs, place, monkeypatch):
-    """Of several runs it goes into the current folder, and its tables stand beside the page."""
-    two = [str(inputs / "run"), str(write_grid_run(place / "other", seed=1))]
+def test_a_report_replaces_only_an_earlier_report(inputs, place, monkeypatch):
+    """A report of several runs is written to the current folder, with its tables beside the page."""
+    folders = [str(inputs / "run"), str(write_grid_run(place / "other", seed=1))]
     monkeypatch.chdir(place / "documents")
     for _ in range(2):
-        report.main(two)
+        report.main(folders)
     assert list_files(pathlib.Path()) == ["report.html", "report.txt", "results.json", "thesis.docx"]
     for name in ("report.html", "report.txt", "results.json"):
-        for other in ("report.html", "report.txt", "results.json"):
-            pathlib.Path(other).unlink(missing_ok=True)
+        for filename in ("report.html", "report.txt", "results.json"):
+            pathlib.Path(filename).unlink(missing_ok=True)
         pathlib.Path(name).write_text("mine")
         with pytest.raises(UserError, match=f"{name}: exists"):
-            report.main(two)
+            report.main(folders)
         assert pathlib.Path(name).read_text() == "mine"

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sentence pairs: both sides as rows of their own, retrieval both ways by pair of languages."""
+"""Sentence pairs: each side is a row, and retrieval is scored in both directions by pair of languages."""
 
 import numpy as np
 import pytest
@@ -14,11 +14,16 @@ from xlkd.tasks.tokenization import TextTokenizer
 TOKENIZER = TextTokenizer(make_word_tokenizer([*"abcdefgh"]))
 
 
-def pair(i, source, target, languages=("en", "de")):
+def make_pair(i, source, target, languages=("en", "de")):
     return Pair(f"{i}", f"{i:032x}", f"{i}", "toy", source, target, *languages)
 
 
-ROWS = [pair(1, "a b c d", "e"), pair(2, "f", "g h"), pair(3, "b", "c", ("en", "ru")), pair(4, "a", "d", ("en", "ru"))]
+ROWS = [
+    make_pair(1, "a b c d", "e"),
+    make_pair(2, "f", "g h"),
+    make_pair(3, "b", "c", ("en", "ru")),
+    make_pair(4, "a", "d", ("en", "ru")),
+]
 TASK = Parallel(TOKENIZER, max_length=5)
 
 
@@ -37,15 +42,15 @@ def test_sources_come_first_and_long_texts_are_cut():
     assert batch["mask"].tolist() == [1, 1, 0]
 
 
-def vectors(angles):
+def make_vectors(angles):
     return np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32)
 
 
-def test_accuracy_both_ways_by_pair_of_languages():
+def test_accuracy_is_scored_in_both_directions_by_pair_of_languages():
     """en-ru: both translations lie nearest to the first source, and each source has its own translation nearest."""
     sources, targets = np.radians([0, 90, 0, 100]), np.radians([5, 80, 2, 40])
-    found = {"vectors": vectors(np.concatenate([sources, targets]))}
-    scores = TASK.score(found, TASK.features(ROWS), ROWS)
+    outputs = {"vectors": make_vectors(np.concatenate([sources, targets]))}
+    scores = TASK.score(outputs, TASK.features(ROWS), ROWS)
     names = ("retrieval", "to_target", "to_source", "n")
     assert {str(name): [cell[key] for key in names] for name, cell in scores.cells.items()} == {
         "en-de": [100, 100, 100, 2],
@@ -55,7 +60,7 @@ def test_accuracy_both_ways_by_pair_of_languages():
     assert scores.mean() == 87.5
 
 
-def test_what_features_depend_on_is_in_the_identity():
+def test_the_identity_contains_what_features_depend_on():
     other = TextTokenizer(make_word_tokenizer([*"abcdefhg"]))
     identities = {Parallel(t, n).identity() for t in (TOKENIZER, other) for n in (5, 6)}
     assert len(identities) == 4
@@ -69,7 +74,7 @@ def test_the_report_counts_rows_at_the_limit():
 
 
 @pytest.mark.parametrize("index", [[-1], [-1, -1]])
-def test_rows_that_are_not_there_weigh_nothing(index):
+def test_padding_rows_weigh_nothing(index):
     batch = TASK.arrays(TASK.features(ROWS), np.array(index), {"text": 16}, Draw(0, 0))
     assert batch["mask"].sum() == 0
     assert batch["text"]["ids"].shape == (len(index), 16)

@@ -29,14 +29,14 @@ def test_every_part_is_within_tolerance(kind, capsys):
 
 
 @pytest.mark.torch
-def test_a_difference_beyond_tolerance_is_exit_code_1(capsys):
+def test_a_difference_beyond_tolerance_gives_exit_code_1(capsys):
     pytest.importorskip("torch")
     assert parity.main([f"--model={GOLDEN / 'bert'}", "--tolerance=1e-12"]) == 1
     assert "beyond" in capsys.readouterr().out
 
 
 @pytest.mark.torch
-def test_a_wrong_layer_shows_in_its_line_and_in_the_gradient(monkeypatch):
+def test_a_wrong_layer_differs_in_its_line_and_in_the_gradient(monkeypatch):
     pytest.importorskip("torch")
     from xlkd.models import encoder
 
@@ -52,11 +52,11 @@ def test_a_wrong_layer_shows_in_its_line_and_in_the_gradient(monkeypatch):
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])
 def test_real_encoders_are_within_tolerance(shared, name, tmp_path):
-    """Compiled as a user's programs are."""
+    """The command compiles with optimizations, as for a user."""
     pytest.importorskip("torch")
-    done = run_command("parity", f"--model={shared / 'models' / name}", cache=tmp_path, optimized=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "gradient of layers" in done.stdout
+    process = run_command("parity", f"--model={shared / 'models' / name}", cache=tmp_path, optimized=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "gradient of layers" in process.stdout
 
 
 def test_not_a_number_is_beyond_every_tolerance(monkeypatch, capsys):
@@ -72,20 +72,20 @@ def test_a_row_of_padding_does_not_count():
 @pytest.mark.parametrize(
     "arguments", [[], ["--model=x", "--tolerance=none"], ["--model=x", "--tolerance=-1"], ["--modle=x"]]
 )
-def test_bad_flags(arguments):
+def test_bad_flags_are_refused(arguments):
     with pytest.raises(UserError):
         parity.main(arguments)
 
 
-def test_the_command_says_in_one_line_what_is_wrong_and_helps_without_jax(tmp_path):
+def test_the_command_reports_errors_in_one_line_and_imports_without_jax(tmp_path):
     pytest.importorskip("torch")
-    run = [sys.executable, "-m", "xlkd.parity"]
-    done = subprocess.run([*run, f"--model={tmp_path / 'nowhere'}"], capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    command = [sys.executable, "-m", "xlkd.parity"]
+    process = subprocess.run([*command, f"--model={tmp_path / 'nowhere'}"], capture_output=True, text=True)
+    assert (process.returncode, len(process.stderr.splitlines())) == (2, 1)
     shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
     (tmp_path / "bert" / "model.safetensors").rename(tmp_path / "bert" / "pytorch_model.bin")
-    done = subprocess.run([*run, f"--model={tmp_path / 'bert'}"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "pickle" in done.stderr
+    process = subprocess.run([*command, f"--model={tmp_path / 'bert'}"], capture_output=True, text=True)
+    assert process.returncode == 2
+    assert "pickle" in process.stderr
     program = "import sys, xlkd.parity; print([m for m in ('jax', 'torch', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The command `plan`: what it says before a run is what the run then finds, and what does not fit is told with a way out."""
+"""The command `plan`: its numbers are those of the later run, and a stage that does not fit gets an alternative."""
 
 import importlib.util
 import json
@@ -25,12 +25,12 @@ from xlkd.train import loop
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    """A tiny config of two stages: English, then self-distillation from it."""
+    """Returns the flags of a tiny config of two stages: English, then self-distillation from it."""
     base = tmp_path_factory.mktemp("plan")
     patch = pytest.MonkeyPatch()
     patch.setenv("XLKD_CACHE", str(base / "cache"))
     model = save_span_model(base, RECORD)
-    (model / "model.safetensors").rename(base / "weights")  # a plan reads none
+    (model / "model.safetensors").rename(base / "weights")  # a plan reads no weights
     yield [
         "--config=configs/gxlt.py",
         f"--config.encoder.path={model}",
@@ -51,7 +51,7 @@ def flags(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def planned(flags, tmp_path_factory):
-    """The plan for this machine, and every size that compiling told."""
+    """Returns the plan for this machine, and the memory of every compiled program."""
     sizes, patch = [], pytest.MonkeyPatch()
     patch.setattr(
         loop, "measure_memory", lambda compiled, memory=loop.measure_memory: sizes.append(memory(compiled)) or sizes[-1]
@@ -62,7 +62,7 @@ def planned(flags, tmp_path_factory):
     return json.loads(file.read_text()), sizes
 
 
-def test_every_stage_is_planned_though_none_has_run(planned):
+def test_every_stage_is_planned_before_any_has_run(planned):
     english, skd = planned[0]["stages"]
     assert english["start"].endswith("/model")
     assert skd["start"] == "english"
@@ -75,11 +75,11 @@ def test_every_stage_is_planned_though_none_has_run(planned):
     assert planned[0]["fits"]
 
 
-def test_a_plan_says_what_the_run_finds(planned, flags, tmp_path, monkeypatch):
-    """The bytes of the run's own compiled step, and its steps."""
-    found = []
+def test_a_plan_predicts_memory_and_steps_of_the_run(planned, flags, tmp_path, monkeypatch):
+    """The plan and the run agree on the bytes of the compiled step and on the number of steps."""
+    sizes = []
     monkeypatch.setattr(
-        loop, "measure_memory", lambda compiled, memory=loop.measure_memory: found.append(memory(compiled)) or found[-1]
+        loop, "measure_memory", lambda compiled, memory=loop.measure_memory: sizes.append(memory(compiled)) or sizes[-1]
     )
     model = next(flag.partition("=")[2] for flag in flags if ".encoder.path" in flag)
     weights = pathlib.Path(model) / "model.safetensors"
@@ -89,7 +89,7 @@ def test_a_plan_says_what_the_run_finds(planned, flags, tmp_path, monkeypatch):
     finally:
         weights.unlink()
     english = planned[0]["stages"][0]
-    assert max(found) == english["memory"]["program"]
+    assert max(sizes) == english["memory"]["program"]
     results = json.loads((tmp_path / "run" / "stages" / "01-english" / "stage.json").read_text())
     assert results["steps"] == english["steps"]
     assert results["parameters"] == sum(english["parameters"].values())
@@ -106,16 +106,16 @@ def test_parts_of_the_memory_add_up(planned):
 
 
 def test_work_is_counted_by_formula(planned):
-    """Three forward passes a step, of real tokens and of all positions."""
+    """A step costs three forward passes, of real tokens and of all positions."""
     english = planned[0]["stages"][0]
     (bucket,) = english["buckets"]
     rows, *_, length = bucket["shape"].split()
-    one = 2 * int(length) * (8 * 16**2 + 4 * 16 * 32 + 4 * int(length) * 16)
-    assert english["flops"]["step_padded"] == pytest.approx(3 * int(rows) * bucket["steps"] * one)
+    forward = 2 * int(length) * (8 * 16**2 + 4 * 16 * 32 + 4 * int(length) * 16)
+    assert english["flops"]["step_padded"] == pytest.approx(3 * int(rows) * bucket["steps"] * forward)
     assert english["flops"]["step"] < english["flops"]["step_padded"]
 
 
-def test_a_kept_teacher_pays_by_how_often_it_is_used(planned):
+def test_the_gain_of_cached_targets_depends_on_their_uses(planned):
     teacher = planned[0]["stages"][1]["teacher"]
     assert (teacher["kind"], teacher["uses"]) == ("kept", 3)
     assert teacher["share"] == pytest.approx(1 / 3)
@@ -123,7 +123,7 @@ def test_a_kept_teacher_pays_by_how_often_it_is_used(planned):
     assert teacher["bytes"] == 8 * planned[0]["stages"][1]["data"]["tokens"]
 
 
-def test_time_here_is_timed(planned):
+def test_time_on_this_machine_is_measured(planned):
     time = planned[0]["stages"][0]["time"]
     assert planned[0]["machine"]["measured"]
     assert 0 < time["mfu"] < time["mfu_padded"]
@@ -131,43 +131,43 @@ def test_time_here_is_timed(planned):
     assert planned[0]["cost"] is None
 
 
-def test_lines_for_people(planned):
+def test_a_plan_is_printed_in_plain_lines(planned):
     text = "\n".join(plan.format_plan(planned[0]))
     assert "stage skd: gxlt from english" in text
     assert "targets cached: each is used 3 times, 1.20× less work" in text
     assert "MFU" in text
 
 
-def test_another_machine_is_assumed_and_priced(flags, tmp_path, capsys):
-    few = [*flags, "--config.stages=english"]
-    assert plan.main([*few, "--device=v5e", f"--json={tmp_path / 'a.json'}"]) == DONE
-    found = json.loads((tmp_path / "a.json").read_text())
-    assert found["machine"]["flops"] == 197e12
-    assert found["cost"] == pytest.approx(1.20 * found["seconds"] / 3600)
-    time = found["stages"][0]["time"]
+def test_another_machine_is_estimated_and_priced(flags, tmp_path, capsys):
+    arguments = [*flags, "--config.stages=english"]
+    assert plan.main([*arguments, "--device=v5e", f"--json={tmp_path / 'a.json'}"]) == DONE
+    numbers = json.loads((tmp_path / "a.json").read_text())
+    assert numbers["machine"]["flops"] == 197e12
+    assert numbers["cost"] == pytest.approx(1.20 * numbers["seconds"] / 3600)
+    time = numbers["stages"][0]["time"]
     assert time["mfu_padded"] < machine.EFFICIENCY, "AdamW's traffic is on top"
     assert "assumed 35% of the peak" in capsys.readouterr().out
 
 
-def test_what_does_not_fit_is_told_with_a_way_out(flags, monkeypatch, capsys):
-    """The device is made so small that rematerialisation decides."""
-    few = [*flags, "--config.stages=english", "--config.data.batch=32", "--device=v5e"]
-    whole = plan_of(few, monkeypatch)["stages"][0]["memory"]["total"]
-    shrunk = {"v5e": accelerators.TABLE["v5e"].__class__(("TPU v5 lite",), 197e12, 0.95 * whole, 819e9)}
+def test_a_stage_that_does_not_fit_gets_an_alternative(flags, monkeypatch, capsys):
+    """The device has so little memory that only rematerialisation makes the stage fit."""
+    arguments = [*flags, "--config.stages=english", "--config.data.batch=32", "--device=v5e"]
+    total = make_plan(arguments, monkeypatch)["stages"][0]["memory"]["total"]
+    shrunk = {"v5e": accelerators.TABLE["v5e"].__class__(("TPU v5 lite",), 197e12, 0.95 * total, 819e9)}
     monkeypatch.setattr(accelerators, "TABLE", accelerators.TABLE | shrunk)
-    assert plan.main(few) == USER_INPUT
+    assert plan.main(arguments) == USER_INPUT
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("does not fit"))
     assert "needs 1.1× the memory" in line
     assert "config.encoder.remat=full" in line
 
 
-def plan_of(flags, monkeypatch):
-    given, overrides = plan.cli.split_flags(flags, plan.FLAGS)
-    return plan.plan_run(plan.settings.apply_flags(plan.settings.read_config(given["config"]), overrides), given)
+def make_plan(flags, monkeypatch):
+    values, overrides = plan.cli.split_flags(flags, plan.FLAGS)
+    return plan.plan_run(plan.settings.apply_flags(plan.settings.read_config(values["config"]), overrides), values)
 
 
 @pytest.mark.parametrize(
-    ("memory", "said"),
+    ("memory", "message"),
     [
         (
             {"total": 300, "of": 100, "tried": [{"change": "config.a=1", "total": 90, "fits": True}]},
@@ -179,8 +179,8 @@ def plan_of(flags, monkeypatch):
         ),
     ],
 )
-def test_the_line_of_what_does_not_fit(memory, said):
-    assert said in plan.format_refusal(memory)
+def test_the_refusal_names_the_changes_that_were_tried(memory, message):
+    assert message in plan.format_refusal(memory)
 
 
 @pytest.mark.parametrize(
@@ -190,17 +190,17 @@ def test_the_line_of_what_does_not_fit(memory, said):
         ("v5e-8", ("v5e", "2x4")),
         ("v6e-4", ("v6e", "2x2")),
         ("v6e-1", ("v6e", "1x1")),
-        ("v4-8", ("v4", "2x2x1")),  # two cores in a chip, and Google counts cores
+        ("v4-8", ("v4", "2x2x1")),  # Names count cores, and a chip has two.
         ("v5p-128", ("v5p", "4x4x4")),
         ("v5p:2x2x4", ("v5p", "2x2x4")),
     ],
 )
-def test_names_of_pods(topology, shape):
+def test_topology_names_are_parsed(topology, shape):
     assert machine._parse_topology(topology) == shape
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("flags", "message"),
     [
         ([], "no --config"),
         (["--config=configs/gxlt.py", "--device=h1000"], "no device 'h1000' in the table"),
@@ -212,81 +212,83 @@ def test_names_of_pods(topology, shape):
         (["--config=configs/gxlt.py", "--chip=4"], "cannot read '--chip=4'"),
     ],
 )
-def test_what_is_wrong_with_the_flags(given, said):
-    with pytest.raises(UserError) as told:
-        plan.main(given)
-    assert said in str(told.value)
+def test_bad_flags_are_refused(flags, message):
+    with pytest.raises(UserError) as error:
+        plan.main(flags)
+    assert message in str(error.value)
 
 
-ELSEWHERE = """
+SLICES_PROGRAM = """
 from xlkd.spec.stage import Mesh
 from xlkd.planning import machine
 from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
 for topology, slices in (("v4-8", 1), ("v5e-1", 1), ("v5e-8", 1), ("v5p-8", 2), ("v6e-8", 2), ("v6e-64", 1)):
-    where = machine.choose_machine("", 0, topology, slices, 0.35, print)
-    shape = mesh.build_mesh(Mesh(tensor=min(2, where.count)), where.devices).shape
-    print(topology, where.devices[0].device_kind, where.count, where.slices, where.exact, shape["data"], shape["tensor"])
+    pod = machine.choose_machine("", 0, topology, slices, 0.35, print)
+    shape = mesh.build_mesh(Mesh(tensor=min(2, pod.count)), pod.devices).shape
+    print(topology, pod.devices[0].device_kind, pod.count, pod.slices, pod.exact, shape["data"], shape["tensor"])
 """
 
 
-def test_slices_that_are_not_here_are_meshes():
-    """In another process, since libtpu reads its settings from the environment."""
+def test_meshes_are_built_for_remote_slices():
+    """Runs in another process, since libtpu reads its settings from the environment."""
     if not importlib.util.find_spec("libtpu"):
         pytest.skip("needs libtpu: pip install 'xlkd[topology]'")
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == [
+    process = subprocess.run([sys.executable, "-c", SLICES_PROGRAM], capture_output=True, text=True, check=False)
+    assert process.stdout.splitlines() == [
         "v4-8 TPU v4 4 1 True 2 2",
         "v5e-1 TPU v5 lite 1 1 True 1 1",
         "v5e-8 TPU v5 lite 8 1 True 4 2",
         "v5p-8 TPU v5 8 2 True 4 2",
         "v6e-8 TPU v6 lite 16 2 True 8 2",
         "v6e-64 TPU v6 lite 64 1 True 32 2",
-    ], done.stderr[-2000:]
+    ], process.stderr[-2000:]
 
 
-def test_slices_without_libtpu_are_told_apart_too(monkeypatch):
-    """Processors stand in for the chips, and only `data` may cross."""
+def test_slices_are_distinguished_without_libtpu_too(monkeypatch):
+    """CPU devices stand in for the chips, and only `data` may cross slices."""
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(machine, "_stand_in_devices", lambda count: [types.SimpleNamespace(platform="cpu")] * count)
-    said = []
-    where = machine.choose_machine("", 0, "v6e-8", 2, 0.35, said.append)
-    assert (where.count, where.slices, where.exact) == (16, 2, False)
-    assert "libtpu is not installed" in said[0]
+    messages = []
+    chosen = machine.choose_machine("", 0, "v6e-8", 2, 0.35, messages.append)
+    assert (chosen.count, chosen.slices, chosen.exact) == (16, 2, False)
+    assert "libtpu is not installed" in messages[0]
     with pytest.raises(UserError, match="data alone can cross slices"):
-        mesh.build_mesh(Mesh(data=1, fsdp=16), where.devices, where.slices)
+        mesh.build_mesh(Mesh(data=1, fsdp=16), chosen.devices, chosen.slices)
 
 
-def test_padding_for_the_devices_is_no_work():
-    """Two steps of three examples on four devices: FLOPs of real tokens are those of one device."""
+def test_padding_for_the_devices_counts_as_no_work():
+    """Two steps of three examples on four devices have the FLOPs of one device for real tokens."""
     method = types.SimpleNamespace(flops=lambda tokens, rows: tokens**2 / rows, teacher=None)
-    plan_ = Plan({"text": np.array([10, 20, 30, 40, 50, 60])}, batch=3, edges=(64,), seed=0)
-    made = types.SimpleNamespace(plan=plan_)
-    one, four = (planner._count_flops(method, planner._list_batches(plan_, 2, rows), made, 2) for rows in (3, 4))
-    assert four["step"] == one["step"]
-    assert four["step_padded"] == pytest.approx(4 / 3 * one["step_padded"])
+    batches = Plan({"text": np.array([10, 20, 30, 40, 50, 60])}, batch=3, edges=(64,), seed=0)
+    inputs = types.SimpleNamespace(plan=batches)
+    one_device, four_devices = (
+        planner._count_flops(method, planner._list_batches(batches, 2, rows), inputs, 2) for rows in (3, 4)
+    )
+    assert four_devices["step"] == one_device["step"]
+    assert four_devices["step_padded"] == pytest.approx(4 / 3 * one_device["step_padded"])
 
 
-def test_what_a_step_takes_whatever_its_size_is_told_apart():
+def test_the_fixed_time_of_a_step_is_separated_from_its_speed():
     assert fit_speed({100.0: 3.0, 300.0: 7.0}) == (1.0, 50.0)
     assert fit_speed({100.0: 2.0}) == (0.0, 50.0)
     assert fit_speed({100.0: 1.0, 300.0: 6.0}) == (0.0, 50.0), "nothing is paid for less than nothing"
     assert fit_speed({100.0: 7.0, 300.0: 6.0}) == (0.0, 50.0), "noise"
 
 
-def test_a_compiler_that_refuses_says_how_much_it_needs():
+def test_needed_bytes_are_read_from_a_compiler_error():
     refusal = "RESOURCE_EXHAUSTED: … (411.32G) exceeds available HBM (15.75G) by 395.57G"
     assert parse_needed_bytes(refusal) == int(411.32 * 2**30)
     assert parse_needed_bytes("INTERNAL: something else") == 0
 
 
-def test_kinds_of_devices_are_told_apart():
+def test_kinds_of_devices_are_distinguished():
     names = {"TPU v5 lite": 197e12, "TPU v5p": 459e12, "TPU v5": 459e12, "TPU v6 lite": 918e12, "TPU v4": 275e12}
     names |= {"NVIDIA H100 80GB HBM3": 989e12, "TPU7x": 2307e12 / 2}
     assert {name: accelerators.find_accelerator(name).flops for name in names} == names
     assert accelerators.find_accelerator("cpu") is None
 
 
-def test_sizes_and_counts():
+def test_bytes_and_flops_are_formatted_with_units():
     assert [plan.format_bytes(n) for n in (12, 2048, 3 * 2**30)] == ["12 B", "2 KiB", "3 GiB"]
     assert [plan.format_flops(n) for n in (5e9, 1.5e12)] == ["5 GFLOP", "1.5 TFLOP"]

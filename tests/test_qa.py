@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The question-answering task: batches, figures, the data report and ceilings."""
+"""The question-answering task: batches, scores, the data report and ceilings."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ SETTINGS = Settings(max_length=14, doc_stride=4)
 FEATURES = cut_into_windows([LONG, SHORT], TextTokenizer(TOKENIZER), SETTINGS)
 
 
-def test_a_batch_is_what_the_tokenizer_itself_makes_of_the_pair():
+def test_a_batch_equals_the_tokenizers_own_encoding_of_the_pair():
     batch = qa.pad_windows(FEATURES, np.array([3]), 14)
     expected = TOKENIZER("q1 q2", "w1 w2 w3", padding="max_length", max_length=14, return_token_type_ids=True)
     assert batch["text"]["ids"][0].tolist() == expected["input_ids"]
@@ -29,7 +29,7 @@ def test_a_batch_is_what_the_tokenizer_itself_makes_of_the_pair():
     assert batch["text"]["types"][0].tolist() == expected["token_type_ids"]
 
 
-def test_positions_of_a_batch():
+def test_positions_of_a_batch_are_those_of_answers_and_contexts():
     batch = qa.pad_windows(FEATURES, np.array([0, 2, 3]), 14)
     tokens = [TOKENIZER.convert_ids_to_tokens(row) for row in batch["text"]["ids"]]
     assert [t[s : e + 1] for t, s, e in zip(tokens, batch["start"], batch["end"], strict=True)] == [
@@ -44,19 +44,19 @@ def test_positions_of_a_batch():
     assert [tokens[1][i] for i in np.flatnonzero(batch["start_mask"][1])] == WORDS[11:16]
 
 
-def test_padding_further_changes_nothing_under_the_mask():
+def test_a_longer_bucket_changes_only_the_padding():
     index = np.array([0, 3, -1, 2])
-    near, far = qa.pad_windows(FEATURES, index, 14), qa.pad_windows(FEATURES, index, 40)
+    short, long = qa.pad_windows(FEATURES, index, 14), qa.pad_windows(FEATURES, index, 40)
     for name in ("ids", "mask", "types"):
-        np.testing.assert_array_equal(near["text"][name], far["text"][name][:, :14])
+        np.testing.assert_array_equal(short["text"][name], long["text"][name][:, :14])
     for name in ("context_mask", "start_mask"):
-        np.testing.assert_array_equal(near[name], far[name][:, :14])
-        assert not far[name][:, 14:].any()
-    assert not far["text"]["mask"][:, 14:].any()
-    assert (far["text"]["ids"][:, 14:] == TOKENIZER.pad_token_id).all()
+        np.testing.assert_array_equal(short[name], long[name][:, :14])
+        assert not long[name][:, 14:].any()
+    assert not long["text"]["mask"][:, 14:].any()
+    assert (long["text"]["ids"][:, 14:] == TOKENIZER.pad_token_id).all()
 
 
-def test_a_row_that_is_not_there():
+def test_a_padding_row_has_no_answer_and_no_weight():
     batch = qa.pad_windows(FEATURES, np.array([3, -1]), 16)
     assert batch["mask"].tolist() == [1.0, 0.0]
     assert batch["text"]["mask"][1].tolist() == [True] + [False] * 15
@@ -71,42 +71,45 @@ def test_a_window_that_does_not_fit_is_a_bug():
         qa.pad_windows(FEATURES, np.array([0]), 13)
 
 
-def task(**changes):
+def build_task(**changes):
     return qa.build(Settings(**{"max_length": 14, "doc_stride": 4} | changes), TOKENIZER)
 
 
-def test_drop_gives_windows_without_the_answer_no_loss_and_scores_them_all():
-    dropping = task(no_answer="drop")
-    held = dropping.features([LONG, SHORT])
+def test_windows_without_the_answer_can_be_dropped_from_the_loss_but_are_scored():
+    dropping = build_task(no_answer="drop")
+    features = dropping.features([LONG, SHORT])
     index, lengths = np.arange(4), {"text": 14}
-    assert dropping.arrays(held, index, lengths, Draw(0, 0))["mask"].tolist() == [1, 1, 0, 1]
-    assert dropping.arrays(held, index, lengths, Draw(0, 0, "evaluation"))["mask"].tolist() == [1, 1, 1, 1]
-    assert task().arrays(held, index, lengths, Draw(0, 0))["mask"].tolist() == [1, 1, 1, 1]
+    assert dropping.arrays(features, index, lengths, Draw(0, 0))["mask"].tolist() == [1, 1, 0, 1]
+    assert dropping.arrays(features, index, lengths, Draw(0, 0, "evaluation"))["mask"].tolist() == [1, 1, 1, 1]
+    assert build_task().arrays(features, index, lengths, Draw(0, 0))["mask"].tolist() == [1, 1, 1, 1]
 
 
-def test_the_task_from_rows_to_scores():
-    one = task()
-    held = one.features([LONG, SHORT])
-    assert one.lengths(held)["text"].tolist() == [14, 14, 13, 8]
+def test_the_task_decodes_and_scores_rows():
+    qa_task = build_task()
+    features = qa_task.features([LONG, SHORT])
+    assert qa_task.lengths(features)["text"].tolist() == [14, 14, 13, 8]
     logits = np.zeros((4, 2, 14))
     logits[0, 0, 4 + 7] = logits[0, 1, 4 + 8] = 9.0  # w7 w8, whose start has its maximum context in the next window
     logits[1, 0, 4 + 3] = logits[1, 1, 4 + 4] = 8.0
     logits[3, 0, 5] = logits[3, 1, 6] = 7.0  # w2 w3
     outputs = compute_outputs([tuple(side) for side in logits], 20, FEATURES, SETTINGS)
-    assert one.decode(outputs, held).texts == ["w7 w8", "w2 w3"]
-    scores = one.score(outputs, held, [LONG, SHORT])
+    assert qa_task.decode(outputs, features).texts == ["w7 w8", "w2 w3"]
+    scores = qa_task.score(outputs, features, [LONG, SHORT])
     assert scores.main == "f1"
-    assert [record["em"] for record in one.records(outputs, held, [LONG, SHORT])] == [100.0, 0.0]
+    assert [record["em"] for record in qa_task.records(outputs, features, [LONG, SHORT])] == [100.0, 0.0]
     assert scores.cells == {Cell.parse("squad en-en"): {"f1": pytest.approx(100 * (1 + 2 / 3) / 2), "em": 50.0, "n": 2}}
 
 
-def test_identity_goes_with_what_features_depend_on():
-    assert task().identity() == task(n_best=3, no_answer="drop").identity()
-    assert task().identity() != task(doc_stride=5).identity()
-    assert task().identity() != qa.build(Settings(max_length=14, doc_stride=4), make_word_tokenizer(["a"])).identity()
+def test_the_identity_contains_what_features_depend_on():
+    assert build_task().identity() == build_task(n_best=3, no_answer="drop").identity()
+    assert build_task().identity() != build_task(doc_stride=5).identity()
+    assert (
+        build_task().identity()
+        != qa.build(Settings(max_length=14, doc_stride=4), make_word_tokenizer(["a"])).identity()
+    )
 
 
-def test_mlqa_rows_go_by_their_contexts_language():
+def test_mlqa_rows_are_scored_by_their_context_language():
     rows = [
         make_question("la casa", "casa", set="mlqa", question_language="en", context_language="es"),
         make_question("la casa", "casa", set="xquad", question_language="es", context_language="es"),
@@ -118,7 +121,7 @@ def test_mlqa_rows_go_by_their_contexts_language():
     assert scores.cells[Cell.parse("mlqa es-en")]["em"] == 0.0
 
 
-def test_mlqa_refuses_a_language_without_rules_unless_told():
+def test_mlqa_refuses_a_language_without_rules_unless_the_fallback_is_set():
     row = make_question("a b", "b", set="mlqa", context_language="fr")
     with pytest.raises(UserError, match="'fr'"):
         score(["b"], [row])
@@ -138,57 +141,61 @@ def test_counts_account_for_every_row():
         make_question("w1 w2", context_language="de"),  # no answer
         make_question(" ".join(WORDS[:12]), " ".join(WORDS[:11]), context_language="de"),  # longer than a window
     ]
-    found = qa.count_spans(
+    counts = qa.count_spans(
         cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings(max_length=14, doc_stride=4, max_query_length=1))
     )
-    assert found["en"] | {"windows": 3} == found["en"]
-    assert found["de"]["rows"] == 4
-    assert {name: found["de"][name] for name in ("exact", "wide", "beyond", "lost")} == {
+    assert counts["en"] | {"windows": 3} == counts["en"]
+    assert counts["de"]["rows"] == 4
+    assert {name: counts["de"][name] for name in ("exact", "wide", "beyond", "lost")} == {
         "exact": 1, "wide": 1, "beyond": 1, "lost": 1,
     }  # fmt: skip
-    assert (found["de"]["questions_cut"], found["de"]["question_tokens_cut"]) == (4, 4)
+    assert (counts["de"]["questions_cut"], counts["de"]["question_tokens_cut"]) == (4, 4)
 
 
 @pytest.mark.parametrize(("words", "f1"), [(30, 100.0), (31, 98.3607), (40, 85.7143), (60, 66.6667)])
 def test_ceiling_golden(words, f1):
     row = make_question(" ".join(["w98", *WORDS[:words], "w99"]), " ".join(WORDS[:words]))
-    held = cut_into_windows([row], TextTokenizer(TOKENIZER), Settings())
-    found = compute_ceilings(held, [row], Settings())["en"]
-    assert found["f1"] == pytest.approx(f1, abs=5e-5)
-    assert (found["em"], found["unreachable"]) == ((100.0, 0) if words <= 30 else (0.0, 1))
+    windows = cut_into_windows([row], TextTokenizer(TOKENIZER), Settings())
+    ceiling = compute_ceilings(windows, [row], Settings())["en"]
+    assert ceiling["f1"] == pytest.approx(f1, abs=5e-5)
+    assert (ceiling["em"], ceiling["unreachable"]) == ((100.0, 0) if words <= 30 else (0.0, 1))
 
 
 def test_ceiling_of_a_language_golden():
     rows = [make_question(" ".join(WORDS[:n]), " ".join(WORDS[:n]), key=str(n)) for n in (1, 2, 40, 3)]
-    found = compute_ceilings(cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings()), rows, Settings())["en"]
-    assert (found["f1"], found["em"], found["n"]) == (pytest.approx(96.4286, abs=5e-5), 75.0, 4)
+    ceiling = compute_ceilings(cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings()), rows, Settings())["en"]
+    assert (ceiling["f1"], ceiling["em"], ceiling["n"]) == (pytest.approx(96.4286, abs=5e-5), 75.0, 4)
 
 
-def test_a_later_gold_may_be_the_one_that_is_reached():
+def test_a_later_gold_answer_can_be_the_reachable_one():
     row = make_question(" ".join(WORDS[:40]), " ".join(WORDS[:40]))
-    both = qa.dataclasses.replace(row, answers=(*row.answers, Answer("w3", row.context.index("w3"))))
-    found = compute_ceilings(cut_into_windows([both], TextTokenizer(TOKENIZER), Settings()), [both], Settings())["en"]
-    assert (found["em"], found["unreachable"]) == (100.0, 0)
+    with_two_answers = qa.dataclasses.replace(row, answers=(*row.answers, Answer("w3", row.context.index("w3"))))
+    ceiling = compute_ceilings(
+        cut_into_windows([with_two_answers], TextTokenizer(TOKENIZER), Settings()), [with_two_answers], Settings()
+    )["en"]
+    assert (ceiling["em"], ceiling["unreachable"]) == (100.0, 0)
 
 
-def test_an_answer_that_no_window_holds_is_searched_for():
+def test_the_best_part_of_an_answer_longer_than_every_window_is_searched_for():
     row = make_question(" ".join(WORDS[:12]), " ".join(WORDS[:12]))
     settings = Settings(max_length=11, doc_stride=3)
-    found = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]
-    assert found["f1"] == pytest.approx(100 * 2 * 0.5 / 1.5)  # six of twelve words fit a window
-    assert found["unreachable"] == 1
+    ceiling = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]
+    assert ceiling["f1"] == pytest.approx(100 * 2 * 0.5 / 1.5)  # six of twelve words fit a window
+    assert ceiling["unreachable"] == 1
 
 
-def test_a_window_may_hold_an_answer_that_its_start_may_not_begin():
-    row = make_question(" ".join(WORDS[:16]), " ".join(WORDS[5:13]))  # whole in the second window, begun in the first
-    held = cut_into_windows([row], TextTokenizer(TOKENIZER), SETTINGS)
+def test_an_answer_is_unreachable_if_its_start_lacks_maximum_context_in_its_window():
+    row = make_question(
+        " ".join(WORDS[:16]), " ".join(WORDS[5:13])
+    )  # complete in the second window, cut off in the first
+    windows = cut_into_windows([row], TextTokenizer(TOKENIZER), SETTINGS)
     for strict, unreachable in ((True, 1), (False, 0)):
         settings = qa.dataclasses.replace(SETTINGS, max_context=strict)
-        assert compute_ceilings(held, [row], settings)["en"]["unreachable"] == unreachable
+        assert compute_ceilings(windows, [row], settings)["en"]["unreachable"] == unreachable
 
 
-def test_the_search_begins_with_spans_that_end_in_the_golds_first_token():
+def test_the_search_includes_spans_that_end_in_the_first_token_of_the_gold_answer():
     row = make_question("w1 . w2", "w1 .")
     settings = Settings(max_answer_tokens=1)
-    found = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]
-    assert (found["f1"], found["em"], found["unreachable"]) == (100.0, 100.0, 1)
+    ceiling = compute_ceilings(cut_into_windows([row], TextTokenizer(TOKENIZER), settings), [row], settings)["en"]
+    assert (ceiling["f1"], ceiling["em"], ceiling["unreachable"]) == (100.0, 100.0, 1)

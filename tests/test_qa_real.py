@@ -33,7 +33,7 @@ def tokenizer(request, shared):
     return hf.load_tokenizer(shared / "models" / request.param)
 
 
-def test_all_questions_are_there(xquad, mlqa, shared_data):
+def test_all_questions_are_read(xquad, mlqa, shared_data):
     assert collections.Counter(row.context_language for row in xquad) == dict.fromkeys(
         ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh"), 1190
     )
@@ -57,30 +57,30 @@ def test_blanked_files_are_refused(shared_data):
     assert {reason.split(" (")[0] for _, reason in dropped} == {"no gold answer"}
 
 
-def test_every_gold_span_decodes_back(xquad, mlqa, tokenizer):
-    """To its own text; where tokens straddle its edge (`▁2013,`, an unknown Thai word), to a text around it."""
+def test_every_gold_span_decodes_to_its_answer(xquad, mlqa, tokenizer):
+    """A span gives its own text; if tokens cross its edge (`▁2013,`, an unknown Thai word), a text that contains it."""
     rows = [*xquad, *(row for row in mlqa if row.question_language == row.context_language)]
-    held = cut_into_windows(rows, TextTokenizer(tokenizer), Settings())
+    windows = cut_into_windows(rows, TextTokenizer(tokenizer), Settings())
     wide = collections.Counter()
     for r, row in enumerate(rows):
-        base = held.token_splits[held.context[r]]
-        low = held.token_begin[base + held.gold_first[r]]
-        high = held.token_end[base + held.gold_last[r]]
-        found, answer = row.context[low:high], row.answers[0].text.strip()
-        assert answer in found
-        assert held.gold[r] in (EXACT, WIDE)
-        assert (found == answer) == (held.gold[r] == EXACT)
-        wide[row.context_language] += found != answer and squad.normalise(found) != squad.normalise(answer)
+        base = windows.token_splits[windows.context[r]]
+        low = windows.token_begin[base + windows.gold_first[r]]
+        high = windows.token_end[base + windows.gold_last[r]]
+        text, answer = row.context[low:high], row.answers[0].text.strip()
+        assert answer in text
+        assert windows.gold[r] in (EXACT, WIDE)
+        assert (text == answer) == (windows.gold[r] == EXACT)
+        wide[row.context_language] += text != answer and squad.normalise(text) != squad.normalise(answer)
     thai = wide.pop("th")
     assert sum(wide.values()) < 0.01 * len(rows)
-    assert thai <= 90  # whole clauses are one unknown word for the English WordPiece
-    assert all(found["lost"] == found["beyond"] == 0 for found in count_spans(held).values())
+    assert thai <= 90  # The English WordPiece reads a whole clause as one unknown word.
+    assert all(text["lost"] == text["beyond"] == 0 for text in count_spans(windows).values())
 
 
-def test_windows_of_the_49_cells(mlqa, shared):
-    held = cut_into_windows(
+def test_the_49_cells_give_the_known_windows(mlqa, shared):
+    windows = cut_into_windows(
         mlqa, TextTokenizer(hf.load_tokenizer(shared / "models" / "multilingual-e5-small")), Settings()
     )
-    assert len(held) == 22_686
-    assert len(np.unique(held.context)) == 3_640
-    assert (held.lengths <= 384).all()
+    assert len(windows) == 22_686
+    assert len(np.unique(windows.context)) == 3_640
+    assert (windows.lengths <= 384).all()

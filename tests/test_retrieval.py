@@ -10,24 +10,24 @@ from xlkd.metrics import retrieval
 RNG = np.random.default_rng(0)
 
 
-def test_retrieval_goes_both_ways():
+def test_retrieval_is_scored_in_both_directions():
     english = np.eye(3)
     foreign = np.array([[1.0, 0.1, 0], [0.9, 0.5, 0], [0, 0, 2.0]])  # the second lies nearer to the first's translation
-    found = retrieval.retrieve(foreign, english)
-    assert found.to_english.tolist() == [True, False, True]
-    assert found.from_english.tolist() == [True, True, True]
-    assert found.accuracy == (pytest.approx(2 / 3), 1.0)
+    matches = retrieval.retrieve(foreign, english)
+    assert matches.to_english.tolist() == [True, False, True]
+    assert matches.from_english.tolist() == [True, True, True]
+    assert matches.accuracy == (pytest.approx(2 / 3), 1.0)
 
 
-def test_a_tie_is_wrong():
+def test_a_tie_counts_as_wrong():
     x = RNG.normal(size=(50, 300)).astype(np.float32)
     x[7] = x[31] * 2  # the same direction: two targets at the same distance
-    found = retrieval.retrieve(x, x)
-    assert np.flatnonzero(~found.to_english).tolist() == [7, 31]
-    assert np.flatnonzero(~found.from_english).tolist() == [7, 31]
+    matches = retrieval.retrieve(x, x)
+    assert np.flatnonzero(~matches.to_english).tolist() == [7, 31]
+    assert np.flatnonzero(~matches.from_english).tolist() == [7, 31]
 
 
-def test_length_of_vectors_does_not_matter():
+def test_the_length_of_vectors_does_not_matter():
     x, y = RNG.normal(size=(2, 40, 8))
     y = x + 0.8 * y
     plain = retrieval.retrieve(x, y)
@@ -36,7 +36,7 @@ def test_length_of_vectors_does_not_matter():
     assert 0 < plain.accuracy[0] < 1
 
 
-def test_margin_answers_hubs():
+def test_the_margin_score_corrects_for_hubs():
     x = RNG.normal(size=(60, 16))
     y = x + 0.9 * RNG.normal(size=(60, 16))
     x, y = x + 1.0, y + 1.0
@@ -46,7 +46,7 @@ def test_margin_answers_hubs():
 
 
 @pytest.mark.parametrize("options", [{}, {"k": 1}, {"k": 3}])
-def test_margin_by_hand(options):
+def test_the_margin_score_equals_one_computed_by_hand(options):
     n, k = 60, options.get("k", 4)
     x, y = np.random.default_rng(5).normal(size=(2, n, 3))
     y = x + 0.5 * y
@@ -56,41 +56,41 @@ def test_margin_by_hand(options):
         for j in range(n):
             near = sorted(similarity[i])[-k:], sorted(similarity[:, j])[-k:]
             expected[i, j] = similarity[i, j] / ((sum(near[0]) + sum(near[1])) / (2 * k))
-    own = [[of[i, i] > max(np.delete(of[i], i)) for i in range(n)] for of in (expected, expected.T)]
-    found = retrieval.retrieve(x, y, score="margin", **options)
-    assert [found.to_english.tolist(), found.from_english.tolist()] == own
+    own = [[scores[i, i] > max(np.delete(scores[i], i)) for i in range(n)] for scores in (expected, expected.T)]
+    matches = retrieval.retrieve(x, y, score="margin", **options)
+    assert [matches.to_english.tolist(), matches.from_english.tolist()] == own
 
 
-def test_one_sentence_is_found():
+def test_retrieval_of_one_or_no_sentence():
     assert retrieval.retrieve(np.ones((1, 2)), np.ones((1, 2)), score="margin").accuracy == (1.0, 1.0)
     assert retrieval.retrieve(np.ones((0, 2)), np.ones((0, 2))).to_english.tolist() == []
 
 
 def test_alignment_counts_are_summed_before_the_division():
-    found = retrieval.count_links(
+    counts = retrieval.count_links(
         predicted=[{(0, 0), (1, 1), (2, 0)}, {(0, 1)}],
         sure=[{(0, 0), (1, 2)}, {(0, 1)}],
         possible=[{(1, 1)}, set()],
     )
-    assert (found.predicted, found.sure, found.in_sure, found.in_possible) == (4, 3, 2, 3)
-    assert retrieval.alignment_error_rate(found) == pytest.approx(1 - (2 + 3) / (4 + 3))
-    assert (retrieval.alignment_precision(found), retrieval.alignment_recall(found)) == (3 / 4, 2 / 3)
+    assert (counts.predicted, counts.sure, counts.in_sure, counts.in_possible) == (4, 3, 2, 3)
+    assert retrieval.alignment_error_rate(counts) == pytest.approx(1 - (2 + 3) / (4 + 3))
+    assert (retrieval.alignment_precision(counts), retrieval.alignment_recall(counts)) == (3 / 4, 2 / 3)
 
 
 def test_with_sure_links_only_the_error_rate_is_one_minus_f1():
-    found = retrieval.count_links([{(0, 0), (1, 1), (2, 2)}], [{(0, 0), (3, 3)}], [set()])
-    precision, recall = retrieval.alignment_precision(found), retrieval.alignment_recall(found)
+    counts = retrieval.count_links([{(0, 0), (1, 1), (2, 2)}], [{(0, 0), (3, 3)}], [set()])
+    precision, recall = retrieval.alignment_precision(counts), retrieval.alignment_recall(counts)
     f1 = 2 * precision * recall / (precision + recall)
-    assert retrieval.alignment_error_rate(found) == pytest.approx(1 - f1)
+    assert retrieval.alignment_error_rate(counts) == pytest.approx(1 - f1)
 
 
-def test_links_are_of_words_and_mutual():
-    """Pieces 1 and 2 of the source are one word; piece 2 would have target piece 0, which prefers piece 1."""
-    forth, back = np.array([2, 0, 0, 1, 0]), np.array([1, 3, 0, 1])
-    assert retrieval.mutual_links(forth, back, [-1, 0, 0, 1], [0, 1, -1, 2]) == {(0, 0), (1, 1)}
-    assert retrieval.mutual_links(forth, back, [-1], [0, 1, -1, 2]) == set()
+def test_links_between_words_need_mutual_links_of_tokens():
+    """Source tokens 1 and 2 are one word; token 2 links to target token 0, which prefers token 1."""
+    source_to_target, target_to_source = np.array([2, 0, 0, 1, 0]), np.array([1, 3, 0, 1])
+    assert retrieval.mutual_links(source_to_target, target_to_source, [-1, 0, 0, 1], [0, 1, -1, 2]) == {(0, 0), (1, 1)}
+    assert retrieval.mutual_links(source_to_target, target_to_source, [-1], [0, 1, -1, 2]) == set()
     assert retrieval.mutual_links(np.array([0]), np.array([0]), [3], [-1]) == set()
-    assert retrieval.mutual_links(np.array([2]), np.array([0, 0, 0]), [3], [0, 1]) == set(), "past the last piece"
+    assert retrieval.mutual_links(np.array([2]), np.array([0, 0, 0]), [3], [0, 1]) == set(), "past the last token"
 
 
 def test_spearman_with_ties():
@@ -106,7 +106,7 @@ def test_structure_ignores_rotation_and_length():
     assert abs(retrieval.structure_correlation(x, RNG.normal(size=(30, 5)))) < 0.3
 
 
-def test_linear_cka():
+def test_linear_cka_ignores_rotation_and_scale():
     x = RNG.normal(size=(200, 4))
     rotation, _ = np.linalg.qr(RNG.normal(size=(4, 4)))
     assert retrieval.linear_cka(x, 2 * x @ rotation + 5) == pytest.approx(1)

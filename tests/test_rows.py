@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Cells: what `str` writes `parse` reads, whatever the tags."""
+"""Cells: `parse` reads back what `str` writes, for any language tags."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ TAGS = st.from_regex(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z]
 
 
 @given(st.sampled_from(["", "mlqa", "my set"]), st.lists(TAGS, min_size=1, max_size=2))
-def test_a_cell_is_read_as_it_was_written(name, tags):
+def test_a_cell_is_parsed_back_from_its_string(name, tags):
     cell = Cell(name, tuple(tags))
     assert Cell.parse(str(cell)) == cell
 
@@ -25,5 +25,5 @@ def test_a_cell_is_read_as_it_was_written(name, tags):
         (Pair("1", "k", "g", "ntrex", "a", "b", "zh-Hant", "de"), "ntrex zh-Hant-de"),
     ],
 )
-def test_the_cell_of_an_example(example, written):
+def test_the_cell_of_an_example_has_its_set_and_languages(example, written):
     assert str(Cell.from_example(example)) == written

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The draw of language pairs: totals of the table, and a draw that nothing elsewhere can change."""
+"""The draw of language pairs: golden totals, and independence from other questions and processes."""
 
 import json
 import os
@@ -47,11 +47,11 @@ def test_golden_partially_parallel(name):
         k: v.split() for k, v in GOLDEN["partially_parallel"]["available"].items() if k != "q5" or which == "with q5"
     }
     drawn = sampling.draw_pairs(available, n=int(n))
-    found = Counter(question for question, _, _ in drawn.examples)
-    if "error" in golden:  # the published sampler dies on the question without the pivot; ours gives it n languages
-        assert found == {"q1": 4, "q2": 4, "q3": 1, "q4": 4, "q5": 1}
+    counts = Counter(question for question, _, _ in drawn.examples)
+    if "error" in golden:  # The published sampler fails on a question without the pivot; ours draws n languages.
+        assert counts == {"q1": 4, "q2": 4, "q3": 1, "q4": 4, "q5": 1}
     else:
-        assert found == golden["per_question"]
+        assert counts == golden["per_question"]
         assert len(drawn.examples) == golden["total"]
     assert drawn.without_pivot == (which == "with q5")
 
@@ -79,7 +79,7 @@ def test_seed_and_epoch_change_the_draw():
     assert base != sampling.draw_pairs(PARALLEL, n=1, seed=3, epoch=1)
 
 
-def test_another_process_with_another_string_hash_draws_the_same():
+def test_a_process_with_another_string_hash_draws_the_same():
     program = "from xlkd.data.sampling import draw_pairs; print(draw_pairs({'q': {'en','de','es','ar','hi'}, 'r': {'zh','vi','en'}}, n=2).examples)"
     outputs = {
         subprocess.run(
@@ -95,31 +95,31 @@ def test_another_process_with_another_string_hash_draws_the_same():
     assert "'q'" in outputs.pop()
 
 
-def test_a_larger_n_keeps_what_a_smaller_one_drew():
+def test_the_draw_with_a_larger_n_contains_that_with_a_smaller_one():
     for n in range(1, 6):
         assert set(sampling.draw_pairs(PARALLEL, n=n).examples) <= set(sampling.draw_pairs(PARALLEL, n=n + 1).examples)
 
 
 def test_golden_draw():
-    """A change here changes every run."""
+    """Pins the draw; a change of these examples changes every run."""
     drawn = sampling.draw_pairs({"q1": ["ar", "de", "en", "es", "hi"], "q2": ["de", "es", "zh"]}, n=1)
     assert drawn.examples == (*(("q1", a, b) for a in ("en", "hi") for b in ("en", "hi")), ("q2", "es", "es"))
-    again = sampling.draw_pairs({"q1": ["ar", "de", "en", "es", "hi"]}, n=2, pivot="none", seed=1, epoch=2)
-    assert (again.examples[1], again.without_pivot) == (("q1", "ar", "en"), 0)
+    without_pivot_rule = sampling.draw_pairs({"q1": ["ar", "de", "en", "es", "hi"]}, n=2, pivot="none", seed=1, epoch=2)
+    assert (without_pivot_rule.examples[1], without_pivot_rule.without_pivot) == (("q1", "ar", "en"), 0)
 
 
-def row(id_, question, context):
+def make_row(id_, question, context):
     return Question(id_, f"{id_} {question}-{context}", "", "mlqa", f"{question}?", context, (), question, context)
 
 
 def test_languages_come_from_rows_in_one_language():
-    rows = [row("a", "en", "en"), row("a", "de", "de"), row("a", "de", "en"), row("b", "es", "en")]
+    rows = [make_row("a", "en", "en"), make_row("a", "de", "de"), make_row("a", "de", "en"), make_row("b", "es", "en")]
     assert sampling.group_languages(rows) == {"a": {"en", "de"}}
 
 
 def test_rows_that_cannot_be_drawn_from_are_named():
-    """TyDiQA's ids stand several times in a file; the first row keeps its place."""
-    rows = [row("a", "en", "en"), row("a", "de", "en"), row("a", "en", "en")]
+    """Ids of TyDiQA occur several times in a file; the first row with an id is drawn from."""
+    rows = [make_row("a", "en", "en"), make_row("a", "de", "en"), make_row("a", "en", "en")]
     assert sampling.list_undrawable(rows) == (
         ("mlqa: a", "question and context in two languages, from which no pair is drawn"),
         ("mlqa: a", "a second row of this id in en"),
@@ -128,18 +128,18 @@ def test_rows_that_cannot_be_drawn_from_are_named():
     assert drawn is rows[0]
 
 
-def test_drawn_examples_are_the_question_of_one_language_over_the_context_of_another():
-    rows = [row("a", "en", "en"), row("a", "de", "de"), row("a", "de", "en")]
+def test_drawn_examples_join_the_question_in_one_language_with_the_context_in_another():
+    rows = [make_row("a", "en", "en"), make_row("a", "de", "de"), make_row("a", "de", "en")]
     examples = (("a", "de", "de"), ("a", "de", "en"), ("a", "en", "de"))
-    same, there, back = sampling.make_crossed_examples(rows, sampling.PairDraw(examples, 0))
+    same, de_en, en_de = sampling.make_crossed_examples(rows, sampling.PairDraw(examples, 0))
     assert same is rows[1]
-    assert (there.id, there.question, there.context) == ("a_de-en", "de?", "en")
-    assert (there.question_language, there.context_language) == ("de", "en")
-    assert (back.id, back.question, back.context) == ("a_en-de", "en?", "de")
-    assert len({same.key, there.key, back.key, *(row.key for row in rows)}) == 5
+    assert (de_en.id, de_en.question, de_en.context) == ("a_de-en", "de?", "en")
+    assert (de_en.question_language, de_en.context_language) == ("de", "en")
+    assert (en_de.id, en_de.question, en_de.context) == ("a_en-de", "en?", "de")
+    assert len({same.key, de_en.key, en_de.key, *(row.key for row in rows)}) == 5
 
 
-def test_examples_of_several_draws_stand_once():
+def test_joined_draws_contain_each_example_once():
     draws = [sampling.PairDraw((("a", "de", "de"), ("a", "de", "en")), 1), sampling.PairDraw((("a", "de", "de"),), 3)]
     assert sampling.join_draws(draws) == sampling.PairDraw(draws[0].examples, 3)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoint goes on, and by whose labels."""
+"""The selection of the checkpoint that is exported, and the languages whose labels select it."""
 
 import json
 from types import SimpleNamespace
@@ -23,13 +23,13 @@ SCORES = {  # step: accuracy by language
 }
 
 
-def rows(languages):
+def make_rows(languages):
     return [Labelled(tag, make_key(tag), tag, "set", "a text", None, "yes", tag) for tag in languages]
 
 
-def rule(keep, *, languages=(), supervised=("en", "de"), tags=("en", "de", "zh"), dev=True):
+def build_rule(keep, *, languages=(), supervised=("en", "de"), tags=("en", "de", "zh"), dev=True):
     stage = make_spec(Classify(languages=languages), eval=Eval(keep=keep))
-    sets = {"dev" if dev else "eval": SimpleNamespace(rows=rows(tags))}
+    sets = {"dev" if dev else "eval": SimpleNamespace(rows=make_rows(tags))}
     return selection.build_rule(stage, sets, supervised)
 
 
@@ -46,50 +46,50 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(("keep", "step"), [("best", 10), ("english", 20), ("supervised", 30)])
-def test_each_rule_keeps_its_own_step(folder, keep, step):
-    assert rule(keep).choose_step(folder) == step
+def test_each_rule_selects_its_own_step(folder, keep, step):
+    assert build_rule(keep).choose_step(folder) == step
 
 
-def test_without_a_dev_set_the_evaluation_set_chooses(folder):
-    assert rule("english", dev=False).choose_step(folder) == 40
+def test_without_a_dev_set_the_evaluation_set_selects_the_step(folder):
+    assert build_rule("english", dev=False).choose_step(folder) == 40
 
 
 @pytest.mark.parametrize(
     ("keep", "chosen"), [("last", []), ("english", ["en"]), ("supervised", ["de", "en"]), ("best", ["de", "en", "zh"])]
 )
-def test_the_badge_names_the_languages_that_chose(keep, chosen):
+def test_the_languages_used_for_selection_are_recorded(keep, chosen):
     stage = make_spec()
-    looked_at = rule(keep).select_examples(rows(("en", "de", "zh")))
-    assert provenance.collect_seen_languages(stage, [], looked_at, {}, has_teacher=False)["selection"] == chosen
+    examples = build_rule(keep).select_examples(make_rows(("en", "de", "zh")))
+    assert provenance.collect_seen_languages(stage, [], examples, {}, has_teacher=False)["selection"] == chosen
 
 
 @pytest.mark.parametrize(("steps", "before", "languages"), [(4, [], ["de", "en"]), (0, [], []), (0, ["fr"], ["fr"])])
 def test_the_languages_of_parallel_text_are_recorded(steps, before, languages):
-    """Two texts in one language are none; a stage without steps has only what came before it."""
+    """Two texts in one language are no parallel text; a stage without steps has only the languages of earlier stages."""
     stage = make_spec(horizon=Horizon(steps, steps, (0,)))
     pairs = [Pair("1", "k", "g", "s", "a", "b", *tags) for tags in (("en", "de"), ("ru", "ru"))]
-    found = provenance.collect_seen_languages(stage, pairs, [], {"parallel": before}, has_teacher=False)
-    assert found == {"training": [], "selection": [], "teacher": [], "parallel": languages}
+    seen = provenance.collect_seen_languages(stage, pairs, [], {"parallel": before}, has_teacher=False)
+    assert seen == {"training": [], "selection": [], "teacher": [], "parallel": languages}
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("arguments", "message"),
     [
         ({"keep": "best", "languages": ("en", "de")}, "labels in zh, which are called zero-shot"),
         ({"keep": "english", "tags": ("de",)}, "has no examples in en"),
         ({"keep": "english", "languages": ("de",), "tags": ("en",)}, "keep=english would choose by labels in en"),
     ],
 )
-def test_what_cannot_be_is_refused(given, says):
-    with pytest.raises(UserError, match=says):
-        rule(**given)
+def test_impossible_rules_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        build_rule(**arguments)
 
 
-def test_supervised_rows_may_choose_beside_zero_shot_ones():
-    assert rule("supervised", languages=("en", "de")).languages == {"en", "de"}
+def test_supervised_examples_may_select_beside_zero_shot_ones():
+    assert build_rule("supervised", languages=("en", "de")).languages == {"en", "de"}
 
 
-def test_a_rule_needs_rows():
+def test_a_rule_needs_examples():
     stage = make_spec(Classify(), eval=Eval(keep="english"))
     with pytest.raises(UserError, match=r"config\.data\.dev"):
         selection.build_rule(stage, {}, ())

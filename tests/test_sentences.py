@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One folder for transformers and for sentence-transformers: the same vectors as ours, trimmed too."""
+"""An export that transformers and sentence-transformers read: the same vectors as ours, after trimming too."""
 
 import json
 
@@ -33,80 +33,80 @@ LENGTH = 32
 
 @pytest.fixture(scope="module", params=["cls", "mean"])
 def student(request, tmp_path_factory):
-    """The packaged encoder as a stage of MMKD would hand it on."""
+    """Exports the packaged encoder as a stage of MMKD does; returns the folder and the pooling."""
     config = stages.read_stage("configs/mmkd.py", "full", f"task.max_length={LENGTH}")
-    found = hf.load(PACKAGED / "multilingual")
-    heads = {"masked_lm": found.params["masked_lm"]}
-    exported = Export(found.architecture, found.params["encoder"], heads, pooling=request.param)
+    checkpoint = hf.load(PACKAGED / "multilingual")
+    heads = {"masked_lm": checkpoint.params["masked_lm"]}
+    exported = Export(checkpoint.architecture, checkpoint.params["encoder"], heads, pooling=request.param)
     folder = tmp_path_factory.mktemp(request.param) / "student"
     write_export(folder, exported, hf.load_tokenizer(PACKAGED / "multilingual"), config, {}, {"training": []})
     return folder, request.param
 
 
-def ours(folder, how):
-    found, tokenizer = hf.load(folder), TextTokenizer(hf.load_tokenizer(folder))
-    rows = [tokenizer.join(one.ids, LENGTH).ids for one in tokenizer.encode(SENTENCES)]
+def compute_our_vectors(folder, pooling):
+    checkpoint, tokenizer = hf.load(folder), TextTokenizer(hf.load_tokenizer(folder))
+    rows = [tokenizer.join(text.ids, LENGTH).ids for text in tokenizer.encode(SENTENCES)]
     ids = np.stack([np.pad(row, (0, LENGTH - len(row)), constant_values=tokenizer.pad_id) for row in rows])
     mask = (np.arange(LENGTH) < np.array([len(row) for row in rows])[:, None]).astype(np.int32)
-    hidden = Encoder(found.architecture).apply({"params": found.params["encoder"]}, ids, mask)[-1]
-    return jax.device_get(pool(hidden, jnp.asarray(mask), how))
+    hidden = Encoder(checkpoint.architecture).apply({"params": checkpoint.params["encoder"]}, ids, mask)[-1]
+    return jax.device_get(pool(hidden, jnp.asarray(mask), pooling))
 
 
 def test_some_sentences_are_cut_and_some_are_short(student):
     tokenizer = TextTokenizer(hf.load_tokenizer(student[0]))
-    lengths = [len(one.ids) for one in tokenizer.encode(SENTENCES)]
+    lengths = [len(text.ids) for text in tokenizer.encode(SENTENCES)]
     assert min(lengths) <= 3
     assert max(lengths) > LENGTH
 
 
 def test_sentence_transformers_gives_our_vectors(student):
     library = pytest.importorskip("sentence_transformers")
-    folder, how = student
+    folder, pooling = student
     model = library.SentenceTransformer(str(folder), device="cpu")
     assert model.max_seq_length == LENGTH
-    found = model.encode(SENTENCES, batch_size=7, show_progress_bar=False)
-    np.testing.assert_allclose(found, ours(folder, how), atol=1e-5)
+    vectors = model.encode(SENTENCES, batch_size=7, show_progress_bar=False)
+    np.testing.assert_allclose(vectors, compute_our_vectors(folder, pooling), atol=1e-5)
 
 
 @pytest.mark.torch
-def test_what_its_files_say_gives_our_vectors(student):
+def test_the_exported_settings_give_our_vectors_in_transformers(student):
     torch = pytest.importorskip("torch")
     from transformers import AutoModel, AutoTokenizer
 
-    folder, how = student
+    folder, pooling = student
     modules = json.loads((folder / "modules.json").read_text())
-    assert [(one["type"].rpartition(".")[2], one["path"]) for one in modules] == [
+    assert [(module["type"].rpartition(".")[2], module["path"]) for module in modules] == [
         ("Transformer", ""),
         ("Pooling", "1_Pooling"),
     ]
-    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
-    chosen = [name for name, on in pooling.items() if on is True]
-    assert chosen == [{"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}[how]]
+    pooling_config = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    chosen = [name for name, on in pooling_config.items() if on is True]
+    assert chosen == [{"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}[pooling]]
     longest = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(SENTENCES, padding=True, truncation="longest_first", max_length=longest, return_tensors="pt")
     with torch.no_grad():
         hidden = AutoModel.from_pretrained(folder).eval()(**batch).last_hidden_state
     weights = batch["attention_mask"][..., None].float()
-    found = {
+    vectors = {
         "pooling_mode_cls_token": hidden[:, 0],
         "pooling_mode_mean_tokens": (hidden * weights).sum(1) / weights.sum(1),
     }
-    assert pooling["word_embedding_dimension"] == hidden.shape[-1]
-    np.testing.assert_allclose(found[chosen[0]], ours(folder, how), atol=1e-5)
+    assert pooling_config["word_embedding_dimension"] == hidden.shape[-1]
+    np.testing.assert_allclose(vectors[chosen[0]], compute_our_vectors(folder, pooling), atol=1e-5)
 
 
-def test_a_trimmed_student_keeps_them(student, tmp_path):
-    folder, how = student
+def test_a_trimmed_student_gives_the_same_vectors(student, tmp_path):
+    folder, pooling = student
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     out = tmp_path / "small"
     trim.main([f"--model={folder}", f"--texts={tmp_path / 'texts.txt'}", f"--out={out}"])
     assert sentences.read_pooling_files(out) == sentences.read_pooling_files(folder) != {}
-    np.testing.assert_allclose(ours(out, how), ours(folder, how), atol=1e-6)
+    np.testing.assert_allclose(compute_our_vectors(out, pooling), compute_our_vectors(folder, pooling), atol=1e-6)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: sentence-transformers\n")
     assert "The training of the full model started from `package:multilingual`" in card
-    assert card.count("\n---\n") == 1, "one head, and not that of the whole model too"
+    assert card.count("\n---\n") == 1, "one header, without that of the full model"
     assert "# full" in card
     assert hf.read_json(out / hf.RECORD) == hf.read_json(folder / hf.RECORD)
 
@@ -120,14 +120,14 @@ def test_a_trimmed_student_keeps_them(student, tmp_path):
         [{"type": "a.Transformer", "path": ""}, {"type": "a.Pooling", "path": "1_Pooling"}, {"type": "a.Dense"}],
     ],
 )
-def test_modules_of_other_kinds_and_places_are_left_behind(tmp_path, modules):
+def test_modules_of_other_kinds_and_places_are_ignored(tmp_path, modules):
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     assert sentences.read_pooling_files(tmp_path) == {}
 
 
-def test_other_methods_hand_on_no_vectors(tmp_path):
-    found = hf.load(PACKAGED / "english")
-    exported = Export(found.architecture, found.params["encoder"], {})
+def test_other_methods_export_no_pooling(tmp_path):
+    checkpoint = hf.load(PACKAGED / "english")
+    exported = Export(checkpoint.architecture, checkpoint.params["encoder"], {})
     config = stages.read_stage("configs/finetune.py")
     write_export(tmp_path / "out", exported, hf.load_tokenizer(PACKAGED / "english"), config, {}, {})
     assert not (tmp_path / "out" / "modules.json").exists()

@@ -14,7 +14,7 @@ from xlkd.errors import UserError
 from xlkd.spec import reading
 
 
-def config() -> ConfigDict:
+def make_config() -> ConfigDict:
     """Returns a config of two stages, the second with a learning rate of its own."""
     c = settings.read_config("configs/finetune.py:classify")
     c = settings.replace_values(c, stages=("one", "two"), start="encoder", optim__lr=1e-3)
@@ -38,17 +38,17 @@ def config() -> ConfigDict:
         ("two.optim.lr=1", "two.optim.lr", 1.0),
     ],
 )
-def test_flags_are_typed_as_the_setting_is(flag, key, value):
-    block = settings.apply_flags(config(), [f"--config.{flag}"])
+def test_flags_have_the_type_of_their_setting(flag, key, value):
+    block = settings.apply_flags(make_config(), [f"--config.{flag}"])
     for part in key.split("."):
         block = block[part]
     assert block == value
     assert type(block) is type(value)
 
 
-def test_strings_go_into_an_empty_tuple_and_the_last_flag_holds():
-    assert settings.apply_flags(config(), ["--config.task.languages=de,fr"]).task.languages == ("de", "fr")
-    assert settings.apply_flags(config(), ["--config.seed=1", "--config.seed=2"]).seed == 2
+def test_a_flag_can_fill_an_empty_tuple_and_the_last_flag_applies():
+    assert settings.apply_flags(make_config(), ["--config.task.languages=de,fr"]).task.languages == ("de", "fr")
+    assert settings.apply_flags(make_config(), ["--config.seed=1", "--config.seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_strings_go_into_an_empty_tuple_and_the_last_flag_holds():
 )  # fmt: skip
 def test_a_value_of_another_type_is_refused(flag):
     with pytest.raises(UserError, match="is not of type"):
-        settings.apply_flags(config(), [f"--config.{flag}"])
+        settings.apply_flags(make_config(), [f"--config.{flag}"])
 
 
 @pytest.mark.parametrize(
-    ("flag", "says"),
+    ("flag", "message"),
     [
         ("--config.optim.lrr=1", "did you mean config.optim.lr?"),
         ("--config.lr=1", "did you mean config.optim.lr?"),
@@ -74,14 +74,14 @@ def test_a_value_of_another_type_is_refused(flag):
         ("whatever", "write --config.KEY=VALUE"),
     ],
 )
-def test_what_cannot_be_read_gets_a_hint(flag, says):
+def test_an_unreadable_flag_gets_a_hint(flag, message):
     with pytest.raises(UserError) as error:
-        settings.apply_flags(config(), [flag])
-    assert says in str(error.value)
+        settings.apply_flags(make_config(), [flag])
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("flag", "says"),
+    ("flag", "message"),
     [
         ("english.method.alpha_ce=1", "stage english never reads method.alpha_ce; set it for zs, ce, skd"),
         ("english.data.ntl=1", "stage english never reads data.ntl"),
@@ -90,15 +90,18 @@ def test_what_cannot_be_read_gets_a_hint(flag, says):
         ("english.encoder.new.layers=2", "unknown key config.english.encoder.new.layers"),
     ],
 )
-def test_a_key_that_a_stage_never_reads_is_refused(flag, says):
+def test_a_key_that_a_stage_never_reads_is_refused(flag, message):
     with pytest.raises(UserError) as error:
         settings.apply_flags(settings.read_config("configs/gxlt.py"), [f"--config.{flag}"])
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_config_file_with_a_key_that_nothing_reads_is_refused(tmp_path):
     file = tmp_path / "own.py"
-    for line, says in (("c.optim.lrr = 1", "optim.lr"), ("c.one.method.kl = 'x'", "stage one never reads method.kl")):
+    for line, message in (
+        ("c.optim.lrr = 1", "optim.lr"),
+        ("c.one.method.kl = 'x'", "stage one never reads method.kl"),
+    ):
         file.write_text(
             "from ml_collections import ConfigDict\nfrom xlkd.configs import base, finetune\n"
             "def get_config(variant):\n    c = finetune.atlas(base.base())\n    c.stages = ('one',)\n"
@@ -106,7 +109,7 @@ def test_a_config_file_with_a_key_that_nothing_reads_is_refused(tmp_path):
         )
         with pytest.raises(UserError) as error:
             settings.read_config(str(file))
-        assert says in str(error.value)
+        assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_a_config_file_with_a_key_that_nothing_reads_is_refused(tmp_path):
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_when_stages_are_read(flag):
     name = "configs/mblm.py" if flag.startswith("method") else ""
-    values = settings.read_config(name) if name else config()
+    values = settings.read_config(name) if name else make_config()
     with pytest.raises(UserError, match=r"is not possible; (give|choose one of) ") as error:
         settings.read_stages(settings.apply_flags(values, [f"--config.{flag}"]))
     assert f"config.{flag.partition('=')[0]}" in str(error.value)
@@ -127,9 +130,9 @@ def test_a_shared_key_that_every_stage_sets_for_itself_is_refused():
         settings.apply_flags(settings.read_config("configs/mblm.py"), ["--config.method.weight_s=2"])
 
 
-def test_no_stages_are_refused():
+def test_a_config_without_stages_is_refused():
     with pytest.raises(UserError, match="no stages"):
-        settings.read_stages(settings.apply_flags(config(), ["--config.stages="]))
+        settings.read_stages(settings.apply_flags(make_config(), ["--config.stages="]))
 
 
 def test_the_old_name_of_a_key_is_accepted_and_announced(capsys):
@@ -152,30 +155,30 @@ def test_every_key_is_listed_with_type_range_value_and_meaning():
     assert "config.skd_map.method.coefficient" in listed
 
 
-def test_a_saved_config_is_the_same_config(tmp_path):
-    """Tuples and all, so that it can be overridden and run again; the folder it names is the same."""
-    one = settings.apply_flags(config(), ["--config.optim.lr=0.25", "--config.task.labels=a,b"])
+def test_a_saved_config_equals_the_original(tmp_path):
+    """Tuples survive, so that the config can be overridden and run again; its digest is the same."""
+    original = settings.apply_flags(make_config(), ["--config.optim.lr=0.25", "--config.task.labels=a,b"])
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(settings.to_plain(one)))
-    again = settings.read_config(str(path))
-    assert again == one
-    assert again.task.labels == ("a", "b")
-    assert reading.compute_digest(settings.to_plain(again)) == reading.compute_digest(settings.to_plain(one))
-    assert settings.apply_flags(again, ["--config.task.labels=c"]).task.labels == ("c",)
+    path.write_text(json.dumps(settings.to_plain(original)))
+    loaded = settings.read_config(str(path))
+    assert loaded == original
+    assert loaded.task.labels == ("a", "b")
+    assert reading.compute_digest(settings.to_plain(loaded)) == reading.compute_digest(settings.to_plain(original))
+    assert settings.apply_flags(loaded, ["--config.task.labels=c"]).task.labels == ("c",)
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune", "gxlt", "mblm", "mmkd"])
 def test_every_variant_of_every_config_survives_being_saved(name, tmp_path):
     module = settings._load_config_module(settings.pathlib.Path(f"configs/{name}.py"))
     for variant in module.VARIANTS:
-        one = settings.read_config(f"configs/{name}.py:{variant}")
-        (tmp_path / "config.json").write_text(json.dumps(settings.to_plain(one)))
-        assert settings.read_config(str(tmp_path / "config.json")) == one, variant
-        assert [stage.name for stage in settings.read_stages(one)] == list(one.stages)
+        original = settings.read_config(f"configs/{name}.py:{variant}")
+        (tmp_path / "config.json").write_text(json.dumps(settings.to_plain(original)))
+        assert settings.read_config(str(tmp_path / "config.json")) == original, variant
+        assert [stage.name for stage in settings.read_stages(original)] == list(original.stages)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (None, "no such config"),
         ("{", "is not valid JSON"),
@@ -183,59 +186,59 @@ def test_every_variant_of_every_config_survives_being_saved(name, tmp_path):
         ('{"model_type": "bert"}', "not a config"),
     ],
 )
-def test_a_json_that_is_no_config(tmp_path, text, says):
+def test_a_json_file_that_is_not_a_config_is_refused(tmp_path, text, message):
     if text:
         (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         settings.read_config(str(tmp_path / "config.json"))
 
 
-def test_a_config_that_an_older_version_saved_gets_the_keys_that_change_no_run(tmp_path):
-    """Such as `mesh.dcn_data`: its work directory resumes, and its config.json can be run again."""
+def test_a_config_saved_by_an_older_version_gets_new_keys_that_change_no_result(tmp_path):
+    """A config without `mesh.dcn_data` can be run again, and its work directory resumes."""
     config = settings.read_config("configs/gxlt.py:paper")
     saved = settings.to_plain(config)
     del saved["mesh"]["dcn_data"]
     saved["mesh"]["fsdp"] = 4
     assert settings.list_differences(settings.to_plain(config), saved) == []
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    found = settings.read_config(str(tmp_path / "config.json"))
-    assert (found.mesh.dcn_data, found.mesh.fsdp) == (-1, 4)
+    loaded = settings.read_config(str(tmp_path / "config.json"))
+    assert (loaded.mesh.dcn_data, loaded.mesh.fsdp) == (-1, 4)
     del saved["optim"]["clip"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     with pytest.raises(UserError, match=r"lacks config\.optim\.clip"):
         settings.read_config(str(tmp_path / "config.json"))
 
 
-def test_a_stage_lies_over_the_shared_blocks():
-    c = config()
+def test_a_stage_overrides_the_shared_blocks():
+    c = make_config()
     one, two = settings.read_stage(c, "one"), settings.read_stage(c, "two")
     assert (one.optim.lr, one.start, one.name) == (1e-3, "encoder", "one")
     assert (two.optim.lr, two.start, two.name) == (5e-4, "one", "two")
     assert two.data == one.data, "what the stage does not change stays"
-    assert c == config(), "the config itself is left alone"
+    assert c == make_config(), "the config itself is left alone"
 
 
-def digest(*flags: str) -> str:
-    return reading.compute_digest(settings.to_plain(settings.apply_flags(config(), list(flags))))
+def compute_digest(*flags: str) -> str:
+    return reading.compute_digest(settings.to_plain(settings.apply_flags(make_config(), list(flags))))
 
 
-def test_the_digest_leaves_out_where_and_how_loudly_a_run_is_run():
-    plain = digest()
+def test_the_digest_ignores_the_mesh_and_logging():
+    plain = compute_digest()
     for flag in ("mesh.data=4", "log.every=1"):
-        assert digest(f"--config.{flag}") == plain
+        assert compute_digest(f"--config.{flag}") == plain
     for flag in ("seed=1", "task.labels=b,a", "two.optim.lr=0.1"):
-        assert digest(f"--config.{flag}") != plain
+        assert compute_digest(f"--config.{flag}") != plain
 
 
 def test_differences_are_named_by_key():
     changes = ["--config.mesh.data=4", "--config.seed=1", "--config.two.optim.clip=0", "--config.task.ordered=1"]
-    other = settings.to_plain(settings.apply_flags(config(), changes))
-    found = settings.list_differences(settings.to_plain(config()), other)
-    assert found == ["one.optim.clip", "optim.clip", "seed", "task.ordered", "two.optim.clip"]
+    other = settings.to_plain(settings.apply_flags(make_config(), changes))
+    differences = settings.list_differences(settings.to_plain(make_config()), other)
+    assert differences == ["one.optim.clip", "optim.clip", "seed", "task.ordered", "two.optim.clip"]
     assert settings.list_differences({"a": {"b": 1}}, {"a": {}, "c": 2}) == ["a.b", "c"]
 
 
-def test_a_default_that_only_one_config_spells_out_is_no_difference():
+def test_a_default_that_only_one_config_contains_is_no_difference():
     saved = settings.to_plain(settings.read_config("configs/gxlt.py"))
     older = json.loads(json.dumps(saved))
     older["method"]["variant"] = older["method"].pop("control")
@@ -245,13 +248,13 @@ def test_a_default_that_only_one_config_spells_out_is_no_difference():
 
 
 def test_a_packaged_config_is_found_from_another_folder(tmp_path, monkeypatch):
-    here = settings.read_config("configs/finetune.py")
+    expected = settings.read_config("configs/finetune.py")
     monkeypatch.chdir(tmp_path)
-    assert settings.read_config("configs/finetune.py") == here
-    assert settings.read_config("finetune.py") == here
+    assert settings.read_config("configs/finetune.py") == expected
+    assert settings.read_config("finetune.py") == expected
 
 
-def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
+def test_a_config_in_the_current_folder_precedes_the_packaged_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     own = "from xlkd.configs import base, finetune\ndef get_config(variant=''):\n    c = finetune.qa(base.base())\n"
@@ -260,7 +263,7 @@ def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("configs/finetune.py:sqad", "unknown variant 'sqad'; known: none, squad, classify"),
         ("configs/fintune.py", "configs/finetune.py"),
@@ -270,10 +273,10 @@ def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
         ("configs/base.py", "has no function get_config"),
     ],
 )
-def test_a_config_that_is_not_there(name, says):
+def test_a_missing_config_is_refused(name, message):
     with pytest.raises(UserError) as error:
         settings.read_config(name)
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 def test_reading_configs_needs_no_jax():
@@ -281,10 +284,10 @@ def test_reading_configs_needs_no_jax():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_a_tasks_settings_defaults_then_the_model_then_flags():
+def test_task_settings_come_from_flags_then_the_model_then_defaults():
     recorded = {"name": "qa", "max_length": 160, "doc_stride": 64}
-    found = settings.read_task("qa", recorded, {"doc_stride": "32"})
-    assert (found.max_length, found.doc_stride, found.max_query_length) == (160, 32, 64)
+    task = settings.read_task("qa", recorded, {"doc_stride": "32"})
+    assert (task.max_length, task.doc_stride, task.max_query_length) == (160, 32, 64)
     assert settings.read_task("qa", {"name": "masked", "max_length": 7}, {}).max_length == 384, (
         "another task's are not taken"
     )

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The sources of questions: what they read, in which order and groups, and what each dirty file is told."""
+"""The sources of questions: their rows, order and groups, and the error of each kind of bad file."""
 
 import json
 
@@ -11,11 +11,11 @@ from xlkd.data import sources
 from xlkd.errors import UserError
 
 
-def entry(id="a", question="who?", text="Anna", start=4, **changes):
+def make_entry(id="a", question="who?", text="Anna", start=4, **changes):
     return {"id": id, "question": question, "answers": [{"text": text, "answer_start": start}]} | changes
 
 
-def document(*entries, context="It’s Anna who went."):
+def make_document(*entries, context="It’s Anna who went."):
     return {"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(entries)}]}]}
 
 
@@ -24,45 +24,47 @@ def write(path, content):
     return path
 
 
-GOOD = entry(id="good", start=5)
+GOOD = make_entry(id="good", start=5)
 CONTEXT = "It’s Anna who went."
 BAD_ROWS = {
-    "wrong offset": (entry(), "wrong offset: answer 'Anna' is not at character 4 but at 5"),
-    "offset past the end": (entry(start=900), "wrong offset"),
-    "negative offset": (entry(start=-14), "wrong offset"),
-    "not in the context": (entry(text="Berta"), "answer not in the context: 'Berta'"),
-    "offset as a string": (entry(start="5"), "answer_start is '5', not a whole number"),
-    "offset as a fraction": (entry(start=5.0), "answer_start is 5.0"),
-    "offset as a truth value": (entry(text="t", start=True), "answer_start is True"),
-    "no offset": (entry(answers=[{"text": "Anna"}]), "answer_start is None"),
-    "no text": (entry(answers=[{"answer_start": 5}]), "an answer without 'text'"),
-    "a blanked answer": (entry(text="", start=0), "no gold answer"),
-    "blanks for an answer": (entry(text=" ", start=9), "no gold answer"),
-    "no answers": (entry(answers=[]), "no gold answer"),
-    "unanswerable": (entry(start=5, is_impossible=True), "no gold answer"),
-    "no list of answers": (entry(answers=None), "no list under 'answers'"),
-    "answers as a dict": (entry(answers={"text": ["Anna"], "answer_start": [5]}), "no list under 'answers'"),
+    "wrong offset": (make_entry(), "wrong offset: answer 'Anna' is not at character 4 but at 5"),
+    "offset past the end": (make_entry(start=900), "wrong offset"),
+    "negative offset": (make_entry(start=-14), "wrong offset"),
+    "not in the context": (make_entry(text="Berta"), "answer not in the context: 'Berta'"),
+    "offset as a string": (make_entry(start="5"), "answer_start is '5', not a whole number"),
+    "offset as a fraction": (make_entry(start=5.0), "answer_start is 5.0"),
+    "offset as a truth value": (make_entry(text="t", start=True), "answer_start is True"),
+    "no offset": (make_entry(answers=[{"text": "Anna"}]), "answer_start is None"),
+    "no text": (make_entry(answers=[{"answer_start": 5}]), "an answer without 'text'"),
+    "a blanked answer": (make_entry(text="", start=0), "no gold answer"),
+    "blanks for an answer": (make_entry(text=" ", start=9), "no gold answer"),
+    "no answers": (make_entry(answers=[]), "no gold answer"),
+    "unanswerable": (make_entry(start=5, is_impossible=True), "no gold answer"),
+    "no list of answers": (make_entry(answers=None), "no list under 'answers'"),
+    "answers as a dict": (make_entry(answers={"text": ["Anna"], "answer_start": [5]}), "no list under 'answers'"),
     "a second answer that is wrong": (
-        entry(answers=[{"text": "Anna", "answer_start": 5}, {"text": "Anna", "answer_start": 6}]),
+        make_entry(answers=[{"text": "Anna", "answer_start": 5}, {"text": "Anna", "answer_start": 6}]),
         "not at character 6",
     ),
-    "empty question": (entry(question=" ", start=5), "empty question"),
-    "no question": (entry(question=None, start=5), "no question"),
-    "question as a number": (entry(question=3, start=5), "question is not a string"),
-    "half a surrogate": (entry(question="who \ud83d?", start=5), "surrogate"),
-    "no id": (entry(id=None, start=5), "no id"),
-    "id as a list": (entry(id=[7], start=5), "id is neither a string nor a number"),
-    "id as a truth value": (entry(id=True, start=5), "id is neither a string nor a number"),
+    "empty question": (make_entry(question=" ", start=5), "empty question"),
+    "no question": (make_entry(question=None, start=5), "no question"),
+    "question as a number": (make_entry(question=3, start=5), "question is not a string"),
+    "half a surrogate": (make_entry(question="who \ud83d?", start=5), "surrogate"),
+    "no id": (make_entry(id=None, start=5), "no id"),
+    "id as a list": (make_entry(id=[7], start=5), "id is neither a string nor a number"),
+    "id as a truth value": (make_entry(id=True, start=5), "id is neither a string nor a number"),
     "not an object": ("who?", "not an object"),
-    "duplicate id": (entry(id="good", start=5), "duplicate id"),
+    "duplicate id": (make_entry(id="good", start=5), "duplicate id"),
 }
 
 
-def test_numbers_as_ids_become_the_text_that_predictions_are_keyed_by(tmp_path):
+def test_numeric_ids_become_strings_as_in_prediction_files(tmp_path):
     path = tmp_path / "numbered.json"
-    path.write_text(json.dumps(document(entry(id=1, start=5), entry(id=0, start=5), entry(id=2.0, start=5))))
+    path.write_text(
+        json.dumps(make_document(make_entry(id=1, start=5), make_entry(id=0, start=5), make_entry(id=2.0, start=5)))
+    )
     assert [row.id for row in sources.read(f"squad:{path}", "qa")] == ["1", "0", "2.0"]
-    path.write_text(json.dumps(document(entry(id=1, start=5), entry(id="1", start=5))))
+    path.write_text(json.dumps(make_document(make_entry(id=1, start=5), make_entry(id="1", start=5))))
     with pytest.raises(UserError, match="duplicate id"):
         sources.read(f"squad:{path}", "qa")
 
@@ -70,10 +72,10 @@ def test_numbers_as_ids_become_the_text_that_predictions_are_keyed_by(tmp_path):
 @pytest.mark.parametrize(("bad", "reason"), BAD_ROWS.values(), ids=BAD_ROWS)
 def test_a_bad_row_is_named_with_file_row_and_reason(tmp_path, bad, reason):
     path = tmp_path / "dirty.json"
-    path.write_text(json.dumps(document(GOOD, bad, entry(id="last", start=5))))
-    with pytest.raises(UserError) as told:
+    path.write_text(json.dumps(make_document(GOOD, bad, make_entry(id="last", start=5))))
+    with pytest.raises(UserError) as error:
         sources.read(f"squad:{path}", "qa")
-    line = str(told.value)
+    line = str(error.value)
     assert reason in line
     assert f"{path}: data[0].paragraphs[0].qas[1]" in line
     assert "\n" not in line
@@ -95,22 +97,22 @@ BAD_FILES = {
     "no paragraphs": ({"data": [{"title": "t"}]}, "data[0]: no list under 'paragraphs'"),
     "no qas": ({"data": [{"paragraphs": [{"context": "x"}]}]}, "data[0].paragraphs[0]: no list under 'qas'"),
     "no context": ({"data": [{"paragraphs": [{"qas": []}]}]}, "data[0].paragraphs[0]: no context"),
-    "empty context": (document(GOOD, context=" \n"), "data[0].paragraphs[0]: empty context"),
-    "context as a list": (document(GOOD, context=["x"]), "context is not a string"),
+    "empty context": (make_document(GOOD, context=" \n"), "data[0].paragraphs[0]: empty context"),
+    "context as a list": (make_document(GOOD, context=["x"]), "context is not a string"),
 }
 
 
 @pytest.mark.parametrize(("content", "reason"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_bad_file_is_one_line(tmp_path, content, reason):
+def test_a_bad_file_is_refused_in_one_line(tmp_path, content, reason):
     path = write(tmp_path / "dirty.json", content)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         sources.read(f"squad:{path}", "qa")
-    assert reason in str(told.value)
-    assert str(path) in str(told.value)
+    assert reason in str(error.value)
+    assert str(path) in str(error.value)
 
 
-def test_other_bad_paths(tmp_path):
-    (tmp_path / "latin.json").write_bytes(json.dumps(document(GOOD), ensure_ascii=False).encode("cp1252"))
+def test_bad_paths_and_options_are_explained(tmp_path):
+    (tmp_path / "latin.json").write_bytes(json.dumps(make_document(GOOD), ensure_ascii=False).encode("cp1252"))
     for source, reason in {
         f"squad:{tmp_path}/none.json": "no such file",
         f"squad:{tmp_path}": "a folder, not a file",
@@ -123,13 +125,13 @@ def test_other_bad_paths(tmp_path):
         f"squad:{tmp_path}/none.json?split=dev": "unknown option 'split'",
         f"xquad:{tmp_path}?pairs=some": "no file",
     }.items():
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as error:
             sources.read(source, "qa")
-        assert reason in str(told.value), source
+        assert reason in str(error.value), source
 
 
-def test_squad_rows(tmp_path):
-    path = write(tmp_path / "train.json", document(GOOD, entry(id="b", start=5), entry(id="c", start=5)))
+def test_squad_rows_have_ids_keys_and_groups(tmp_path):
+    path = write(tmp_path / "train.json", make_document(GOOD, make_entry(id="b", start=5), make_entry(id="c", start=5)))
     rows = sources.read(f"squad:{path}", "qa")
     assert [(row.id, row.set, row.question_language, row.context_language) for row in rows][:1] == [
         ("good", "squad", "en", "en")
@@ -143,35 +145,35 @@ def test_squad_rows(tmp_path):
         sources.read(f"squad:{path}?languages=de,en", "qa")
 
 
-def test_a_key_does_not_depend_on_the_folder_but_on_content_and_place(tmp_path):
+def test_a_key_depends_on_content_and_position_but_not_on_the_folder(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-    one = write(tmp_path / "one" / "f.json", document(GOOD, entry(id="b", start=5)))
-    two = write(tmp_path / "two" / "f.json", document(GOOD, entry(id="b", start=5, question="when?")))
-    a, b = (sources.read(f"squad:{path}", "qa") for path in (one, two))
+    first = write(tmp_path / "one" / "f.json", make_document(GOOD, make_entry(id="b", start=5)))
+    second = write(tmp_path / "two" / "f.json", make_document(GOOD, make_entry(id="b", start=5, question="when?")))
+    a, b = (sources.read(f"squad:{path}", "qa") for path in (first, second))
     assert a[0].key == b[0].key
     assert a[1].key != b[1].key
 
 
-def paragraphs(*groups):
+def make_paragraphs(*groups):
     return {"data": [{"paragraphs": [{"context": context, "qas": list(qas)} for context, qas in groups]}]}
 
 
 @pytest.fixture
 def xquad(tmp_path):
     for language, name in [("en", "Anna"), ("de", "Änna"), ("zh-CN", "安娜")]:
-        qas = [entry(id=id, question=f"{language} {id}?", text=name, start=0) for id in ("a", "b")]
+        qas = [make_entry(id=id, question=f"{language} {id}?", text=name, start=0) for id in ("a", "b")]
         if language == "de":
             qas.pop()
         write(
             tmp_path / f"xquad.{language}.json",
-            paragraphs((f"{name} x", qas), (f"{name} y", [entry(id="c", question="?", text=name, start=0)])),
+            make_paragraphs((f"{name} x", qas), (f"{name} y", [make_entry(id="c", question="?", text=name, start=0)])),
         )
     write(tmp_path / "notes.json", {})
     return tmp_path
 
 
-def test_xquad_cells(xquad):
+def test_xquad_gives_cells_and_groups(xquad):
     rows = sources.read(f"xquad:{xquad}", "qa")
     assert [(row.question_language, row.id) for row in rows] == [
         ("de", "a"), ("de", "c"), ("en", "a"), ("en", "b"), ("en", "c"), ("zh", "a"), ("zh", "b"), ("zh", "c"),
@@ -189,7 +191,7 @@ def test_xquad_cells(xquad):
     assert len({row.key for row in pairs}) == len(pairs)
 
 
-def test_xquad_languages(xquad):
+def test_xquad_languages_can_be_selected(xquad):
     assert [row.context_language for row in sources.read(f"xquad:{xquad}?languages=zh,de&limit=1", "qa")] == [
         "zh",
         "de",
@@ -199,7 +201,7 @@ def test_xquad_languages(xquad):
         sources.read(f"xquad:{xquad}?languages=fr", "qa")
     with pytest.raises(UserError, match="unknown language 'xx'"):
         sources.read(f"xquad:{xquad}?languages=xx", "qa")
-    write(xquad / "xquad.zh.json", document(GOOD))
+    write(xquad / "xquad.zh.json", make_document(GOOD))
     with pytest.raises(UserError, match="the same languages as"):
         sources.read(f"xquad:{xquad}", "qa")
     (xquad / "xquad.zh.json").rename(xquad / "xquad.qqq.json")
@@ -210,20 +212,20 @@ def test_xquad_languages(xquad):
 @pytest.fixture
 def mlqa(tmp_path):
     def cell(context, question, *groups, split="dev"):
-        made = [
-            (f"{context} {name}", [entry(id=id, question=question, text=context, start=0) for id in ids])
+        paragraphs = [
+            (f"{context} {name}", [make_entry(id=id, question=question, text=context, start=0) for id in ids])
             for name, ids in groups
         ]
-        write(tmp_path / f"{split}-context-{context}-question-{question}.json", paragraphs(*made))
+        write(tmp_path / f"{split}-context-{context}-question-{question}.json", make_paragraphs(*paragraphs))
 
     cell("en", "en", ("p", ["1", "2"]), ("q", ["3"]), ("r", ["4"]))
-    cell("de", "de", ("p", ["2"]), ("q", ["3", "4"]))  # one German paragraph joins two English ones
+    cell("de", "de", ("p", ["2"]), ("q", ["3", "4"]))  # One German paragraph joins two English ones.
     cell("de", "en", ("p", ["2"]))
     cell("en", "en", ("p", ["9"]), split="test")
     return tmp_path
 
 
-def test_mlqa_cells_and_groups(mlqa):
+def test_mlqa_gives_cells_and_groups(mlqa):
     rows = sources.read(f"mlqa:{mlqa}?pairs=all", "qa")
     assert [(r.context_language, r.question_language, r.id) for r in rows] == [
         ("de", "de", "2"), ("de", "de", "3"), ("de", "de", "4"), ("de", "en", "2"),
@@ -235,24 +237,27 @@ def test_mlqa_cells_and_groups(mlqa):
     assert [row.id for row in sources.read(f"mlqa:{mlqa}?split=test", "qa")] == ["9"]
 
 
-def test_mlqa_one_file(mlqa):
+def test_one_mlqa_file_is_one_cell(mlqa):
     (row,) = sources.read(f"mlqa:{mlqa}/dev-context-de-question-en.json", "qa")
     assert (row.question_language, row.context_language) == ("en", "de")
     assert len(sources.read(f"mlqa:{mlqa}/test-context-en-question-en.json", "qa")) == 1
 
 
-def test_mlqa_as_it_is_published(mlqa):
+def test_mlqa_is_read_in_its_published_folders(mlqa):
     (mlqa / "dev").mkdir()
     for path in mlqa.glob("dev-*.json"):
         path.rename(mlqa / "dev" / path.name)
     assert len(sources.read(f"mlqa:{mlqa}", "qa")) == 7
 
 
-def test_tydiqa_ids_repeat(tmp_path):
+def test_rows_with_repeated_tydiqa_ids_have_distinct_keys(tmp_path):
     folder = tmp_path / "tydiqa-goldp-v1.1-train"
     folder.mkdir()
-    one = ("Anna x", [entry(id="1", start=0)])
-    write(folder / "tydiqa.goldp.ko.train.json", paragraphs(one, ("Anna y", [entry(id="1", start=0)]), one))
+    paragraph = ("Anna x", [make_entry(id="1", start=0)])
+    write(
+        folder / "tydiqa.goldp.ko.train.json",
+        make_paragraphs(paragraph, ("Anna y", [make_entry(id="1", start=0)]), paragraph),
+    )
     rows = sources.read(f"tydiqa:{tmp_path}", "qa")
     assert [row.id for row in rows] == ["1"] * 3
     assert len({row.key for row in rows}) == 3
@@ -263,7 +268,7 @@ def test_tydiqa_ids_repeat(tmp_path):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """XQuAD de and en and SQuAD as TFDS prepares them, and Greek as TensorFlow would."""
+    """Prepares XQuAD, SQuAD and TyDi QA as TFDS does, and Greek XQuAD in the format of TensorFlow."""
     tfds = pytest.importorskip("tensorflow_datasets")
     folder = tmp_path_factory.mktemp("tfds")
 
@@ -300,8 +305,8 @@ def prepared(tmp_path_factory):
 
     for language in ("de", "en"):
         prepare("xquad", language, "test", [example(id, f"{language} Öl {id > 'b'}", "Öl") for id in "abc"])
-    bad = [example("x", "a b", "c"), example("y", "a b", "b") | {"answers": []}, example("z", "a b", "b")]
-    prepare("squad", "v1.1", "train", bad)
+    bad_examples = [example("x", "a b", "c"), example("y", "a b", "b") | {"answers": []}, example("z", "a b", "b")]
+    prepare("squad", "v1.1", "train", bad_examples)
     prepare("tydi_qa", "goldp", "validation", [example("korean-1-0", "a b", "b"), example("swahili-1-0", "a b", "b")])
     info = folder / "xquad" / "de" / "3.0.0" / "dataset_info.json"
     tfrecord = folder / "xquad" / "el" / "3.0.0"
@@ -313,7 +318,7 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def test_tfds_rows(prepared):
+def test_tfds_rows_are_read_without_tensorflow(prepared):
     import sys
 
     rows = sources.read(f"tfds:xquad?languages=de,en&data_dir={prepared}", "qa")
@@ -333,7 +338,7 @@ def test_tfds_rows(prepared):
     assert "tensorflow" not in sys.modules
 
 
-def test_tfds_bad_rows(prepared):
+def test_bad_tfds_rows_are_refused_or_skipped(prepared):
     with pytest.raises(UserError, match=r"tfds:squad/v1.1 train\["):
         sources.read(f"tfds:squad?data_dir={prepared}", "qa")
     rows = sources.read(f"tfds:squad?data_dir={prepared}", "qa", "skip")
@@ -359,7 +364,7 @@ def test_tfds_tydiqa_languages_come_from_ids(prepared):
         ("tfds:natural_questions", "no reader for the TFDS data set 'natural_questions'"),
     ],
 )  # fmt: skip
-def test_tfds_what_is_not_there_is_one_line(prepared, source, reason):
-    with pytest.raises(UserError, match=reason.replace("{}", str(prepared))) as told:
+def test_missing_tfds_data_is_reported_in_one_line(prepared, source, reason):
+    with pytest.raises(UserError, match=reason.replace("{}", str(prepared))) as error:
         sources.read(source.format(prepared), "qa")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)

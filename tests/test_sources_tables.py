@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of any origin: columns by name or number, quoting or none, labelled texts or pairs."""
+"""Tables of any origin: columns by name or number, with or without quoting, labelled texts or pairs."""
 
 import json
 
@@ -15,7 +15,7 @@ def write(path, text):
     return path
 
 
-def plain(source, task="classify", on_bad_row="stop"):
+def read_plain(source, task="classify", on_bad_row="stop"):
     rows = sources.read(source, task, on_bad_row)
     if task == "parallel":
         return [(row.source_language, row.source, row.target_language, row.target) for row in rows]
@@ -25,29 +25,29 @@ def plain(source, task="classify", on_bad_row="stop"):
 @pytest.mark.parametrize(
     "header", ["text\ttext2\tlabel", "premise\thypo\tgold_label", "\ufeffSentence1\tsentence2\tLabel"]
 )
-def test_usual_names_are_found(tmp_path, header):
+def test_usual_column_names_are_recognised(tmp_path, header):
     path = write(tmp_path / "a.tsv", f'{header}\r\n"a" b\tc\tYes \r\n')
-    assert plain(f"tsv:{path}?languages=de") == [("de", '"a" b', "c", "yes")]
+    assert read_plain(f"tsv:{path}?languages=de") == [("de", '"a" b', "c", "yes")]
 
 
-def test_columns_by_option_and_by_number(tmp_path):
+def test_columns_are_chosen_by_name_or_number(tmp_path):
     path = write(tmp_path / "a.tsv", "1\ta\tgood\n2\tb\tbad\n")
-    assert plain(f"tsv:{path}?languages=de&text=1&label=2&id=0") == [
+    assert read_plain(f"tsv:{path}?languages=de&text=1&label=2&id=0") == [
         ("de", "a", None, "good"),
         ("de", "b", None, "bad"),
     ]
     path = write(tmp_path / "b.csv", 'review,verdict,product\n"a, ""b""\nc",good,p\n')
-    assert plain(f"csv:{path}?languages=de&text=review&label=verdict") == [("de", 'a, "b"\nc', None, "good")]
+    assert read_plain(f"csv:{path}?languages=de&text=review&label=verdict") == [("de", 'a, "b"\nc', None, "good")]
     assert sources.read(f"csv:{path}?languages=de&text=review&group=product", "classify")[0].group == "b/p"
 
 
 def test_quoting_in_a_tsv_is_undone_when_asked(tmp_path):
     path = write(tmp_path / "a.tsv", 'text\tlabel\n"a ""b"""\tx\n')
-    assert plain(f"tsv:{path}?languages=de")[0][1] == '"a ""b"""'
-    assert plain(f"tsv:{path}?languages=de&quoting=csv")[0][1] == 'a "b"'
+    assert read_plain(f"tsv:{path}?languages=de")[0][1] == '"a ""b"""'
+    assert read_plain(f"tsv:{path}?languages=de&quoting=csv")[0][1] == 'a "b"'
 
 
-def test_a_column_of_languages_and_ids(tmp_path):
+def test_columns_may_contain_languages_and_ids(tmp_path):
     path = write(tmp_path / "test.tsv", "id\tlang\ttext\n1\tde\ta\n1\tzh-CN\tb\n2\tde\tc\n")
     rows = sources.read(f"tsv:{path}", "classify")
     assert [(row.language, row.id, row.group, row.label) for row in rows] == [
@@ -55,11 +55,11 @@ def test_a_column_of_languages_and_ids(tmp_path):
         ("de", "2", "test/2", None),
         ("zh", "1", "test/1", None),
     ]
-    assert plain(f"tsv:{path}?languages=zh") == [("zh", "b", None, None)]
-    assert len(plain(f"tsv:{path}?rows=common")) == 2
+    assert read_plain(f"tsv:{path}?languages=zh") == [("zh", "b", None, None)]
+    assert len(read_plain(f"tsv:{path}?rows=common")) == 2
 
 
-def test_without_ids_rows_of_two_languages_are_not_taken_for_translations(tmp_path):
+def test_rows_without_ids_are_not_grouped_as_translations(tmp_path):
     path = write(tmp_path / "a.tsv", "lang\ttext\nde\ta\nen\tb\nen\ta\n")
     rows = sources.read(f"tsv:{path}", "classify")
     assert [row.id for row in rows] == ["a.tsv:0", "a.tsv:0", "a.tsv:1"]
@@ -68,10 +68,10 @@ def test_without_ids_rows_of_two_languages_are_not_taken_for_translations(tmp_pa
     assert rows[0].group == rows[2].group
 
 
-def test_json_lines(tmp_path):
+def test_json_lines_are_read(tmp_path):
     rows = [{"text": "a", "label": 1, "id": 7}, {"text": "b\nc", "label": None, "id": 8}]
     path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n")
-    assert plain(f"jsonl:{path}?languages=en") == [("en", "a", None, "1"), ("en", "b\nc", None, None)]
+    assert read_plain(f"jsonl:{path}?languages=en") == [("en", "a", None, "1"), ("en", "b\nc", None, None)]
     assert [row.id for row in sources.read(f"jsonl:{path}?languages=en", "classify")] == ["7", "8"]
 
 
@@ -86,12 +86,12 @@ BAD_OBJECTS = {
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD_OBJECTS.values(), ids=BAD_OBJECTS)
-def test_a_bad_object_is_named(tmp_path, bad, reason):
+def test_a_bad_json_line_is_named_with_its_reason(tmp_path, bad, reason):
     good = '{"text": "a", "label": "x"}'
     path = write(tmp_path / "a.jsonl", f"{good}\n{bad}\n{good}\n")
     with pytest.raises(UserError, match=f"a.jsonl: line 2: {reason}"):
-        plain(f"jsonl:{path}?languages=en")
-    assert len(plain(f"jsonl:{path}?languages=en", on_bad_row="skip")) == 2
+        read_plain(f"jsonl:{path}?languages=en")
+    assert len(read_plain(f"jsonl:{path}?languages=en", on_bad_row="skip")) == 2
 
 
 def test_the_line_of_a_bad_row_counts_lines_not_rows(tmp_path):
@@ -101,20 +101,20 @@ def test_the_line_of_a_bad_row_counts_lines_not_rows(tmp_path):
     assert [where.rpartition(" ")[2] for where, _ in rows.dropped] == ["4", "6"]
 
 
-def test_pairs(tmp_path):
+def test_pairs_are_read_from_all_formats(tmp_path):
     path = write(tmp_path / "a.tsv", "hello\thallo\n\tleer\nbye\ttschüss\n")
     source = f"tsv:{path}?languages=en,de&source=0&target=1"
     with pytest.raises(UserError, match="line 2: empty source"):
-        plain(source, "parallel")
-    assert plain(source, "parallel", "skip") == [("en", "hello", "de", "hallo"), ("en", "bye", "de", "tschüss")]
+        read_plain(source, "parallel")
+    assert read_plain(source, "parallel", "skip") == [("en", "hello", "de", "hallo"), ("en", "bye", "de", "tschüss")]
     path = write(tmp_path / "a.csv", 'src,tgt,doc\n"a, b",c,d1\ne,f,d1\n')
     rows = sources.read(f"csv:{path}?languages=en,zh&group=doc", "parallel")
     assert [(row.source, row.group, row.links) for row in rows] == [("a, b", "a/d1", None), ("e", "a/d1", None)]
     path = write(tmp_path / "a.jsonl", '{"source": "a", "target": "b"}\n{"source": "c", "target": "d"}\n')
-    assert plain(f"jsonl:{path}?languages=en,de&limit=1", "parallel") == [("en", "a", "de", "b")]
+    assert read_plain(f"jsonl:{path}?languages=en,de&limit=1", "parallel") == [("en", "a", "de", "b")]
 
 
-def test_what_is_wrong_with_options(tmp_path):
+def test_wrong_options_are_explained(tmp_path):
     table = write(tmp_path / "a.tsv", "a\tb\nc\td\n")
     for source, task, reason in (
         (f"tsv:{table}?languages=de", "classify", "no column is known to be the text; name it: text=COLUMN, or text=0"),
@@ -131,6 +131,6 @@ def test_what_is_wrong_with_options(tmp_path):
         (f"tsv:{tmp_path}?text=0&languages=de", "classify", "a folder, not a file"),
         (f"tsv:{table}?text=a&languages=de", "qa", "it serves classify, parallel"),
     ):
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as error:
             sources.read(source, task)
-        assert reason in str(told.value), source
+        assert reason in str(error.value), source

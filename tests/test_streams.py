@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A streamed parallel corpus end to end: blocks, a corrupt line, a kill and a restart with the same bits."""
+"""A streamed parallel corpus end to end: blocks, a corrupt line, and a bit-identical resume after a kill."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ PAIRS = 120
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    """A student, a teacher, and a corpus of which line 41 is not UTF-8."""
+    """Writes a student, a teacher and a corpus with line 41 not UTF-8; returns the flags and the folder."""
     folder = tmp_path_factory.mktemp("streams")
     rows = list(sources.read(f"atlas?split=train&size={PAIRS}&languages=en,de&facts=1", "parallel"))
     for name, texts in (
@@ -61,49 +61,52 @@ def run(flags, workdir, *more, **options):
 
 @pytest.fixture(scope="module")
 def whole(flags):
-    done = run(flags, flags[1] / "whole", "--config.data.on_bad_row=skip")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return flags[1] / "whole", done.stdout + done.stderr
+    process = run(flags, flags[1] / "whole", "--config.data.on_bad_row=skip")
+    assert process.returncode == 0, process.stdout + process.stderr
+    return flags[1] / "whole", process.stdout + process.stderr
 
 
 def test_a_corrupt_line_stops_the_run_by_name(flags):
-    done = run(flags, flags[1] / "stopped")
-    assert done.returncode == 2
-    assert "corpus.de: line 41" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    process = run(flags, flags[1] / "stopped")
+    assert process.returncode == 2
+    assert "corpus.de: line 41" in process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
 
 
 @pytest.mark.long
-def test_skipped_it_is_counted_and_the_rest_is_read_in_blocks(whole):
+def test_a_skipped_line_is_reported_and_the_rest_is_read_in_blocks(whole):
     folder, output = whole
     assert "blocks of 48 rows" in output
     report = json.loads((folder / "stages" / "01-full" / "data_report.json").read_text())["train"]
     assert any("line 41" in dropped["where"] for dropped in report["dropped"])
-    kept = report["rows"]
-    assert kept == 2 * (PAIRS - 1), "each pair that is left, and English with itself for each"
+    rows = report["rows"]
+    assert rows == 2 * (PAIRS - 1), "each remaining pair, and its English side paired with itself"
     results = json.loads((folder / "stages" / "01-full" / "stage.json").read_text())
-    assert results["steps"] == 2 * -(-kept // 8)
+    assert results["steps"] == 2 * -(-rows // 8)
 
 
 @pytest.mark.long
-def test_killed_between_blocks_and_started_again_ends_with_the_same_bits(flags, whole, monkeypatch):
+def test_a_run_killed_between_blocks_resumes_bit_identically(flags, whole, monkeypatch):
     from safetensors.numpy import load_file
 
     workdir = flags[1] / "killed"
-    process = start(flags, workdir)
-    while step_of(workdir) < 13 and process.poll() is None:
+    process = start_run(flags, workdir)
+    while read_last_step(workdir) < 13 and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL, "the run must have died"
-    again = run(flags, workdir, "--config.data.on_bad_row=skip")
-    assert again.returncode == 0, again.stderr
-    assert "restored step" in again.stdout + again.stderr
-    a, b = (load_file(of / "stages" / "01-full" / "export" / "model.safetensors") for of in (whole[0], workdir))
+    resumed = run(flags, workdir, "--config.data.on_bad_row=skip")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "restored step" in resumed.stdout + resumed.stderr
+    a, b = (
+        load_file(run_folder / "stages" / "01-full" / "export" / "model.safetensors")
+        for run_folder in (whole[0], workdir)
+    )
     assert a.keys() == b.keys()
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def start(flags, workdir):
+def start_run(flags, workdir):
     import os
     import subprocess
     import sys
@@ -113,7 +116,7 @@ def start(flags, workdir):
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def step_of(workdir):
+def read_last_step(workdir):
     try:
         return json.loads((workdir / "stages" / "01-full" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     except (OSError, IndexError, json.JSONDecodeError):

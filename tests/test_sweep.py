@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Several runs of the controls from one start, which is trained once."""
+"""Sweeps: several runs of the controls from one start, which is trained once."""
 
 import json
 import os
@@ -27,7 +27,7 @@ FLAGS = [
 ]
 
 
-def sweep(model, workdir, *flags):
+def run_sweep(model, workdir, *flags):
     environment = os.environ | {"XLKD_CACHE": str(model.parent / "cache"), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "xlkd.sweep", f"--workdir={workdir}", *flags]
     return subprocess.run(
@@ -46,21 +46,21 @@ def model(tmp_path_factory):
 
 @pytest.mark.long
 def test_the_start_is_trained_once_and_runs_are_compared_as_seeds(model, tmp_path):
-    found = sweep(model, tmp_path / "sweep", "--over=seed=0,1")
-    assert found.returncode == 0, found.stdout + found.stderr
+    process = run_sweep(model, tmp_path / "sweep", "--over=seed=0,1")
+    assert process.returncode == 0, process.stdout + process.stderr
     folders = sorted(folder.name for folder in (tmp_path / "sweep").iterdir() if folder.is_dir())
     assert folders == ["seed=0", "seed=1", "start"]
     assert [len(list((tmp_path / "sweep" / name / "stages").iterdir())) for name in folders] == [2, 2, 1]
     numbers = json.loads((tmp_path / "sweep" / "results.json").read_text())
     assert numbers["stages"]["ce"]["seeds"] == [0, 1]
 
-    again = sweep(model, tmp_path / "sweep", "--over=seed=0,1")
-    assert again.returncode == 0
-    assert "compiled" not in again.stdout
+    rerun = run_sweep(model, tmp_path / "sweep", "--over=seed=0,1")
+    assert rerun.returncode == 0
+    assert "compiled" not in rerun.stdout
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "message"),
     [
         (["--over=seed"], "write KEY=A,B"),
         (["--over=sead=1"], "did you mean"),
@@ -70,9 +70,9 @@ def test_the_start_is_trained_once_and_runs_are_compared_as_seeds(model, tmp_pat
         (["--over=encoder.path=a,b"], "used only by stage english"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(model, tmp_path, monkeypatch, flags, says):
+def test_impossible_sweeps_are_refused(model, tmp_path, monkeypatch, flags, message):
     monkeypatch.setenv("XLKD_CACHE", str(model.parent / "cache"))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         sweeps.main([f"--workdir={tmp_path / 'sweep'}", *flags, *FLAGS, f"--config.encoder.path={model}"])
-    assert says in str(told.value)
+    assert message in str(error.value)
     assert not (tmp_path / "sweep").exists()

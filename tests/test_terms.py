@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Terms add up over parts of a step, and the division comes once."""
+"""Terms are added over the parts of a step and divided once."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import pytest
 from xlkd.losses.terms import Term, make_term, mean, number_groups, total
 
 
-def test_parts_of_a_step_equal_the_whole():
+def test_terms_added_over_parts_equal_those_of_the_step():
     values = jnp.array([1.0, 2.0, 4.0, 9.0])
     mask = jnp.array([1, 1, 0, 1])
     a, b = make_term(values[:3], mask[:3], 0.5), make_term(values[3:], mask[3:], 0.5)
@@ -42,7 +42,7 @@ def test_each_weight_is_the_derivative_of_its_term():
 
 
 @pytest.mark.parametrize("rows", [[1, 1, 1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 1, 0, 1]])
-def test_groups_count_real_rows_only(rows):
-    of = np.asarray(number_groups(jnp.array(rows), 2))
-    assert of[np.array(rows) == 1].tolist() == [0, 0, 1, 1, 2]
+def test_group_numbers_count_real_rows_only(rows):
+    groups = np.asarray(number_groups(jnp.array(rows), 2))
+    assert groups[np.array(rows) == 1].tolist() == [0, 0, 1, 1, 2]
     assert not np.asarray(number_groups(jnp.array(rows), 0)).any()

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens and the characters they stand for; templates are learned from the tokenizer itself."""
+"""Tokens and the characters that they cover; templates are read from the tokenizer."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ UNIGRAM_FAST = make_unigram_tokenizer(["▁a", "▁b", "b", "c", "▁c", "a", "�
 UNIGRAM = TextTokenizer(make_unigram_tokenizer(["▁ab", "▁", "c", "▁d", "ef", "北京", "市"]))
 
 
-def bytes_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte is a token; pairs as in RoBERTa: <s> a </s> </s> b </s>."""
+def make_bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """Returns a tokenizer of bytes with the pairs of RoBERTa: <s> a </s> </s> b </s>."""
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
     alphabet = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     machine = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
@@ -29,15 +29,15 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize(
-    ("fast", "one", "two", "types"),
+    ("fast", "single_template", "pair_template", "types"),
     [
         (WORDS, "[CLS] 1 1 [SEP]", "[CLS] 1 1 [SEP] 2 [SEP]", [0, 0, 0, 0, 1, 1]),
         (UNIGRAM_FAST, "<s> 1 1 </s>", "<s> 1 1 </s> </s> 2 </s>", [0] * 7),
-        (bytes_tokenizer(), "<s> 1 1 1 </s>", "<s> 1 1 1 </s> </s> 2 </s>", [0] * 8),
+        (make_bytes_tokenizer(), "<s> 1 1 1 </s>", "<s> 1 1 1 </s> </s> 2 </s>", [0] * 8),
     ],
 )
-def test_the_template_is_the_tokenizers_own(fast, one, two, types):
-    """In the manner of BERT, XLM-R and RoBERTa: what `tokenizer(a, b)` of transformers gives."""
+def test_the_template_is_that_of_the_tokenizer(fast, single_template, pair_template, types):
+    """Templates of BERT, XLM-R and RoBERTa give the ids of `tokenizer(a, b)` in transformers."""
     tokenizer = TextTokenizer(fast)
     a, b = (text.ids for text in tokenizer.encode(["a b", "c"]))
 
@@ -47,8 +47,8 @@ def test_the_template_is_the_tokenizers_own(fast, one, two, types):
         return [next(lookup[name]) if name in lookup else named[name] for name in template.split()]
 
     single, pair = tokenizer.join(a, 99), tokenizer.join_pair(a, b, 99)
-    assert single.ids.tolist() == ids(one) == fast("a b")["input_ids"]
-    assert pair.ids.tolist() == ids(two) == fast("a b", "c")["input_ids"]
+    assert single.ids.tolist() == ids(single_template) == fast("a b")["input_ids"]
+    assert pair.ids.tolist() == ids(pair_template) == fast("a b", "c")["input_ids"]
     assert pair.types.tolist() == types
     assert pair.ids[slice(*pair.spans[0])].tolist() == a.tolist()
     assert pair.ids[slice(*pair.spans[1])].tolist() == b.tolist()
@@ -67,7 +67,7 @@ def test_a_template_has_parts_before_between_and_after():
 @pytest.mark.parametrize("fast", [WORDS, UNIGRAM_FAST])
 @pytest.mark.parametrize("room", range(1, 12))
 def test_the_longer_text_is_cut_first(fast, room):
-    """As if one token at a time were taken from the longer text, from the second where they are equal."""
+    """Removes one token at a time from the longer text, or from the second if both are equally long."""
     tokenizer = TextTokenizer(fast)
     for n_a in range(1, 9):
         for n_b in range(0, 9):
@@ -81,13 +81,13 @@ def test_the_longer_text_is_cut_first(fast, room):
             assert len(pair.ids) == len(pair.types) == keep_a + keep_b + tokenizer.pair.specials_count
 
 
-def test_one_text_is_cut_at_its_end():
+def test_a_single_text_is_cut_at_its_end():
     ids = TextTokenizer(WORDS).join(np.arange(10, 20), 6).ids
     assert len(ids) == 6
     assert ids.tolist()[1:-1] == [10, 11, 12, 13]
 
 
-def spans(tokenizer, text):
+def list_spans(tokenizer, text):
     tokens = tokenizer.encode([text])
     return [text[b:e] for b, e in zip(tokens.begin, tokens.end, strict=True)]
 
@@ -96,32 +96,32 @@ def spans(tokenizer, text):
     ("text", "expected"),
     [
         ("ab c def", ["ab", "", "c", "d", "ef"]),  # a metaspace in the middle covers the space
-        ("北京市 d", ["", "北京", "市", "d"]),  # at the start of a text it claims the letter after it
-        ("ab\u200b c", ["ab\u200b", "", "c"]),  # what is dropped ends the token before it
-        ("\ufeffab", ["ab"]),  # at the start of a word it belongs to none
+        ("北京市 d", ["", "北京", "市", "d"]),  # at the start of a text it has the offsets of the letter after it
+        ("ab\u200b c", ["ab\u200b", "", "c"]),  # a dropped character belongs to the token before it
+        ("\ufeffab", ["ab"]),  # at the start of a word it belongs to no token
         ("ab  \u200b", ["ab", ""]),
         ("", []),
         ("  ", ["", ""]),
     ],
 )
-def test_tokens_stand_for_their_own_characters(text, expected):
-    stood_for = spans(UNIGRAM, text)
-    assert [span for span in stood_for if span] == [span for span in expected if span]
-    assert "".join(stood_for) == "".join(expected)
+def test_tokens_cover_their_own_characters(text, expected):
+    covered = list_spans(UNIGRAM, text)
+    assert [span for span in covered if span] == [span for span in expected if span]
+    assert "".join(covered) == "".join(expected)
 
 
-def test_a_blank_token_points_at_what_follows_it():
+def test_a_blank_token_points_at_the_character_after_it():
     tokens = UNIGRAM.encode(["ab c"])
     assert list(zip(tokens.begin, tokens.end, strict=True))[1] == (3, 3)
 
 
-def test_a_text_has_the_same_tokens_whatever_stands_beside_it(monkeypatch):
+def test_the_tokens_of_a_text_do_not_depend_on_other_texts(monkeypatch):
     texts = ["ab c def", "北京市", "", "d\u200b ab", " ab "] * 3
     together = UNIGRAM.encode(texts)
     assert len(together) == len(texts)
     for text, own in zip(texts, together, strict=True):
-        for mine, alone in zip(own, UNIGRAM.encode([text])[0], strict=True):
-            np.testing.assert_array_equal(mine, alone)
+        for in_batch, alone in zip(own, UNIGRAM.encode([text])[0], strict=True):
+            np.testing.assert_array_equal(in_batch, alone)
     monkeypatch.setattr(tokenization, "_BLOCK", 2)
     in_blocks = UNIGRAM.encode(texts)
     for name, value in vars(together).items():
@@ -129,14 +129,14 @@ def test_a_text_has_the_same_tokens_whatever_stands_beside_it(monkeypatch):
         assert value.dtype == getattr(in_blocks, name).dtype
 
 
-def test_equal_texts_are_tokenized_once_and_no_text_is_fine():
-    counted = []
-    UNIGRAM.encode(["ab", "c", "ab"], lambda done, total: counted.append((done, total)))
-    assert counted == [(2, 2)]
+def test_equal_texts_are_tokenized_once_and_an_empty_list_is_allowed():
+    progress = []
+    UNIGRAM.encode(["ab", "c", "ab"], lambda done, total: progress.append((done, total)))
+    assert progress == [(2, 2)]
     assert len(UNIGRAM.encode([])) == 0
 
 
-def test_words_are_the_tokenizers_and_spans_those_that_are_given():
+def test_words_come_from_the_tokenizer_or_from_given_spans():
     (tokens,) = UNIGRAM.encode(["ab c def"])
     assert tokens.words.tolist() == [0, 1, 1, 2, 2]
     assert tokens.number_by_spans("ab c def", [(0, 2), (5, 8)]).tolist() == [0, -1, -1, 1, 1]
@@ -145,10 +145,10 @@ def test_words_are_the_tokenizers_and_spans_those_that_are_given():
 def test_truncation_and_padding_set_in_the_tokenizer_change_nothing():
     fast = make_unigram_tokenizer(["▁ab", "▁", "c"])
     tokenizer = TextTokenizer(fast)
-    for _ in range(2):  # a call of the tokenizer sets them again
+    for _ in range(2):  # A call of the tokenizer sets them again.
         fast.backend_tokenizer.enable_truncation(2)
         fast.backend_tokenizer.enable_padding(length=9)
-        assert spans(tokenizer, "ab c ab ab") == ["ab", "", "c", "ab", "ab"]
+        assert list_spans(tokenizer, "ab c ab ab") == ["ab", "", "c", "ab", "ab"]
     assert tokenizer.pair.specials_count == 4
 
 

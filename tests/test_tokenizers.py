@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Small tokenizers: the same bytes in every process, whole files, and no piece across the edge of an answer."""
+"""Small tokenizers: the same bytes in every process, complete files, and no token across the edge of an answer."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ def trained(request, tmp_path_factory):
 
 
 def test_the_same_texts_give_the_same_bytes_in_other_processes(trained, tmp_path):
-    """Also under other hash seeds, another locale and another number of threads."""
+    """The bytes do not depend on the hash seed, the locale and the number of threads."""
     kind, folder, _ = trained
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from test_tokenizers import train\n"
@@ -52,25 +52,25 @@ def test_the_same_texts_give_the_same_bytes_in_other_processes(trained, tmp_path
             assert ours == theirs, name
 
 
-def test_specials_stand_first_and_frame_a_text(trained):
+def test_special_tokens_have_the_first_ids_and_enclose_a_text(trained):
     kind, _, tokenizer = trained
     names = tokenizers.BERT_SPECIALS if kind == "bert" else tokenizers.ROBERTA_SPECIALS
     assert tokenizer.convert_tokens_to_ids(list(names.values())) == [0, 1, 2, 3, 4]
     for name, token in names.items():
         assert getattr(tokenizer, f"{name}_token") == token
-    found = tokenizer.convert_ids_to_tokens(tokenizer("Berg", "Гора")["input_ids"])
-    assert (found[0], found[-1]) == (names["cls"], names["sep"])
-    assert found.count(names["sep"]) == (2 if kind == "bert" else 3)
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("Berg", "Гора")["input_ids"])
+    assert (tokens[0], tokens[-1]) == (names["cls"], names["sep"])
+    assert tokens.count(names["sep"]) == (2 if kind == "bert" else 3)
     assert tokenizer.encode(names["mask"], add_special_tokens=False) == [tokenizer.mask_token_id]
 
 
-def test_the_vocabulary_has_the_size_and_no_gap(trained):
+def test_the_vocabulary_has_the_given_size_and_no_gap(trained):
     _, _, tokenizer = trained
     assert len(tokenizer) <= SIZE
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
 
 
-def test_what_it_was_trained_on_has_no_unknown_piece_and_comes_back(trained):
+def test_training_texts_have_no_unknown_token_and_decode_to_themselves(trained):
     _, _, tokenizer = trained
     for text in TEXTS:
         ids = tokenizer.encode(text, add_special_tokens=False)
@@ -79,41 +79,41 @@ def test_what_it_was_trained_on_has_no_unknown_piece_and_comes_back(trained):
     assert tokenizer.encode("ж", add_special_tokens=False).count(tokenizer.unk_token_id) <= 1
 
 
-def test_letters_are_known_in_the_middle_of_a_word_and_at_its_beginning(trained):
+def test_letters_are_known_at_the_beginning_and_in_the_middle_of_a_word(trained):
     _, _, tokenizer = trained
     for word in ("k", "kk", "ии", "yx"):
         known = all(letter in "".join(TEXTS) for letter in word)
-        found = tokenizer.encode(word, add_special_tokens=False)
-        assert (tokenizer.unk_token_id not in found) == known, word
+        ids = tokenizer.encode(word, add_special_tokens=False)
+        assert (tokenizer.unk_token_id not in ids) == known, word
 
 
 def test_merges_were_learned(trained):
-    """Frequent words are few pieces: the texts take well under one piece a letter."""
+    """Frequent words have few tokens: the texts have well under one token per letter."""
     _, _, tokenizer = trained
-    pieces = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in TEXTS[:2])
-    assert pieces < 0.7 * sum(len(text.replace(" ", "")) for text in TEXTS[:2])
+    tokens = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in TEXTS[:2])
+    assert tokens < 0.7 * sum(len(text.replace(" ", "")) for text in TEXTS[:2])
 
 
-def stands_alone(character: str) -> bool:
+def is_single_token(character: str) -> bool:
     return unicodedata.category(character).startswith("P") or "CJK UNIFIED" in unicodedata.name(character, "")
 
 
-def test_no_piece_straddles_punctuation_or_a_chinese_character(trained):
-    """The edge of an answer is then the edge of a piece, with spaces around it or without."""
+def test_no_token_crosses_punctuation_or_a_chinese_character(trained):
+    """The edge of an answer is then the edge of a token, with or without spaces around it."""
     _, _, tokenizer = trained
     alone = 0
     for text in TEXTS:
         encoded = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
         for start, end in encoded.offsets:
-            piece = text[start:end].strip()
-            if any(stands_alone(c) for c in piece):
-                assert len(piece) == 1, (text, piece)
+            token = text[start:end].strip()
+            if any(is_single_token(c) for c in token):
+                assert len(token) == 1, (text, token)
                 alone += 1
     assert alone > 30
 
 
-def test_a_trainer_that_dies_leaves_no_half_tokenizer(tmp_path, monkeypatch):
-    """tokenizer.json says that all is there; it takes its name when it is whole."""
+def test_a_trainer_that_is_killed_leaves_no_incomplete_tokenizer(tmp_path, monkeypatch):
+    """tokenizer.json marks a complete tokenizer; it is renamed into place when it is written completely."""
 
     def killed(*_):
         raise KeyboardInterrupt

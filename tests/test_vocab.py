@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A trimmed vocabulary cuts the given texts as before and computes the same; trained rows find their way back."""
+"""A trimmed vocabulary gives the same tokens and outputs for the given texts, and trained rows can be restored."""
 
 import json
 
@@ -23,7 +23,7 @@ CORPUS = [
 TEXTS = ["the houses stand by a river", "other seas: 2001", "дом у моря", "☃ the ☃☃ house"]
 
 
-def wordpiece():
+def train_wordpiece():
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -33,7 +33,7 @@ def wordpiece():
     return tokenizer
 
 
-def unigram():
+def train_unigram():
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -46,7 +46,7 @@ def unigram():
     return tokenizer
 
 
-def byte_pairs():
+def train_byte_pairs():
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -60,13 +60,13 @@ def byte_pairs():
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=[wordpiece, unigram, byte_pairs])
+@pytest.fixture(scope="module", params=[train_wordpiece, train_unigram, train_byte_pairs])
 def case(request):
-    """(checkpoint, tokenizer.json, trimmed checkpoint, trimmed tokenizer.json, kept)."""
+    """Returns (checkpoint, tokenizer.json, trimmed checkpoint, trimmed tokenizer.json, kept token ids)."""
     tokenizer = request.param()
-    pad = tokenizer.token_to_id("[PAD]" if request.param is wordpiece else "<pad>")
-    kind, offset = ("bert", 0) if request.param is wordpiece else ("roberta", pad + 1)
-    # Eight rows more than pieces: tables are padded to round sizes
+    pad = tokenizer.token_to_id("[PAD]" if request.param is train_wordpiece else "<pad>")
+    kind, offset = ("bert", 0) if request.param is train_wordpiece else ("roberta", pad + 1)
+    # The table has eight rows more than tokens, since tables are padded to round sizes.
     architecture = Architecture(kind, tokenizer.get_vocab_size() + 8, 16, 1, 2, 24, 64, 1, pad, offset)
     params = {"encoder": init(architecture, jax.random.key(0), embedding_scale=1.0)}
     params["masked_lm"] = init_head(MaskedLMHead(architecture), jax.random.key(1))
@@ -76,22 +76,22 @@ def case(request):
     return checkpoint, spec, *vocab.trim_vocabulary(checkpoint, spec, iter(TEXTS))
 
 
-def test_the_texts_are_cut_as_before_in_fewer_pieces(case):
-    _, spec, _, trimmed, kept = case
+def test_the_texts_have_the_same_tokens_with_a_smaller_vocabulary(case):
+    _, spec, _, trimmed, kept_tokens = case
     before, after = (Tokenizer.from_str(json.dumps(s)) for s in (spec, trimmed))
-    assert len(kept) < 0.9 * before.get_vocab_size()
+    assert len(kept_tokens) < 0.9 * before.get_vocab_size()
     for text in TEXTS:
-        one, other = before.encode(text, text), after.encode(text, text)
-        assert one.tokens == other.tokens
-        assert one.ids == kept[other.ids].tolist()
-        assert one.offsets == other.offsets
+        full_encoding, trimmed_encoding = before.encode(text, text), after.encode(text, text)
+        assert full_encoding.tokens == trimmed_encoding.tokens
+        assert full_encoding.ids == kept_tokens[trimmed_encoding.ids].tolist()
+        assert full_encoding.offsets == trimmed_encoding.offsets
     assert {t["content"] for t in spec["added_tokens"]} == {t["content"] for t in trimmed["added_tokens"]}
     assert all(after.token_to_id(t["content"]) == t["id"] for t in trimmed["added_tokens"])
 
 
 def test_outputs_are_unchanged(case):
-    checkpoint, spec, trimmed, new_spec, kept = case
-    assert trimmed.architecture.vocab_size == len(kept) == trimmed.config["vocab_size"]
+    checkpoint, spec, trimmed, new_spec, kept_tokens = case
+    assert trimmed.architecture.vocab_size == len(kept_tokens) == trimmed.config["vocab_size"]
     outputs = []
     for c, s in ((checkpoint, spec), (trimmed, new_spec)):
         ids = np.array([Tokenizer.from_str(json.dumps(s)).encode(TEXTS[0]).ids])
@@ -99,10 +99,10 @@ def test_outputs_are_unchanged(case):
         words = c.params["encoder"]["embeddings"]["words"]
         outputs.append((last, MaskedLMHead(c.architecture).apply({"params": c.params["masked_lm"]}, last, words)))
     np.testing.assert_array_equal(outputs[0][0], outputs[1][0])
-    np.testing.assert_allclose(outputs[0][1][..., kept], outputs[1][1], atol=1e-4)
+    np.testing.assert_allclose(outputs[0][1][..., kept_tokens], outputs[1][1], atol=1e-4)
 
 
-def test_a_new_word_of_known_letters_is_still_spelled(case):
+def test_a_new_word_of_known_letters_still_has_tokens(case):
     _, spec, _, trimmed, _ = case
     before, after = (Tokenizer.from_str(json.dumps(s)) for s in (spec, trimmed))
     word = "sotto"  # not in the texts
@@ -110,40 +110,40 @@ def test_a_new_word_of_known_letters_is_still_spelled(case):
     assert len(after.encode(word).ids) >= len(before.encode(word).ids)
 
 
-def test_what_was_given_is_left_alone_and_trimming_again_changes_nothing(case):
-    checkpoint, _, trimmed, new_spec, kept = case
+def test_the_input_is_unchanged_and_trimming_again_changes_nothing(case):
+    checkpoint, _, trimmed, new_spec, kept_tokens = case
     assert checkpoint.params["encoder"]["embeddings"]["words"].shape[0] == checkpoint.architecture.vocab_size
-    again, again_spec, all_kept = vocab.trim_vocabulary(trimmed, new_spec, TEXTS)
-    assert again.architecture == trimmed.architecture
-    assert again_spec == new_spec
-    assert all_kept.tolist() == list(range(len(kept)))
+    trimmed_again, spec_again, kept_again = vocab.trim_vocabulary(trimmed, new_spec, TEXTS)
+    assert trimmed_again.architecture == trimmed.architecture
+    assert spec_again == new_spec
+    assert kept_again.tolist() == list(range(len(kept_tokens)))
 
 
-def test_trained_rows_go_back_to_their_places(case):
-    checkpoint, _, trimmed, _, kept = case
+def test_trained_rows_are_restored_to_their_ids(case):
+    checkpoint, _, trimmed, _, kept_tokens = case
     full = checkpoint.params["encoder"]["embeddings"]["words"]
-    table = vocab.restore_table(full, trimmed.params["encoder"]["embeddings"]["words"] + 1, kept)
-    others = np.setdiff1d(np.arange(len(full)), kept)
-    np.testing.assert_array_equal(table[kept], full[kept] + 1)
+    table = vocab.restore_table(full, trimmed.params["encoder"]["embeddings"]["words"] + 1, kept_tokens)
+    others = np.setdiff1d(np.arange(len(full)), kept_tokens)
+    np.testing.assert_array_equal(table[kept_tokens], full[kept_tokens] + 1)
     np.testing.assert_array_equal(table[others], full[others])
 
 
-def test_a_word_that_failed_fails_again():
-    """Greedy matching takes "ab" and fails; without it, "a" and "##bc" would be found."""
-    pieces = ["[PAD]", "[UNK]", "a", "ab", "##bc", "x", "##x"]
-    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+def test_an_unknown_word_stays_unknown():
+    """Greedy matching takes "ab" and fails; without "ab" in the vocabulary it would find "a" and "##bc"."""
+    tokens = ["[PAD]", "[UNK]", "a", "ab", "##bc", "x", "##x"]
+    tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     architecture = Architecture("bert", 7, 4, 1, 1, 4, 8, 1, 0, 0)
     params = {"encoder": jax.device_get(init(architecture, jax.random.key(0)))}
     checkpoint = hf.Checkpoint(architecture, params, None, {})
     texts = ["abc x", "a ##bc"]
-    _, spec, kept = vocab.trim_vocabulary(checkpoint, json.loads(tokenizer.to_str()), texts)
-    assert pieces.index("ab") in kept
+    _, spec, kept_tokens = vocab.trim_vocabulary(checkpoint, json.loads(tokenizer.to_str()), texts)
+    assert tokens.index("ab") in kept_tokens
     assert Tokenizer.from_str(json.dumps(spec)).encode(texts[0]).tokens == ["[UNK]", "x"]
 
 
-def test_the_lowest_score_stays_for_the_price_of_unknown_characters():
-    spec = json.loads(unigram().to_str())
+def test_the_lowest_score_is_kept_since_it_sets_the_score_of_unknown_characters():
+    spec = json.loads(train_unigram().to_str())
     scores = [score for _, score in spec["model"]["vocab"]]
     architecture = Architecture("roberta", len(scores) + 1, 4, 1, 1, 4, 8, 1, 1, 2)
     params = {"encoder": jax.device_get(init(architecture, jax.random.key(0)))}
@@ -160,18 +160,18 @@ def test_a_tokenizer_of_other_weights_is_refused(case):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "multilingual-e5-small"])
-def test_real_vocabularies(shared, name, tmp_path):
+def test_real_vocabularies_give_the_golden_tokens(shared, name, tmp_path):
     folder = shared / "models" / name
     cases = json.loads((folder / "golden_tokens.json").read_text())
     texts = [text for case in cases for text in (case["text"], case["pair"]) if text]
     checkpoint = hf.load(folder)
-    trimmed, spec, kept = vocab.trim_vocabulary(checkpoint, hf.read_json(folder / "tokenizer.json"), texts)
+    trimmed, spec, kept_tokens = vocab.trim_vocabulary(checkpoint, hf.read_json(folder / "tokenizer.json"), texts)
     hf.save(tmp_path / "out", trimmed.architecture, trimmed.params, tokenizer=hf.load_tokenizer(folder, spec))
     tokenizer, table = (
         hf.load_tokenizer(tmp_path / "out"),
         hf.load(tmp_path / "out").params["encoder"]["embeddings"]["words"],
     )
-    assert len(kept) < 1000
-    np.testing.assert_array_equal(table, checkpoint.params["encoder"]["embeddings"]["words"][kept])
+    assert len(kept_tokens) < 1000
+    np.testing.assert_array_equal(table, checkpoint.params["encoder"]["embeddings"]["words"][kept_tokens])
     for case in cases:
-        assert kept[tokenizer(case["text"], case["pair"])["input_ids"]].tolist() == case["ids"]
+        assert kept_tokens[tokenizer(case["text"], case["pair"])["input_ids"]].tolist() == case["ids"]

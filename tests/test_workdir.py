@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A work directory belongs to one config and to one process at a time, and a run ends where its folder is gone."""
+"""A work directory belongs to one config and one process at a time, and a run ends if its folder is removed."""
 
 import io
 import json
@@ -18,50 +18,50 @@ from xlkd.train import checkpoint
 from xlkd.train.checkpoint import Checkpoints
 
 
-def config(**changes) -> ConfigDict:
+def make_config(**changes) -> ConfigDict:
     return ConfigDict({"seed": 0, "stages": ("one",), "mesh": {"data": -1}, "log": {"every": 20}} | changes)
 
 
 def claim(folder, **changes):
-    with workdir.claim_folder(config(**changes), folder):
+    with workdir.claim_folder(make_config(**changes), folder):
         return json.loads((folder / "config.json").read_text())
 
 
-def begin(folder):
-    """What the first stage does as soon as its data was read."""
+def begin_stage(folder):
+    """Claims a folder and creates that of the first stage, as a run does after reading the data."""
     claim(folder)
     (folder / "stages" / "01-one").mkdir(parents=True)
 
 
-def test_the_config_is_there_and_the_same_one_may_come_again(tmp_path):
-    begin(tmp_path / "run")
+def test_the_config_is_saved_and_the_same_one_may_run_again(tmp_path):
+    begin_stage(tmp_path / "run")
     assert claim(tmp_path / "run") == {"seed": 0, "stages": ["one"], "mesh": {"data": -1}, "log": {"every": 20}}
     assert claim(tmp_path / "run", mesh={"data": 4}, log={"every": 1})["mesh"] == {"data": 4}
 
 
 def test_another_config_is_refused_by_the_keys_that_differ(tmp_path):
-    begin(tmp_path / "run")
+    begin_stage(tmp_path / "run")
     with pytest.raises(UserError, match="another config \\(seed, stages differ\\)"):
         claim(tmp_path / "run", seed=1, stages=("two",))
     assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 0
 
 
-def test_what_was_mended_before_anything_began_is_not_another_run(tmp_path):
-    """A source that was mistyped ends the first start; the second has the right one."""
+def test_a_config_may_change_until_the_first_stage_starts(tmp_path):
+    """A mistyped source ends the first start; the second start has the right one."""
     claim(tmp_path / "run", seed=1)
     assert claim(tmp_path / "run", seed=2)["seed"] == 2
 
 
-def test_two_runs_in_one_folder(tmp_path):
+def test_two_runs_in_one_folder_at_a_time_are_refused(tmp_path):
     with (
-        workdir.claim_folder(config(), tmp_path),
+        workdir.claim_folder(make_config(), tmp_path),
         pytest.raises(UserError, match=f"in use by process {os.getpid()}; wait, or choose another"),
     ):
         claim(tmp_path)
     claim(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --workdir"):
         claim(tmp_path / "file" / "run")
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_a_folder_with_notes_may_become_a_work_directory_and_keeps_them(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    begin(tmp_path)
+    begin_stage(tmp_path)
     claim(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -77,8 +77,8 @@ def test_a_folder_with_notes_may_become_a_work_directory_and_keeps_them(tmp_path
 @pytest.mark.parametrize(
     "name", ["config.json", "log.txt", "report.html", "report.txt", "results.json", "stages", "texts", ".lock"]
 )
-def test_files_of_others_that_a_run_would_write_are_refused(tmp_path, name):
-    """A model's folder given by mistake, for example: it has a config.json too."""
+def test_foreign_files_that_a_run_would_overwrite_are_refused(tmp_path, name):
+    """An example is the folder of a model, which has a config.json too."""
     (tmp_path / name).write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match=f"contains {name}, which no run wrote"):
         claim(tmp_path)
@@ -86,15 +86,15 @@ def test_files_of_others_that_a_run_would_write_are_refused(tmp_path, name):
     assert (tmp_path / name).read_text() == '{"model_type": "bert"}'
 
 
-def test_a_run_that_was_copied_without_its_lock_goes_on(tmp_path):
-    begin(tmp_path)
+def test_a_run_that_was_copied_without_its_lock_resumes(tmp_path):
+    begin_stage(tmp_path)
     (tmp_path / ".lock").unlink()
     (tmp_path / "log.txt").write_text("its log\n")
     claim(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (lambda path: path.write_text("mine"), "a file, not a folder"),
         (os.mkfifo, "a file, not a folder"),
@@ -102,10 +102,10 @@ def test_a_run_that_was_copied_without_its_lock_goes_on(tmp_path):
         (lambda path: path.symlink_to(path.name), "a broken symlink"),
     ],
 )
-def test_what_is_no_folder_is_refused(tmp_path, make, says):
+def test_a_path_that_is_not_a_folder_is_refused(tmp_path, make, message):
     make(tmp_path / "run")
     before = os.lstat(tmp_path / "run")
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         claim(tmp_path / "run")
     assert os.lstat(tmp_path / "run").st_ino == before.st_ino
     assert os.listdir(tmp_path) == ["run"]
@@ -119,48 +119,48 @@ def test_a_symlink_to_a_work_directory_is_followed(tmp_path):
     assert (tmp_path / "there" / "config.json").exists()
 
 
-def move(folder):
+def move_away(folder):
     folder.rename(folder.with_name("elsewhere"))
 
 
-def replace(folder):
-    """What another run does that begins there."""
+def replace_folder(folder):
+    """Replaces the folder, as another run that starts there does."""
     shutil.rmtree(folder)
     folder.mkdir()
     (folder / ".lock").write_text("1")
     (folder / "stages").mkdir()
 
 
-@pytest.mark.parametrize("change", [move, shutil.rmtree, replace])
-def test_whoever_writes_for_a_run_notices_that_its_folder_is_gone(tmp_path, change):
+@pytest.mark.parametrize("change", [move_away, shutil.rmtree, replace_folder])
+def test_every_write_of_a_run_fails_if_its_folder_is_gone(tmp_path, change):
     folder = tmp_path / "run"
-    with workdir.claim_folder(config(), folder) as lock:
-        mine = workdir.WorkDirectory(folder, lock)
+    with workdir.claim_folder(make_config(), folder) as lock:
+        directory = workdir.WorkDirectory(folder, lock)
         stage = folder / "stages" / "01-one"
-        mine.make_folder(stage)
-        log, metrics = Log(folder / "log.txt", io.StringIO(), mine.check), Metrics(stage, 0, mine.check)
-        checkpoints = Checkpoints(stage / "checkpoints", lambda: None, mine.check)
+        directory.make_folder(stage)
+        log, metrics = Log(folder / "log.txt", io.StringIO(), directory.check), Metrics(stage, 0, directory.check)
+        checkpoints = Checkpoints(stage / "checkpoints", lambda: None, directory.check)
         state = {"x": jnp.ones(3)}
         checkpoints.save(1, state, wait=True)
         change(folder)
         before = sorted(tmp_path.rglob("*"))
         for write in (
-            mine.check,
-            lambda: mine.make_folder(stage),
-            lambda: mine.write_json(folder / "results.json", {}),
-            lambda: mine.write_lines(folder / "rows.jsonl", []),
+            directory.check,
+            lambda: directory.make_folder(stage),
+            lambda: directory.write_json(folder / "results.json", {}),
+            lambda: directory.write_lines(folder / "rows.jsonl", []),
             lambda: log("a line"),
             lambda: log.event("train"),
             lambda: metrics.write(1, {"loss": 1.0}),
-            lambda: Metrics(stage, 0, mine.check),
-            lambda: Checkpoints(stage / "checkpoints", lambda: None, mine.check),
+            lambda: Metrics(stage, 0, directory.check),
+            lambda: Checkpoints(stage / "checkpoints", lambda: None, directory.check),
             lambda: checkpoints.save(2, state),
             checkpoints._seal,
         ):
             with pytest.raises(UserError, match="no longer the folder that this run started in"):
                 write()
-        with pytest.raises(UserError, match="no longer the folder"), mine.explain_loss():
-            (folder / "results.json").read_text()  # whatever else fails by it
+        with pytest.raises(UserError, match="no longer the folder"), directory.explain_loss():
+            (folder / "results.json").read_text()  # Any other failure is explained by the loss of the folder.
         metrics.close()
         checkpoints.close()
         assert sorted(tmp_path.rglob("*")) == before
@@ -174,8 +174,8 @@ def test_other_processes_of_a_run_write_nothing(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_no_folder_of_the_users_among_the_checkpoints_is_deleted(tmp_path):
-    """Half saves of killed processes are cleared away by the name that they have."""
+def test_foreign_folders_among_the_checkpoints_are_not_deleted(tmp_path):
+    """Incomplete checkpoints of killed processes are recognised by their name and deleted."""
     foreign = ["notes.txt", "my-tmp/a", "backup/a", "7/a", "damaged-tmp/a"]
     for name in foreign:
         (tmp_path / name).parent.mkdir(exist_ok=True)
