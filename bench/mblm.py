@@ -1,13 +1,13 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A student with branches, its teachers' answers kept and rows in buckets, against teachers in the step and one length.
+"""A student with branches, with cached targets and buckets, compared with teachers in the step and one length.
 
     python bench/mblm.py [--data=SOURCE] [--tokenizer=DIR] [--steps=16]
 
-Student and teachers are 12×384, three branches of four layers; each row is asked of a teacher of its own language.
-There all rows are padded to 128 and one pass over the whole batch stands for the teachers, which flatters that side:
-three of them would each read a third. Both sides are ours, so that only the arrangement differs. `--data` is any source
-of labelled rows, such as xnli:DIR?split=train&languages=en,de,zh; without it the atlas.
+Student and teachers are 12×384, with three branches of four layers; each example has the teacher of its language. The
+other side pads all rows to 128 and replaces the three teachers by one pass over the batch, which is in its favour: each
+teacher would read a third. Both sides are our code, so that only the method differs. `--data` is any source of labelled
+examples, such as xnli:DIR?split=train&languages=en,de,zh; without it the atlas.
 Common flags: bench/side_by_side.py.
 """
 
@@ -21,26 +21,29 @@ from side_by_side import Case, Sides
 
 from xlkd import cli
 
-if TYPE_CHECKING:  # side_by_side.flags comes before jax
+if TYPE_CHECKING:  # side_by_side.parse_flags comes before jax
     from xlkd.spec.stage import StageSettings
 
 LENGTH = 128
 
 
 def main(arguments: list[str]) -> None:
-    flags = side_by_side.flags(arguments, ("data", "tokenizer", "steps"))
+    flags = side_by_side.parse_flags(arguments, ("data", "tokenizer", "steps"))
     count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 16)
     cases = [
         Case(
-            "kept answers and buckets, against both in the step", lambda: epoch(flags, count, buckets=True), 1.5, True
+            "cached targets and buckets, against teachers in the step",
+            lambda: make_sides(flags, count, buckets=True),
+            1.5,
+            True,
         ),
-        Case("kept answers alone, at one length", lambda: epoch(flags, count, buckets=False), 0.0, True),
+        Case("cached targets only, at one length", lambda: make_sides(flags, count, buckets=False), 0.0, True),
     ]
     side_by_side.judge("MBLM, 3 branches of 4 layers", cases, flags)
 
 
-def epoch(flags: side_by_side.Flags, count: int, buckets: bool) -> Sides:
-    """So many steps of an epoch: answers that are there, and answers that are asked for."""
+def make_sides(flags: side_by_side.Flags, count: int, buckets: bool) -> Sides:
+    """Builds `count` steps of an epoch: with cached targets, and with targets computed in each step."""
     import jax
     import models
     import numpy as np
@@ -50,37 +53,41 @@ def epoch(flags: side_by_side.Flags, count: int, buckets: bool) -> Sides:
     from xlkd.models.encoder import Encoder
     from xlkd.models.outputs import last_hidden
 
-    stage = _stage(flags)
-    read = real_batches.read(stage)
-    labels = tuple(read.features["labels"].tolist())
-    stage = models.resolve(stage, labels=labels)
-    of = models.architecture("tiny" if flags.quick else "12x384", 0.1, read.vocabulary)
-    trainer = models.Trainer(mblm.build(stage, Encoder(of)), models.start(of, labels=labels), stage)
-    teacher = models.start(of, 1).encoder
-    head = np.random.default_rng(0).normal(0, 0.02, (of.hidden_size, len(labels))).astype(np.float32)
-    forward = jax.jit(lambda params, batch: last_hidden(Encoder(of), {"encoder": params}, batch)[:, 0] @ head)
+    stage = _read_stage(flags)
+    material = real_batches.read_material(stage)
+    labels = tuple(material.features["labels"].tolist())
+    stage = models.resolve_stage(stage, labels=labels)
+    architecture = models.make_architecture("tiny" if flags.quick else "12x384", 0.1, material.vocabulary)
+    trainer = models.Trainer(
+        mblm.build(stage, Encoder(architecture)), models.make_start(architecture, labels=labels), stage
+    )
+    teacher = models.make_start(architecture, 1).encoder
+    head = np.random.default_rng(0).normal(0, 0.02, (architecture.hidden_size, len(labels))).astype(np.float32)
+    forward = jax.jit(lambda params, batch: last_hidden(Encoder(architecture), {"encoder": params}, batch)[:, 0] @ head)
     rows = np.ones(stage.data.batch, np.float32)
 
-    def targets(logits):
+    def make_targets(logits):
         return {"teacher": logits, "taught": rows}
 
-    padded = real_batches.shuffled(read, count, LENGTH)
-    steps = real_batches.bucketed(read, count) if buckets else padded
-    batches, theirs_batches = (models.place([read.batch(step) for step in of]) for of in (steps, padded))
-    known = [targets(jax.device_get(forward(teacher, batch))) for batch in batches]
+    padded = real_batches.sample_shuffled(material, count, LENGTH)
+    steps = real_batches.sample_bucketed(material, count) if buckets else padded
+    batches, theirs_batches = (
+        models.put_on_device([material.batch(step) for step in plan]) for plan in (steps, padded)
+    )
+    cached_targets = [make_targets(jax.device_get(forward(teacher, batch))) for batch in batches]
 
     def ours() -> None:
-        trainer.over(batches, [models.place(answers) for answers in known])
+        trainer.run_steps(batches, [models.put_on_device(answers) for answers in cached_targets])
 
     def theirs() -> None:
         for batch in theirs_batches:
-            trainer(batch, targets(forward(teacher, batch)))
+            trainer(batch, make_targets(forward(teacher, batch)))
         jax.block_until_ready(trainer.state.variables.params)
 
     return ours, theirs
 
 
-def _stage(flags: side_by_side.Flags) -> StageSettings:
+def _read_stage(flags: side_by_side.Flags) -> StageSettings:
     import models
 
     changes = {"data__batch": 16, "data__buckets": 4, "data__eval": "", "method__branch_layers": 4}
@@ -93,7 +100,7 @@ def _stage(flags: side_by_side.Flags) -> StageSettings:
     if flags.quick:
         changes |= {"data__batch": 6, "data__buckets": 2, "method__branch_layers": 1}
         changes |= {"data__train": "atlas?split=train&size=12&languages=en,de,ru"}
-    return models.stage("mblm.py", "mblm", **changes)
+    return models.read_stage("mblm.py", "mblm", **changes)
 
 
 if __name__ == "__main__":

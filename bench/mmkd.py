@@ -1,16 +1,16 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An MMKD step that shares its passes against the seven that were published: `python bench/mmkd.py [--data=SOURCE]`.
+"""An MMKD step with shared passes, compared with the seven published passes: `python bench/mmkd.py [--data=SOURCE]`.
 
   --data=SOURCE    parallel text for the line with real lengths, such as ntrex:DIR?languages=en,de,zh
   --student=DIR    tokenizers for it (default: the package's)
   --teacher=DIR
-  --steps=16       batches a round on that line: every n-th of an epoch by length
+  --steps=16       batches per round on that line: every n-th of an epoch by length
 
-Published: four student passes and three of the teacher, each with its own dropout, all of 128, the masked-LM head at
-every position. Ours: three and one, the head where a token is hidden, buckets. Student and teacher are 6×384 with
-30,522 pieces, where the head costs as much beside the encoder as in mBERT's shape. Both sides are ours, so that the
-arrangement alone differs. Common flags: bench/side_by_side.py.
+Published: four student passes and three of the teacher, each with its own dropout, all of length 128, and the masked-LM
+head at every position. Ours: three and one, the head at masked tokens only, buckets. Student and teacher are 6×384 with
+30,522 tokens, where the head has the same share of the cost as in mBERT's shape. Both sides are our code, so that only
+the method differs. Common flags: bench/side_by_side.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from side_by_side import Case, Sides
 
 from xlkd import cli
 
-if TYPE_CHECKING:  # side_by_side.flags comes before jax
+if TYPE_CHECKING:  # side_by_side.parse_flags comes before jax
     from models import Trainer
 
 LENGTH, ROWS, WORDS = 128, 8, 32
@@ -32,29 +32,29 @@ EVERYWHERE = {"task__tlm_labels": "all", "data__pad_to": LENGTH}
 
 
 def main(arguments: list[str]) -> None:
-    flags = side_by_side.flags(arguments, ("data", "student", "teacher", "steps"))
+    flags = side_by_side.parse_flags(arguments, ("data", "student", "teacher", "steps"))
     cases = [
-        Case("equal shapes, encoder alone", lambda: made(flags, few_pieces=True), 1.35, True),
-        Case("with the masked-LM head", lambda: made(flags, few_pieces=False), 1.5, True),
-        Case("and with buckets on real lengths", lambda: real(flags), 2.8, True),
+        Case("equal shapes, encoder only", lambda: make_fixed_sides(flags, few_tokens=True), 1.35, True),
+        Case("with the masked-LM head", lambda: make_fixed_sides(flags, few_tokens=False), 1.5, True),
+        Case("and with buckets on real lengths", lambda: make_real_sides(flags), 2.8, True),
     ]
     side_by_side.judge("MMKD, against seven passes", cases, flags)
 
 
-def made(flags: side_by_side.Flags, few_pieces: bool) -> Sides:
-    """Rows of one length; with a few pieces alone in the vocabulary the head costs nothing."""
+def make_fixed_sides(flags: side_by_side.Flags, few_tokens: bool) -> Sides:
+    """Builds steps on rows of one length; with few tokens in the vocabulary the head costs nothing."""
     import models
 
-    words = 100 if few_pieces or flags.quick else 30522
+    words = 100 if few_tokens or flags.quick else 30522
     rows, length = (2, 16) if flags.quick else (ROWS, LENGTH)
-    ours, theirs = _trainer(flags, words, {}), _trainer(flags, words, PUBLISHED | EVERYWHERE)
-    budget = length if few_pieces else _budget(length)  # positions that are scored
-    batches = [models.place([_batch(rows, length, n, words)] * 2) for n in (budget, length)]
-    return lambda: ours.over(batches[0]), lambda: theirs.over(batches[1])
+    ours, theirs = _make_trainer(flags, words, {}), _make_trainer(flags, words, PUBLISHED | EVERYWHERE)
+    budget = length if few_tokens else _count_positions(length)  # positions that are scored
+    batches = [models.put_on_device([_make_batch(rows, length, n, words)] * 2) for n in (budget, length)]
+    return lambda: ours.run_steps(batches[0]), lambda: theirs.run_steps(batches[1])
 
 
-def real(flags: side_by_side.Flags) -> Sides:
-    """Batches of a source; there, every view of every row padded to 128."""
+def make_real_sides(flags: side_by_side.Flags) -> Sides:
+    """Builds steps on batches of a source; the other side pads every view of every row to 128."""
     import dataclasses
 
     import models
@@ -62,54 +62,57 @@ def real(flags: side_by_side.Flags) -> Sides:
 
     from xlkd.tasks import Draw
 
-    stage = models.stage("mmkd.py:own", "full", **_data(flags))
+    stage = models.read_stage("mmkd.py:own", "full", **_read_data_flags(flags))
     count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 16)
-    read = real_batches.read(stage)
+    material = real_batches.read_material(stage)
     length = stage.task.max_length
-    steps, others = real_batches.bucketed(read, count), real_batches.shuffled(read, count, length)
+    steps, shuffled = (
+        real_batches.sample_bucketed(material, count),
+        real_batches.sample_shuffled(material, count, length),
+    )
     words = max(dict(step.shape.lengths)["words"] for step in steps)
-    longest = dict.fromkeys(read.plan.lengths, length) | {"words": words}
-    task = dataclasses.replace(read.task, tlm_labels="all")
-    padded = [task.arrays(read.features, step.index, longest, Draw(0, 0)) for step in others]
-    ours = _trainer(flags, read.vocabulary, {})
-    theirs = _trainer(flags, read.vocabulary, PUBLISHED | EVERYWHERE)
-    batches, padded = models.place([read.batch(step) for step in steps]), models.place(padded)
-    return lambda: ours.over(batches), lambda: theirs.over(padded)
+    longest = dict.fromkeys(material.plan.lengths, length) | {"words": words}
+    task = dataclasses.replace(material.task, tlm_labels="all")
+    padded = [task.arrays(material.features, step.index, longest, Draw(0, 0)) for step in shuffled]
+    ours = _make_trainer(flags, material.vocabulary, {})
+    theirs = _make_trainer(flags, material.vocabulary, PUBLISHED | EVERYWHERE)
+    batches, padded = models.put_on_device([material.batch(step) for step in steps]), models.put_on_device(padded)
+    return lambda: ours.run_steps(batches), lambda: theirs.run_steps(padded)
 
 
-def _data(flags: side_by_side.Flags) -> dict[str, Any]:
-    found = {"data__batch": ROWS, "data__buckets": 5, "data__identities": False, "task__max_length": LENGTH}
-    found["data__train"] = flags.rest.get("data", "atlas?split=train&languages=en,de,es,ru,ar,hi,zh&size=100")
-    found["encoder__path"] = flags.rest.get("student", "package:multilingual")
-    found["teacher__path"] = flags.rest.get("teacher", "package:english")
+def _read_data_flags(flags: side_by_side.Flags) -> dict[str, Any]:
+    changes = {"data__batch": ROWS, "data__buckets": 5, "data__identities": False, "task__max_length": LENGTH}
+    changes["data__train"] = flags.rest.get("data", "atlas?split=train&languages=en,de,es,ru,ar,hi,zh&size=100")
+    changes["encoder__path"] = flags.rest.get("student", "package:multilingual")
+    changes["teacher__path"] = flags.rest.get("teacher", "package:english")
     if flags.quick:
-        found |= {"data__batch": 2, "data__buckets": 2, "data__train": "atlas?split=train&languages=en,de&size=4"}
-    return found
+        changes |= {"data__batch": 2, "data__buckets": 2, "data__train": "atlas?split=train&languages=en,de&size=4"}
+    return changes
 
 
-def _trainer(flags: side_by_side.Flags, words: int, changes: dict[str, Any]) -> Trainer:
+def _make_trainer(flags: side_by_side.Flags, words: int, changes: dict[str, Any]) -> Trainer:
     import models
 
     from xlkd.methods import mmkd
     from xlkd.models.encoder import Encoder
 
-    stage = models.resolve(models.stage("mmkd.py:own", "full", data__train="", **changes))
-    of = models.architecture("tiny" if flags.quick else "6x384", 0.1, words)
-    teacher = models.architecture("tiny" if flags.quick else "6x384", 0.1)
-    method = mmkd.build(stage, Encoder(of), Encoder(teacher))
-    given = models.start(of)._replace(other=models.start(teacher, 1).encoder)
-    return models.Trainer(method, given, stage)
+    stage = models.resolve_stage(models.read_stage("mmkd.py:own", "full", data__train="", **changes))
+    student = models.make_architecture("tiny" if flags.quick else "6x384", 0.1, words)
+    teacher = models.make_architecture("tiny" if flags.quick else "6x384", 0.1)
+    method = mmkd.build(stage, Encoder(student), Encoder(teacher))
+    start = models.make_start(student)._replace(other=models.make_start(teacher, 1).encoder)
+    return models.Trainer(method, start, stage)
 
 
-def _budget(length: int) -> int:
-    """Positions that the task keeps for hidden tokens, by its own rule."""
+def _count_positions(length: int) -> int:
+    """Returns the number of positions that the task reserves for masked tokens."""
     from xlkd.tasks.views import Views
 
     return int(Views(None, None, length, 0.15).budget(length))
 
 
-def _batch(rows: int, length: int, positions: int, words: int) -> dict[str, Any]:
-    """All four views at one length, without padding."""
+def _make_batch(rows: int, length: int, positions: int, words: int) -> dict[str, Any]:
+    """Returns a random batch with all four views at one length, without padding."""
     import models
     import numpy as np
 
@@ -117,7 +120,7 @@ def _batch(rows: int, length: int, positions: int, words: int) -> dict[str, Any]
     count = min(WORDS, length // 2)
     at = np.sort(random.permuted(np.tile(np.arange(length), (rows, 1)), axis=1)[:, :positions], axis=1)
     first = np.tile(np.linspace(0, length - 1, count, dtype=np.int32), (rows, 1))
-    views = {view: models.texts(random, rows, length, words) for view in ("token", "word", "sentence", "teacher")}
+    views = {view: models.make_texts(random, rows, length, words) for view in ("token", "word", "sentence", "teacher")}
     views["word"] |= {"drawn": random.random((rows, length)) < 0.15, "first": first}
     views["teacher"] |= {"first": first}
     scored = {"positions": at.astype(np.int32), "labels": np.take_along_axis(views["token"]["ids"], at, 1)}

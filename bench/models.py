@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Our side of a bench: encoders of fixed shapes, made batches, and the step that a run takes, one program a shape."""
+"""Our side of a benchmark: encoders of fixed shapes, random batches, and the training step of a run."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SHAPES = {  # hidden, layers, heads, feed-forward, vocabulary
 }
 
 
-def architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0) -> Architecture:
-    """BERT's kind, with one rate for all that is dropped."""
+def make_architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0) -> Architecture:
+    """Returns an architecture like BERT's, with one rate for all dropout."""
     hidden, layers, heads, inner, words = SHAPES[shape]
     return Architecture(
         model_type="bert",
@@ -49,32 +49,32 @@ def architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0) -> Archi
     )
 
 
-STEPS = 1000  # of a schedule; how many there are does not change how long one takes
+STEPS = 1000  # of the schedule; the number does not change the time of a step
 
 
-def stage(config: str, name: str, **changes: Any) -> StageSettings[Any, Any]:
+def read_stage(config: str, name: str, **changes: Any) -> StageSettings[Any, Any]:
     """Reads a stage of a packaged config with changed keys; `data__batch` stands for `data.batch`."""
     flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
     return settings.read_stage(settings.apply_flags(settings.read_config(f"configs/{config}"), flags), name)
 
 
-def resolve(
+def resolve_stage(
     settings: StageSettings[Any, Any], steps: int = STEPS, steps_per_epoch: int = 0, labels: tuple[str, ...] = ()
 ) -> StageSpec[Any, Any]:
-    """Returns a stage as data would resolve it that has so many steps and these labels; one epoch begins, at 0."""
+    """Returns the stage that data with `steps` steps and these labels would resolve to; one epoch starts, at 0."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     if labels:
         values["task"] = dataclasses.replace(settings.task, labels=labels)
     return StageSpec(**values, horizon=Horizon(steps, steps_per_epoch, (0,)))
 
 
-def start(of: Architecture, seed: int = 0, labels: tuple[str, ...] = ()) -> Start:
-    """Weights drawn from a seed: what they are does not change how long a step takes."""
-    return Start(of, encoders.init(of, jax.random.key(seed)), {}, labels)
+def make_start(architecture: Architecture, seed: int = 0, labels: tuple[str, ...] = ()) -> Start:
+    """Returns random weights; their values do not change the time of a step."""
+    return Start(architecture, encoders.init(architecture, jax.random.key(seed)), {}, labels)
 
 
-def texts(random: np.random.Generator, rows: int, length: int, words: int) -> dict[str, np.ndarray]:
-    """A view of rows without padding."""
+def make_texts(random: np.random.Generator, rows: int, length: int, words: int) -> dict[str, np.ndarray]:
+    """Returns random texts as a view of a batch, without padding."""
     return {
         "ids": random.integers(5, words, (rows, length)).astype(np.int32),
         "mask": np.ones((rows, length), np.int32),
@@ -82,11 +82,11 @@ def texts(random: np.random.Generator, rows: int, length: int, words: int) -> di
     }
 
 
-def questions(rows: int, length: int, words: int) -> dict[str, Any]:
-    """A batch of question answering at one length."""
+def make_questions(rows: int, length: int, words: int) -> dict[str, Any]:
+    """Returns a random batch for question answering, with all rows of one length."""
     random = np.random.default_rng(0)
     begin = random.integers(length // 4, length - 3, rows).astype(np.int32)
-    text = texts(random, rows, length, words)
+    text = make_texts(random, rows, length, words)
     context = text["types"].astype(bool)
     return {
         "text": text,
@@ -100,47 +100,47 @@ def questions(rows: int, length: int, words: int) -> dict[str, Any]:
 
 
 class Trainer:
-    """Our step over our state, as the loop calls it; a teacher that does not change is asked within the step."""
+    """The training step as the loop runs it; a teacher that does not change runs in each step."""
 
-    def __init__(self, method: Method, given: Start, stage: StageSpec[Any, Any]) -> None:
+    def __init__(self, method: Method, start: Start, stage: StageSpec[Any, Any]) -> None:
         adam = optim.make_optimizer(stage.optim)
-        arrays = (given.encoder, given.heads, given.other)
+        arrays = (start.encoder, start.heads, start.other)
 
-        def begun(encoder, heads, other):
-            return given._replace(encoder=encoder, heads=heads, other=other)
+        def replace_arrays(encoder, heads, other):
+            return start._replace(encoder=encoder, heads=heads, other=other)
 
         self.method = method
-        self.state = jax.jit(lambda *a: state.create_state(method, begun(*a), adam, stage.seed))(*arrays)
+        self.state = jax.jit(lambda *a: state.create_state(method, replace_arrays(*a), adam, stage.seed))(*arrays)
         rate, clip = optim.make_schedule(stage.optim, STEPS), stage.optim.clip
         self._step = jax.jit(step.make_step(method, adam, rate, seed=stage.seed, clip_norm=clip), donate_argnums=0)
         if method.teacher:
 
-            def teach(*a):
-                return method.teacher.variables(method.init(key_for(0, "init"), begun(*a)), begun(*a))
+            def make_teacher(*a):
+                return method.teacher.variables(method.init(key_for(0, "init"), replace_arrays(*a)), replace_arrays(*a))
 
-            self.ask = functools.partial(jax.jit(method.teacher.forward), jax.jit(teach)(*arrays))
+            self.compute_targets = functools.partial(jax.jit(method.teacher.forward), jax.jit(make_teacher)(*arrays))
 
     def __call__(self, batch: Any, targets: Any = ()) -> dict[str, Any]:
-        """One step; targets of None: the teacher's."""
-        targets = self.ask(batch) if targets is None else targets
+        """Runs one step; with targets of None, those of the teacher."""
+        targets = self.compute_targets(batch) if targets is None else targets
         new, report = self._step(self.state._replace(teacher=()), batch, targets)
         self.state = new._replace(teacher=self.state.teacher)
         return report
 
-    def over(self, batches: list[Any], targets: list[Any] | None = None) -> None:
-        """A step for each of the batches, and wait for the last."""
+    def run_steps(self, batches: list[Any], targets: list[Any] | None = None) -> None:
+        """Runs a step on each of the batches, and waits for the last."""
         known = targets if targets is not None else [() if self.method.teacher is None else None] * len(batches)
         for batch, target in zip(batches, known, strict=True):
             self(batch, target)
         jax.block_until_ready(self.state.variables.params)
 
 
-def forward(of: Architecture, params: Any) -> Callable[[Any], Any]:
-    """The encoder and its head of spans, in inference."""
-    logits = span_logits(Encoder(of))
+def compile_forward(architecture: Architecture, params: Any) -> Callable[[Any], Any]:
+    """Returns the compiled forward pass of an encoder with a span head, in inference."""
+    logits = span_logits(Encoder(architecture))
     return functools.partial(jax.jit(lambda params, batch: logits(params, batch)), params)
 
 
-def place(batches: Any) -> Any:
-    """On the device before the clock runs: the loop's threads do this beside the step."""
+def put_on_device(batches: Any) -> Any:
+    """Puts batches on the device before timing, because the threads of the loop do this during other steps."""
     return jax.device_put(batches)

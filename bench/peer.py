@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The other side of a bench: transformers' BERT in PyTorch with SDPA, from the same weights, and fused AdamW."""
+"""The other side of a benchmark: transformers' BERT in PyTorch with SDPA and fused AdamW, with the same weights."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from xlkd.models.encoder import Architecture
 CLIP = 1.0
 
 
-def span_model(of: Architecture, params: dict[str, Any]) -> torch.nn.Module:
-    """Our weights, through the folder that an export writes."""
+def load_span_model(architecture: Architecture, params: dict[str, Any]) -> torch.nn.Module:
+    """Loads our weights into transformers, through an exported folder."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     from transformers import BertForQuestionAnswering
     from transformers.utils import logging as reporting
 
     reporting.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
-        hf.save(pathlib.Path(folder) / "model", of, jax.device_get(params))
-        rates = {"hidden_dropout_prob": of.dropout, "attention_probs_dropout_prob": of.attention_dropout}
+        hf.save(pathlib.Path(folder) / "model", architecture, jax.device_get(params))
+        rates = {
+            "hidden_dropout_prob": architecture.dropout,
+            "attention_probs_dropout_prob": architecture.attention_dropout,
+        }
         return BertForQuestionAnswering.from_pretrained(
             f"{folder}/model", attn_implementation="sdpa", dtype=torch.float32, **rates
         )
 
 
-def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """A batch of question answering under transformers' names."""
+def make_tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Returns a batch for question answering, with the names of transformers."""
     text = batch["text"]
     arrays = {"input_ids": text["ids"], "attention_mask": text["mask"], "token_type_ids": text["types"]}
     arrays |= {"start_positions": batch["start"], "end_positions": batch["end"]}
@@ -43,7 +46,7 @@ def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 class Trainer:
-    """Steps of AdamW, gradients clipped by their norm as on our side; `loss` is of (model, batch)."""
+    """Runs steps of AdamW with gradients clipped by their norm as on our side; `loss` takes (model, batch)."""
 
     def __init__(self, model: torch.nn.Module, loss: Any, lr: float, compiled: bool = False) -> None:
         torch.set_num_threads(2)
@@ -59,21 +62,21 @@ class Trainer:
         self.optimizer.step()
         return loss.detach()
 
-    def over(self, batches: list[dict[str, torch.Tensor]]) -> None:
+    def run_steps(self, batches: list[dict[str, torch.Tensor]]) -> None:
         for batch in batches:
             self(batch)
 
 
-def cross_entropy(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The mean of both sides' losses, as the model itself gives it."""
+def compute_cross_entropy(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Returns the mean of the losses of start and end, as computed by the model."""
     return model(**batch).loss
 
 
-def self_distillation(teacher: torch.nn.Module, temperature: float) -> Any:
-    """½ Σ over both sides of CE + T² · KL(teacher ‖ student), the teacher asked within the step."""
+def make_distillation_loss(teacher: torch.nn.Module, temperature: float) -> Any:
+    """Returns a loss of ½ Σ CE + T² · KL(teacher ‖ student) over start and end; the teacher runs in each step."""
     teacher.eval()
 
-    def side(student: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+    def compute_kl(student: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
         log_q = torch.log_softmax(student / temperature, -1)
         p = torch.softmax(taught / temperature, -1)
         return torch.nn.functional.kl_div(log_q, p, reduction="batchmean") * temperature**2
@@ -82,8 +85,8 @@ def self_distillation(teacher: torch.nn.Module, temperature: float) -> Any:
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
         with torch.no_grad():
             taught = teacher(**inputs)
-        found = model(**batch)
-        kl = side(found.start_logits, taught.start_logits) + side(found.end_logits, taught.end_logits)
-        return found.loss + 0.5 * kl
+        outputs = model(**batch)
+        kl = compute_kl(outputs.start_logits, taught.start_logits) + compute_kl(outputs.end_logits, taught.end_logits)
+        return outputs.loss + 0.5 * kl
 
     return loss

@@ -1,10 +1,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A training step on 1, 2, 4 and 8 virtual devices, its collectives counted: `python bench/scaling.py [--json=FILE]`.
+"""A training step on 1, 2, 4 and 8 virtual devices with its collectives: `python bench/scaling.py [--json=FILE]`.
 
-Devices share the cores of this machine, so seconds say only what cutting costs; what is judged is the compiled program.
-A data-parallel step should have one large collective kind, the reduction of the gradient, of about the parameters'
-bytes; under FSDP a gathering of parameters and a reduction. `--quick` takes a tiny encoder.
+Devices share the cores of this machine, so the seconds show only the overhead of sharding; the program is what matters.
+A data-parallel step should have one kind of large collective, the reduction of the gradient, of about the parameters'
+bytes; FSDP should gather parameters and reduce gradients. `--quick` uses a tiny encoder.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from xlkd import cli
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f16": 2, "s64": 8, "u8": 1, "s8": 1, "u16": 2}
-LARGE = 0.01  # of the parameters' bytes: what is less is counts and norms
+LARGE = 0.01  # of the parameters' bytes: smaller collectives are counts and norms
 INVOLUNTARY = "nvoluntary full rematerialization"
 
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
-        return _child(*arguments[1:])
+        return _run_child(*arguments[1:])
     flags = cli.parse_flags(arguments, ("json",), ("quick",))
     shape = "tiny" if "quick" in flags else "6x384"
     layouts = [("data", 1), ("data", 2), ("data", 4), ("data", 8), ("fsdp", 8)]
     if "quick" in flags:
         layouts = [("data", 2), ("fsdp", 2)]
-    found = [_measured(shape, *layout) for layout in layouts]
+    lines = [_measure(shape, *layout) for layout in layouts]
     print("\n| devices | s a step | large collectives (share of the parameters' bytes) | small | remade in full |")
     print("|---|---|---|---|---|")
-    for line in found:
+    for line in lines:
         large = ", ".join(f"{n} × {kind} ({share:.2f})" for kind, (n, share) in line["large"].items()) or "none"
         print(f"| {line['layout']} | {line['seconds']:.3g} | {large} | {line['small']} | {line['involuntary']} |")
     if file := cli.resolve_output(flags, "json"):
-        file.write_json(found)
+        file.write_json(lines)
 
 
-def _measured(shape: str, axis: str, devices: int) -> dict[str, Any]:
-    """A process of its own: the number of devices is fixed when jax starts."""
+def _measure(shape: str, axis: str, devices: int) -> dict[str, Any]:
+    """Runs the step in another process, because the number of devices is fixed when jax starts."""
     command = [sys.executable, __file__, "--child", shape, axis, str(devices)]
-    done = subprocess.run(
+    process = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"JAX_PLATFORMS": "cpu"}
     )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    line = json.loads(done.stdout.splitlines()[-1])
-    return line | {"layout": f"{axis} {devices}", "involuntary": done.stderr.count(INVOLUNTARY)}
+    if process.returncode:
+        raise RuntimeError(process.stderr)
+    line = json.loads(process.stdout.splitlines()[-1])
+    return line | {"layout": f"{axis} {devices}", "involuntary": process.stderr.count(INVOLUNTARY)}
 
 
-def _child(shape: str, axis: str, devices: str) -> None:
+def _run_child(shape: str, axis: str, devices: str) -> None:
     import jax
 
     jax.config.update("jax_num_cpu_devices", int(devices))
@@ -69,41 +69,41 @@ def _child(shape: str, axis: str, devices: str) -> None:
     from xlkd.train import optim, state, step
 
     mesh = meshes.build_mesh(Mesh(**{"data": 1} | {axis: -1}))
-    of = models.architecture(shape)
-    stage = models.resolve(models.stage("finetune.py", "finetune"))
-    method, adam = finetune.build(stage, Encoder(of)), optim.make_optimizer(stage.optim)
+    architecture = models.make_architecture(shape)
+    stage = models.resolve_stage(models.read_stage("finetune.py", "finetune"))
+    method, adam = finetune.build(stage, Encoder(architecture)), optim.make_optimizer(stage.optim)
 
     def create(encoder):
-        return state.create_state(method, models.start(of)._replace(encoder=encoder), adam, 0)
+        return state.create_state(method, models.make_start(architecture)._replace(encoder=encoder), adam, 0)
 
-    weights = models.start(of).encoder
-    placed = meshes.make_shardings(mesh, jax.eval_shape(create, weights))
-    begun = jax.jit(create, out_shardings=placed)(weights)
+    weights = models.make_start(architecture).encoder
+    shardings = meshes.make_shardings(mesh, jax.eval_shape(create, weights))
+    state_now = jax.jit(create, out_shardings=shardings)(weights)
     rows, length = (8, 16) if shape == "tiny" else (8, 128)
-    batch = meshes.place_batch(mesh, models.questions(rows, length, of.vocab_size), rows)
+    batch = meshes.place_batch(mesh, models.make_questions(rows, length, architecture.vocab_size), rows)
     function = step.make_step(method, adam, optim.make_schedule(stage.optim, models.STEPS), seed=0, clip_norm=1.0)
     jitted = jax.jit(
         meshes.trace_with_mesh(mesh, function),
         donate_argnums=0,
-        out_shardings=(placed, meshes.replicated_sharding(mesh)),
+        out_shardings=(shardings, meshes.replicated_sharding(mesh)),
     )
-    compiled = jitted.lower(begun, batch, ()).compile()
+    compiled = jitted.lower(state_now, batch, ()).compile()
     times = []
     for _ in range(4):
         start = time.perf_counter()
-        begun, _ = compiled(begun, batch, ())
-        jax.block_until_ready(begun)
+        state_now, _ = compiled(state_now, batch, ())
+        jax.block_until_ready(state_now)
         times.append(time.perf_counter() - start)
-    whole = sum(x.nbytes for x in jax.tree.leaves(begun.variables.params))
-    print(json.dumps({"seconds": min(times[1:])} | counted(compiled.as_text(), whole)))
+    parameters_bytes = sum(x.nbytes for x in jax.tree.leaves(state_now.variables.params))
+    print(json.dumps({"seconds": min(times[1:])} | count_collectives(compiled.as_text(), parameters_bytes)))
 
 
-def counted(program: str, parameters_bytes: int) -> dict[str, Any]:
-    """Collectives of a compiled program by kind: how many large ones, and their bytes over the parameters' bytes."""
+def count_collectives(program: str, parameters_bytes: int) -> dict[str, Any]:
+    """Counts the collectives of a program: large ones by kind, with their bytes over the parameters' bytes."""
     large: dict[str, tuple[int, float]] = {}
     small = 0
     for shapes, kind in re.findall(rf"= (.+?) ({'|'.join(KINDS)})(?:-start)?\(", program):
-        share = sum(_bytes(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", shapes)) / parameters_bytes
+        share = sum(_count_bytes(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", shapes)) / parameters_bytes
         if share < LARGE:
             small += 1
             continue
@@ -112,7 +112,7 @@ def counted(program: str, parameters_bytes: int) -> dict[str, Any]:
     return {"large": large, "small": small}
 
 
-def _bytes(kind: str, sizes: str) -> int:
+def _count_bytes(kind: str, sizes: str) -> int:
     return BYTES.get(kind, 4) * math.prod(int(size) for size in sizes.split(",") if size)
 
 

@@ -1,14 +1,14 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Two ways of the same work, taken in turns: medians, spread and ratio, and no verdict where others use the machine.
+"""Times two implementations of the same work in turns: medians, spread, ratio, and no verdict on a loaded machine.
 
-A bench describes its cases and calls `judge`; the flags are the same for all of them:
+A benchmark describes its cases and calls `judge`. All benchmarks have these flags:
 
-  --quick      tiny shapes, one round: whether it runs, nothing about speed
-  --rounds=5   each round runs both sides once, the first of them by turns
+  --quick      tiny shapes, one round: shows that it runs, and nothing about speed
+  --rounds=5   each round runs both sides once, and they take turns in going first
   --only=TEXT  cases with this in their name
-  --json=FILE  every single time, beside the table
-  --anyway     go on where the machine is loaded; the table says so and judges nothing
+  --json=FILE  also writes every single time
+  --anyway     continue on a loaded machine; the table then says so and has no verdict
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from xlkd.errors import UserError
 
 NAMES, SWITCHES = ("rounds", "only", "json"), ("quick", "anyway")
 ENOUGH = 5  # rounds for a verdict
-CORES = 2  # that both sides may use
-BUSY = 0.1  # of a core: more than this by others is load
+CORES = 2  # available to both sides
+BUSY = 0.1  # of a core: more use by others counts as load
 TICK = os.sysconf("SC_CLK_TCK")
 
 
-Side = Callable[[], float | None]  # the work once; its seconds, or nothing: then it is timed
+Side = Callable[[], float | None]  # does the work once and returns its seconds, or None, and then it is timed
 Sides = tuple[Side, Side]  # ours, theirs
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One line of the table. `make` builds both sides, ours first, when their turn comes; they go before the next.
+    """A line of the table. `make` builds both sides (ours first) just before they run; they are freed before the next.
 
-    The bar is of ours / theirs, at most; with `gain` of theirs / ours, at least; 0: none.
+    The bar is the largest allowed ours / theirs, or with `gain` the smallest theirs / ours; 0 means no bar.
     """
 
     name: str
     make: Callable[[], Sides]
     bar: float = 0.0
     gain: bool = False
-    warm: int = 2  # calls of each before the first that counts
+    warm: int = 2  # untimed calls of each side at first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,51 +56,51 @@ class Flags:
     anyway: bool
     only: str
     json: files.OutputFile | None
-    rest: dict[str, str]  # what the bench has of its own
+    rest: dict[str, str]  # flags of this benchmark
 
 
-def flags(arguments: list[str], names: tuple[str, ...] = (), switches: tuple[str, ...] = ()) -> Flags:
-    """What the command line says; from here on the process has two cores. Before jax and torch are imported."""
-    given = cli.parse_flags(arguments, (*NAMES, *names), (*SWITCHES, *switches))
+def parse_flags(arguments: list[str], names: tuple[str, ...] = (), switches: tuple[str, ...] = ()) -> Flags:
+    """Parses the command line and limits the process to two cores; call it before jax and torch are imported."""
+    values = cli.parse_flags(arguments, (*NAMES, *names), (*SWITCHES, *switches))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    quick = "quick" in given
-    rest = {name: value for name, value in given.items() if name in (*names, *switches)}
-    rounds = cli.parse_count(given, "rounds", 1 if quick else ENOUGH)
+    quick = "quick" in values
+    rest = {name: value for name, value in values.items() if name in (*names, *switches)}
+    rounds = cli.parse_count(values, "rounds", 1 if quick else ENOUGH)
     return Flags(
-        quick, rounds, "anyway" in given or quick, given.get("only", ""), cli.resolve_output(given, "json"), rest
+        quick, rounds, "anyway" in values or quick, values.get("only", ""), cli.resolve_output(values, "json"), rest
     )
 
 
 def judge(title: str, cases: Iterable[Case], flags: Flags) -> list[dict[str, Any]]:
-    """Measure the cases and print their table."""
-    _refuse(_others_at_rest(), flags)
+    """Measures the cases, prints their table, and returns its lines."""
+    _refuse_load(_others_at_rest(), flags)
     lines = []
     for case in cases:
         if flags.only in case.name:
-            lines.append(_measured(case, flags))
-            _refuse(lines[-1]["others"], flags)
+            lines.append(_measure(case, flags))
+            _refuse_load(lines[-1]["others"], flags)
     print(f"\n{title}: {CORES} cores, {flags.rounds} rounds, load average {os.getloadavg()[0]:.2f}\n")
     print("| work | ours, s | theirs, s | ratio | lowest–highest | bar | |\n|---|---|---|---|---|---|---|")
     for line in lines:
-        print(_row(line))
+        print(_format_row(line))
     if flags.json:
         flags.json.write_json({"title": title, "quick": flags.quick, "cases": lines})
     return lines
 
 
-def _measured(case: Case, flags: Flags) -> dict[str, Any]:
+def _measure(case: Case, flags: Flags) -> dict[str, Any]:
     ours, theirs = case.make()
     for _ in range(1 if flags.quick else case.warm):
         ours()
         theirs()
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    started, own, busy = time.perf_counter(), _own(), _machine()
+    started, own_before, machine_before = time.perf_counter(), _own_seconds(), _machine_seconds()
     for number in range(flags.rounds):
         sides = [("ours", ours), ("theirs", theirs)]
         for name, side in sides[:: 1 if number % 2 else -1]:
-            times[name].append(_timed(side))
-    others = (_machine() - busy) - (_own() - own)
+            times[name].append(_time_side(side))
+    others = (_machine_seconds() - machine_before) - (_own_seconds() - own_before)
     ratios = [o / t for o, t in zip(times["ours"], times["theirs"], strict=True)]
     ratio = statistics.median(times["ours"]) / statistics.median(times["theirs"])
     if case.gain:
@@ -108,16 +108,16 @@ def _measured(case: Case, flags: Flags) -> dict[str, Any]:
     line = {"name": case.name, **times, "ratio": ratio, "ratios": ratios, "bar": case.bar, "gain": case.gain}
     line["others"] = max(others, 0.0) / (time.perf_counter() - started)
     print(f"{case.name}: {ratio:.2f}", flush=True)
-    return line | {"verdict": _verdict(line, flags)}
+    return line | {"verdict": _decide_verdict(line, flags)}
 
 
-def _timed(side: Side) -> float:
+def _time_side(side: Side) -> float:
     start = time.perf_counter()
-    told = side()
-    return time.perf_counter() - start if told is None else told
+    seconds = side()
+    return time.perf_counter() - start if seconds is None else seconds
 
 
-def _verdict(line: dict[str, Any], flags: Flags) -> str:
+def _decide_verdict(line: dict[str, Any], flags: Flags) -> str:
     if flags.quick:
         return "quick: no figure"
     if line["others"] > BUSY:
@@ -129,39 +129,39 @@ def _verdict(line: dict[str, Any], flags: Flags) -> str:
     return "held" if (line["ratio"] >= line["bar"]) == line["gain"] else "missed"
 
 
-def _row(line: dict[str, Any]) -> str:
+def _format_row(line: dict[str, Any]) -> str:
     ours, theirs = (statistics.median(line[side]) for side in ("ours", "theirs"))
     sign = "≥" if line["gain"] else "≤"
     bar = f"{sign} {line['bar']:g}" if line["bar"] else ""
     spread = f"{min(line['ratios']):.2f}–{max(line['ratios']):.2f}"
-    times = f"{_short(ours)} | {_short(theirs)}"
+    times = f"{_format_seconds(ours)} | {_format_seconds(theirs)}"
     return f"| {line['name']} | {times} | **{line['ratio']:.2f}** | {spread} | {bar} | {line['verdict']} |"
 
 
-def _short(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:.3g}" if seconds < 100 else f"{seconds:.0f}"
 
 
-def _refuse(others: float, flags: Flags) -> None:
+def _refuse_load(others: float, flags: Flags) -> None:
     if others > BUSY and not flags.anyway:
         what = f"others use {others:.2f} cores of this machine, and a loaded one flatters one side"
         raise UserError(what, f"load average {os.getloadavg()[0]:.2f}", "wait until it is quiet, or give --anyway")
 
 
 def _others_at_rest(seconds: float = 1.0) -> float:
-    """Cores in use while we use none."""
-    before = _machine()
+    """Returns the number of cores that others use while this process uses none."""
+    before = _machine_seconds()
     time.sleep(seconds)
-    return (_machine() - before) / seconds
+    return (_machine_seconds() - before) / seconds
 
 
-def _own() -> float:
-    """Seconds of CPU time of this process and of the children it has waited for."""
+def _own_seconds() -> float:
+    """Returns the CPU seconds of this process and of the children it has waited for."""
     return sum(os.times()[:4])
 
 
-def _machine() -> float:
-    """Seconds of CPU time of all on the machine, stolen time included; 0 where the system does not tell."""
+def _machine_seconds() -> float:
+    """Returns the CPU seconds of the machine, including stolen time; 0 if the system does not report them."""
     try:
         user, nice, system, _, _, *rest = map(int, pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:])
     except (OSError, ValueError):

@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What stands between a command and its work: help, first step, compiling and saving: `python bench/startup.py`.
+"""Time before a command does its work: help, first step, compiling and saving: `python bench/startup.py`.
 
-The first two lines are seconds against a limit, 2 and 20; the others compare a warm compilation cache with a cold one
-(trace and compile of a training step of base shape), and what a save holds up the loop with one that is waited for.
+The first two lines compare seconds with a limit, 2 and 20. The others compare a warm compilation cache with a cold one
+(trace and compile of a training step of base shape), and the delay of the loop by asynchronous and synchronous saves.
 Common flags: bench/side_by_side.py.
 """
 
@@ -26,27 +26,27 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
-        return _child(*arguments[1:])
-    flags = side_by_side.flags(arguments)
+        return _run_child(*arguments[1:])
+    flags = side_by_side.parse_flags(arguments)
     with tempfile.TemporaryDirectory(prefix="xlkd-bench-") as folder:
         cases = [
-            Case("`xlkd.main --help`, against 2 s", lambda: (_help, lambda: 2.0), 1.0, warm=1),
-            Case("warm start to first step, against 20 s", lambda: _first_step(flags, folder), 1.0, warm=1),
-            Case("trace + compile, warm, unrolled", lambda: _compiling(flags, folder, "unrolled"), 2.5, True, 1),
-            Case("trace + compile, warm, scanned", lambda: _compiling(flags, folder, "scanned"), 5.0, True, 1),
-            Case("asynchronous save, against waiting", lambda: _saving(flags, folder), 10.0, True),
+            Case("`xlkd.main --help`, against 2 s", lambda: (_run_help, lambda: 2.0), 1.0, warm=1),
+            Case("warm start to first step, against 20 s", lambda: _make_first_step(flags, folder), 1.0, warm=1),
+            Case("trace + compile, warm, unrolled", lambda: _make_compiling(flags, folder, "unrolled"), 2.5, True, 1),
+            Case("trace + compile, warm, scanned", lambda: _make_compiling(flags, folder, "scanned"), 5.0, True, 1),
+            Case("asynchronous save, against waiting", lambda: _make_saving(flags, folder), 10.0, True),
         ]
         side_by_side.judge("start-up", cases, flags)
 
 
-def _help() -> None:
+def _run_help() -> None:
     subprocess.run([sys.executable, "-m", "xlkd.main", "--help"], cwd=ROOT, check=True, capture_output=True)
 
 
-def _first_step(flags: side_by_side.Flags, folder: str) -> Sides:
-    """The embedded default, its caches warm after the first call, until its first step stands in metrics.jsonl."""
+def _make_first_step(flags: side_by_side.Flags, folder: str) -> Sides:
+    """Builds a run of the default until metrics.jsonl has its first step; caches are warm after the first call."""
 
-    def ours() -> float:
+    def run_first_step() -> float:
         workdir = tempfile.mkdtemp(dir=folder)
         command = [sys.executable, "-m", "xlkd.main", "--config=configs/gxlt.py", f"--workdir={workdir}/run"]
         command += ["--config.log.every=1"]
@@ -54,22 +54,22 @@ def _first_step(flags: side_by_side.Flags, folder: str) -> Sides:
             command += ["--config.english.data.train=atlas?split=train&size=4&languages=en&facts=2"]
             command += ["--config.english.data.eval="]
         environment = os.environ | {"XLKD_CACHE": f"{folder}/cache"}
-        begun, done = time.perf_counter(), pathlib.Path(workdir, "run/stages/01-english/metrics.jsonl")
+        start, metrics = time.perf_counter(), pathlib.Path(workdir, "run/stages/01-english/metrics.jsonl")
         child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         try:
-            while not (done.exists() and done.stat().st_size):
+            while not (metrics.exists() and metrics.stat().st_size):
                 if child.poll() is not None:
                     raise RuntimeError(f"ended with {child.returncode} before its first step")
                 time.sleep(0.02)
-            return time.perf_counter() - begun
+            return time.perf_counter() - start
         finally:
             child.kill()
             child.wait()
 
-    return ours, lambda: 20.0
+    return run_first_step, lambda: 20.0
 
 
-def _compiling(flags: side_by_side.Flags, folder: str, layers: str) -> Sides:
+def _make_compiling(flags: side_by_side.Flags, folder: str, layers: str) -> Sides:
     shape = "tiny" if flags.quick else "base"
 
     def seconds(cache: str) -> float:
@@ -81,7 +81,7 @@ def _compiling(flags: side_by_side.Flags, folder: str, layers: str) -> Sides:
     return lambda: seconds(warm), lambda: seconds(tempfile.mkdtemp(dir=folder))
 
 
-def _child(shape: str, layers: str, cache: str) -> None:
+def _run_child(shape: str, layers: str, cache: str) -> None:
     """Prints the seconds to trace and compile a step of 4×128; nothing is computed."""
     import jax
     import models
@@ -92,19 +92,22 @@ def _child(shape: str, layers: str, cache: str) -> None:
 
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5 if shape != "tiny" else 0)
-    of = models.architecture(shape)
-    stage = models.resolve(models.stage("finetune.py", "finetune"))
-    method, adam = finetune.build(stage, Encoder(of, scan=layers == "scanned")), optim.make_optimizer(stage.optim)
-    begun = time.perf_counter()
-    given = jax.eval_shape(lambda: state.create_state(method, models.start(of), adam, 0))
+    architecture = models.make_architecture(shape)
+    stage = models.resolve_stage(models.read_stage("finetune.py", "finetune"))
+    method, adam = (
+        finetune.build(stage, Encoder(architecture, scan=layers == "scanned")),
+        optim.make_optimizer(stage.optim),
+    )
+    start = time.perf_counter()
+    shapes = jax.eval_shape(lambda: state.create_state(method, models.make_start(architecture), adam, 0))
     function = step.make_step(method, adam, optim.make_schedule(stage.optim, models.STEPS), seed=0, clip_norm=1.0)
-    batch = models.questions(4, 128, of.vocab_size)
-    jax.jit(function, donate_argnums=0).lower(given, batch, ()).compile()
-    print(time.perf_counter() - begun)
+    batch = models.make_questions(4, 128, architecture.vocab_size)
+    jax.jit(function, donate_argnums=0).lower(shapes, batch, ()).compile()
+    print(time.perf_counter() - start)
 
 
-def _saving(flags: side_by_side.Flags, folder: str) -> Sides:
-    """What the call takes; moments are random, since zeros would compress."""
+def _make_saving(flags: side_by_side.Flags, folder: str) -> Sides:
+    """Builds the timing of saves; moments are random, because zeros would compress."""
     import jax
     import models
     import numpy as np
@@ -113,20 +116,20 @@ def _saving(flags: side_by_side.Flags, folder: str) -> Sides:
     from xlkd.models.encoder import Encoder
     from xlkd.train.checkpoint import Checkpoints
 
-    of = models.architecture("tiny" if flags.quick else "6x384")
-    stage = models.resolve(models.stage("finetune.py", "finetune"))
-    trainer = models.Trainer(finetune.build(stage, Encoder(of)), models.start(of), stage)
+    architecture = models.make_architecture("tiny" if flags.quick else "6x384")
+    stage = models.resolve_stage(models.read_stage("finetune.py", "finetune"))
+    trainer = models.Trainer(finetune.build(stage, Encoder(architecture)), models.make_start(architecture), stage)
     random = np.random.default_rng(0)
     state = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype) if x.ndim else x, trainer.state)
     state = jax.device_put(state)
 
     def save(wait: bool) -> float:
-        """The second save: the first one also starts threads."""
+        """Times the second save, because the first one also starts threads."""
         checkpoints = Checkpoints(pathlib.Path(tempfile.mkdtemp(dir=folder)), lambda: None)
         checkpoints.save(1, state, wait=True)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         checkpoints.save(2, state, wait=wait)
-        blocked = time.perf_counter() - begun
+        blocked = time.perf_counter() - start
         checkpoints.close()
         return blocked
 

@@ -24,41 +24,49 @@ STEPS = {  # name: shape, rows, length, dropout, bar
 }
 FORWARD = {"forward, 6×384, 8×128": ("6x384", 8, 128, 1.0), "forward, 6×384, 4×384": ("6x384", 4, 384, 1.0)}
 QUICK = ("tiny", 2, 16)
-CALLS = 2  # of the work a round
-CLOSE = 2e-4  # between the losses of the two sides, before anything is timed
+CALLS = 2  # of the work per round
+CLOSE = 2e-4  # allowed difference of the losses of both sides, checked before timing
 
 
 def main(arguments: list[str]) -> None:
-    flags = side_by_side.flags(arguments, switches=("compiled",))
+    flags = side_by_side.parse_flags(arguments, switches=("compiled",))
     compiled = "compiled" in flags.rest
-    training = [Case(name, lambda of=of: train(_cut(of, flags), compiled), of[-1]) for name, of in STEPS.items()]
-    forward = [Case(name, lambda of=of: infer(_cut(of, flags), compiled), of[-1]) for name, of in FORWARD.items()]
+    training = [
+        Case(name, lambda shape=shape: make_training(_shorten(shape, flags), compiled), shape[-1])
+        for name, shape in STEPS.items()
+    ]
+    forward = [
+        Case(name, lambda shape=shape: make_inference(_shorten(shape, flags), compiled), shape[-1])
+        for name, shape in FORWARD.items()
+    ]
     side_by_side.judge("ours / PyTorch" + (", compiled" if compiled else ""), training + forward, flags)
 
 
-def train(of: tuple, compiled: bool) -> Sides:
-    """Both sides of a training step; they agree on the loss before it is measured."""
+def make_training(case: tuple, compiled: bool) -> Sides:
+    """Builds both sides of a training step, and checks that their losses agree."""
     import models
     import peer
 
     from xlkd.methods import finetune
     from xlkd.models.encoder import Encoder
 
-    shape, rows, length, dropout, _ = of
-    architecture = models.architecture(shape, dropout)
-    stage = models.resolve(models.stage("finetune.py", "finetune", optim__schedule="constant", optim__warmup=0))
-    trainer = models.Trainer(finetune.build(stage, Encoder(architecture)), models.start(architecture), stage)
-    model = peer.span_model(architecture, trainer.state.variables.params)
-    theirs = peer.Trainer(model, peer.cross_entropy, stage.optim.lr, compiled)
-    batch = models.questions(rows, length, architecture.vocab_size)
-    placed, tensors = models.place(batch), peer.tensors(batch)
+    shape, rows, length, dropout, _ = case
+    architecture = models.make_architecture(shape, dropout)
+    stage = models.resolve_stage(
+        models.read_stage("finetune.py", "finetune", optim__schedule="constant", optim__warmup=0)
+    )
+    trainer = models.Trainer(finetune.build(stage, Encoder(architecture)), models.make_start(architecture), stage)
+    model = peer.load_span_model(architecture, trainer.state.variables.params)
+    theirs = peer.Trainer(model, peer.compute_cross_entropy, stage.optim.lr, compiled)
+    batch = models.make_questions(rows, length, architecture.vocab_size)
+    placed, tensors = models.put_on_device(batch), peer.make_tensors(batch)
     if not dropout:
-        _agree(float(trainer(placed)["loss"]), float(theirs(tensors)))
-    return lambda: trainer.over([placed] * CALLS), lambda: theirs.over([tensors] * CALLS)
+        _check_agreement(float(trainer(placed)["loss"]), float(theirs(tensors)))
+    return lambda: trainer.run_steps([placed] * CALLS), lambda: theirs.run_steps([tensors] * CALLS)
 
 
-def infer(of: tuple, compiled: bool) -> Sides:
-    """Both sides of a forward pass to the logits of spans."""
+def make_inference(case: tuple, compiled: bool) -> Sides:
+    """Builds both sides of a forward pass to span logits, and checks that these agree."""
     import jax
     import models
     import numpy as np
@@ -67,21 +75,21 @@ def infer(of: tuple, compiled: bool) -> Sides:
 
     from xlkd.models.heads import SpanHead, init_head
 
-    shape, rows, length, _ = of
-    architecture = models.architecture(shape)
+    shape, rows, length, _ = case
+    architecture = models.make_architecture(shape)
     head = init_head(SpanHead(architecture), jax.random.key(1))
-    params = {"encoder": models.start(architecture).encoder, "span": head}
-    model = peer.span_model(architecture, params).eval()
-    batch = models.questions(rows, length, architecture.vocab_size)
-    forward, placed = models.forward(architecture, params), models.place(batch)
-    tensors = {name: x for name, x in peer.tensors(batch).items() if not name.endswith("positions")}
+    params = {"encoder": models.make_start(architecture).encoder, "span": head}
+    model = peer.load_span_model(architecture, params).eval()
+    batch = models.make_questions(rows, length, architecture.vocab_size)
+    forward, placed = models.compile_forward(architecture, params), models.put_on_device(batch)
+    tensors = {name: x for name, x in peer.make_tensors(batch).items() if not name.endswith("positions")}
     call = torch.compile(model) if compiled else model
     torch.set_num_threads(2)
 
     def ours() -> None:
         for _ in range(4 * CALLS):
-            found = forward(placed)
-        jax.block_until_ready(found)
+            outputs = forward(placed)
+        jax.block_until_ready(outputs)
 
     def theirs() -> None:
         with torch.inference_mode():
@@ -89,18 +97,18 @@ def infer(of: tuple, compiled: bool) -> Sides:
                 call(**tensors)
 
     with torch.inference_mode():
-        off = np.abs(np.asarray(forward(placed)[0]) - call(**tensors).start_logits.numpy()).max()
-    _agree(float(off), 0.0)
+        difference = np.abs(np.asarray(forward(placed)[0]) - call(**tensors).start_logits.numpy()).max()
+    _check_agreement(float(difference), 0.0)
     return ours, theirs
 
 
-def _agree(ours: float, theirs: float) -> None:
+def _check_agreement(ours: float, theirs: float) -> None:
     if abs(ours - theirs) > CLOSE:
         raise AssertionError(f"the two sides do not compute the same: {ours} and {theirs}")
 
 
-def _cut(of: tuple, flags: side_by_side.Flags) -> tuple:
-    return (*QUICK, *of[3:]) if flags.quick else of
+def _shorten(case: tuple, flags: side_by_side.Flags) -> tuple:
+    return (*QUICK, *case[3:]) if flags.quick else case
 
 
 if __name__ == "__main__":

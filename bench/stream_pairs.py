@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Peak memory and speed of reading made corpora of one and of ten million pairs: `python bench/stream_pairs.py`.
+"""Peak memory and speed of reading generated corpora of one and ten million pairs: `python bench/stream_pairs.py`.
 
-For each size a process of its own builds the index of the corpus, cleaning it, and reads some blocks.
-Needs about 3 GB of disk and some minutes; `--pairs=200000` makes a small one of that size and of a tenth of it.
+For each size another process cleans the corpus, builds its index, and reads some blocks.
+It needs about 3 GB of disk and some minutes; `--pairs=200000` uses corpora of that size and of a tenth of it.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ BLOCK, BLOCKS = 16384, 8
 
 
 def main() -> None:
-    given = [int(a.removeprefix("--pairs=")) for a in sys.argv[1:] if a.startswith("--pairs=")]
-    most = given[0] if given else 10_000_000
+    sizes = [int(a.removeprefix("--pairs=")) for a in sys.argv[1:] if a.startswith("--pairs=")]
+    largest = sizes[0] if sizes else 10_000_000
     with tempfile.TemporaryDirectory() as folder:
-        peaks = [_measured(pathlib.Path(folder), count) for count in (most // 10, most)]
-    print(f"peak memory at {most:,} pairs / at {most // 10:,} pairs: {peaks[1] / peaks[0]:.3f}")
+        peaks = [_measure(pathlib.Path(folder), count) for count in (largest // 10, largest)]
+    print(f"peak memory at {largest:,} pairs / at {largest // 10:,} pairs: {peaks[1] / peaks[0]:.3f}")
 
 
-def _measured(folder: pathlib.Path, count: int) -> int:
-    """Peak resident kB of a process that indexes the corpus and reads it."""
-    prefix = folder / f"made{count}"
-    _write(prefix, count)
+def _measure(folder: pathlib.Path, count: int) -> int:
+    """Returns the peak resident kB of a process that indexes the corpus and reads it."""
+    prefix = folder / f"corpus{count}"
+    _write_corpus(prefix, count)
     command = [sys.executable, __file__, f"--read={prefix}"]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env=os.environ | {"XLKD_CACHE": str(folder / "cache")}, check=True, stdout=-1, text=True
     )
-    print(done.stdout, end="", flush=True)
+    print(process.stdout, end="", flush=True)
     for tag in ("en", "de"):
         pathlib.Path(f"{prefix}.{tag}").unlink()
-    return int(re.search(r"(\d+) kB", done.stdout)[1])
+    return int(re.search(r"(\d+) kB", process.stdout)[1])
 
 
-def _write(prefix: pathlib.Path, count: int) -> None:
-    """Sentences of 6 to 30 made words, one pair in a hundred the same as the one before it."""
+def _write_corpus(prefix: pathlib.Path, count: int) -> None:
+    """Writes sentences of 6 to 30 invented words; one pair in a hundred equals the one before it."""
     words = [f"{a}{b}{c}" for a in ("ka", "mo", "ri", "tu") for b in "nlst" for c in "aeiou"]
     random = np.random.default_rng(0)
     text = random.choice(words, 1 << 16).tolist()
@@ -60,7 +60,7 @@ def _write(prefix: pathlib.Path, count: int) -> None:
             german.writelines(pair[::-1].strip() + "\n" for pair in pairs)
 
 
-def _read(prefix: str) -> None:
+def _read_corpus(prefix: str) -> None:
     from xlkd.data import sources
     from xlkd.data.composition import read_many
     from xlkd.data.permutation import Permutation
@@ -82,5 +82,5 @@ def _read(prefix: str) -> None:
 
 
 if __name__ == "__main__":
-    told = [argument for argument in sys.argv[1:] if argument.startswith("--read=")]
-    _read(told[0].removeprefix("--read=")) if told else main()
+    prefixes = [argument for argument in sys.argv[1:] if argument.startswith("--read=")]
+    _read_corpus(prefixes[0].removeprefix("--read=")) if prefixes else main()

@@ -201,7 +201,7 @@ NAME = re.compile(rf"\b(?:{'|'.join(sorted({re.escape(row[0]) for row in deal.NA
 
 @pytest.mark.parametrize("language", atlas.LANGUAGES)
 def test_names_are_not_inflected(language):
-    """No letter is adjacent to a name, except in scripts without spaces."""
+    """Checks that no letter is adjacent to a name, except in scripts without spaces."""
     for i in range(40):
         dealt = deal.deal_passage(Draw("bare", i), "train", 8)
         sentences = tuple(grammar.Sentence(fact, i % 4, i % 2, i // 2 % 2) for fact in dealt.facts)

@@ -29,7 +29,7 @@ Case, Flags = side_by_side.Case, side_by_side.Flags
 @pytest.fixture
 def idle_machine(monkeypatch):
     """Simulates a machine that nobody else uses."""
-    monkeypatch.setattr(side_by_side, "_machine", lambda: 0.0)
+    monkeypatch.setattr(side_by_side, "_machine_seconds", lambda: 0.0)
     monkeypatch.setattr(side_by_side.time, "sleep", lambda seconds: None)
 
 
@@ -73,14 +73,14 @@ def test_too_few_rounds_give_no_verdict(idle_machine):
 
 def test_a_loaded_machine_is_refused_before_measuring(monkeypatch, idle_machine):
     clock = iter(range(1000))
-    monkeypatch.setattr(side_by_side, "_machine", lambda: float(next(clock)))
+    monkeypatch.setattr(side_by_side, "_machine_seconds", lambda: float(next(clock)))
     with pytest.raises(UserError, match=r"others use 1.00 cores .* --anyway"):
         side_by_side.judge("t", [Case("one", lambda: pytest.fail("measured"))], make_flags())
 
 
 def test_the_flag_anyway_marks_results_measured_under_load(monkeypatch, idle_machine):
     clock = iter(range(1000))
-    monkeypatch.setattr(side_by_side, "_machine", lambda: float(next(clock)))
+    monkeypatch.setattr(side_by_side, "_machine_seconds", lambda: float(next(clock)))
     (line,) = side_by_side.judge("t", [make_case(bar=1)], make_flags(anyway=True))
     assert line["verdict"].startswith("loaded (")
 
@@ -101,27 +101,27 @@ def test_collectives_are_counted_by_size():
   %d = bf16[800]{0} all-gather(%w), dimensions={0}
   %e = f32[100]{0} add(%all-reduce.1, %q)
 """
-    counts = scaling.counted(program, parameters_bytes=6400)
+    counts = scaling.count_collectives(program, parameters_bytes=6400)
     assert counts["small"] == 1
     assert counts["large"] == {"all-reduce": (2, 1 + 2800 / 6400), "all-gather": (1, 0.25)}
 
 
 def test_packing_counts_the_rows_needed():
-    assert packing.packed(np.array([5, 5, 5, 5]), 10) == 2
-    assert packing.packed(np.array([9, 9, 1, 1]), 10) == 2
-    assert packing.packed(np.array([6, 6, 6]), 10) == 3
+    assert packing.count_packed_rows(np.array([5, 5, 5, 5]), 10) == 2
+    assert packing.count_packed_rows(np.array([9, 9, 1, 1]), 10) == 2
+    assert packing.count_packed_rows(np.array([6, 6, 6]), 10) == 3
 
 
 def test_more_buckets_cost_less_but_never_less_than_no_padding():
     lengths = np.random.default_rng(0).integers(20, 384, 500)
     cost = make_encoder_cost(384)
-    totals = [packing.bucketed(lengths, k, cost) for k in (1, 4, 8, 16)]
+    totals = [packing.sum_bucketed_cost(lengths, k, cost) for k in (1, 4, 8, 16)]
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] > cost(lengths.astype(float)).sum()
 
 
 def test_kills_are_drawn_from_a_seed_and_cover_every_place_and_signal():
-    drawn = [kills.planned(50, random.Random(seed)) for seed in (1, 1, 2)]
+    drawn = [kills.plan_kills(50, random.Random(seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert {kill.place for kill in drawn[0]} == set(kills.PLACES)
     assert {kill.signal for kill in drawn[0]} == {signal.SIGKILL, signal.SIGTERM}
@@ -146,29 +146,31 @@ def make_events(*kinds: str) -> list[dict]:
 )
 def test_the_place_of_a_kill_is_recognized(tmp_path, half_written, recorded_events, place):
     killed = disturbed.Run(faults.SYSTEM, (), tmp_path / "1")
-    before = killed.half()
+    before = killed.list_drafts()
     (tmp_path / "1" / half_written).mkdir(parents=True, exist_ok=True)
-    assert kills.place(killed, recorded_events, before) == place
-    assert kills.place(killed, recorded_events, killed.half()) != place or not half_written, "left by an earlier kill"
+    assert kills.locate(killed, recorded_events, before) == place
+    assert kills.locate(killed, recorded_events, killed.list_drafts()) != place or not half_written, (
+        "left by an earlier kill"
+    )
 
 
 def test_a_fault_passes_only_if_it_happened_was_reported_and_changed_nothing(tmp_path, monkeypatch):
     bench = disturbed.Bench(tmp_path, "small")
-    monkeypatch.setattr(bench, "undisturbed", lambda system: {"weights": "a"})
+    monkeypatch.setattr(bench, "get_undisturbed", lambda system: {"weights": "a"})
     ends = iter([{"weights": "a"}, {"weights": "a"}, {"weights": "b"}, {"weights": "a"}])
-    monkeypatch.setattr(disturbed, "end", lambda run: next(ends))
+    monkeypatch.setattr(disturbed, "collect_results", lambda run: next(ends))
 
-    def judged(injected="cut", code=2, errors="error: full"):
-        fault = disturbed.Ended(code, "", errors)
-        return bench.judged(
-            "disk", bench.run(faults.SYSTEM), injected, fault, 2, "full", disturbed.Ended(0, "", "")
+    def judge(injected="cut", code=2, errors="error: full"):
+        fault = disturbed.ProcessEnd(code, "", errors)
+        return bench.judge(
+            "disk", bench.run(faults.SYSTEM), injected, fault, 2, "full", disturbed.ProcessEnd(0, "", "")
         ).wrong
 
-    assert judged() == ""
-    assert judged(injected="") == "the fault did not happen"
-    assert judged() == "another end"
+    assert judge() == ""
+    assert judge(injected="") == "the fault did not happen"
+    assert judge() == "another end"
     assert (
-        judged(errors="error: full\nTraceback", code=1) == "exit 1 where 2 was expected, 2 lines of errors, a traceback"
+        judge(errors="error: full\nTraceback", code=1) == "exit 1 where 2 was expected, 2 lines of errors, a traceback"
     )
 
 

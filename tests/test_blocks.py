@@ -202,7 +202,7 @@ def test_a_small_corpus_is_one_block():
 
 
 def test_a_task_reads_a_corpus_block_by_block(tmp_path, monkeypatch):
-    """From files over index, blocks and features to the arrays of a step."""
+    """Reads files, an index, blocks and features up to the arrays of a step."""
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
     sides = {
         "en": [f"the dog number {n} sleeps" for n in range(90)],

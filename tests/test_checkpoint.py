@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoints remain, that a kill loses only the save in progress, and onto which devices a state is restored."""
+"""Checkpoints: which remain, that a kill loses only the save in progress, and restoring onto other devices."""
 
 import itertools
 import os

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every reader on damaged bytes: it returns valid rows or raises a UserError of one line; no traceback, no hang.
+"""Reading damaged files: every reader returns valid rows or raises a UserError of one line; no traceback, no hang.
 
 XLKD_EXAMPLES=5000 runs many more examples.
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How the time of a run was spent, from its events: restarts, kills and real processes."""
+"""Goodput: how the time of a run was spent, from its events, with restarts and kills and in real processes."""
 
 import json
 
