@@ -41,7 +41,7 @@ TESTS = {
     "xlkd/methods/mblm.py": "test_golden_steps::test_golden_step[mblm],test_mblm",
     "xlkd/methods/mmkd.py": "test_golden_steps::test_golden_step[mmkd],test_mmkd",
     "xlkd/evaluation/evaluator.py": "test_evaluator",
-    "xlkd/evaluation/provenance.py": "test_selection,test_gxlt_run",
+    "xlkd/evaluation/provenance.py": "test_provenance,test_selection",
     "xlkd/evaluation/reference.py": "test_reference",
     "xlkd/evaluation/selection.py": "test_selection",
     "xlkd/evaluation/sets.py": "test_gxlt_run",

@@ -293,3 +293,11 @@ def test_task_settings_come_from_flags_then_the_model_then_defaults():
     )
     with pytest.raises(UserError, match="does not belong to the task classify"):
         settings.read_task("classify", {}, {"doc_stride": "32"})
+
+
+def test_a_config_without_a_block_has_its_keys_with_their_defaults():
+    config = settings.to_plain(settings.read_config("configs/gxlt.py"))
+    complete = reading.list_stage_keys(config, "english")
+    keys = reading.list_stage_keys({name: value for name, value in config.items() if name != "save"}, "english")
+    assert keys.keys() == complete.keys()
+    assert keys["save.every"].value == 200

@@ -99,7 +99,7 @@ def test_a_run_that_trims_exports_the_full_table(model, tmp_path):
     flags += ["--config.task.max_length=96", "--config.budget.steps=2", "--config.encoder.trim_vocab=True"]
     process = toy_models.run_command("main", *flags, cache=tmp_path / "cache")
     assert process.returncode == 0, process.stdout + process.stderr
-    assert f" of {hf.load(model).architecture.vocab_size} pieces" in process.stdout
+    assert f" of {hf.load(model).architecture.vocab_size} tokens" in process.stdout
     export = tmp_path / "run" / "stages" / "01-ce" / "export"
     before, after = (hf.load(folder).params["encoder"]["embeddings"]["words"] for folder in (model, export))
     changed = (before != after).any(axis=1)
