@@ -245,7 +245,13 @@ def save_data2vec(folder):
     return folder / "model"
 
 
-@pytest.mark.parametrize("number", range(len(list_commands(EXTEND))), ids=lambda i: list_commands(EXTEND)[i][0])
+EXTEND_COMMANDS = [
+    pytest.param(number, id=module, marks=pytest.mark.long if module == "parity" else ())
+    for number, (module, *_) in enumerate(list_commands(EXTEND))
+]
+
+
+@pytest.mark.parametrize("number", EXTEND_COMMANDS)
 def test_a_new_source_metric_method_and_encoder_family_work_as_shown(extended_package, number, tmp_path):
     module, *flags = list_commands(EXTEND)[number]
     if module == "main":
