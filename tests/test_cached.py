@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from xlkd.data import cache
-from xlkd.data.batches import PAD, Plan
+from xlkd.data.batches import PAD, Plan, PlannedBatch
 from xlkd.errors import UserError
 from xlkd.methods import Teacher
 from xlkd.runtime import mesh as meshes
 from xlkd.spec.stage import Mesh
 from xlkd.train.targets import cached, choose_targets
+from xlkd.train.targets.live import LiveTargets
 
 LENGTHS = np.array([3, 30, 12, 16, 7, 20, 9, 31, 25], np.int32)
 
@@ -207,3 +208,22 @@ def test_a_difference_in_the_last_bits_is_accepted(by, close):
     else:
         with pytest.raises(UserError, match=r"example 0*64 "):
             make_targets()
+
+
+def test_examples_that_are_read_in_blocks_have_no_cache():
+    _, job, _ = make_targets()
+    job.plan = object()  # a plan that does not know its rows
+    assert isinstance(choose_targets(job, {"w": jnp.float32(2.0)}), LiveTargets)
+
+
+def test_of_several_processes_each_asks_the_teacher_if_one_lacks_a_target(monkeypatch):
+    """The batch is in the long shape, and row 0, which belongs to the other process, is cached in the short one."""
+    targets, job, _ = make_targets()
+    long = job.shapes[1]
+    local_row = int(np.flatnonzero(job.plan.bucket == 1)[0])
+    assert job.plan.bucket[0] == 0
+    monkeypatch.setattr(cached.distributed, "has_several_processes", lambda: True)
+    monkeypatch.setattr(cached.meshes, "select_local_rows", lambda mesh, index: index[:1])
+    other_rows_cached = PlannedBatch(np.array([local_row, local_row, PAD, PAD]), long)
+    assert targets.for_batch(other_rows_cached) is not None
+    assert targets.for_batch(PlannedBatch(np.array([local_row, 0, PAD, PAD]), long)) is None

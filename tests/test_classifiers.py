@@ -9,12 +9,15 @@ from qa_toys import make_unigram_tokenizer, make_word_tokenizer
 from stages import make_spec
 
 from xlkd.data import cache
+from xlkd.data.batches import PAD, PlannedBatch, Shape
 from xlkd.errors import UserError
 from xlkd.methods import Classifiers
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
 from xlkd.models.heads import ClassifierHead, init_head
 from xlkd.rows import Labelled, make_key
+from xlkd.runtime import mesh as meshes
+from xlkd.spec.stage import Mesh
 from xlkd.tasks.classify import Classify
 from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.train.targets import classifiers
@@ -275,3 +278,11 @@ def test_a_real_english_encoder_teaches_a_student_with_a_multilingual_tokenizer(
     assert np.ptp(teacher_logits) > 0.01
     for row, logits in zip(rows, teacher_logits, strict=True):
         np.testing.assert_allclose(logits, compute_alone(teacher, row, 128), atol=1e-5)
+
+
+def test_computed_targets_follow_the_rows_of_a_batch_and_padding_has_zeros():
+    logits = np.arange(1.0, 7.0).reshape(3, 2)
+    targets = classifiers.ComputedTargets({"teacher": logits, "taught": np.ones(3)}, meshes.build_mesh(Mesh()))
+    batch = targets.for_batch(PlannedBatch(np.array([2, 0, PAD]), Shape(3, (("text", 8),))))
+    assert batch["teacher"].tolist() == [[5.0, 6.0], [1.0, 2.0], [0.0, 0.0]]
+    assert batch["taught"].tolist() == [1.0, 1.0, 0.0]

@@ -249,3 +249,9 @@ def test_a_named_control_leaves_out_the_others():
 def test_the_optimizer_has_no_moments_of_the_teacher():
     _, state = create_first_state(build_method())
     assert jax.tree.structure(state.optimizer.mu) == jax.tree.structure(state.variables.params)
+
+
+def test_a_generation_lasts_as_many_epochs_as_the_config_says():
+    """Three epochs of four steps: the second generation begins with the third epoch."""
+    teacher = build_method(generation_epochs=2).teacher
+    assert [teacher.generation(step) for step in (0, 4, 7, 8, 11)] == [0, 0, 0, 1, 1]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MMKD: golden numbers from hidden states to the gradient of a step, switches, heads, and which parameters learn."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -68,6 +69,41 @@ def compute_gradient(method, variables, batch, teacher_states, micro_batches=1):
     targets = method.teacher.forward({"table": teacher_states}, batch)
     key = jax.random.key(0)
     return jax.jit(lambda: step.compute_gradient(method, state, batch, targets, key, micro_batches))()
+
+
+@pytest.mark.parametrize(("chosen", "layer"), [(0, 2), (1, 1), (3, 3)])
+def test_word_links_are_read_from_the_chosen_layer_or_at_two_thirds_of_the_depth(monkeypatch, chosen, layer):
+    class NumberedEncoder(TableEncoder):
+        """An encoder of three layers, whose hidden states are the number of the layer."""
+
+        architecture: encoders.Architecture = dataclasses.replace(ARCHITECTURE, layers=3)
+
+        def apply(self, variables, ids, mask, types=None, train=False, layers=None, key=None):
+            return tuple(jnp.full((*ids.shape, D), float(number)) for number in range(4))
+
+    layers = []
+    find_nearest = mmkd.find_nearest
+    monkeypatch.setattr(
+        mmkd, "find_nearest", lambda a, *rest: layers.append(float(a[0, 0, 0])) or find_nearest(a, *rest)
+    )
+    method = mmkd.build(config(alignment_layer=chosen), NumberedEncoder(), TableEncoder())
+    side = jax.tree.map(jnp.asarray, make_view(5) | {"inside": np.ones((4, 5), bool)})
+    method.outputs["alignment"](Variables({"encoder": {}}), {"source": side, "target": side})
+    assert layers == [layer]
+
+
+@pytest.mark.parametrize(
+    ("levels", "passes", "sides"),
+    [
+        ({"sentence": 1.0}, "shared", 1),
+        ({"sentence": 1.0, "structure": 1.0}, "shared", 1),
+        ({"sentence": 1.0, "structure": 1.0}, "separate", 2),
+    ],
+)
+def test_flops_of_sentences_are_those_of_one_side_for_each_pass(levels, passes, sides):
+    """Half of the tokens of a pair are in the language that the student reads."""
+    method = build_method(config(**NONE | levels | {"student_passes": passes}))
+    assert method.flops(1000, 10) == sides * encoders.forward_flops(ARCHITECTURE, 500, 10)
 
 
 # --- words

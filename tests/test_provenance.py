@@ -87,3 +87,15 @@ def test_the_languages_of_teachers_are_recorded(teacher, teachers, has_teacher, 
     before = {"training": ["ru"]}
     seen = provenance.collect_seen_languages(spec, [make_labelled(1, "de")], [], before, has_teacher)
     assert seen == {"training": ["de", "ru"], "selection": [], "teacher": languages, "parallel": []}
+
+
+def test_a_sample_has_the_texts_of_its_examples():
+    question, labelled = make_question(1), make_labelled(2)
+    sample = provenance.sample_texts(make_sets(questions=(question,), labelled=(labelled,)))
+    assert sample["questions"][0] == {
+        **{name: getattr(question, name) for name in ("key", "id", "group", "set", "question", "context")},
+        **{name: getattr(question, name) for name in ("question_language", "context_language")},
+        "answers": [{"text": "river", "start": 4}],
+    }
+    names = ("key", "id", "group", "set", "text", "second", "label", "language")
+    assert sample["labelled"] == [{name: getattr(labelled, name) for name in names}]
