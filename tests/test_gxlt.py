@@ -255,3 +255,17 @@ def test_a_generation_lasts_as_many_epochs_as_the_config_says():
     """Three epochs of four steps: the second generation begins with the third epoch."""
     teacher = build_method(generation_epochs=2).teacher
     assert [teacher.generation(step) for step in (0, 4, 7, 8, 11)] == [0, 0, 0, 1, 1]
+
+
+def test_the_teachers_entropy_and_agreement_are_means_over_start_and_end():
+    method = build_method()
+    _, state = create_first_state(method)
+    batch, teacher = make_batch(), run_teacher(method, state)
+    metrics = compute_loss(method, state, teacher).metrics
+    temperature, entropies = make_stage().method.temperature, []
+    for side in ("start", "end"):
+        p = np.asarray(jax.nn.softmax(jnp.where(batch["text"]["mask"] > 0, teacher[side] / temperature, -jnp.inf)))
+        entropies.append(-np.sum(p * np.log(np.where(p > 0, p, 1)), axis=1))
+    np.testing.assert_allclose(metrics["teacher_entropy"].sum, np.mean(entropies, axis=0).sum(), rtol=1e-4)
+    others = {"start": -teacher["start"], "end": teacher["end"]}
+    assert float(compute_loss(method, state, others).metrics["agreement"].sum) == 2, "the end of each of four rows"

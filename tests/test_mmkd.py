@@ -447,6 +447,8 @@ def test_outputs_for_each_kind_of_evaluation():
     assert vectors["vectors"].shape == vectors["cls"].shape == (3, 8)
     tokens = method.outputs["views"](variables, BATCH)
     assert tokens["count"].tolist() == [2] * 8
+    assert tokens["right"].shape == (8,), "one number for each pair"
+    assert set(np.unique(tokens["right"])) <= {0, 1, 2}
 
 
 # --- settings

@@ -297,3 +297,12 @@ def test_keys_differ_by_seed_purpose_and_step():
     names = [(s, p, i) for s in (0, 1) for p in PURPOSES for i in (0, 1)]
     keys = {tuple(np.asarray(jax.random.key_data(key_for(*name)))) for name in names}
     assert len(keys) == len(names)
+
+
+def test_the_schedule_begins_again_after_each_period():
+    take_step = make_jitted_step(dataclasses.replace(toy(), period=2), rate=lambda s: s / 10)
+    state, rates = create_state(toy()), []
+    for _ in range(4):
+        state, report = take_step(state, batch_of(), ())
+        rates.append(float(report["lr"]))
+    np.testing.assert_allclose(rates, [0, 0.1, 0, 0.1], atol=1e-7)
