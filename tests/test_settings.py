@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from xlkd import settings, spec
 from xlkd.errors import UserError
 from xlkd.spec import reading
+from xlkd.spec.optim import Optim
 
 
 def make_config() -> ConfigDict:
@@ -301,3 +302,24 @@ def test_a_config_without_a_block_has_its_keys_with_their_defaults():
     keys = reading.list_stage_keys({name: value for name, value in config.items() if name != "save"}, "english")
     assert keys.keys() == complete.keys()
     assert keys["save.every"].value == 200
+
+
+def test_a_new_encoder_without_settings_has_their_defaults():
+    config = settings.to_plain(settings.read_config("configs/pretrain.py"))
+    encoder = {name: value for name, value in config["encoder"].items() if name != "new"}
+    keys = reading.list_stage_keys(config | {"encoder": encoder}, config["stages"][0])
+    assert keys.keys() == reading.list_stage_keys(config, config["stages"][0]).keys()
+    assert keys["encoder.new.model_type"].value == "xlm-roberta"
+
+
+def test_the_digest_of_a_config_does_not_depend_on_the_order_of_its_keys():
+    config = settings.to_plain(settings.read_config("configs/gxlt.py"))
+    reordered = {name: dict(reversed(v.items())) if isinstance(v, dict) else v for name, v in reversed(config.items())}
+    assert list(reordered) != list(config)
+    assert reading.compute_digest(reordered) == reading.compute_digest(config)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_is_refused(value):
+    with pytest.raises(UserError, match=r"weight_decay"):
+        spec.read_block(Optim, {"weight_decay": value}, "optim")

@@ -140,7 +140,7 @@ def convert_value(kind: Any, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise TypeError(value)
         return {str(name): convert_value(arguments[1], inner) for name, inner in value.items()}
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float):
         return float(value)
     if type(value) is not kind:
         raise TypeError(value)
