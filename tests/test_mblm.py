@@ -230,7 +230,12 @@ def test_mixing_representations_equals_mixing_logits_with_a_linear_head():
 
 @pytest.mark.parametrize(
     ("warmup", "steps", "weights"),
-    [(0.1, (0, 5, 10, 90), (0, 1, 2, 2)), (0.0, (0, 90), (2, 2)), (20.0, (10, 20), (1, 2))],
+    [
+        (0.1, (0, 5, 10, 90), (0, 1, 2, 2)),
+        (0.0, (0, 90), (2, 2)),
+        (20.0, (10, 20), (1, 2)),
+        (1.0, (0, 1, 2), (0, 2, 2)),
+    ],
 )
 def test_the_zero_shot_term_warms_up(warmup, steps, weights):
     method, variables = make_student(layers=1, weight_z=2.0, warmup_z=warmup)

@@ -319,7 +319,7 @@ def test_the_digest_of_a_config_does_not_depend_on_the_order_of_its_keys():
     assert reading.compute_digest(reordered) == reading.compute_digest(config)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400])
 def test_a_number_that_is_not_finite_is_refused(value):
     with pytest.raises(UserError, match=r"weight_decay"):
         spec.read_block(Optim, {"weight_decay": value}, "optim")

@@ -117,7 +117,7 @@ def check_value(known: Setting, kind: Any, value: Any, where: str) -> Any:
     """Returns the value as its type, or refuses it."""
     try:
         converted = convert_value(kind, value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{value!r} is not of type {describe_type(kind)}", where, "see --keys for type and range"
         ) from None
