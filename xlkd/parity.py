@@ -54,7 +54,7 @@ def _parse_positive(text: str) -> float:
 
 
 def compare(name: str) -> dict[str, float]:
-    """Returns the largest difference in each part: every layer, the logits of every head, gradients."""
+    """Returns the largest difference to transformers in each part: every layer, the logits of every head, gradients."""
     torch = _import_torch()
     from xlkd.inputs.weights import locate_model
     from xlkd.models import hf

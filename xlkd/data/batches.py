@@ -105,10 +105,10 @@ class Plan:
     def _shuffle(self, epoch: int) -> list[np.ndarray]:
         """Draws the batches of an epoch and their order."""
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-        batches = [batch for order in self._orders(random, epoch) for batch in self._cut(order)]
+        batches = [batch for order in self._draw_parts(random, epoch) for batch in self._cut(order)]
         return [batches[i] for i in random.permutation(len(batches))]
 
-    def _orders(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
+    def _draw_parts(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
         """Returns the shuffled rows of an epoch in parts; no batch has rows of two parts."""
         return [random.permutation(self.rows)]
 
@@ -151,13 +151,13 @@ class LanguagePlan(Plan):
         if not mixed:
             self.steps_per_epoch = sum(-(-count // self.batch) for count in self.quota.values())
 
-    def _orders(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
-        """Returns each language's rows of the epoch, joined where batches are mixed."""
+    def _draw_parts(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
+        """Returns the epoch's rows of each language; shuffled in one part if batches may mix languages."""
         parts = [self._take_rows(k, epoch * self.quota[str(k)], self.quota[str(k)]) for k in self.rows_by_language]
         return [random.permutation(np.concatenate(parts))] if self.mixed else parts
 
     def _take_rows(self, language: int, start: int, count: int) -> np.ndarray:
-        """Returns `count` rows of a language from a place in its endless order."""
+        """Returns `count` rows of a language from position `start` of its shuffled passes, which never end."""
         rows = self.rows_by_language[language]
         first_pass = start // len(rows)
         passes = range(first_pass, -(-(start + count) // len(rows)))
@@ -181,7 +181,7 @@ class RedrawnPlan(Plan):
         epoch = int(np.searchsorted(self.starts, step, side="right")) - 1
         return epoch, step - self.starts[epoch]
 
-    def _orders(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
+    def _draw_parts(self, random: np.random.Generator, epoch: int) -> list[np.ndarray]:
         """Returns the shuffled rows of the epoch's draw."""
         return [random.permutation(self.members[epoch])]
 

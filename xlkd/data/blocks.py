@@ -84,7 +84,7 @@ class Blocks:
         return self._enter_block(self.locate(step))[0]
 
     def at(self, step: int) -> PlannedBatch:
-        """Returns the batch of a step; its index counts rows of the block."""
+        """Returns the batch of a step; its index has positions within the block, not within the corpus."""
         place = self.locate(step)
         planned = self._enter_block(place)[1].at(place.position)
         edge = planned.shape.lengths[0][1]

@@ -72,7 +72,7 @@ class BulkRows(Sequence, abc.ABC):
     @property
     @abc.abstractmethod
     def identity(self) -> str:
-        """Names these rows in a cache."""
+        """Returns the text that identifies these rows in the names of cache entries."""
 
     @abc.abstractmethod
     def read_many(self, index: np.ndarray) -> list[Any]:
@@ -118,7 +118,7 @@ class Corpus(BulkRows):
 
     @property
     def identity(self) -> str:
-        """Names these rows in a cache."""
+        """Returns the text that identifies these rows in the names of cache entries."""
         return f"{self._name} {self._origin.set}/{self._origin.name}"
 
     def read_many(self, index: np.ndarray) -> list[Pair]:

@@ -27,7 +27,10 @@ def span_kl(
     direction: Direction = "forward",
     t_squared: bool = True,
 ) -> Float[Array, " rows"]:
-    """Returns the mean of the KL of starts and of ends for each row; no gradient to the teacher."""
+    """Returns the mean of the KL of starts and of ends for each row, times T² with `t_squared`.
+
+    The teacher gets no gradient.
+    """
     sides = [
         kl(t, s, mask, temperature=temperature, direction=direction) for t, s in zip(teacher, student, strict=True)
     ]

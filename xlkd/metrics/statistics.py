@@ -316,7 +316,7 @@ def _resample_ratios(
 
 
 def _draw_seed_weights(rng: np.random.Generator, runs: int, resamples: int) -> Float[np.ndarray, "resamples runs"]:
-    """Returns the weight of each run in each resample."""
+    """Returns the weight of each run in each resample; with fewer than three runs all weights are equal."""
     if runs < 3:
         return np.full((resamples, runs), 1 / runs)
     drawn = rng.integers(0, runs, size=(resamples, runs))

@@ -66,6 +66,7 @@ def _forward(
     rate: float, q: Head, k: Head, v: Head, bias: Bias, key: PRNGKeyArray | None, place: Place
 ) -> tuple[Head, Residuals]:
     def attend_heads(first: int, q: Head, k: Head, v: Head) -> tuple[Head, Norms, Norms]:
+        """Attends over heads from number `first` on; returns outputs, and maximum and sum of each query's softmax."""
         scores = _compute_scores(q, k, bias)
         highest = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - highest)

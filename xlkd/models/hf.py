@@ -169,6 +169,7 @@ def _collect_arrays(architecture: Architecture, part: str, tree: Params, tensors
 
 
 def _to_float32(values: list[np.ndarray], stack: bool) -> np.ndarray:
+    """Returns the arrays in float32, stacked on a new first axis; without `stack` the only one."""
     return np.stack([v.astype(np.float32) for v in values]) if stack else np.array(values[0], np.float32, order="C")
 
 

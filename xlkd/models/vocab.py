@@ -27,7 +27,7 @@ Spec = dict[str, Json]  # tokenizer.json
 def trim_vocabulary(
     checkpoint: Checkpoint, spec: Spec, texts: Iterable[str]
 ) -> tuple[Checkpoint, Spec, Int[np.ndarray, " vocabulary"]]:
-    """Returns encoder and tokenizer with the tokens that the texts use, special tokens and their single characters.
+    """Returns encoder and tokenizer with fewer tokens: those that the texts use, their single characters, special ones.
 
     On these texts the ids are the old ones renumbered. The third value has the old id of each new one, ascending.
     """

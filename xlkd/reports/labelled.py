@@ -25,10 +25,10 @@ def make_table(rows: Sequence[Record], metrics: Sequence[str]) -> grid.Table:
 def define_means(described: Mapping[str, Record]) -> dict[str, grid.Mean]:
     """Returns the named means, by the words that follow from the badges."""
 
-    def languages(word: str) -> tuple[str, ...]:
+    def find_cells(word: str) -> tuple[str, ...]:
         return tuple(cell for cell, entry in described.items() if entry["word"] == word)
 
-    supervised, zero_shot = languages(badges.SUPERVISED), languages(badges.ZERO_SHOT)
+    supervised, zero_shot = find_cells(badges.SUPERVISED), find_cells(badges.ZERO_SHOT)
     means = {"macro_mean": grid.Mean(tuple(described))}
     if supervised:
         means["supervised_mean"] = grid.Mean(supervised)

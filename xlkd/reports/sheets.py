@@ -44,12 +44,12 @@ def show_stages(results: Record) -> str:
     head = _format_head(["stage", "method", "started from", *BUDGET.values(), "seeds", "labels seen in training"])
     rows = []
     for name, stage in results["stages"].items():
-        cells = [_format_plain(stage.get("method")), _format_plain(stage.get("start"))]
-        cells += [_format_plain(stage.get(key), "≠" if (name, key) in unequal else "") for key in BUDGET]
+        cells = [_format_text_cell(stage.get("method")), _format_text_cell(stage.get("start"))]
+        cells += [_format_text_cell(stage.get(key), "≠" if (name, key) in unequal else "") for key in BUDGET]
         seen = stage.get("seen")
         cells += [
-            _format_plain(" ".join(map(str, stage["seeds"]))),
-            _format_plain(" ".join((seen or {}).get("training", ())) or "none"),
+            _format_text_cell(" ".join(map(str, stage["seeds"]))),
+            _format_text_cell(" ".join((seen or {}).get("training", ())) or "none"),
         ]
         rows.append(f"<tr>{_format_name(name)}{''.join(cells)}</tr>")
     lines = [
@@ -104,7 +104,8 @@ def show_goodput(results: Record) -> str:
     ]
     for key in ("starts", "steps_again", "seconds_between_starts"):
         rows.append(
-            f"<tr>{_format_name(key.replace('_', ' '))}{''.join(_format_plain(record[key]) for record in records)}</tr>"
+            f"<tr>{_format_name(key.replace('_', ' '))}"
+            f"{''.join(_format_text_cell(record[key]) for record in records)}</tr>"
         )
     note = (
         '<p class="soft">Sums over all starts of a run; a start that was killed counts until its last printed step.</p>'
@@ -277,7 +278,7 @@ def _format_badges(entry: Record) -> str:
     return f'<span class="b" title="{escape(entry["word"])}">{"".join([*entry["badges"], *mark]) or "·"}</span>'
 
 
-def _format_plain(value: Any, mark: str = "") -> str:
+def _format_text_cell(value: Any, mark: str = "") -> str:
     return f'<td class="left">{escape(tables.format_plain(value))} {mark}</td>'
 
 
@@ -333,7 +334,7 @@ def _show_contamination(results: Record) -> str:
             if matches.get("flagged"):
                 kinds = ", ".join(f"{kind}: {count:,}" for kind, count in matches.get("kinds", {}).items() if count)
                 text = f"{name}, {where}: {matches['flagged']:,} of {matches['rows']:,} rows ({kinds})"
-                lines.append(f"<li>{escape(text)}{_show_examples(matches)}</li>")
+                lines.append(f"<li>{escape(text)}{_show_matched_examples(matches)}</li>")
     return (
         f"<details open><summary>Examples that occur in the training data</summary><ul>{''.join(lines)}</ul></details>"
         if lines
@@ -341,7 +342,7 @@ def _show_contamination(results: Record) -> str:
     )
 
 
-def _show_examples(matches: Record) -> str:
+def _show_matched_examples(matches: Record) -> str:
     items = [
         f"<li><small>{escape(', '.join(str(example.get(key, '')) for key in ('kind', 'id', 'language')))}: "
         f'<span dir="auto">{escape(str(example.get("text", "")))}</span></small></li>'

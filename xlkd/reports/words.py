@@ -60,7 +60,7 @@ IN_SENTENCES = ("gxlt", "gxlt_off", "xlt", "supervised_mean", "zero_shot_mean", 
 
 
 def write_sentences(results: Record) -> list[str]:
-    """Writes the differences: for each data set and pair the main means, then the verdicts counted over cells."""
+    """Describes each comparison of a pair on a data set: differences of the main means, then verdicts over cells."""
     return [
         line
         for title, data in results["sets"].items()
@@ -96,7 +96,7 @@ def label_metric(name: str, recorded: Mapping[str, Mapping[str, Any]] | None = N
 
 
 def label_in_set(data: Mapping[str, Any], metric: str) -> str:
-    """Returns the label of a metric of a data set."""
+    """Returns the label of a metric of a data set, with a mark if a lower value is better."""
     return data["labels"][metric] + (LOWER_IS_BETTER if metric in data["lower_is_better"] else "")
 
 
@@ -174,6 +174,7 @@ def _describe_pair(title: str, data: Record, compared: Record) -> list[str]:
 
 
 def _describe_difference(number: Mapping[str, Any]) -> str:
+    """Describes a difference by its interval and its verdict."""
     verdict = VERDICTS[number["verdict"]]
     if number["verdict"] == statistics.IDENTICAL:
         return verdict

@@ -22,7 +22,7 @@ class Method(stage.Method):
     name: str = setting("gxlt", "The method: a module of xlkd/methods.")
     alpha_ce: float = setting(1.0, "Weight of cross-entropy.", at_least=0)
     alpha_kl: float = setting(1.0, "Weight of distillation; 0 has no teacher.", at_least=0)
-    temperature: float = setting(2.0, "Temperature of distillation.", above=0)
+    temperature: float = setting(2.0, "Temperature of the KL: divides the logits of teacher and student.", above=0)
     t_squared: bool = setting(True, "Multiply distillation by temperature squared.")
     kl: Literal["forward", "reverse", "symmetric"] = setting("forward", "Direction of the KL.")
     coefficient: Literal["none", "authors", "textbook"] = setting(

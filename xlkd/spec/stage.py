@@ -97,7 +97,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A teacher of another encoder than the student's."""
+    """A teacher with an encoder of its own, and the caching of any teacher's targets."""
 
     path: str = setting("", "Folder, hub id or package:NAME, where the method needs a teacher encoder.")
     revision: str = setting("", "Revision of a hub id.")
@@ -172,7 +172,7 @@ class StageSettings(Generic[M, T]):
 
 @dataclasses.dataclass(frozen=True)
 class StageSpec(StageSettings[M, T]):
-    """A stage that is resolved: labels and steps are known from its data, nothing is `auto` any more."""
+    """A resolved stage: labels and steps are known from its data, `layers_as` from the device."""
 
     horizon: Horizon = dataclasses.field(default_factory=lambda: Horizon(0, 0, (0,)))
 

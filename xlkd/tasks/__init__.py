@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Defines what a task is: examples to arrays, outputs to answers to scores, whatever method trains on it.
 
-A task is one file in this folder with `build(config, tokenizer) -> Task` and `ROWS`, found by its name.
+A task is one file in this folder with `build(settings, *tokenizers) -> Task` and `ROWS`, found by its name.
 """
 
 from __future__ import annotations

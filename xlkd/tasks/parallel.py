@@ -140,7 +140,7 @@ def group_by_languages(rows: Sequence[Pair]) -> dict[Cell, np.ndarray]:
 
 
 def score_sentences(source: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the value of each metric for each sentence, from 0 to 1."""
+    """Retrieves the translation of each sentence by nearest neighbour; returns each metric for each, from 0 to 1."""
     nearest = retrieve(target, source)
     return {metric.name: metric.score(nearest) for metric in metrics.RETRIEVAL}
 

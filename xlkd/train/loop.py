@@ -83,7 +83,7 @@ class Job:
         return self.plan.features(step) if isinstance(self.plan, Blocks) else self.features
 
     def count_tokens(self, step: int, index: np.ndarray) -> int:
-        """Counts the tokens of rows of a step, in the longest view."""
+        """Counts the tokens of rows of a step, in the first view, which is the most expensive one."""
         if isinstance(self.plan, Blocks):
             lengths = next(iter(self.task.lengths(self.features_at(step)).values()))
         else:

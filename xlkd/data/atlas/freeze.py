@@ -89,7 +89,7 @@ def list_values() -> dict[str, dict[str, list[str]]]:
         "region": _select_clean(
             {code: _get_names("territories", code) for code in REGIONS}, apart_from=_list_territory_names()
         ),
-        "weekday": _select_clean({code: _get_weekdays(day) for day, code in enumerate(WEEKDAYS)}),
+        "weekday": _select_clean({code: _get_weekday_names(day) for day, code in enumerate(WEEKDAYS)}),
         "script": _select_clean(
             {code: _get_names("scripts", code) for code in SCRIPTS}, apart_from=_list_territory_names()
         ),
@@ -124,9 +124,9 @@ def _get_names(table: str, code: str) -> list[str | None]:
     return [getattr(_load_locale(language), table).get(code) for language in LANGUAGES]
 
 
-def _get_weekdays(day: int) -> list[str]:
+def _get_weekday_names(day: int) -> list[str]:
+    """Returns the name of a weekday in every language."""
     # 'format': Babel 2.18 mixes the stand-alone names of languages read in one process
-    """Returns the names of a weekday in every language."""
     return [_load_locale(language).days["format"]["wide"][day] for language in LANGUAGES]
 
 

@@ -131,7 +131,7 @@ def _load_grammar(language: str) -> _Grammar:
     full_stop = file["headers"][0][-1]
 
     def build(template: str, nouns: list[str], modes: tuple[int, ...]) -> list[list[list[Segment]]]:
-        """Compiles a template for every noun and mode."""
+        """Compiles a template for every noun and for each way to refer to the country, by name or as `this country`."""
         places = [{place: forms[mode] for place, forms in file["places"].items()} for mode in modes]
         return [
             [_compile_template(_expand_template(template, {"n": noun, **place}), language) for place in places]

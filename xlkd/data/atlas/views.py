@@ -151,7 +151,7 @@ def _name_group(world: World, passage: int) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _write_passage(world: World, passage: int, language: str) -> tuple[Passage, Text]:
-    """Deals a passage and writes it in a language."""
+    """Samples the facts of passage number `passage` and words them in a language."""
     passage_facts = deal_passage(
         Draw(world.seed, world.split, "passage", passage), world.split, world.facts, world.countries
     )

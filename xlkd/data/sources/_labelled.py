@@ -50,7 +50,7 @@ class File(NamedTuple):
 
 
 def get_label(values: _table.Values) -> str | None:
-    """Returns the label of a row; None where there is none."""
+    """Returns the normalised label of a row; None where there is none."""
     label = values.get("label")
     return None if label is None else labels.normalise_label(label)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Computes the targets of a fixed teacher once per example, before the first step, and caches them on disk."""
+"""Computes the targets of a fixed teacher once per feature row, before the first step, and caches them on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from xlkd.train.targets.live import TeacherForward
 if TYPE_CHECKING:
     from xlkd.train.loop import Job
 
-FIXED = Draw(0, 0)  # the random draws in the teacher's inputs: the same at every step
+TEACHER_DRAW = Draw(0, 0)  # the random draws in the teacher's inputs: the same at every step
 SHARD = 4096  # rows
 Missing = list[tuple[Shape, TargetStore, np.ndarray]]  # of each shape the rows that have no target yet
 
@@ -135,7 +135,7 @@ class CachedTargets:
         """Builds a batch of these rows and padding, and places it on the devices."""
         index = np.concatenate([rows, np.full(shape.rows - len(rows), PAD)])
         local_rows = meshes.select_local_rows(self._job.mesh, index)
-        arrays = self._job.task.arrays(self._job.features, local_rows, dict(shape.lengths), FIXED)
+        arrays = self._job.task.arrays(self._job.features, local_rows, dict(shape.lengths), TEACHER_DRAW)
         return meshes.place_batch(self._job.mesh, arrays, shape.rows)
 
     def _get_keys(self, rows: np.ndarray) -> np.ndarray:
@@ -155,5 +155,5 @@ class CachedTargets:
 
 
 def _get_length(shape: Shape) -> int:
-    """Returns the length of the longest view."""
+    """Returns the length of the first view, which is the most expensive one."""
     return shape.lengths[0][1]
