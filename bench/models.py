@@ -116,7 +116,7 @@ class Trainer:
         if method.teacher:
 
             def make_teacher(*a):
-                return method.teacher.variables(method.init(key_for(0, "init"), replace_arrays(*a)), replace_arrays(*a))
+                return method.teacher.init(method.init(key_for(0, "init"), replace_arrays(*a)), replace_arrays(*a))
 
             self.compute_targets = functools.partial(jax.jit(method.teacher.forward), jax.jit(make_teacher)(*arrays))
 

@@ -58,7 +58,7 @@ def forward(weights, batch):
 
 def make_targets(weight=2.0, task="task", dtype="float32", uses=3.0, teacher_cache="auto", evolves=False, rows=4):
     ragged = ("start", "hidden")
-    teacher = Teacher(variables=lambda variables, start: (), forward=forward, uses=uses, evolves=evolves, ragged=ragged)
+    teacher = Teacher(init=lambda variables, start: (), forward=forward, uses=uses, evolves=evolves, ragged=ragged)
     plan = Plan({"text": LENGTHS}, batch=4, edges=(16, 32), seed=0)
     job = types.SimpleNamespace(
         method=types.SimpleNamespace(teacher=teacher),
@@ -67,7 +67,7 @@ def make_targets(weight=2.0, task="task", dtype="float32", uses=3.0, teacher_cac
         shapes=tuple(shape.with_rows(rows) for shape in plan.shapes),
         task=Task(task),
         features={"keys": np.arange(100, 100 + len(LENGTHS), dtype=np.uint64)},
-        computed_targets=None,
+        classifier_targets=None,
         teacher_cache=teacher_cache,
         teacher_dtype=dtype,
         log=Log(),
@@ -77,9 +77,9 @@ def make_targets(weight=2.0, task="task", dtype="float32", uses=3.0, teacher_cac
     targets = choose_targets(job, () if evolves else weights)
     state = types.SimpleNamespace(teacher=weights)
     for shape in job.shapes:
-        targets.example(shape, place_rows(job, shape, np.full(rows, PAD)), state)
+        targets.compile(shape, place_rows(job, shape, np.full(rows, PAD)), state)
     job.task.asked.clear()
-    targets.prepare()
+    targets.fill_cache()
     return targets, job, state
 
 

@@ -108,7 +108,7 @@ def test_pairs_of_sentences_with_a_tokenizer(tmp_path, capsys):
     ("flags", "message"),
     [
         ([], "no --data"),
-        (["--data=atlas"], "serves qa, classify, parallel, masked; choose one with --task"),
+        (["--data=atlas"], "has data for several tasks (qa, classify, parallel, masked); choose one with --task"),
         (["--data=sqad:x"], "did you mean 'squad'?"),
         (["--data=atlas", "--task=qa", "--max_length=3"], "--max_length needs a tokenizer; add --model"),
         (["--data=atlas", "--tsk=qa"], "did you mean --task?"),

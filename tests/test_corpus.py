@@ -395,7 +395,7 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("block", [7, 64, 1 << 16])
 def test_a_broken_unit_is_named_and_the_next_is_read(tmp_path, fault, block, monkeypatch):
-    monkeypatch.setattr(sources._load_module(sources.Spec("tmx", "")), "_READ", block)
+    monkeypatch.setattr(sources._load_module(sources.Source("tmx", "")), "_READ", block)
     path = tmp_path / "m.tmx"
     text = (
         "<tmx><body>\n"

@@ -162,20 +162,20 @@ def check_source(source: str, page: pathlib.Path) -> None:
     shown = {pathlib.Path(block.title).stem for block in read_blocks(page)}
     if source == "SOURCE" or source.partition(":")[0] in shown:
         return
-    for spec in sources.parse(source):
-        if spec.name == "atlas":
+    for part in sources.parse(source):
+        if part.name == "atlas":
             assert any(
-                len(sources.read_source(spec, task, sources.BadRows()))
-                for task in sources.list_tasks(spec)
-                if serves(spec, task)
+                len(sources.read_source(part, task, sources.BadRows()))
+                for task in sources.list_tasks(part)
+                if serves(part, task)
             )
 
 
-def serves(spec: sources.Spec, task: str) -> bool:
+def serves(source: sources.Source, task: str) -> bool:
     from xlkd.errors import UserError
 
     try:
-        sources.read_source(spec, task, sources.BadRows())
+        sources.read_source(source, task, sources.BadRows())
     except UserError:
         return False
     return True

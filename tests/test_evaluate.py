@@ -180,7 +180,7 @@ FAULTS = {
     "no such model": (["--model=/nowhere", f"--data={DATA}"], "/nowhere: no such directory"),
     "windows too long": (["--model=MODEL", f"--data={DATA}&facts=8", "--max_length=200"], "a model of 128 positions"),
     "nowhere to write": (["--model=MODEL", f"--data={DATA}", "--json=/nowhere/a.json"], "/nowhere/a.json: cannot be"),
-    "a setting of a model": (["--predictions=a", f"--data={DATA}", "--n_best=3"], "--n_best belongs to a model"),
+    "a setting of a model": (["--predictions=a", f"--data={DATA}", "--n_best=3"], "--n_best needs --model"),
     "no predictions": (["--predictions=/nowhere.json", "--data=atlas?languages=en"], "/nowhere.json: cannot be read"),
     "another task": (["--model=MODEL", f"--data={DATA}", "--task=parallel"], "--task=parallel is not possible"),
 }

@@ -1,12 +1,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Goodput: how the time of a run was spent, from its events, with restarts and kills and in real processes."""
+"""Goodput: how the time of a run was spent, from its events, with restarts and kills; test_loop.py measures a real run."""
 
 import json
 
-import pytest
 import reports_toys as toys
-from toy_models import run_command
 
 from xlkd import reports
 from xlkd.reports import goodput
@@ -142,37 +140,3 @@ def test_waiting_is_timed():
     assert list(time_values(iter("abc"), waited)) == ["a", "b", "c"]
     assert len(waited) == 3
     assert min(waited) >= 0
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Runs a few steps; returns the work directory and the completed process."""
-    base = tmp_path_factory.mktemp("goodput")
-    flags = (
-        "--config=configs/pretrain.py",
-        f"--workdir={base / 'run'}",
-        "--config.encoder.new.hidden_size=16",
-        "--config.encoder.new.layers=1",
-        "--config.encoder.new.vocabulary=600",
-        "--config.encoder.new.texts=atlas?kind=same&languages=en&size=60",
-        "--config.data.train=atlas?kind=same&languages=en&size=64&facts=3",
-        "--config.data.eval=",
-        "--config.data.retrieval=",
-        "--config.data.buckets=1",
-        "--config.budget.steps=6",
-        "--config.log.every=2",
-    )
-    first = run_command("main", *flags, cache=base / "cache", check=True)
-    return base / "run", first
-
-
-def test_a_real_run_accounts_for_its_time(finished):
-    folder, first = finished
-    assert "goodput: " in first.stdout
-    measured = goodput.measure(folder)
-    assert {"steps", "compile", "prepare", "start", "finish"} <= set(measured["parts"])
-    assert measured["steps_again"] == 0
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert [event["step"] for event in events if event["kind"] == "train" and "step" in event] == [0, 2, 4, 6]
-    assert measured["seconds"] == pytest.approx(events[-1]["time"] - events[0]["time"], abs=0.01)
-    assert sum(measured["parts"].values()) == pytest.approx(measured["seconds"], abs=0.05)

@@ -217,6 +217,10 @@ def test_when_the_teacher_changes_and_how_often_a_target_is_used(kind, expected,
     assert teacher.evolves == (kind != "fixed")
 
 
+def test_a_target_of_redrawn_pairs_counts_as_used_once():
+    assert build_method(generations="fixed", redraw="epoch").teacher.uses == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -115,10 +115,10 @@ def test_the_teacher_is_the_student_of_the_former_generation(undisturbed_run):
     assert {"coefficient", "teacher_entropy", "agreement", "ce", "kl"} <= read_lines(folder)[0].keys()
 
 
-def test_a_run_killed_in_and_between_generations_ends_bit_identical(model, undisturbed_run, tmp_path):
+@pytest.mark.parametrize("at", [pytest.param(9, marks=pytest.mark.long), 13])
+def test_a_run_killed_in_and_between_generations_ends_bit_identical(model, undisturbed_run, tmp_path, at):
     """The run saves every 4 steps: after step 8 it resumes at the start of a generation, after 12 within one."""
-    kill_run(model, tmp_path / "run", 9)
-    assert "restored step" in kill_run(model, tmp_path / "run", 13)
+    kill_run(model, tmp_path / "run", at)
     assert "restored step" in finish_run(model, tmp_path / "run")
     assert_equal(undisturbed_run[0], tmp_path / "run")
 

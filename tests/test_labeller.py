@@ -189,7 +189,7 @@ FAULTS = {
     "no such route": (["--route=ru"], "no route 'ru'; routes: en, de, mixture"),
     "no such language": (["--language=xx"], "unknown language 'xx'"),
     "answers in a file": (["--predictions=a", "--task=classify"], "give either --model or --predictions"),
-    "not for labels": (["--route=de", "--task=qa"], "--route belongs to classification"),
+    "not for labels": (["--route=de", "--task=qa"], "--route does not belong to the task qa"),
 }
 
 
@@ -205,8 +205,8 @@ def test_bad_flags_of_evaluate_are_refused(exports, flags, message):
     [
         (["--text=a", "--language=xx"], "unknown language 'xx'"),
         (["--text= "], "empty text"),
-        (["--text=a", "--n_best=2"], "--n_best is not for the task classify"),
-        (["--question=a", "--context=b", "--route=de"], "--route is not for the task qa"),
+        (["--text=a", "--n_best=2"], "--n_best does not belong to the task classify"),
+        (["--question=a", "--context=b", "--route=de"], "--route does not belong to the task qa"),
         (["--text=a", "--route=zh"], "no route 'zh'"),
         (["--task=parallel"], "--task=parallel is not possible"),
     ],

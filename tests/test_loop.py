@@ -18,6 +18,7 @@ import toy_models
 
 from xlkd import main
 from xlkd.errors import UserError
+from xlkd.reports import goodput
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
@@ -34,9 +35,9 @@ TINY = [
     "--config.encoder.dropout=0.1",
     "--config.encoder.layers_as=scanned",
     "--config.optim.warmup=5",
-    "--config.budget.steps=40",
-    "--config.save.every=5",
-    "--config.eval.every=20",
+    "--config.budget.steps=24",
+    "--config.save.every=4",
+    "--config.eval.every=12",
     "--config.log.every=1",  # a line averages the steps since the one before or since a restart
 ]
 
@@ -51,8 +52,8 @@ LISTENING = (  # the same command, which prints the loaded libraries at its end
 )
 
 
-def start_run(workdir, *flags, devices=1, cache=None, entry=ENTRY, optimized=True, **options):
-    """Starts a run, optimized as a user's; not optimized if only one test compiles its program, which takes longer."""
+def start_run(workdir, *flags, devices=1, cache=None, entry=ENTRY, optimized=False, **options):
+    """Starts a run; `optimized` compiles its programs as a user's, which takes longer than the steps of this one."""
     environment = os.environ | {
         "XLKD_CACHE": str(cache or workdir.parent / "cache"),
         "JAX_NUM_CPU_DEVICES": str(devices),
@@ -109,12 +110,24 @@ def test_a_run_writes_all_documented_files(undisturbed_run):
     assert {"checkpoints", "metrics.jsonl", "tensorboard", "evaluation", "export", "done"} <= {
         p.name for p in stage.iterdir()
     }
-    assert [line["step"] for line in read_lines(folder)] == list(range(1, 41))
-    assert sorted(p.name for p in (stage / "evaluation").iterdir()) == ["0-eval.json", "20-eval.json", "40-eval.json"]
+    assert [line["step"] for line in read_lines(folder)] == list(range(1, 25))
+    assert sorted(p.name for p in (stage / "evaluation").iterdir()) == ["0-eval.json", "12-eval.json", "24-eval.json"]
     losses = [line["loss"] for line in read_lines(folder)]
     assert losses[-1] < losses[0] - 0.5
     assert "MiB per device" in output
     assert "ETA" in output
+
+
+def test_a_run_accounts_for_its_time(undisturbed_run):
+    folder, output = undisturbed_run
+    assert "goodput: " in output
+    measured = goodput.measure(folder)
+    assert {"steps", "compile", "prepare", "start", "finish"} <= set(measured["parts"])
+    assert measured["steps_again"] == 0
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["kind"] == "train" and "step" in event] == list(range(25))
+    assert measured["seconds"] == pytest.approx(events[-1]["time"] - events[0]["time"], abs=0.01)
+    assert sum(measured["parts"].values()) == pytest.approx(measured["seconds"], abs=0.05)
 
 
 def test_the_same_command_again_repeats_nothing(undisturbed_run):
@@ -132,10 +145,10 @@ def truncate_last_checkpoint(workdir):
     os.truncate(file, file.stat().st_size // 2)
 
 
-def signal_run(workdir, number, at, cache):
+def signal_run(workdir, number, at, **options):
     """Signals a run after a step; returns its exit code and its output."""
     before = read_modification_time(workdir)
-    process = start_run(workdir, cache=cache)
+    process = start_run(workdir, **options)
     while (read_modification_time(workdir) == before or read_last_step(workdir) < at) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
@@ -143,37 +156,51 @@ def signal_run(workdir, number, at, cache):
     return process.returncode, output
 
 
+def assert_equal(folder, expected):
+    """Asserts that the trained weights and the metrics of two runs are the same bits."""
+    assert load_export(folder).keys() == load_export(expected).keys()
+    for name, value in load_export(expected).items():
+        np.testing.assert_array_equal(load_export(folder)[name], value, err_msg=name)
+    assert read_lines(folder) == read_lines(expected)
+
+
 def test_a_run_that_is_killed_stopped_and_damaged_ends_bit_identical(undisturbed_run, tmp_path):
-    """One run is killed early, stopped by SIGTERM and killed again, then its last checkpoint is truncated."""
-    cache, folder = undisturbed_run[0].parent / "cache", tmp_path / "run"
-    assert signal_run(folder, signal.SIGKILL, 1, cache)[0] == -signal.SIGKILL, "the run must have died"
+    """A run is killed, then stopped by SIGTERM, then its last checkpoint is truncated."""
+    folder, options = tmp_path / "run", {"cache": undisturbed_run[0].parent / "cache"}
+    assert signal_run(folder, signal.SIGKILL, 6, **options)[0] == -signal.SIGKILL, "the run must have died"
     assert not (folder / "stages" / "01-all" / "done").exists()
-    code, output = signal_run(folder, signal.SIGTERM, 12, cache)
+    code, output = signal_run(folder, signal.SIGTERM, 13, **options)
     assert code == 75, output
+    assert "restored step" in output
     assert "SIGTERM: saved at step" in output.splitlines()[-1]
     assert "is damaged" not in output
-    code, output = signal_run(folder, signal.SIGKILL, 23, cache)
-    assert code == -signal.SIGKILL, "the run must have died"
-    assert "restored step" in output
-    assert not (folder / "stages" / "01-all" / "done").exists()
     truncate_last_checkpoint(folder)
-    assert f"is damaged ({VALUES}" in finish_run(folder, cache=cache)
-    assert load_export(folder).keys() == load_export(undisturbed_run[0]).keys()
-    for name, value in load_export(undisturbed_run[0]).items():
-        np.testing.assert_array_equal(load_export(folder)[name], value, err_msg=name)
-    assert read_lines(folder) == read_lines(undisturbed_run[0])
+    assert f"is damaged ({VALUES}" in finish_run(folder, **options)
+    assert_equal(folder, undisturbed_run[0])
+
+
+@pytest.mark.long
+def test_an_optimized_run_that_is_killed_three_times_ends_bit_identical(tmp_path):
+    """Programs are compiled as a user's; the first kill is before the first checkpoint."""
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
+    finish_run(undisturbed, optimized=True)
+    for at in (1, 7, 14):
+        assert signal_run(folder, signal.SIGKILL, at, optimized=True)[0] == -signal.SIGKILL, "the run must have died"
+        assert not (folder / "stages" / "01-all" / "done").exists()
+    assert "restored step" in finish_run(folder, optimized=True)
+    assert_equal(folder, undisturbed)
 
 
 @pytest.mark.long
 def test_eight_devices_have_the_same_batches_and_losses(undisturbed_run, tmp_path):
     """Compares training steps only, so nothing is evaluated."""
-    options = {"devices": 8, "cache": undisturbed_run[0].parent / "cache", "optimized": False}
+    options = {"devices": 8, "cache": undisturbed_run[0].parent / "cache"}
     output = finish_run(tmp_path / "run", "--config.data.eval=", **options)
     assert "batch of 12 examples: 16 rows on 8 devices (75% useful)" in output
     assert "compiled 16 × " in output
     assert "batch of" not in undisturbed_run[1]
     pairs = list(zip(read_lines(undisturbed_run[0]), read_lines(tmp_path / "run"), strict=True))
-    for a, b in pairs[:20]:
+    for a, b in pairs[:12]:
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
 
 
@@ -267,7 +294,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(undistur
     folder = tmp_path / "run"
     flags = ["--config.optim.lr=1e30", "--config.optim.warmup=0", "--config.optim.clip=0.0", "--config.data.eval="]
     flags += ["--config.data.buckets=1", "--config.eval.start=False"]
-    output = finish_run(folder, *flags, code=3, cache=undisturbed_run[0].parent / "cache", optimized=False)
+    output = finish_run(folder, *flags, code=3, cache=undisturbed_run[0].parent / "cache")
     assert "not finite at step" in output
     assert "examples: " in output
     assert not (folder / "stages" / "01-all" / "done").exists()
@@ -334,9 +361,7 @@ def test_a_run_whose_folder_was_deleted_ends_and_does_not_disturb_the_next_one(u
     assert first.returncode == 2, output
     assert "no longer the folder that this run started in" in output.splitlines()[-1]
     assert second.communicate()[0].endswith("done\n")
-    assert read_lines(folder) == read_lines(undisturbed_run[0])
-    for name, value in load_export(undisturbed_run[0]).items():
-        np.testing.assert_array_equal(load_export(folder)[name], value, err_msg=name)
+    assert_equal(folder, undisturbed_run[0])
     assert (folder / "log.txt").read_text().count("start: ") == 1
 
 

@@ -13,6 +13,7 @@ import shutil
 import toy_models
 
 import xlkd
+from xlkd import evaluate, report
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "run-0.1"
 
@@ -23,8 +24,9 @@ def read_flags(run: pathlib.Path) -> list[str]:
     return [flag for flag in command[3:] if not flag.startswith("--workdir")]
 
 
-def test_a_stopped_run_resumes_and_its_report_evaluation_and_answers_work(tmp_path):
+def test_a_stopped_run_resumes_and_its_report_evaluation_and_answers_work(tmp_path, capsys, monkeypatch):
     run, cache = tmp_path / "run", tmp_path / "cache"
+    monkeypatch.setenv("XLKD_CACHE", str(cache))
     shutil.copytree(GOLDEN / "run", run)
     resumed = toy_models.run_command("main", *read_flags(run), f"--workdir={run}", cache=cache)
     assert resumed.returncode == 0, resumed.stderr + resumed.stdout
@@ -35,15 +37,14 @@ def test_a_stopped_run_resumes_and_its_report_evaluation_and_answers_work(tmp_pa
     results = json.loads((run / "results.json").read_text())
     assert {"english", "ce", "skd_map"} <= set(json.dumps(results).replace('"', " ").split())
 
-    reported = toy_models.run_command("report", str(run), cache=cache)
-    assert reported.returncode == 0, reported.stderr
+    report.main([str(run)])
     assert "skd_map" in (run / "report.txt").read_text()
 
     model = run / "stages" / "02-ce" / "export"
     data = "atlas?split=test&languages=en,de&size=4&pairs=all&facts=2"
-    evaluated = toy_models.run_command("evaluate", f"--model={model}", f"--data={data}", cache=cache)
-    assert evaluated.returncode == 0, evaluated.stderr
-    (printed,) = [line.split()[-3:] for line in evaluated.stdout.splitlines() if line.startswith("all cells")]
+    capsys.readouterr()
+    evaluate.main([f"--model={model}", f"--data={data}"])
+    (printed,) = [line.split()[-3:] for line in capsys.readouterr().out.splitlines() if line.startswith("all cells")]
     recorded = json.loads((run / "stages/02-ce/evaluation/52-eval.json").read_text())["cells"].values()
     assert float(printed[0]) == round(sum(cell["f1"] for cell in recorded) / len(recorded), 2)
 

@@ -129,7 +129,7 @@ def test_wrong_options_are_explained(tmp_path):
         (f"csv:{table}?quoting=csv", "classify", "unknown option 'quoting'"),
         (f"tsv:{tmp_path}/none?text=0&languages=de", "classify", "no such file"),
         (f"tsv:{tmp_path}?text=0&languages=de", "classify", "a folder, not a file"),
-        (f"tsv:{table}?text=a&languages=de", "qa", "it serves classify, parallel"),
+        (f"tsv:{table}?text=a&languages=de", "qa", "it has data for classify, parallel"),
     ):
         with pytest.raises(UserError) as error:
             sources.read(source, task)

@@ -68,20 +68,22 @@ def read_sources(text: str, task: str) -> tuple[str, Rows, list[str]]:
     """Reads all sources; returns their task, the valid rows, and the faults of all sources."""
     from xlkd.data import sources
 
-    specs = sources.parse(text)
-    served = [name for name in sources.list_tasks(specs[0]) if all(name in sources.list_tasks(spec) for spec in specs)]
+    parsed = sources.parse(text)
+    served = [
+        name for name in sources.list_tasks(parsed[0]) if all(name in sources.list_tasks(each) for each in parsed)
+    ]
     if not task and len(served) != 1:
-        what = f"serves {', '.join(served)}" if served else "the sources serve different tasks"
+        what = f"has data for several tasks ({', '.join(served)})" if served else "the sources have no task in common"
         raise UserError(what, text, "choose one with --task" if served else "check them one by one")
     task = task or served[0]
     parts, dropped, faults = [], [], []
-    for spec in specs:
+    for source in parsed:
         bad = sources.BadRows("skip")
         try:
-            parts.append(sources.read_source(spec, task, bad))
+            parts.append(sources.read_source(source, task, bad))
             faults += [f"{where}: {reason}" for where, reason in bad.skipped]
             if not len(parts[-1]) and not bad.skipped and not bad.left_out:
-                faults.append(f"{spec}: no rows")
+                faults.append(f"{source}: no rows")
         except UserError as error:
             faults += [*(f"{where}: {reason}" for where, reason in bad.skipped), str(error)]
         dropped += [*bad.skipped, *bad.left_out]

@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
     file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *_list_inputs(flags)])
     task = _choose_task(flags)
     if task == "qa" and (unused := [name for name in LABEL_FLAGS if name in flags]):
-        raise UserError(f"--{unused[0]} belongs to classification", "command line", "leave it out")
+        raise UserError(f"--{unused[0]} does not belong to the task qa", "command line", "leave it out")
     rows = sources.read(flags["data"], task, flags.get("on_bad_row", "stop"))
     for where, reason in rows.dropped:
         print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
@@ -104,7 +104,7 @@ def _choose_task(flags: dict[str, str]) -> str:
     """Returns the task asked for, else the one that the data allows, else the one that the model was trained for."""
     from xlkd.data import sources
 
-    possible = set(TASKS).intersection(*(sources.list_tasks(spec) for spec in sources.parse(flags["data"])))
+    possible = set(TASKS).intersection(*(sources.list_tasks(source) for source in sources.parse(flags["data"])))
     if "task" in flags or len(possible) == 1:
         return flags.get("task") or possible.pop()
     if "model" not in flags:
@@ -142,7 +142,7 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
     from xlkd.tasks.scores import score_file
 
     if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in flags and name != "mlqa_fallback"]:
-        raise UserError(f"--{unused[0]} belongs to a model", "command line", "leave it out with --predictions")
+        raise UserError(f"--{unused[0]} needs --model", "command line", "leave it out with --predictions")
     fallback = settings.read_task("qa", {}, flags).mlqa_fallback
     members: dict[Cell, list[Question]] = {}
     for row in rows:

@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
         cli.parse_count(flags, name, default)
     task = _choose_task(flags)
     if unused := [name for name in (QUESTION_FLAGS if task == "classify" else LABEL_FLAGS) if name in flags]:
-        raise UserError(f"--{unused[0]} is not for the task {task}", "command line", "leave it out")
+        raise UserError(f"--{unused[0]} does not belong to the task {task}", "command line", "leave it out")
     if task == "classify":
         chunks = _label_texts(flags, _list_inputs(flags, bad_rows, _parse_text))
     else:

@@ -155,12 +155,12 @@ def read_stage(config: ConfigDict, name: str) -> AnySettings:
     return reading.read_stage(to_plain(config), name)
 
 
-def check_start(stage: AnySettings, earlier: Collection[str]) -> None:
+def check_start(settings: AnySettings, earlier: Collection[str]) -> None:
     """Refuses a stage that starts from neither the encoder, an earlier stage, nor a folder."""
-    if stage.start in ("encoder", *earlier) or pathlib.Path(stage.start).expanduser().is_dir():
+    if settings.start in ("encoder", *earlier) or pathlib.Path(settings.start).expanduser().is_dir():
         return
     known = f"known: {', '.join(['encoder', *earlier])}, or give a folder"
-    raise UserError(f"no stage {stage.start!r} before this one", f"config.start of stage {stage.name}", known)
+    raise UserError(f"no stage {settings.start!r} before this one", f"config.start of stage {settings.name}", known)
 
 
 def describe_keys(config: ConfigDict) -> list[str]:

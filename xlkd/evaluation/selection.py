@@ -21,16 +21,16 @@ RULES = ("last", "best", "english", "supervised")
 
 
 class Rule(NamedTuple):
-    """A rule that chooses a checkpoint by its mean score on a set, over the cells in `languages`; None means all."""
+    """Chooses a checkpoint by its mean score on an evaluation set, over the cells in `languages`; None means all."""
 
     name: str
-    set: str
+    evaluation_set: str
     languages: frozenset[str] | None
 
     def choose_step(self, folder: pathlib.Path) -> int | None:
         """Returns the evaluated step with the highest mean, the earliest of equals; None where none was evaluated."""
         means = {}
-        for file in folder.glob(f"[0-9]*-{self.set}.json"):
+        for file in folder.glob(f"[0-9]*-{self.evaluation_set}.json"):
             record = json.loads(file.read_text(encoding="utf-8"))
             languages = {name: Cell.parse(name).languages for name in record["cells"]} | record.get("languages", {})
             counted = [name for name in record["cells"] if self.includes_languages(languages[name])]
@@ -51,19 +51,19 @@ def build_rule(settings: AnySettings, sets: Mapping[str, EvaluationSet], supervi
 
     `supervised` has the languages whose labels are seen in training.
     """
-    name, set_name = settings.eval.keep, "dev" if "dev" in sets else "eval"
+    name, evaluation_set = settings.eval.keep, "dev" if "dev" in sets else "eval"
     languages = {"english": frozenset({"en"}), "supervised": frozenset(supervised)}.get(name)
-    rule = Rule(name, set_name, languages)
+    rule = Rule(name, evaluation_set, languages)
     if name == "last":
         return rule
-    if set_name not in sets:
+    if evaluation_set not in sets:
         raise UserError(
             f"keep={name} has no examples to choose by", "config.data.dev", "name some, or set eval.keep=last"
         )
-    examples = rule.select_examples(sets[set_name].rows)
+    examples = rule.select_examples(sets[evaluation_set].rows)
     if not examples:
         what = f"keep={name} has no examples in {', '.join(sorted(languages or ()))}"
-        raise UserError(what, f"config.data.{set_name}", "name a set that has some")
+        raise UserError(what, f"config.data.{evaluation_set}", "name a set that has some")
     supervised_tags = set(settings.task.languages) if isinstance(settings.task, Classify) else set()
     unseen = {tag for row in examples for tag in _list_languages(row)} - supervised_tags
     if supervised_tags and unseen:

@@ -237,7 +237,7 @@ def _describe_classifier(name: str, place: Place) -> str:
     return f"stage {format_code(name)}, which began with {trace_base(find_origin(str(folder)))}"
 
 
-def _describe_source(source: sources.Spec) -> str:
+def _describe_source(source: sources.Source) -> str:
     if not source.path:
         licence = "made by xlkd; names of Unicode CLDR, Unicode licence" if source.name == "atlas" else UNSTATED
         return f"{format_code(source)}; {licence}"

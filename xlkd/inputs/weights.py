@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from xlkd import settings
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.methods import Start
@@ -19,6 +18,7 @@ from xlkd.models import encoder as encoders
 from xlkd.models import hf, hub, vocab
 from xlkd.models.branches import WHOLE
 from xlkd.runtime import distributed
+from xlkd.settings import check_start
 from xlkd.spec.stage import AnySettings, NewEncoder
 from xlkd.spec.stage import Encoder as EncoderSettings
 
@@ -49,21 +49,21 @@ class Weights:
         return Start(self.architecture, checkpoint.params["encoder"], heads, checkpoint.labels or ())
 
 
-def resolve_weights(stage: AnySettings, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
+def resolve_weights(settings: AnySettings, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
     """Resolves the weights that the config names.
 
     `earlier` has the exports of finished stages by name; `fresh` is the folder of a new encoder's tokenizer.
     """
-    settings.check_start(stage, earlier)
-    if stage.start in earlier:
-        folder, revision = earlier[stage.start], None
-    elif stage.start != "encoder":
-        folder, revision = locate_model(stage.start)
-    elif stage.encoder.path == "new":
-        return _prepare_new_encoder(stage.encoder.new, fresh, stage.encoder.dropout)
+    check_start(settings, earlier)
+    if settings.start in earlier:
+        folder, revision = earlier[settings.start], None
+    elif settings.start != "encoder":
+        folder, revision = locate_model(settings.start)
+    elif settings.encoder.path == "new":
+        return _prepare_new_encoder(settings.encoder.new, fresh, settings.encoder.dropout)
     else:
-        folder, revision = locate_model(stage.encoder.path, stage.encoder.revision or None)
-    return _read_weights(folder, revision, stage.encoder.dropout)
+        folder, revision = locate_model(settings.encoder.path, settings.encoder.revision or None)
+    return _read_weights(folder, revision, settings.encoder.dropout)
 
 
 def reject_branch_folder(folder: pathlib.Path) -> None:
@@ -76,11 +76,11 @@ def reject_branch_folder(folder: pathlib.Path) -> None:
     raise UserError("a student with several branches, not one encoder", str(folder), remedy)
 
 
-def resolve_teacher(stage: AnySettings) -> Weights | None:
+def resolve_teacher(settings: AnySettings) -> Weights | None:
     """Resolves the weights of `config.teacher.path`; None where the config names no teacher encoder."""
-    if not stage.teacher.path:
+    if not settings.teacher.path:
         return None
-    return _read_weights(*locate_model(stage.teacher.path, stage.teacher.revision or None), dropout=-1)
+    return _read_weights(*locate_model(settings.teacher.path, settings.teacher.revision or None), dropout=-1)
 
 
 def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:

@@ -87,7 +87,7 @@ class Teacher:
     before a step; where that number differs from that of the step before, `advance` makes the state of this step.
     """
 
-    variables: Callable[[Variables, Start], Tree]  # the first teacher, from the weights that the stage starts from
+    init: Callable[[Variables, Start], Tree]  # its first variables, from the new student and the weights of the stage
     forward: Callable[[Tree, Batch], Tree]  # {name: [rows, …]}
     evolves: bool = False
     generation: Callable[[int], int] = lambda step: 0

@@ -80,7 +80,7 @@ def _build_with_head(
 
 
 def count_exact(predicted: span.Span, gold: span.Span, batch: Batch) -> Term:
-    """Counts the windows whose best start and best end are the gold ones."""
+    """Counts the windows whose best start and best end, over all positions but padding, are the gold ones."""
     best = [span.log_probabilities(side, batch["text"]["mask"]).argmax(-1) for side in predicted]
     correct = (best[0] == gold.start) & (best[1] == gold.end)
     return Term((correct * batch["mask"]).sum(), batch["mask"].sum(), 0.0)

@@ -19,13 +19,12 @@ from xlkd.methods import Batch, Loss, Method, Start, State, Step, Teacher, Tree,
 from xlkd.models.encoder import Encoder
 from xlkd.models.outputs import span_logits
 from xlkd.spec.gxlt import Method as Settings
-from xlkd.spec.optim import Horizon
 from xlkd.spec.stage import StageSpec
 from xlkd.spec.tasks import QuestionAnswering
 
 
 def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Method:
-    """Builds `L = α_CE · CE + α_KL · factor · KL(teacher ‖ student)`; with α_KL = 0 there is no teacher."""
+    """Builds `L = α_CE · CE + α_KL · coefficient · KL(teacher ‖ student)`; with α_KL = 0 there is no teacher."""
     m, logits = spec.method, span_logits(encoder)
     base = finetune.build_spans(spec.task, encoder)
 
@@ -43,11 +42,11 @@ def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Met
         values = distill.span_kl(
             teacher, student, mask, temperature=m.temperature, direction=m.kl, t_squared=m.t_squared
         )
-        kl = make_term(values * targets["factor"], batch["mask"], m.alpha_kl)
+        kl = make_term(values * targets["coefficient"], batch["mask"], m.alpha_kl)
         start, end = (distill.entropy(side, mask, m.temperature) for side in teacher)
         same_start, same_end = (distill.agreement(t, s, mask) for t, s in zip(teacher, student, strict=True))
         logged = {
-            "coefficient": targets["factor"],
+            "coefficient": targets["coefficient"],
             "teacher_entropy": (start + end) / 2,
             "agreement": (same_start + same_end) / 2,
         }
@@ -55,7 +54,7 @@ def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Met
         return Loss({"ce": ce, "kl": kl}, metrics)
 
     def prepare(batch: Batch, targets: Tree) -> Tree:
-        return targets | {"factor": _kl_factor(m, batch, targets, select_positions(batch))}
+        return targets | {"coefficient": _compute_coefficient(m, batch, targets, select_positions(batch))}
 
     if not m.alpha_kl:
         return dataclasses.replace(base, loss=loss)
@@ -63,13 +62,15 @@ def build(spec: StageSpec[Settings, QuestionAnswering], encoder: Encoder) -> Met
     def forward(params: Tree, batch: Batch) -> Tree:
         return span.Span(*logits(params, batch))._asdict()
 
-    teacher = _build_teacher(m, spec.horizon, base, forward)
+    teacher = _build_teacher(spec, base, forward)
     period = m.generation_epochs * spec.horizon.steps_per_epoch if m.generations == "born_again" else 0
     return dataclasses.replace(base, loss=loss, prepare=prepare, teacher=teacher, period=period)
 
 
-def _kl_factor(m: Settings, batch: Batch, targets: Tree, mask: Bool[Array, "rows length"]) -> Float[Array, " rows"]:
-    """Returns the factor of each row's KL, which the rows of a group share."""
+def _compute_coefficient(
+    m: Settings, batch: Batch, targets: Tree, mask: Bool[Array, "rows length"]
+) -> Float[Array, " rows"]:
+    """Returns the coefficient of each row's KL, which the rows of a group share."""
     if m.coefficient == "none":
         return jnp.ones_like(batch["mask"])
     return distill.coefficient(
@@ -85,8 +86,11 @@ def _kl_factor(m: Settings, batch: Batch, targets: Tree, mask: Bool[Array, "rows
     )
 
 
-def _build_teacher(m: Settings, horizon: Horizon, base: Method, forward: Callable[[Tree, Batch], Tree]) -> Teacher:
+def _build_teacher(
+    spec: StageSpec[Settings, QuestionAnswering], base: Method, forward: Callable[[Tree, Batch], Tree]
+) -> Teacher:
     """Returns the teacher: the student at the start of a generation, the first student, or a moving average."""
+    m, horizon = spec.method, spec.horizon
 
     def copy_student(variables: Variables, start: Start) -> Tree:
         return _copy_buffers(variables.params)
@@ -116,7 +120,8 @@ def _build_teacher(m: Settings, horizon: Horizon, base: Method, forward: Callabl
         origin=f"the student itself: `{m.generations}`",
     )
     if m.generations == "fixed":
-        return make_teacher(uses=horizon.steps / max(horizon.steps_per_epoch, 1))
+        epochs = horizon.steps / max(horizon.steps_per_epoch, 1)
+        return make_teacher(uses=epochs if spec.data.redraw == "never" else 1.0)  # else epochs have other pairs
     if m.generations == "ema":
         return make_teacher(evolves=True, generation=lambda step: step, advance=average_weights)
     advance = restart_student if m.generations == "born_again" else take_snapshot

@@ -247,7 +247,7 @@ def _shape_state(method: Method, start: Start, settings: Optim) -> tuple[State, 
 
     def init_teacher(encoder: Tree, other: Tree) -> Tree:
         arrays = start._replace(encoder=encoder, other=other)
-        return teacher.variables(method.init(jax.random.key(0), arrays), arrays)
+        return teacher.init(method.init(jax.random.key(0), arrays), arrays)
 
     return state, jax.eval_shape(init_teacher, start.encoder, start.other)
 

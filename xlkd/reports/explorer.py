@@ -23,7 +23,11 @@ def make_data(record: Record, data_sets: Mapping[str, DataSet], runs: Sequence[f
     explored = {title: data for title, data in data_sets.items() if data.task != RETRIEVAL}
     sets = []
     for title, data in explored.items():
-        rows = [row for row in texts.get(data.where, {}).values() if (row.get("set") or data.where) == data.name]
+        rows = [
+            row
+            for row in texts.get(data.evaluation_set, {}).values()
+            if (row.get("set") or data.evaluation_set) == data.name
+        ]
         shown = _make_set(title, data, rows, budget // len(explored))
         sets.append(shown | {"first": _choose_first(data, record["sets"][title])})
     return {"rtl": sorted(RIGHT_TO_LEFT), "sets": sets}

@@ -21,6 +21,7 @@ def make_table(rows: Sequence[Record], metrics: Sequence[str]) -> grid.Table:
 
 def define_means(table: grid.Table, set: str, seen: badges.Seen) -> dict[str, grid.Mean]:
     """Returns the named averages that have a cell; `worst` is not a mean and is left out."""
+    # Only which cells were scored matters here, not their scores
     cells = {(question, context): 0.0 for question, context in table.languages.values()}
     languages = list_languages(table, set)
     scored_averages = averages.compute_averages(cells, languages, set=set, pivot=PIVOT, seen=seen.get("training"))

@@ -43,7 +43,7 @@ class DataSet:
     """A data set within an evaluation set, with the answers of each system under the system's name."""
 
     name: str
-    where: str
+    evaluation_set: str
     task: str
     metrics: dict[str, Record]  # by name the run's record of the metric, see `Metric.describe`
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
@@ -84,7 +84,7 @@ def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSe
 
 
 def score_rows(
-    rows: Sequence[Record], where: str, record: Record, metric: str
+    rows: Sequence[Record], evaluation_set: str, record: Record, metric: str
 ) -> dict[str, tuple[dict[str, Record], Record]]:
     """Returns one system's scores by data set: a number for each cell, as `compute_results` gives it, and the mean.
 
@@ -92,7 +92,7 @@ def score_rows(
     by another route.
     """
     scores = {}
-    for number, (name, members) in enumerate(_split_data_sets(rows, where).items()):
+    for number, (name, members) in enumerate(_split_data_sets(rows, evaluation_set).items()):
         if not (task := _read_task(record, members[0])):
             continue
         table = _TABLES[task](_add_means(members, task), (metric,))
@@ -143,33 +143,35 @@ def _describe_stage(system: System) -> Record:
 def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[DataSet]:
     data_sets: dict[tuple[str, str], DataSet] = {}
     for system in systems:
-        for where in dict.fromkeys(name for stage in system.stages for name in stage.sets()):
+        for evaluation_set in dict.fromkeys(name for stage in system.stages for name in stage.sets()):
             seen = system.results.get("seen")
             if seen is None:
-                notes.append(f"{system.name}, {where}: not shown, its record does not say which labels were seen")
+                notes.append(
+                    f"{system.name}, {evaluation_set}: not shown, its record does not say which labels were seen"
+                )
                 continue
-            touched = badges.Touched((system.results.get("contamination") or {}).get(where))
-            by_seed = [_split_data_sets(stage.rows(where), where) for stage in system.stages]
+            touched = badges.Touched((system.results.get("contamination") or {}).get(evaluation_set))
+            by_seed = [_split_data_sets(stage.rows(evaluation_set), evaluation_set) for stage in system.stages]
             for name, rows in by_seed[0].items():
-                if not (task := _read_task(_get_record(system, where), rows[0])):
-                    notes.append(f"{system.name}, {where}: not shown, rows of no known task")
+                if not (task := _read_task(_get_record(system, evaluation_set), rows[0])):
+                    notes.append(f"{system.name}, {evaluation_set}: not shown, rows of no known task")
                     continue
-                metrics = _read_metrics(system, where, task)
-                data = data_sets.setdefault((where, name), DataSet(name, where, task, metrics))
+                metrics = _read_metrics(system, evaluation_set, task)
+                data = data_sets.setdefault((evaluation_set, name), DataSet(name, evaluation_set, task, metrics))
                 data.metrics = {name: metric for name, metric in data.metrics.items() if name in metrics}
                 rows_by_seed = [_add_means(seed_rows.get(name, []), task) for seed_rows in by_seed]
                 tables = tuple(_TABLES[task](seed_rows, ()) for seed_rows in rows_by_seed)
                 if tables[0].rows:
                     data.entries[system.name] = Entry(system, seen, touched, tables, rows_by_seed[0])
-            notes += _find_disagreements(system, where, by_seed[0])
+            notes += _find_disagreements(system, evaluation_set, by_seed[0])
     for data in data_sets.values():
         _choose_metrics(data)
     return [data for data in data_sets.values() if data.entries]
 
 
-def _read_metrics(system: System, where: str, task: str) -> dict[str, Record]:
+def _read_metrics(system: System, evaluation_set: str, task: str) -> dict[str, Record]:
     """Returns the metrics that the stage recorded, or the task's, because version 0.1 recorded none."""
-    recorded = _get_record(system, where).get("metrics")
+    recorded = _get_record(system, evaluation_set).get("metrics")
     known = {metric.name: metric for metric in _METRICS[task]}
     if not recorded:
         return {name: metric.describe() for name, metric in known.items()}
@@ -189,13 +191,13 @@ def _choose_metrics(data: DataSet) -> None:
         data.entries[name] = dataclasses.replace(entry, tables=chosen)
 
 
-def _split_data_sets(rows: Sequence[Record], where: str) -> dict[str, list[Record]]:
-    return grid.group_rows(rows, lambda row: row.get("set") or where)
+def _split_data_sets(rows: Sequence[Record], evaluation_set: str) -> dict[str, list[Record]]:
+    return grid.group_rows(rows, lambda row: row.get("set") or evaluation_set)
 
 
-def _get_record(system: System, where: str) -> Record:
+def _get_record(system: System, evaluation_set: str) -> Record:
     """Returns the stage's record of an evaluation set; empty where it has none."""
-    return (system.results.get("sets") or {}).get(where) or {}
+    return (system.results.get("sets") or {}).get(evaluation_set) or {}
 
 
 def _read_task(record: Record, row: Record) -> str:
@@ -213,12 +215,12 @@ def _add_means(rows: Sequence[Record], task: str) -> Sequence[Record]:
     return [retrieved.add_mean(row) for row in rows] if task == RETRIEVAL else rows
 
 
-def _find_disagreements(system: System, where: str, by_set: Mapping[str, Sequence[Record]]) -> list[str]:
+def _find_disagreements(system: System, evaluation_set: str, by_data_set: Mapping[str, Sequence[Record]]) -> list[str]:
     """Returns notes on cells whose rows give other scores than the stage reported, so that one of them is outdated."""
-    reported = _get_record(system, where).get("cells") or {}
+    reported = _get_record(system, evaluation_set).get("cells") or {}
     notes = []
-    for name, rows in by_set.items():
-        if not (task := _read_task(_get_record(system, where), rows[0])):
+    for name, rows in by_data_set.items():
+        if not (task := _read_task(_get_record(system, evaluation_set), rows[0])):
             continue
         table = _TABLES[task](_add_means(rows, task), ())
         for cell, members in table.rows.items():
@@ -235,20 +237,22 @@ def _collect_plain_scores(systems: Sequence[System]) -> dict[str, Record]:
     scores: dict[str, Record] = {}
     for system in systems:
         stage = system.stages[0]
-        for where, after in (system.results.get("sets") or {}).items():
-            if system.results.get("seen") is None or stage.rows(where):
+        for evaluation_set, after in (system.results.get("sets") or {}).items():
+            if system.results.get("seen") is None or stage.rows(evaluation_set):
                 continue
-            before = next((e["cells"] for e in stage.evaluations() if (e["in"], e["step"]) == (where, 0)), None)
+            before = next(
+                (e["cells"] for e in stage.evaluations() if (e["in"], e["step"]) == (evaluation_set, 0)), None
+            )
             entry = {"main": after["main"], "seen": system.results["seen"], "after": after["cells"]}
             entry |= {"metrics": after["metrics"]} if after.get("metrics") else {}
             entry |= {"before": before} if before and after["step"] else {}
-            scores.setdefault(where, {})[system.name] = entry
+            scores.setdefault(evaluation_set, {})[system.name] = entry
     return scores
 
 
 def _title_data_sets(data_sets: Sequence[DataSet]) -> list[str]:
     names = [data.name for data in data_sets]
-    return [data.name if names.count(data.name) == 1 else f"{data.name} ({data.where})" for data in data_sets]
+    return [data.name if names.count(data.name) == 1 else f"{data.name} ({data.evaluation_set})" for data in data_sets]
 
 
 # The numbers of one data set
@@ -265,14 +269,14 @@ def _compute_set(data: DataSet, wanted: Sequence[Pair], seed: int, notes: list[s
                 raise UserError(error.what, f"{a} against {b}, {data.name} {error.where}", error.remedy) from None
             notes.append(f"{a} against {b} on {data.name}: not compared: {error}")
     names = list(data.metrics)
-    numbers: Record = {"task": data.task, "in": data.where, "main": names[0], "metrics": names}
+    numbers: Record = {"task": data.task, "in": data.evaluation_set, "main": names[0], "metrics": names}
     numbers["labels"] = {name: metric["label"] for name, metric in data.metrics.items()}
     numbers["lower_is_better"] = sorted(data.lower_is_better())
     numbers |= {"systems": systems, "comparisons": comparisons}
     first = next(iter(data.entries.values()))
     if data.task == CLASSIFY:
         numbers["majority"] = labelled.majority_baseline(first.tables[0])
-    if ceilings := (first.system.results.get("ceilings") or {}).get(data.where):
+    if ceilings := (first.system.results.get("ceilings") or {}).get(data.evaluation_set):
         numbers["ceilings"] = ceilings
     return numbers
 

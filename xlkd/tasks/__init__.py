@@ -28,11 +28,16 @@ def silent(done: int, total: int) -> None:
 
 
 class Draw(NamedTuple):
-    """Names the random draws that belong to the data: masks, whole words."""
+    """Says what a batch is built for, which also names its random draws: masks, whole words."""
 
     seed: int
     step: int
-    purpose: str = "train"
+    purpose: str = "train"  # or evaluation
+
+    @property
+    def for_training(self) -> bool:
+        """Returns whether the batch is trained on, so that rows which teach nothing are masked out or refused."""
+        return self.purpose == "train"
 
 
 class Scores(NamedTuple):

@@ -93,11 +93,11 @@ class Classify:
 
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
         """Returns the view `text` and by row `labels`, `labelled` (0 where there is none), `language` and `mask`."""
-        if draw.purpose == "train" and self.unlabelled == "refuse" and (features["label"] == NONE).any():
+        if draw.for_training and self.unlabelled == "refuse" and (features["label"] == NONE).any():
             count = int((features["label"] == NONE).sum())
             remedy = "set config.task.unlabelled=keep to train on the others, or name another split"
             raise UserError(f"{count} rows without a label", "config.data.train", remedy)
-        if draw.purpose == "train" and self.languages:
+        if draw.for_training and self.languages:
             self._refuse_other_languages(features)
         at, present = np.maximum(index, 0), index >= 0
         label = np.where(present, features["label"][at], NONE)

@@ -47,7 +47,7 @@ class QA:
 
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
         batch = pad_windows(Windows.from_arrays(features), index, lengths["text"])
-        if draw.purpose == "train" and self.settings.no_answer == "drop":
+        if draw.for_training and self.settings.no_answer == "drop":
             batch["mask"] = batch["mask"] * batch["answerable"]
         return batch
 

@@ -60,7 +60,7 @@ class Job:
     log: Log
     mesh: Mesh
     peak_flops: float
-    computed_targets: Targets | None = None  # the logits of classifiers, computed before the training
+    classifier_targets: Targets | None = None  # the logits of classifiers, computed before the training
     teacher_cache: str = "auto"  # or off
     teacher_dtype: str = "float32"  # in which the teacher computes
 
@@ -103,7 +103,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
     compiled = _compile_steps(job, state, shardings, source, clock) if first < job.steps else {}
     if compiled:
         clock.switch_to("teacher")
-        source.prepare()
+        source.fill_cache()
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
     saved = set(job.checkpoints.list_steps())
     clock.switch_to("train", step=first)
@@ -208,7 +208,7 @@ def _create_teacher(
 
     def create(*arrays: Tree) -> Tree:
         variables = job.method.init(key_for(job.seed, "init"), with_arrays(*arrays))
-        return teacher.variables(variables, with_arrays(*arrays))
+        return teacher.init(variables, with_arrays(*arrays))
 
     shardings = meshes.make_shardings(job.mesh, jax.eval_shape(create, *arrays))
     return jax.jit(create, out_shardings=shardings)(*arrays)
@@ -246,7 +246,7 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
             Draw(0, 0),
         )
         batch = meshes.place_batch(job.mesh, example, shape.rows)
-        targets = source.example(shape, batch, state)
+        targets = source.compile(shape, batch, state)
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
         job.log(f"compiled {shape}: {measure_memory(compiled[shape]) / 2**20:.0f} MiB per device")
         release_memory()

@@ -17,20 +17,21 @@ from typing import Any, TextIO
 
 from ml_collections import ConfigDict
 
-from xlkd import files, reports, settings
+from xlkd import files, reports
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory, check_shared, claim_folder
+from xlkd.settings import check_start, read_stages
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
     """Runs all stages of a config that are not finished yet."""
-    stages = settings.read_stages(config)
-    for number, spec in enumerate(stages):
-        settings.check_start(spec, [earlier.name for earlier in stages[:number]])
+    stages = read_stages(config)
+    for number, settings in enumerate(stages):
+        check_start(settings, [earlier.name for earlier in stages[:number]])
     with contextlib.ExitStack() as stack:
         remedy = "make room, then the same command resumes from the last save"
         stack.enter_context(files.explain_no_room(str(path), remedy))
@@ -53,18 +54,18 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
         workdir.write_json(path / "environment.json", describe_environment(command))
         log(f"work directory {path}, devices: {describe_devices()}")
         write_report, exports = ReportWriter(workdir, log), {}
-        folders = [path / "stages" / f"{number:02d}-{spec.name}" for number, spec in enumerate(stages, 1)]
-        for folder, spec in zip(folders, stages, strict=True):
+        folders = [path / "stages" / f"{number:02d}-{settings.name}" for number, settings in enumerate(stages, 1)]
+        for folder, settings in zip(folders, stages, strict=True):
             if not (folder / "done").exists():
-                inputs.check_sources_exist(spec)
-        for folder, spec in zip(folders, stages, strict=True):
-            name = spec.name
+                inputs.check_sources_exist(settings)
+        for folder, settings in zip(folders, stages, strict=True):
+            name = settings.name
             if distributed.broadcast_from_primary(f"{folder} done", (folder / "done").exists):
                 log(f"stage {name}: finished before")
             else:
                 log(f"stage {name}")
                 log.event("prepare", stage=name)
-                stage.train(spec, workdir, folder, exports, log, signals, write_report)
+                stage.train(settings, workdir, folder, exports, log, signals, write_report)
                 distributed.barrier(f"{folder} finished")
             exports[name] = folder / "export"
         log.event("report")

@@ -71,13 +71,13 @@ def train(
 ) -> None:
     """Trains a stage to its end, exports it, and marks it done."""
     devices = mesh.build_mesh(settings.mesh)
-    stage = prepare_stage(settings, workdir, folder, earlier, log)
-    spec = stage.spec
-    encoders = [build_encoder(spec.encoder, part.architecture) for part in (stage.weights, stage.other) if part]
+    prepared = prepare_stage(settings, workdir, folder, earlier, log)
+    spec = prepared.spec
+    encoders = [build_encoder(spec.encoder, part.architecture) for part in (prepared.weights, prepared.other) if part]
     method = inputs.load_module("methods", spec.method.name).build(spec, *encoders)
     distributed.barrier("data read")  # another process may need longer for its data than a collective operation waits
-    ready = add_reference_vectors(stage, method.reference_pooling, encoders[-1], devices)
-    sets = SetEvaluator(workdir, folder, ready, stage.keep, method, devices, spec, log)
+    ready = add_reference_vectors(prepared, method.reference_pooling, encoders[-1], devices)
+    sets = SetEvaluator(workdir, folder, ready, prepared.keep, method, devices, spec, log)
     checkpoints = Checkpoints(folder / "checkpoints", sets.choose_step, workdir.check)
 
     def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
@@ -86,10 +86,10 @@ def train(
 
     job = loop.Job(
         method=method,
-        start=functools.cache(functools.partial(stage.load_start, spec.seed)),
-        task=stage.data.task,
-        features=stage.data.features,
-        plan=stage.plan,
+        start=functools.cache(functools.partial(prepared.load_start, spec.seed)),
+        task=prepared.data.task,
+        features=prepared.data.features,
+        plan=prepared.plan,
         steps=spec.horizon.steps,
         seed=spec.seed,
         optim=spec.optim,
@@ -103,20 +103,20 @@ def train(
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
-        computed_targets=compute_targets(spec, method, stage.data, earlier, devices, log),
+        classifier_targets=compute_classifier_targets(spec, method, prepared.data, earlier, devices, log),
         teacher_cache=spec.teacher.cache,
         teacher_dtype=spec.encoder.dtype,
     )
     try:
         state, seconds = loop.train(job, signals)
-        state = restore_selected(state, stage.keep, sets, checkpoints, log)
+        state = restore_selected(state, prepared.keep, sets, checkpoints, log)
     finally:
         checkpoints.close()
-        if isinstance(stage.plan, Blocks):
-            stage.plan.close()
+        if isinstance(prepared.plan, Blocks):
+            prepared.plan.close()
     variables = distributed.gather_to_host(state.variables) if distributed.has_several_processes() else state.variables
     if distributed.is_primary():
-        export_stage(workdir, folder, stage, method, variables, sets, int(state.step), seconds, log)
+        export_stage(workdir, folder, prepared, method, variables, sets, int(state.step), seconds, log)
 
 
 def prepare_stage(
@@ -158,15 +158,19 @@ def prepare_stage(
     return Prepared(weights, other, data, plan, spec, sets, keep, ceilings, prior, contamination)
 
 
-def add_reference_vectors(stage: Prepared, pooling: str, teacher: Encoder, devices: Mesh) -> dict[str, EvaluationSet]:
+def add_reference_vectors(
+    prepared: Prepared, pooling: str, teacher: Encoder, devices: Mesh
+) -> dict[str, EvaluationSet]:
     """Returns the sets; if there is a teacher encoder, retrieval is compared with its vectors of the English texts."""
-    if not stage.other or "retrieval" not in stage.sets:
-        return stage.sets
-    retrieval = stage.sets["retrieval"]
-    vectors = reference.compute_english_vectors(stage.spec, pooling, teacher, stage.other, retrieval.rows, devices)
+    if not prepared.other or "retrieval" not in prepared.sets:
+        return prepared.sets
+    retrieval = prepared.sets["retrieval"]
+    vectors = reference.compute_english_vectors(
+        prepared.spec, pooling, teacher, prepared.other, retrieval.rows, devices
+    )
     assert isinstance(retrieval.task, Parallel)
     task = dataclasses.replace(retrieval.task, reference=vectors)
-    return stage.sets | {"retrieval": retrieval._replace(task=task)}
+    return prepared.sets | {"retrieval": retrieval._replace(task=task)}
 
 
 def restore_selected(
@@ -176,14 +180,14 @@ def restore_selected(
     best = sets.choose_step() if keep.name != "last" else None
     if best is None:
         return state
-    log(f"exporting step {best}, the best on config.data.{keep.set} (rule {keep.name})")
+    log(f"exporting step {best}, the best on config.data.{keep.evaluation_set} (rule {keep.name})")
     return checkpoints.restore(best, make_abstract(state, jax.tree.map(lambda x: x.sharding, state)))
 
 
 def export_stage(
     workdir: WorkDirectory,
     folder: pathlib.Path,
-    stage: Prepared,
+    prepared: Prepared,
     method: Method,
     variables: Variables,
     sets: SetEvaluator,
@@ -192,19 +196,20 @@ def export_stage(
     log: Log,
 ) -> None:
     """Writes the exported models, the scores and the record of the stage."""
-    spec, results = stage.spec, sets.read_scores(step)
+    spec, results = prepared.spec, sets.read_scores(step)
     for line in sets.describe_changes(step):
         log(line)
     sets.keep_rows(step, folder / "rows")
-    chosen_by = stage.keep.select_examples(stage.sets[stage.keep.set].rows if stage.keep.set in stage.sets else ())
+    chosen_on = prepared.sets.get(prepared.keep.evaluation_set)
+    chosen_by = prepared.keep.select_examples(chosen_on.rows if chosen_on else ())
     has_teacher = method.teacher is not None
     seen = provenance.collect_seen_languages(
-        spec, stage.data.tokenized, chosen_by, stage.prior.get("seen", {}), has_teacher=has_teacher
+        spec, prepared.data.tokenized, chosen_by, prepared.prior.get("seen", {}), has_teacher=has_teacher
     )
-    tokenizer = (stage.weights.untrimmed or stage.weights).tokenizer
+    tokenizer = (prepared.weights.untrimmed or prepared.weights).tokenizer
     teacher = method.teacher.origin if method.teacher else ""
     for name, exported in method.exports(variables).items():
-        exported = trimming.restore_vocabulary(exported, stage.weights)
+        exported = trimming.restore_vocabulary(exported, prepared.weights)
         workdir.check()
         write_export(folder / "export" / name, exported, tokenizer, spec, results, seen, teacher)
     record = {
@@ -214,14 +219,14 @@ def export_stage(
         "task": spec.task.name,
         "start": spec.weights_from,
         "steps": spec.horizon.steps,
-        "rows": len(stage.data.rows) if spec.horizon.steps else 0,
+        "rows": len(prepared.data.rows) if spec.horizon.steps else 0,
         "lr": spec.optim.lr,
         "seconds": round(seconds, 1),
         "parameters": sum(x.size for x in jax.tree.leaves(variables.params)),
         "sets": results,
         "seen": seen,
-        "contamination": stage.contamination,
-        "ceilings": {name: stage.ceilings[name] for name in results if name in stage.ceilings},
+        "contamination": prepared.contamination,
+        "ceilings": {name: prepared.ceilings[name] for name in results if name in prepared.ceilings},
     }
     workdir.write_json(folder / STAGE_RECORD, record)
     workdir.check()
@@ -237,7 +242,7 @@ def load_prior_training(weights: Weights) -> dict[str, Any]:
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
 
 
-def compute_targets(
+def compute_classifier_targets(
     spec: AnyStage,
     method: Method,
     data: TrainingData,
@@ -251,7 +256,7 @@ def compute_targets(
     from xlkd.train.targets import classifiers
 
     values = classifiers.compute_logits(spec, method.classifiers, data.rows, data.features, data.task, earlier, log)
-    return classifiers.ComputedTargets(values, devices)
+    return classifiers.ClassifierTargets(values, devices)
 
 
 def warn_of_contamination(contamination: dict[str, Any], log: Log) -> None:

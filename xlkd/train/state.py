@@ -13,5 +13,5 @@ from xlkd.methods import Method, Start, State, key_for
 def create_state(method: Method, start: Start, optimizer: optax.GradientTransformation, seed: int) -> State:
     """Creates the state before step 0."""
     variables = method.init(key_for(seed, "init"), start)
-    teacher = method.teacher.variables(variables, start) if method.teacher and method.teacher.evolves else ()
+    teacher = method.teacher.init(variables, start) if method.teacher and method.teacher.evolves else ()
     return State(jnp.zeros((), jnp.int32), variables, optimizer.init(variables.params), teacher, jnp.ones((), bool))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parses and reads source strings: `NAME:PATH?languages=en,de&split=test&limit=100`, several joined with `+`.
 
-A source is one module of this folder. It has `TASKS`, the tasks it can serve, and `rows(spec, task, bad_rows)`, which
+A source is one module of this folder. It has `TASKS`, the tasks it can serve, and `rows(source, task, bad_rows)`, which
 returns a sequence of rows; it knows a file format and nothing else. Where the text after the colon is not a path, it
 sets `NAMED = True`.
 """
@@ -28,7 +28,7 @@ _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class Source:
     """A source of a source string: its name, its path and its options."""
 
     name: str
@@ -142,9 +142,9 @@ def list_sources() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
-def parse(text: str) -> list[Spec]:
+def parse(text: str) -> list[Source]:
     """Returns the sources of a source string."""
-    specs = []
+    parsed = []
     for part in _JOIN.split(text):
         head, _, query = part.partition("?")
         name, _, path = head.partition(":")
@@ -152,14 +152,14 @@ def parse(text: str) -> list[Spec]:
             remedy = suggest_name(name, list_sources(), f"known sources: {', '.join(list_sources())}")
             raise UserError(f"unknown source {name!r}", part, remedy)
         pairs = [item.partition("=") for item in query.split("&") if item]
-        specs.append(Spec(name, path, tuple((option, value) for option, _, value in pairs)))
-    return specs
+        parsed.append(Source(name, path, tuple((option, value) for option, _, value in pairs)))
+    return parsed
 
 
 def list_paths(text: str) -> list[pathlib.Path]:
     """Returns the files, folders and prefixes of file names in a source string."""
-    specs = (spec for spec in parse(text) if spec.path and not getattr(_load_module(spec), "NAMED", False))
-    return [pathlib.Path(spec.path).expanduser() for spec in specs]
+    parsed = (source for source in parse(text) if source.path and not getattr(_load_module(source), "NAMED", False))
+    return [pathlib.Path(source.path).expanduser() for source in parsed]
 
 
 def check_sources_exist(text: str) -> None:
@@ -179,7 +179,7 @@ def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
     """Returns all rows of a source string for a task: `qa`, `classify`, `parallel` or `masked`."""
     bad_rows = BadRows(on_bad_row)
     rows = Rows(
-        tuple(read_source(spec, task, bad_rows) for spec in parse(text)), (*bad_rows.skipped, *bad_rows.left_out)
+        tuple(read_source(source, task, bad_rows) for source in parse(text)), (*bad_rows.skipped, *bad_rows.left_out)
     )
     if not len(rows):
         remedy = "every row was left out" if rows.dropped else "check the path and the options"
@@ -187,21 +187,23 @@ def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
     return rows
 
 
-def read_source(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Any]:
+def read_source(source: Source, task: str, bad_rows: BadRows) -> Sequence[Any]:
     """Returns the rows of one source, which may be empty."""
-    if task not in list_tasks(spec):
-        raise UserError(f"has no data for the task {task!r}", str(spec), f"it serves {', '.join(list_tasks(spec))}")
+    if task not in list_tasks(source):
+        raise UserError(
+            f"has no data for the task {task!r}", str(source), f"it has data for {', '.join(list_tasks(source))}"
+        )
     try:
-        return _load_module(spec).rows(spec, task, bad_rows)
+        return _load_module(source).rows(source, task, bad_rows)
     except OSError as error:  # for example a name that is too long, or a folder without permission
-        raise UserError(f"cannot be read: {error.strerror}", str(error.filename or spec), "check the path") from error
+        raise UserError(f"cannot be read: {error.strerror}", str(error.filename or source), "check the path") from error
 
 
-def list_tasks(spec: Spec) -> tuple[str, ...]:
+def list_tasks(source: Source) -> tuple[str, ...]:
     """Returns the tasks that a source can serve."""
-    return _load_module(spec).TASKS
+    return _load_module(source).TASKS
 
 
-def _load_module(spec: Spec) -> ModuleType:
+def _load_module(source: Source) -> ModuleType:
     """Imports the module of a source."""
-    return importlib.import_module(f"{__name__}.{spec.name}")
+    return importlib.import_module(f"{__name__}.{source.name}")

@@ -7,18 +7,18 @@ from __future__ import annotations
 import pathlib
 import re
 
-from xlkd.data.sources import Spec
+from xlkd.data.sources import Source
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 
 
 def find_files(
-    spec: Spec, pattern: str, expected: str, folders: tuple[str, ...] = ("",)
+    source: Source, pattern: str, expected: str, folders: tuple[str, ...] = ("",)
 ) -> dict[tuple[str, ...], pathlib.Path]:
     """Returns the files whose complete name matches, by the languages in its groups; the path may be one such file."""
-    root = pathlib.Path(spec.path).expanduser()
-    if not spec.path or not root.exists():
-        raise UserError("no such file or folder", str(root) if spec.path else str(spec), "check the path")
+    root = pathlib.Path(source.path).expanduser()
+    if not source.path or not root.exists():
+        raise UserError("no such file or folder", str(root) if source.path else str(source), "check the path")
     paths = [root] if root.is_file() else [p for folder in folders for p in sorted((root / folder).glob("*.json"))]
     matches = [(path, match) for path in paths if (match := re.fullmatch(pattern, path.name))]
     if not matches:
@@ -32,14 +32,14 @@ def find_files(
     return files
 
 
-def choose_split(spec: Spec, choices: tuple[str, ...]) -> str:
+def choose_split(source: Source, choices: tuple[str, ...]) -> str:
     """Returns the split asked for, by default the first; for a single file any, since its name says which."""
-    return "|".join(choices) if spec.path.endswith(".json") else spec.choice("split", choices)
+    return "|".join(choices) if source.path.endswith(".json") else source.choice("split", choices)
 
 
-def choose_languages(spec: Spec, available: set[str], besides: str = "") -> list[str]:
+def choose_languages(source: Source, available: set[str], besides: str = "") -> list[str]:
     """Returns the languages asked for in that order, or all available ones, always without the language `besides`."""
-    requested = [language for language in spec.languages() if language != besides]
+    requested = [language for language in source.languages() if language != besides]
     if missing := [language for language in requested if language not in available]:
-        raise UserError(f"no file for {', '.join(missing)}", str(spec), f"there are {', '.join(sorted(available))}")
+        raise UserError(f"no file for {', '.join(missing)}", str(source), f"there are {', '.join(sorted(available))}")
     return list(dict.fromkeys(requested)) or sorted(available - {besides})

@@ -13,7 +13,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterator
 
-from xlkd.data.sources import BadRows, Spec, _labelled, _table, is_whole
+from xlkd.data.sources import BadRows, Source, _labelled, _table, is_whole
 from xlkd.data.sources.squad import find_text_fault
 from xlkd.errors import UserError
 from xlkd.rows import Labelled, Pair, make_key
@@ -33,62 +33,64 @@ _CLASSIFY = ("text", "second", "label", "language", "id", "group")
 _PARALLEL = ("source", "target", "id", "group")
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows, form: str, *options: str) -> tuple[Labelled, ...] | tuple[Pair, ...]:
+def rows(
+    source: Source, task: str, bad_rows: BadRows, form: str, *options: str
+) -> tuple[Labelled, ...] | tuple[Pair, ...]:
     """Returns the rows of a file; their set is named after the file."""
-    path = pathlib.Path(spec.path).expanduser()
+    path = pathlib.Path(source.path).expanduser()
     if task == "parallel":
-        spec.allow("languages", "limit", *_PARALLEL, *options)
-        return tuple(spec.first(_read_pairs(spec, path, form, bad_rows)))
-    spec.allow(*_labelled.OPTIONS, *_CLASSIFY, *options)
-    return _read_labelled(spec, path, form, bad_rows)
+        source.allow("languages", "limit", *_PARALLEL, *options)
+        return tuple(source.first(_read_pairs(source, path, form, bad_rows)))
+    source.allow(*_labelled.OPTIONS, *_CLASSIFY, *options)
+    return _read_labelled(source, path, form, bad_rows)
 
 
-def _read_labelled(spec: Spec, path: pathlib.Path, form: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+def _read_labelled(source: Source, path: pathlib.Path, form: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns labelled texts; `languages` selects from a column of languages, or names the only language."""
-    columns = _choose_columns(spec, path, form, _CLASSIFY, ("text",))
-    languages = spec.languages()
+    columns = _choose_columns(source, path, form, _CLASSIFY, ("text",))
+    languages = source.languages()
     if "language" not in columns.needed and len(languages) != 1:
-        raise UserError("no column says the language", str(spec), "add languages=de, or language=COLUMN")
+        raise UserError("no column says the language", str(source), "add languages=de, or language=COLUMN")
     language = "" if "language" in columns.needed else languages[0]
     kind = _labelled.Kind(path.stem, group="id" if "id" in columns.needed else "text", parallel=False)
     file = _labelled.File(path, form, [columns], path.stem, language)
-    return _labelled.rows(spec, kind, [file], bad_rows)
+    return _labelled.rows(source, kind, [file], bad_rows)
 
 
-def _read_pairs(spec: Spec, path: pathlib.Path, form: str, bad_rows: BadRows) -> Iterator[Pair]:
+def _read_pairs(source: Source, path: pathlib.Path, form: str, bad_rows: BadRows) -> Iterator[Pair]:
     """Yields sentence pairs of the two languages asked for."""
-    if len(spec.languages()) != 2:
-        raise UserError("two languages are needed", str(spec), "add languages=en,de: of the source and of the target")
-    source_language, target_language = spec.languages()
-    columns = _choose_columns(spec, path, form, _PARALLEL, ("source", "target"))
+    if len(source.languages()) != 2:
+        raise UserError("two languages are needed", str(source), "add languages=en,de: of the source and of the target")
+    source_language, target_language = source.languages()
+    columns = _choose_columns(source, path, form, _PARALLEL, ("source", "target"))
     for number, where, values in _table.read(path, form, [columns], bad_rows):
-        source, target, own_id = values["source"], values["target"], values.get("id", "")
-        if fault := find_text_fault(source, "source") or find_text_fault(target, "target"):
+        source_text, target_text, own_id = values["source"], values["target"], values.get("id", "")
+        if fault := find_text_fault(source_text, "source") or find_text_fault(target_text, "target"):
             bad_rows.report(fault, where)
             continue
         id = own_id or f"{path.name}:{number}"
         yield Pair(
             id=id,
-            key=make_key(path.stem, number, own_id, source_language, source, target_language, target),
+            key=make_key(path.stem, number, own_id, source_language, source_text, target_language, target_text),
             group=f"{path.stem}/{values.get('group') or id}",
             set=path.stem,
-            source=source,
-            target=target,
+            source=source_text,
+            target=target_text,
             source_language=source_language,
             target_language=target_language,
         )
 
 
 def _choose_columns(
-    spec: Spec, path: pathlib.Path, form: str, parts: tuple[str, ...], needed: tuple[str, ...]
+    source: Source, path: pathlib.Path, form: str, parts: tuple[str, ...], needed: tuple[str, ...]
 ) -> _table.Columns:
     """Returns the column of each part that an option names, or whose usual name the file has."""
-    given_names = {part: spec.option(part) for part in parts if spec.option(part)}
+    given_names = {part: source.option(part) for part in parts if source.option(part)}
     numbers = [is_whole(name) for name in given_names.values()]
     if any(numbers) and not all(numbers):
         raise UserError(
             "columns are named both by name and by number",
-            str(spec),
+            str(source),
             "use one of them; numbers mean that the file has no header",
         )
     columns: dict[str, _table.Column]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from xlkd.data import labels
-from xlkd.data.sources import BadRows, Spec, _folders, _table
+from xlkd.data.sources import BadRows, Source, _folders, _table
 from xlkd.data.sources.squad import find_text_fault, hash_text
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
@@ -81,21 +81,21 @@ class Kind:
 
 
 def find_files(
-    spec: Spec, families: Sequence[Sequence[Layout]], splits: Mapping[str, Sequence[str]], expected: str
+    source: Source, families: Sequence[Sequence[Layout]], splits: Mapping[str, Sequence[str]], expected: str
 ) -> list[File]:
     """Returns the files of the split asked for, of the first family that has any.
 
     `splits` maps our name of a split to all names that files use.
     """
-    root = pathlib.Path(spec.path).expanduser()
-    if not spec.path or not root.exists():
-        raise UserError("no such file or folder", str(root) if spec.path else str(spec), "check the path")
-    split = "" if root.is_file() and not spec.option("split") else spec.choice("split", tuple(splits))
+    root = pathlib.Path(source.path).expanduser()
+    if not source.path or not root.exists():
+        raise UserError("no such file or folder", str(root) if source.path else str(source), "check the path")
+    split = "" if root.is_file() and not source.option("split") else source.choice("split", tuple(splits))
     our_names = {theirs: name for name, names in splits.items() for theirs in names}
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*.*") if path.is_file())
     splits_found = set()
     for family in families:
-        files = [file for path in paths for layout in family if (file := _match(path, root, layout, our_names, spec))]
+        files = [file for path in paths for layout in family if (file := _match(path, root, layout, our_names, source))]
         splits_found |= {file.split for file in files}
         if wanted := [file for file in files if split in ("", file.split)]:
             return _check_unique_languages(wanted)
@@ -106,7 +106,7 @@ def find_files(
 
 
 def _match(
-    path: pathlib.Path, root: pathlib.Path, layout: Layout, our_names: Mapping[str, str], spec: Spec
+    path: pathlib.Path, root: pathlib.Path, layout: Layout, our_names: Mapping[str, str], source: Source
 ) -> File | None:
     """Returns the file where it matches the layout below the folder; the folder's own name may be part of it."""
     base = root.parent if root.is_file() else root
@@ -116,7 +116,7 @@ def _match(
         return None
     groups = match.groupdict()
     language = normalise_tag(groups["language"], str(path)) if groups.get("language") else ""
-    form = QUOTING[spec.choice("quoting", tuple(QUOTING))] if spec.option("quoting") else layout.form
+    form = QUOTING[source.choice("quoting", tuple(QUOTING))] if source.option("quoting") else layout.form
     return File(path, form, layout.columns, layout.split or our_names[groups["split"]], language)
 
 
@@ -147,35 +147,37 @@ class Record(NamedTuple):
         return self.id or str(self.number)
 
 
-def rows(spec: Spec, kind: Kind, files: Sequence[File], bad_rows: BadRows) -> tuple[Labelled, ...]:
+def rows(source: Source, kind: Kind, files: Sequence[File], bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the rows of all files, language after language."""
-    records = _group_by_language(spec, kind, files, bad_rows)
-    if spec.choice("rows", ("own", "common")) == "common":
+    records = _group_by_language(source, kind, files, bad_rows)
+    if source.choice("rows", ("own", "common")) == "common":
         records = _keep_common(records, bad_rows)
     reference = _read_reference_texts(kind, files, next(iter(records), ""))
-    part, parts = _parse_part(spec)
+    part, parts = _parse_part(source)
     examples = []
     for language, own in records.items():
         candidates = (_make_row(record, kind, files[0], language, reference) for record in own)
         members = (row for row in candidates if int(make_key("part", row.group), 16) % parts == part)
-        examples += spec.first(members)
+        examples += source.first(members)
     return tuple(examples)
 
 
-def _group_by_language(spec: Spec, kind: Kind, files: Sequence[File], bad_rows: BadRows) -> dict[str, Iterable[Record]]:
+def _group_by_language(
+    source: Source, kind: Kind, files: Sequence[File], bad_rows: BadRows
+) -> dict[str, Iterable[Record]]:
     """Returns the sound rows of each language asked for."""
     if files[0].language:
         file_of = {file.language: file for file in files}
         return {
             language: (record for _, record in _iterate_sound(file_of[language], kind, bad_rows))
-            for language in _folders.choose_languages(spec, set(file_of))
+            for language in _folders.choose_languages(source, set(file_of))
         }
     records = collections.defaultdict(list)
     for file in files:
-        for language, record in _iterate_sound(file, kind, bad_rows, spec.languages()):
+        for language, record in _iterate_sound(file, kind, bad_rows, source.languages()):
             records[language].append(record)
     return (
-        {language: records[language] for language in _folders.choose_languages(spec, set(records))} if records else {}
+        {language: records[language] for language in _folders.choose_languages(source, set(records))} if records else {}
     )
 
 
@@ -279,9 +281,9 @@ def make_example(kind: Kind, record: Record, *, id: str, split: str, language: s
     )
 
 
-def _parse_part(spec: Spec) -> tuple[int, int]:
+def _parse_part(source: Source) -> tuple[int, int]:
     """Returns the number of the part asked for, from 0, and the number of parts."""
-    match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", spec.option("part", "1/1"))
+    match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", source.option("part", "1/1"))
     if not match or int(match[1]) > int(match[2]):
-        raise UserError(f"part={spec.option('part')} is not possible", str(spec), "write part=1/2 and part=2/2")
+        raise UserError(f"part={source.option('part')} is not possible", str(source), "write part=1/2 and part=2/2")
     return int(match[1]) - 1, int(match[2])

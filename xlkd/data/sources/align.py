@@ -14,7 +14,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
-from xlkd.data.sources import BadRows, Spec, _aligned
+from xlkd.data.sources import BadRows, Source, _aligned
 from xlkd.errors import UserError
 from xlkd.rows import Pair
 
@@ -29,20 +29,20 @@ class AlignedPair(Pair):
     possible: tuple[tuple[int, int], ...] = ()
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[AlignedPair, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[AlignedPair, ...]:
     """Returns the pairs, each a group; a link that points outside its sentences is a bad row, but the pair stays."""
-    spec.allow("languages", "first", "limit")
-    prefix = pathlib.Path(spec.path).expanduser()
-    paths = _find_sides(spec, prefix)
+    source.allow("languages", "first", "limit")
+    prefix = pathlib.Path(source.path).expanduser()
+    paths = _find_sides(source, prefix)
     gold = prefix.with_name(f"{prefix.name}.gold")
     texts = {path: _aligned.read_lines(path, bad_rows) for path in (*paths.values(), gold)}
     _aligned.check_same_length(texts)
-    pairs = _make_rows(spec, prefix.name, paths, texts, gold, bad_rows)
-    return tuple(spec.first(pairs))
+    pairs = _make_rows(source, prefix.name, paths, texts, gold, bad_rows)
+    return tuple(source.first(pairs))
 
 
 def _make_rows(
-    spec: Spec,
+    source: Source,
     name: str,
     paths: Mapping[str, pathlib.Path],
     texts: Mapping[pathlib.Path, list[str | None]],
@@ -50,14 +50,14 @@ def _make_rows(
     bad_rows: BadRows,
 ) -> Iterator[AlignedPair]:
     """Yields the pairs with their links."""
-    (source, target), sides = tuple(paths), tuple(paths.values())
+    languages, sides = tuple(paths), tuple(paths.values())
     for number, row in _aligned.iterate_complete(sides, tuple(texts[path] for path in sides), bad_rows):
         if (line := texts[gold][number]) is None:
             continue
         words = [len(text.split()) for text in row]
-        links = list(_parse_links(line, words, spec.number("first"), f"{gold}: line {number + 1}", bad_rows))
+        links = list(_parse_links(line, words, source.number("first"), f"{gold}: line {number + 1}", bad_rows))
         sure, possible = (tuple(link for link, is_sure in links if is_sure is wanted) for wanted in (True, False))
-        plain = _aligned.make_pair("align", name, f"{name}/{number + 1}", number, (source, target), row)
+        plain = _aligned.make_pair("align", name, f"{name}/{number + 1}", number, languages, row)
         values = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
         yield AlignedPair(**values | {"links": sure, "possible": possible})
 
@@ -77,15 +77,15 @@ def _parse_links(
         yield link, match[2] == "-"
 
 
-def _find_sides(spec: Spec, prefix: pathlib.Path) -> dict[str, pathlib.Path]:
+def _find_sides(source: Source, prefix: pathlib.Path) -> dict[str, pathlib.Path]:
     """Returns the two text files by language, source first."""
     pattern = re.escape(prefix.name) + r"\.([\w-]+)"
     files = _aligned.find_files(prefix.parent, pattern, f"{prefix.name}.LANG")
     tags = [_aligned.parse_tag(part) for part in (prefix.name[:2], prefix.name[2:])]
-    order = list(spec.languages()) or (tags if set(tags) == set(files) else [])
+    order = list(source.languages()) or (tags if set(tags) == set(files) else [])
     if len(order) != 2 or len(set(order)) != 2:
         available = f"there are {', '.join(sorted(files))}"
-        raise UserError("the source language is not given", str(spec), f"set languages=A,B; {available}")
+        raise UserError("the source language is not given", str(source), f"set languages=A,B; {available}")
     if missing := [language for language in order if language not in files]:
-        raise UserError(f"no file for {', '.join(missing)}", str(spec), f"there are {', '.join(sorted(files))}")
+        raise UserError(f"no file for {', '.join(missing)}", str(source), f"there are {', '.join(sorted(files))}")
     return {language: files[language] for language in order}

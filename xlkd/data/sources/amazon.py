@@ -10,7 +10,7 @@ Three layouts: `SPLIT/dataset_LANG_SPLIT.json` (JSON lines), `SPLIT.csv` with al
 from __future__ import annotations
 
 from xlkd.data import labels
-from xlkd.data.sources import BadRows, Spec, _labelled, is_whole
+from xlkd.data.sources import BadRows, Source, _labelled, is_whole
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import CSV, JSONL, Columns, Values
 from xlkd.errors import UserError
@@ -23,17 +23,17 @@ _SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 _EXPECTED = "dataset_LANG_SPLIT.json, SPLIT.csv or LANG/SPLIT.jsonl"
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the reviews language after language; the reviews of a product are a group."""
-    spec.allow(*_labelled.OPTIONS, "split", "text", "second")
+    source.allow(*_labelled.OPTIONS, "split", "text", "second")
     files = _labelled.find_files(
-        spec,
-        _make_families(_parse_fields(spec, "text", "review_body"), _parse_fields(spec, "second")),
+        source,
+        _make_families(_parse_fields(source, "text", "review_body"), _parse_fields(source, "second")),
         _SPLITS,
         _EXPECTED,
     )
     return _labelled.rows(
-        spec,
+        source,
         Kind("amazon", labels.STARS, group="id", parallel=False, label=_get_stars, texts=_join_fields),
         files,
         bad_rows,
@@ -56,11 +56,11 @@ def _make_families(text: list[str], second: list[str]) -> tuple[tuple[Layout, ..
     )
 
 
-def _parse_fields(spec: Spec, option: str, default: str = "") -> list[str]:
+def _parse_fields(source: Source, option: str, default: str = "") -> list[str]:
     """Returns the fields that an option names."""
-    names = [name for name in spec.option(option, default).split(",") if name]
+    names = [name for name in source.option(option, default).split(",") if name]
     if unknown := [name for name in names if name not in _FIELDS]:
-        raise UserError(f"{option}={unknown[0]} is not possible", str(spec), f"choose from {', '.join(_FIELDS)}")
+        raise UserError(f"{option}={unknown[0]} is not possible", str(source), f"choose from {', '.join(_FIELDS)}")
     return names
 
 

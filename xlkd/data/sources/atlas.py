@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xlkd.data import atlas
-from xlkd.data.sources import BadRows, Spec
+from xlkd.data.sources import BadRows, Source
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 
@@ -30,15 +30,15 @@ _OPTIONS = {
 _FACTS = {"qa": (5, 2, 8), "classify": (3, 1, 7), "parallel": (2, 1, 8), "masked": (5, 3, 8)}
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Any]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Any]:
     """Returns `size` questions, claims, sentences or texts, each in every language or pair of languages asked for."""
-    if spec.path:
-        raise UserError(f"takes no path, got {spec.path!r}", str(spec), "write atlas?split=train&size=2000")
-    spec.allow(*_OPTIONS[task])
-    make, cells = _MAKERS[task](spec, _parse_world(spec, task), _parse_languages(spec))
-    size = spec.number("size", 2000)
-    size = min(size * len(cells), spec.number("limit", size * len(cells)))
-    return _AtlasRows(make, tuple(cells), size, f"atlas {atlas.VERSION} {task} {spec}")
+    if source.path:
+        raise UserError(f"takes no path, got {source.path!r}", str(source), "write atlas?split=train&size=2000")
+    source.allow(*_OPTIONS[task])
+    make, cells = _MAKERS[task](source, _parse_world(source, task), _parse_languages(source))
+    size = source.number("size", 2000)
+    size = min(size * len(cells), source.number("limit", size * len(cells)))
+    return _AtlasRows(make, tuple(cells), size, f"atlas {atlas.VERSION} {task} {source}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,68 +62,68 @@ class _AtlasRows(Sequence[Any]):
         return self.make(item, *self.cells[cell])
 
 
-def _parse_world(spec: Spec, task: str) -> atlas.World:
+def _parse_world(source: Source, task: str) -> atlas.World:
     """Returns the settings of the generated data from the options."""
     default, least, most = _FACTS[task]
-    facts, countries = spec.number("facts", default), spec.number("countries", 1)
+    facts, countries = source.number("facts", default), source.number("countries", 1)
     if not least <= facts <= most:
-        raise UserError(f"facts={facts} is not possible", str(spec), f"give {least} to {most}")
+        raise UserError(f"facts={facts} is not possible", str(source), f"give {least} to {most}")
     if countries not in (1, 2):
-        raise UserError(f"countries={countries} is not possible", str(spec), "give 1 or 2")
+        raise UserError(f"countries={countries} is not possible", str(source), "give 1 or 2")
     return atlas.World(
-        split=spec.choice("split", ("train", "validation", "test")),
-        seed=spec.number("seed", 0),
+        split=source.choice("split", ("train", "validation", "test")),
+        seed=source.number("seed", 0),
         facts=facts,
         countries=countries,
-        frames=spec.choice("frames", ("seen", "held_out", "all")),
+        frames=source.choice("frames", ("seen", "held_out", "all")),
     )
 
 
-def _parse_languages(spec: Spec) -> tuple[str, ...]:
+def _parse_languages(source: Source) -> tuple[str, ...]:
     """Returns the languages asked for, all of the atlas by default."""
-    languages = spec.languages() or atlas.LANGUAGES
+    languages = source.languages() or atlas.LANGUAGES
     for language in languages:
-        _check_language(language, spec)
+        _check_language(language, source)
     return languages
 
 
-def _check_language(language: str, spec: Spec) -> None:
+def _check_language(language: str, source: Source) -> None:
     """Refuses a language that the atlas does not have."""
     if language not in atlas.LANGUAGES:
-        raise UserError(f"the atlas has no {language!r}", str(spec), f"it has {', '.join(atlas.LANGUAGES)}")
+        raise UserError(f"the atlas has no {language!r}", str(source), f"it has {', '.join(atlas.LANGUAGES)}")
 
 
-def _prepare_questions(spec: Spec, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
+def _prepare_questions(source: Source, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
     """Returns the function that makes a question, and its pairs of languages."""
-    return functools.partial(atlas.make_question, world), spec.pairs(languages)
+    return functools.partial(atlas.make_question, world), source.pairs(languages)
 
 
-def _prepare_statements(spec: Spec, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
+def _prepare_statements(source: Source, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
     """Returns the function that makes a labelled pair of passage and claim, and its languages."""
     return functools.partial(atlas.make_statement, world), [(a,) for a in languages]
 
 
-def _prepare_translations(spec: Spec, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
+def _prepare_translations(source: Source, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
     """Returns the function that makes a translation, and its pairs of languages."""
-    if spec.choice("pairs", ("pivot", "all")) == "all":
+    if source.choice("pairs", ("pivot", "all")) == "all":
         cells = list(itertools.permutations(languages, 2))
     else:
-        pivot = normalise_tag(spec.option("pivot", "en"), str(spec))
-        _check_language(pivot, spec)
+        pivot = normalise_tag(source.option("pivot", "en"), str(source))
+        _check_language(pivot, source)
         cells = [(pivot, other) for other in languages if other != pivot]
     if not cells:
-        raise UserError("bitext needs two languages", str(spec), "name another in languages=")
+        raise UserError("bitext needs two languages", str(source), "name another in languages=")
     return functools.partial(atlas.make_translation, world), cells
 
 
-def _prepare_companions(spec: Spec, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
+def _prepare_companions(source: Source, world: atlas.World, languages: tuple[str, ...]) -> _Maker:
     """Returns the function that makes a pair of texts for pre-training, and its arguments."""
-    kind = spec.choice("kind", ("mixed", "same", "translation"))
-    share = spec.number("share", 60)
+    kind = source.choice("kind", ("mixed", "same", "translation"))
+    share = source.number("share", 60)
     if share > 100:
-        raise UserError(f"share={share} is not a percentage", str(spec), "give 0 to 100")
+        raise UserError(f"share={share} is not a percentage", str(source), "give 0 to 100")
     if len(languages) < 2 and kind == "translation":
-        raise UserError("kind=translation needs two languages", str(spec), "name another in languages=")
+        raise UserError("kind=translation needs two languages", str(source), "name another in languages=")
     across = {"same": 0, "translation": 100, "mixed": share}[kind] if len(languages) > 1 else 0
     return functools.partial(atlas.make_companions, world), [(languages, across)]
 

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from xlkd.data.sources import BadRows, Spec, _generic, _table
+from xlkd.data.sources import BadRows, Source, _generic, _table
 from xlkd.rows import Labelled, Pair
 
 TASKS = _generic.TASKS
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:
     """Returns the rows of the file in its order."""
-    return _generic.rows(spec, task, bad_rows, _table.JSONL)
+    return _generic.rows(source, task, bad_rows, _table.JSONL)

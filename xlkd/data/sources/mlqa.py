@@ -8,31 +8,31 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from xlkd.data.sources import BadRows, Spec, _folders, squad
+from xlkd.data.sources import BadRows, Source, _folders, squad
 from xlkd.rows import Question
 
 TASKS = ("qa",)
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions cell after cell; paragraphs that share a question, in any language, are one group."""
-    spec.allow("languages", "pairs", "split", "limit")
+    source.allow("languages", "pairs", "split", "limit")
     questions = []
-    for (context, question), path in _find_cells(spec).items():
+    for (context, question), path in _find_cells(source).items():
         origin = squad.QuestionOrigin("mlqa", "", question, context)
-        questions += [origin.make_question(record) for record in spec.first(squad.read(path, bad_rows))]
+        questions += [origin.make_question(record) for record in source.first(squad.read(path, bad_rows))]
     return tuple(assign_groups(questions))
 
 
-def _find_cells(spec: Spec) -> dict[tuple[str, ...], pathlib.Path]:
+def _find_cells(source: Source) -> dict[tuple[str, ...], pathlib.Path]:
     """Returns the files asked for, by context and question language."""
-    split = _folders.choose_split(spec, ("dev", "test"))
+    split = _folders.choose_split(source, ("dev", "test"))
     pattern, name = rf"(?:{split})-context-([\w-]+)-question-([\w-]+)\.json", f"{split}-context-C-question-Q.json"
-    paths = _folders.find_files(spec, pattern, name, ("", split))
-    if spec.path.endswith(".json"):
+    paths = _folders.find_files(source, pattern, name, ("", split))
+    if source.path.endswith(".json"):
         return paths
-    languages = _folders.choose_languages(spec, {language for pair in paths for language in pair})
-    return {pair: paths[pair] for pair in spec.pairs(languages) if pair in paths}
+    languages = _folders.choose_languages(source, {language for pair in paths for language in pair})
+    return {pair: paths[pair] for pair in source.pairs(languages) if pair in paths}
 
 
 def assign_groups(questions: Sequence[Question]) -> list[Question]:

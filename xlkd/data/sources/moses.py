@@ -21,7 +21,7 @@ from typing import BinaryIO
 from xlkd.data.cleaning import Rules
 from xlkd.data.composition import CappedRows, JoinedRows
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
-from xlkd.data.sources import BadRows, Spec, _aligned
+from xlkd.data.sources import BadRows, Source, _aligned
 from xlkd.errors import UserError
 from xlkd.rows import Pair
 
@@ -31,41 +31,41 @@ _NAME = re.compile(r"(?:([A-Za-z]\w*)-([A-Za-z]\w*)\.)?([A-Za-z][\w-]*?)(\.gz)?"
 _LINE = 1 << 20  # maximum bytes of a line
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Pair]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Pair]:
     """Returns the pairs of one language pair after the other, each in the order of its files."""
-    spec.allow("languages", *OPTIONS)
-    parts = [cap_rows(Corpus(origin, parse_rules(spec), bad_rows), spec) for origin in _find_origins(spec)]
+    source.allow("languages", *OPTIONS)
+    parts = [cap_rows(Corpus(origin, parse_rules(source), bad_rows), source) for origin in _find_origins(source)]
     return parts[0] if len(parts) == 1 else JoinedRows(parts)
 
 
-def parse_rules(spec: Spec) -> Rules:
+def parse_rules(source: Source) -> Rules:
     """Returns the cleaning rules that the options ask for."""
     default = Rules()
     return Rules(
-        longest=spec.number("longest", default.longest),
-        ratio=spec.number("ratio", default.ratio),
-        only_empty=spec.choice("clean", ("all", "empty")) == "empty",
+        longest=source.number("longest", default.longest),
+        ratio=source.number("ratio", default.ratio),
+        only_empty=source.choice("clean", ("all", "empty")) == "empty",
     )
 
 
-def cap_rows(corpus: Corpus, spec: Spec) -> Sequence[Pair]:
+def cap_rows(corpus: Corpus, source: Source) -> Sequence[Pair]:
     """Limits a corpus to the number of pairs that the options ask for."""
-    limit, take, seed = spec.number("limit"), spec.choice("take", ("random", "head")), spec.number("seed")
+    limit, take, seed = source.number("limit"), source.choice("take", ("random", "head")), source.number("seed")
     return CappedRows(corpus, limit, take, seed) if limit else corpus
 
 
-def _find_origins(spec: Spec) -> list[CorpusOrigin]:
+def _find_origins(source: Source) -> list[CorpusOrigin]:
     """Returns the corpora of the pairs of languages asked for."""
-    prefix = pathlib.Path(spec.path).expanduser()
+    prefix = pathlib.Path(source.path).expanduser()
     files = _find_files(prefix)
     available = sorted(
         {language for pair in files for language in pair}, key=lambda language: (language != "en", language)
     )
-    languages = spec.languages() or tuple(available)
-    if len(languages) < 2 or (not spec.languages() and len(languages) > 2):
+    languages = source.languages() or tuple(available)
+    if len(languages) < 2 or (not source.languages() and len(languages) > 2):
         available_text = f"there are {', '.join(available) or 'none'}"
         raise UserError(
-            "no language pair given", str(spec), f"set languages=A,B,…, the first with each other; {available_text}"
+            "no language pair given", str(source), f"set languages=A,B,…, the first with each other; {available_text}"
         )
     pairs = [(languages[0], other) for other in languages[1:]]
     if missing := ["-".join(pair) for pair in pairs if pair not in files]:

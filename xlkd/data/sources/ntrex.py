@@ -11,20 +11,20 @@ from __future__ import annotations
 import pathlib
 
 from xlkd.data.draw import draw_uniform, truncate_keys
-from xlkd.data.sources import BadRows, Spec, _aligned, _folders
+from xlkd.data.sources import BadRows, Source, _aligned, _folders
 from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
 
 TASKS = ("parallel",)
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     """Returns the pairs language after language, in the order of the files."""
-    spec.allow("languages", "documents", "share", "seed", "limit")
-    folder = _find_folder(spec)
+    source.allow("languages", "documents", "share", "seed", "limit")
+    folder = _find_folder(source)
     paths = _aligned.find_files(folder, r"newstest2019-ref\.([\w-]+)\.txt", "newstest2019-ref.LANG.txt")
     paths["en"] = folder / "newstest2019-src.eng.txt"
-    languages = _folders.choose_languages(spec, set(paths), besides="en")
+    languages = _folders.choose_languages(source, set(paths), besides="en")
     lines = {language: _aligned.read_lines(paths[language], bad_rows) for language in ["en", *languages]}
     document_ids = next(
         (path for base in (folder, folder.parent) if (path := base / "DOCUMENT_IDS.tsv").is_file()), None
@@ -35,7 +35,7 @@ def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     _aligned.check_same_length(
         {document_ids: documents} | {paths[language]: texts for language, texts in lines.items()}
     )
-    chosen_documents = _choose_documents(spec, documents)
+    chosen_documents = _choose_documents(source, documents)
     pairs = []
     for language in languages:
         sides = (paths["en"], paths[language]), (lines["en"], lines[language])
@@ -44,24 +44,24 @@ def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
             for number, row in _aligned.iterate_complete(*sides, bad_rows)
             if (document := documents[number]) in chosen_documents
         )
-        pairs += spec.first(members)
+        pairs += source.first(members)
     return tuple(pairs)
 
 
-def _find_folder(spec: Spec) -> pathlib.Path:
+def _find_folder(source: Source) -> pathlib.Path:
     """Returns the folder of the texts."""
-    root = pathlib.Path(spec.path).expanduser()
+    root = pathlib.Path(source.path).expanduser()
     return root / "NTREX-128" if (root / "NTREX-128").is_dir() else root
 
 
-def _choose_documents(spec: Spec, documents: list[str | None]) -> set[str]:
+def _choose_documents(source: Source, documents: list[str | None]) -> set[str]:
     """Returns the documents asked for; each is drawn independently, so that others do not change its draw."""
-    part, share = spec.choice("documents", ("all", "train", "heldout")), spec.number("share", 20)
+    part, share = source.choice("documents", ("all", "train", "heldout")), source.number("share", 20)
     if share > 100:
-        raise UserError(f"share={share} is not a percentage", str(spec), "give 0 to 100")
+        raise UserError(f"share={share} is not a percentage", str(source), "give 0 to 100")
     names = sorted({name for name in documents if name})
     drawn = draw_uniform(
-        spec.number("seed"), "ntrex documents", 0, truncate_keys([make_key(name) for name in names]), 1
+        source.number("seed"), "ntrex documents", 0, truncate_keys([make_key(name) for name in names]), 1
     )[:, 0]
     held_out = {name for name, is_out in zip(names, drawn < share / 100, strict=True) if is_out}
     return {"all": set(names), "train": set(names) - held_out, "heldout": held_out}[part]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from xlkd.data import labels
-from xlkd.data.sources import BadRows, Spec, _labelled
+from xlkd.data.sources import BadRows, Source, _labelled
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import CSV, Columns
 from xlkd.rows import Labelled
@@ -18,9 +18,9 @@ _SPLITS = {"train": ("train",), "dev": ("valid",), "test": ("test",)}
 _KIND = Kind("nusax", labels.SENTIMENT, group="id")
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the texts language after language; a text in all its languages is a group."""
-    spec.allow(*_labelled.OPTIONS, "split")
+    source.allow(*_labelled.OPTIONS, "split")
     return _labelled.rows(
-        spec, _KIND, _labelled.find_files(spec, ((_LAYOUT,),), _SPLITS, "LANGUAGE/train.csv"), bad_rows
+        source, _KIND, _labelled.find_files(source, ((_LAYOUT,),), _SPLITS, "LANGUAGE/train.csv"), bad_rows
     )

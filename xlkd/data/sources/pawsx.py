@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from xlkd.data import labels
-from xlkd.data.sources import BadRows, Spec, _labelled, xnli
+from xlkd.data.sources import BadRows, Source, _labelled, xnli
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import EITHER, Columns
 from xlkd.rows import Labelled
@@ -31,12 +31,12 @@ _UNTRANSLATED = ("ns", "wl", "wora")
 KIND = Kind("pawsx", labels.PARAPHRASE, group="first")
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the pairs language after language; rows with the same first sentence in English are a group."""
-    spec.allow(*_labelled.OPTIONS, "split", "quoting", "ns")
-    kind = drop_untranslated(KIND) if spec.choice("ns", ("drop", "keep")) == "drop" else KIND
+    source.allow(*_labelled.OPTIONS, "split", "quoting", "ns")
+    kind = drop_untranslated(KIND) if source.choice("ns", ("drop", "keep")) == "drop" else KIND
     return _labelled.rows(
-        spec, kind, _labelled.find_files(spec, _FAMILIES, _SPLITS, "LANG/dev_2k.tsv or SPLIT-LANG.tsv"), bad_rows
+        source, kind, _labelled.find_files(source, _FAMILIES, _SPLITS, "LANG/dev_2k.tsv or SPLIT-LANG.tsv"), bad_rows
     )
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from xlkd.data.sources import BadRows, Spec
+from xlkd.data.sources import BadRows, Source
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, make_key
 
@@ -23,15 +23,17 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 NO_ANSWER = "no gold answer (a question without one can be neither trained on nor scored)"
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns all questions of the file; each paragraph is a group."""
-    spec.allow("languages", "limit")
-    languages = spec.languages() or ("en",)
+    source.allow("languages", "limit")
+    languages = source.languages() or ("en",)
     if len(languages) > 1:
-        raise UserError("a file has only one language", str(spec), "name the one it is written in")
-    path = pathlib.Path(spec.path).expanduser()
+        raise UserError(
+            "a squad: file is in one language, but several are named", str(source), "name the one it is written in"
+        )
+    path = pathlib.Path(source.path).expanduser()
     origin = QuestionOrigin("squad", path.name, languages[0], languages[0])
-    return tuple(origin.make_question(record) for record in spec.first(read(path, bad_rows)))
+    return tuple(origin.make_question(record) for record in source.first(read(path, bad_rows)))
 
 
 @dataclasses.dataclass(frozen=True)

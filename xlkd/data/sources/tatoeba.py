@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import pathlib
 
-from xlkd.data.sources import BadRows, Spec, _aligned, _folders
+from xlkd.data.sources import BadRows, Source, _aligned, _folders
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     """Returns the pairs language after language; every pair is its own group."""
-    spec.allow("languages", "limit")
-    folder = pathlib.Path(spec.path).expanduser()
+    source.allow("languages", "limit")
+    folder = pathlib.Path(source.path).expanduser()
     english = _aligned.find_files(folder, r"tatoeba\.([\w-]+)-eng\.eng", "tatoeba.LANG-eng.eng")
     pairs = []
-    for language in _folders.choose_languages(spec, set(english), besides="en"):
+    for language in _folders.choose_languages(source, set(english), besides="en"):
         tag = english[language].name.split(".")[1].removesuffix("-eng")
         paths = english[language], english[language].with_suffix(f".{tag}")
         texts = tuple(_aligned.read_lines(path, bad_rows) for path in paths)
@@ -30,5 +30,5 @@ def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
             _aligned.make_pair("tatoeba", language, f"{language}/{number + 1}", number, ("en", language), row)
             for number, row in _aligned.iterate_complete(paths, texts, bad_rows)
         )
-        pairs += spec.first(members)
+        pairs += source.first(members)
     return tuple(pairs)

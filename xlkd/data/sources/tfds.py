@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xlkd.data import labels
-from xlkd.data.sources import BadRows, Spec, _folders, _labelled, mlqa, pawsx, squad, xnli
+from xlkd.data.sources import BadRows, Source, _folders, _labelled, mlqa, pawsx, squad, xnli
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 from xlkd.rows import Answer, Labelled, Question
@@ -68,31 +68,31 @@ _QUESTION_SETS = {
 }
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...] | tuple[Labelled, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...] | tuple[Labelled, ...]:
     """Returns the rows config after config; paragraphs of parallel sets that share a question are one group."""
-    name, _, config = spec.path.partition("/")
+    name, _, config = source.path.partition("/")
     datasets = _QUESTION_SETS if task == "qa" else _LABELLED_SETS
     if name not in datasets:
         raise UserError(
-            f"no reader for the TFDS data set {name!r}", str(spec), f"for {task} there are {', '.join(datasets)}"
+            f"no reader for the TFDS data set {name!r}", str(source), f"for {task} there are {', '.join(datasets)}"
         )
     if task == "classify":
-        return _read_labelled(spec, name, config, bad_rows)
-    spec.allow("data_dir", "split", "languages", "limit")
+        return _read_labelled(source, name, config, bad_rows)
+    source.allow("data_dir", "split", "languages", "limit")
     dataset = _QUESTION_SETS[name]
-    configs = [config or dataset.config] if config or dataset.config else list(spec.languages())
-    builders = open_prepared(name, configs, spec.option("data_dir"))
+    configs = [config or dataset.config] if config or dataset.config else list(source.languages())
+    builders = open_prepared(name, configs, source.option("data_dir"))
     questions = []
     for config, builder in builders.items():
-        questions += spec.first(_read_questions(spec, f"{name}/{config}", builder, dataset, bad_rows))
+        questions += source.first(_read_questions(source, f"{name}/{config}", builder, dataset, bad_rows))
     return tuple(questions if dataset.config else mlqa.assign_groups(questions))
 
 
 def _read_questions(
-    spec: Spec, name: str, builder: Any, dataset: _QuestionSet, bad_rows: BadRows
+    source: Source, name: str, builder: Any, dataset: _QuestionSet, bad_rows: BadRows
 ) -> Iterator[Question]:
     """Yields the sound questions of a config."""
-    split, languages, seen = spec.option("split", dataset.split), spec.languages(), set()
+    split, languages, seen = source.option("split", dataset.split), source.languages(), set()
     for number, example in enumerate(open_split(builder, split, f"tfds:{name}")):
         id, question, context = (_decode_text(example[part]) for part in ("id", "question", "context"))
         where = f"tfds:{name} {split}[{number}] (id {id!r})"
@@ -114,29 +114,29 @@ def _read_questions(
         )
 
 
-def _read_labelled(spec: Spec, name: str, config: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+def _read_labelled(source: Source, name: str, config: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns labelled pairs language after language; the hypotheses of one premise are a group."""
     ns = ("ns",) if _LABELLED_SETS[name].kind.set == "pawsx" else ()
-    spec.allow("data_dir", "split", "languages", "limit", *ns)
+    source.allow("data_dir", "split", "languages", "limit", *ns)
     dataset = _LABELLED_SETS[name]
-    if ns and spec.choice("ns", ("drop", "keep")) == "drop":
+    if ns and source.choice("ns", ("drop", "keep")) == "drop":
         dataset = dataclasses.replace(dataset, kind=pawsx.drop_untranslated(dataset.kind))
-    configs = [config] if config else list(spec.languages()) if ns else []
+    configs = [config] if config else list(source.languages()) if ns else []
     examples = collections.defaultdict(list)
-    for config, builder in open_prepared(name, configs, spec.option("data_dir")).items():
-        for row in _iterate_labelled(spec, name, config, builder, dataset, bad_rows):
+    for config, builder in open_prepared(name, configs, source.option("data_dir")).items():
+        for row in _iterate_labelled(source, name, config, builder, dataset, bad_rows):
             examples[row.language].append(row)
-    languages = _folders.choose_languages(spec, set(examples)) if examples else []
-    return tuple(row for language in languages for row in spec.first(examples[language]))
+    languages = _folders.choose_languages(source, set(examples)) if examples else []
+    return tuple(row for language in languages for row in source.first(examples[language]))
 
 
 def _iterate_labelled(
-    spec: Spec, name: str, config: str, builder: Any, dataset: _LabelledSet, bad_rows: BadRows
+    source: Source, name: str, config: str, builder: Any, dataset: _LabelledSet, bad_rows: BadRows
 ) -> Iterator[Labelled]:
     """Yields the sound pairs of a config."""
-    split, languages = spec.option("split", dataset.split), spec.languages()
+    split, languages = source.option("split", dataset.split), source.languages()
     for number, example in enumerate(open_split(builder, split, f"tfds:{name}")):
-        where = f"tfds:{spec.path} {split}[{number}]"
+        where = f"tfds:{source.path} {split}[{number}]"
         label = dataset.names[int(example["label"])] if example["label"] >= 0 else None
         sides = _get_sides(example, dataset, config)
         first = sides.get("en", next(iter(sides.values())))[0]

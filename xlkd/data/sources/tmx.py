@@ -18,7 +18,7 @@ from typing import BinaryIO
 from xml.parsers import expat
 
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
-from xlkd.data.sources import BadRows, Spec, _aligned, moses
+from xlkd.data.sources import BadRows, Source, _aligned, moses
 from xlkd.errors import UserError
 from xlkd.rows import Pair
 
@@ -31,17 +31,17 @@ _UNIT = re.compile(rb"<tu[\s>]")
 _CODES = frozenset({"bpt", "ept", "ph", "it", "ut", "sub"})  # mark-up of the program that wrote the file, not text
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> Sequence[Pair]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Pair]:
     """Returns the units in the order of the file."""
-    spec.allow("languages", *moses.OPTIONS)
-    path = pathlib.Path(spec.path).expanduser()
+    source.allow("languages", *moses.OPTIONS)
+    path = pathlib.Path(source.path).expanduser()
     if not path.is_file():
         raise UserError("no such file", str(path), "check the path")
-    languages = spec.languages() or _find_languages(path)
+    languages = source.languages() or _find_languages(path)
     if len(languages) != 2 or languages[0] == languages[1]:
-        raise UserError("no language pair given", str(spec), "set languages=A,B")
+        raise UserError("no language pair given", str(source), "set languages=A,B")
     origin = CorpusOrigin("tmx", path.name, languages, (path,), functools.partial(_read, path, languages))
-    return moses.cap_rows(Corpus(origin, moses.parse_rules(spec), bad_rows), spec)
+    return moses.cap_rows(Corpus(origin, moses.parse_rules(source), bad_rows), source)
 
 
 def _find_languages(path: pathlib.Path) -> tuple[str, ...]:

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from xlkd.data.sources import BadRows, Spec, _generic, _labelled
+from xlkd.data.sources import BadRows, Source, _generic, _labelled
 from xlkd.rows import Labelled, Pair
 
 TASKS = _generic.TASKS
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:
     """Returns the rows of the file in its order."""
-    form = _labelled.QUOTING[spec.choice("quoting", tuple(_labelled.QUOTING))]
-    return _generic.rows(spec, task, bad_rows, form, "quoting")
+    form = _labelled.QUOTING[source.choice("quoting", tuple(_labelled.QUOTING))]
+    return _generic.rows(source, task, bad_rows, form, "quoting")

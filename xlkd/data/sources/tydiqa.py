@@ -12,24 +12,24 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from xlkd.data.sources import BadRows, Spec, _folders, squad
+from xlkd.data.sources import BadRows, Source, _folders, squad
 from xlkd.rows import Question
 
 TASKS = ("qa",)
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions file after file; question and context are in the same language."""
-    spec.allow("languages", "split", "limit")
-    split = _folders.choose_split(spec, ("train", "dev"))
+    source.allow("languages", "split", "limit")
+    split = _folders.choose_split(source, ("train", "dev"))
     pattern, name = rf"tydiqa\.goldp\.([\w-]+)\.(?:{split})\.json", f"tydiqa.goldp.LANG.{split}.json"
-    paths = _folders.find_files(spec, pattern, name, ("", f"tydiqa-goldp-v1.1-{split}"))
-    languages = _folders.choose_languages(spec, {language for (language,) in paths})
-    return tuple(row for language in languages for row in _read_questions(spec, language, paths[language,], bad_rows))
+    paths = _folders.find_files(source, pattern, name, ("", f"tydiqa-goldp-v1.1-{split}"))
+    languages = _folders.choose_languages(source, {language for (language,) in paths})
+    return tuple(row for language in languages for row in _read_questions(source, language, paths[language,], bad_rows))
 
 
-def _read_questions(spec: Spec, language: str, path: pathlib.Path, bad_rows: BadRows) -> Iterator[Question]:
+def _read_questions(source: Source, language: str, path: pathlib.Path, bad_rows: BadRows) -> Iterator[Question]:
     """Yields the questions of a language."""
     origin = squad.QuestionOrigin("tydiqa", path.name, language, language)
-    for record in spec.first(squad.read(path, bad_rows, repeated_ids=True)):
+    for record in source.first(squad.read(path, bad_rows, repeated_ids=True)):
         yield origin.make_question(dataclasses.replace(record, paragraph=squad.hash_text(record.context)))

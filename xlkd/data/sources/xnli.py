@@ -13,7 +13,7 @@ import dataclasses
 import pathlib
 
 from xlkd.data import labels
-from xlkd.data.sources import BadRows, Spec, _labelled
+from xlkd.data.sources import BadRows, Source, _labelled
 from xlkd.data.sources._labelled import Kind, Layout
 from xlkd.data.sources._table import EITHER, JSONL, QUOTED, TSV, Columns
 from xlkd.errors import UserError
@@ -52,21 +52,23 @@ _EXPECTED = "xnli.SPLIT.tsv, multinli.train.LANG.tsv or SPLIT-LANG.tsv"
 KIND = Kind("xnli", labels.NLI, group="first")
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the pairs language after language; the hypotheses of one premise are a group in all languages."""
-    spec.allow(*_labelled.OPTIONS, "split", "quoting", "labels")
-    examples = _labelled.rows(spec, KIND, _labelled.find_files(spec, _FAMILIES, _SPLITS, _EXPECTED), bad_rows)
-    return _add_official_labels(spec, examples) if spec.option("labels") else examples
+    source.allow(*_labelled.OPTIONS, "split", "quoting", "labels")
+    examples = _labelled.rows(source, KIND, _labelled.find_files(source, _FAMILIES, _SPLITS, _EXPECTED), bad_rows)
+    return _add_official_labels(source, examples) if source.option("labels") else examples
 
 
-def _add_official_labels(spec: Spec, examples: tuple[Labelled, ...]) -> tuple[Labelled, ...]:
+def _add_official_labels(source: Source, examples: tuple[Labelled, ...]) -> tuple[Labelled, ...]:
     """Returns the rows with the labels of an official file, which has the rows of a language in the same order."""
-    path = pathlib.Path(spec.option("labels")).expanduser()
+    path = pathlib.Path(source.option("labels")).expanduser()
     if not path.is_file():
         raise UserError("no such file", str(path), "labels= names XNLI's own xnli.test.tsv")
     if any(row.label is not None for row in examples):
-        raise UserError("has labels already", str(spec), "leave out labels=")
-    official_spec = Spec("xnli", str(path), (("languages", ",".join(dict.fromkeys(row.language for row in examples))),))
+        raise UserError("has labels already", str(source), "leave out labels=")
+    official_spec = Source(
+        "xnli", str(path), (("languages", ",".join(dict.fromkeys(row.language for row in examples))),)
+    )
     official = collections.defaultdict(list)
     for row in _labelled.rows(
         official_spec, KIND, _labelled.find_files(official_spec, _FAMILIES[:2], _SPLITS, "xnli.test.tsv"), BadRows()

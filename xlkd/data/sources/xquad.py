@@ -4,28 +4,30 @@
 
 from __future__ import annotations
 
-from xlkd.data.sources import BadRows, Spec, _folders, squad
+from xlkd.data.sources import BadRows, Source, _folders, squad
 from xlkd.rows import Question
 
 TASKS = ("qa",)
 
 
-def rows(spec: Spec, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions cell after cell; a paragraph is the same group in all languages, by its place."""
-    spec.allow("languages", "pairs", "limit")
-    paths = _folders.find_files(spec, r"xquad\.([\w-]+)\.json", "xquad.LANG.json")
-    languages = _folders.choose_languages(spec, {language for (language,) in paths})
+    source.allow("languages", "pairs", "limit")
+    paths = _folders.find_files(source, r"xquad\.([\w-]+)\.json", "xquad.LANG.json")
+    languages = _folders.choose_languages(source, {language for (language,) in paths})
     records = {language: list(squad.read(paths[language,], bad_rows)) for language in languages}
     return tuple(
-        row for question, context in spec.pairs(languages) for row in _cross_languages(spec, question, context, records)
+        row
+        for question, context in source.pairs(languages)
+        for row in _cross_languages(source, question, context, records)
     )
 
 
 def _cross_languages(
-    spec: Spec, question_language: str, context_language: str, records: dict[str, list[squad.QuestionRecord]]
+    source: Source, question_language: str, context_language: str, records: dict[str, list[squad.QuestionRecord]]
 ) -> list[Question]:
     """Returns the questions that exist in both languages, with the contexts of one of them."""
     origin = squad.QuestionOrigin("xquad", "", question_language, context_language)
     texts = {record.id: record.question for record in records[question_language]}
     shared = (record for record in records[context_language] if record.id in texts)
-    return [origin.make_question(record, texts[record.id]) for record in spec.first(shared)]
+    return [origin.make_question(record, texts[record.id]) for record in source.first(shared)]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Targets(Protocol):
     """A source of targets, which are known in advance (`for_batch`) or computed in the step (`ask`)."""
 
-    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
+    def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         """Compiles the teacher for a shape; returns targets or their shapes, to compile the step with."""
 
-    def prepare(self) -> None:
+    def fill_cache(self) -> None:
         """Computes what is needed before the first step."""
 
     def for_batch(self, planned: PlannedBatch) -> Tree | None:
@@ -35,10 +35,10 @@ class Targets(Protocol):
 class NoTargets:
     """The source of a method without a teacher."""
 
-    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
+    def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         return ()
 
-    def prepare(self) -> None:
+    def fill_cache(self) -> None:
         pass
 
     def for_batch(self, planned: PlannedBatch) -> Tree:
@@ -54,8 +54,8 @@ def choose_targets(job: Job, fixed: Tree) -> Targets:
     from xlkd.train.targets.live import LiveTargets
 
     teacher = job.method.teacher
-    if job.computed_targets is not None:
-        return job.computed_targets
+    if job.classifier_targets is not None:
+        return job.classifier_targets
     if teacher is None:
         return NoTargets()
     if teacher.evolves:

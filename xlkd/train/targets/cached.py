@@ -31,7 +31,7 @@ Missing = list[tuple[Shape, TargetStore, np.ndarray]]  # of each shape the rows 
 
 
 class CachedTargets:
-    """Targets from the cache, which `prepare` fills; a row has a target in the shape of its own bucket only.
+    """Targets from the cache, which `fill_cache` fills; a row has a target in the shape of its own bucket only.
 
     For a batch in a larger shape the teacher is asked.
     """
@@ -42,7 +42,7 @@ class CachedTargets:
         self._stores: dict[Shape, TargetStore] = {}
         self._rows: dict[Shape, np.ndarray] = {}  # the rows whose target in this shape is cached
 
-    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
+    def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         return self._forward.compile(shape, batch, state)
 
     def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
@@ -62,7 +62,7 @@ class CachedTargets:
         index = planned.index[planned.index >= 0]
         return not distributed.has_several_processes() or bool(np.isin(index, self._rows[planned.shape]).all())
 
-    def prepare(self) -> None:
+    def fill_cache(self) -> None:
         """Checks a sample of the targets that are in the cache, and computes those that are missing."""
         identity = self._list_dependencies()
         missing: Missing = []

@@ -56,17 +56,17 @@ class Classifier:
     order: np.ndarray
 
 
-class ComputedTargets:
+class ClassifierTargets:
     """Targets of all feature rows, computed before the first step; those of padding are 0."""
 
     def __init__(self, values: Values, mesh: Mesh) -> None:
         self._values, self._mesh = values, mesh
 
-    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
+    def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         padding = PlannedBatch(np.full(shape.rows, PAD), shape)
         return meshes.place_batch(self._mesh, self.for_batch(padding), shape.rows)
 
-    def prepare(self) -> None:
+    def fill_cache(self) -> None:
         pass
 
     def for_batch(self, planned: PlannedBatch) -> Values:

@@ -49,10 +49,10 @@ class LiveTargets:
     def __init__(self, job: Job, teacher: Teacher, fixed: Tree, reason: str) -> None:
         self._forward, self._log, self._reason = TeacherForward(teacher, fixed, job.mesh), job.log, reason
 
-    def example(self, shape: Shape, batch: Batch, state: State) -> Tree:
+    def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         return self._forward.compile(shape, batch, state)
 
-    def prepare(self) -> None:
+    def fill_cache(self) -> None:
         self._log(f"teacher cache: not used; {self._reason}")
 
     def for_batch(self, planned: PlannedBatch) -> None:
