@@ -144,8 +144,8 @@ def test_the_order_of_labels_is_never_guessed(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("entailment", "other"), "its labels are entailment, other, and here they are"),
-        (("entailment", "neutral", "else"), "its labels are"),
+        (("entailment", "other"), r"its labels \(entailment, other\) do not match those of the task"),
+        (("entailment", "neutral", "else"), "its labels "),
         (("score",), "a regression head"),
     ],
 )

@@ -85,12 +85,12 @@ def test_an_unknown_label_is_refused():
 
 
 def test_logits_of_another_model_are_reordered_by_name():
-    order = match_labels(("CONTRADICTION", "entailment", "neutral"), NLI, "teacher")
+    order = match_labels(("CONTRADICTION", "entailment", "neutral"), NLI, "teacher", "")
     assert np.array([10.0, 20.0, 30.0])[order].tolist() == [20, 30, 10]
-    assert match_labels(("different_meaning", "paraphrase"), ("0", "1"), "teacher").tolist() == [0, 1]
+    assert match_labels(("different_meaning", "paraphrase"), ("0", "1"), "teacher", "").tolist() == [0, 1]
     for theirs in (("LABEL_0", "LABEL_1", "LABEL_2"), NLI[:2], (*NLI, "other"), ("neutral", "neutral", "entailment")):
         with pytest.raises(UserError, match="teacher: its labels are"):
-            match_labels(theirs, NLI, "teacher")
+            match_labels(theirs, NLI, "teacher", "")
 
 
 def test_rows_without_a_label_are_predicted_but_not_scored():

@@ -203,7 +203,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_former_file(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot be written: .*; make room"):
+        with pytest.raises(UserError, match=r"cannot be written: .*; free disk space"):
             write_file(tmp_path / "out", "x" * 100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -448,7 +448,7 @@ def test_a_full_disk_is_one_line_whichever_library_reports_it(tmp_path, error):
 
 def raise_on_full_disk(error, tmp_path):
     """Raises an error, and another one on closing, as happens on a full disk."""
-    with files.explain_no_room(str(tmp_path), "make room"):
+    with files.explain_no_room(str(tmp_path), "free disk space"):
         try:
             raise error
         finally:
@@ -456,5 +456,5 @@ def raise_on_full_disk(error, tmp_path):
 
 
 def test_another_error_keeps_its_traceback(tmp_path):
-    with pytest.raises(ZeroDivisionError), files.explain_no_room(str(tmp_path), "make room"):
+    with pytest.raises(ZeroDivisionError), files.explain_no_room(str(tmp_path), "free disk space"):
         print(1 / 0)

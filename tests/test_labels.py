@@ -64,7 +64,7 @@ def test_golden_macro_f1_of_resamples():
     golden = GOLDEN["macro_f1_bootstrap"]
     by_group = np.array([golden["confusion_by_group_gold_rows_predicted_columns"]])
     drawn = np.stack([np.bincount(row, minlength=3) for row in golden["explicit"]["resamples"]]).astype(float)
-    values = labels.resample(labels.macro_f1_from_counts, by_group, drawn)[:, 0]
+    values = labels.score_resamples(labels.macro_f1_from_counts, by_group, drawn)[:, 0]
     assert values == pytest.approx(golden["explicit"]["macro_f1"], abs=1e-9)
 
 

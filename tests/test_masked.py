@@ -155,12 +155,14 @@ def test_the_budget_bounds_the_scored_tokens_and_fixes_the_shape(tokenizer, leng
     full = 0
     for step in range(8):
         batch = make_arrays(task, features, np.arange(len(ROWS)), length, step)
-        assert batch["positions"].shape == batch["weights"].shape == (len(ROWS), min(int(task.budget(length)), length))
+        assert (
+            batch["positions"].shape == batch["weights"].shape == (len(ROWS), min(int(task.max_masked(length)), length))
+        )
         scored = batch["weights"].sum(1)
-        assert (scored <= task.budget(lengths)).all()
-        full += int((scored == task.budget(lengths)).sum())
-    assert task.budget(16) == 16
-    assert Masked(tokenizer, 64, 0.15).budget(100) == 24
+        assert (scored <= task.max_masked(lengths)).all()
+        full += int((scored == task.max_masked(lengths)).sum())
+    assert task.max_masked(16) == 16
+    assert Masked(tokenizer, 64, 0.15).max_masked(100) == 24
 
 
 def test_the_last_words_that_do_not_fit_the_budget_are_not_masked(tokenizer):

@@ -287,7 +287,7 @@ def test_runs_that_answered_other_questions_are_refused(tmp_path):
     for name, groups in (("a", 30), ("b", 29)):
         write_run(tmp_path / name, ("english",), groups=groups)
         write_stage(tmp_path / name, 1, "english", {"eval": draw_questions(0.5, groups=groups)})
-    with pytest.raises(UserError, match="questions on one side only"):
+    with pytest.raises(UserError, match="questions were answered by one of the two"):
         write_report(tmp_path / "a", tmp_path / "b")
 
 

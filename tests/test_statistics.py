@@ -268,11 +268,13 @@ def test_scores_of_one_system_have_intervals_and_no_p_value():
 def test_comparisons_of_other_questions_are_refused_by_id():
     a, b = make_toy_systems()
     fewer = {"one": st.Sample(NAMES[:11], TOY["paragraph"][:11], TOY["f1_b"][:11])}
-    with pytest.raises(UserError, match=r"one: 1 questions on one side only: q11"):
+    with pytest.raises(UserError, match=r"one: 1 questions were answered by one of the two compared runs alone: q11"):
         st.compare([select_cell(a)], [fewer])
     with pytest.raises(UserError, match="only one side has two"):
         st.compare([a], [select_cell(b)])
-    with pytest.raises(UserError, match=r"13 questions on one side only: q0, .*, q7 and 3 more"):
+    with pytest.raises(
+        UserError, match=r"13 questions were answered by one of the two compared runs alone: q0, .*, q7 and 3 more"
+    ):
         st.compare([select_cell(a)], [{"one": st.Sample(["q99"], ["p1"], [1.0])}])
     with pytest.raises(UserError, match="1 ids occur twice"):
         st.estimate([{"one": st.Sample(["a", "a"], ["g", "g"], [0.0, 1.0])}])

@@ -352,7 +352,7 @@ def _make_labelled(number: int, text: str, second: str | None, language: str) ->
 
 
 def _list_quarters(length: int) -> tuple[int, ...]:
-    """Lists a quarter, a half, three quarters and all of a length, rounded up to multiples of 16."""
+    """Lists a quarter, a half and three quarters of a length, rounded up to multiples of 16, and the length."""
     return tuple(dict.fromkeys(min(length, -(-length * part // 64) * 16) for part in (1, 2, 3, 4)))
 
 

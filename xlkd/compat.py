@@ -93,7 +93,7 @@ def import_tokenizer_class() -> type[PreTrainedTokenizerFast]:
 
 @contextlib.contextmanager
 def _without_torch() -> Generator[None, None, None]:
-    """Hides PyTorch from libraries that would import it, in two seconds, without using it."""
+    """Hides PyTorch from libraries that would import it without using it, which takes two seconds."""
     hidden = "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None  # pyrefly: ignore (None makes an import fail)

@@ -154,7 +154,8 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
         if not path:
             question, context = cell.languages
             file_name = f"context-{context}-question-{question}.json"
-            raise UserError(f"no file for {cell}", flags["predictions"], f"name it {file_name}, see --help")
+            what = f"no file for questions in {question} about contexts in {context}"
+            raise UserError(what, flags["predictions"], f"name it {file_name}")
         scores, missing = score_file(_read_json(path), cell_rows, str(path), fallback)
         cells[cell] = scores.cells[cell] | {"missing": missing}
     return {"predictions": flags["predictions"]} | summarize_questions(cells)

@@ -50,7 +50,9 @@ class OutputFile:
             raise
         except OSError as error:
             what = f"cannot be written: {error.strerror or error}"
-            raise UserError(what, str(self.path), "make room, or name another file") from error
+            raise UserError(
+                what, str(self.path), "free disk space, correct the permissions, or name another file"
+            ) from error
 
     def write_json(self, value: Json) -> None:
         """Writes the value as JSON."""
@@ -170,7 +172,7 @@ def replace_folder(path: pathlib.Path) -> Generator[pathlib.Path, None, None]:
     """
     check_folder(path)
     target = pathlib.Path(os.path.realpath(path))
-    with explain_no_room(str(path), "make room, then run the same command again"):
+    with explain_no_room(str(path), "free disk space or make the disk writable, then run the same command again"):
         draft_parent = target if target.exists() else target.parent
         draft_parent.mkdir(parents=True, exist_ok=True)
         if _delete_dead_drafts(draft_parent) and draft_parent == target:

@@ -48,12 +48,12 @@ def get_folder() -> pathlib.Path:
     return pathlib.Path(base) / "xlkd"
 
 
-def make_name(kind: str, parts: Iterable[str]) -> str:
-    """Returns the name of an entry: its kind, and a hash of everything that its content depends on."""
+def make_name(start: str, parts: Iterable[str]) -> str:
+    """Returns the name of an entry: a start, and a hash of everything that its content depends on."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part.encode())
-    return f"{kind}-{digest.hexdigest()[:32]}"
+    return f"{start}-{digest.hexdigest()[:32]}"
 
 
 def load_or_build(name: str, build: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
@@ -74,9 +74,9 @@ def load(name: str) -> Arrays | None:
     return _read_arrays(get_folder() / name)
 
 
-def list_entries(kind: str) -> list[str]:
-    """Returns the names of the entries of a kind, sorted."""
-    paths = get_folder().glob(f"{kind}-*")
+def list_entries(start: str) -> list[str]:
+    """Returns the names of the entries that begin with `start` and a hyphen, sorted."""
+    paths = get_folder().glob(f"{start}-*")
     return sorted(path.name for path in paths if _ENTRY_NAME.fullmatch(path.name) and (path / "done").exists())
 
 
@@ -257,7 +257,7 @@ def checksum(path: pathlib.Path) -> int:
 def _make_write_error(path: pathlib.Path, error: OSError) -> UserError:
     """Returns the error of a cache folder that cannot be written."""
     reason = error.strerror or error  # numpy describes a full disk in its own words
-    return UserError(f"cannot be written: {reason}", str(path), "make room, or set XLKD_CACHE to another folder")
+    return UserError(f"cannot be written: {reason}", str(path), "free disk space, or set XLKD_CACHE to another folder")
 
 
 def _is_writable(path: pathlib.Path) -> bool:

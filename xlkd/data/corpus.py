@@ -196,7 +196,7 @@ def _build_entry(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows) -> _Inde
             return _build_index(origin, rules, bad_rows, pathlib.Path(scratch))
     except OSError as error:
         what = f"the index cannot be written: {error.strerror or error}"
-        raise UserError(what, str(folder), "make room, or set XLKD_CACHE to another folder") from error
+        raise UserError(what, str(folder), "free disk space, or set XLKD_CACHE to another folder") from error
 
 
 def _build_index(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows, scratch: pathlib.Path) -> _IndexArrays:

@@ -91,7 +91,7 @@ def join_draws(draws: Iterable[PairDraw]) -> PairDraw:
 
 
 def make_crossed_examples(rows: Iterable[Question], drawn: PairDraw) -> list[Question]:
-    """Returns the drawn examples: each has the question of one language, and context and answers of another."""
+    """Returns the drawn examples: the question of one language, context and answers of the same or another language."""
     indexed, _ = _index_rows(rows)
     return [
         _cross(indexed[id_, question_tag], indexed[id_, context_tag])

@@ -55,14 +55,17 @@ class TargetStore:
             places = [self._places[key] for key in keys.tolist()]
         except KeyError:
             return None
-        return {name: self._gather(name, places, length) for name in self._shards[0] if name not in ("keys", "at")}
+        return {name: self._read_rows(name, places, length) for name in self._shards[0] if name not in ("keys", "at")}
 
     def sample(self, random: np.random.Generator, per_shard: int) -> list[object]:
         """Returns the keys of up to `per_shard` random rows of every shard."""
         return [key for s in self._shards for key in random.permutation(s["keys"])[:per_shard].tolist()]
 
-    def _gather(self, name: str, places: list[tuple[int, int]], length: int) -> np.ndarray:
-        """Gathers rows. `places` may be empty: a process can hold only padding."""
+    def _read_rows(self, name: str, places: list[tuple[int, int]], length: int) -> np.ndarray:
+        """Reads an array at places (shard, row), padded with 0 to `length` if it is ragged.
+
+        `places` is empty where all rows of this process are padding.
+        """
         ragged, first = name in self._ragged, self._shards[0][name]
         values = np.zeros((len(places), *[length] * ragged, *first.shape[1:]), first.dtype)
         for i, (number, row) in enumerate(places):

@@ -58,11 +58,11 @@ class SetEvaluator:
             file = self._scores_file(step, name)
             if not distributed.broadcast_from_primary(f"{file} exists", file.exists):
                 outputs = self._evaluators[task.name].compute_outputs(variables, task, features, stop)
-                write = functools.partial(self._write_scores, step, name, outputs)
+                write = functools.partial(self._score_set, step, name, outputs)
                 distributed.broadcast_from_primary(f"{file} written", write)
 
-    def _write_scores(self, step: int, name: str, outputs: Outputs) -> None:
-        """Scores a set, and writes the scores by example, then the scores by cell."""
+    def _score_set(self, step: int, name: str, outputs: Outputs) -> None:
+        """Scores a set, writes the scores by example, then those by cell, and logs the mean."""
         task, rows, features = self._sets[name]
         scores = task.score(outputs, features, rows)
         self._workdir.write_lines(self._rows_file(step, name), task.records(outputs, features, rows))
@@ -88,8 +88,8 @@ class SetEvaluator:
         """Returns the step that the rule chooses; None where none was evaluated."""
         return distributed.broadcast_from_primary("best", lambda: self._rule.choose_step(self._folder))
 
-    def keep_rows(self, step: int, folder: pathlib.Path) -> None:
-        """Moves the scores of each example at the exported step to the folder, and deletes those of other steps."""
+    def move_rows(self, step: int, folder: pathlib.Path) -> None:
+        """Moves the scores by example at the exported step to the folder, and deletes those of other steps."""
         self._workdir.make_folder(folder)
         for name in self._sets:
             if self._rows_file(step, name).exists():

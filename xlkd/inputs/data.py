@@ -33,7 +33,7 @@ SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"
 
 
 class TrainingData(NamedTuple):
-    """The training examples of a stage; `tokenized` is a sample of them where a corpus is streamed."""
+    """The training examples of a stage, and those that `features` has: a sample where a corpus is streamed."""
 
     rows: sources.Rows
     tokenized: sources.Rows
@@ -56,7 +56,10 @@ class EvaluationSet(NamedTuple):
 
 
 def read_training_data(settings: AnySettings, weights: Weights, teacher: Weights | None, log: Log) -> TrainingData:
-    """Reads the training examples that the settings name, tokenizes them and plans their batches."""
+    """Reads the training examples that the settings name, tokenizes them and plans their batches.
+
+    Of a corpus that is read in blocks while it is trained on, only a sample is tokenized here.
+    """
     rows, epochs = read_training_examples(settings, log)
     task = build_task(settings.task, weights, teacher)
     tokenized = streams.sample_examples(settings, rows) if streams.reads_in_blocks(settings, rows) else rows

@@ -132,7 +132,7 @@ def compare_over_cells(
     resamples = max(resamples, 100 * len(a))
     theta = np.concatenate(
         [
-            100 * (resample(score, counts_a, drawn) - resample(score, counts_b, drawn))
+            100 * (score_resamples(score, counts_a, drawn) - score_resamples(score, counts_b, drawn))
             for drawn in statistics.draw_group_counts(np.random.default_rng(seed), len(number), resamples)
         ]
     )
@@ -157,7 +157,7 @@ def number_groups(answers: Mapping[str, Answers]) -> dict[str, int]:
     return {group: number for number, group in enumerate(sorted(groups))}
 
 
-def resample(
+def score_resamples(
     score: CellScore,
     counts: Int[np.ndarray, "languages groups classes classes"],
     drawn: Float[np.ndarray, "resamples groups"],

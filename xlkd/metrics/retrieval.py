@@ -49,7 +49,8 @@ def retrieve(
 ) -> Retrieval:
     """Searches for translations, where row i of one side translates row i of the other; a tie counts as wrong.
 
-    `margin` divides the cosine by the mean cosine to the k nearest neighbours of both, which lowers hub vectors.
+    `margin` divides the cosine by the mean cosine of both to their k nearest neighbours, which lowers the scores of
+    vectors that are near to many others.
     """
     similarity = normalise_rows(foreign) @ normalise_rows(english).T
     if score == "margin":

@@ -261,7 +261,9 @@ def _check_same_cells(a: Mapping[CellName, object], b: Mapping[CellName, object]
 
 def _check_same_questions(name: Hashable, a: Mapping[str, str], b: Mapping[str, str]) -> None:
     if different := a.keys() ^ b.keys():
-        what = f"{len(different)} questions on one side only: {_name_some(different)}"
+        what = (
+            f"{len(different)} questions were answered by one of the two compared runs alone: {_name_some(different)}"
+        )
         raise UserError(what, str(name), "compare runs that answered the same questions")
     if moved := [question for question in a if a[question] != b[question]]:
         what = f"questions in different groups: {_name_some(moved)}"

@@ -22,7 +22,8 @@ def dropout(
 ) -> Float[Array, "*axes"]:
     """Sets a share `rate` of the values to 0 and scales the others up; returns x itself without a key.
 
-    `place` distinguishes calls with the same key: the number of a layer, a site within it. `first`: see `random_bits`.
+    `place` distinguishes calls with the same key: the number of a layer, a site within it. Where x is a part of a
+    larger array, `first` is the index in each of its rows where the part begins.
     """
     if key is None or rate == 0:
         return x

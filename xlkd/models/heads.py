@@ -95,7 +95,10 @@ def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: PRNGKeyArray)
 
 
 def init_perceptron(key: PRNGKeyArray, inputs: int, hidden: int, outputs: int) -> Params:
-    """Returns two linear maps without bias and a norm between them; uniform in ±1/√inputs, PyTorch's default."""
+    """Returns the linear maps `inner` and `outer`, which have no bias, and the `norm` between them.
+
+    A map is uniform in ±1/√(its own number of inputs), PyTorch's default.
+    """
 
     def init_linear(key: PRNGKeyArray, fan_in: int, fan_out: int) -> Params:
         bound = fan_in**-0.5

@@ -310,7 +310,9 @@ def load_tokenizer(path: str | os.PathLike[str], spec: dict[str, Json] | None = 
         return tokenizer_class(tokenizer_object=backend, **options)
     except Exception as error:  # a special token that the library refuses
         where = str(path / "tokenizer_config.json")
-        raise UserError(f"unreadable ({error})", where, "copy or download the file again") from error
+        raise UserError(
+            f"unreadable ({error})", where, "correct its special tokens, or download the file again"
+        ) from error
 
 
 def _are_texts(values: Json) -> bool:

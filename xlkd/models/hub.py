@@ -25,7 +25,7 @@ def resolve(name: str, revision: str | None = None) -> Resolved:
 
 
 def find_resolved(name: str, revision: str | None = None) -> tuple[pathlib.Path | None, str | None]:
-    """Returns the earlier result of `resolve`, or a local directory, without a request to the hub."""
+    """Returns a local directory or the earlier result of `resolve`, without a request to the hub; else two None."""
     if (folder := pathlib.Path(name).expanduser()).is_dir():
         return folder, None
     return _RESOLVED.get((name, revision), (None, None))

@@ -128,7 +128,8 @@ def _find_needed_by_wordpiece(model: Spec, vocabulary: dict[str, int], ids: set[
 def _find_needed_by_bpe(model: Spec, vocabulary: dict[str, int], ids: set[int]) -> set[int]:
     """Returns the smaller tokens from which each of these tokens is merged, and those for unknown characters."""
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        raise UserError("byte pairs with a prefix or suffix cannot be trimmed", "tokenizer.json", "keep the vocabulary")
+        what = "byte pairs that mark continued or final words cannot be trimmed"
+        raise UserError(what, "tokenizer.json", "leave out --texts, or set config.encoder.trim_vocab=False")
     ranks = {pair: rank for rank, pair in enumerate(_read_merges(model))}
     tokens = {i: token for token, i in vocabulary.items()}
     parts = {part for i in ids & set(tokens) for part in _list_parts(tokens[i], ranks)}

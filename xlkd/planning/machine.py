@@ -93,7 +93,7 @@ def _describe_this_machine(device: str, chips: int, efficiency: float) -> Machin
         _stand_in_devices(chips)
     devices = jax.devices("cpu") if device == "cpu" else jax.devices()
     if devices[0].platform == "cpu":
-        return _describe_cpu(devices[: chips or None])
+        return _measure_cpu(devices[: chips or None])
     kind = devices[0].device_kind
     known = accelerators.find_accelerator(kind)
     if not known:
@@ -101,7 +101,8 @@ def _describe_this_machine(device: str, chips: int, efficiency: float) -> Machin
     return _describe_accelerators(known, kind, devices[: chips or None], efficiency, exact=True)
 
 
-def _describe_cpu(devices: Sequence[Any]) -> Machine:
+def _measure_cpu(devices: Sequence[Any]) -> Machine:
+    """Measures the FLOP/s of this machine, and divides its available memory among the devices."""
     memory = cli.available_memory_bytes() / len(devices)
     return Machine("cpu", tuple(devices), memory, None, exact=True, flops=measure_flops())
 
@@ -133,8 +134,8 @@ def _stand_in_devices(count: int) -> list[Any]:
         jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
     if len(devices) < count:
-        remedy = f"set JAX_NUM_CPU_DEVICES={count}"
-        raise UserError(f"{len(devices)} CPU devices stand in for {count}", "this process", remedy)
+        what = f"the plan needs {count} CPU devices in place of the missing ones, and JAX has {len(devices)}"
+        raise UserError(what, remedy=f"set the environment variable JAX_NUM_CPU_DEVICES={count}")
     return devices[:count]
 
 

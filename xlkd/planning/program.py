@@ -207,11 +207,11 @@ class Program:
         )
 
     def _shard_over_rows(self, tree: Any) -> Any:
-        def place(x: Any) -> jax.ShapeDtypeStruct:
+        def with_sharding(x: Any) -> jax.ShapeDtypeStruct:
             dtype = jax.dtypes.canonicalize_dtype(x.dtype)
             return jax.ShapeDtypeStruct(x.shape, dtype, sharding=meshes.row_sharding(self.mesh))
 
-        return jax.tree.map(place, tree)
+        return jax.tree.map(with_sharding, tree)
 
 
 def parse_needed_bytes(message: str) -> int:

@@ -23,21 +23,21 @@ SUPERVISED, ZERO_SHOT, TRANSFERRED, MIXED = "supervised", "zero-shot", "transfer
 Seen = Mapping[str, Sequence[str]]
 
 
-def list_badges(seen: Seen, languages: Iterable[str], touched: bool | None) -> list[str]:
-    """Returns the badges of a cell, the union over its languages; `touched` is None where there is no record."""
+def list_badges(seen: Seen, languages: Iterable[str], contaminated: bool | None) -> list[str]:
+    """Returns the badges of a cell, the union over its languages; `contaminated` is None where there is no record."""
     languages = set(languages)
     letters = [letter for kind, letter in LETTERS.items() if languages & set(seen.get(kind, ()))]
-    if touched is None:
+    if contaminated is None:
         return [*letters, UNKNOWN]
-    return [*letters, CONTAMINATED] if touched else letters
+    return [*letters, CONTAMINATED] if contaminated else letters
 
 
-def classify_cell(seen: Seen, languages: Iterable[str], touched: bool | None) -> str:
-    """Returns supervised (labels in all languages), zero-shot (none of T, S, K, C, ?) or transferred (all others)."""
+def classify_cell(seen: Seen, languages: Iterable[str], contaminated: bool | None) -> str:
+    """Returns supervised (labels in all its languages), else zero-shot (none of T, S, K, C, ?), else transferred."""
     languages = set(languages)
     if languages <= set(seen.get("training", ())):
         return SUPERVISED
-    ends_zero_shot = set(list_badges(seen, languages, touched)) & {"T", "S", "K", CONTAMINATED, UNKNOWN}
+    ends_zero_shot = set(list_badges(seen, languages, contaminated)) & {"T", "S", "K", CONTAMINATED, UNKNOWN}
     return TRANSFERRED if ends_zero_shot else ZERO_SHOT
 
 
@@ -54,7 +54,7 @@ def list_unrecorded(seen: Seen) -> list[str]:
     return [letter for kind, letter in LETTERS.items() if kind not in seen]
 
 
-class Touched:
+class Contamination:
     """The examples of an evaluation set that occur in the training data, as far as the run recorded them."""
 
     def __init__(self, contamination: Mapping[str, Any] | None) -> None:

@@ -30,9 +30,9 @@ class Stage:
     results: Record
     steps_planned: int = 0
 
-    def rows(self, set: str) -> list[Record]:
+    def rows(self, evaluation_set: str) -> list[Record]:
         """Returns the scores of each example at the exported step."""
-        return _read_lines(self.folder / "rows" / f"{set}.jsonl") if self.folder else []
+        return _read_lines(self.folder / "rows" / f"{evaluation_set}.jsonl") if self.folder else []
 
     def sets(self) -> list[str]:
         """Returns the evaluation sets that have rows."""

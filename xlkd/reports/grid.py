@@ -81,19 +81,19 @@ def list_ids(rows: Sequence[Record]) -> list[str]:
     return ids if len(set(ids)) == len(ids) else [row["key"] for row in rows]
 
 
-def describe_cells(table: Table, seen: badges.Seen, touched: badges.Touched) -> dict[str, Record]:
+def describe_cells(table: Table, seen: badges.Seen, contaminated: badges.Contamination) -> dict[str, Record]:
     """Returns for each cell its size, languages, badges and word."""
     entries = {}
     for cell, rows in table.rows.items():
         languages = table.languages[cell]
-        touched_rows = touched.count([row["key"] for row in rows], languages)
-        known = touched_rows != 0 if touched.recorded else None
+        contaminated_rows = contaminated.count([row["key"] for row in rows], languages)
+        known = contaminated_rows != 0 if contaminated.recorded else None
         entries[cell] = {
             "n": len(rows),
             "languages": list(languages),
             "badges": badges.list_badges(seen, languages, known),
             "word": badges.classify_cell(seen, languages, known) if table.learned else "",
-        } | ({} if touched_rows == 0 else {"met_in_training": touched_rows})
+        } | ({} if contaminated_rows == 0 else {"met_in_training": contaminated_rows})
     return entries
 
 

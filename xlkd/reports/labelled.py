@@ -48,10 +48,13 @@ def majority_baseline(table: grid.Table) -> dict[str, float]:
     return scores | {"macro_mean": round(sum(scores.values()) / len(scores), 6)} if scores else scores
 
 
-def score_over_cells(
+def score_whole_cells(
     score: labels.CellScore, runs: Sequence[grid.Table], means: Mapping[str, grid.Mean], seed: int
 ) -> dict[str, Record]:
-    """Returns a metric over cells in percent, by language and mean; its intervals do not cover the choice of seeds."""
+    """Returns a metric that needs all examples of a cell together, in percent, for each cell and each mean.
+
+    The intervals do not cover the choice of seeds.
+    """
     order = _order_labels(runs)
     groups = sorted({row["group"] for rows in runs[0].rows.values() for row in rows})
     number = {group: i for i, group in enumerate(groups)}
@@ -60,7 +63,7 @@ def score_over_cells(
     scores = np.stack([100 * score(run_counts.sum(1)) for run_counts in counts])
     theta = np.concatenate(
         [
-            np.mean([100 * labels.resample(score, run_counts, drawn) for run_counts in counts], axis=0)
+            np.mean([100 * labels.score_resamples(score, run_counts, drawn) for run_counts in counts], axis=0)
             for drawn in statistics.draw_group_counts(np.random.default_rng(seed), len(groups), statistics.RESAMPLES)
         ]
     )

@@ -38,7 +38,7 @@ def draw_pictures(runs: Sequence[files.Run]) -> str:
         by_stage.sort(key=lambda pair: "before" not in pair[1].get("title", ""))
         bounds = plots.find_bounds([record for _, record in by_stage])
         images = [
-            plots.draw_picture(record | {"title": f"{name}: {record.get('title', '')}"}, bounds)
+            plots.draw_points(record | {"title": f"{name}: {record.get('title', '')}"}, bounds)
             for name, record in by_stage
         ]
         if images:

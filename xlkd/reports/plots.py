@@ -42,8 +42,12 @@ def draw_curves(title: str, series: Series) -> str:
     return _draw_figure(title, svg, list(curves))
 
 
-def draw_picture(record: Record, bounds: tuple[float, float, float, float]) -> str:
-    """Draws points coloured by language, and lines between translations; compared pictures share their `bounds`."""
+def draw_points(record: Record, bounds: tuple[float, float, float, float]) -> str:
+    """Draws points coloured by language, and lines between translations, as a figure in HTML.
+
+    `record` has `points` (`x`, `y`, `language`, `id`) and may have `links` and a `title`. Compared figures share their
+    `bounds`: lowest and highest x, lowest and highest y.
+    """
     x, y = _make_scale(bounds[0], bounds[1], 8, SIDE - 8), _make_scale(bounds[2], bounds[3], SIDE - 8, 8)
     points = [point for point in record.get("points", ()) if _is_point(point)]
     languages = sorted({str(point.get("language", "")) for point in points})
@@ -62,7 +66,7 @@ def draw_picture(record: Record, bounds: tuple[float, float, float, float]) -> s
 
 
 def find_bounds(records: Sequence[Record]) -> tuple[float, float, float, float]:
-    """Returns axes that include the points of all these pictures."""
+    """Returns bounds that include the points of all these figures."""
     points = [point for record in records for point in record.get("points", ()) if _is_point(point)]
     if not points:
         return 0.0, 1.0, 0.0, 1.0

@@ -29,13 +29,13 @@ class Entry:
 
     system: System
     seen: badges.Seen
-    touched: badges.Touched
+    contaminated: badges.Contamination
     tables: tuple[grid.Table, ...]
     rows: Sequence[Record]
 
     def describe_cells(self) -> dict[str, Record]:
         """Returns for each cell its size, languages, badges and word."""
-        return grid.describe_cells(self.tables[0], self.seen, self.touched)
+        return grid.describe_cells(self.tables[0], self.seen, self.contaminated)
 
 
 @dataclasses.dataclass
@@ -150,7 +150,7 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
                     f"{system.name}, {evaluation_set}: not shown, its record does not say which labels were seen"
                 )
                 continue
-            touched = badges.Touched((system.results.get("contamination") or {}).get(evaluation_set))
+            contaminated = badges.Contamination((system.results.get("contamination") or {}).get(evaluation_set))
             by_seed = [_split_data_sets(stage.rows(evaluation_set), evaluation_set) for stage in system.stages]
             for name, rows in by_seed[0].items():
                 if not (task := _read_task(_get_record(system, evaluation_set), rows[0])):
@@ -162,7 +162,7 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
                 rows_by_seed = [_add_means(seed_rows.get(name, []), task) for seed_rows in by_seed]
                 tables = tuple(_TABLES[task](seed_rows, ()) for seed_rows in rows_by_seed)
                 if tables[0].rows:
-                    data.entries[system.name] = Entry(system, seen, touched, tables, rows_by_seed[0])
+                    data.entries[system.name] = Entry(system, seen, contaminated, tables, rows_by_seed[0])
             notes += _find_disagreements(system, evaluation_set, by_seed[0])
     for data in data_sets.values():
         _choose_metrics(data)
@@ -302,7 +302,9 @@ def _score_entry(entry: Entry, data: DataSet, seed: int) -> Record:
         scores["worst"] = questions.find_worst_cells(scores["cells"], entry.tables[0])
     entries = scores["cells"] | scores["averages"]
     for metric in data.over("cell"):
-        for name, value in labelled.score_over_cells(metric_lists.ALL[metric].score, entry.tables, means, seed).items():
+        for name, value in labelled.score_whole_cells(
+            metric_lists.ALL[metric].score, entry.tables, means, seed
+        ).items():
             entries[name][metric] = value
     return scores | {"seeds": list(entry.system.seeds)}
 
@@ -345,7 +347,9 @@ def _match_seeds(a: Entry, b: Entry) -> tuple[Sequence[grid.Table], Sequence[gri
     common = [seed for seed in a.system.seeds if seed in b.system.seeds]
     if a.system.config == b.system.config or set(a.system.seeds) == set(b.system.seeds):
         if not common:
-            raise UserError("no seed for which both are done", remedy="finish the runs")
+            raise UserError(
+                "no seed for which both compared runs are finished", remedy="finish one run of each with the same seed"
+            )
         left, right = ([e.tables[e.system.seeds.index(seed)] for seed in common] for e in (a, b))
         return left, right, True
     return a.tables, b.tables, False

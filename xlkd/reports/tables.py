@@ -128,7 +128,7 @@ def list_averages(data: Record, metric: str) -> list[str]:
 
 
 def list_worst_cells(data: Record, metric: str) -> list[Record]:
-    """Returns the worst cell of each system."""
+    """Returns the worst cell of each system; only question answering has one."""
     return [system["worst"][metric] for system in data["systems"].values()]
 
 

@@ -145,7 +145,7 @@ def format_spread(by_seed: Sequence[float]) -> str:
 
 
 def format_p(value: float) -> str:
-    """Writes a p value with two significant digits."""
+    """Writes a p value with two significant digits, or `< 0.001`."""
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 

@@ -26,10 +26,12 @@ class Accelerator:
 def _make_tpu(
     *kinds: str, tflops: float, memory: float, bandwidth: float, price: float | None = None, devices: int = 1
 ) -> Accelerator:
+    """Makes a TPU; `tflops` and `memory` (bytes) are those of a device, `bandwidth` is in GB/s."""
     return Accelerator(kinds, tflops * 1e12, memory, bandwidth * 1e9, price, devices, usable=15.75 / 16)
 
 
-def _make_gpu(kind: str, memory: float, bandwidth: float) -> Accelerator:
+def _make_hopper(kind: str, memory: float, bandwidth: float) -> Accelerator:
+    """Makes a GPU of the Hopper generation; `memory` is in bytes, `bandwidth` in GB/s."""
     return Accelerator((kind,), 989e12, memory, bandwidth * 1e9, float32=0.5, usable=0.75)
 
 
@@ -39,8 +41,8 @@ TABLE = {
     "v5p": _make_tpu("TPU v5", tflops=459, memory=95e9, bandwidth=2765, price=4.20),
     "v6e": _make_tpu("TPU v6", tflops=918, memory=32 * 2**30, bandwidth=1638, price=2.70),
     "tpu7x": _make_tpu("TPU7x", "TPU v7", tflops=2307 / 2, memory=192 * 2**30 / 2, bandwidth=7380 / 2, devices=2),
-    "h100": _make_gpu("NVIDIA H100", memory=80e9, bandwidth=3350),
-    "h200": _make_gpu("NVIDIA H200", memory=141e9, bandwidth=4800),
+    "h100": _make_hopper("NVIDIA H100", memory=80e9, bandwidth=3350),
+    "h200": _make_hopper("NVIDIA H200", memory=141e9, bandwidth=4800),
 }
 
 

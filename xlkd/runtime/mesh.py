@@ -51,7 +51,7 @@ class BatchLayout:
     micro_batches_asked: int
 
     def describe(self) -> str:
-        """Describes in one line what differs from the config; empty where nothing does."""
+        """Says in one line how many rows are padding, and if there are fewer micro-batches than asked; else empty."""
         rows = f"{self.rows} rows on {self.devices} devices ({self.examples / self.rows:.0%} useful)"
         parts = f"{self.micro_batches} micro-batch{'es' if self.micro_batches > 1 else ''}"
         if self.micro_batches < self.micro_batches_asked:

@@ -39,7 +39,7 @@ class WorkDirectory:
         """Raises a UserError where the folder is no longer the one that was locked."""
         if self.lock and _read_lock_id(self.path) != self.lock:
             what = "no longer the folder that this run started in: it was moved, deleted or replaced"
-            raise UserError(what, str(self.path), "nothing more is written; start the same command again")
+            raise UserError(what, str(self.path), "start again, with --workdir=NEW_PLACE if it was moved")
 
     @contextlib.contextmanager
     def explain_loss(self) -> Generator[None, None, None]:

@@ -250,13 +250,13 @@ def number_label(row: Labelled, order: Sequence[str]) -> int:
     return number
 
 
-def match_labels(theirs: Sequence[str], ours: Sequence[str], where: str) -> np.ndarray:
+def match_labels(theirs: Sequence[str], ours: Sequence[str], where: str, remedy: str) -> np.ndarray:
     """Returns the place of each of our labels in another model's logits: `logits[..., order]` is in our order."""
     order = [label_names.find_label(label, theirs) for label in ours]
     if len(theirs) == len(ours) and sorted(order) == list(range(len(ours))):
         return np.array(order, np.int32)
-    what = f"its labels are {', '.join(theirs)}, and here they are {', '.join(ours)}"
-    raise UserError(what, where, "give the task's names in the order of the model's logits")
+    what = f"its labels ({', '.join(theirs)}) do not match those of the task ({', '.join(ours)})"
+    raise UserError(what, where, remedy)
 
 
 def _score_routes(outputs: Outputs, gold: np.ndarray) -> dict[str, np.ndarray]:

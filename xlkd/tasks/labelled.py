@@ -16,9 +16,10 @@ from xlkd.rows import Cell, Labelled
 def describe_labelled(rows: Sequence[Labelled]) -> dict[str, Json]:
     """Counts labels, groups and repeated texts by cell, and lists ids whose labels differ between cells.
 
-    Of each cell: examples (`rows`), groups and the largest, examples without a label, with two equal sides, with texts
-    that occur more than once in their split or also in another one, and examples of each label. Each source of a source
-    string counts as a split; where there are several, the cells are numbered.
+    `cells` has by cell the number of examples (`rows`), of `groups`, of examples in the `largest` group, without a
+    label (`no_label`), with two `equal_sides`, with texts that occur again in the same split (`repeated`) or in another
+    one (`elsewhere`), and with each label. Each source of a source string is a split; if there are several, the cells
+    are numbered. `shown` is the line for the console.
     """
     splits = [list(part) for part in (rows.parts if isinstance(rows, Rows) else (rows,))]
     order = labels.order_labels(row.label for split in splits for row in split if row.label is not None)

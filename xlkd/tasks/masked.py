@@ -70,9 +70,9 @@ class Masked:
         draws = draw_uniform(draw.seed, draw.purpose + " words", draw.step, keys, 1 + int(words.max(initial=0)))
         chosen = (np.take_along_axis(draws, words.astype(np.int64), 1) < self.share) & (words > 0)
         # By the row's own length, so that a row is masked alike in batches of any length; no word is masked in part
-        over = chosen & (np.cumsum(chosen, 1) > self.budget(row_lengths(features, "ids", index))[:, None])
+        over = chosen & (np.cumsum(chosen, 1) > self.max_masked(row_lengths(features, "ids", index))[:, None])
         chosen &= words < np.where(over, words, np.iinfo(words.dtype).max).min(1)[:, None]
-        positions = np.argsort(~chosen, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
+        positions = np.argsort(~chosen, axis=1, kind="stable")[:, : int(self.max_masked(length))].astype(np.int32)
         masked = np.take_along_axis(chosen, positions, 1)
         labels = np.take_along_axis(text["ids"], positions, 1)
         text["ids"] = mask_tokens(self.tokenizer, text["ids"], chosen, draw, keys)
@@ -80,8 +80,11 @@ class Masked:
         weights = masked.astype(np.float32) * present[:, None]
         return {"text": text, "positions": positions, "labels": labels, "weights": weights, "mask": present}
 
-    def budget(self, length: int | np.ndarray) -> np.ndarray:
-        """Returns how many positions are scored in a row of this length, so that the head's shape is static."""
+    def max_masked(self, length: int | np.ndarray) -> np.ndarray:
+        """Returns the largest number of masked tokens that are scored in a row of this length.
+
+        It depends on the length alone, so that the shapes of arrays are fixed.
+        """
         return 4 * np.ceil(1.6 * self.share * np.asarray(length) / 4).astype(np.int64)
 
     def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:

@@ -141,11 +141,11 @@ class Views:
         free = pad_rows(features, "token_words", index, length, SPECIAL) != SPECIAL
         chosen = free & (draw_uniform(draw.seed, draw.purpose + " token", draw.step, keys, length) < self.share)
         own = row_lengths(features, "token_ids", index)
-        chosen &= np.cumsum(chosen, 1) <= self.budget(own)[:, None]
+        chosen &= np.cumsum(chosen, 1) <= self.max_masked(own)[:, None]
         original = text["ids"]
         text["ids"] = mask_tokens(self.student, original, chosen, draw._replace(purpose=draw.purpose + " token"), keys)
         if self.tlm_labels == "masked":
-            positions = np.argsort(~chosen, axis=1, kind="stable")[:, : int(self.budget(length))].astype(np.int32)
+            positions = np.argsort(~chosen, axis=1, kind="stable")[:, : int(self.max_masked(length))].astype(np.int32)
             counted = np.take_along_axis(chosen, positions, 1)
         else:
             positions = np.broadcast_to(np.arange(length, dtype=np.int32), original.shape)
@@ -176,8 +176,12 @@ class Views:
         first = pad_rows(features, "first", index, words, 0).astype(np.int32)
         return text | {"drawn": chosen, "first": first}
 
-    def budget(self, length: int | np.ndarray) -> np.ndarray:
-        """Returns how many masked tokens are scored in a row, four deviations above the mean: fixed by its length."""
+    def max_masked(self, length: int | np.ndarray) -> np.ndarray:
+        """Returns the largest number of masked tokens that are scored in a row of this length.
+
+        It is the mean plus four standard deviations, rounded up to a multiple of 4, and depends on the length alone, so
+        that the shapes of arrays are fixed.
+        """
         n = np.asarray(length)
         most = self.share * n + 4 * np.sqrt(self.share * (1 - self.share) * n)
         return np.minimum(4 * np.ceil(most / 4), n).astype(np.int64)

@@ -94,7 +94,8 @@ class Job:
 def train(job: Job, signals: Signals) -> tuple[State, float]:
     """Trains a stage to its last step, saving and evaluating on the way.
 
-    Returns the last state, and the seconds that this process spent on training steps.
+    Returns the last state, and the seconds that this process spent on training steps. Raises Stopped after saving where
+    a signal came, and NotFinite after a step whose loss or gradient is not finite.
     """
     clock, waited = Clock(job.log.event), []
     clock.switch_to("begin")

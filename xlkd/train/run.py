@@ -33,7 +33,7 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
     for number, settings in enumerate(stages):
         check_start(settings, [earlier.name for earlier in stages[:number]])
     with contextlib.ExitStack() as stack:
-        remedy = "make room, then the same command resumes from the last save"
+        remedy = "free disk space or make the disk writable, then the same command resumes from the last save"
         stack.enter_context(files.explain_no_room(str(path), remedy))
         lock = distributed.broadcast_from_primary(
             "work directory", lambda: stack.enter_context(claim_folder(config, path))

@@ -199,7 +199,7 @@ def export_stage(
     spec, results = prepared.spec, sets.read_scores(step)
     for line in sets.describe_changes(step):
         log(line)
-    sets.keep_rows(step, folder / "rows")
+    sets.move_rows(step, folder / "rows")
     chosen_on = prepared.sets.get(prepared.keep.evaluation_set)
     chosen_by = prepared.keep.select_examples(chosen_on.rows if chosen_on else ())
     has_teacher = method.teacher is not None

@@ -21,7 +21,7 @@ from xlkd.train.optim import LearningRate, clip_gradients
 
 Report = dict[str, Any]  # `terms` {name: (sum, count)}, and the scalars `grad_norm`, `lr`, `loss` and `ok`
 StepFn = Callable[[State, Batch, Tree], tuple[State, Report]]  # (state, batch, targets) -> the next state and a report
-Gradient = tuple[Tree, dict[str, Term], Tree]  # of the parameters; terms with metrics; statistics
+GradientResult = tuple[Tree, dict[str, Term], Tree]  # the gradient; terms and metrics; the new statistics
 LossFn = Callable[[Tree, Batch, Tree, Key[Array, ""]], Loss]  # (params, batch, targets, key) of a micro-batch
 CoupledFn = Callable[[Tree, Tree], Coupled]  # (params, embeddings of all rows of the step)
 
@@ -62,8 +62,11 @@ def make_step(
 
 def compute_gradient(
     method: Method, state: State, batch: Batch, targets: Tree, key: Key[Array, ""], micro_batches: int
-) -> Gradient:
-    """Computes the gradient of Σ weight · sum / count over all rows of the step, for any number of micro-batches."""
+) -> GradientResult:
+    """Computes the gradient of Σ weight · sum / count over all rows of the step, for any number of micro-batches.
+
+    Returns it with the terms and metrics by name, and the new statistics.
+    """
     variables, step = state.variables, state.step
 
     def loss(params: Tree, batch: Batch, targets: Tree, key: Key[Array, ""]) -> Loss:
@@ -96,7 +99,7 @@ def _accumulate_gradient(
     targets: Tree,
     key: Key[Array, ""],
     micro_batches: int,
-) -> Gradient:
+) -> GradientResult:
     """Computes counts (and the embeddings of all rows) first, then sums and gradient of each micro-batch.
 
     Counts depend on the batch alone, so without coupled terms the compiler removes the rest of the first pass.

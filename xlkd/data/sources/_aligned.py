@@ -77,7 +77,10 @@ def parse_tag(tag: str) -> str:
 
 
 def make_pair(set: str, scope: str, group: str, number: int, languages: tuple[str, str], texts: list[str]) -> Pair:
-    """Returns a row whose id is the number of its line, from 1."""
+    """Makes the pair of line `number`, counted from 0; its id counts from 1.
+
+    Its group is `set/group`; `scope` tells apart lines of several files whose texts are equal.
+    """
     id, (source, target) = str(number + 1), texts
     key = make_key(set, scope, *languages, id, source, target)
     return Pair(id, key, f"{set}/{group}", set, source, target, languages[0], languages[1])

@@ -38,7 +38,7 @@ def choose_split(source: Source, choices: tuple[str, ...]) -> str:
 
 
 def choose_languages(source: Source, available: set[str], besides: str = "") -> list[str]:
-    """Returns the languages asked for in that order, or all available ones, always without the language `besides`."""
+    """Returns the languages of the option `languages` in its order, or all available ones, without `besides`."""
     requested = [language for language in source.languages() if language != besides]
     if missing := [language for language in requested if language not in available]:
         raise UserError(f"no file for {', '.join(missing)}", str(source), f"there are {', '.join(sorted(available))}")

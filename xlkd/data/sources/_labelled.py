@@ -142,13 +142,13 @@ class Record(NamedTuple):
     group: str
 
     @property
-    def aligned(self) -> str:
+    def alignment_id(self) -> str:
         """Identifies the row across languages: its id, else its number."""
         return self.id or str(self.number)
 
 
 def rows(source: Source, kind: Kind, files: Sequence[File], bad_rows: BadRows) -> tuple[Labelled, ...]:
-    """Returns the rows of all files, language after language."""
+    """Returns the examples of all files that the options `rows`, `part` and `limit` select, language after language."""
     records = _group_by_language(source, kind, files, bad_rows)
     if source.choice("rows", ("own", "common")) == "common":
         records = _keep_common(records, bad_rows)
@@ -232,11 +232,11 @@ def _find_id_fault(values: _table.Values, language: str, seen: set[tuple[str, st
 def _keep_common(records: Mapping[str, Iterable[Record]], bad_rows: BadRows) -> dict[str, Iterable[Record]]:
     """Keeps the rows that exist in every language."""
     lists = {language: list(own) for language, own in records.items()}
-    common = set.intersection(*({record.aligned for record in own} for own in lists.values())) if lists else set()
+    common = set.intersection(*({record.alignment_id for record in own} for own in lists.values())) if lists else set()
     for record in itertools.chain.from_iterable(lists.values()):
-        if record.aligned not in common:
+        if record.alignment_id not in common:
             bad_rows.leave_out("missing in some language", record.where)
-    return {language: [record for record in own if record.aligned in common] for language, own in lists.items()}
+    return {language: [record for record in own if record.alignment_id in common] for language, own in lists.items()}
 
 
 def _read_reference_texts(kind: Kind, files: Sequence[File], first: str) -> dict[str, str]:
@@ -248,14 +248,16 @@ def _read_reference_texts(kind: Kind, files: Sequence[File], first: str) -> dict
         sources = [file_of[language]] if language in file_of else [] if files[0].language else files
         records = [record for file in sources for _, record in _iterate_sound(file, kind, BadRows("skip"), (language,))]
         if records:
-            return {record.aligned: record.texts[0] for record in records}
+            return {record.alignment_id: record.texts[0] for record in records}
     return {}
 
 
 def _make_row(record: Record, kind: Kind, file: File, language: str, reference: Mapping[str, str]) -> Labelled:
     """Returns the example of a record, with its id and group."""
     default_id = f"{file.split}:{language}:{record.number}" if kind.parallel else f"{file.path.name}:{record.number}"
-    shared_group = record.aligned if kind.group == "id" else hash_text(reference.get(record.aligned, record.texts[0]))
+    shared_group = (
+        record.alignment_id if kind.group == "id" else hash_text(reference.get(record.alignment_id, record.texts[0]))
+    )
     return make_example(
         kind,
         record,

@@ -50,14 +50,14 @@ def _make_rows(
     bad_rows: BadRows,
 ) -> Iterator[AlignedPair]:
     """Yields the pairs with their links."""
-    languages, sides = tuple(paths), tuple(paths.values())
+    (first, second), sides = paths, tuple(paths.values())
     for number, row in _aligned.iterate_complete(sides, tuple(texts[path] for path in sides), bad_rows):
         if (line := texts[gold][number]) is None:
             continue
         words = [len(text.split()) for text in row]
         links = list(_parse_links(line, words, source.number("first"), f"{gold}: line {number + 1}", bad_rows))
         sure, possible = (tuple(link for link, is_sure in links if is_sure is wanted) for wanted in (True, False))
-        plain = _aligned.make_pair("align", name, f"{name}/{number + 1}", number, languages, row)
+        plain = _aligned.make_pair("align", name, f"{name}/{number + 1}", number, (first, second), row)
         values = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
         yield AlignedPair(**values | {"links": sure, "possible": possible})
 

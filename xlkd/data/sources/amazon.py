@@ -28,7 +28,7 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     source.allow(*_labelled.OPTIONS, "split", "text", "second")
     files = _labelled.find_files(
         source,
-        _make_families(_parse_fields(source, "text", "review_body"), _parse_fields(source, "second")),
+        _make_layouts(_parse_fields(source, "text", "review_body"), _parse_fields(source, "second")),
         _SPLITS,
         _EXPECTED,
     )
@@ -40,8 +40,11 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     )
 
 
-def _make_families(text: list[str], second: list[str]) -> tuple[tuple[Layout, ...], ...]:
-    """Returns the layouts; a copy is known by its fields: `stars` counts from 1, `label` with `label_text` from 0."""
+def _make_layouts(text: list[str], second: list[str]) -> tuple[tuple[Layout, ...], ...]:
+    """Returns the layouts of each distribution of the data set; `text` and `second` name the fields of each side.
+
+    A distribution with the field `stars` counts labels from 1, one with `label` and `label_text` from 0.
+    """
     sides = {
         f"{side}{i}": (name,) for side, names in (("text", text), ("second", second)) for i, name in enumerate(names)
     }

@@ -137,7 +137,7 @@ def _read_lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
                 at += size
         except (EOFError, OSError, zlib.error) as error:
             raise UserError(
-                f"cannot be decompressed beyond byte {at:,}: {error}", str(path), "fetch it again"
+                f"cannot be decompressed beyond byte {at:,}: {error}", str(path), "download it again"
             ) from None
 
 

@@ -30,12 +30,16 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
         (path for base in (folder, folder.parent) if (path := base / "DOCUMENT_IDS.tsv").is_file()), None
     )
     if not document_ids:
-        raise UserError("no DOCUMENT_IDS.tsv", str(folder), "fetch it too: a document must not be split")
+        raise UserError(
+            "no DOCUMENT_IDS.tsv",
+            str(folder),
+            "download it too, because a document must not be divided over training and evaluation",
+        )
     documents = _aligned.read_lines(document_ids, bad_rows)
     _aligned.check_same_length(
         {document_ids: documents} | {paths[language]: texts for language, texts in lines.items()}
     )
-    chosen_documents = _choose_documents(source, documents)
+    chosen_documents = _split_documents(source, documents)
     pairs = []
     for language in languages:
         sides = (paths["en"], paths[language]), (lines["en"], lines[language])
@@ -54,8 +58,11 @@ def _find_folder(source: Source) -> pathlib.Path:
     return root / "NTREX-128" if (root / "NTREX-128").is_dir() else root
 
 
-def _choose_documents(source: Source, documents: list[str | None]) -> set[str]:
-    """Returns the documents asked for; each is drawn independently, so that others do not change its draw."""
+def _split_documents(source: Source, documents: list[str | None]) -> set[str]:
+    """Returns the names of the documents that the option `documents` selects: all, train, or heldout.
+
+    `share` percent are held out. A hash of its name decides that for each document, whatever others there are.
+    """
     part, share = source.choice("documents", ("all", "train", "heldout")), source.number("share", 20)
     if share > 100:
         raise UserError(f"share={share} is not a percentage", str(source), "give 0 to 100")

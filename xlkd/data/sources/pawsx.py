@@ -34,14 +34,14 @@ KIND = Kind("pawsx", labels.PARAPHRASE, group="first")
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the pairs language after language; rows with the same first sentence in English are a group."""
     source.allow(*_labelled.OPTIONS, "split", "quoting", "ns")
-    kind = drop_untranslated(KIND) if source.choice("ns", ("drop", "keep")) == "drop" else KIND
+    kind = leave_out_untranslated(KIND) if source.choice("ns", ("drop", "keep")) == "drop" else KIND
     return _labelled.rows(
         source, kind, _labelled.find_files(source, _FAMILIES, _SPLITS, "LANG/dev_2k.tsv or SPLIT-LANG.tsv"), bad_rows
     )
 
 
-def drop_untranslated(kind: Kind) -> Kind:
-    """Returns the data set without the rows that were not translated."""
+def leave_out_untranslated(kind: Kind) -> Kind:
+    """Returns the description of a data set whose rows that were not translated are left out."""
     return dataclasses.replace(kind, leave_reason=_find_untranslated)
 
 

@@ -120,7 +120,7 @@ def _read_labelled(source: Source, name: str, config: str, bad_rows: BadRows) ->
     source.allow("data_dir", "split", "languages", "limit", *ns)
     dataset = _LABELLED_SETS[name]
     if ns and source.choice("ns", ("drop", "keep")) == "drop":
-        dataset = dataclasses.replace(dataset, kind=pawsx.drop_untranslated(dataset.kind))
+        dataset = dataclasses.replace(dataset, kind=pawsx.leave_out_untranslated(dataset.kind))
     configs = [config] if config else list(source.languages()) if ns else []
     examples = collections.defaultdict(list)
     for config, builder in open_prepared(name, configs, source.option("data_dir")).items():

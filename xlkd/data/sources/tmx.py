@@ -32,7 +32,11 @@ _CODES = frozenset({"bpt", "ept", "ph", "it", "ut", "sub"})  # mark-up of the pr
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Pair]:
-    """Returns the units in the order of the file."""
+    """Returns the pairs that cleaning keeps, read from the file when they are used.
+
+    They are in the order of the file; with `limit` a random choice of them, or with `take=head` the first. Without
+    `languages` they are in the languages of the first unit.
+    """
     source.allow("languages", *moses.OPTIONS)
     path = pathlib.Path(source.path).expanduser()
     if not path.is_file():
@@ -96,7 +100,7 @@ def _read_block(file: BinaryIO | gzip.GzipFile, path: pathlib.Path) -> bytes:
     try:
         return file.read(_READ)
     except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"cannot be read to its end: {error}", str(path), "fetch it again") from None
+        raise UserError(f"cannot be read to its end: {error}", str(path), "download it again") from None
 
 
 class _Parser:
@@ -135,7 +139,7 @@ class _Parser:
         self._fed += len(data)
         if self._fed - self._expat.CurrentByteIndex > _TAG:
             what = f"a tag of more than {_TAG:,} bytes at line {self.line:,}"
-            raise UserError(what, str(self._path), "is its end missing?")
+            raise UserError(what, str(self._path), "close it or remove it")
         return self.take_units()
 
     def take_units(self) -> list[Unit | CorruptLine]:
@@ -172,7 +176,7 @@ class _Parser:
         self._size += len(text)
         if self._size > _LONGEST:
             what = f"a segment of more than {_LONGEST:,} characters at line {self.line:,}"
-            raise UserError(what, str(self._path), "is its end missing?")
+            raise UserError(what, str(self._path), "close it or remove it")
         self._parts.append(text)
 
     def _entity(self, name: str, *_: object) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Targets(Protocol):
-    """A source of targets, which are known in advance (`for_batch`) or computed in the step (`ask`)."""
+    """A source of targets, which are known in advance (`for_batch`) or computed just before the step (`ask`)."""
 
     def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         """Compiles the teacher for a shape; returns targets or their shapes, to compile the step with."""
@@ -63,5 +63,6 @@ def choose_targets(job: Job, fixed: Tree) -> Targets:
     if job.teacher_cache == "off":
         return LiveTargets(job, teacher, fixed, "config.teacher.cache is off")
     if teacher.uses <= 1 or not isinstance(job.plan, Plan):
-        return LiveTargets(job, teacher, fixed, "each target is used once")
+        reason = "each target is used once" if isinstance(job.plan, Plan) else "a streamed corpus has too many examples"
+        return LiveTargets(job, teacher, fixed, reason)
     return CachedTargets(job, job.plan, teacher, fixed)

@@ -136,7 +136,8 @@ def load_classifier(
     architecture = checkpoint.architecture
     length = min(reading.max_length or architecture.max_length, architecture.max_length)
     task = Classify(TextTokenizer(tokenizer), length, labels=tuple(labels))
-    order = match_labels(own_labels, labels, where)
+    remedy = f"state the task's names in the order of its logits: --config.method.teacher_labels.{tag}=…"
+    order = match_labels(own_labels, labels, where, remedy)
     return Classifier(name, folder, architecture, checkpoint.params, task, own_labels, order)
 
 
