@@ -122,7 +122,7 @@ def test_masked_words_and_their_replacements_have_the_expected_shares(tokenizer)
             for seen, label in chosen.values():
                 fates["mask" if seen == tokenizer.mask_id else "same" if seen == label else "other"] += 1
     total = sum(fates.values())
-    assert hits / words == pytest.approx(0.2, abs=0.015), "the budget takes a few from full rows"
+    assert hits / words == pytest.approx(0.2, abs=0.015), "the limit takes a few from full rows"
     assert fates["mask"] / total == pytest.approx(0.8, abs=0.015)
     assert fates["other"] / total == pytest.approx(0.1, abs=0.015)
     assert fates["same"] / total == pytest.approx(0.1, abs=0.015)
@@ -149,7 +149,7 @@ def test_another_step_or_purpose_gives_another_draw(tokenizer):
 
 
 @pytest.mark.parametrize("length", [16, 32, 64, 100])
-def test_the_budget_bounds_the_scored_tokens_and_fixes_the_shape(tokenizer, length):
+def test_a_limit_bounds_the_scored_tokens_and_fixes_the_shape(tokenizer, length):
     task, features = make_task(tokenizer, share=0.6, max_length=length)
     lengths = task.lengths(features)["text"]
     full = 0
@@ -165,9 +165,9 @@ def test_the_budget_bounds_the_scored_tokens_and_fixes_the_shape(tokenizer, leng
     assert Masked(tokenizer, 64, 0.15).max_masked(100) == 24
 
 
-def test_the_last_words_that_do_not_fit_the_budget_are_not_masked(tokenizer):
+def test_the_last_words_that_exceed_the_limit_are_not_masked(tokenizer):
     task, features = make_task(tokenizer, share=0.95)
-    small = type("Small", (Masked,), {"budget": lambda self, length: np.asarray(length) // 2})(tokenizer, 64, 0.95)
+    small = type("Small", (Masked,), {"max_masked": lambda self, length: np.asarray(length) // 2})(tokenizer, 64, 0.95)
     offsets, cut = features["ids_at"], 0
     for r, chosen in enumerate(read_masked_tokens(small, features, np.arange(len(ROWS)))):
         words = features["words"][offsets[r] : offsets[r + 1]]
@@ -175,7 +175,7 @@ def test_the_last_words_that_do_not_fit_the_budget_are_not_masked(tokenizer):
         for word in {words[p] for p in chosen}:
             assert set(np.flatnonzero(words == word).tolist()) <= chosen.keys()
         cut += len(chosen) < len(read_masked_tokens(task, features, [r])[0])
-    assert cut > len(ROWS) / 2, "the test must have met the budget"
+    assert cut > len(ROWS) / 2, "the test must have met the limit"
 
 
 def test_padding_rows_weigh_nothing(tokenizer):
