@@ -165,7 +165,9 @@ def test_files_of_answers_may_be_named_like_the_data_files(tmp_path):
     with pytest.raises(UserError, match="one file for 2 cells that share ids"):
         evaluate.main([f"--predictions={answers / 'xquad.en.json'}", f"--data={source}"])
     (answers / "xquad.de.json").unlink()
-    with pytest.raises(UserError, match=r"no file for questions in de about contexts in de; name it context-de-question-de\.json"):
+    with pytest.raises(
+        UserError, match=r"no file for questions in de about contexts in de; name it context-de-question-de\.json"
+    ):
         evaluate.main([f"--predictions={answers}", f"--data={source}"])
 
 

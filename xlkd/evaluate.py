@@ -101,7 +101,7 @@ def _list_inputs(flags: dict[str, str]) -> list[pathlib.Path]:
 
 
 def _choose_task(flags: dict[str, str]) -> str:
-    """Returns the task asked for, else the one that the data allows, else the one that the model was trained for."""
+    """Returns the task of `--task`, else the one that the data allows, else the one that the model was trained for."""
     from xlkd.data import sources
 
     possible = set(TASKS).intersection(*(sources.list_tasks(source) for source in sources.parse(flags["data"])))
@@ -245,7 +245,7 @@ def format_label_table(results: Mapping[str, Json]) -> list[str]:
 
 
 def summarize_questions(cells: Mapping[Cell, Mapping[str, float]]) -> dict[str, Json]:
-    """Groups cells by set and adds their averages, and the plain mean over all cells."""
+    """Returns `sets`, each with its `cells` and `averages`, and the plain `mean` over all cells."""
     sets = {}
     for name in dict.fromkeys(cell.set for cell in cells):
         own_cells = {cell.languages: values for cell, values in cells.items() if cell.set == name}
@@ -256,7 +256,7 @@ def summarize_questions(cells: Mapping[Cell, Mapping[str, float]]) -> dict[str, 
 
 
 def _compute_averages(set: str, cells: Mapping[tuple[str, ...], Mapping[str, float]]) -> dict[str, Json]:
-    """Returns the averages of a set by name, with the number of cells that each has and lacks."""
+    """Returns for each average of a set its `title`, its metrics, and the numbers of cells that it has and lacks."""
     from xlkd.metrics import averages
 
     languages = averages.LANGUAGES.get(set) or sorted({language for cell in cells for language in cell})

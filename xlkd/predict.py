@@ -114,7 +114,7 @@ def format_line(value: Json) -> str:
 
 
 def _choose_task(flags: dict[str, str]) -> str:
-    """Returns the task asked for, else the one of the command line's text, else the one the model was trained for."""
+    """Returns the task of `--task`, else the one of the command line's text, else the one the model was trained for."""
     if "task" in flags or "question" in flags or "text" in flags:
         return flags.get("task") or ("classify" if "text" in flags else "qa")
     from xlkd import api

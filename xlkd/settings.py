@@ -138,7 +138,7 @@ def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def read_stages(config: ConfigDict) -> list[AnySettings]:
-    """Reads the stages to run, without controls that were not asked for, and refuses impossible settings."""
+    """Reads the stages to run, which `method.control` may restrict, and refuses impossible settings."""
     control = config.method.get("control", "all")
     if control != "all" and control not in config.controls:
         remedy = suggest_name(control, config.controls, f"known: {', '.join(('all', *config.controls))}")

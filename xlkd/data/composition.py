@@ -19,7 +19,7 @@ from xlkd.rows import Pair, make_key
 def compose(
     parts: Sequence[Sequence[Pair]], *, cap: int = 0, take: str = "random", seed: int = 0, identities: bool = False
 ) -> JoinedRows:
-    """Joins and caps the rows of each pair of languages, and adds pairs of English with itself if asked for."""
+    """Joins and caps the rows of each pair of languages; with `identities` it adds pairs of English with itself."""
     by_pair: dict[tuple[str, str], list[Sequence[Pair]]] = {}
     for languages, rows in _group_by_languages(parts):
         by_pair.setdefault(languages, []).append(rows)

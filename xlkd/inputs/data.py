@@ -229,7 +229,7 @@ def report_all_data(sets: Mapping[str, EvaluationSet], plan: Plan, log: Log) -> 
 
 
 def report_data(task: Task, features: Features, rows: sources.Rows, plan: Plan) -> dict[str, Any]:
-    """Returns the data report of training examples: their number, rows left out, and padding."""
+    """Returns the entry of training examples in `data_report.json`: counts, examples left out, buckets and padding."""
     lengths = next(iter(plan.lengths.values()))
     padding = measure_padding(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
     return {

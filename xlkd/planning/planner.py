@@ -50,7 +50,7 @@ class Planner:
     speeds: dict[str, Speed] = dataclasses.field(default_factory=dict)  # measured, by shape of the program
 
     def plan_stage(self, settings: AnySettings) -> Record:
-        """Returns all figures of one stage."""
+        """Returns the record of one stage in the JSON of a plan, which docs/plan.md describes."""
         # A mesh that does not fit the devices is refused here, before anything is read
         meshes.build_mesh(settings.mesh, self.machine.devices, self.machine.slices)
         weights = self.weights[settings.name] = self._resolve_weights(settings)
@@ -94,7 +94,10 @@ class Planner:
         return dataclasses.replace(earlier, architecture=architecture)
 
     def _predict_memory(self, program: Program, shapes: Iterable[Shape]) -> Record:
-        """Predicts the memory of the largest shape; where it does not fit, also with settings that need less."""
+        """Predicts the memory of the largest shape: the record of `Program.measure_memory`, and `shape`, `of`, `fits`.
+
+        Where it does not fit, `tried` has the same with each of some settings that need less.
+        """
         largest = max(shapes, key=_sum_lengths).with_rows(program.layout.rows)
         self.log.live(f"compiling {largest}")
         memory = program.measure_memory(largest)
@@ -118,7 +121,10 @@ class Planner:
         figures: Record,
         evaluation_flops: float,
     ) -> Record:
-        """Predicts seconds by part, and MFU; empty where the program does not fit, or no speed is known."""
+        """Predicts `seconds` and their `parts`, and if there are steps `step_seconds`, `mfu` and `mfu_padded`.
+
+        It is empty where the program does not fit, or no speed is known.
+        """
         if figures["memory"] and not figures["memory"]["fits"]:
             return {}
         speed = self._find_speed(spec, program, batches)
@@ -174,7 +180,7 @@ def _list_batches(plan: Plan, steps: int, rows: int) -> Batches:
 
 
 def _describe_data(data: TrainingData, sets: Mapping[str, EvaluationSet]) -> Record:
-    """Returns the numbers of examples and tokens, and the bytes of all features on disk."""
+    """Returns `rows`, `windows`, `tokens` and padding of the training data, and sizes of evaluation sets and features."""
     plan = data.plan
     lengths = plan.lengths[plan.view]
     padding = measure_padding(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
@@ -191,15 +197,15 @@ def _describe_data(data: TrainingData, sets: Mapping[str, EvaluationSet]) -> Rec
 
 
 def _count_bucket_steps(batches: Batches, steps: int) -> list[Record]:
-    """Returns each shape with its share of the steps."""
+    """Returns for each shape `shape`, as text, and the number of `steps` that have it."""
     total = sum(map(len, batches.values()))
     return [{"shape": str(shape), "steps": round(len(some) * steps / total)} for shape, some in batches.items()]
 
 
 def _count_flops(method: Method, batches: Batches, data: TrainingData, steps: int) -> Record:
-    """Counts the FLOPs of a stage, of real tokens as the run's MFU does, and of all positions.
+    """Counts the FLOPs of all steps: `step` of real tokens, as the run's MFU does, and `step_padded` of all positions.
 
-    The teacher's forward passes are counted apart, as if every step had one.
+    `teacher` and `teacher_padded` are those of a forward pass of the teacher in every step.
     """
     totals = dict.fromkeys(("step", "step_padded", "teacher", "teacher_padded"), 0.0)
     lengths, counted = data.plan.lengths[data.plan.view], sum(map(len, batches.values()))
@@ -231,7 +237,10 @@ def _count_evaluation_flops(spec: AnyStage, program: Program, sets: Mapping[str,
 def _describe_teacher(
     spec: AnyStage, data: TrainingData, program: Program, flops: Record, weights: Mapping[str, Weights]
 ) -> Record:
-    """Describes the teacher's cost: `live` FLOPs within the steps, `once` before them where targets are cached."""
+    """Describes the teacher's cost: FLOPs that are `live`, at every step, or `once`, before them, if they are cached.
+
+    `kind` says why. Of each target, `uses` is how often it is needed; `bytes` is the size of all.
+    """
     if spec.teachers and program.method.classifiers:
         return {"kind": "once", **_describe_classifiers(spec, data, weights)}
     teacher = program.method.teacher
@@ -248,7 +257,7 @@ def _describe_teacher(
 
 
 def _describe_classifiers(spec: StageSpec[Any, Classify], data: TrainingData, weights: Mapping[str, Weights]) -> Record:
-    """Describes the cost of the classifiers in `config.teachers`, whose logits are computed once for each example."""
+    """Describes the cost of the classifiers of `config.teachers`: their FLOPs (`once`), and `bytes` and `uses`."""
     features, lengths = data.features, data.plan.lengths[data.plan.view]
     languages = np.asarray(features["languages"])[features["language"]]
     total = rows = 0.0

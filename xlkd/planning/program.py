@@ -91,7 +91,7 @@ class Program:
         return CHECKPOINTS * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._state))
 
     def measure_memory(self, shape: Shape) -> Record:
-        """Returns the bytes on a device by part, as the compiler counts them.
+        """Returns the bytes on a device as the compiler counts them: of the `program`, in `total`, and by `parts`.
 
         The rows of the shape do not matter: those of the stage's batches are taken.
         """

@@ -31,7 +31,7 @@ class Stage:
     steps_planned: int = 0
 
     def rows(self, evaluation_set: str) -> list[Record]:
-        """Returns the scores of each example at the exported step."""
+        """Returns the scores of each example at the exported step, as the task's `records` made them."""
         return _read_lines(self.folder / "rows" / f"{evaluation_set}.jsonl") if self.folder else []
 
     def sets(self) -> list[str]:
@@ -47,15 +47,15 @@ class Stage:
         return sorted(evaluations, key=lambda evaluation: evaluation["step"])
 
     def metrics(self) -> list[Record]:
-        """Returns the metrics logged in training."""
+        """Returns a record for each line that was logged in training: `step`, the loss and its terms."""
         return _read_lines(self.folder / "metrics.jsonl") if self.folder else []
 
     def pictures(self) -> list[Record]:
-        """Returns the pictures that the method wrote."""
+        """Returns the projections of sentence vectors that evaluations wrote, as `metrics/picture.py` makes them."""
         return [_read_json(path) for path in _glob(self.folder, "report/*.json")]
 
     def progress(self) -> Record:
-        """Returns the step that an unfinished stage has reached, by its files."""
+        """Returns the `step` that an unfinished stage has reached `of` all, and its last `checkpoint`."""
         if self.state != UNFINISHED:
             return {}
         saved = [path for path in _glob(self.folder, "checkpoints/*") if path.name.isdecimal()]

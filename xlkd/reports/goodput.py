@@ -34,7 +34,10 @@ SHOWN = 0.01  # parts with a smaller share are left out of the line for the cons
 
 
 def measure(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the seconds of each part; None where a run wrote no events."""
+    """Returns the `seconds` of a run, their `parts`, the `share` of productive steps, `starts` and `steps_again`.
+
+    It is None where a run wrote no events.
+    """
     processes = _split_processes(_read_events(workdir / "events.jsonl"))
     if not processes:
         return None

@@ -68,7 +68,7 @@ def make_table(
 
 
 def group_rows(rows: Sequence[Record], name: Callable[[Record], str]) -> dict[str, list[Record]]:
-    """Groups rows by a name, in the order of the names."""
+    """Groups rows by what `name` gives for each, in the order of the names."""
     members: dict[str, list[Record]] = {}
     for row in rows:
         members.setdefault(name(row), []).append(row)
@@ -82,7 +82,7 @@ def list_ids(rows: Sequence[Record]) -> list[str]:
 
 
 def describe_cells(table: Table, seen: badges.Seen, contaminated: badges.Contamination) -> dict[str, Record]:
-    """Returns for each cell its size, languages, badges and word."""
+    """Returns for each cell `n`, `languages`, `badges` and `word`, and `met_in_training` unless that is 0."""
     entries = {}
     for cell, rows in table.rows.items():
         languages = table.languages[cell]
@@ -136,7 +136,10 @@ def compare_systems(
     seed: int,
     paired: bool,
 ) -> Record:
-    """Returns A − B: for each metric a Holm family of cells, one of the primary means, one of the other means."""
+    """Returns A − B as `cells` and `averages` (by name, then by metric), `caption`, and the names of `primary` means.
+
+    For each metric there are three Holm families: the cells, the primary means, and the other means.
+    """
     cells: dict[str, Record] = {cell: {} for cell in a[0].rows}
     averages: dict[str, Record] = {name: {"title": mean.title or name} for name, mean in means.items()}
     plain = list_plain_means(means)
@@ -165,7 +168,7 @@ def list_plain_means(means: Mapping[str, Mean]) -> dict[str, tuple[str, ...]]:
 
 
 def make_number(result: statistics.Result, *, gap: bool = False, lower_is_better: bool = False) -> Record:
-    """Returns a result as results.json stores it."""
+    """Returns a result as `results.json` stores it: `value`, `low`, `high`, counts, and its test if it has one."""
     number: Record = {
         "value": round(result.estimate, 6),
         "low": None if result.low is None else round(result.low, 6),

@@ -34,7 +34,7 @@ class Entry:
     rows: Sequence[Record]
 
     def describe_cells(self) -> dict[str, Record]:
-        """Returns for each cell its size, languages, badges and word."""
+        """Returns for each cell `n`, `languages`, `badges` and `word`."""
         return grid.describe_cells(self.tables[0], self.seen, self.contaminated)
 
 
@@ -58,7 +58,7 @@ class DataSet:
 
 
 def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
-    """Returns all numbers of the runs, with intervals, badges and verdicts; and by title the data sets behind them."""
+    """Returns the content of `results.json`, which docs/report.md describes, and by title the data sets behind it."""
     notes: list[str] = []
     systems = find_systems(runs)
     pairs = choose_pairs(runs, systems, notes)
@@ -120,7 +120,7 @@ def _describe_run(run: files.Run) -> Record:
 
 
 def _list_last_scores(stage: files.Stage) -> Record:
-    """Returns the last scores of each evaluation set of an unfinished stage."""
+    """Returns in `scores`, for an unfinished stage, `step`, `main` and `mean` of each set's last evaluation."""
     if stage.state != files.UNFINISHED:
         return {}
     last = {record["in"]: {key: record[key] for key in ("step", "main", "mean")} for record in stage.evaluations()}
@@ -128,7 +128,7 @@ def _list_last_scores(stage: files.Stage) -> Record:
 
 
 def _describe_stage(system: System) -> Record:
-    """Returns the stage's own record, over all seeds; the keys of contaminated examples stay in its own file."""
+    """Returns the `stage.json` of the first seed, without keys of contaminated examples, and the list of `seeds`."""
     record = {key: value for key, value in system.results.items() if key != "version"}
     record["contamination"] = {
         name: {key: value for key, value in entry.items() if key != "keys"}
@@ -233,7 +233,10 @@ def _find_disagreements(system: System, evaluation_set: str, by_data_set: Mappin
 
 
 def _collect_plain_scores(systems: Sequence[System]) -> dict[str, Record]:
-    """Returns the scores of sets without scores by example, which have no interval: before and after the training."""
+    """Returns by set and system the scores `before` and `after` training of sets that have no scores by example.
+
+    Such scores have no interval.
+    """
     scores: dict[str, Record] = {}
     for system in systems:
         stage = system.stages[0]

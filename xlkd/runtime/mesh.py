@@ -106,7 +106,7 @@ def _resolve_sizes(settings: MeshSettings, count: int, slices: int) -> tuple[int
 
 
 def _find_nearest_sizes(sizes: Sequence[int], count: int, slices: int) -> tuple[int, ...]:
-    """Returns sizes that can be built: each axis but `data` as large as asked for, or the next smaller divisor."""
+    """Returns sizes that can be built: each axis but `data` as large as in the config, or the next smaller divisor."""
     left, nearest = count // slices, []
     for asked in reversed(sizes[1:]):
         nearest.insert(0, max(n for n in range(1, left + 1) if left % n == 0 and n <= max(asked, 1)))

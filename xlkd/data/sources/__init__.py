@@ -67,7 +67,7 @@ class Source:
         return [(a, b) for a in languages for b in languages if all_pairs or a == b]
 
     def languages(self) -> tuple[str, ...]:
-        """Returns the normalised tags of the languages asked for; empty means all."""
+        """Returns the normalised tags of the option `languages`; empty means all."""
         tags = self.option("languages")
         return tuple(normalise_tag(tag, str(self)) for tag in tags.split(",")) if tags else ()
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the files of a folder for the languages asked for, by their names."""
+"""Finds the files of a folder for the options `languages` and `split`, by their names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def find_files(
 
 
 def choose_split(source: Source, choices: tuple[str, ...]) -> str:
-    """Returns the split asked for, by default the first; for a single file any, since its name says which."""
+    """Returns the option `split`, by default the first choice; for a single file any, since its name says which."""
     return "|".join(choices) if source.path.endswith(".json") else source.choice("split", choices)
 
 

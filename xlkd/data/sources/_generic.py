@@ -58,7 +58,7 @@ def _read_labelled(source: Source, path: pathlib.Path, form: str, bad_rows: BadR
 
 
 def _read_pairs(source: Source, path: pathlib.Path, form: str, bad_rows: BadRows) -> Iterator[Pair]:
-    """Yields sentence pairs of the two languages asked for."""
+    """Yields sentence pairs of the two languages of the option `languages`."""
     if len(source.languages()) != 2:
         raise UserError("two languages are needed", str(source), "add languages=en,de: of the source and of the target")
     source_language, target_language = source.languages()

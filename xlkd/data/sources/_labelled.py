@@ -83,7 +83,7 @@ class Kind:
 def find_files(
     source: Source, families: Sequence[Sequence[Layout]], splits: Mapping[str, Sequence[str]], expected: str
 ) -> list[File]:
-    """Returns the files of the split asked for, of the first family that has any.
+    """Returns the files of the option `split`, of the first family of layouts that has any.
 
     `splits` maps our name of a split to all names that files use.
     """
@@ -165,7 +165,7 @@ def rows(source: Source, kind: Kind, files: Sequence[File], bad_rows: BadRows) -
 def _group_by_language(
     source: Source, kind: Kind, files: Sequence[File], bad_rows: BadRows
 ) -> dict[str, Iterable[Record]]:
-    """Returns the sound rows of each language asked for."""
+    """Returns the rows of each language of the option `languages`, without bad rows and rows left out."""
     if files[0].language:
         file_of = {file.language: file for file in files}
         return {
@@ -284,7 +284,7 @@ def make_example(kind: Kind, record: Record, *, id: str, split: str, language: s
 
 
 def _parse_part(source: Source) -> tuple[int, int]:
-    """Returns the number of the part asked for, from 0, and the number of parts."""
+    """Returns the option `part`: its number, from 0, and the number of parts."""
     match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", source.option("part", "1/1"))
     if not match or int(match[1]) > int(match[2]):
         raise UserError(f"part={source.option('part')} is not possible", str(source), "write part=1/2 and part=2/2")

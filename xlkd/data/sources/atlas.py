@@ -31,7 +31,7 @@ _FACTS = {"qa": (5, 2, 8), "classify": (3, 1, 7), "parallel": (2, 1, 8), "masked
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Any]:
-    """Returns `size` questions, claims, sentences or texts, each in every language or pair of languages asked for."""
+    """Returns `size` questions, claims, sentences or texts, each in every language, or pair of them, of the options."""
     if source.path:
         raise UserError(f"takes no path, got {source.path!r}", str(source), "write atlas?split=train&size=2000")
     source.allow(*_OPTIONS[task])
@@ -80,7 +80,7 @@ def _parse_world(source: Source, task: str) -> atlas.World:
 
 
 def _parse_languages(source: Source) -> tuple[str, ...]:
-    """Returns the languages asked for, all of the atlas by default."""
+    """Returns the languages of the option `languages`, all of the atlas by default."""
     languages = source.languages() or atlas.LANGUAGES
     for language in languages:
         _check_language(language, source)

@@ -25,7 +25,7 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
 
 
 def _find_cells(source: Source) -> dict[tuple[str, ...], pathlib.Path]:
-    """Returns the files asked for, by context and question language."""
+    """Returns the files that the options give, by context and question language."""
     split = _folders.choose_split(source, ("dev", "test"))
     pattern, name = rf"(?:{split})-context-([\w-]+)-question-([\w-]+)\.json", f"{split}-context-C-question-Q.json"
     paths = _folders.find_files(source, pattern, name, ("", split))

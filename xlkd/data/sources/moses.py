@@ -55,7 +55,7 @@ def cap_rows(corpus: Corpus, source: Source) -> Sequence[Pair]:
 
 
 def _find_origins(source: Source) -> list[CorpusOrigin]:
-    """Returns the corpora of the pairs of languages asked for."""
+    """Returns a corpus for each pair of languages that the option `languages` gives."""
     prefix = pathlib.Path(source.path).expanduser()
     files = _find_files(prefix)
     available = sorted(
