@@ -180,7 +180,7 @@ def _list_batches(plan: Plan, steps: int, rows: int) -> Batches:
 
 
 def _describe_data(data: TrainingData, sets: Mapping[str, EvaluationSet]) -> Record:
-    """Returns `rows`, `windows`, `tokens` and padding of the training data, and sizes of evaluation sets and features."""
+    """Returns `rows`, `windows`, `tokens` and padding of the training data, and sizes of sets and features."""
     plan = data.plan
     lengths = plan.lengths[plan.view]
     padding = measure_padding(lengths, [dict(shape.lengths)[plan.view] for shape in plan.shapes])
