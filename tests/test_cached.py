@@ -100,7 +100,7 @@ def test_cached_targets_equal_the_teachers_outputs():
         planned = job.plan.at(step)
         from_cache, from_teacher = (
             targets.for_batch(planned),
-            targets.ask(planned.shape, place_rows(job, planned.shape, planned.index), state),
+            targets.ask_teacher(planned.shape, place_rows(job, planned.shape, planned.index), state),
         )
         is_row = planned.index != PAD
         inside = np.arange(planned.shape.lengths[0][1]) < np.where(is_row, LENGTHS[planned.index], 0)[:, None]
@@ -164,7 +164,7 @@ def test_without_a_cache_the_log_says_why(options, why):
     assert [line for line in job.log if why in line]
     planned = job.plan.at(0)
     assert targets.for_batch(planned) is None
-    outputs = targets.ask(planned.shape, place_rows(job, planned.shape, planned.index), state)
+    outputs = targets.ask_teacher(planned.shape, place_rows(job, planned.shape, planned.index), state)
     assert outputs["start"].max() > 2
     assert not list(cache.get_folder().glob("*"))
 

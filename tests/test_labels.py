@@ -81,10 +81,10 @@ def test_golden_confusion_counts_by_group():
 def test_difference_of_macro_f1():
     worse = [0, 1, 1, 0, 2, 2, 1, 0]
     a, b = ({"de": make_answers(p), "sw": make_answers(p, "sw")} for p in (CLASSES["de"]["predicted"], worse))
-    comparison = labels.compare_over_cells(
+    comparison = labels.compare_whole_cells(
         labels.macro_f1_from_counts, a, b, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500
     )
-    reversed_comparison = labels.compare_over_cells(
+    reversed_comparison = labels.compare_whole_cells(
         labels.macro_f1_from_counts, b, a, 3, averages={"macro_mean": ["de", "sw"]}, resamples=500
     )
     expected = 100 * (
@@ -96,7 +96,7 @@ def test_difference_of_macro_f1():
     mean = comparison.averages["macro_mean"]
     assert mean.estimate == pytest.approx((comparison.cells["de"].estimate + comparison.cells["sw"].estimate) / 2)
     assert (mean.questions, mean.groups, mean.verdict) == (16, 3, "cannot tell: too few groups")
-    comparison_with_itself = labels.compare_over_cells(labels.macro_f1_from_counts, a, a, 3, resamples=150)
+    comparison_with_itself = labels.compare_whole_cells(labels.macro_f1_from_counts, a, a, 3, resamples=150)
     assert {r.verdict for r in comparison_with_itself.cells.values()} == {"identical"}
     assert (comparison.resamples, comparison_with_itself.resamples) == (500, 200), "at least 100 for each language"
 
@@ -104,8 +104,8 @@ def test_difference_of_macro_f1():
 def test_other_rows_are_refused():
     a = {"de": make_answers(CLASSES["de"]["predicted"])}
     with pytest.raises(UserError, match="de: the rows differ"):
-        labels.compare_over_cells(
+        labels.compare_whole_cells(
             labels.macro_f1_from_counts, a, {"de": make_answers(CLASSES["de"]["predicted"], "sw")}, 3
         )
     with pytest.raises(UserError, match="only one side has sw"):
-        labels.compare_over_cells(labels.macro_f1_from_counts, a, {**a, "sw": a["de"]}, 3)
+        labels.compare_whole_cells(labels.macro_f1_from_counts, a, {**a, "sw": a["de"]}, 3)

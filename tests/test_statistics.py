@@ -145,7 +145,7 @@ def test_seeds_may_be_unpaired():
     ten = {"one": st.Sample(NAMES, b[0]["one"].groups, [10.0] * 12)}
     shifted = st.compare(a, [ten], paired=False).cells["one"]
     assert (shifted.low, shifted.high) == pytest.approx((unpaired.low - 10, unpaired.high - 10), abs=1e-9)
-    with pytest.raises(UserError, match="3 runs against 1"):
+    with pytest.raises(ValueError, match="3 runs against 1"):
         st.compare(a, b[:1])
 
 

@@ -281,7 +281,7 @@ def format_question_table(results: Mapping[str, Json]) -> list[str]:
             absent = f"  {cell['missing']} without an answer" if cell.get("missing") else ""
             lines.append(f"{name:<12} {cell['f1']:7.2f} {cell['em']:7.2f} {cell['n']:10d}{absent}")
         lines += [
-            f"{name:<12} {average['f1']:7.2f} {average['em']:7.2f}{_describe_average(name, average)}"
+            f"{name:<12} {average['f1']:7.2f} {average['em']:7.2f}{_format_average_note(name, average)}"
             for name, average in scores["averages"].items()
             if average["f1"] is not None and "[" not in name
         ]
@@ -292,8 +292,8 @@ def format_question_table(results: Mapping[str, Json]) -> list[str]:
     return lines
 
 
-def _describe_average(name: str, average: Mapping[str, Json]) -> str:
-    """Describes an average for a table: its worst cell, or its missing cells."""
+def _format_average_note(name: str, average: Mapping[str, Json]) -> str:
+    """Returns the end of the line of an average: its worst cells, or how many cells it has if some are missing."""
     if name == "worst":
         return f"  F1 {average['f1_cell']}, EM {average['em_cell']}"
     return f"  {average['of']} of {average['of'] + average['missing']} cells" if average["missing"] else ""

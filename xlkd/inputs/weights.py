@@ -67,7 +67,7 @@ def resolve_weights(settings: AnySettings, earlier: dict[str, pathlib.Path], fre
 
 
 def reject_branch_folder(folder: pathlib.Path) -> None:
-    """Refuses the folder of a student with several branches: each branch has a folder of its own beside it."""
+    """Refuses the export of a student with several branches as a whole: each branch has a folder of its own."""
     exports = folder.parent if folder.name == WHOLE else folder
     if (folder / "config.json").exists() or not (exports / WHOLE).is_dir():
         return

@@ -110,7 +110,7 @@ class Answers:
     predicted: Labels
 
 
-def compare_over_cells(
+def compare_whole_cells(
     score: CellScore,
     a: Mapping[str, Answers],
     b: Mapping[str, Answers],

@@ -81,7 +81,7 @@ def compare(
     Runs are paired by seed unless `paired` is False. Sets that share nothing are compared by calls with seed, seed + 1.
     """
     if paired and len(a) != len(b):
-        raise UserError(f"{len(a)} runs against {len(b)}", remedy="paired seeds need as many runs on both sides")
+        raise ValueError(f"{len(a)} runs against {len(b)}: runs that are paired by seed must be as many on both sides")
     layout = _build_layout([*a, *b])
     resamples = max(resamples, 100 * len(layout.names))
     sums_a, sums_b = (np.stack([_sum_by_group(run, layout) for run in runs]) for runs in (a, b))

@@ -110,7 +110,7 @@ def init(architecture: Architecture, key: PRNGKeyArray, embedding_scale: float =
 
 
 def init_embeddings(key: PRNGKeyArray, architecture: Architecture, scale: float = 0.02) -> Params:
-    """Returns fresh parameters of the embeddings: tables and a norm."""
+    """Returns fresh parameters of the embeddings: tables and a norm; `scale` is that of the words, others have 0.02."""
     words, positions, types = jax.random.split(key, 3)
     D = architecture.hidden_size
     params = {

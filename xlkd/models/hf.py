@@ -336,7 +336,9 @@ def _read_special(token: Json, name: str, path: pathlib.Path) -> str | AddedToke
     content = token.get("content") if isinstance(token, dict) else token
     if not isinstance(content, str):
         raise UserError(
-            f"{name} is not a token", str(path / "tokenizer_config.json"), "copy or download the file again"
+            f"{name} is neither a text nor an object with a text under 'content'",
+            str(path / "tokenizer_config.json"),
+            "copy or download the file again",
         )
     names = ("lstrip", "rstrip", "single_word", "normalized")
     flags = {name: bool(token[name]) for name in names if name in token} if isinstance(token, dict) else {}

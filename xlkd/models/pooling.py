@@ -15,7 +15,7 @@ POOLINGS = tuple(DESCRIBED)
 def pool(
     states: Float[Array, "rows length hidden"], mask: Shaped[Array, "rows length"], how: str
 ) -> Float[Array, "rows hidden"]:
-    """Returns one vector a row, in float32 at least: the first position, or the mean over those in the mask."""
+    """Returns one vector a row, in float32 at least: the first position (`cls`), or the mean over the mask (`mean`)."""
     (states,) = _at_least_float32(states)
     if how == "cls":
         return states[:, 0]

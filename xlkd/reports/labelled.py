@@ -79,7 +79,7 @@ def score_whole_cells(
     return {name: number_of(cells) for name, cells in members.items()}
 
 
-def compare_over_cells(
+def compare_whole_cells(
     score: labels.CellScore,
     a: grid.Table,
     b: grid.Table,
@@ -88,11 +88,14 @@ def compare_over_cells(
     *,
     lower_is_better: bool = False,
 ) -> dict[str, Record]:
-    """Returns A − B of a metric over cells, for one seed, by language and mean."""
+    """Returns A − B of one run each, in percent with its test, for a metric that needs whole cells: by cell and mean.
+
+    `seed` draws the resamples.
+    """
     order = _order_labels((a, b))
     left, right = ({cell: _collect_answers(rows, order) for cell, rows in side.rows.items()} for side in (a, b))
     averages = grid.list_plain_means(means)
-    compared = labels.compare_over_cells(score, left, right, len(order), averages=averages, seed=seed)
+    compared = labels.compare_whole_cells(score, left, right, len(order), averages=averages, seed=seed)
     results = compared.cells | compared.averages
     return {name: grid.make_number(result, lower_is_better=lower_is_better) for name, result in results.items()}
 

@@ -331,7 +331,7 @@ def _compare_entries(a: Entry, b: Entry, data: DataSet, seed: int) -> Record:
     entries = numbers["cells"] | numbers["averages"]
     for metric in data.over("cell") if len(left) == len(right) == 1 else ():
         lower = metric in data.lower_is_better()
-        compared = labelled.compare_over_cells(
+        compared = labelled.compare_whole_cells(
             metric_lists.ALL[metric].score, left[0], right[0], means, seed, lower_is_better=lower
         )
         for name, value in compared.items():

@@ -24,12 +24,12 @@ def show_legend(results: Record) -> str:
     meanings.append(f"<b>{ZERO_SHOT_MARK}</b> may be called zero-shot: none of T, S, K, C, ?")
     records = [stage["seen"] for stage in results["stages"].values() if stage.get("seen") is not None]
     unknown = list(dict.fromkeys(letter for seen in records for letter in badges.list_unrecorded(seen)))
-    silent = (
+    never_shown = (
         f" Not recorded, so never shown: {', '.join(f'{x} ({badges.MEANING[x]})' for x in unknown)}." if unknown else ""
     )
     how = results["statistics"]
     return (
-        f'<p class="soft">Badges: {"; ".join(meanings)}.{silent} A pair has the badges of both languages. Small '
+        f'<p class="soft">Badges: {"; ".join(meanings)}.{never_shown} A pair has the badges of both languages. Small '
         f"numbers are 95% intervals ({how['resamples']:,} resamples of whole groups, seed {how['seed']}). Significance "
         "is Holm-corrected over all cells of a table, so a cell whose interval excludes 0 may have no significant "
         "difference; only significantly better (▲) and significantly worse (▼) have a colour.</p>"
@@ -183,9 +183,9 @@ def _name_columns(data: Record, first: str, more: Sequence[str] = ()) -> str:
 
 def _show_maps(data: Record, metric: str) -> str:
     languages = sorted({language for pair in _list_languages(data) for language in pair})
-    maps = [_show_map(name, system, metric, languages, _format_heat) for name, system in data["systems"].items()]
+    maps = [_show_map(name, system, metric, languages, _format_heat_cell) for name, system in data["systems"].items()]
     for pair in data["comparisons"].values():
-        maps.append(_show_map(f"{pair['a']} − {pair['b']}", pair, metric, languages, _format_change))
+        maps.append(_show_map(f"{pair['a']} − {pair['b']}", pair, metric, languages, _format_change_cell))
     return f'<div class="maps">{"".join(maps)}</div>'
 
 
@@ -209,19 +209,21 @@ def _show_map(title: str, numbers: Record, metric: str, languages: Sequence[str]
     )
 
 
-def _format_heat(entry: Record | None, metric: str, kind: str = "") -> str:
+def _format_heat_cell(entry: Record | None, metric: str, css_class: str = "") -> str:
+    """Returns a cell of the map, coloured by the score unless a class is given."""
     if entry is None or metric not in entry:
-        return '<td class="m">–</td>' if kind else "<td>–</td>"
-    shade = kind or f"h{min(10, max(0, round(entry[metric]['value'] / 10)))}"
+        return '<td class="m">–</td>' if css_class else "<td>–</td>"
+    shade = css_class or f"h{min(10, max(0, round(entry[metric]['value'] / 10)))}"
     value = words.format_number(entry[metric]["value"])
     return f'<td class="{shade}">{value}{_format_interval(entry[metric])}{_format_badges(entry)}</td>'
 
 
-def _format_change(entry: Record | None, metric: str, kind: str = "") -> str:
+def _format_change_cell(entry: Record | None, metric: str, css_class: str = "") -> str:
+    """Returns a cell of the map of differences; a significant one is coloured, others have the class that is given."""
     if entry is None or metric not in entry:
-        return '<td class="m">–</td>' if kind else "<td>–</td>"
+        return '<td class="m">–</td>' if css_class else "<td>–</td>"
     number = entry[metric]
-    shade = _choose_shade(number) or kind
+    shade = _choose_shade(number) or css_class
     mark = tables.MARKS.get(number["verdict"], "")
     details = f"{words.VERDICTS[number['verdict']]}, adjusted p {words.format_p(number['adjusted'])}"
     shown = f"{words.format_signed(number['value'])}{mark}{_format_interval(number)}{_format_badges(entry)}"

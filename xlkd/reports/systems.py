@@ -54,7 +54,7 @@ def group_runs(runs: Sequence[files.Run]) -> list[list[files.Run]]:
 def find_systems(runs: Sequence[files.Run]) -> list[System]:
     """Returns all stages that are done; with several configs a name begins with its folder's."""
     groups = group_runs(runs)
-    labels = _label_configs([same[0] for same in groups]) if len(groups) > 1 else [""]
+    labels = _make_prefixes([same[0] for same in groups]) if len(groups) > 1 else [""]
     systems = []
     for config, (label, same) in enumerate(zip(labels, groups, strict=True)):
         for name in dict.fromkeys(stage.name for run in same for stage in run.stages):
@@ -96,7 +96,8 @@ def _compare_configs(systems: Sequence[System]) -> list[Pair]:
     return chosen
 
 
-def _label_configs(runs: Sequence[files.Run]) -> list[str]:
+def _make_prefixes(runs: Sequence[files.Run]) -> list[str]:
+    """Returns what the names of each run's systems begin with: its folder, or its path where folders have one name."""
     names = [run.folder.resolve().name for run in runs]
     full = [str(run.folder) for run in runs]
     return [f"{name if names.count(name) == 1 else path}/" for name, path in zip(names, full, strict=True)]

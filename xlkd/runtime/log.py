@@ -81,7 +81,7 @@ class Metrics:
         self._check = check
         check()
         path = folder / "metrics.jsonl"
-        lines = [line for line in _read_lines(path) if json.loads(line)["step"] <= step]
+        lines = [line for line in _read_complete_lines(path) if json.loads(line)["step"] <= step]
         files.write_text(path, "".join(lines))
         self._file = path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard", step + 1)
@@ -187,7 +187,8 @@ class _Board:
         self._writer.write_event(self._files.events.Event(step=step, wall_time=time.time(), **what))
 
 
-def _read_lines(path: pathlib.Path) -> list[str]:
+def _read_complete_lines(path: pathlib.Path) -> list[str]:
+    """Returns the lines that were written to their end; none where there is no file."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:

@@ -60,7 +60,7 @@ class BatchLayout:
 
 
 def fit_batch(mesh: Mesh, examples: int, micro_batches: int) -> BatchLayout:
-    """Pads a batch to the next multiple of the row shards.
+    """Returns the layout of a batch that is padded to the next multiple of the row shards.
 
     The micro-batches are the largest number, at most those asked for, that divides the rows of a shard.
     """

@@ -59,7 +59,7 @@ def groups(method: Method, task: Classify) -> tuple[Group, ...]:
     tags = [[normalise_tag(tag, where) for tag in group.split("+")] for group in text.split(",")]
     if sorted(tag for group in tags for tag in group) != sorted(set(languages)):
         what = f"branches={method.branches} does not contain each of {', '.join(languages)} once"
-        raise UserError(what, where, "write each, one, or groups such as en+de,ru")
+        raise UserError(what, where, "set it to 'each', to 'one', or to groups such as en+de,ru")
     return tuple(tuple((languages.index(tag), tag) for tag in group) for group in tags)
 
 

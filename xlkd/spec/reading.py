@@ -133,7 +133,8 @@ def find_key_type(config: Mapping[str, Any], name: str) -> Any:
         raise _make_unknown_key_error(name, [f"{first}.{key}" for key in keys[first]])
     readers = [stage for stage in config["stages"] if name in keys[stage]]
     if readers and all(get_value(config.get(stage) or {}, name) is not None for stage in readers):
-        raise UserError("every stage sets it for itself", f"config.{name}", f"set it for {', '.join(readers)}")
+        remedy = f"set config.STAGE.{name} with STAGE={' or '.join(readers)}"
+        raise UserError("has no effect, because every stage sets its own value", f"config.{name}", remedy)
     if kind := _find_kind(shared, name):
         return kind
     raise _make_unknown_key_error(name, [*shared, *RUN_KEYS, *(f"{stage}.{key}" for stage in names for key in shared)])
@@ -206,7 +207,7 @@ def merge_stage(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def merge_blocks(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a block overridden by another, key by key."""
+    """Returns a block overridden by another, key by key, also inside nested blocks."""
     merged = dict(shared)
     for key, value in own.items():
         old = merged.get(key)

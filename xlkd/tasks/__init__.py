@@ -23,7 +23,7 @@ Batch = dict[str, Any]  # {view: {name: [rows, length]}} and arrays per row; `ma
 Progress = Callable[[int, int], None]
 
 
-def silent(done: int, total: int) -> None:
+def report_nothing(done: int, total: int) -> None:
     """Reports no progress."""
 
 
@@ -72,7 +72,7 @@ class Task(Protocol):
     def identity(self) -> str:
         """Returns a string of all that features depend on besides the examples: settings and tokenizer."""
 
-    def features(self, rows: Sequence[Any], progress: Progress = silent) -> Features:
+    def features(self, rows: Sequence[Any], progress: Progress = report_nothing) -> Features:
         """Tokenizes examples; `progress(done, total)` counts texts."""
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:

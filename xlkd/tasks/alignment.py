@@ -19,7 +19,7 @@ from xlkd.files import Json
 from xlkd.metrics.retrieval import Link, count_links, mutual_links
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Task
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, report_nothing
 from xlkd.tasks.parallel import group_by_languages
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer, TextTokens
@@ -46,7 +46,7 @@ class WordAlignment:
     def identity(self) -> str:
         return f"alignment 1 {self.tokenizer.identity} {self.max_length}"
 
-    def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
+    def features(self, rows: Sequence[Pair], progress: Progress = report_nothing) -> Features:
         if bare := next((row for row in rows if row.links is None), None):
             raise UserError("a pair without word links", f"row {bare.id} of {bare.set}", "see the source `align`")
         features = {"keys": truncate_keys([row.key for row in rows])}

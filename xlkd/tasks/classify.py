@@ -17,7 +17,7 @@ from xlkd.files import Json
 from xlkd.metrics import labels as label_metrics
 from xlkd.rows import Cell, Labelled
 from xlkd.spec.tasks import Classify as ClassifySettings
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, report_nothing
 from xlkd.tasks.labelled import describe_labelled
 from xlkd.tasks.ragged import pack, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer
@@ -59,7 +59,7 @@ class Classify:
     def identity(self) -> str:
         return f"classify 1 {self.tokenizer.identity} {self.max_length} {self.labels}"
 
-    def features(self, rows: Sequence[Labelled], progress: Progress = silent) -> Features:
+    def features(self, rows: Sequence[Labelled], progress: Progress = report_nothing) -> Features:
         rows = list(rows)
         order = self.labels or collect_labels(rows)
         texts = [row.text for row in rows] + [row.second or "" for row in rows]
@@ -251,7 +251,10 @@ def number_label(row: Labelled, order: Sequence[str]) -> int:
 
 
 def match_labels(theirs: Sequence[str], ours: Sequence[str], where: str, remedy: str) -> np.ndarray:
-    """Returns the place of each of our labels in another model's logits: `logits[..., order]` is in our order."""
+    """Returns where another model's logits have each of our labels, so that `logits[..., order]` is in our order.
+
+    Labels that are not the same are refused.
+    """
     order = [label_names.find_label(label, theirs) for label in ours]
     if len(theirs) == len(ours) and sorted(order) == list(range(len(ours))):
         return np.array(order, np.int32)

@@ -15,7 +15,7 @@ from xlkd.files import Json
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Masked as MaskedSettings
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, report_nothing
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts, row_lengths
 from xlkd.tasks.tokenization import JoinedTexts, TextTokenizer, TextTokens
 
@@ -39,7 +39,7 @@ class Masked:
     def identity(self) -> str:
         return f"masked 2 {self.tokenizer.identity} {self.max_length}"
 
-    def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
+    def features(self, rows: Sequence[Pair], progress: Progress = report_nothing) -> Features:
         sources = self.tokenizer.encode([row.source for row in rows], progress)
         targets = self.tokenizer.encode([row.target for row in rows], progress)
         ids, words, types = [], [], []

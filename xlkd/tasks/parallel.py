@@ -16,7 +16,7 @@ from xlkd.metrics.picture import Axes, fit_axes, make_picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Task
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, report_nothing
 from xlkd.tasks.ragged import pack, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer
 
@@ -44,7 +44,7 @@ class Parallel:
     def identity(self) -> str:
         return f"parallel 1 {self.tokenizer.identity} {self.max_length}"
 
-    def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
+    def features(self, rows: Sequence[Pair], progress: Progress = report_nothing) -> Features:
         texts = [row.source for row in rows] + [row.target for row in rows]
         joined = [self.tokenizer.join(text.ids, self.max_length) for text in self.tokenizer.encode(texts, progress)]
         return {

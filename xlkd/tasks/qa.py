@@ -12,7 +12,7 @@ import numpy as np
 
 from xlkd.files import Json
 from xlkd.rows import Question
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, report_nothing
 from xlkd.tasks.ceilings import compute_ceilings
 from xlkd.tasks.scores import score, score_examples
 from xlkd.tasks.spans import Predictions, decode
@@ -39,7 +39,7 @@ class QA:
     def identity(self) -> str:
         return f"qa 1 {self.tokenizer.identity} {self.settings.windowing()}"
 
-    def features(self, rows: Sequence[Question], progress: Progress = silent) -> Features:
+    def features(self, rows: Sequence[Question], progress: Progress = report_nothing) -> Features:
         return cut_into_windows(rows, self.tokenizer, self.settings, progress).to_arrays()
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:

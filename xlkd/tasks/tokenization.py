@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xlkd.errors import UserError
-from xlkd.tasks import Progress, silent
+from xlkd.tasks import Progress, report_nothing
 
 if TYPE_CHECKING:  # imported at run time only where a tokenizer is read from its folder
     from tokenizers import Encoding, Tokenizer
@@ -65,7 +65,7 @@ class TextTokenizer:
         """Returns the template of two texts, learned from how the tokenizer encodes a pair."""
         return _learn_template(self._backend.encode("a", "a"), texts=2)
 
-    def encode(self, texts: Sequence[str], progress: Progress = silent) -> Tokens:
+    def encode(self, texts: Sequence[str], progress: Progress = report_nothing) -> Tokens:
         """Tokenizes each text by itself, without special tokens; equal texts are tokenized once."""
         index = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         unique, blocks = list(index), [self._encode_block([])]

@@ -19,7 +19,7 @@ from xlkd.errors import UserError
 from xlkd.files import Json
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Views as ViewsSettings
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, silent
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, report_nothing
 from xlkd.tasks.masked import mask_tokens, score_masked
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts, row_lengths
 from xlkd.tasks.tokenization import JoinedTexts, TextTokenizer, TextTokens
@@ -55,7 +55,7 @@ class Views:
     def identity(self) -> str:
         return f"views 1 {self.student.identity} {self.teacher.identity} {self.max_length} {self.word_truncate}"
 
-    def features(self, rows: Sequence[Pair], progress: Progress = silent) -> Features:
+    def features(self, rows: Sequence[Pair], progress: Progress = report_nothing) -> Features:
         sides = [_put_english_first(row) for row in rows]
         texts = [english for english, _ in sides]
         english = self.student.encode(texts, progress)

@@ -13,7 +13,7 @@ import numpy as np
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, make_key
 from xlkd.spec.tasks import QuestionAnswering as Settings
-from xlkd.tasks import Features, Progress, silent
+from xlkd.tasks import Features, Progress, report_nothing
 from xlkd.tasks.tokenization import TextTokenizer, Tokens
 
 EXACT, WIDE, LOST = (
@@ -97,7 +97,7 @@ def _name_saved_array(field: str) -> str:
 
 
 def cut_into_windows(
-    rows: Sequence[Question], tokenizer: TextTokenizer, settings: Settings, progress: Progress = silent
+    rows: Sequence[Question], tokenizer: TextTokenizer, settings: Settings, progress: Progress = report_nothing
 ) -> Windows:
     """Returns the windows of all examples, in order; each different text is tokenized once."""
     rows = list(rows)

@@ -122,7 +122,8 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
             save(at, wait=True)
             raise Stopped(f"{signals.asked}: saved at step {at}; the same command resumes from there")
 
-    def evaluate_and_save(at: int) -> None:
+    def evaluate_and_save_if_due(at: int) -> None:
+        """Evaluates and saves what is due at a step; at the last step, both."""
         evaluated = at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start))
         if evaluated:
             _check_finite(job, state)
@@ -135,7 +136,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
             release_memory()
 
     try:
-        evaluate_and_save(first)
+        evaluate_and_save_if_due(first)
         for at, (batch, targets, shape, examples, tokens) in zip(
             range(first, job.steps), time_values(_iterate_batches(job, first, source), waited), strict=True
         ):
@@ -143,7 +144,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
             with jax.transfer_guard("disallow"):
                 is_live = targets is None
                 if is_live:
-                    targets = source.ask(shape, batch, state)
+                    targets = source.ask_teacher(shape, batch, state)
                 new, report = compiled[shape](state._replace(teacher=()), batch, targets)
                 state = new._replace(teacher=state.teacher)
             pending.append(report)
@@ -160,7 +161,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
                 job.log.live(
                     meter.format_line(done, values), keep=done % (10 * job.log_every) == 0 or done == job.steps
                 )
-            evaluate_and_save(done)
+            evaluate_and_save_if_due(done)
             stop(done)
     finally:
         metrics.close()

@@ -161,7 +161,7 @@ def prepare_stage(
 def add_reference_vectors(
     prepared: Prepared, pooling: str, teacher: Encoder, devices: Mesh
 ) -> dict[str, EvaluationSet]:
-    """Returns the sets; if there is a teacher encoder, retrieval is compared with its vectors of the English texts."""
+    """Returns the sets; that of retrieval gets the vectors of a teacher encoder, if there is one, to compare with."""
     if not prepared.other or "retrieval" not in prepared.sets:
         return prepared.sets
     retrieval = prepared.sets["retrieval"]

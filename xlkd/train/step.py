@@ -81,13 +81,13 @@ def compute_gradient(
         coupled = couple if method.coupled else None
         return _accumulate_gradient(loss, coupled, variables, batch, targets, key, micro_batches)
 
-    def scalar(params: Tree) -> tuple[jax.Array, tuple[dict[str, Term], Tree]]:
+    def sum_terms(params: Tree) -> tuple[jax.Array, tuple[dict[str, Term], Tree]]:
         rows_loss = loss(params, batch, targets, key)
         terms, metrics, statistics = couple(params, rows_loss.embeddings)
         terms, metrics = {**rows_loss.terms, **terms}, {**rows_loss.metrics, **metrics}
         return total(terms), (terms | _clear_weights(metrics), statistics)
 
-    gradient, (terms, statistics) = jax.grad(scalar, has_aux=True)(variables.params)
+    gradient, (terms, statistics) = jax.grad(sum_terms, has_aux=True)(variables.params)
     return gradient, terms, statistics
 
 
@@ -130,14 +130,14 @@ def _accumulate_gradient(
     def add_gradient(so_far: Tree, part: Tree) -> tuple[Tree, dict[str, Term]]:
         ((batch, targets), key), pull = part
 
-        def scalar(params: Tree) -> tuple[jax.Array, dict[str, Term]]:
+        def sum_terms(params: Tree) -> tuple[jax.Array, dict[str, Term]]:
             part_loss = loss(params, batch, targets, key)
             terms = {name: term._replace(count=counts[name]) for name, term in part_loss.terms.items()}
             pulled = jax.tree.map(lambda g, e: (g * e).sum(), pull, part_loss.embeddings) if coupled else ()
-            scalar = total(terms) + sum(jax.tree.leaves(pulled), jnp.zeros(()))
-            return scalar, part_loss.terms | _clear_weights(part_loss.metrics)
+            value = total(terms) + sum(jax.tree.leaves(pulled), jnp.zeros(()))
+            return value, part_loss.terms | _clear_weights(part_loss.metrics)
 
-        gradient, terms = jax.grad(scalar, has_aux=True)(params)
+        gradient, terms = jax.grad(sum_terms, has_aux=True)(params)
         return jax.tree.map(jnp.add, so_far, gradient), jax.tree.map(jnp.asarray, terms)
 
     gradient, terms = jax.lax.scan(add_gradient, gradient, (parts, pull))

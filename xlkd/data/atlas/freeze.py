@@ -81,17 +81,17 @@ def list_values() -> dict[str, dict[str, list[str]]]:
     return {
         "currency": _select_clean({code: _get_names("currencies", code) for code in _list_currencies()}),
         "language": _select_clean(
-            {code: _get_names("languages", code) for code in _list_languages()}, apart_from=_list_territory_names()
+            {code: _get_names("languages", code) for code in _list_languages()}, apart_from=_list_reserved_names()
         ),
         "city": _select_clean(
-            {zone: _get_city_names(zone) for zone in _list_zones()}, apart_from=_list_territory_names()
+            {zone: _get_city_names(zone) for zone in _list_zones()}, apart_from=_list_reserved_names()
         ),
         "region": _select_clean(
-            {code: _get_names("territories", code) for code in REGIONS}, apart_from=_list_territory_names()
+            {code: _get_names("territories", code) for code in REGIONS}, apart_from=_list_reserved_names()
         ),
         "weekday": _select_clean({code: _get_weekday_names(day) for day, code in enumerate(WEEKDAYS)}),
         "script": _select_clean(
-            {code: _get_names("scripts", code) for code in SCRIPTS}, apart_from=_list_territory_names()
+            {code: _get_names("scripts", code) for code in SCRIPTS}, apart_from=_list_reserved_names()
         ),
     }
 
@@ -172,10 +172,10 @@ def _list_languages() -> list[str]:
     return sorted(code for code in codes if (_load_locale("ar").languages.get(code) or "").startswith("ال"))
 
 
-def _list_territory_names() -> frozenset[str]:
-    """Returns the names of countries in every language.
+def _list_reserved_names() -> frozenset[str]:
+    """Returns the names of all territories with two letters in every language, casefolded.
 
-    No city or language may have one of them, or training would show held-out names.
+    No other value may have one of them, or training would show the names of held-out countries.
     """
     names = [(code, name) for language in LANGUAGES for code, name in _load_locale(language).territories.items()]
     return frozenset(name.casefold() for code, name in names if len(code) == 2)

@@ -63,7 +63,7 @@ def drop_missing_label(values: _table.Values) -> _table.Values:
 
 
 def get_texts(values: _table.Values) -> tuple[str, ...]:
-    """Returns one text, or two."""
+    """Returns the text of a row, and its second text where it has one."""
     return tuple(values[part] for part in ("text", "second") if part in values)
 
 

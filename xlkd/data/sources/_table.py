@@ -137,7 +137,7 @@ def _read_lines(path: pathlib.Path) -> Iterator[str]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", str(path)) from None
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "check its permissions") from None
     with file:
         for number, line in enumerate(file, 1):
             try:

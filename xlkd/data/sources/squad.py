@@ -24,7 +24,7 @@ NO_ANSWER = "no gold answer (a question without one can be neither trained on no
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
-    """Returns all questions of the file; each paragraph is a group."""
+    """Returns the questions of the file, or the first `limit` of them; each paragraph is a group."""
     source.allow("languages", "limit")
     languages = source.languages() or ("en",)
     if len(languages) > 1:
@@ -105,7 +105,7 @@ def load_articles(path: pathlib.Path) -> list[Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", str(path)) from None
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "check its permissions") from None
     except ValueError as error:  # a number of thousands of digits too
         raise UserError(f"broken JSON: {error}", str(path), "fetch or write the file again") from None
     except RecursionError:

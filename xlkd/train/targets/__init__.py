@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Targets(Protocol):
-    """A source of targets, which are known in advance (`for_batch`) or computed just before the step (`ask`)."""
+    """A source of targets, which are known in advance (`for_batch`) or computed before the step (`ask_teacher`)."""
 
     def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         """Compiles the teacher for a shape; returns targets or their shapes, to compile the step with."""
@@ -25,7 +25,7 @@ class Targets(Protocol):
     def for_batch(self, planned: PlannedBatch) -> Tree | None:
         """Returns the targets of this process's rows as NumPy arrays; None if the teacher has to be asked."""
 
-    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
+    def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         """Computes the targets of a batch on the devices, by a forward pass of the teacher.
 
         Only a teacher that evolves needs the state, which holds its variables.
@@ -44,7 +44,7 @@ class NoTargets:
     def for_batch(self, planned: PlannedBatch) -> Tree:
         return ()
 
-    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
+    def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         raise AssertionError("there is no teacher to ask")
 
 

@@ -45,7 +45,7 @@ class CachedTargets:
     def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         return self._forward.compile(shape, batch, state)
 
-    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
+    def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         return self._forward(shape, batch, state)
 
     def for_batch(self, planned: PlannedBatch) -> Values | None:
@@ -97,9 +97,9 @@ class CachedTargets:
     def _time_teacher(self, shape: Shape, row: np.ndarray) -> tuple[float, float]:
         """Returns the seconds of a batch, and the bytes of the targets of a row."""
         batch = self._build_batch(shape, row)
-        jax.block_until_ready(self.ask(shape, batch, None))
+        jax.block_until_ready(self.ask_teacher(shape, batch, None))
         start = time.perf_counter()
-        targets = jax.block_until_ready(self.ask(shape, batch, None))
+        targets = jax.block_until_ready(self.ask_teacher(shape, batch, None))
         return time.perf_counter() - start, sum(x.nbytes for x in jax.tree.leaves(targets)) / shape.rows
 
     def _fill(self, shape: Shape, store: TargetStore, rows: np.ndarray) -> None:
@@ -114,7 +114,7 @@ class CachedTargets:
             store.add(self._get_keys(shard), values, self._get_lengths(shard))
 
     def _audit(self, shape: Shape, store: TargetStore) -> None:
-        """Computes a sample of the cached targets again, and stops if one differs."""
+        """Computes a sample of the cached targets again; refuses the cache if one differs by more than rounding."""
         sample = set(store.sample(np.random.default_rng(self._job.seed), per_shard=SAMPLE))
         keys = self._get_keys(np.arange(self._plan.rows)).tolist()
         rows = np.flatnonzero(distributed.any_process(np.array([key in sample for key in keys], bool)))
@@ -128,7 +128,7 @@ class CachedTargets:
 
     def _compute(self, shape: Shape, rows: np.ndarray) -> Values:
         """Computes the targets of at most a batch of rows."""
-        targets = distributed.gather_to_host(self.ask(shape, self._build_batch(shape, rows), None))
+        targets = distributed.gather_to_host(self.ask_teacher(shape, self._build_batch(shape, rows), None))
         return {name: np.asarray(value)[: len(rows)] for name, value in targets.items()}
 
     def _build_batch(self, shape: Shape, rows: np.ndarray) -> Batch:

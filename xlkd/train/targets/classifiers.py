@@ -76,13 +76,13 @@ class ClassifierTargets:
             value[index < 0] = 0
         return batch
 
-    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
+    def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         raise AssertionError("all targets are known")
 
 
 def compute_logits(
     spec: AnyStage,
-    reading: Classifiers,
+    classifiers: Classifiers,
     rows: Sequence[Any],
     features: Features,
     task: Task,
@@ -109,7 +109,7 @@ def compute_logits(
         keys, gold = features["keys"][indices], features["label"][indices]
         answers = []
         for name in filter(None, map(str.strip, names.split("+"))):
-            teacher = load_classifier(reading, tag, name, labels, earlier)
+            teacher = load_classifier(classifiers, tag, name, labels, earlier)
             answers.append(read_or_compute(teacher, examples, keys, spec, log)[:, teacher.order])
             _log_accuracy(teacher, tag, answers[-1], gold, labels, log)
         logits[indices], taught[indices] = np.mean(answers, axis=0), 1
@@ -122,7 +122,7 @@ def compute_logits(
 
 
 def load_classifier(
-    reading: Classifiers, tag: str, name: str, labels: Sequence[str], earlier: Mapping[str, pathlib.Path]
+    classifiers: Classifiers, tag: str, name: str, labels: Sequence[str], earlier: Mapping[str, pathlib.Path]
 ) -> Classifier:
     """Loads a classifier by the name of an earlier stage, a folder or a hub id."""
     folder = earlier[name] if name in earlier else locate_model(name)[0]
@@ -131,10 +131,10 @@ def load_classifier(
     checkpoint = hf.load(folder)
     if "classifier" not in checkpoint.params:
         raise UserError("has no classification head", where, "name a model that was trained to classify")
-    own_labels = _read_labels(reading, tag, checkpoint, where)
+    own_labels = _read_labels(classifiers, tag, checkpoint, where)
     tokenizer = hf.load_tokenizer(folder)
     architecture = checkpoint.architecture
-    length = min(reading.max_length or architecture.max_length, architecture.max_length)
+    length = min(classifiers.max_length or architecture.max_length, architecture.max_length)
     task = Classify(TextTokenizer(tokenizer), length, labels=tuple(labels))
     remedy = f"state the task's names in the order of its logits: --config.method.teacher_labels.{tag}=…"
     order = match_labels(own_labels, labels, where, remedy)
@@ -198,13 +198,13 @@ def _describe_accuracy(logits: np.ndarray, gold: np.ndarray) -> str:
     return f"accuracy {accuracy:.1%} on {int(is_labelled.sum())} training examples"
 
 
-def _read_labels(reading: Classifiers, tag: str, checkpoint: hf.Checkpoint, where: str) -> tuple[str, ...]:
+def _read_labels(classifiers: Classifiers, tag: str, checkpoint: hf.Checkpoint, where: str) -> tuple[str, ...]:
     """Reads the labels of a classifier's logits, and refuses one that does not state them."""
     count = len(checkpoint.params["classifier"]["output"]["bias"])
     remedy = f"state the order of its logits: --config.method.teacher_labels.{tag}=…"
     if count == 1 or checkpoint.config.get("problem_type") == "regression":
         raise UserError("a regression head, not a classification head", where, "name a classifier")
-    stated = reading.labels.get(tag, ())
+    stated = classifiers.labels.get(tag, ())
     labels = stated or checkpoint.labels or tuple(f"LABEL_{i}" for i in range(count))
     if len(labels) != count:
         raise UserError(f"{len(labels)} labels for a head of {count}", where, remedy)

@@ -58,5 +58,5 @@ class LiveTargets:
     def for_batch(self, planned: PlannedBatch) -> None:
         return None
 
-    def ask(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
+    def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         return self._forward(shape, batch, state)
