@@ -78,6 +78,15 @@ def test_every_task_has_a_report(tmp_path, task, cells, parts):
     assert labels == ([True, True] if task == "classify" else [])
 
 
+def test_pairs_that_cleaning_leaves_out_are_counted_and_are_no_faults(tmp_path, capsys):
+    (tmp_path / "corpus.en").write_text("Anna wrote a letter.\nsame\n\n")
+    (tmp_path / "corpus.de").write_text("Anna schrieb einen Brief.\nsame\nx\n")
+    report = run_check(tmp_path / "out.json", f"--data=moses:{tmp_path / 'corpus'}?languages=en,de")
+    assert (report["rows"], report["faults"]) == (1, [])
+    assert sorted(report["left_out"]) == ["empty: 1 of 3 pairs", "identical sides: 1 of 3 pairs"]
+    assert "left out: empty: 1 of 3 pairs" in capsys.readouterr().out
+
+
 def test_with_a_tokenizer_windows_and_reachable_answers_are_reported(tmp_path, capsys):
     model = save_span_model(tmp_path, RECORD)
     (model / "model.safetensors").unlink()  # no weights are read

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if "data" not in flags:
         raise UserError("no --data given", "command line", "for example --data=squad:FILE")
     if "model" not in flags and (unused := [name for name in MODEL_FLAGS if name in flags]):
-        raise UserError(f"--{unused[0]} needs a tokenizer", "command line", "add --model")
+        raise UserError(f"--{unused[0]} needs a tokenizer", "command line", "add --model=DIR")
     from xlkd.data import sources
 
     folder = pathlib.Path(flags.get("model", "")).expanduser()
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *models])
     task, rows, faults = read_sources(flags["data"], flags.get("task", ""))
     report: dict[str, Any] = {"version": 1, "data": flags["data"], "task": task, "rows": len(rows)}
-    report |= {"cells": describe_cells(rows), "faults": faults}
+    report |= {"cells": describe_cells(rows), "faults": faults, "left_out": _count_left_out(rows, faults)}
     if "model" in flags and len(rows):
         report["windows"] = describe_windows(flags, task, rows)
     elif task == "classify":
@@ -88,6 +88,11 @@ def read_sources(text: str, task: str) -> tuple[str, Rows, list[str]]:
             faults += [*(f"{where}: {reason}" for where, reason in bad.skipped), str(error)]
         dropped += [*bad.skipped, *bad.left_out]
     return task, sources.Rows(tuple(parts), tuple(dropped)), faults
+
+
+def _count_left_out(rows: Rows, faults: Sequence[str]) -> dict[str, int]:
+    """Counts by reason the rows that rules of their source leave out, which are no faults."""
+    return collections.Counter(reason for where, reason in rows.dropped if f"{where}: {reason}" not in set(faults))
 
 
 def describe_cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
@@ -179,8 +184,10 @@ def format_report(report: Mapping[str, Any]) -> list[str]:
         output.append(windows["task"]["shown"])
         for name, value in windows["task"].items():
             output += ["", *_format_grid(name, value)] if isinstance(value, dict) else []
-    if contents := report.get("contents"):
+    if contents := report.get("contents"):  # which says what was left out
         output += ["", contents["shown"], "", *_format_grid("rows", contents["cells"])]
+    elif report["left_out"]:
+        output += ["", *(f"left out: {reason}" for reason in report["left_out"])]
     return output
 
 

@@ -92,7 +92,9 @@ def read_lines(paths: list[pathlib.Path]) -> Iterator[str]:
             with path.open(encoding="utf-8", newline="\n") as file:
                 yield from (line.rstrip("\r\n") for line in file)
         except OSError as error:
-            raise UserError(f"cannot be read: {error.strerror}", str(path), "check the path and its permissions") from error
+            raise UserError(
+                f"cannot be read: {error.strerror}", str(path), "check the path and its permissions"
+            ) from error
         except UnicodeDecodeError as error:
             raise UserError(f"not UTF-8 at byte {error.start:,}", str(path), "save it as UTF-8") from error
 
