@@ -365,6 +365,7 @@ def test_a_run_whose_folder_was_deleted_ends_and_does_not_disturb_the_next_one(u
     assert (folder / "log.txt").read_text().count("start: ") == 1
 
 
+@pytest.mark.long  # test_workdir.py has the check in one process
 def test_a_run_whose_folder_was_moved_ends_and_does_not_recreate_it(undisturbed_run, tmp_path):
     folder = tmp_path / "run"
     process = start_run(folder, cache=undisturbed_run[0].parent / "cache")
