@@ -92,7 +92,8 @@ def read_sources(text: str, task: str) -> tuple[str, Rows, list[str]]:
 
 def _count_left_out(rows: Rows, faults: Sequence[str]) -> dict[str, int]:
     """Counts by reason the rows that rules of their source leave out, which are no faults."""
-    return collections.Counter(reason for where, reason in rows.dropped if f"{where}: {reason}" not in set(faults))
+    known = set(faults)
+    return collections.Counter(reason for where, reason in rows.dropped if f"{where}: {reason}" not in known)
 
 
 def describe_cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
