@@ -66,12 +66,12 @@ def _add_official_labels(source: Source, examples: tuple[Labelled, ...]) -> tupl
         raise UserError("no such file", str(path), "labels= names XNLI's own xnli.test.tsv")
     if any(row.label is not None for row in examples):
         raise UserError("has labels already", str(source), "leave out labels=")
-    official_spec = Source(
+    official_source = Source(
         "xnli", str(path), (("languages", ",".join(dict.fromkeys(row.language for row in examples))),)
     )
     official = collections.defaultdict(list)
     for row in _labelled.rows(
-        official_spec, KIND, _labelled.find_files(official_spec, _FAMILIES[:2], _SPLITS, "xnli.test.tsv"), BadRows()
+        official_source, KIND, _labelled.find_files(official_source, _FAMILIES[:2], _SPLITS, "xnli.test.tsv"), BadRows()
     ):
         official[row.language].append(row)
     official_labels = [_find_official_label(official[row.language], row, path) for row in examples]
