@@ -127,7 +127,7 @@ def test_a_value_out_of_range_is_refused_when_stages_are_read(flag):
 
 
 def test_a_shared_key_that_every_stage_sets_for_itself_is_refused():
-    with pytest.raises(UserError, match=r"set it for single, single_kd, branches, mblm"):
+    with pytest.raises(UserError, match="STAGE=single or single_kd or branches or mblm"):
         settings.apply_flags(settings.read_config("configs/mblm.py"), ["--config.method.weight_s=2"])
 
 
