@@ -36,7 +36,7 @@ TESTS = {
     "xlkd/train/targets/classifiers.py": "test_classifiers",
     "xlkd/methods/__init__.py": "test_step,test_finetune",
     "xlkd/methods/finetune.py": "test_finetune,test_golden_steps",
-    "xlkd/methods/pretrain.py": "test_golden_steps::test_golden_step[pretrain],test_loop",
+    "xlkd/methods/pretrain.py": "test_pretrain,test_golden_steps::test_golden_step[pretrain],test_loop",
     "xlkd/methods/gxlt.py": "test_golden_steps::test_golden_step[gxlt],test_gxlt",
     "xlkd/methods/mblm.py": "test_golden_steps::test_golden_step[mblm],test_mblm",
     "xlkd/methods/mmkd.py": "test_golden_steps::test_golden_step[mmkd],test_mmkd",
