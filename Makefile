@@ -1,5 +1,5 @@
 # make demo          install into .venv and run the main job on its embedded default
-# make test          install the test requirements and run the tests, about ten minutes on two quiet cores
+# make test          install the test requirements, then run the tests, which takes about ten minutes on two quiet cores
 # make test-long     the tests that take longer
 # make test-lowest   the tests with the lowest releases that setup.cfg allows, in an environment of its own
 # make lint          style, formatting, the order of imports and types
