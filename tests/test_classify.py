@@ -56,23 +56,25 @@ def test_single_texts_and_pairs_are_encoded_as_by_the_tokenizer():
     ("names", "order"),
     [
         (("contradiction", "neutral", "entailment"), NLI),
-        (("Contradictory", "entailment "), ("entailment", "contradiction")),
+        (("Contradictory", "entailment "), ("entailment ", "Contradictory")),
         (("positive", "negative"), ("negative", "positive")),
+        (("POSITIVE", "Neg"), ("Neg", "POSITIVE")),
         (("10", "9", "1"), ("1", "9", "10")),
+        (("us", "US", "Us"), ("US", "Us", "us")),
         (("sport", "art", "10"), ("10", "art", "sport")),
     ],
 )
 def test_the_order_of_labels_follows_from_the_data_and_is_recorded(names, order):
     features = make_task().features([make_row(i, label) for i, label in enumerate(names)])
     assert tuple(features["labels"]) == order
-    assert [order[i] for i in features["label"]] == [labels.normalise_label(label) for label in names]
+    assert [order[i] for i in features["label"]] == list(names)
 
 
 def test_the_order_of_labels_can_be_set_in_the_config():
     task = make_task(labels=("contradictory", "neutral", "entailment"))
     features = task.features([make_row(label="entailment"), make_row(label="contradiction")])
     assert features["label"].tolist() == [2, 0]
-    assert features["labels"].tolist() == ["contradiction", "neutral", "entailment"]
+    assert features["labels"].tolist() == ["contradictory", "neutral", "entailment"]
     assert make_task(labels=("not_paraphrase", "paraphrase")).features([make_row(label="1")])["label"].tolist() == [1]
     assert task.identity() != make_task(labels=NLI).identity() != make_task().identity()
 
@@ -80,8 +82,47 @@ def test_the_order_of_labels_can_be_set_in_the_config():
 def test_an_unknown_label_is_refused():
     with pytest.raises(UserError, match="row 3 in de: label 'maybe' is not one of entailment, neutral, contradiction"):
         make_task(labels=NLI).features([make_row(), make_row(3, "maybe", "de")])
-    with pytest.raises(UserError, match="two names for one label"):
-        make_task(labels=("contradiction", "contradictory"))
+    with pytest.raises(UserError, match="a label occurs twice in neutral, neutral"):
+        make_task(labels=("neutral", "neutral"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("us", "Us"), ("contradiction", "contradictory"), ("a", "a "), ("e\u0301", "é"), ("1", "1.0"), ("U.S.", "US")],
+)
+def test_labels_that_differ_only_in_spelling_are_different_and_reported(names):
+    task, rows = make_task(), [make_row(i, label) for i, label in enumerate(names)]
+    features = task.features(rows)
+    assert set(features["labels"].tolist()) == set(names)
+    assert len(set(features["label"].tolist())) == 2
+    report = task.report(features, rows)
+    assert [set(group) for group in report["similar_labels"]] == [set(names)]
+    assert "labels that differ only in spelling are different labels" in report["shown"]
+    with pytest.raises(UserError, match="is not one of"):  # never merged into one label of a model
+        make_task(labels=(names[0], "other")).features(rows)
+
+
+@pytest.mark.parametrize("names", [("1.0", "10"), ("+", "-"), ("1", "-1"), ("👍", "👎"), ("ä", "a"), ("0", "1", "2")])
+def test_other_labels_are_not_reported_as_similar(names):
+    assert labels.find_similar_labels(names) == []
+
+
+@pytest.mark.parametrize("name", ["rows", "groups", "no_label", "elsewhere"])
+def test_a_label_with_the_name_of_a_count_replaces_no_count(name):
+    cell = describe_labelled([make_row(0, name), make_row(1, "b")])["cells"]["toy en"]
+    assert (cell["rows"], cell["groups"], cell["no_label"], cell[f"label {name}"], cell["b"]) == (2, 1, 0, 1, 1)
+
+
+def test_the_labels_of_examples_match_those_of_a_model_by_name_and_the_report_says_so():
+    task, rows = make_task(labels=NLI), [make_row(0, "Contradictory"), make_row(1, "NEUTRAL"), make_row(2, "neutral")]
+    features = task.features(rows[:2])
+    assert features["label"].tolist() == [2, 1]
+    assert (
+        "labels matched by name: 'Contradictory' as 'contradiction', 'NEUTRAL' as 'neutral'"
+        in (task.report(features, rows[:2])["shown"])
+    )
+    with pytest.raises(UserError, match="label 'NEUTRAL' is not one of"):  # beside 'neutral' it is another label
+        task.features(rows)
 
 
 def test_logits_of_another_model_are_reordered_by_name():

@@ -27,7 +27,7 @@ def read_plain(source, task="classify", on_bad_row="stop"):
 )
 def test_usual_column_names_are_recognised(tmp_path, header):
     path = write(tmp_path / "a.tsv", f'{header}\r\n"a" b\tc\tYes \r\n')
-    assert read_plain(f"tsv:{path}?languages=de") == [("de", '"a" b', "c", "yes")]
+    assert read_plain(f"tsv:{path}?languages=de") == [("de", '"a" b', "c", "Yes ")]
 
 
 def test_columns_are_chosen_by_name_or_number(tmp_path):

@@ -170,6 +170,7 @@ def _evaluate_classifier(flags: dict[str, str], rows: Rows, batch: int) -> dict[
     from xlkd.languages import UNKNOWN, normalise_tag
     from xlkd.rows import make_key
     from xlkd.runtime.log import Log
+    from xlkd.tasks.classify import describe_names
 
     if tag := flags.get("language"):
         tag = tag if tag == UNKNOWN else normalise_tag(tag, "--language")
@@ -181,7 +182,7 @@ def _evaluate_classifier(flags: dict[str, str], rows: Rows, batch: int) -> dict[
     forced_route = flags.get("route", "")
     routes = collections.Counter(labeller.find_route(row.language, forced_route) for row in rows)
     features = inputs.load_features(labeller.task, rows, log)
-    log(f"reading {len(rows)} rows")
+    log("; ".join([f"reading {len(rows)} rows", *describe_names(rows, features["labels"].tolist())]))
     scores = labeller.task.score(labeller.compute_outputs(features, forced_route), features, rows)
     results = {
         "model": flags["model"],

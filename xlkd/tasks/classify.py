@@ -81,7 +81,7 @@ class Classify:
             **pack("ids", ids, np.int32),
             **pack("types", types, np.int8),
             "keys": truncate_keys([row.key for row in rows]),
-            "label": np.array([number_label(row, order) for row in rows], np.int32),
+            "label": number_labels(rows, order),
             "labels": np.array(order, np.str_),
             "lost": np.array(lost, np.int32),
             "language": np.array([languages.index(row.language) for row in rows], np.int32),
@@ -168,6 +168,7 @@ class Classify:
     def report(self, features: Features, rows: Sequence[Labelled]) -> dict[str, Json]:
         """Describes the examples, and counts the tokens that `max_length` cuts off."""
         description = describe_labelled(rows)
+        names = describe_names(rows, features["labels"].tolist())
         lost, lengths = features["lost"], self.lengths(features)["text"]
         members: dict[str, list[int]] = {}
         for i, row in enumerate(rows):
@@ -181,7 +182,7 @@ class Classify:
             for cell, own in members.items()
         }
         share = f"{100 * float((lost > 0).mean()):.1f}% of the rows are cut at {self.max_length} tokens"
-        shown = "; ".join([description["shown"], share, *self._count_languages(features)])
+        shown = "; ".join([description["shown"], *names, share, *self._count_languages(features)])
         return description | {"shown": shown, "cut": cut, "labels": features["labels"].tolist()}
 
     def _count_languages(self, features: Features) -> list[str]:
@@ -219,9 +220,9 @@ class Classify:
 
 def build(settings: ClassifySettings, tokenizer: PreTrainedTokenizerFast) -> Classify:
     """Builds the task for a tokenizer."""
-    labels = tuple(label_names.normalise_label(label) for label in settings.labels)
+    labels = settings.labels
     if len(set(labels)) < len(labels):
-        raise UserError(f"two names for one label in {', '.join(settings.labels)}", "config.task.labels", "keep one")
+        raise UserError(f"a label occurs twice in {', '.join(labels)}", "config.task.labels", "name each once")
     return Classify(
         TextTokenizer(tokenizer),
         settings.max_length,
@@ -237,17 +238,27 @@ def collect_labels(rows: Sequence[Labelled]) -> tuple[str, ...]:
     return label_names.order_labels({row.label for row in rows if row.label is not None})
 
 
-def number_label(row: Labelled, order: Sequence[str]) -> int:
-    """Returns the number of an example's label among the labels; NONE where it has none."""
-    if row.label is None:
-        return NONE
-    number = label_names.find_label(row.label, order)
-    if number < 0:
-        remedy = "name it in config.task.labels, or leave such rows out"
-        raise UserError(
-            f"label {row.label!r} is not one of {', '.join(order)}", f"row {row.id} in {row.language}", remedy
-        )
-    return number
+def number_labels(rows: Sequence[Labelled], order: Sequence[str]) -> np.ndarray:
+    """Returns the number of each example's label among the labels, matched by name; NONE where it has none."""
+    numbers = {None: NONE, **_match_labels_of(rows, order)}
+    for row in rows:
+        if row.label not in numbers:
+            remedy = "spell it as there, name it in config.task.labels, or leave such rows out"
+            raise UserError(
+                f"label {row.label!r} is not one of {', '.join(order)}", f"row {row.id} in {row.language}", remedy
+            )
+    return np.array([numbers[row.label] for row in rows], np.int32)
+
+
+def describe_names(rows: Sequence[Labelled], order: Sequence[str]) -> list[str]:
+    """Describes which labels of the examples are matched to a label of another spelling; empty where none is."""
+    matches = _match_labels_of(rows, order)
+    others = sorted(f"{name!r} as {order[number]!r}" for name, number in matches.items() if name != order[number])
+    return [f"labels matched by name: {', '.join(others)}"] if others else []
+
+
+def _match_labels_of(rows: Sequence[Labelled], order: Sequence[str]) -> dict[str, int]:
+    return label_names.match_names({row.label for row in rows if row.label is not None}, order)
 
 
 def match_labels(theirs: Sequence[str], ours: Sequence[str], where: str, remedy: str) -> np.ndarray:
@@ -255,9 +266,9 @@ def match_labels(theirs: Sequence[str], ours: Sequence[str], where: str, remedy:
 
     Labels that are not the same are refused.
     """
-    order = [label_names.find_label(label, theirs) for label in ours]
-    if len(theirs) == len(ours) and sorted(order) == list(range(len(ours))):
-        return np.array(order, np.int32)
+    matches = label_names.match_names(ours, theirs)
+    if len(theirs) == len(ours) == len(matches):
+        return np.array([matches[label] for label in ours], np.int32)
     what = f"its labels ({', '.join(theirs)}) do not match those of the task ({', '.join(ours)})"
     raise UserError(what, where, remedy)
 

@@ -19,7 +19,7 @@ def describe_labelled(rows: Sequence[Labelled]) -> dict[str, Json]:
     `cells` has by cell the number of examples (`rows`), of `groups`, of examples in the `largest` group, without a
     label (`no_label`), with two `equal_sides`, with texts that occur again in the same split (`repeated`) or in another
     one (`elsewhere`), and with each label. Each source of a source string is a split; if there are several, the cells
-    are numbered. `shown` is the line for the console.
+    are numbered. `similar_labels` has groups of labels that may be meant as one. `shown` is the line for the console.
     """
     splits = [list(part) for part in (rows.parts if isinstance(rows, Rows) else (rows,))]
     order = labels.order_labels(row.label for split in splits for row in split if row.label is not None)
@@ -30,12 +30,14 @@ def describe_labelled(rows: Sequence[Labelled]) -> dict[str, Json]:
         for name, examples in _group_by_cell(split).items():
             cell = name if len(splits) == 1 else f"{name} ({number})"
             cells[cell] = _count_cell(examples, repeated, elsewhere, order)
+    similar = labels.find_similar_labels(order)
     differing = [id for split in splits for id in _find_ids_with_several_labels(split)]
     left_out = collections.Counter(reason for _, reason in (rows.dropped if isinstance(rows, Rows) else ()))
     without = sum(cell["no_label"] for cell in cells.values())
     return {
-        "shown": _summarize(order, without, len(differing), left_out),
+        "shown": _summarize(order, similar, without, len(differing), left_out),
         "cells": cells,
+        "similar_labels": similar,
         "labels_differ": differing,
         "left_out": sorted(left_out.items()),
     }
@@ -52,8 +54,8 @@ def _count_cell(
     rows: Sequence[Labelled], repeated: set[Hashable], elsewhere: set[Hashable], order: Sequence[str]
 ) -> dict[str, int]:
     groups = collections.Counter(row.group for row in rows)
-    by_label = collections.Counter(labels.normalise_label(row.label) for row in rows if row.label is not None)
-    return {
+    by_label = collections.Counter(row.label for row in rows if row.label is not None)
+    counts = {
         "rows": len(rows),
         "groups": len(groups),
         "largest": max(groups.values()),
@@ -61,8 +63,9 @@ def _count_cell(
         "equal_sides": sum(row.text == row.second for row in rows),
         "repeated": sum(_list_texts(row) in repeated for row in rows),
         "elsewhere": sum(_list_texts(row) in elsewhere for row in rows),
-        **{label: by_label[label] for label in order},
     }
+    # A label can have the name of a count
+    return counts | {f"label {label}" if label in counts else label: by_label[label] for label in order}
 
 
 def _list_texts(row: Labelled) -> tuple[str, str, str | None]:
@@ -78,12 +81,22 @@ def _find_ids_with_several_labels(rows: Iterable[Labelled]) -> list[str]:
     by_id: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
     for row in rows:
         if row.label is not None:
-            by_id[row.set, labels.alignment_id(row)].add(labels.normalise_label(row.label))
+            by_id[row.set, labels.alignment_id(row)].add(row.label)
     return [id for (_, id), names in by_id.items() if len(names) > 1]
 
 
-def _summarize(order: Sequence[str], without: int, differing: int, left_out: collections.Counter[str]) -> str:
+def _summarize(
+    order: Sequence[str],
+    similar: Sequence[tuple[str, ...]],
+    without: int,
+    differing: int,
+    left_out: collections.Counter[str],
+) -> str:
     parts = [f"labels {', '.join(order)}" if order else "no labels"]
+    parts += [
+        f"warning: labels that differ only in spelling are different labels: {', '.join(map(repr, group))}"
+        for group in similar[:3]
+    ]
     if without:
         parts.append(f"{without} rows without a label: they can be predicted, not scored")
     if differing:

@@ -16,7 +16,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from xlkd.data import labels
 from xlkd.data.sources import BadRows, Source, _folders, _table
 from xlkd.data.sources.squad import find_text_fault, hash_text
 from xlkd.errors import UserError
@@ -50,9 +49,8 @@ class File(NamedTuple):
 
 
 def get_label(values: _table.Values) -> str | None:
-    """Returns the normalised label of a row; None where there is none."""
-    label = values.get("label")
-    return None if label is None else labels.normalise_label(label)
+    """Returns the label of a row as it stands in the file; None where there is none."""
+    return values.get("label")
 
 
 def drop_missing_label(values: _table.Values) -> _table.Values:
@@ -72,12 +70,21 @@ class Kind:
     """The properties of a data set in all its layouts."""
 
     set: str
-    labels: tuple[str, ...] = ()  # all labels; empty where any name is allowed
+    labels: tuple[str, ...] = ()  # all labels, in lower case; empty where any name is allowed
+    spellings: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names that its files use
     group: str = "text"  # rows of a group have in common: `first` (their first text in English), `id`, or `text`
     parallel: bool = True  # rows with the same number or id are translations of each other
     label: Callable[[_table.Values], str | None] = get_label
     texts: Callable[[_table.Values], tuple[str, ...]] = get_texts
     leave_reason: Callable[[Sequence[str]], str] = lambda texts: ""  # why a sound row is left out
+
+    def read_label(self, values: _table.Values) -> str | None:
+        """Returns the label of a row; only where all labels are known is another case or spelling of them replaced."""
+        label = self.label(values)
+        if label is None or not self.labels:
+            return label
+        folded = label.strip().casefold()
+        return self.spellings.get(folded, folded)
 
 
 def find_files(
@@ -201,11 +208,11 @@ def _iterate_sound(
         texts = kind.texts(values)
         if reason := kind.leave_reason(texts):
             bad_rows.leave_out(reason, where)
-        elif reason := find_fault(kind, kind.label(values), texts) or _find_id_fault(values, language, seen):
+        elif reason := find_fault(kind, kind.read_label(values), texts) or _find_id_fault(values, language, seen):
             bad_rows.report(reason, where)
         else:
             id, group = values.get("id", ""), values.get("group", "")
-            yield language, Record(number, where, id, texts, kind.label(values), group)
+            yield language, Record(number, where, id, texts, kind.read_label(values), group)
 
 
 def find_fault(kind: Kind, label: str | None, texts: Sequence[str]) -> str:
@@ -215,7 +222,7 @@ def find_fault(kind: Kind, label: str | None, texts: Sequence[str]) -> str:
             return text_error
     if label is not None and kind.labels and label not in kind.labels:
         return f"unknown label {label!r} (known: {', '.join(kind.labels)})"
-    return ""
+    return "" if label is None else find_text_fault(label, "label")
 
 
 def _find_id_fault(values: _table.Values, language: str, seen: set[tuple[str, str]]) -> str:

@@ -15,7 +15,7 @@ TASKS = ("classify",)
 _COLUMNS = (Columns({"id": ("id",), "text": ("text",), "label": ("label",)}),)
 _LAYOUT = Layout(r"(?:datasets/)?(?:sentiment/)?(?P<language>\w+)/(?P<split>train|valid|test)\.csv", CSV, _COLUMNS)
 _SPLITS = {"train": ("train",), "dev": ("valid",), "test": ("test",)}
-_KIND = Kind("nusax", labels.SENTIMENT, group="id")
+_KIND = Kind("nusax", labels.SENTIMENT, labels.SENTIMENT_SPELLINGS, group="id")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:

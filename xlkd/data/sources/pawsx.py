@@ -28,7 +28,7 @@ _FAMILIES = (xnli.XTREME, (Layout(_OWN, EITHER, _COLUMNS),))
 _SPLITS = {"train": ("train", "translated_train"), "dev": ("dev", "dev_2k"), "test": ("test", "test_2k")}
 _UNTRANSLATED = ("ns", "wl", "wora")
 
-KIND = Kind("pawsx", labels.PARAPHRASE, group="first")
+KIND = Kind("pawsx", labels.PARAPHRASE, labels.PARAPHRASE_SPELLINGS, group="first")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:

@@ -49,7 +49,7 @@ _FAMILIES = (
 )
 _SPLITS = {"train": ("train",), "dev": ("dev",), "test": ("test",)}
 _EXPECTED = "xnli.SPLIT.tsv, multinli.train.LANG.tsv or SPLIT-LANG.tsv"
-KIND = Kind("xnli", labels.NLI, group="first")
+KIND = Kind("xnli", labels.NLI, labels.NLI_SPELLINGS, group="first")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
