@@ -221,7 +221,7 @@ def test_results_without_a_record_of_the_labels_seen_are_not_shown(tmp_path):
 
 def test_rows_that_contradict_the_stage_are_noted(tmp_path):
     write_run(tmp_path, ("one",))
-    sets = {"eval": {"step": 10, "main": "f1", "mean": 1.0, "cells": {"toy en-en": {"f1": 1.0, "em": 0.0, "n": 30}}}}
+    sets = {"eval": {"step": 10, "main": "f1", "mean": 1.0, "cells": {"toy en-en": {"f1": 1.0, "em": 0.0}}}}
     write_stage(tmp_path, 1, "one", {"eval": draw_questions(0.5)}, sets=sets)
     assert any("toy en-en, f1: rows say" in note for note in write_report(tmp_path)[0]["notes"])
 

@@ -64,6 +64,11 @@ def format_json(value: Json) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def encode_text(text: str) -> bytes:
+    """Returns text as UTF-8; halves of surrogate pairs become `\\udXXX`, which is an escape of JSON too."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_json(path: pathlib.Path, value: Json) -> None:
     """Writes the value as JSON, as `write_text` does."""
     write_text(path, format_json(value))
@@ -76,7 +81,7 @@ def write_lines(path: pathlib.Path, values: Iterable[Json]) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Replaces a regular file as a whole or not at all, or creates it; writes into a pipe or a character device."""
-    data = text.encode()
+    data = encode_text(text)
     descriptor = _own_descriptor(path)
     if descriptor is not None:
         sys.stdout.flush()

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from xlkd.files import encode_text
 from xlkd.languages import RIGHT_TO_LEFT
 from xlkd.reports import files
 from xlkd.reports.files import Record
@@ -18,7 +19,7 @@ def make_data(record: Record, data_sets: Mapping[str, DataSet], runs: Sequence[f
     """Returns questions, contexts without repetition, and answers by system; `left` counts the sample and all."""
     texts: dict[str, dict[str, Record]] = {}
     for run in runs:
-        for where, rows in run.texts().items():
+        for where, rows in run.texts.items():
             texts.setdefault(where, {}).update({row["key"]: row for row in rows})
     explored = {title: data for title, data in data_sets.items() if data.task != RETRIEVAL}
     sets = []
@@ -26,7 +27,7 @@ def make_data(record: Record, data_sets: Mapping[str, DataSet], runs: Sequence[f
         rows = [
             row
             for row in texts.get(data.evaluation_set, {}).values()
-            if (row.get("set") or data.evaluation_set) == data.name
+            if (row.get("set") or data.evaluation_set) == data.name and ("question" in row) == (data.task == QA)
         ]
         shown = _make_set(title, data, rows, budget // len(explored))
         sets.append(shown | {"first": _choose_first(data, record["sets"][title])})
@@ -38,7 +39,7 @@ def embed_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return encode_text(text).decode("utf-8")
 
 
 def _choose_first(data: DataSet, numbers: Record) -> list[int]:

@@ -9,11 +9,14 @@ a killed process is therefore known until its last print.
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from xlkd.reports import shapes
 
 Event = dict[str, Any]
 
@@ -75,13 +78,9 @@ def _read_events(path: pathlib.Path) -> list[Event]:
     if not path.is_file():
         return []
     events = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            event = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and isinstance(event.get("time"), int | float) and "kind" in event:
-            events.append(event)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            events.append(shapes.select(json.loads(line), shapes.EVENT))
     return events
 
 

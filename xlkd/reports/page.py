@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from xlkd.files import encode_text
 from xlkd.reports import explorer, files, looks, panels, sheets, tables, words
 from xlkd.reports.files import Record
 from xlkd.reports.results import DataSet
@@ -32,7 +33,7 @@ def build_page(results: Record, answers: Mapping[str, DataSet], runs: Sequence[f
         ("time", "Where the time went", sheets.show_goodput(results)),
     ]
     sections = _drop_largest([section for section in sections if section[2]], MOST_BYTES - LEAST_EXPLORED - 100_000)
-    room = MOST_BYTES - 100_000 - sum(len(markup.encode()) for *_, markup in sections)
+    room = MOST_BYTES - 100_000 - sum(len(encode_text(markup)) for *_, markup in sections)
     embedded = explorer.embed_json(explorer.make_data(results, answers, runs, min(room, MOST_EXPLORED)))
     explored = _show_explorer(embedded)
     return _format_page(
@@ -127,7 +128,7 @@ def _show_notes(results: Record) -> str:
 def _drop_largest(sections: Sequence[Section], room: int) -> list[Section]:
     """Replaces the largest sections by a note until all of them fit in `room` bytes."""
     fitted = list(sections)
-    while sum(len(markup.encode()) for *_, markup in fitted) > room:
+    while sum(len(encode_text(markup)) for *_, markup in fitted) > room:
         largest = max(range(len(fitted)), key=lambda i: len(fitted[i][2]))
         anchor, heading, _ = fitted[largest]
         fitted[largest] = (anchor, heading, "<p>Left out: too large for one page. The numbers are in results.json.</p>")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from xlkd.reports import files, plots, words
+from xlkd.reports import files, plots, shapes, words
 from xlkd.reports.files import Record
 
 LOSSES = ("loss", "ce", "kl")
@@ -34,7 +34,7 @@ def draw_pictures(runs: Sequence[files.Run]) -> str:
     """Draws the pictures of methods; the pictures of a run share their axes, so that they can be compared."""
     parts = []
     for run in runs:
-        by_stage = [(stage.name, picture) for stage in run.stages for picture in stage.pictures()]
+        by_stage = [(stage.name, picture) for stage in run.stages for picture in stage.pictures]
         by_stage.sort(key=lambda pair: "before" not in pair[1].get("title", ""))
         bounds = plots.find_bounds([record for _, record in by_stage])
         images = [
@@ -47,7 +47,7 @@ def draw_pictures(runs: Sequence[files.Run]) -> str:
 
 
 def _draw_panels(stage: files.Stage) -> Iterator[str]:
-    evaluations = stage.evaluations()
+    evaluations = stage.evaluations
     for metric in dict.fromkeys(record["main"] for record in evaluations):
         records = [record for record in evaluations if record["main"] == metric]
         if len({record["step"] for record in records}) < 2:
@@ -57,7 +57,7 @@ def _draw_panels(stage: files.Stage) -> Iterator[str]:
             series.setdefault(record["in"], []).append((record["step"], record["mean"]))
         label = words.label_metric(metric, records[0].get("metrics"))
         yield plots.draw_curves(f"evaluation, mean over cells: {label}", series)
-    logged = stage.metrics()
+    logged = stage.metrics
     names = [name for name in dict.fromkeys(key for line in logged for key in line) if name != "step"]
     losses = {name: _collect_points(logged, name) for name in LOSSES if name in names}
     yield plots.draw_curves(", ".join(losses) if losses else "", losses)
@@ -67,4 +67,4 @@ def _draw_panels(stage: files.Stage) -> Iterator[str]:
 
 
 def _collect_points(logged: Sequence[Record], name: str) -> list[tuple[float, float]]:
-    return [(line["step"], line[name]) for line in logged if isinstance(line.get(name), (int, float))]
+    return [(line["step"], line[name]) for line in logged if shapes.is_number(line.get(name))]

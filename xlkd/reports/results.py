@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from xlkd.errors import UserError
 from xlkd.metrics import statistics
-from xlkd.reports import badges, files, goodput, grid, labelled, questions, retrieved, words
-from xlkd.reports.files import Record
+from xlkd.reports import badges, files, goodput, grid, labelled, questions, retrieved, shapes, words
+from xlkd.reports.files import CLASSIFY, QA, RETRIEVAL, Record
 from xlkd.reports.systems import Pair, System, choose_pairs, find_systems
 from xlkd.tasks import metrics as metric_lists
 
 VERSION = 1
 BUDGET = ("rows", "steps", "lr", "parameters")
-QA, CLASSIFY, RETRIEVAL = "qa", "classify", "retrieval"
-_TASKS = {"qa": QA, "classify": CLASSIFY, "parallel": RETRIEVAL}  # by the name of the task that was evaluated
 _TABLES = {QA: questions.make_table, RETRIEVAL: retrieved.make_table, CLASSIFY: labelled.make_table}
 _METRICS = {QA: metric_lists.QA, RETRIEVAL: metric_lists.RETRIEVAL, CLASSIFY: metric_lists.CLASSIFICATION}
 _EXACT = {QA: "em", CLASSIFY: "accuracy", RETRIEVAL: "retrieval"}  # 100 where an answer is exactly right
@@ -59,7 +57,7 @@ class DataSet:
 
 def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
     """Returns the content of `results.json`, which docs/report.md describes, and by title the data sets behind it."""
-    notes: list[str] = []
+    notes = [line for run in runs for line in run.damaged]
     systems = find_systems(runs)
     pairs = choose_pairs(runs, systems, notes)
     data_sets = _collect_data_sets(systems, notes)
@@ -93,10 +91,10 @@ def score_rows(
     """
     scores = {}
     for number, (name, members) in enumerate(_split_data_sets(rows, evaluation_set).items()):
-        if not (task := _read_task(record, members[0])):
+        if not (task := files.find_task(record, members[0])):
             continue
         table = _TABLES[task](_add_means(members, task), (metric,))
-        if table.rows and all(metric in row for cell in table.rows.values() for row in cell):
+        if table.rows and all(shapes.is_number(row.get(metric)) for cell in table.rows.values() for row in cell):
             described: dict[str, Record] = {cell: {"badges": "", "word": ""} for cell in table.rows}
             means = {"mean": grid.Mean(tuple(table.rows))}
             numbers = grid.score_system((table,), means, described, statistics.SEED + number)
@@ -123,7 +121,7 @@ def _list_last_scores(stage: files.Stage) -> Record:
     """Returns in `scores`, for an unfinished stage, `step`, `main` and `mean` of each set's last evaluation."""
     if stage.state != files.UNFINISHED:
         return {}
-    last = {record["in"]: {key: record[key] for key in ("step", "main", "mean")} for record in stage.evaluations()}
+    last = {record["in"]: {key: record[key] for key in ("step", "main", "mean")} for record in stage.evaluations}
     return {"scores": last} if last else {}
 
 
@@ -141,7 +139,7 @@ def _describe_stage(system: System) -> Record:
 
 
 def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[DataSet]:
-    data_sets: dict[tuple[str, str], DataSet] = {}
+    data_sets: dict[tuple[str, str, str], DataSet] = {}
     for system in systems:
         for evaluation_set in dict.fromkeys(name for stage in system.stages for name in stage.sets()):
             seen = system.results.get("seen")
@@ -153,11 +151,11 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
             contaminated = badges.Contamination((system.results.get("contamination") or {}).get(evaluation_set))
             by_seed = [_split_data_sets(stage.rows(evaluation_set), evaluation_set) for stage in system.stages]
             for name, rows in by_seed[0].items():
-                if not (task := _read_task(_get_record(system, evaluation_set), rows[0])):
+                if not (task := files.find_task(_get_record(system, evaluation_set), rows[0])):
                     notes.append(f"{system.name}, {evaluation_set}: not shown, rows of no known task")
                     continue
                 metrics = _read_metrics(system, evaluation_set, task)
-                data = data_sets.setdefault((evaluation_set, name), DataSet(name, evaluation_set, task, metrics))
+                data = data_sets.setdefault((evaluation_set, name, task), DataSet(name, evaluation_set, task, metrics))
                 data.metrics = {name: metric for name, metric in data.metrics.items() if name in metrics}
                 rows_by_seed = [_add_means(seed_rows.get(name, []), task) for seed_rows in by_seed]
                 tables = tuple(_TABLES[task](seed_rows, ()) for seed_rows in rows_by_seed)
@@ -166,7 +164,9 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
             notes += _find_disagreements(system, evaluation_set, by_seed[0])
     for data in data_sets.values():
         _choose_metrics(data)
-    return [data for data in data_sets.values() if data.entries]
+        if data.entries and not data.over("example"):
+            notes.append(f"{data.name}: not shown, no metric has a score in every row of {', '.join(data.entries)}")
+    return [data for data in data_sets.values() if data.entries and data.over("example")]
 
 
 def _read_metrics(system: System, evaluation_set: str, task: str) -> dict[str, Record]:
@@ -175,7 +175,11 @@ def _read_metrics(system: System, evaluation_set: str, task: str) -> dict[str, R
     known = {metric.name: metric for metric in _METRICS[task]}
     if not recorded:
         return {name: metric.describe() for name, metric in known.items()}
-    usable = (name for name, metric in recorded.items() if metric["over"] == "example" or name in known)
+    usable = (
+        name
+        for name, metric in recorded.items()
+        if (known[name].over == metric["over"] if name in known else metric["over"] == "example")
+    )
     return {name: recorded[name] for name in usable}
 
 
@@ -183,7 +187,7 @@ def _choose_metrics(data: DataSet) -> None:
     """Keeps the metrics that all systems have scores of."""
     tables = [table for entry in data.entries.values() for table in entry.tables]
     rows = [row for table in tables for cell in table.rows.values() for row in cell]
-    shown = tuple(name for name in data.over("example") if all(name in row for row in rows))
+    shown = tuple(name for name in data.over("example") if all(shapes.is_number(row.get(name)) for row in rows))
     data.metrics = {name: metric for name, metric in data.metrics.items() if name in shown or metric["over"] == "cell"}
     choice = {"metrics": shown, "lower_is_better": data.lower_is_better()}
     for name, entry in data.entries.items():
@@ -200,17 +204,6 @@ def _get_record(system: System, evaluation_set: str) -> Record:
     return (system.results.get("sets") or {}).get(evaluation_set) or {}
 
 
-def _read_task(record: Record, row: Record) -> str:
-    """Returns the task that the record of an evaluation set names; "" for a task without a table.
-
-    Version 0.1 recorded none: there, the keys of a row tell.
-    """
-    if "task" in record:
-        return _TASKS.get(record["task"], "")
-    keys = (("f1", QA), ("to_source", RETRIEVAL), ("language", CLASSIFY))
-    return next((task for key, task in keys if key in row), "")
-
-
 def _add_means(rows: Sequence[Record], task: str) -> Sequence[Record]:
     return [retrieved.add_mean(row) for row in rows] if task == RETRIEVAL else rows
 
@@ -220,13 +213,16 @@ def _find_disagreements(system: System, evaluation_set: str, by_data_set: Mappin
     reported = _get_record(system, evaluation_set).get("cells") or {}
     notes = []
     for name, rows in by_data_set.items():
-        if not (task := _read_task(_get_record(system, evaluation_set), rows[0])):
+        if not (task := files.find_task(_get_record(system, evaluation_set), rows[0])):
             continue
         table = _TABLES[task](_add_means(rows, task), ())
         for cell, members in table.rows.items():
             record = reported.get(f"{name} {cell}") or reported.get(cell) or {}
             for metric in record:
-                if metric in members[0] and abs(record[metric] - table.mean(metric, cell)) > 0.01:
+                if (
+                    all(shapes.is_number(row.get(metric)) for row in members)
+                    and abs(record[metric] - table.mean(metric, cell)) > 0.01
+                ):
                     what = f"rows say {table.mean(metric, cell):.2f}, the stage {record[metric]:.2f}"
                     notes.append(f"{system.name}, {name} {cell}, {metric}: {what}")
     return notes
@@ -243,9 +239,7 @@ def _collect_plain_scores(systems: Sequence[System]) -> dict[str, Record]:
         for evaluation_set, after in (system.results.get("sets") or {}).items():
             if system.results.get("seen") is None or stage.rows(evaluation_set):
                 continue
-            before = next(
-                (e["cells"] for e in stage.evaluations() if (e["in"], e["step"]) == (evaluation_set, 0)), None
-            )
+            before = next((e["cells"] for e in stage.evaluations if (e["in"], e["step"]) == (evaluation_set, 0)), None)
             entry = {"main": after["main"], "seen": system.results["seen"], "after": after["cells"]}
             entry |= {"metrics": after["metrics"]} if after.get("metrics") else {}
             entry |= {"before": before} if before and after["step"] else {}
@@ -254,8 +248,15 @@ def _collect_plain_scores(systems: Sequence[System]) -> dict[str, Record]:
 
 
 def _title_data_sets(data_sets: Sequence[DataSet]) -> list[str]:
+    """Returns the names of the data sets, with their evaluation set, and then their task, where several are equal."""
     names = [data.name for data in data_sets]
-    return [data.name if names.count(data.name) == 1 else f"{data.name} ({data.evaluation_set})" for data in data_sets]
+    titles = [
+        data.name if names.count(data.name) == 1 else f"{data.name} ({data.evaluation_set})" for data in data_sets
+    ]
+    return [
+        title if titles.count(title) == 1 else f"{title}, {data.task}"
+        for title, data in zip(titles, data_sets, strict=True)
+    ]
 
 
 # The numbers of one data set
@@ -300,7 +301,11 @@ def _choose_comparisons(data: DataSet, wanted: Sequence[Pair]) -> dict[str, tupl
 def _score_entry(entry: Entry, data: DataSet, seed: int) -> Record:
     described = entry.describe_cells()
     means = _define_means(entry, data, described)
-    scores = grid.score_system(entry.tables, means, described, seed)
+    try:
+        scores = grid.score_system(entry.tables, means, described, seed)
+    except UserError as error:
+        where = f"{entry.system.stages[0].folder}, {data.name} {error.where}".rstrip()
+        raise UserError(error.what, where, error.remedy) from None
     if data.task == QA:
         scores["worst"] = questions.find_worst_cells(scores["cells"], entry.tables[0])
     entries = scores["cells"] | scores["averages"]
