@@ -14,7 +14,6 @@ from xlkd.data.batches import PAD
 from xlkd.data.blocks import Blocks
 from xlkd.data.composition import IdentityPairs, JoinedRows, compose
 from xlkd.data.permutation import Permutation
-from xlkd.errors import UserError
 from xlkd.models import hf, tokenizers
 from xlkd.rows import Pair
 from xlkd.tasks import Draw
@@ -188,11 +187,6 @@ def test_a_row_with_a_long_second_view_gets_a_longer_shape():
     assert [dict(shape.lengths)["other"] for shape in b.shapes] == [16, 16, 48]
     with_long = [step for step in range(b.steps_per_epoch) if 4999 in read_rows(b, step)]
     assert [dict(b.at(step).shape.lengths)["other"] for step in with_long] == [48]
-
-
-def test_a_block_smaller_than_a_batch_is_refused():
-    with pytest.raises(UserError, match="is smaller than a batch of 8"):
-        make_blocks(block=7)
 
 
 def test_a_small_corpus_is_one_block():

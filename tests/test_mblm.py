@@ -379,8 +379,8 @@ FAULTS = {
     "probabilities by mse": ({"mix": "probability", "kd": "mse"}, "has no logits for kd=mse"),
     "no single reader": ({"head": "branch"}, "has no single head to read it"),
     "nothing to learn": ({"weight_s": 0.0, "weight_z": 0.0, "weight_h": 0.0}, "nothing is learned"),
-    "a negative weight": ({"weight_z": -1.0}, "weight_z=-1.0 is not possible; give 0 or more"),
-    "no temperature": ({"temperature": 0.0}, "give above 0"),
+    "a negative weight": ({"weight_z": -1.0}, "weight_z=-1.0 is not possible; give 0 to 1000000"),
+    "no temperature": ({"temperature": 0.0}, "give 0.001 to 1000"),
 }
 
 

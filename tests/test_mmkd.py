@@ -489,14 +489,14 @@ def published_weights():
         ({"task.tlm_labels": "all"}, "config.data.pad_to=128"),
         ({"method.word_sum": "published", "optim.micro_batches": 2}, "micro_batches=1"),
         ({"method.structure_temperature": 0.1}, "structure_diagonal=False"),
-        ({"method.bn_group": 1}, "give 2 or more, or 0"),
-        ({"method.word_temperature": 0.0}, "give above 0"),
+        ({"method.bn_group": 1}, "give 2 to 1000000, or 0"),
+        ({"method.word_temperature": 0.0}, "give 0.001 to 1000"),
         ({"method.sentence_layers": "3:1"}, "not pairs of student and teacher"),
         ({"method.sentence_layers": "one"}, "not pairs of student and teacher"),
         ({"method.retrieval_layer": 3}, "no layer 3"),
         ({"method.alignment_layer": 99}, "no layer 99"),
         ({f"method.{level}": 0.0 for level in NONE}, "give token a weight"),
-        ({"method.token": -1.0}, "0 or more"),
+        ({"method.token": -1.0}, "give 0 to 1000000"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(changes, message):

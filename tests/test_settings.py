@@ -146,8 +146,7 @@ def test_every_key_is_listed_with_type_range_value_and_meaning():
     lines = settings.describe_keys(settings.read_config("configs/gxlt.py"))
     listed = {line.split()[0]: " ".join(line.split()) for line in lines if line.startswith("config.")}
     assert (
-        listed["config.optim.b1"]
-        == "config.optim.b1 float: 0 or more and below 1 0.9 Adam's decay rate of the first moment."
+        listed["config.optim.b1"] == "config.optim.b1 float: 0 to 0.999999 0.9 Adam's decay rate of the first moment."
     )
     assert "linear, cosine linear Shape" in listed["config.optim.schedule"]
     values = settings.to_plain(settings.read_config("configs/gxlt.py"))

@@ -23,7 +23,7 @@ from typing import Any, TypedDict
 import jax
 from jax.typing import ArrayLike
 
-from xlkd import settings
+from xlkd import settings, spec
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.export import branch_checkpoint
@@ -193,7 +193,9 @@ class Model:
         recorded = settings.read_task("classify", self.record.get("task", {}), flags or {})
         if not flags or "labels" not in flags:
             return recorded
-        return dataclasses.replace(recorded, labels=tuple(label.strip() for label in flags["labels"].split(",")))
+        named = [label.strip() for label in flags["labels"].split(",")]
+        values = spec.to_plain(recorded) | {"labels": named}
+        return spec.read_block(ClassifySettings, values, "task", lambda path: "--labels")
 
     @functools.cached_property
     def encoder(self) -> Encoder:

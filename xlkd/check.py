@@ -18,12 +18,11 @@ from __future__ import annotations
 import array
 import collections
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlkd import cli
+from xlkd import cli, files
 from xlkd.errors import DONE, USER_INPUT, UserError, escape_controls
 from xlkd.rows import Cell, Labelled, Pair, Question
 from xlkd.settings import TASK_FLAGS
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--{unused[0]} needs a tokenizer", "command line", "add --model=DIR")
     from xlkd.data import sources
 
-    folder = pathlib.Path(flags.get("model", "")).expanduser()
+    folder = files.expand_path(flags.get("model", ""))
     models = [folder] if "model" in flags and folder.is_dir() else []
     file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *models])
     task, rows, faults = read_sources(flags["data"], flags.get("task", ""))
@@ -159,7 +158,9 @@ def describe_windows(flags: dict[str, str], task: str, rows: Rows) -> dict[str, 
     folder, _ = api.locate_export(flags["model"], flags.get("revision", ""))
     architecture = api.read_model_architecture(folder)
     task_settings = settings.read_task(task, api.read_record(folder).get("task", {}), flags)
-    batches = Data(batch=cli.parse_count(flags, "batch", 32), buckets=cli.parse_count(flags, "buckets", 4))
+    batches = Data(
+        batch=cli.parse_count(flags, "batch", 32, 1_000_000), buckets=cli.parse_count(flags, "buckets", 4, 1024)
+    )
     built = inputs.load_module("tasks", task).build(task_settings, hf.load_tokenizer(folder))
     features = inputs.load_features(built, rows, Log(stream=sys.stderr))
     report = inputs.report_data(built, features, rows, inputs.plan_batches(batches, 0, built, features, architecture))

@@ -8,10 +8,12 @@ import ctypes
 import difflib
 import os
 import pathlib
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from xlkd import files
+from xlkd.compat import find_environment_fault
 from xlkd.errors import DONE, INTERRUPTED, NOT_FINITE, STOPPED, USER_INPUT, NotFinite, Stopped, UserError
 
 
@@ -39,6 +41,12 @@ def run(function: Callable[[list[str]], int | None]) -> int:
         return DONE
     except KeyboardInterrupt:
         return _print_error("interrupted", INTERRUPTED)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        fault = find_environment_fault(error)
+        if not fault:
+            raise
+        remedy = "take a smaller batch or max_length" if "memory" in fault else "correct the variable"
+        return _print_error(f"error: {UserError(fault, remedy=remedy)}", USER_INPUT)
 
 
 def parse_flags(arguments: Sequence[str], names: Sequence[str], switches: Sequence[str] = ()) -> dict[str, str]:
@@ -68,15 +76,19 @@ def split_flags(
             if not remaining:
                 raise UserError(f"--{name} needs a value", "command line")
             value = remaining.pop(0)
+        if not value and name in names:
+            raise UserError(f"--{name} is empty", "command line", "give it a value, or leave it out")
         values[name] = value
     return values, others
 
 
-def parse_count(flags: dict[str, str], name: str, default: int) -> int:
-    """Returns a flag's value as a positive whole number."""
+def parse_count(flags: Mapping[str, str], name: str, default: int, at_most: int) -> int:
+    """Returns a flag's value as a whole number from 1 to `at_most`."""
     text = flags.get(name, str(default))
-    if not text.isdecimal() or not int(text):
+    if not re.fullmatch("0*[1-9][0-9]*", text):
         raise UserError(f"--{name}={text} is not a whole number above 0", "command line", f"for example {default}")
+    if len(text) > 20 or int(text) > at_most:
+        raise UserError(f"--{name} is more than {at_most}", "command line", "give a smaller number")
     return int(text)
 
 
@@ -84,7 +96,7 @@ def resolve_output(flags: dict[str, str], name: str, inputs: Iterable[pathlib.Pa
     """Returns the file that a flag names as an output, after checking that it can be written and is no input."""
     if not flags.get(name):
         return None
-    path = pathlib.Path(flags[name]).expanduser()
+    path = files.expand_path(flags[name])
     files.check_file(path)
     files.check_inputs(path, inputs)
     return files.OutputFile(path)

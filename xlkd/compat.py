@@ -28,6 +28,11 @@ _XLA_FOLDER = r"xla_gpu_per_fusion_autotune_cache_dir/(tmp/)?"
 JAX_CACHE_FILE = re.compile(rf"[^/]+-[0-9a-f]{{64}}-(cache|atime)|\.lockfile|{_XLA_FOLDER}([^/]+\.textproto)?")
 
 
+_NO_BACKEND = re.compile("Unable to initialize backend|Unknown backend")
+_BAD_VARIABLE = re.compile("for JAX flag|for environment 'JAX")
+_NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
+
+
 class EventFiles(NamedTuple):
     """The parts of tensorboardX that write event files without a thread."""
 
@@ -42,6 +47,18 @@ class ClusterPlace(NamedTuple):
     coordinator: str | None
     processes: int | None
     process: int | None
+
+
+def find_environment_fault(error: BaseException) -> str:
+    """Describes an error of jax that its environment causes: a variable, a missing device, too little memory."""
+    line = next(iter(str(error).splitlines()), "")[:200]
+    if isinstance(error, ValueError) and _BAD_VARIABLE.search(str(error)):
+        return f"an environment variable of jax has an impossible value: {line}"
+    if isinstance(error, RuntimeError) and _NO_BACKEND.search(str(error)):
+        return f"jax has no device: {line}"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return f"not enough memory: {line}"
+    return ""
 
 
 def get_coordination_state() -> Any:  # jax gives it no public type

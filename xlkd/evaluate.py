@@ -41,7 +41,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from xlkd import cli
+from xlkd import cli, files
 from xlkd.errors import UserError, escape_controls
 from xlkd.files import Json
 from xlkd.rows import Cell, Question
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("no --data given", "command line", "for example --data=xquad:DIR")
     if flags.get("task", "qa") not in TASKS:
         raise UserError(f"--task={flags['task']} is not possible", "command line", f"choose {' or '.join(TASKS)}")
-    batch = cli.parse_count(flags, "batch", 64)
+    batch = cli.parse_count(flags, "batch", 64, 65_536)
     from xlkd.data import sources
 
     file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *_list_inputs(flags)])
@@ -95,8 +95,8 @@ def main(arguments: list[str]) -> None:
 def _list_inputs(flags: dict[str, str]) -> list[pathlib.Path]:
     """Returns the paths that are read beside the data: the model's folder, or the answers."""
     if "predictions" in flags:
-        return [pathlib.Path(part).expanduser() for part in flags["predictions"].split(",")]
-    folder = pathlib.Path(flags["model"]).expanduser()
+        return [files.expand_path(part) for part in flags["predictions"].split(",")]
+    folder = files.expand_path(flags["model"])
     return [folder] if folder.is_dir() else []  # else a hub id or package:NAME
 
 
@@ -304,7 +304,7 @@ def _find_prediction_files(text: str, cells: Sequence[Sequence[Question]]) -> di
     """Returns files of predictions by (question, context) language; the key () means one file for all cells."""
     from xlkd.languages import normalise_tag
 
-    paths = [pathlib.Path(part).expanduser() for part in text.split(",")]
+    paths = [files.expand_path(part) for part in text.split(",")]
     if len(paths) == 1 and not paths[0].is_dir():
         ids = [{row.id for row in rows} for rows in cells]
         if sum(map(len, ids)) > len(set().union(*ids)):

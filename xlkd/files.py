@@ -59,6 +59,19 @@ class OutputFile:
         self.write_text(format_json(value))
 
 
+def expand_path(name: str) -> pathlib.Path:
+    """Returns the path that a user named, with `~` replaced by a home folder; refuses what cannot be a path."""
+    try:
+        path = pathlib.Path(name).expanduser()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except (OSError, RuntimeError, ValueError) as error:  # too long; no such user or no home; a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"is not a path: {reason}", name[:200], "name a file or a folder") from error
+    return path
+
+
 def format_json(value: Json) -> str:
     """Returns the value as indented JSON that ends in a newline; NaN is refused."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

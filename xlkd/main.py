@@ -19,7 +19,7 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from xlkd import cli, settings
+from xlkd import cli, files, settings
 from xlkd.errors import UserError
 from xlkd.runtime import distributed
 from xlkd.spec import reading
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     with distributed.join_run(flags):
         from xlkd.train.run import run
 
-        run(config, pathlib.Path(name).expanduser(), ["python", "-m", "xlkd.main", *arguments])
+        run(config, files.expand_path(name), ["python", "-m", "xlkd.main", *arguments])
 
 
 if __name__ == "__main__":

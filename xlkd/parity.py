@@ -16,7 +16,7 @@ import math
 import sys
 from typing import Any
 
-from xlkd import cli
+from xlkd import cli, spec
 from xlkd.errors import BUG, DONE, UserError
 
 CLASSES = {
@@ -45,10 +45,10 @@ def main(arguments: list[str]) -> int:
 
 def _parse_positive(text: str) -> float:
     try:
-        value = float(text)
+        value = spec.parse_value(float, text)
     except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
+        value = 0.0
+    if value <= 0:
         raise UserError(f"--tolerance={text} is not a positive number", "command line", "for example 1e-4")
     return value
 

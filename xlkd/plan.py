@@ -66,10 +66,10 @@ def plan_run(config: ConfigDict, flags: dict[str, str]) -> Plan:
         raise UserError(
             f"--efficiency={efficiency} is not between 0 and 1", "command line", "give a number above 0 and up to 1"
         )
-    chips = cli.parse_count(flags, "chips", 1) if "chips" in flags else 0
+    chips = cli.parse_count(flags, "chips", 1, machine.MOST_DEVICES) if "chips" in flags else 0
     log = Log(stream=sys.stderr)
     prepare_devices()
-    slices = cli.parse_count(flags, "slices", 1)
+    slices = cli.parse_count(flags, "slices", 1, machine.MOST_DEVICES)
     chosen = machine.choose_machine(flags.get("device", ""), chips, flags.get("topology", ""), slices, efficiency, log)
     with tempfile.TemporaryDirectory() as scratch:
         planner = Planner(chosen, log, pathlib.Path(scratch))

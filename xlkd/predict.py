@@ -57,6 +57,7 @@ READER_FLAGS = tuple(flag for flag in TASK_FLAGS if flag != "mlqa_fallback")  # 
 QUESTION_FLAGS = ("question", "context", *(flag for flag in READER_FLAGS if flag != "max_length"))
 LABEL_FLAGS = ("text", "second", "language", "route", "labels")
 COUNTS = {"n_best": 5, "batch": 64}
+LIMITS = {"n_best": 200, "batch": 4096}  # of the settings of question answering; of the memory that a batch takes
 FLAGS = ("model", "task", "batch", "on_bad_row", "revision", "max_length", *QUESTION_FLAGS, *LABEL_FLAGS)
 
 
@@ -92,7 +93,7 @@ def main(arguments: list[str]) -> None:
 
     bad_rows = BadRows(flags.get("on_bad_row", "stop"))
     for name, default in COUNTS.items():
-        cli.parse_count(flags, name, default)
+        cli.parse_count(flags, name, default, LIMITS[name])
     task = _choose_task(flags)
     if unused := [name for name in (QUESTION_FLAGS if task == "classify" else LABEL_FLAGS) if name in flags]:
         raise UserError(f"--{unused[0]} does not belong to the task {task}", "command line", "leave it out")
@@ -128,7 +129,7 @@ def _answer_questions(
     """Yields some questions at a time with their answers."""
     from xlkd import api
 
-    n_best, batch = (cli.parse_count(flags, name, default) for name, default in COUNTS.items())
+    n_best, batch = (cli.parse_count(flags, name, default, LIMITS[name]) for name, default in COUNTS.items())
     model = api.load(flags["model"], flags.get("revision", ""))
     # The flag limits what is written; fewer candidates in the decoder would change the answers
     candidates = max(model.question_settings().n_best, n_best)
@@ -144,7 +145,7 @@ def _label_texts(
     """Yields some texts at a time with their labels."""
     from xlkd import api
 
-    batch, route = cli.parse_count(flags, "batch", COUNTS["batch"]), flags.get("route", "")
+    batch, route = cli.parse_count(flags, "batch", COUNTS["batch"], LIMITS["batch"]), flags.get("route", "")
     model = api.load(flags["model"], flags.get("revision", ""))
     task_settings = model.label_settings(flags)
     labeller = api.Labeller(model, task_settings, batch=-(-batch // 4), fixed=True)

@@ -13,10 +13,9 @@ terminal is printed. How to read them, and what results.json contains: docs/repo
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
-from xlkd import cli
+from xlkd import cli, files
 from xlkd.errors import UserError
 
 
@@ -29,10 +28,10 @@ def main(arguments: list[str]) -> None:
         raise UserError("no work directory given", "command line", "for example runs/gxlt-1a2b3c4d")
     from xlkd import reports
 
-    paths = [pathlib.Path(folder).expanduser() for folder in folders]
+    paths = [files.expand_path(folder) for folder in folders]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("the same work directory twice", "command line", "name each once")
-    page, data = (pathlib.Path(flags[name]).expanduser() if flags.get(name) else None for name in ("out", "json"))
+    page, data = (files.expand_path(flags[name]) if name in flags else None for name in ("out", "json"))
     reports.write(paths, print, reports.locate_outputs(paths, page=page, data=data))
 
 

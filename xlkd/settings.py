@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -11,19 +12,21 @@ import importlib.util
 import inspect
 import json
 import pathlib
-import re
 import sys
+import traceback
 import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from ml_collections import ConfigDict
 
-from xlkd import spec
+from xlkd import files, spec
 from xlkd.errors import UserError, suggest_name
 from xlkd.spec import reading
 from xlkd.spec.stage import AnySettings, Method
 from xlkd.spec.tasks import Classify, QuestionAnswering, Task, find_task_class
+
+_LARGEST_CONFIG = 10_000_000  # bytes of a config.json
 
 TASK_FLAGS = (  # settings of tasks that commands accept as flags
     "max_length",
@@ -41,15 +44,24 @@ TASK_FLAGS = (  # settings of tasks that commands accept as flags
 def read_config(name: str) -> ConfigDict:
     """Reads a config file as `configs/gxlt.py:paper`, else the packaged one of that name, or a run's `config.json`."""
     if name.endswith(".json"):
-        return _read_saved(pathlib.Path(name))
+        return _read_saved(files.expand_path(name))
     path, _, variant = name.partition(":")
-    module = _load_config_module(pathlib.Path(path))
-    try:
-        config = module.get_config(variant)
-    except KeyError as error:
-        known = ", ".join(name or "none" for name in getattr(module, "VARIANTS", ()))
-        raise UserError(f"unknown variant {variant!r}", path, f"known: {known}") from error
-    reading.refuse_unread_keys(to_plain(config), path)
+    module = _load_config_module(files.expand_path(path))
+    with _explain_fault(module):
+        try:
+            config = module.get_config(variant)
+        except KeyError as error:
+            variants = tuple(getattr(module, "VARIANTS", ()))
+            if error.args != (variant,) or variant in variants:
+                raise
+            known = ", ".join(name or "none" for name in variants)
+            raise UserError(f"unknown variant {variant!r}", path, f"known: {known}") from error
+    if not isinstance(config, ConfigDict):
+        what = f"get_config returns {type(config).__name__}, not a ConfigDict"
+        raise UserError(what, path, "see configs/finetune.py for an example")
+    values = to_plain(config)
+    reading.check_form(values, path)
+    reading.refuse_unread_keys(values, path)
     return config
 
 
@@ -62,15 +74,16 @@ def apply_flags(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
         try:
             value = spec.parse_value(kind, text)
         except (KeyError, ValueError):
-            what = f"config.{name}={text} is not of type {spec.describe_type(kind)}"
+            what = f"config.{name}={spec.shorten(text)} is not of type {spec.describe_type(kind)}"
             raise UserError(what, "command line", "see --keys for type and range") from None
         *blocks, key = name.split(".")
-        block = config
-        for part in blocks:
-            if part not in block:
-                block[part] = ConfigDict()
-            block = block[part]
-        block[key] = value
+        with config.unlocked(), config.ignore_type():  # a config file may write 1 for a setting of type float
+            block = config
+            for part in blocks:
+                if part not in block:
+                    block[part] = ConfigDict()
+                block = block[part]
+            block[key] = value
     return config
 
 
@@ -89,7 +102,9 @@ def parse_flag(name: str, default: Any, text: str) -> Any:
         return spec.parse_value(type(default), text)
     except (KeyError, ValueError):
         kind = type(default).__name__
-        raise UserError(f"{name}={text} is not of type {kind}", "command line", f"for example {default}") from None
+        raise UserError(
+            f"{name}={spec.shorten(text)} is not of type {kind}", "command line", f"for example {default}"
+        ) from None
 
 
 @overload
@@ -110,7 +125,9 @@ def read_task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) 
             if flag not in spec.list_settings(cls):
                 raise UserError(f"--{flag} does not belong to the task {name}", "command line", "leave it out")
             changes[flag] = parse_flag(f"--{flag}", getattr(chosen, flag), flags[flag])
-    return spec.read_block(cls, spec.to_plain(chosen) | changes, "task", lambda path: f"--{path.removeprefix('task.')}")
+    task = spec.read_block(cls, spec.to_plain(chosen) | changes, "task", lambda path: f"--{path.removeprefix('task.')}")
+    task.check()
+    return task
 
 
 def read_method(recorded: Mapping[str, Any]) -> Method:
@@ -122,7 +139,11 @@ def read_method(recorded: Mapping[str, Any]) -> Method:
 
 def to_plain(config: ConfigDict) -> dict[str, Any]:
     """Returns a config in the form of config.json: dicts, lists, strings, numbers and None."""
-    return json.loads(json.dumps(config.copy_and_resolve_references().to_dict()))
+    try:
+        return json.loads(json.dumps(config.copy_and_resolve_references().to_dict()))
+    except (TypeError, ValueError, RecursionError) as error:
+        what = f"contains a value that JSON cannot express: {error}"
+        raise UserError(what, "the config", "use blocks, lists, texts, numbers and booleans") from error
 
 
 def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -139,11 +160,12 @@ def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 def read_stages(config: ConfigDict) -> list[AnySettings]:
     """Reads the stages to run, which `method.control` may restrict, and refuses impossible settings."""
-    control = config.method.get("control", "all")
+    values = to_plain(config)
+    reading.check_form(values, "the config")
+    control = values["method"].get("control", "all")
     if control != "all" and control not in config.controls:
         remedy = suggest_name(control, config.controls, f"known: {', '.join(('all', *config.controls))}")
         raise UserError(f"no control {control!r}", "config.method.control", remedy)
-    values = to_plain(config)
     names = reading.list_wanted_stages(values)
     if not names:
         raise UserError("no stages", "config.stages", "name at least one")
@@ -156,8 +178,14 @@ def read_stage(config: ConfigDict, name: str) -> AnySettings:
 
 
 def check_start(settings: AnySettings, earlier: Collection[str]) -> None:
-    """Refuses a stage that starts from neither the encoder, an earlier stage, nor a folder."""
-    if settings.start in ("encoder", *earlier) or pathlib.Path(settings.start).expanduser().is_dir():
+    """Refuses a stage without data, and one that starts from neither an encoder, an earlier stage, nor a folder."""
+    needed = {"data.train": settings.data.train, "start": settings.start}
+    if settings.start == "encoder":
+        needed["encoder.path"] = settings.encoder.path
+    for key, value in needed.items():
+        if not value:
+            raise UserError("is empty", f"config.{key} of stage {settings.name}", "see --keys for its meaning")
+    if settings.start in ("encoder", *earlier) or files.expand_path(settings.start).is_dir():
         return
     known = f"known: {', '.join(['encoder', *earlier])}, or give a folder"
     raise UserError(f"no stage {settings.start!r} before this one", f"config.start of stage {settings.name}", known)
@@ -204,20 +232,25 @@ def _format_value(value: Any) -> str:
 def _read_saved(path: pathlib.Path) -> ConfigDict:
     """Reads the config.json of a run, or refuses a file that is no such config."""
     remedy = "give the config.json that a run left in its work directory"
+    if not path.is_file():
+        raise UserError("no such config", str(path), remedy)
+    if path.stat().st_size > _LARGEST_CONFIG:
+        raise UserError(f"is not a config: it has {path.stat().st_size:,} bytes", str(path), remedy)
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError("no such config", str(path), remedy) from error
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "correct the permissions") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"is not valid JSON: {error}", str(path), remedy) from error
-    if not isinstance(saved, dict) or not _are_names(saved.get("stages")) or not _are_names(saved.get("controls", [])):
+    if not isinstance(saved, dict) or not isinstance(saved.get("stages"), list):
         raise UserError("is not a config", str(path), remedy)
-    config = reading.use_current_names(_fill_neutral(saved))
-    if fault := _find_fault(config):
-        raise UserError(fault, str(path), remedy)
     try:
+        reading.check_form(saved, str(path))
+        config = reading.use_current_names(_fill_neutral(saved))
+        if fault := _find_fault(config):
+            raise UserError(fault, str(path), remedy)
         return ConfigDict(_make_tuples(config))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a key that no config can have
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # a key that no config can have
         raise UserError(f"is not a config ({error})", str(path), remedy) from error
 
 
@@ -235,13 +268,6 @@ def _fill_neutral(saved: dict[str, Any]) -> dict[str, Any]:
     defaults = to_plain(base())
     blocks = {name: saved[name] for name in reading.NEUTRAL if isinstance(saved.get(name), dict)}
     return saved | {name: defaults[name] | block for name, block in blocks.items()}
-
-
-def _are_names(values: Any) -> bool:
-    """Returns whether these can be names of stages, which are names of folders too."""
-    return isinstance(values, list) and all(
-        isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name) for name in values
-    )
 
 
 def _find_fault(saved: dict[str, Any]) -> str:
@@ -310,10 +336,27 @@ def _load_config_module(path: pathlib.Path) -> types.ModuleType:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # a zero byte is no SyntaxError
         raise UserError(f"is not valid Python: {error}", str(path), "fix it") from error
-    exec(code, module.__dict__)
+    with _explain_fault(module):
+        exec(code, module.__dict__)
     if not inspect.isfunction(getattr(module, "get_config", None)):
         raise UserError("has no function get_config(variant)", str(path), "see configs/finetune.py for an example")
     return module
+
+
+@contextlib.contextmanager
+def _explain_fault(module: types.ModuleType) -> Generator[None, None, None]:
+    """Turns any error that the code of a config file raises into one line with its place in that file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__
+        ]
+        message = f": {spec.shorten(error)}" if str(error) else ""
+        where = f"{module.__file__}, line {lines[-1]}" if lines else str(module.__file__)
+        raise UserError(f"the config raises {type(error).__name__}{message}", where, "fix it") from error
 
 
 def _split_flag(flag: str) -> tuple[str, str]:

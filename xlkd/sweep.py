@@ -15,12 +15,11 @@ differ only in their seed are seeds of one system.
 from __future__ import annotations
 
 import itertools
-import pathlib
 import sys
 
 from ml_collections import ConfigDict
 
-from xlkd import cli, settings
+from xlkd import cli, files, settings
 from xlkd.errors import UserError
 
 
@@ -37,7 +36,9 @@ def main(arguments: list[str]) -> None:
         )
 
     runs = {" ".join(combination): read_config(*combination) for combination in _list_combinations(flags["over"])}
-    base = pathlib.Path(flags["workdir"]).expanduser()
+    for config in runs.values():
+        settings.read_stages(config)  # refuses now a value that its run would refuse after those before it
+    base = files.expand_path(flags["workdir"])
     first = read_config()
     shared = [name for name in first.stages if name not in first.controls]
     if not first.controls or len(shared) != 1:

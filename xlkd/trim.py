@@ -41,15 +41,15 @@ def main(arguments: list[str]) -> None:
     from xlkd.inputs.weights import locate_model, reject_branch_folder
     from xlkd.models import hf, sentences, vocab
 
-    out = pathlib.Path(flags["out"]).expanduser()
+    out = files.expand_path(flags["out"])
     files.check_folder(out)
     folder, revision = locate_model(flags["model"])
-    texts = [pathlib.Path(name).expanduser() for name in flags["texts"].split(",")] if "texts" in flags else []
+    texts = [files.expand_path(name) for name in flags["texts"].split(",")] if "texts" in flags else []
     files.check_inputs(out, [folder, *texts])
     reject_branch_folder(folder)
     model, tokenizer, changes = hf.load(folder), hf.load_tokenizer(folder), []
     if "layers" in flags:
-        count, total = cli.parse_count(flags, "layers", 1), model.architecture.layers
+        count, total = cli.parse_count(flags, "layers", 1, 1000), model.architecture.layers
         if count > total:
             raise UserError(f"--layers={count} exceeds the {total} layers of the encoder", flags["model"], "give fewer")
         model = keep_lowest_layers(model, count)

@@ -20,7 +20,6 @@ from xlkd.data.batches import Plan, PlannedBatch, Shape
 from xlkd.data.buckets import round_up
 from xlkd.data.composition import read_many
 from xlkd.data.permutation import Permutation
-from xlkd.errors import UserError
 from xlkd.rows import make_key
 
 Features = dict[str, np.ndarray]
@@ -56,10 +55,6 @@ class Blocks:
         limits: Mapping[str, int],
         seed: int,
     ) -> None:
-        if block < batch:
-            raise UserError(
-                f"a block of {block} rows is smaller than a batch of {batch}", "data.block", "make it larger"
-            )
         self.rows, self._features, self._lengths = rows, features, lengths
         self.batch, self.block, self.edges, self.seed = batch, block // batch * batch, edges, seed
         self.steps_per_epoch = -(-len(rows) // batch)

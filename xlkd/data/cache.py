@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from xlkd import files, spec
 from xlkd.compat import JAX_CACHE_FILE
 from xlkd.errors import UserError
 
@@ -41,11 +42,29 @@ _STALE = 24 * 3600  # seconds after which a partial entry is no longer being wri
 def get_folder() -> pathlib.Path:
     """Returns $XLKD_CACHE, else `xlkd/` in the user's cache folder, or in a temporary one where there is no home."""
     if os.environ.get("XLKD_CACHE"):
-        return pathlib.Path(os.environ["XLKD_CACHE"]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if not os.path.isabs(base) or not _is_writable(pathlib.Path(base)):
-        base = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
-    return pathlib.Path(base) / "xlkd"
+        return files.expand_path(os.environ["XLKD_CACHE"])
+    base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not base.is_absolute() or not _is_writable(base):
+        try:
+            base = pathlib.Path(tempfile.gettempdir())
+        except FileNotFoundError as error:
+            raise UserError("no folder for the cache can be written", "XLKD_CACHE", "set it to a folder") from error
+        return _make_private(base / f"cache-{os.getuid()}") / "xlkd"
+    return _make_private(base / "xlkd") if base.stat().st_mode & stat.S_IWOTH else base / "xlkd"
+
+
+def _make_private(folder: pathlib.Path) -> pathlib.Path:
+    """Makes a folder that only this user can read, where others can write beside it; refuses one that is not ours.
+
+    Whoever can write into the cache decides what its compiled programs do.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        what = "a symlink, or a folder that another user owns or can write to"
+        raise UserError(what, str(folder), "delete it, or set XLKD_CACHE to a folder of yours")
+    return folder
 
 
 def make_name(start: str, parts: Iterable[str]) -> str:
@@ -114,11 +133,14 @@ def list_contents() -> Contents:
 
 def size_limit_bytes() -> int:
     """Returns the maximum size of the cache: $XLKD_CACHE_GIB, else 50 GiB."""
-    text = os.environ.get("XLKD_CACHE_GIB", "50")
+    text = os.environ.get("XLKD_CACHE_GIB") or "50"
     try:
-        return int(float(text) * 2**30)
+        size = spec.parse_value(float, text)
     except ValueError:
-        raise UserError(f"{text!r} is not a number", "XLKD_CACHE_GIB", "give gibibytes") from None
+        size = -1.0
+    if not 0 <= size <= 1e9:
+        raise UserError(f"{text!r} is not a number", "XLKD_CACHE_GIB", "give gibibytes, for example 20")
+    return int(size * 2**30)
 
 
 def _prune_to_limit(new: pathlib.Path) -> None:
@@ -164,8 +186,8 @@ def _list_own_files(path: pathlib.Path) -> list[str] | None:
 def _list_files(path: pathlib.Path) -> list[str]:
     """Returns everything below a folder by relative path: folders end in a slash, non-regular files in @."""
     names = []
-    for root, folders, files in os.walk(path):
-        for name in (*files, *folders):
+    for root, folders, others in os.walk(path):
+        for name in (*others, *folders):
             mode = os.lstat(os.path.join(root, name)).st_mode
             ending = "" if stat.S_ISREG(mode) else "/" if stat.S_ISDIR(mode) else "@"
             names.append(os.path.relpath(os.path.join(root, name), path) + ending)

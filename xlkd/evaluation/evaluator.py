@@ -17,6 +17,7 @@ from xlkd.models.outputs import OutputFn
 from xlkd.runtime import mesh as meshes
 from xlkd.tasks import Batch, Draw, Features, Outputs, Task
 
+_SMALL = 1024  # a larger batch is not padded beyond the number of examples
 EVALUATION = Draw(seed=0, step=0, purpose="evaluation")
 
 
@@ -29,8 +30,7 @@ class Evaluator:
     def __init__(self, outputs: OutputFn, mesh: Mesh, *, batch: int, buckets: int | tuple[int, ...]) -> None:
         self._forward = jax.jit(meshes.trace_with_mesh(mesh, outputs), out_shardings=meshes.replicated_sharding(mesh))
         self._mesh, self._buckets = mesh, buckets
-        shards = meshes.count_row_shards(mesh)
-        self._batch = -(-batch // shards) * shards
+        self._batch, self._shards = batch, meshes.count_row_shards(mesh)
 
     def compute_outputs(
         self, variables: Tree, task: Task, features: Features, stop: Callable[[], None] = lambda: None
@@ -42,7 +42,8 @@ class Evaluator:
         lengths = task.lengths(features)
         view = next(iter(lengths))
         edges = self._buckets if isinstance(self._buckets, tuple) else choose_edges(lengths[view], self._buckets)
-        plan = batches.plan_by_length(lengths, batch=self._batch, edges=edges)
+        wanted = min(self._batch, max(len(lengths[view]), _SMALL))
+        plan = batches.plan_by_length(lengths, batch=-(-wanted // self._shards) * self._shards, edges=edges)
         parts: list[tuple[np.ndarray, Tree]] = []
         for planned in plan:
             stop()

@@ -21,7 +21,7 @@ from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
 from xlkd.models.encoder import Architecture
 from xlkd.runtime.log import Log
-from xlkd.spec.optim import Budget, Horizon
+from xlkd.spec.optim import MOST_STEPS, Budget, Horizon
 from xlkd.spec.stage import AnySettings, AnyStage, StageSpec
 from xlkd.spec.stage import Data as DataSettings
 from xlkd.spec.tasks import Classify
@@ -30,6 +30,9 @@ from xlkd.tasks import Features, Task
 
 # The evaluation sets in `config.data`, and the task of each; "" is the stage's own task
 SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}
+
+
+_SMALL_BATCH = 1024  # that may be padded: a larger one has to have examples
 
 
 class TrainingData(NamedTuple):
@@ -66,7 +69,13 @@ def read_training_data(settings: AnySettings, weights: Weights, teacher: Weights
     features = load_features(task, tokenized, log)
     labels = find_labels(settings.task, features)
     if labels:
-        task = build_task(dataclasses.replace(settings.task, labels=labels), weights, teacher)
+        labelled = dataclasses.replace(settings.task, labels=labels)
+        labelled.check()
+        task = build_task(labelled, weights, teacher)
+    examples = len(rows) if tokenized is not rows else len(features["keys"])
+    if settings.data.batch > max(examples, _SMALL_BATCH):
+        what = f"a batch of {settings.data.batch} is more than the {examples} training examples"
+        raise UserError(what, "config.data.batch", "lower it")
     windows = list_epoch_windows(epochs, features)
     plan = plan_batches(settings.data, settings.seed, task, features, weights.architecture, teacher, windows)
     return TrainingData(rows, tokenized, task, features, plan)
@@ -209,6 +218,9 @@ def find_horizon(budget: Budget, plan: Plan | Blocks) -> Horizon:
     if isinstance(plan, RedrawnPlan):
         return Horizon(budget.steps or plan.steps, plan.steps_per_epoch, plan.starts)
     steps = budget.steps or round(budget.epochs * plan.steps_per_epoch)
+    if steps > MOST_STEPS:
+        what = f"{budget.epochs:g} epochs of {plan.steps_per_epoch} steps are more than {MOST_STEPS} steps"
+        raise UserError(what, "config.budget.epochs", "lower it")
     return Horizon(steps, plan.steps_per_epoch, tuple(range(0, steps + 1, plan.steps_per_epoch)))
 
 

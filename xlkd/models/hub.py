@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 
+from xlkd import files
 from xlkd.errors import UserError
 
 WANTED = ("*.json", "*.txt", "*.safetensors", "sentencepiece.bpe.model", "README.md")
@@ -17,7 +18,7 @@ _RESOLVED: dict[tuple[str, str | None], Resolved] = {}  # all stages of a run st
 
 def resolve(name: str, revision: str | None = None) -> Resolved:
     """Returns a local directory, or downloads a model of the hub: (directory, commit of the hub or None)."""
-    if (folder := pathlib.Path(name).expanduser()).is_dir():
+    if (folder := files.expand_path(name)).is_dir():
         return folder, None
     if (name, revision) not in _RESOLVED:
         _RESOLVED[name, revision] = _find_on_hub(name, revision)
@@ -26,7 +27,7 @@ def resolve(name: str, revision: str | None = None) -> Resolved:
 
 def find_resolved(name: str, revision: str | None = None) -> tuple[pathlib.Path | None, str | None]:
     """Returns a local directory or the earlier result of `resolve`, without a request to the hub; else two None."""
-    if (folder := pathlib.Path(name).expanduser()).is_dir():
+    if (folder := files.expand_path(name)).is_dir():
         return folder, None
     return _RESOLVED.get((name, revision), (None, None))
 

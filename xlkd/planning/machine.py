@@ -21,6 +21,9 @@ from xlkd.runtime.accelerators import Accelerator
 from xlkd.runtime.devices import measure_flops
 
 EFFICIENCY = 0.35  # assumed share of the peak FLOP/s that a training step reaches, where no step can be timed
+_SIZE = "[1-9][0-9]{0,4}"
+_TOPOLOGY = re.compile(rf"(v[0-9][a-z]*|tpu7x)(?:-({_SIZE})|:({_SIZE}(?:x{_SIZE}){{1,2}}))")
+MOST_DEVICES = 16_384  # of a plan: more than the largest slice has
 BY_CHIPS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 BY_CORES = {  # a chip has two cores
     8: "2x2x1",
@@ -143,9 +146,12 @@ def _describe_pod(topology: str, slices: int, efficiency: float, log: Callable[[
     """Describes TPU slices by libtpu where it is installed, else with CPU devices in their place."""
     name, shape = _parse_topology(topology)
     known = accelerators.TABLE[name]
+    count = slices * math.prod(map(int, shape.split("x"))) * known.devices
+    if count > MOST_DEVICES:
+        what = f"{count} devices are more than {MOST_DEVICES}"
+        raise UserError(what, "--topology", "give a smaller shape, or fewer slices")
     if not importlib.util.find_spec("libtpu"):
         log("libtpu is not installed: memory is estimated by compiling for CPUs; pip install 'xlkd[topology]'")
-        count = slices * math.prod(map(int, shape.split("x"))) * known.devices
         return dataclasses.replace(_describe_remote(name, count, efficiency), slices=slices)
     shown = f"{name}:{shape}" if slices == 1 else f"{name}:{shape} in {slices} slices"
     return _describe_accelerators(known, shown, _describe_topology(name, shape, slices), efficiency, exact=True)
@@ -154,11 +160,17 @@ def _describe_pod(topology: str, slices: int, efficiency: float, log: Callable[[
 def _parse_topology(topology: str) -> tuple[str, str]:
     """Parses `v5e-64` or `v5e:8x8`; returns the kind and the shape in chips."""
     example = f"for example v5e-64 or v5p:4x4x4; kinds: {', '.join(n for n in accelerators.TABLE if n[0] != 'h')}"
-    if not (match := re.fullmatch(r"(v\d[a-z]*|tpu7x)(?:-(\d+)|:(\d+(?:x\d+)+))", topology)):
+    if not (
+        match := re.fullmatch(
+            r"(v[0-9][a-z]*|tpu7x)(?:-([1-9][0-9]{0,4})|:([1-9][0-9]{0,4}(?:x[1-9][0-9]{0,4}){1,2}))", topology
+        )
+    ):
         raise UserError(f"cannot read {topology!r}", "--topology", example)
     name, number, shape = match.groups()
     if name not in accelerators.TABLE:
         raise UserError(f"no kind {name!r} in the table", "--topology", example)
+    if shape and shape.count("x") != (1 if PODS.get(name) is BY_CHIPS else 2):
+        raise UserError(f"cannot read {topology!r}", "--topology", example)
     if number and int(number) not in PODS.get(name, {}):
         names = ", ".join(f"{name}-{n}" for n in PODS.get(name, {}))
         raise UserError(f"no known shape for {topology}", "--topology", f"{names or 'give the shape'}, or {name}:AxB")

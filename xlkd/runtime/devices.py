@@ -17,6 +17,7 @@ def prepare_devices() -> None:
     """Turns on the persistent compilation cache, unless JAX's own variables set it; before the first device call."""
     import jax
 
+    cache.size_limit_bytes()  # refuses an impossible limit before anything is computed
     options = {
         "jax_compilation_cache_dir": str(cache.get_folder() / cache.COMPILED),
         "jax_persistent_cache_min_compile_time_secs": 0.5,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
@@ -18,6 +19,10 @@ from xlkd.errors import UserError
 
 T = TypeVar("T")
 Block = Mapping[str, Any]  # a block of a config as plain values
+_LONGEST_SHOWN = 200  # characters of a value in a message
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # halves of surrogate pairs among them
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,32 +35,26 @@ class Setting:
     meaning: str
     choices: tuple[str, ...] = ()
     at_least: float = -math.inf
-    above: float = -math.inf
     at_most: float = math.inf
-    below: float = math.inf
     also: tuple[float, ...] = ()
 
     def allows(self, value: Any) -> bool:
-        """Returns whether a value is one of the choices, or inside the range."""
+        """Returns whether a value is one of the choices, or inside the range, as each value of a list has to be."""
         if self.choices:
             return value in self.choices
+        if isinstance(value, tuple):
+            return all(map(self.allows, value))
         if isinstance(value, bool) or not isinstance(value, int | float) or value in self.also:
             return True
-        return self.at_least <= value <= self.at_most and self.above < value < self.below
+        return self.at_least <= value <= self.at_most
 
     def describe_range(self) -> str:
         """Describes the values that are allowed; empty where every value of the type is."""
         if self.choices:
             return ", ".join(self.choices)
-        limits = [
-            f"{limit:g} or more" if self.at_least == limit else f"above {limit:g}"
-            for limit in {self.at_least, self.above} - {-math.inf}
-        ]
-        limits += [
-            f"at most {limit:g}" if self.at_most == limit else f"below {limit:g}"
-            for limit in {self.at_most, self.below} - {math.inf}
-        ]
-        return ", or ".join(filter(None, (" and ".join(limits), *(f"{value:g}" for value in self.also))))
+        if math.isinf(self.at_least):
+            return ""
+        return ", or ".join((f"{self.at_least:.12g} to {self.at_most:.12g}", *(f"{value:g}" for value in self.also)))
 
 
 def setting(default: T, meaning: str, **limits: Any) -> T:
@@ -119,12 +118,35 @@ def check_value(known: Setting, kind: Any, value: Any, where: str) -> Any:
         converted = convert_value(kind, value)
     except (TypeError, ValueError, OverflowError):
         raise UserError(
-            f"{value!r} is not of type {describe_type(kind)}", where, "see --keys for type and range"
+            f"{shorten(repr(value))} is not of type {describe_type(kind)}", where, "see --keys for type and range"
         ) from None
     if not known.allows(converted):
         remedy = f"choose one of {known.describe_range()}" if known.choices else f"give {known.describe_range()}"
-        raise UserError(f"{where.rpartition('.')[2]}={converted} is not possible", where, remedy)
+        raise UserError(f"{where.rpartition('.')[2]}={shorten(converted)} is not possible", where, remedy)
+    if fault := _find_text_fault(converted):
+        raise UserError(fault, where, "correct it")
     return converted
+
+
+def shorten(value: Any) -> str:
+    """Returns a value as text, without the end of a long one."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def _find_text_fault(value: Any) -> str:
+    """Finds a control character, an empty name or a repeated name in a value; returns a description, else nothing."""
+    if isinstance(value, str):
+        return "contains a control character" if _CONTROL.search(value) else ""
+    if not isinstance(value, Mapping | tuple):
+        return ""
+    parts = (*value, *value.values()) if isinstance(value, Mapping) else value
+    if isinstance(value, tuple) and any(isinstance(part, str) for part in value):
+        if "" in value:
+            return "contains an empty name"
+        if len(set(value)) < len(value):
+            return "contains a name twice"
+    return next(filter(None, map(_find_text_fault, parts)), "")
 
 
 def convert_value(kind: Any, value: Any) -> Any:
@@ -133,13 +155,15 @@ def convert_value(kind: Any, value: Any) -> Any:
         kind = str
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
-        if not isinstance(value, tuple | list):
+        if not isinstance(value, tuple | list) or (arguments[-1] is not Ellipsis and len(value) != len(arguments)):
             raise TypeError(value)
         return tuple(convert_value(arguments[0], inner) for inner in value)
     if origin is not None:  # a mapping by language
         if not isinstance(value, Mapping):
             raise TypeError(value)
-        return {str(name): convert_value(arguments[1], inner) for name, inner in value.items()}
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError(value)
+        return {name: convert_value(arguments[1], inner) for name, inner in value.items()}
     if kind is float and type(value) in (int, float):
         return float(value)
     if type(value) is not kind:
@@ -152,18 +176,29 @@ def parse_value(kind: Any, text: str) -> Any:
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
     if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)[0]
-        return tuple(inner(part.strip()) for part in text.strip("()").split(",") if part.strip())
-    value = text if list_choices(kind) else kind(text)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(text)
-    return value
+        parts = text.strip("()").split(",")
+        if not parts[-1].strip():  # an empty text, or a comma at the end
+            parts.pop()
+        if not all(map(str.strip, parts)):
+            raise ValueError(text)
+        return tuple(parse_value(typing.get_args(kind)[0], part.strip()) for part in parts)
+    if kind is int:
+        if not _WHOLE.fullmatch(text):
+            raise ValueError(text)
+        return int(text)
+    if kind is float:
+        value = float(text) if _NUMBER.fullmatch(text) else math.nan
+        if not math.isfinite(value) or (not value and re.search("[1-9]", re.split("[eE]", text)[0])):
+            raise ValueError(text)
+        return value
+    return text
 
 
 def describe_type(kind: Any) -> str:
     """Returns the name of a field's type as `--keys` shows it."""
     if typing.get_origin(kind) is tuple:
-        return f"list of {typing.get_args(kind)[0].__name__}"
+        inner, other = typing.get_args(kind)
+        return f"{'list' if other is Ellipsis else 'pair'} of {inner.__name__}"
     if list_choices(kind):
         return "str"
     return kind.__name__ if not typing.get_args(kind) else "by language"

@@ -20,23 +20,29 @@ class Method(stage.Method):
     """Weights of the losses, the teacher's generations, and the coefficient of the KL."""
 
     name: str = setting("gxlt", "The method: a module of xlkd/methods.")
-    alpha_ce: float = setting(1.0, "Weight of cross-entropy.", at_least=0)
-    alpha_kl: float = setting(1.0, "Weight of distillation; 0 has no teacher.", at_least=0)
-    temperature: float = setting(2.0, "Temperature of the KL: divides the logits of teacher and student.", above=0)
+    alpha_ce: float = setting(1.0, "Weight of cross-entropy.", at_least=0, at_most=1e6)
+    alpha_kl: float = setting(1.0, "Weight of distillation; 0 has no teacher.", at_least=0, at_most=1e6)
+    temperature: float = setting(
+        2.0, "Temperature of the KL: divides the logits of teacher and student.", at_least=0.001, at_most=1000
+    )
     t_squared: bool = setting(True, "Multiply distillation by temperature squared.")
     kl: Literal["forward", "reverse", "symmetric"] = setting("forward", "Direction of the KL.")
     coefficient: Literal["none", "authors", "textbook"] = setting(
         "none", "Coefficient of the KL: 1, or mAP@k of the teacher as in the authors' code, or by the textbook."
     )
     per: Literal["batch", "example"] = setting("batch", "Examples that share a coefficient.")
-    coefficient_group: int = setting(6, "Examples of a group that shares a coefficient; 0 takes all.", at_least=0)
-    k: int = setting(10, "Ranks that mAP@k counts.", at_least=1)
-    window: tuple[int, int] = setting((5, 4), "Positions before and after the gold one that count as relevant.")
+    coefficient_group: int = setting(
+        6, "Examples of a group that shares a coefficient; 0 takes all.", at_least=0, at_most=1_000_000
+    )
+    k: int = setting(10, "Ranks that mAP@k counts.", at_least=1, at_most=1000)
+    window: tuple[int, int] = setting(
+        (5, 4), "Positions before and after the gold one that count as relevant.", at_least=0, at_most=1000
+    )
     mask_positions: Literal["padding", "context", "none"] = setting("padding", "Positions that the softmax leaves out.")
     generations: Literal["epoch_snapshot", "born_again", "fixed", "ema"] = setting(
         "epoch_snapshot", "When the teacher becomes a copy of the student."
     )
-    generation_epochs: int = setting(1, "Epochs of a generation.", at_least=1)
+    generation_epochs: int = setting(1, "Epochs of a generation.", at_least=1, at_most=100_000)
     ema_decay: float = setting(0.99, "Decay of the moving average, for generations=ema.", at_least=0, at_most=1)
 
 
@@ -48,5 +54,3 @@ def check(spec: stage.StageSettings[Method, QuestionAnswering]) -> None:
     if spec.method.generations == "born_again" and spec.data.redraw == "epoch":
         what = "the learning rate schedule restarts with each generation, and redrawn epochs differ in length"
         raise UserError(what, "config.data.redraw", "set redraw=never")
-    if len(spec.method.window) != 2:
-        raise UserError(f"window={spec.method.window} is not possible", "config.method.window", "give two, as (5,4)")

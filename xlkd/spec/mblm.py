@@ -25,24 +25,27 @@ class Method(stage.Method):
 
     name: str = setting("mblm", "The method: a module of xlkd/methods.")
     branches: str = setting("each", "One branch for each language; one for all; or groups such as en+de,ru.")
-    branch_layers: int = setting(0, "Layers of a branch; 0 takes a quarter of the encoder's.", at_least=0)
+    branch_layers: int = setting(0, "Layers of a branch; 0 takes a quarter of the encoder's.", at_least=0, at_most=1000)
     head: Literal["shared", "branch"] = setting("shared", "One classifier for all branches, or one a branch.")
-    weight_s: float = setting(1.0, "Weight of distillation into an example's own branch.", at_least=0)
-    weight_z: float = setting(1.0, "λ: weight of distillation into the mixture of branches.", at_least=0)
+    weight_s: float = setting(1.0, "Weight of distillation into an example's own branch.", at_least=0, at_most=1e6)
+    weight_z: float = setting(1.0, "λ: weight of distillation into the mixture of branches.", at_least=0, at_most=1e6)
     warmup_z: float = setting(
-        0.1, "Ramp until λ is reached, as a share of the steps, or in steps where 1 or more.", at_least=0
+        0.1,
+        "Ramp until λ is reached, as a share of the steps, or in steps where 1 or more.",
+        at_least=0,
+        at_most=10_000_000,
     )
-    weight_h: float = setting(0.5, "γ: weight of cross-entropy on labels.", at_least=0)
+    weight_h: float = setting(0.5, "γ: weight of cross-entropy on labels.", at_least=0, at_most=1e6)
     kd: Literal["ce", "kl", "mse"] = setting("ce", "Form of distillation.")
-    temperature: float = setting(1.0, "Temperature of distillation.", above=0)
+    temperature: float = setting(1.0, "Temperature of distillation.", at_least=0.001, at_most=1000)
     t_squared: bool = setting(False, "Multiply distillation by temperature squared.")
     mix: Literal["representation", "logits", "probability"] = setting("representation", "What is mixed.")
     weights: Literal["uniform", "learned", "dirichlet"] = setting("uniform", "Weights of the branches in a mixture.")
-    alpha: float = setting(1.0, "Concentration, for weights=dirichlet.", above=0)
+    alpha: float = setting(1.0, "Concentration, for weights=dirichlet.", at_least=0.001, at_most=1e6)
     own: bool = setting(False, "Keep an example's own branch in its mixture.")
     stop: Literal["none", "branches", "trunk"] = setting("none", "What the zero-shot-aware term does not train.")
     teacher_length: int = setting(
-        0, "Longest input of the teachers in their own tokens; 0 takes what each can read.", at_least=0
+        0, "Longest input of the teachers in their own tokens; 0 takes what each can read.", at_least=0, at_most=65_536
     )
     teacher_labels: Mapping[str, tuple[str, ...]] = setting(
         {}, "By language the order of a teacher's logits, where its labels have no names."

@@ -24,10 +24,10 @@ class Method(stage.Method):
     """Weights and forms of the levels."""
 
     name: str = setting("mmkd", "The method: a module of xlkd/methods.")
-    token: float = setting(1.0, "Weight of the token level; 0 leaves a level out.", at_least=0)
-    word: float = setting(1.0, "Weight of the word level.", at_least=0)
-    sentence: float = setting(1.0, "Weight of the sentence level.", at_least=0)
-    structure: float = setting(10.0, "Weight of the structure level.", at_least=0)
+    token: float = setting(1.0, "Weight of the token level; 0 leaves a level out.", at_least=0, at_most=1e6)
+    word: float = setting(1.0, "Weight of the word level.", at_least=0, at_most=1e6)
+    sentence: float = setting(1.0, "Weight of the sentence level.", at_least=0, at_most=1e6)
+    structure: float = setting(10.0, "Weight of the structure level.", at_least=0, at_most=1e6)
     student_passes: Literal["shared", "separate"] = setting(
         "shared", "Sentence and structure share a forward pass, or each has one."
     )
@@ -39,18 +39,26 @@ class Method(stage.Method):
     )
     word_sum: Literal["fixed", "published"] = setting("fixed", "Sum of the word level.")
     word_similarity: Literal["dot", "cosine"] = setting("dot", "Similarity of words.")
-    word_temperature: float = setting(1.0, "Temperature of the word level.", above=0)
+    word_temperature: float = setting(1.0, "Temperature of the word level.", at_least=0.001, at_most=1000)
     word_anchor: Literal["teacher", "student"] = setting("teacher", "Side whose words are contrasted.")
     teacher_projector: Literal["random_frozen", "identity", "trained"] = setting(
         "random_frozen", "The teacher's projector."
     )
-    head_width: int = setting(0, "Hidden width of the projectors; 0 takes that of the encoder.", at_least=0)
-    head_output: int = setting(128, "Output width of the projectors.", at_least=1)
-    bn_group: int = setting(0, "Examples that BatchNorm sees together; 0 takes the whole step.", at_least=2, also=(0,))
-    structure_group: int = setting(
-        0, "Examples that the structure level compares; 0 takes the whole step.", at_least=2, also=(0,)
+    head_width: int = setting(
+        0, "Hidden width of the projectors; 0 takes that of the encoder.", at_least=0, at_most=65_536
     )
-    structure_temperature: float = setting(1.0, "Temperature of the structure level.", above=0)
+    head_output: int = setting(128, "Output width of the projectors.", at_least=1, at_most=65_536)
+    bn_group: int = setting(
+        0, "Examples that BatchNorm sees together; 0 takes the whole step.", at_least=2, at_most=1_000_000, also=(0,)
+    )
+    structure_group: int = setting(
+        0,
+        "Examples that the structure level compares; 0 takes the whole step.",
+        at_least=2,
+        at_most=1_000_000,
+        also=(0,),
+    )
+    structure_temperature: float = setting(1.0, "Temperature of the structure level.", at_least=0.001, at_most=1000)
     structure_diagonal: bool = setting(True, "Keep an example's similarity to itself.")
     structure_direction: Literal["forward", "reverse"] = setting(
         "forward", "Direction of the KL: forward is KL(teacher ‖ student)."
@@ -58,8 +66,12 @@ class Method(stage.Method):
     word_layers: tuple[str, ...] = setting(("-1:-1",), "Layers student:teacher of the word level; several: their mean.")
     sentence_layers: tuple[str, ...] = setting(("-1:-1",), "Layers student:teacher of the sentence level.")
     structure_layers: tuple[str, ...] = setting(("-1:-1",), "Layers student:teacher of the structure level.")
-    retrieval_layer: int = setting(-1, "Layer that retrieval is evaluated on; -1 is the last.")
-    alignment_layer: int = setting(0, "Layer that word links are evaluated on; 0 takes two thirds of the depth.")
+    retrieval_layer: int = setting(
+        -1, "Layer that retrieval is evaluated on; -1 is the last.", at_least=-1000, at_most=1000
+    )
+    alignment_layer: int = setting(
+        0, "Layer that word links are evaluated on; 0 takes two thirds of the depth.", at_least=-1000, at_most=1000
+    )
 
 
 def check(spec: stage.StageSettings[Method, Views]) -> None:

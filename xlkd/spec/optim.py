@@ -9,31 +9,39 @@ from typing import Literal
 
 from xlkd.spec import setting
 
+MOST_STEPS = 10_000_000  # of a stage
+
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
     """AdamW and its schedule."""
 
-    lr: float = setting(5e-5, "Learning rate after the warm-up.", at_least=0)
+    lr: float = setting(5e-5, "Learning rate after the warm-up.", at_least=1e-12, at_most=10, also=(0,))
     schedule: Literal["constant", "linear", "cosine"] = setting(
         "linear", "Shape of the learning rate after the warm-up."
     )
-    warmup: float = setting(0.1, "Warm-up as a share of the steps, or in steps where 1 or more.", at_least=0)
-    b1: float = setting(0.9, "Adam's decay rate of the first moment.", at_least=0, below=1)
-    b2: float = setting(0.999, "Adam's decay rate of the second moment.", at_least=0, below=1)
-    eps: float = setting(1e-8, "Adam's epsilon.", above=0)
-    weight_decay: float = setting(0.01, "Decoupled weight decay.", at_least=0)
+    warmup: float = setting(
+        0.1, "Warm-up as a share of the steps, or in steps where 1 or more.", at_least=0, at_most=MOST_STEPS
+    )
+    b1: float = setting(0.9, "Adam's decay rate of the first moment.", at_least=0, at_most=0.999999)
+    b2: float = setting(0.999, "Adam's decay rate of the second moment.", at_least=0, at_most=0.9999999)
+    eps: float = setting(1e-8, "Adam's epsilon.", at_least=1e-30, at_most=1)
+    weight_decay: float = setting(0.01, "Decoupled weight decay.", at_least=0, at_most=100)
     decay_mask: Literal["matrices", "all"] = setting("matrices", "Parameters that decay.")
-    clip: float = setting(1.0, "Global gradient norm to clip to; 0 does not clip.", at_least=0)
-    micro_batches: int = setting(1, "Parts that a step is computed in; the result is the same.", at_least=1)
+    clip: float = setting(
+        1.0, "Global gradient norm to clip to; 0 does not clip.", at_least=1e-6, at_most=1e6, also=(0,)
+    )
+    micro_batches: int = setting(
+        1, "Parts that a step is computed in; the result is the same.", at_least=1, at_most=65_536
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """Length of a stage's training."""
 
-    epochs: float = setting(1.0, "Passes over the training examples.", at_least=0)
-    steps: int = setting(0, "Optimizer steps, instead of epochs; 0 goes by epochs.", at_least=0)
+    epochs: float = setting(1.0, "Passes over the training examples.", at_least=0, at_most=100_000)
+    steps: int = setting(0, "Optimizer steps, instead of epochs; 0 goes by epochs.", at_least=0, at_most=MOST_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)

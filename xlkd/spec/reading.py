@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
+import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,9 +17,10 @@ from typing import Any, NamedTuple
 import xlkd.spec
 from xlkd import spec
 from xlkd.errors import UserError, suggest_name
-from xlkd.spec.stage import OPTIONAL, AnySettings, Encoder, StageSettings
+from xlkd.spec.stage import OPTIONAL, AnySettings, Encoder, StageSettings, check_shared_blocks
 from xlkd.spec.tasks import TASKS, Task, find_task_class
 
+STAGE_NAME = re.compile(r"\w[\w-]{0,99}")  # stages are names of folders too
 NEUTRAL = ("mesh", "log", "report")  # blocks that may differ between two starts of one run
 RENAMED = {"method.variant": "method.control"}  # keys of version 0.1
 RUN_KEYS = {  # keys of a run that no stage reads
@@ -57,9 +59,41 @@ def read_stage(config: Mapping[str, Any], name: str) -> AnySettings:
         if key in blocks and is_read(module, key):
             values[key] = spec.check_value(known, spec.resolve_types(StageSettings)[key], blocks[key], locate(key))
     settings: AnySettings = StageSettings(**values)
+    check_shared_blocks(settings)
     if check := getattr(module, "check", None):
         check(settings)
     return settings
+
+
+def check_form(config: Mapping[str, Any], where: str) -> None:
+    """Refuses what no config can be: lists of other things than names, and values in place of blocks."""
+    blocks = ("method", "task", "report", "encoder.new", *_list_shared_blocks())
+    texts = {key: get_value(config, key) or () for key in ("stages", "controls", "report.compare")}
+    for key, names in texts.items():
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"config.{key} is not a list of names", where, "write for example ('finetune',)")
+        if len(set(names)) < len(names):
+            raise UserError(f"config.{key} contains a name twice", where, "name each once")
+    stages = dict.fromkeys([*texts["stages"], *texts["controls"]])
+    for name in stages:
+        if not STAGE_NAME.fullmatch(name) or name in {*blocks, *RUN_KEYS, *spec.list_settings(StageSettings)}:
+            raise UserError(f"{spec.shorten(name)!r} cannot be the name of a stage", where, "use letters and digits")
+    for prefix in ("", *(f"{name}." for name in stages if name in config)):
+        for block in (prefix.rstrip("."), *(f"{prefix}{name}" for name in blocks)):
+            above, _, key = block.rpartition(".")
+            parent = get_value(config, above) if above else config
+            if key and isinstance(parent, Mapping) and key in parent and not isinstance(parent[key], Mapping):
+                raise UserError(f"config.{block} is a value in place of a block", where, "see --keys")
+    if not isinstance(get_value(config, "method.control") or "", str):
+        raise UserError("config.method.control is not a name", where, "give all, or the name of a control")
+    known = {*texts["stages"], *config} - {*blocks}  # `stages` may have been restricted to some of those with a block
+    if others := [name for name in texts["controls"] if name not in known]:
+        raise UserError(f"config.controls names {others[0]!r}, which is not a stage", where, "correct the name")
+    for pair in texts["report.compare"]:
+        sides = {*pair.split(":")}
+        if pair.count(":") != 1 or len(sides) != 2 or not sides <= known:
+            what = f"config.report.compare: {spec.shorten(pair)!r} is not a pair of two stages"
+            raise UserError(what, where, f"write A:B with stages of {', '.join(stages)}")
 
 
 def list_wanted_stages(config: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Generic, Literal, TypeVar
 
+from xlkd.errors import UserError
+from xlkd.languages import normalise_tag
 from xlkd.spec import setting
-from xlkd.spec.optim import Budget, Horizon, Optim
+from xlkd.spec.optim import MOST_STEPS, Budget, Horizon, Optim
 from xlkd.spec.tasks import Task
 
 # Keys and blocks that a method reads only where its module names them in READS; all methods read the others
@@ -35,13 +37,13 @@ class NewEncoder:
     """An encoder that is trained from random weights, with a tokenizer of its own; for `encoder.path=new`."""
 
     model_type: Literal["xlm-roberta", "bert"] = setting("xlm-roberta", "Architecture.")
-    vocabulary: int = setting(4000, "Tokens of the vocabulary.", at_least=100)
+    vocabulary: int = setting(4000, "Tokens of the vocabulary.", at_least=100, at_most=1_000_000)
     texts: str = setting("", "Data source that the tokenizer is trained on.")
-    hidden_size: int = setting(128, "Width.", at_least=1)
-    layers: int = setting(4, "Layers.", at_least=1)
-    heads: int = setting(4, "Attention heads.", at_least=1)
-    positions: int = setting(258, "Positions.", at_least=8)
-    embedding_scale: float = setting(0.02, "Standard deviation of new embeddings.", above=0)
+    hidden_size: int = setting(128, "Width.", at_least=1, at_most=65_536)
+    layers: int = setting(4, "Layers.", at_least=1, at_most=1000)
+    heads: int = setting(4, "Attention heads.", at_least=1, at_most=1024)
+    positions: int = setting(258, "Positions.", at_least=8, at_most=65_536)
+    embedding_scale: float = setting(0.02, "Standard deviation of new embeddings.", at_least=1e-6, at_most=100)
     disk: Literal["float32", "float16", "bfloat16"] = setting("float32", "Type of the exported weights.")
 
 
@@ -59,7 +61,7 @@ class Encoder:
     )
     remat: Literal["none", "full", "dots", "dots_no_batch"] = setting("none", "What the backward pass computes again.")
     dropout: float = setting(
-        -1.0, "Overrides all dropout rates; -1 keeps the encoder's own.", at_least=0, below=1, also=(-1,)
+        -1.0, "Overrides all dropout rates; -1 keeps the encoder's own.", at_least=0, at_most=0.99, also=(-1,)
     )
     trim_vocab: bool = setting(False, "Train only the tokens of the run's own texts; exports have the full vocabulary.")
     new: NewEncoder = NewEncoder()
@@ -76,22 +78,31 @@ class Data:
     on_bad_row: Literal["stop", "skip"] = setting(
         "stop", "A malformed example stops the run, or is skipped, counted and listed."
     )
-    batch: int = setting(32, "Examples of a step.", at_least=1)
-    buckets: int = setting(4, "Lengths that batches are padded to: as many compiled shapes.", at_least=1)
-    pad_to: int = setting(0, "One length for all batches; 0 pads by bucket.", at_least=0)
+    batch: int = setting(32, "Examples of a step.", at_least=1, at_most=1_000_000)
+    buckets: int = setting(4, "Lengths that batches are padded to: as many compiled shapes.", at_least=1, at_most=1024)
+    pad_to: int = setting(0, "One length for all batches; 0 pads by bucket.", at_least=0, at_most=65_536)
 
     ntl: int = setting(
-        -1, "Languages drawn for each question, beside the pivot; -1 takes the examples as they are.", at_least=-1
+        -1,
+        "Languages drawn for each question, beside the pivot; -1 takes the examples as they are.",
+        at_least=-1,
+        at_most=1000,
     )
     pivot: str = setting("en", "Language in which each question is always drawn, or none.")
     redraw: Literal["never", "epoch"] = setting("never", "Draw other language pairs in each epoch.")
-    draw_seed: int = setting(0, "Seed of the drawn pairs, the same for all seeds of training.")
-    exponent: float = setting(1.0, "Languages get shares in proportion to examples ** exponent.", at_least=0)
+    draw_seed: int = setting(
+        0, "Seed of the drawn pairs, the same for all seeds of training.", at_least=0, at_most=2**32 - 1
+    )
+    exponent: float = setting(
+        1.0, "Languages get shares in proportion to examples ** exponent.", at_least=0, at_most=10
+    )
     mix_rows: bool = setting(True, "Mix languages in a batch; False gives each batch one language.")
     identities: bool = setting(False, "Add English paired with itself, as often as one language occurs.")
-    cap: int = setting(0, "Pairs of each two languages; 0 takes all.", at_least=0)
+    cap: int = setting(0, "Pairs of each two languages; 0 takes all.", at_least=0, at_most=10**12)
     take: Literal["random", "head"] = setting("random", "Which pairs a cap takes.")
-    block: int = setting(0, "Pairs tokenized at a time, for corpora beyond memory; 0: all at once.", at_least=0)
+    block: int = setting(
+        0, "Pairs tokenized at a time, for corpora beyond memory; 0: all at once.", at_least=0, at_most=10**9
+    )
     alignment: str = setting("", "Sentence pairs with word links.")
 
 
@@ -108,16 +119,16 @@ class Teacher:
 class Save:
     """The interval between saved checkpoints."""
 
-    every: int = setting(200, "Steps between checkpoints.", at_least=1)
+    every: int = setting(200, "Steps between checkpoints.", at_least=1, at_most=MOST_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
     """The settings of evaluations, and of the choice of the exported checkpoint."""
 
-    every: int = setting(0, "Steps between evaluations; 0 evaluates at the end.", at_least=0)
+    every: int = setting(0, "Steps between evaluations; 0 evaluates at the end.", at_least=0, at_most=MOST_STEPS)
     start: bool = setting(False, "Evaluate before the first step as well.")
-    batch: int = setting(64, "Examples of an evaluation batch.", at_least=1)
+    batch: int = setting(64, "Examples of an evaluation batch.", at_least=1, at_most=65_536)
     keep: Literal["last", "best", "supervised", "english"] = setting(
         "last", "Checkpoint that is exported: the last, or the best by the mean score of these languages."
     )
@@ -127,18 +138,22 @@ class Eval:
 class Mesh:
     """The division of the devices over the axes of the mesh."""
 
-    data: int = setting(-1, "Devices along the batch; -1 takes the rest.", at_least=1, also=(-1,))
-    fsdp: int = setting(1, "Devices that parameters and batch are sharded over.", at_least=1, also=(-1,))
-    tensor: int = setting(1, "Devices that each layer is divided over.", at_least=1, also=(-1,))
-    branch: int = setting(1, "Devices that branches are spread over.", at_least=1)
-    dcn_data: int = setting(-1, "TPU slices that the batch is spread over; -1 takes all.", at_least=1, also=(-1,))
+    data: int = setting(-1, "Devices along the batch; -1 takes the rest.", at_least=1, at_most=65_536, also=(-1,))
+    fsdp: int = setting(
+        1, "Devices that parameters and batch are sharded over.", at_least=1, at_most=65_536, also=(-1,)
+    )
+    tensor: int = setting(1, "Devices that each layer is divided over.", at_least=1, at_most=65_536, also=(-1,))
+    branch: int = setting(1, "Devices that branches are spread over.", at_least=1, at_most=65_536)
+    dcn_data: int = setting(
+        -1, "TPU slices that the batch is spread over; -1 takes all.", at_least=1, at_most=65_536, also=(-1,)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
     """Settings of the log."""
 
-    every: int = setting(20, "Steps between log lines.", at_least=1)
+    every: int = setting(20, "Steps between log lines.", at_least=1, at_most=MOST_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +164,7 @@ class StageSettings(Generic[M, T]):
     run: str  # digest of the run's whole config
     task: T
     method: M
-    seed: int = setting(0, "Seed of initialisation, order of examples and dropout.", at_least=0)
+    seed: int = setting(0, "Seed of initialisation, order of examples and dropout.", at_least=0, at_most=2**32 - 1)
     start: str = setting("encoder", "Where weights come from: encoder, an earlier stage, or a model's folder.")
     encoder: Encoder = Encoder()
     data: Data = Data()
@@ -175,6 +190,36 @@ class StageSpec(StageSettings[M, T]):
     """A resolved stage: labels and steps are known from its data, `layers_as` from the device."""
 
     horizon: Horizon = dataclasses.field(default_factory=lambda: Horizon(0, 0, (0,)))
+
+
+def check_shared_blocks(settings: StageSettings[Any, Any]) -> None:
+    """Refuses settings of the shared blocks that are impossible together."""
+    optim, steps = settings.optim, settings.budget.steps
+    settings.task.check()
+    if steps and optim.warmup > steps:
+        what = f"a warm-up of {optim.warmup:g} steps is longer than the training of {steps}"
+        raise UserError(what, "config.optim.warmup", "shorten it, or give it as a share such as 0.1")
+    if optim.lr * optim.weight_decay >= 1:
+        what = (
+            f"lr × weight_decay = {optim.lr * optim.weight_decay:g} would change the sign of the weights at each step"
+        )
+        raise UserError(what, "config.optim", "lower one of them")
+    if 0 < settings.data.block < settings.data.batch:
+        what = f"a block of {settings.data.block} rows is smaller than a batch of {settings.data.batch}"
+        raise UserError(what, "config.data.block", "make it larger")
+    if settings.data.pivot != "none":
+        normalise_tag(settings.data.pivot, "config.data.pivot")
+    if settings.start == "encoder" and settings.encoder.path == "new":
+        _check_new_encoder(settings.encoder.new)
+
+
+def _check_new_encoder(new: NewEncoder) -> None:
+    """Refuses a new encoder without texts for its tokenizer, or whose heads do not divide its width."""
+    if not new.texts:
+        raise UserError("is empty", "config.encoder.new.texts", "name a source for the tokenizer")
+    if new.hidden_size % new.heads:
+        what = f"{new.heads} heads do not divide a hidden size of {new.hidden_size}"
+        raise UserError(what, "config.encoder.new.heads", "choose a divisor")
 
 
 AnySettings = StageSettings[Any, Any]  # of any method and any task

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
+from xlkd import files
 from xlkd.errors import UserError, suggest_name
 from xlkd.languages import normalise_tag
 
@@ -151,6 +152,7 @@ def parse(text: str) -> list[Source]:
         if name not in list_sources():
             remedy = suggest_name(name, list_sources(), f"known sources: {', '.join(list_sources())}")
             raise UserError(f"unknown source {name!r}", part, remedy)
+        files.expand_path(path)
         pairs = [item.partition("=") for item in query.split("&") if item]
         parsed.append(Source(name, path, tuple((option, value) for option, _, value in pairs)))
     return parsed

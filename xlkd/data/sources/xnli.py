@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import pathlib
 
+from xlkd import files
 from xlkd.data import labels
 from xlkd.data.sources import BadRows, Source, _labelled
 from xlkd.data.sources._labelled import Kind, Layout
@@ -61,7 +62,7 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
 
 def _add_official_labels(source: Source, examples: tuple[Labelled, ...]) -> tuple[Labelled, ...]:
     """Returns the rows with the labels of an official file, which has the rows of a language in the same order."""
-    path = pathlib.Path(source.option("labels")).expanduser()
+    path = files.expand_path(source.option("labels"))
     if not path.is_file():
         raise UserError("no such file", str(path), "labels= names XNLI's own xnli.test.tsv")
     if any(row.label is not None for row in examples):
