@@ -41,9 +41,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from xlkd import cli, files
+from xlkd import cli
 from xlkd.errors import UserError, escape_controls
-from xlkd.files import Json
+from xlkd.files import Json, expand_path
 from xlkd.rows import Cell, Question
 from xlkd.settings import TASK_FLAGS
 
@@ -95,8 +95,8 @@ def main(arguments: list[str]) -> None:
 def _list_inputs(flags: dict[str, str]) -> list[pathlib.Path]:
     """Returns the paths that are read beside the data: the model's folder, or the answers."""
     if "predictions" in flags:
-        return [files.expand_path(part) for part in flags["predictions"].split(",")]
-    folder = files.expand_path(flags["model"])
+        return [expand_path(part) for part in flags["predictions"].split(",")]
+    folder = expand_path(flags["model"])
     return [folder] if folder.is_dir() else []  # else a hub id or package:NAME
 
 
@@ -304,7 +304,7 @@ def _find_prediction_files(text: str, cells: Sequence[Sequence[Question]]) -> di
     """Returns files of predictions by (question, context) language; the key () means one file for all cells."""
     from xlkd.languages import normalise_tag
 
-    paths = [files.expand_path(part) for part in text.split(",")]
+    paths = [expand_path(part) for part in text.split(",")]
     if len(paths) == 1 and not paths[0].is_dir():
         ids = [{row.id for row in rows} for rows in cells]
         if sum(map(len, ids)) > len(set().union(*ids)):

@@ -63,13 +63,12 @@ def expand_path(name: str) -> pathlib.Path:
     """Returns the path that a user named, with `~` replaced by a home folder; refuses what cannot be a path."""
     try:
         path = pathlib.Path(name).expanduser()
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.lstat()
         return path
     except (OSError, RuntimeError, ValueError) as error:  # too long; no such user or no home; a zero byte
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"is not a path: {reason}", name[:200], "name a file or a folder") from error
-    return path
 
 
 def format_json(value: Json) -> str:
