@@ -241,8 +241,8 @@ def train(folder, devices, micro_batches, dropped, stop_at=99):
         method=toy(similarities, dropped), start=lambda: Start(None, (), {}), task=Task(), features=batch_of(27, seed=5),
         plan=Plan({"text": np.full(27, 9)}, batch=6, edges=(16,), seed=2), steps=20, seed=3, optim=settings,
         save_every=50, evaluate_every=20, evaluate_start=False, log_every=1, evaluate=lambda *_: None,
-        checkpoints=checkpoints, metrics=lambda step: types.SimpleNamespace(write=write, close=lambda: None), log=log,
-        mesh=mesh.build_mesh(Mesh(), jax.devices()[:devices]), peak_flops=1.0)
+        is_evaluated=lambda step: True, checkpoints=checkpoints, log=log,
+        metrics=lambda step: types.SimpleNamespace(write=write, flush=lambda: None, close=lambda: None), mesh=mesh.build_mesh(Mesh(), jax.devices()[:devices]), peak_flops=1.0)
     try:
         loop.train(job, signals)
     except Stopped:

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
+from xlkd import settings
 from xlkd.errors import UserError
 from xlkd.runtime import workdir
 from xlkd.runtime.log import Log, Metrics
+from xlkd.spec.reading import compute_digest
 from xlkd.train import checkpoint
 from xlkd.train.checkpoint import Checkpoints
 
@@ -28,9 +30,14 @@ def claim(folder, **changes):
 
 
 def begin_stage(folder):
-    """Claims a folder and creates that of the first stage, as a run does after reading the data."""
+    """Claims a folder and writes what the first stage has written after its first checkpoint."""
     claim(folder)
-    (folder / "stages" / "01-one").mkdir(parents=True)
+    stage = folder / "stages" / "01-one"
+    (stage / "checkpoints" / "5").mkdir(parents=True)
+    (stage / "data_report.json").write_text("{}")
+    digest = compute_digest(settings.to_plain(make_config()))
+    (stage / "inputs.json").write_text(json.dumps({"version": 1, "config": digest, "inputs": {}}))
+    return stage
 
 
 def test_the_config_is_saved_and_the_same_one_may_run_again(tmp_path):
@@ -50,6 +57,53 @@ def test_a_config_may_change_until_the_first_stage_starts(tmp_path):
     """A mistyped source ends the first start; the second start has the right one."""
     claim(tmp_path / "run", seed=1)
     assert claim(tmp_path / "run", seed=2)["seed"] == 2
+
+
+def test_a_config_may_change_until_a_stage_has_trained(tmp_path):
+    """What the first config wrote before its training is deleted; files of other programs stay."""
+    stage = begin_stage(tmp_path / "run")
+    (stage / "checkpoints" / "5").rename(stage / "checkpoints" / "0")
+    for name in ("checkpoints/0/_CHECKPOINT_METADATA", "evaluation/0-eval.json", "evaluation/notes.txt", "notes.txt"):
+        (stage / name).parent.mkdir(exist_ok=True)
+        (stage / name).write_text("x")
+    assert claim(tmp_path / "run", seed=2)["seed"] == 2
+    assert sorted(str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file()) == [
+        "evaluation/notes.txt",
+        "notes.txt",
+    ]
+    assert not (stage / "checkpoints" / "0").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda text: "", lambda text: "\0" * len(text), lambda text: text[:20], None])
+def test_a_damaged_config_is_written_again_if_it_is_that_of_the_run(tmp_path, damage):
+    begin_stage(tmp_path / "run")
+    file = tmp_path / "run" / "config.json"
+    intact = file.read_text()
+    if damage:
+        file.write_text(damage(intact))
+    else:
+        file.unlink()
+    with pytest.raises(UserError, match=r"config\.json is missing or damaged, and nothing says .*this config"):
+        claim(tmp_path / "run", seed=1)
+    with workdir.claim_folder(make_config(), tmp_path / "run") as (_, note):
+        assert note == "config.json was missing or damaged and is written again"
+    assert file.read_text() == intact
+
+
+def test_a_file_of_another_program_is_not_taken_for_a_damaged_config(tmp_path):
+    (tmp_path / ".lock").write_text("123")
+    (tmp_path / "config.json").write_text("// settings of another program\n{}")
+    with pytest.raises(UserError, match=r"contains config\.json, \.lock, which no run wrote"):
+        claim(tmp_path)
+
+
+def test_drafts_of_killed_writes_are_deleted(tmp_path):
+    stage = begin_stage(tmp_path / "run")
+    names = (".xlkd-draft-0123abcd", ".xlkd-draft-mine", "a.xlkd-draft-0123abcd")
+    for name in names:
+        (stage / name).write_text("x")
+    claim(tmp_path / "run")
+    assert [name for name in names if (stage / name).exists()] == list(names[1:])
 
 
 def test_two_runs_in_one_folder_at_a_time_are_refused(tmp_path):
@@ -134,7 +188,7 @@ def replace_folder(folder):
 @pytest.mark.parametrize("change", [move_away, shutil.rmtree, replace_folder])
 def test_every_write_of_a_run_fails_if_its_folder_is_gone(tmp_path, change):
     folder = tmp_path / "run"
-    with workdir.claim_folder(make_config(), folder) as lock:
+    with workdir.claim_folder(make_config(), folder) as (lock, _):
         directory = workdir.WorkDirectory(folder, lock)
         stage = folder / "stages" / "01-one"
         directory.make_folder(stage)

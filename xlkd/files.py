@@ -4,7 +4,8 @@
 
 A regular file is replaced as a whole, at the place that a symlink points to; pipes and character devices are written
 into. A folder is replaced only where its marker says that an earlier export wrote it, and then file by file: files that
-the marker does not list stay.
+the marker does not list stay. Files are flushed to the disk before they get their names, so that a power failure leaves
+the old file or the new one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -23,7 +25,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from xlkd.errors import UserError
 
@@ -32,6 +34,7 @@ Json = Any  # a tree of JSON values
 MARKER = ".xlkd-export.json"
 VERSION = 1
 _DRAFT = ".xlkd-draft-"
+_DRAFT_FILE = re.compile(re.escape(_DRAFT) + "[0-9a-f]{8}")
 _DRAFT_NAME = re.compile(re.escape(_DRAFT) + "[a-z0-9_]{8}")
 _NO_ROOM = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)))
 
@@ -112,14 +115,55 @@ def write_text(path: pathlib.Path, text: str) -> None:
     try:
         with draft.open("xb") as file:
             file.write(data)
+            flush_file(file)
         if old_state:
             with contextlib.suppress(PermissionError):  # only root may give a file to its former owner
                 os.chown(draft, old_state.st_uid, old_state.st_gid)
             draft.chmod(stat.S_IMODE(old_state.st_mode))
         draft.replace(target)
+        flush_path(target.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def flush_file(file: IO[Any]) -> None:
+    """Flushes an open file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def flush_path(path: pathlib.Path) -> None:
+    """Flushes the content of a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems flush no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: pathlib.Path) -> None:
+    """Flushes every file and folder below a folder, and the folder itself, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir() or path.is_file():
+            flush_path(path)
+    flush_path(folder)
+
+
+def compute_sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def delete_draft_files(folder: pathlib.Path) -> None:
+    """Deletes the drafts of files that killed processes left in a folder, which no other process may write to."""
+    for path in folder.glob(f"{_DRAFT}*"):
+        if _DRAFT_FILE.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def check_file(path: pathlib.Path) -> None:
@@ -210,8 +254,17 @@ def replace_folder(path: pathlib.Path) -> Generator[pathlib.Path, None, None]:
 
 
 def mark_export(folder: pathlib.Path, names: Iterable[str]) -> None:
-    """Adds the marker to a folder of a run, where version 0.1 exported files with these names without a marker."""
-    if folder.is_dir() and not os.path.lexists(folder / MARKER):
+    """Adds the marker to a folder of a run that has none or a damaged one, for the exported files with these names.
+
+    Version 0.1 exported without a marker.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        marked = _read_marker(folder) is not None
+    except UserError:
+        marked = False
+    if not marked:
         _write_marker(folder, _list_files(folder) & frozenset(names))
 
 
@@ -229,6 +282,7 @@ def explain_no_room(where: str, remedy: str) -> Generator[None, None, None]:
 
 def _publish(draft: pathlib.Path, target: pathlib.Path) -> None:
     """Moves the files of a draft into place; files that were in the folder and that no marker lists stay."""
+    flush_tree(draft)
     draft.chmod(0o755)  # mkdtemp and safetensors give access to the owner alone
     for file in draft.glob("*.safetensors"):
         file.chmod(0o644)
@@ -236,6 +290,7 @@ def _publish(draft: pathlib.Path, target: pathlib.Path) -> None:
     if not target.exists():
         _write_marker(draft, written)
         draft.rename(target)
+        flush_path(target.parent)
         return
     exported = _read_marker(target) or frozenset()
     old = {name for name in exported if _is_plain_file(target, name)}
@@ -244,8 +299,15 @@ def _publish(draft: pathlib.Path, target: pathlib.Path) -> None:
         what = f"contains {_name_some(foreign)}, which no export wrote and this one would replace"
         raise UserError(what, str(target), "move it away, or name another folder")
     _replace_marker(draft, target, exported | written)
+
+    def flush_folders() -> None:
+        for folder in {target, *((target / name).parent for name in old | written)}:
+            if folder.is_dir():
+                flush_path(folder)
+
     for name in old:  # delete all before moving any: a kill leaves no mixture of two exports
         (target / name).unlink()
+    flush_folders()
     for name in sorted(written):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (draft / name).replace(target / name)
@@ -255,6 +317,7 @@ def _publish(draft: pathlib.Path, target: pathlib.Path) -> None:
                 break
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
+    flush_folders()
     _replace_marker(draft, target, written)
 
 

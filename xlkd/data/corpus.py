@@ -30,7 +30,7 @@ from xlkd.data.sources import BadRows
 from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
 
-_VERSION = "1"
+_VERSION = "2"
 _PIECE = 1 << 23  # bytes of an array of the cache
 _ROW = np.dtype([("source", "<i8"), ("target", "<i8"), ("sizes", "<u4", 2), ("number", "<u4")])
 _PACK = struct.Struct("<qqIII").pack
@@ -100,6 +100,7 @@ class Corpus(BulkRows):
         stored = cache.load_or_build(self._name, lambda: _build_entry(origin, rules, bad_rows))
         about = json.loads(bytes(stored["about"]))
         self.counts: dict[str, int] = about["counts"]
+        self._content = cache.make_name("corpus", (str(rules), *origin.languages, about["content"]))
         for corrupt in about["corrupt"]:
             bad_rows.report(*_describe_corruption(origin, CorruptLine(*corrupt)))
         if (more := self.counts[CORRUPT] - len(about["corrupt"])) > 0:
@@ -118,8 +119,8 @@ class Corpus(BulkRows):
 
     @property
     def identity(self) -> str:
-        """Returns the text that identifies these rows in the names of cache entries."""
-        return f"{self._name} {self._origin.set}/{self._origin.name}"
+        """Returns the text that identifies these rows by their content, whenever the files were written."""
+        return f"{self._content} {self._origin.set}/{self._origin.name}"
 
     def read_many(self, index: np.ndarray) -> list[Pair]:
         """Returns the rows of these numbers in this order; the files are read in the order of their rows."""
@@ -203,6 +204,7 @@ def _build_index(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows, scratch:
     """Reads the corpus once from end to end, then drops duplicates from the index; the first occurrence stays."""
     rows, text, duplicates = _Spool(scratch), _Spool(scratch), _DuplicateFinder(scratch)
     counts, corrupt = collections.Counter(dict.fromkeys(("lines", "kept", *RULES), 0)), []
+    content = hashlib.sha256()
     for raw in origin.read():
         counts["lines"] += 1
         if isinstance(raw, CorruptLine):
@@ -216,10 +218,11 @@ def _build_index(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows, scratch:
             place = raw.place or text.append_pair(raw.source.encode(), raw.target.encode())
             rows.write(_PACK(*place, raw.number))
             duplicates.add(raw.source, raw.target)
+            content.update(f"{raw.number}\n{raw.source}\n{raw.target}\n".encode())
     remaining = rows if rules.only_empty else _drop_marked(rows, duplicates.mark_repeats(), scratch)
     counts["kept"] = remaining.size // _ROW.itemsize
     counts[DUPLICATE] = (rows.size - remaining.size) // _ROW.itemsize
-    about = json.dumps({"counts": counts, "corrupt": corrupt}).encode()
+    about = json.dumps({"counts": counts, "corrupt": corrupt, "content": content.hexdigest()}).encode()
     return _IndexArrays(about, {"rows": remaining, "text": text})
 
 

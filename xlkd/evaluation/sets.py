@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from jax.sharding import Mesh
 
+from xlkd import files
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
@@ -56,33 +57,71 @@ class SetEvaluator:
         self._workdir.make_folder(self._folder)
         for name, (task, _, features) in self._sets.items():
             file = self._scores_file(step, name)
-            if not distributed.broadcast_from_primary(f"{file} exists", file.exists):
+            if not distributed.broadcast_from_primary(
+                f"{file} exists", functools.partial(self._has_scores, step, name)
+            ):
                 outputs = self._evaluators[task.name].compute_outputs(variables, task, features, stop)
                 write = functools.partial(self._score_set, step, name, outputs)
                 distributed.broadcast_from_primary(f"{file} written", write)
+
+    def is_evaluated(self, step: int) -> bool:
+        """Returns whether the scores of every set at a step are on disk."""
+        return distributed.broadcast_from_primary(
+            f"{self._folder} at {step}", lambda: all(self._has_scores(step, name) for name in self._sets)
+        )
+
+    def set_aside_damaged(self) -> None:
+        """Moves files of scores that cannot be read to the folder `damaged`.
+
+        They are computed again where the state of their step can still be restored.
+        """
+        for file in sorted(self._folder.glob("[0-9]*-*.json")):
+            if not _is_record(file):
+                self._workdir.check()
+                damaged = self._folder.with_name("damaged")
+                damaged.mkdir(exist_ok=True)
+                file.replace(damaged / file.name)
+                self._log(
+                    f"the scores in {file} are damaged: moved to {damaged}, and computed again if their step was saved"
+                )
+
+    def _has_scores(self, step: int, name: str) -> bool:
+        """Returns whether the scores of a set at a step are on disk, with those by example that they were made of."""
+        file = self._scores_file(step, name)
+        if not file.exists():
+            return False
+        if isinstance(self._sets[name].task, Parallel) and _read_picture(self._picture_file(step, name)) is None:
+            return False
+        expected = json.loads(file.read_text(encoding="utf-8")).get("rows_sha256")
+        places = (self._rows_file(step, name), self._folder.with_name("rows") / f"{name}.jsonl")
+        return not expected or any(path.exists() and files.compute_sha256(path) == expected for path in places)
 
     def _score_set(self, step: int, name: str, outputs: Outputs) -> None:
         """Scores a set, writes the scores by example, then those by cell, and logs the mean."""
         task, rows, features = self._sets[name]
         scores = task.score(outputs, features, rows)
         self._workdir.write_lines(self._rows_file(step, name), task.records(outputs, features, rows))
+        if isinstance(task, Parallel):
+            self._write_picture(step, name, task, outputs, rows)
         record: dict[str, Json] = {"step": step, "task": task.name, "main": scores.main, "mean": scores.mean()}
         record["cells"] = {str(cell): values for cell, values in scores.cells.items()}
         record["languages"] = {str(cell): list(cell.languages) for cell in scores.cells}
         record["metrics"] = {metric.name: metric.describe() for metric in scores.metrics}
+        record["rows_sha256"] = files.compute_sha256(self._rows_file(step, name))
+        # Written last: its presence says that the files above are complete
         self._workdir.write_json(self._scores_file(step, name), record)
-        if isinstance(task, Parallel):
-            self._write_picture(step, name, task, outputs, rows)
         self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_format_cells(scores)})")
 
     def _write_picture(self, step: int, name: str, task: Parallel, outputs: Outputs, rows: sources.Rows) -> None:
         """Writes a picture of the sentence vectors; the one after training has the axes of the one before it."""
-        before = self._folder.parent / "report" / f"{name}-before.json"
-        axes = read_axes(json.loads(before.read_text(encoding="utf-8"))) if step and before.exists() else None
-        self._workdir.make_folder(before.parent)
+        later = (file.name.partition("-") for file in self._folder.glob(f"[0-9]*-{name}.json"))
+        if step and any(end == f"{name}.json" and int(number) > step for number, _, end in later):
+            return  # an earlier step that is evaluated again
+        before = _read_picture(self._picture_file(0, name)) if step else None
+        file = self._picture_file(step, name)
+        self._workdir.make_folder(file.parent)
         title = f"sentence vectors after {step} steps" if step else "sentence vectors before"
-        file = before.with_name(f"{name}-after.json") if step else before
-        self._workdir.write_json(file, task.picture(outputs, rows, title, axes))
+        self._workdir.write_json(file, task.picture(outputs, rows, title, read_axes(before) if before else None))
 
     def choose_step(self) -> int | None:
         """Returns the step that the rule chooses; None where none was evaluated."""
@@ -117,6 +156,29 @@ class SetEvaluator:
 
     def _rows_file(self, step: int, name: str) -> pathlib.Path:
         return self._folder / f"{step}-{name}.jsonl"
+
+    def _picture_file(self, step: int, name: str) -> pathlib.Path:
+        return self._folder.with_name("report") / f"{name}-{'after' if step else 'before'}.json"
+
+
+def _is_record(file: pathlib.Path) -> bool:
+    """Returns whether a file has the scores of an evaluation."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        main, cells = record["main"], record["cells"].values()
+        return all(isinstance(value, float | int) for value in (record["step"], *(cell[main] for cell in cells)))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
+
+
+def _read_picture(file: pathlib.Path) -> dict[str, Json] | None:
+    """Returns a picture of sentence vectors; None where the file is missing or damaged."""
+    try:
+        picture = json.loads(file.read_text(encoding="utf-8"))
+        read_axes(picture)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return picture
 
 
 def _format_cells(scores: Scores, most: int = 16) -> str:

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
+from xlkd import files
 from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.methods import Start
@@ -18,10 +21,12 @@ from xlkd.models import encoder as encoders
 from xlkd.models import hf, hub, vocab
 from xlkd.models.branches import WHOLE
 from xlkd.runtime import distributed
+from xlkd.runtime.workdir import has_trained
 from xlkd.settings import check_start
 from xlkd.spec.stage import AnySettings, NewEncoder
 from xlkd.spec.stage import Encoder as EncoderSettings
 
+TRAINED_ON = "trained_on.json"  # beside a new tokenizer: the hashes of its texts and of its files
 PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
 
 
@@ -122,15 +127,7 @@ def _read_weights(folder: pathlib.Path, revision: str | None, dropout: float) ->
 
 def _prepare_new_encoder(new: NewEncoder, folder: pathlib.Path, dropout: float) -> Weights:
     """Prepares a new encoder; its tokenizer is trained on `new.texts` and saved, so that a restart uses the same."""
-    from xlkd.models import tokenizers
-
-    def train() -> None:
-        if not (folder / "tokenizer.json").exists():
-            rows = sources.read(new.texts, "masked")
-            texts = (text for row in rows for text in (row.source, row.target))
-            tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
-
-    distributed.broadcast_from_primary("tokenizer", train)
+    distributed.broadcast_from_primary("tokenizer", lambda: _train_tokenizer(new, folder))
     tokenizer = hf.load_tokenizer(folder)
     architecture = encoders.Architecture(
         model_type=new.model_type,
@@ -146,3 +143,21 @@ def _prepare_new_encoder(new: NewEncoder, folder: pathlib.Path, dropout: float) 
         norm_eps=1e-12 if new.model_type == "bert" else 1e-5,
     )
     return Weights(override_dropout(architecture, dropout), tokenizer, None, None, new.embedding_scale)
+
+
+def _train_tokenizer(new: NewEncoder, folder: pathlib.Path) -> None:
+    """Trains the tokenizer of a new encoder, unless it was trained on the same texts and its files are intact."""
+    from xlkd.models import tokenizers
+
+    record, names = folder / TRAINED_ON, ("tokenizer.json", "tokenizer_config.json")
+    if not record.exists() and has_trained(folder.parent):  # by version 0.1, which wrote no record
+        return
+    rows = sources.read(new.texts, "masked")
+    inputs = {"texts": rows.compute_hash(), "model_type": new.model_type, "vocabulary": new.vocabulary}
+    with contextlib.suppress(OSError, ValueError):
+        sums = {name: files.compute_sha256(folder / name) for name in names}
+        if json.loads(record.read_text(encoding="utf-8")) == inputs | sums:
+            return
+    texts = (text for row in rows for text in (row.source, row.target))
+    tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
+    files.write_json(record, inputs | {name: files.compute_sha256(folder / name) for name in names})

@@ -30,7 +30,6 @@ def train(folder: pathlib.Path, texts: Iterable[str], *, kind: str, size: int) -
     types = ["token_type_ids"] if kind == "bert" else []
     config["model_input_names"] = ["input_ids", *types, "attention_mask"]
     files.write_text(folder / "tokenizer_config.json", json.dumps(config, indent=1) + "\n")
-    # Written last and atomically: its presence tells a restart that both files are complete
     files.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=False))
 
 

@@ -30,8 +30,8 @@ class Log:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._check = check
-        self._file = file.open("a", encoding="utf-8") if file else None
-        self._events = file.with_name("events.jsonl").open("a", encoding="utf-8") if file else None
+        self._file = _open_to_append(file) if file else None
+        self._events = _open_to_append(file.with_name("events.jsonl")) if file else None
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
         self._width = 0
@@ -77,12 +77,23 @@ class Metrics:
     `check` is called before each write, as in `Log`.
     """
 
-    def __init__(self, folder: pathlib.Path, step: int, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        step: int,
+        check: Callable[[], None] = lambda: None,
+        log: Callable[[str], object] = lambda line: None,
+    ) -> None:
         self._check = check
         check()
         path = folder / "metrics.jsonl"
-        lines = [line for line in _read_complete_lines(path) if json.loads(line)["step"] <= step]
-        files.write_text(path, "".join(lines))
+        lines = _read_complete_lines(path)
+        steps = [_read_step(line) for line in lines]
+        if damaged := steps.count(None):
+            log(f"{path}: {damaged} damaged lines are left out")
+        files.write_text(
+            path, "".join(line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step)
+        )
         self._file = path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard", step + 1)
 
@@ -92,7 +103,12 @@ class Metrics:
         self._file.flush()
         self._board.write(step, values)
 
+    def flush(self) -> None:
+        """Flushes the lines to the disk, before a checkpoint is saved from which they will not be written again."""
+        files.flush_file(self._file)
+
     def close(self) -> None:
+        self.flush()
         self._file.close()
         self._board.close()
 
@@ -101,6 +117,9 @@ class NoMetrics:
     """Takes the place of `Metrics` where another process writes them."""
 
     def write(self, step: int, values: dict[str, Any]) -> None:
+        pass
+
+    def flush(self) -> None:
         pass
 
     def close(self) -> None:
@@ -191,5 +210,22 @@ def _read_complete_lines(path: pathlib.Path) -> list[str]:
     """Returns the lines that were written to their end; none where there is no file."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         return [line for line in file if line.endswith("\n")]  # a kill may have cut the last one
+
+
+def _read_step(line: str) -> int | None:
+    """Returns the step of a line of `metrics.jsonl`; None where the line is damaged."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _open_to_append(path: pathlib.Path) -> TextIO:
+    """Opens a file to append lines, after a line end where a crash cut its last line."""
+    file = path.open("a+", encoding="utf-8")
+    size = file.seek(0, os.SEEK_END)
+    if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+        file.write("\n")
+    return file

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The work directory of a run: locked by one process, and checked before each write, so that runs never mix.
 
-A run whose folder is deleted, moved or replaced writes nothing more there and ends.
+A run whose folder is deleted, moved or replaced writes nothing more there and ends. A run has begun once one of its
+stages has trained: until then the same folder takes another config, and what was written for the first one is deleted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 import stat
 from collections.abc import Generator, Iterable
 from typing import Any
@@ -20,11 +22,18 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from xlkd import files, settings
+from xlkd.compat import ORBAX_METADATA
 from xlkd.errors import UserError
 from xlkd.reports import REPORT_FILES, RUN_FILES
 from xlkd.runtime import distributed
+from xlkd.spec.reading import compute_digest
 
 LOCK = ".lock"
+INPUTS = "inputs.json"  # of a stage: the config and the inputs that it trains with
+BEGINNING = (  # the files that a stage writes before its training
+    *("data_report.json", INPUTS, "metrics.jsonl", "tensorboard/events.*"),
+    *("evaluation/[0-9]*-*.json", "evaluation/[0-9]*-*.jsonl", "report/*-before.json", "report/*-after.json"),
+)
 LockId = tuple[int, int]  # device and inode of the lock: no other file gets them while it is open
 
 
@@ -72,8 +81,11 @@ class WorkDirectory:
 
 
 @contextlib.contextmanager
-def claim_folder(config: ConfigDict, path: pathlib.Path) -> Generator[LockId, None, None]:
-    """Locks a work directory for this config until the end, or refuses it; the lock ends with the process."""
+def claim_folder(config: ConfigDict, path: pathlib.Path) -> Generator[tuple[LockId, str], None, None]:
+    """Locks a work directory for this config until the end, or refuses it; the lock ends with the process.
+
+    Yields the lock, and a line for the log where a damaged file was written again.
+    """
     _check_is_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -94,8 +106,9 @@ def claim_folder(config: ConfigDict, path: pathlib.Path) -> Generator[LockId, No
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        _write_config(workdir, settings.to_plain(config))
-        yield lock_id
+        for folder in (path / "texts", *path.glob("stages/*"), *path.glob("stages/*/*")):
+            files.delete_draft_files(folder)
+        yield lock_id, _write_config(workdir, settings.to_plain(config))
 
 
 def _check_is_free(path: pathlib.Path) -> None:
@@ -115,14 +128,18 @@ def _check_is_free(path: pathlib.Path) -> None:
 
 
 def _is_run(path: pathlib.Path) -> bool:
-    """Returns whether a run began in a folder: by its config, or, before that was written, by its lock."""
+    """Returns whether a run wrote to a folder: by its config, or, where that is missing or damaged, by other files."""
+    config = path / "config.json"
     try:
-        if os.path.lexists(path / "config.json"):
-            value = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            return isinstance(value, dict) and isinstance(value.get("stages"), list)
-        return _is_plain_file(path / LOCK) and (path / LOCK).read_text(encoding="utf-8").isdecimal()
-    except (OSError, ValueError, RecursionError):
+        text = config.read_text(encoding="utf-8", errors="replace") if os.path.lexists(config) else ""
+        is_locked = _is_plain_file(path / LOCK) and (path / LOCK).read_text(encoding="utf-8").isdecimal()
+    except (OSError, ValueError):
         return False
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return bool(list_stages(path)) or (is_locked and not text.strip("\0"))
+    return isinstance(value, dict) and isinstance(value.get("stages"), list)
 
 
 def _is_plain_file(path: pathlib.Path) -> bool:
@@ -145,15 +162,58 @@ def check_shared(path: pathlib.Path) -> None:
         raise UserError(what, str(path), "use a folder on a file system that all hosts share")
 
 
-def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> None:
-    """Writes config.json; refuses a config that differs from the one whose stages have begun."""
-    path = workdir.path / "config.json"
-    has_stages = (workdir.path / "stages").exists()  # false where an input was refused: the config may then change
-    if has_stages and path.exists():
-        changed = settings.list_differences(config, json.loads(path.read_text(encoding="utf-8")))
-        if changed:
-            remedy = "choose another --workdir, or use the earlier values"
-            raise UserError(
-                f"contains a run of another config ({', '.join(changed)} differ)", str(workdir.path), remedy
-            )
+def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> str:
+    """Writes config.json; refuses a config that differs from the one with which stages have trained.
+
+    Returns a line for the log where config.json was damaged, else "".
+    """
+    path, folders = workdir.path / "config.json", list_stages(workdir.path)
+    begun = any(map(has_trained, folders))
+    old = read_object(path)
+    remedy = "choose another --workdir, or use the earlier values"
+    if begun and old is not None:
+        if changed := settings.list_differences(config, old):
+            what = f"contains a run of another config ({', '.join(changed)} differ)"
+            raise UserError(what, str(workdir.path), remedy)
+    elif begun:
+        recorded = {(read_object(folder / INPUTS) or {}).get("config") for folder in folders if has_trained(folder)}
+        if recorded != {compute_digest(config)}:
+            what = "config.json is missing or damaged, and nothing says that the run in this folder has this config"
+            raise UserError(what, str(workdir.path), "choose another --workdir, or restore config.json")
+    elif folders and (old is None or settings.list_differences(config, old)):
+        for folder in folders:
+            delete_beginning(folder)
+        for file in (workdir.path / "texts").glob("*.jsonl"):
+            file.unlink()
     workdir.write_json(path, config)
+    return "config.json was missing or damaged and is written again" if begun and old is None else ""
+
+
+def list_stages(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders of stages in a work directory that a run wrote to."""
+    folders = (folder for folder in sorted(path.glob("stages/[0-9]*-*")) if folder.is_dir())
+    return [folder for folder in folders if (folder / "data_report.json").exists()]
+
+
+def has_trained(folder: pathlib.Path) -> bool:
+    """Returns whether the files of a stage depend on its training: it was saved after a step, or has finished."""
+    steps = (path.name for path in folder.glob("checkpoints/[0-9]*"))
+    return (folder / "done").exists() or any(step.isdecimal() and int(step) > 0 for step in steps)
+
+
+def delete_beginning(folder: pathlib.Path) -> None:
+    """Deletes what a stage wrote before its training, so that it can begin with other settings or data."""
+    for pattern in BEGINNING:
+        for file in folder.glob(pattern):
+            file.unlink()
+    if (folder / "checkpoints" / "0" / ORBAX_METADATA).exists():
+        shutil.rmtree(folder / "checkpoints" / "0")
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the JSON object in a file; None where the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

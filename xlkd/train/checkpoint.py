@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
+from xlkd import files
 from xlkd.compat import ORBAX_DRAFT, ORBAX_METADATA
 from xlkd.data.cache import checksum
 from xlkd.errors import UserError
@@ -76,10 +76,14 @@ class Checkpoints:
         """Saves a state in the background, after an earlier save has ended; with `wait` returns when it is saved."""
         self._checkpointer.wait()  # may take long, so the check comes after it
         self._check()
+        self._seal_last()
+        distributed.broadcast_from_primary("place", lambda: self._free_place(step))
         self._saving = step
         # Without force=True Orbax skips the save, silently, while an earlier one runs
         call = self._checkpointer.save_checkpointables if wait else self._checkpointer.save_checkpointables_async
         call(step, {"state": state}, force=True)
+        if wait:
+            self._seal_last()
 
     def restore_last(self, abstract: Any, log: Callable[[str], None]) -> Any:
         """Restores the last checkpoint that is not damaged; returns None if there is none.
@@ -98,6 +102,10 @@ class Checkpoints:
             self._checkpointer.reload()
         return None
 
+    def restore_if_sound(self, step: int, abstract: Any) -> Any | None:
+        """Restores the state of a step; None where its checkpoint is damaged, which stays for `restore_last`."""
+        return self._read_state(step, abstract)[0]
+
     def restore(self, step: int, abstract: Any) -> Any:
         """Restores the state of a step with the shardings of `abstract`."""
         state, damage = self._read_state(step, abstract)
@@ -110,28 +118,20 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for a save in progress."""
         self._checkpointer.close()
+        self._seal_last()
 
     def _read_state(self, step: int, abstract: Any) -> tuple[Any, str]:
         """Returns the state of a step and "", or None and what is wrong with its files."""
         damage = distributed.broadcast_from_primary("damage", lambda: _describe_damage(self._folder / str(step)))
         if damage:
             return None, damage
-        try:
-            self._check_shapes(step, abstract)
-            state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
-        except (OSError, ValueError, KeyError) as error:
-            if (self._folder / str(step) / SUMS).exists():  # its files are intact, so the cause is another
-                raise
-            state, damage = None, f"unreadable: {type(error).__name__}"
-        is_unread = distributed.any_process(np.array([state is None])).any()
-        return (None, damage or "unreadable at another process") if is_unread else (state, "")
+        self._check_shapes(step, abstract)
+        return self._checkpointer.load_checkpointables(step, {"state": abstract})["state"], ""
 
     def _check_shapes(self, step: int, abstract: Any) -> None:
         """Refuses a checkpoint whose arrays differ in shape from those of the model."""
         saved = _list_shapes(self._checkpointer.checkpointables_metadata(step).metadata["state"])
         wanted = _list_shapes(abstract)
-        if not saved:
-            raise ValueError("its metadata names no array")
         for leaf in sorted(saved.keys() | wanted.keys()):
             in_file, in_model = (shapes.get(leaf, "absent") for shapes in (saved, wanted))
             if in_file != in_model:
@@ -145,15 +145,23 @@ class Checkpoints:
         if distributed.is_primary():
             self._check()
             draft = self._folder / ORBAX_DRAFT.format(step=self._saving)
-            if not draft.is_dir():
-                logging.getLogger(__name__).warning("%s: Orbax has renamed its drafts: saved without checksums", draft)
-                return
-            files = sorted(path for path in (draft / "state").rglob("*") if path.is_file())
-            sums = {str(path.relative_to(draft)): [path.stat().st_size, checksum(path)] for path in files}
-            (draft / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+            if draft.is_dir():
+                _write_sums(draft)
+
+    def _seal_last(self) -> None:
+        """Writes the checksums after the final name was given, where Orbax has another name for drafts."""
+        saved = self._folder / str(self._saving)
+        if distributed.is_primary() and saved.is_dir() and not (saved / SUMS).exists():
+            self._check()
+            _write_sums(saved)
+
+    def _free_place(self, step: int) -> None:
+        """Moves away a folder that Orbax does not know as a checkpoint, and that has the name of the next one."""
+        if (self._folder / str(step)).exists() and step not in self._list_steps():
+            self._set_aside(step)
 
     def _set_aside(self, step: int) -> str:
-        """Moves a damaged checkpoint to a folder where it can be examined and is not taken for a checkpoint."""
+        """Moves a folder to `damaged`, where it can be examined and is not taken for a checkpoint."""
         self._check()
         damaged = self._folder.with_name("damaged")
         damaged.mkdir(exist_ok=True)
@@ -173,19 +181,31 @@ def _is_checkpoint(folder: pathlib.Path) -> bool:
     return not folder.exists() or any((folder / name).exists() for name in (SUMS, ORBAX_METADATA))
 
 
+def _write_sums(folder: pathlib.Path) -> None:
+    """Writes the size and the checksum of each file of a checkpoint, and flushes everything to the disk."""
+    paths = sorted(path for path in (folder / "state").rglob("*") if path.is_file())
+    sums = {str(path.relative_to(folder)): [path.stat().st_size, checksum(path)] for path in paths}
+    (folder / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    files.flush_tree(folder)
+    files.flush_path(folder.parent)
+
+
 def _describe_damage(folder: pathlib.Path) -> str:
-    """Returns which file is not as it was written; "" if none, and if the checkpoint has no checksums."""
+    """Returns which file is not as it was written; "" if none."""
     if not (folder / SUMS).exists():
-        return ""
+        return f"{SUMS} is missing"
     try:
-        for name, (size, expected) in json.loads((folder / SUMS).read_text(encoding="utf-8")).items():
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        if not sums:
+            return f"{SUMS} names no file"
+        for name, (size, expected) in sums.items():
             if not (folder / name).exists():
                 return f"{name} is missing"
             if (actual := (folder / name).stat().st_size) != size:
                 return f"{name} has {actual} of {size} bytes"
             if checksum(folder / name) != expected:
                 return f"{name} does not match its checksum"
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return f"{SUMS} is unreadable"
     return ""
 

@@ -55,6 +55,7 @@ class Job:
     evaluate_start: bool
     log_every: int
     evaluate: Callable[[int, Variables, Callable[[], None]], None]
+    is_evaluated: Callable[[int], bool]  # whether the scores of a step are on disk
     checkpoints: Checkpoints
     metrics: Callable[[int], Metrics | NoMetrics]
     log: Log
@@ -68,6 +69,10 @@ class Job:
     def layout(self) -> meshes.BatchLayout:
         """Returns how the rows of a batch are divided over the devices."""
         return meshes.fit_batch(self.mesh, self.plan.batch, self.optim.micro_batches)
+
+    def evaluates_at(self, step: int) -> bool:
+        """Returns whether the state at a step is evaluated."""
+        return step == self.steps or (step % self.evaluate_every == 0 and (step > 0 or self.evaluate_start))
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -99,7 +104,12 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
     """
     clock, waited = Clock(job.log.event), []
     clock.switch_to("begin")
-    state, shardings, advance, source = _restore_or_create(job)
+
+    def stop_before_training() -> None:
+        if signals.asked:
+            raise Stopped(f"{signals.asked}: nothing was trained; the same command resumes")
+
+    state, shardings, advance, source = _restore_or_create(job, stop_before_training)
     first = int(state.step)
     compiled = _compile_steps(job, state, shardings, source, clock) if first < job.steps else {}
     if compiled:
@@ -113,6 +123,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
         _check_finite(job, state)
         if at not in saved:
             former = clock.switch_to("save", step=at)
+            metrics.flush()
             job.checkpoints.save(at, state, wait=wait)
             saved.add(at)
             clock.switch_to(former)
@@ -124,7 +135,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
 
     def evaluate_and_save_if_due(at: int) -> None:
         """Evaluates and saves what is due at a step; at the last step, both."""
-        evaluated = at == job.steps or (at % job.evaluate_every == 0 and (at or job.evaluate_start))
+        evaluated = job.evaluates_at(at)
         if evaluated:
             _check_finite(job, state)
             former = clock.switch_to("evaluate", step=at)
@@ -169,7 +180,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
     return state, clock.seconds("train")
 
 
-def _restore_or_create(job: Job) -> tuple[State, Tree, Advance, Targets]:
+def _restore_or_create(job: Job, stop: Callable[[], None]) -> tuple[State, Tree, Advance, Targets]:
     """Restores the state of the last checkpoint, or creates the state before step 0, on its devices.
 
     Returns it with its shardings, the function that changes an evolving teacher, and the source of the targets.
@@ -188,10 +199,13 @@ def _restore_or_create(job: Job) -> tuple[State, Tree, Advance, Targets]:
 
     shapes = jax.eval_shape(create, *arrays)
     shardings = meshes.make_shardings(job.mesh, shapes)
-    state = job.checkpoints.restore_last(make_abstract(shapes, shardings), job.log)
+    abstract = make_abstract(shapes, shardings)
+    # Jitted, so that each leaf gets a buffer of its own: a tree with the same buffer twice cannot be donated
+    create_state_on_devices = functools.partial(jax.jit(create, out_shardings=shardings), *arrays)
+    _evaluate_lost_steps(job, abstract, create_state_on_devices, stop)
+    state = job.checkpoints.restore_last(abstract, job.log)
     if state is None:
-        # Jitted, so that each leaf gets a buffer of its own: a tree with the same buffer twice cannot be donated
-        state = jax.jit(create, out_shardings=shardings)(*arrays)
+        state = create_state_on_devices()
 
     def advance(step: int, state: State) -> State:
         return state
@@ -199,6 +213,20 @@ def _restore_or_create(job: Job) -> tuple[State, Tree, Advance, Targets]:
     if teacher is None or not teacher.evolves:
         return state, shardings, advance, choose_targets(job, _create_teacher(job, teacher, with_arrays, arrays))
     return state, shardings, _make_advance(job, teacher, with_arrays, arrays, shardings), choose_targets(job, ())
+
+
+def _evaluate_lost_steps(
+    job: Job, abstract: State, create_state_on_devices: Callable[[], State], stop: Callable[[], None]
+) -> None:
+    """Evaluates earlier steps again whose scores were damaged: that before training, and those that are saved."""
+    saved = job.checkpoints.list_steps()
+    for step in sorted({0, *saved[:-1]}) if saved and saved[-1] else ():
+        if job.evaluates_at(step) and not job.is_evaluated(step):
+            state = job.checkpoints.restore_if_sound(step, abstract) if step in saved else None
+            if state is None and step == 0:
+                state = create_state_on_devices()
+            if state is not None:
+                job.evaluate(step, state.variables, stop)
 
 
 def _create_teacher(

@@ -12,7 +12,7 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from xlkd import files, reports
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
-from xlkd.runtime.workdir import WorkDirectory, check_shared, claim_folder
+from xlkd.runtime.workdir import WorkDirectory, check_shared, claim_folder, read_object
 from xlkd.settings import check_start, read_stages
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "safetensors", "numpy")
@@ -35,7 +35,7 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
     with contextlib.ExitStack() as stack:
         remedy = "free disk space or make the disk writable, then the same command resumes from the last save"
         stack.enter_context(files.explain_no_room(str(path), remedy))
-        lock = distributed.broadcast_from_primary(
+        lock, note = distributed.broadcast_from_primary(
             "work directory", lambda: stack.enter_context(claim_folder(config, path))
         )
         check_shared(path)
@@ -44,26 +44,35 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
         signals = stack.enter_context(Signals())
         from xlkd.inputs import data as inputs
         from xlkd.runtime.devices import describe_devices, prepare_devices
-        from xlkd.train import stage
+        from xlkd.train import finished, stage
 
         prepare_devices()
         console = None if distributed.is_primary() else stack.enter_context(_open_null())
         log = Log(path / "log.txt" if distributed.is_primary() else None, console, workdir.check)
         log.event("start", at=process_start_time())
         log(f"start: {' '.join(command)}")
-        workdir.write_json(path / "environment.json", describe_environment(command))
+        if note:
+            log(note)
+        before = read_object(path / "environment.json") or {}
+        environment = describe_environment(command, before)
+        if changes := describe_package_changes(before, environment):
+            log(f"other packages than at the last start: {changes}; results may differ in rounding")
+        workdir.write_json(path / "environment.json", environment)
         log(f"work directory {path}, devices: {describe_devices()}")
         write_report, exports = ReportWriter(workdir, log), {}
         folders = [path / "stages" / f"{number:02d}-{settings.name}" for number, settings in enumerate(stages, 1)]
-        for folder, settings in zip(folders, stages, strict=True):
-            if not (folder / "done").exists():
+        damages = distributed.broadcast_from_primary(
+            "finished stages", lambda: [finished.describe_damage(workdir, folder) for folder in folders]
+        )
+        for damage, settings in zip(damages, stages, strict=True):
+            if damage != "":
                 inputs.check_sources_exist(settings)
-        for folder, settings in zip(folders, stages, strict=True):
+        for folder, damage, settings in zip(folders, damages, stages, strict=True):
             name = settings.name
-            if distributed.broadcast_from_primary(f"{folder} done", (folder / "done").exists):
+            if damage == "":
                 log(f"stage {name}: finished before")
             else:
-                log(f"stage {name}")
+                log(f"stage {name}" + (f": {damage}; it is written again" if damage else ""))
                 log.event("prepare", stage=name)
                 stage.train(settings, workdir, folder, exports, log, signals, write_report)
                 distributed.barrier(f"{folder} finished")
@@ -91,19 +100,34 @@ class ReportWriter:
         self._next = time.monotonic() + max(60, 20 * (time.monotonic() - began))
 
 
-def describe_environment(command: Sequence[str]) -> dict[str, Any]:
-    """Returns the command, the versions and the devices of the run, for whoever repeats it."""
+def describe_environment(command: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the command, the versions and the devices of the run, for whoever repeats it.
+
+    `before` is the record of the last start, whose packages are kept where they were others.
+    """
     import jax
 
+    packages = {name: _get_version(name) for name in PACKAGES}
+    earlier = [*(before.get("earlier_packages") or ()), before.get("packages")]
     return {
         "command": list(command),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _get_version(name) for name in PACKAGES},
+        "packages": packages,
+        "earlier_packages": [versions for versions in earlier if versions and versions != packages],
         "git": _run_git("rev-parse", "HEAD"),
         "git_changes": bool(_run_git("status", "--porcelain", "--untracked-files=no")),
         "devices": [str(device) for device in jax.devices()],
     }
+
+
+def describe_package_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Names the packages whose versions differ between two records, as `jax 0.10.2 → 0.12.0`."""
+    old = before.get("packages")
+    if not isinstance(old, dict):
+        return ""
+    changed = [name for name, version in now["packages"].items() if old.get(name, version) != version]
+    return ", ".join(f"{name} {old[name]} → {now['packages'][name]}" for name in changed)
 
 
 def _open_null() -> TextIO:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,12 +15,13 @@ from jax.sharding import Mesh
 
 from xlkd.data.batches import Plan
 from xlkd.data.blocks import Blocks
+from xlkd.errors import UserError
 from xlkd.evaluation import provenance, reference, selection
 from xlkd.evaluation.sets import EvaluationSet, SetEvaluator
 from xlkd.export import cards
 from xlkd.export.folder import write_export
 from xlkd.inputs import data as inputs
-from xlkd.inputs import streams, trimming
+from xlkd.inputs import identity, streams, trimming
 from xlkd.inputs.data import TrainingData
 from xlkd.inputs.weights import Weights, build_encoder, resolve_teacher, resolve_weights
 from xlkd.methods import Method, Start, State, Variables
@@ -32,13 +32,13 @@ from xlkd.runtime import distributed, mesh
 from xlkd.runtime.devices import peak_flops
 from xlkd.runtime.log import Log, Metrics, NoMetrics
 from xlkd.runtime.signals import Signals
-from xlkd.runtime.workdir import WorkDirectory
+from xlkd.runtime.workdir import INPUTS, WorkDirectory, delete_beginning, has_trained, read_object
 from xlkd.spec.stage import AnySettings, AnyStage
 from xlkd.spec.tasks import Classify
 from xlkd.tasks.parallel import Parallel
-from xlkd.train import loop
+from xlkd.train import finished, loop
 from xlkd.train.checkpoint import Checkpoints, make_abstract
-from xlkd.train.targets import Targets
+from xlkd.train.targets import Targets, classifiers
 
 
 class Prepared(NamedTuple):
@@ -78,6 +78,7 @@ def train(
     distributed.barrier("data read")  # another process may need longer for its data than a collective operation waits
     ready = add_reference_vectors(prepared, method.reference_pooling, encoders[-1], devices)
     sets = SetEvaluator(workdir, folder, ready, prepared.keep, method, devices, spec, log)
+    distributed.broadcast_from_primary("damaged scores", sets.set_aside_damaged)
     checkpoints = Checkpoints(folder / "checkpoints", sets.choose_step, workdir.check)
 
     def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
@@ -98,8 +99,9 @@ def train(
         evaluate_start=spec.eval.start,
         log_every=spec.log.every,
         evaluate=evaluate,
+        is_evaluated=sets.is_evaluated,
         checkpoints=checkpoints,
-        metrics=lambda step: Metrics(folder, step, workdir.check) if distributed.is_primary() else NoMetrics(),
+        metrics=lambda step: Metrics(folder, step, workdir.check, log) if distributed.is_primary() else NoMetrics(),
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
@@ -140,7 +142,7 @@ def prepare_stage(
     data_reports = inputs.report_all_data(
         {"train": EvaluationSet(data.task, data.rows, data.features), **sets}, data.plan, log
     )
-    workdir.make_folder(folder)
+    record_inputs(settings, workdir, folder, identify_stage_inputs(settings, weights, other, data, sets, earlier), log)
     workdir.write_json(folder / "data_report.json", data_reports)
     tasks = {name: data_reports[name]["task"] for name in sets}
     ceilings = {name: report["ceilings"] for name, report in tasks.items() if "ceilings" in report}
@@ -153,9 +155,52 @@ def prepare_stage(
     prior = load_prior_training(weights)
     contamination = provenance.describe_contamination(data.tokenized, sets, prior.get("contamination", {}))
     warn_of_contamination(contamination, log)
-    write_text_sample(workdir, sets)
+    write_text_sample(workdir, sets, log)
     spec = inputs.resolve_stage(settings, data, plan, scanned=scan_by_device())
     return Prepared(weights, other, data, plan, spec, sets, keep, ceilings, prior, contamination)
+
+
+def identify_stage_inputs(
+    settings: AnySettings,
+    weights: Weights,
+    other: Weights | None,
+    data: TrainingData,
+    sets: dict[str, EvaluationSet],
+    earlier: dict[str, pathlib.Path],
+) -> dict[str, identity.Identity]:
+    """Returns the identities of the weights, the tokenizers, the data and the classifiers that a stage reads."""
+    rows = {"train": data.rows, **{name: evaluation_set.rows for name, evaluation_set in sets.items()}}
+    names = {name for names in settings.teachers.values() for name in classifiers.split_names(names)}
+    folders = {name: classifiers.locate_classifier(name, earlier) for name in sorted(names)}
+    return identity.identify_inputs({"the encoder": weights.untrimmed or weights, "the teacher": other}, rows, folders)
+
+
+def record_inputs(
+    settings: AnySettings,
+    workdir: WorkDirectory,
+    folder: pathlib.Path,
+    inputs_now: dict[str, identity.Identity],
+    log: Log,
+) -> None:
+    """Records the inputs of a stage when it begins; refuses other ones once it has trained, naming what differs."""
+
+    def record() -> dict[str, identity.Identity]:
+        before = read_object(folder / INPUTS)
+        if before is None and has_trained(folder):
+            log(f"warning: {folder / INPUTS} is missing or damaged: nothing says that the inputs are those of before")
+        changes = identity.describe_changes(before.get("inputs", {}), inputs_now) if before else ""
+        if changes and has_trained(folder):
+            what = f"this stage was trained with other inputs than these: {changes}"
+            raise UserError(what, str(folder), "restore them, or choose another --workdir")
+        if changes:
+            delete_beginning(folder)
+        workdir.make_folder(folder)
+        workdir.write_json(folder / INPUTS, {"version": 1, "config": settings.run, "inputs": inputs_now})
+        return inputs_now
+
+    primary_inputs = distributed.broadcast_from_primary(f"inputs of {folder}", record)
+    if changes := identity.describe_changes(primary_inputs, inputs_now):
+        raise UserError(f"not the same inputs as on process 0: {changes}", "this host", "give all hosts the same files")
 
 
 def add_reference_vectors(
@@ -229,8 +274,7 @@ def export_stage(
         "ceilings": {name: prepared.ceilings[name] for name in results if name in prepared.ceilings},
     }
     workdir.write_json(folder / STAGE_RECORD, record)
-    workdir.check()
-    (folder / "done").touch()
+    finished.mark_finished(workdir, folder, list(provenance.sample_texts(prepared.sets)))
 
 
 def load_prior_training(weights: Weights) -> dict[str, Any]:
@@ -253,8 +297,6 @@ def compute_classifier_targets(
     """Computes the logits of the classifiers of `config.teachers` for all training examples, if the method uses any."""
     if not spec.teachers or method.classifiers is None:
         return None
-    from xlkd.train.targets import classifiers
-
     values = classifiers.compute_logits(spec, method.classifiers, data.rows, data.features, data.task, earlier, log)
     return classifiers.ClassifierTargets(values, devices)
 
@@ -268,12 +310,14 @@ def warn_of_contamination(contamination: dict[str, Any], log: Log) -> None:
             log(f"warning: {flagged} occur in the training data ({kinds})")
 
 
-def write_text_sample(workdir: WorkDirectory, sets: dict[str, EvaluationSet]) -> None:
+def write_text_sample(workdir: WorkDirectory, sets: dict[str, EvaluationSet], log: Log) -> None:
     """Writes a sample of the evaluation examples for the report, and keeps those that other stages wrote."""
     folder = workdir.path / "texts"
     workdir.make_folder(folder)
     for name, rows in provenance.sample_texts(sets).items():
         path = folder / f"{name}.jsonl"
-        old = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        old = finished.read_lines(path) or []
+        if path.exists() and not old:
+            log(f"{path} is damaged and is written again")
         known = {row["key"] for row in old}
         workdir.write_lines(path, old + [row for row in rows if row["key"] not in known])

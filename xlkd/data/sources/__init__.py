@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import itertools
 import pathlib
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 from xlkd import files
 from xlkd.errors import UserError, suggest_name
 from xlkd.languages import normalise_tag
+from xlkd.rows import Pair
 
 _T = TypeVar("_T")
 _JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
@@ -132,6 +134,16 @@ class Rows(Sequence[Any]):
         for part in self.parts:
             identity = getattr(part, "identity", None)
             yield from [identity] if identity else (row.key for row in part)
+
+    def compute_hash(self) -> str:
+        """Returns the SHA-256 of the rows in their order: of their texts, labels and languages, and word alignments."""
+        digest = hashlib.sha256()
+        for key in self.identity():
+            digest.update(f"{key}\n".encode())
+        for part in self.parts:
+            if isinstance(part, tuple | list) and part and isinstance(part[0], Pair):
+                digest.update(repr([row.links for row in part]).encode())
+        return digest.hexdigest()
 
     def __iter__(self) -> Iterator[Any]:
         for part in self.parts:

@@ -8,7 +8,6 @@ Teacher and student share only the logits of an example, in the order of the tas
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import pathlib
 import re
@@ -24,7 +23,8 @@ from xlkd.data.batches import PAD, PlannedBatch, Shape
 from xlkd.data.targets import TargetStore, Values
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
-from xlkd.inputs.weights import locate_model, read_folder_architecture, reject_branch_folder
+from xlkd.inputs.identity import hash_weights
+from xlkd.inputs.weights import locate_model, reject_branch_folder
 from xlkd.languages import normalise_tag
 from xlkd.methods import Batch, Classifiers, State, Tree
 from xlkd.metrics.labels import confusion_matrix
@@ -108,7 +108,7 @@ def compute_logits(
         examples = [rows[int(i)] for i in indices]
         keys, gold = features["keys"][indices], features["label"][indices]
         answers = []
-        for name in filter(None, map(str.strip, names.split("+"))):
+        for name in split_names(names):
             teacher = load_classifier(classifiers, tag, name, labels, earlier)
             answers.append(read_or_compute(teacher, examples, keys, spec, log)[:, teacher.order])
             _log_accuracy(teacher, tag, answers[-1], gold, labels, log)
@@ -121,11 +121,21 @@ def compute_logits(
     return {"teacher": logits, "taught": taught}
 
 
+def split_names(names: str) -> list[str]:
+    """Returns the names of a language's teachers, which are joined with +."""
+    return [name for name in map(str.strip, names.split("+")) if name]
+
+
+def locate_classifier(name: str, earlier: Mapping[str, pathlib.Path]) -> pathlib.Path:
+    """Returns the folder of a classifier by the name of an earlier stage, a folder or a hub id."""
+    return earlier[name] if name in earlier else locate_model(name)[0]
+
+
 def load_classifier(
     classifiers: Classifiers, tag: str, name: str, labels: Sequence[str], earlier: Mapping[str, pathlib.Path]
 ) -> Classifier:
     """Loads a classifier by the name of an earlier stage, a folder or a hub id."""
-    folder = earlier[name] if name in earlier else locate_model(name)[0]
+    folder = locate_classifier(name, earlier)
     where = f"{name} (config.teachers.{tag})"
     reject_branch_folder(folder)
     checkpoint = hf.load(folder)
@@ -253,15 +263,4 @@ def _make_cache_name(teacher: Classifier, spec: AnyStage) -> str:
     """Makes a name from everything that a logit depends on except its example."""
     mesh = dict(sorted(dataclasses.asdict(spec.mesh).items()))
     reads = f"{teacher.task.max_length} {EDGES} {spec.eval.batch} {mesh} {jax.device_count()}"
-    return cache.make_name("teacher", [_digest(teacher.folder), teacher.task.identity(), reads, jax.__version__])
-
-
-def _digest(folder: pathlib.Path) -> str:
-    """Returns the SHA-256 of the weights and the architecture of a model, without the names of its labels."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    digest.update(repr(read_folder_architecture(folder)).encode())
-    return digest.hexdigest()
+    return cache.make_name("teacher", [hash_weights(teacher.folder), teacher.task.identity(), reads, jax.__version__])
