@@ -135,67 +135,52 @@ class Recorder:
 def build_state(log: list[Operation], end: int, model: str, draw: random.Random) -> dict[str, bytes | None]:
     """Returns files with their content, and folders as None, as a power failure after `end` operations could leave."""
     log = log[:end]
-    flushed = {}  # the last flush of each path
+    actual: dict[str, str] = {"": "folder"}  # path -> identity of the file or folder, without a crash
+    parents, subjects = [], []  # of each operation: the folder whose names it changes, and what it writes or flushes
     for number, operation in enumerate(log):
-        if operation.kind == "flush":
-            flushed[operation.path] = number
-    cuts = _draw_cuts(log, flushed, model, draw)
-    names: dict[str, int | None] = {}  # path -> number of the file, or None for a folder
-    versions: dict[int, list[tuple[bytes, bool]]] = {}  # of each file: contents, and whether they were flushed
-    actual: dict[str, int | None] = {}  # the names without a crash, which say which file a flush was for
-    for number, operation in enumerate(log):
-        remains = number < cuts(operation)
-        if operation.kind == "write":
-            file = actual.get(operation.path)
-            if file is None:
-                file = actual[operation.path] = number
-                versions[file] = []
-                if remains and os.path.dirname(operation.path) in ("", *names):
-                    names[operation.path] = file
-            versions[file].append((operation.content, False))
-        elif operation.kind == "flush" and actual.get(operation.path) is not None:
-            file = actual[operation.path]
-            versions[file][-1] = (versions[file][-1][0], True)
-        else:
-            _change_names(actual, operation)
-            if remains:
-                _change_names(names, operation)
-    return {path: None if file is None else _draw_content(versions[file], draw) for path, file in names.items()}
-
-
-def _draw_cuts(log: list[Operation], flushed: dict[str, int], model: str, draw: random.Random):
-    """Returns a function that gives the number of the first operation that is lost, for the folder of an operation."""
+        path = "" if operation.path == "." else operation.path
+        parents.append(actual.get(os.path.dirname(operation.target or path), ""))
+        _change_names(actual, operation, number)
+        subjects.append(actual.get(path, ""))
+    flushed = {subject: number for number, subject in enumerate(subjects) if log[number].kind == "flush"}
     if model == "journal":
         cut = draw.randint(max(flushed.values(), default=-1) + 1, len(log))
-        return lambda operation: cut
-    folders = sorted({os.path.dirname(operation.target or operation.path) for operation in log})
-    by_folder = {folder: draw.randint(flushed.get(folder or ".", -1) + 1, len(log)) for folder in folders}
+        cuts = dict.fromkeys(parents, cut)
+    else:
+        cuts = {folder: draw.randint(flushed.get(folder, -1) + 1, len(log)) for folder in sorted(set(parents))}
+    names = {"": "folder"}
+    contents: dict[str, tuple[bytes, list[bytes]]] = {}  # of each file: what was flushed, and what was written later
+    for number, (operation, parent, subject) in enumerate(zip(log, parents, subjects, strict=True)):
+        if operation.kind == "write":
+            contents.setdefault(subject, (b"", []))[1].append(operation.content)
+        elif operation.kind == "flush" and subject in contents and contents[subject][1]:
+            contents[subject] = (contents[subject][1][-1], [])
+        if number < cuts[parent]:
+            _change_names(names, operation, number)
+    return {
+        path: _draw_content(*contents[subject], draw) if subject in contents else None
+        for path, subject in names.items()
+        if path
+    }
 
-    def get_cut(operation: Operation) -> int:
-        return by_folder[os.path.dirname(operation.target or operation.path)]
 
-    return get_cut
-
-
-def _change_names(names: dict[str, int | None], operation: Operation) -> None:
-    """Applies a change of names; one whose file is missing changes nothing."""
-    path = operation.path
-    if operation.kind == "mkdir" and os.path.dirname(path) in ("", *names):
-        names.setdefault(path, None)
-    elif operation.kind in ("remove", "rmdir"):
+def _change_names(names: dict[str, str], operation: Operation, number: int) -> None:
+    """Applies a creation, renaming or deletion; one in a folder that is missing, or of a missing file, does nothing."""
+    path, kind = operation.path, operation.kind
+    if kind in ("write", "mkdir") and os.path.dirname(path) in names:
+        names.setdefault(path, f"{kind} {number}")
+    elif kind in ("remove", "rmdir"):
         names.pop(path, None)
-    elif operation.kind == "rename" and path in names and os.path.dirname(operation.target) in ("", *names):
+    elif kind == "rename" and path in names and os.path.dirname(operation.target) in names:
         moved = {name: names.pop(name) for name in list(names) if name == path or name.startswith(f"{path}/")}
-        names.update({operation.target + name.removeprefix(path): file for name, file in moved.items()})
+        names.update({operation.target + name.removeprefix(path): subject for name, subject in moved.items()})
 
 
-def _draw_content(versions: list[tuple[bytes, bool]], draw: random.Random) -> bytes:
-    """Draws the content of a file from its last flushed version on."""
-    last = max((number for number, (_, is_flushed) in enumerate(versions) if is_flushed), default=-1)
-    if last == len(versions) - 1:
-        return versions[-1][0]
-    content = draw.choice(versions[last + 1 :])[0]
-    before = versions[last][0] if last >= 0 else b""
+def _draw_content(before: bytes, versions: list[bytes], draw: random.Random) -> bytes:
+    """Draws the content of a file from the versions that were written after `before`, which was flushed."""
+    if not versions:
+        return before
+    content = draw.choice(versions)
     if before and content.startswith(before):  # appended to: only the new part can be damaged
         rest = content[len(before) :]
         return before + draw.choice((rest, b"", b"\0" * len(rest), rest[: len(rest) // 2]))

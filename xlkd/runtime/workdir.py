@@ -66,6 +66,8 @@ class WorkDirectory:
             for parent in reversed(folder.relative_to(self.path).parents[:-1]):
                 (self.path / parent).mkdir(exist_ok=True)
             folder.mkdir(exist_ok=True)
+            for parent in folder.relative_to(self.path).parents:
+                files.flush_path(self.path / parent)
 
     def write_json(self, path: pathlib.Path, value: Any) -> None:
         """Writes the value as JSON, on the primary process."""

@@ -63,6 +63,7 @@ class Checkpoints:
             preservation_policy=BestAndLast(),
             cleanup_tmp_directories=True,
         )
+        files.flush_path(folder.parent)
 
     def list_steps(self) -> list[int]:
         """Returns the steps that are saved; a folder of the user that has a number for a name does not count."""
@@ -77,7 +78,8 @@ class Checkpoints:
         self._checkpointer.wait()  # may take long, so the check comes after it
         self._check()
         self._seal_last()
-        distributed.broadcast_from_primary("place", lambda: self._free_place(step))
+        if distributed.broadcast_from_primary("place", lambda: self._free_place(step)):
+            self._checkpointer.reload()
         self._saving = step
         # Without force=True Orbax skips the save, silently, while an earlier one runs
         call = self._checkpointer.save_checkpointables if wait else self._checkpointer.save_checkpointables_async
@@ -149,16 +151,20 @@ class Checkpoints:
                 _write_sums(draft)
 
     def _seal_last(self) -> None:
-        """Writes the checksums after the final name was given, where Orbax has another name for drafts."""
+        """Flushes the final name of the last save, and writes its checksums where Orbax has other names for drafts."""
         saved = self._folder / str(self._saving)
-        if distributed.is_primary() and saved.is_dir() and not (saved / SUMS).exists():
+        if distributed.is_primary() and saved.is_dir():
             self._check()
-            _write_sums(saved)
+            if not (saved / SUMS).exists():
+                _write_sums(saved)
+            files.flush_path(self._folder)
 
-    def _free_place(self, step: int) -> None:
-        """Moves away a folder that Orbax does not know as a checkpoint, and that has the name of the next one."""
-        if (self._folder / str(step)).exists() and step not in self._list_steps():
+    def _free_place(self, step: int) -> bool:
+        """Moves away an incomplete checkpoint that has the name of the next one; returns whether there was one."""
+        is_taken = (self._folder / str(step)).exists() and step not in self._list_steps()
+        if is_taken:
             self._set_aside(step)
+        return is_taken
 
     def _set_aside(self, step: int) -> str:
         """Moves a folder to `damaged`, where it can be examined and is not taken for a checkpoint."""
