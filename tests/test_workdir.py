@@ -34,7 +34,6 @@ def begin_stage(folder):
     claim(folder)
     stage = folder / "stages" / "01-one"
     (stage / "checkpoints" / "5").mkdir(parents=True)
-    (stage / "data_report.json").write_text("{}")
     digest = compute_digest(settings.to_plain(make_config()))
     (stage / "inputs.json").write_text(json.dumps({"version": 1, "config": digest, "inputs": {}}))
     return stage

@@ -194,7 +194,8 @@ def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> str:
 def list_stages(path: pathlib.Path) -> list[pathlib.Path]:
     """Returns the folders of stages in a work directory that a run wrote to."""
     folders = (folder for folder in sorted(path.glob("stages/[0-9]*-*")) if folder.is_dir())
-    return [folder for folder in folders if (folder / "data_report.json").exists()]
+    names = ("data_report.json", INPUTS)
+    return [folder for folder in folders if has_trained(folder) or any((folder / name).exists() for name in names)]
 
 
 def has_trained(folder: pathlib.Path) -> bool:
