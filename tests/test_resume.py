@@ -146,8 +146,9 @@ def test_a_stage_that_has_not_trained_begins_again_with_other_inputs(start):
 
 def test_a_missing_record_of_the_inputs_is_announced(start):
     start.train()
-    (start.stage / "inputs.json").write_text("")
-    start.prepare()
+    for damaged in ("", '{"inputs": [1]}', '{"inputs": {"config.data.train": 3}}'):
+        (start.stage / "inputs.json").write_text(damaged)
+        start.prepare()
     assert "inputs.json is missing or damaged: nothing says that the inputs are those of before" in (
         start.output.getvalue()
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from xlkd.data import sources
 from xlkd.files import Json
 from xlkd.inputs.weights import Weights, read_folder_architecture
+from xlkd.runtime.workdir import read_object
 from xlkd.tasks.tokenization import TextTokenizer
 
 Identity = dict[str, Json]  # of one input: its SHA-256, and for data the number of examples
@@ -31,6 +32,13 @@ def identify_inputs(
     for name, folder in classifiers.items():
         identities[f"teacher {name}"] = {"sha256": hash_weights(folder)}
     return identities
+
+
+def read_identities(file: pathlib.Path) -> dict[str, Identity] | None:
+    """Reads the inputs that a stage has recorded; None where the file is missing or damaged."""
+    inputs = (read_object(file) or {}).get("inputs")
+    is_sound = isinstance(inputs, dict) and all(isinstance(identity, dict) for identity in inputs.values())
+    return inputs if is_sound else None
 
 
 def describe_changes(before: Mapping[str, Identity], now: Mapping[str, Identity]) -> str:

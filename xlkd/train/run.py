@@ -108,7 +108,8 @@ def describe_environment(command: Sequence[str], before: Mapping[str, Any]) -> d
     import jax
 
     packages = {name: _get_version(name) for name in PACKAGES}
-    earlier = [*(before.get("earlier_packages") or ()), before.get("packages")]
+    earlier = before.get("earlier_packages")
+    earlier = [*(earlier if isinstance(earlier, list) else ()), before.get("packages")]
     return {
         "command": list(command),
         "python": platform.python_version(),

@@ -32,7 +32,7 @@ from xlkd.runtime import distributed, mesh
 from xlkd.runtime.devices import peak_flops
 from xlkd.runtime.log import Log, Metrics, NoMetrics
 from xlkd.runtime.signals import Signals
-from xlkd.runtime.workdir import INPUTS, WorkDirectory, delete_beginning, has_trained, read_object
+from xlkd.runtime.workdir import INPUTS, WorkDirectory, delete_beginning, has_trained
 from xlkd.spec.stage import AnySettings, AnyStage
 from xlkd.spec.tasks import Classify
 from xlkd.tasks.parallel import Parallel
@@ -185,14 +185,15 @@ def record_inputs(
     """Records the inputs of a stage when it begins; refuses other ones once it has trained, naming what differs."""
 
     def record() -> dict[str, identity.Identity]:
-        before = read_object(folder / INPUTS)
+        before = identity.read_identities(folder / INPUTS)
         if before is None and has_trained(folder):
             log(f"warning: {folder / INPUTS} is missing or damaged: nothing says that the inputs are those of before")
-        changes = identity.describe_changes(before.get("inputs", {}), inputs_now) if before else ""
+        changes = identity.describe_changes(before, inputs_now) if before is not None else ""
         if changes and has_trained(folder):
             what = f"this stage was trained with other inputs than these: {changes}"
             raise UserError(what, str(folder), "restore them, or choose another --workdir")
         if changes:
+            log(f"other inputs than at the last start, before training: {changes}; the stage begins again")
             delete_beginning(folder)
         workdir.make_folder(folder)
         workdir.write_json(folder / INPUTS, {"version": 1, "config": settings.run, "inputs": inputs_now})

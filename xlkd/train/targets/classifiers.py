@@ -128,7 +128,9 @@ def split_names(names: str) -> list[str]:
 
 def locate_classifier(name: str, earlier: Mapping[str, pathlib.Path]) -> pathlib.Path:
     """Returns the folder of a classifier by the name of an earlier stage, a folder or a hub id."""
-    return earlier[name] if name in earlier else locate_model(name)[0]
+    folder = earlier[name] if name in earlier else locate_model(name)[0]
+    reject_branch_folder(folder)
+    return folder
 
 
 def load_classifier(
@@ -137,7 +139,6 @@ def load_classifier(
     """Loads a classifier by the name of an earlier stage, a folder or a hub id."""
     folder = locate_classifier(name, earlier)
     where = f"{name} (config.teachers.{tag})"
-    reject_branch_folder(folder)
     checkpoint = hf.load(folder)
     if "classifier" not in checkpoint.params:
         raise UserError("has no classification head", where, "name a model that was trained to classify")
