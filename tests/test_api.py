@@ -43,6 +43,16 @@ def test_hidden_states_and_logits(model):
     np.testing.assert_allclose(np.stack([start[0], end[0]], -1), expected, atol=1e-3)
 
 
+def test_ids_and_types_without_a_row_are_refused(model):
+    ids = np.full((1, 4), 5)
+    for wrong, types in ((ids + 10**4, None), (-ids, None), (ids, ids), (ids, ids - 6)):
+        for compute in (model.apply, model.outputs):
+            with pytest.raises(UserError, match=r"(ids|types) from -?\d+ to -?\d+ for a table of \d+ rows"):
+                compute(wrong, ids > 0, types)
+    model.apply(ids, ids > 0, ids - 4)
+    jax.eval_shape(lambda ids: model.apply(ids, ids > 0), ids)  # where the values are not known
+
+
 def test_an_answer_is_a_span_of_the_context(model):
     context = "It was Anna who went. " * 40  # several windows
     answer = model.answer("who?", context)

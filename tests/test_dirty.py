@@ -254,11 +254,14 @@ def test_a_damaged_header_of_safetensors_is_loaded_or_refused(folder, model, sli
 @given(operations=dirty.OPERATIONS, slips=dirty.SLIPS)
 @quickly
 def test_damaged_shards_and_vocabularies_are_loaded_or_refused(folder, model, operations, slips):
+    from safetensors.numpy import load, save
+
     index = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}).encode()
+    tensors = sorted(load(model["model.safetensors"]).items())
     words = dirty.lines("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##c")
     files = {name: data for name, data in model.items() if name not in ("model.safetensors", "tokenizer.json")}
-    files |= {"one.safetensors": model["model.safetensors"], "vocab.txt": dirty.spoil(words, operations)}
-    files |= {"two.safetensors": model["model.safetensors"]}
+    files |= {"one.safetensors": save(dict(tensors[:20])), "two.safetensors": save(dict(tensors[20:]))}
+    files["vocab.txt"] = dirty.spoil(words, operations)
     files["model.safetensors.index.json"] = dirty.slip(index, slips)
     read_or_refuse(lambda: open_model(write_files(folder, files)))
 

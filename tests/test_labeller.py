@@ -4,11 +4,13 @@
 
 import io
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 from mblm_toys import LABELS, export_student
+from safetensors.numpy import load_file, save_file
 
 import xlkd
 from xlkd import evaluate, predict
@@ -221,9 +223,46 @@ def test_a_folder_of_several_models_is_refused_with_their_names(exports):
         xlkd.load(exports)
 
 
-def test_a_damaged_branch_checkpoint_is_refused(exports, tmp_path):
-    import shutil
+def add_nan(tensors):
+    name = "branches/query/kernel"
+    return {name: np.full_like(tensors[name], np.nan)}
 
+
+CHANGED_BRANCHES = {
+    "NaN": (add_nan, "tensor branches/query/kernel has 512 values that are NaN or infinite"),
+    "an adapter": (lambda t: {"branches/query/lora_A": np.ones(3, np.float32)}, "merge the adapter first"),
+    "another tensor": (
+        lambda t: {"trunk/x": np.ones(3, np.float32)},
+        r"tensor trunk/x is \(3,\), the record asks for ab",
+    ),
+    "fewer branches": (lambda t: {"branches/up/bias": t["branches/up/bias"][:1]}, "tensor branches/up/bias is "),
+    "fewer rows": (lambda t: {"trunk/embeddings/words": t["trunk/embeddings/words"][:9]}, "trunk/embeddings/words is "),
+    "another group": (lambda t: {"trunk": np.ones(3, np.float32)}, "tensor trunk has the name of a group"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_BRANCHES)
+def test_other_weights_of_branches_are_refused(exports, tmp_path, name):
+    change, pattern = CHANGED_BRANCHES[name]
+    shutil.copytree(exports / "branches", tmp_path / "m")
+    tensors = load_file(tmp_path / "m" / "branches.safetensors")
+    save_file(tensors | change(tensors), tmp_path / "m" / "branches.safetensors")
+    with pytest.raises(UserError, match=pattern):
+        xlkd.load(tmp_path / "m").branch("en")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_branches_is_refused(exports, tmp_path):
+    shutil.copytree(exports / "branches", tmp_path / "m")
+    spec = json.loads((tmp_path / "m" / "tokenizer.json").read_text())
+    spec["model"]["vocab"]["beyond"] = 10**6
+    (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(
+        UserError, match=r"1 tokens have ids beyond the .* rows of the embedding table: 'beyond' 1000000"
+    ):
+        xlkd.load(tmp_path / "m")
+
+
+def test_a_damaged_branch_checkpoint_is_refused(exports, tmp_path):
     shutil.copytree(exports / "branches", tmp_path / "m")
     (tmp_path / "m" / "branches.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="unreadable weights"):

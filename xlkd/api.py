@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from xlkd import settings, spec
@@ -61,7 +62,7 @@ def load(name: str | pathlib.Path, revision: str = "") -> Model:
         revision=commit,
         architecture=checkpoint.architecture,
         params=checkpoint.params,
-        tokenizer=hf.load_tokenizer(folder),
+        tokenizer=hf.load_tokenizer(folder, architecture=checkpoint.architecture),
         labels=checkpoint.labels or (),
         record=record,
     )
@@ -82,8 +83,9 @@ def find_task(name: str, revision: str = "") -> str:
     recorded = read_record(folder).get("task", {}).get("name")
     if recorded or not (folder / "config.json").exists():
         return recorded or "qa"
-    classes = hf.read_json(folder / "config.json").get("architectures") or ("",)
-    return "classify" if classes[0].endswith("ForSequenceClassification") else "qa"
+    classes = hf.read_json(folder / "config.json").get("architectures")
+    first = str(classes[0]) if isinstance(classes, list) and classes else ""
+    return "classify" if first.endswith("ForSequenceClassification") else "qa"
 
 
 def read_model_architecture(folder: pathlib.Path) -> Architecture:
@@ -154,11 +156,13 @@ class Model:
     def apply(self, ids: ArrayLike, mask: ArrayLike, types: ArrayLike | None = None) -> tuple[jax.Array, ...]:
         """Returns hidden states for [rows, length] arrays: embeddings, layer 1, …, layer L, each [rows, length, D]."""
         self._check_has_one_encoder()
+        self._check_ids(ids, types)
         return self._apply(self.params["encoder"], ids, mask, types)
 
     def outputs(self, ids: ArrayLike, mask: ArrayLike, types: ArrayLike | None = None) -> dict[str, Any]:
         """Returns logits by head: `span` gives starts and ends [rows, length] each, `classifier` [rows, labels]."""
         self._check_has_one_encoder()
+        self._check_ids(ids, types)
         return self._compute_outputs(self.params, ids, mask, types)
 
     def answer(self, question: str, context: str) -> Answer:
@@ -230,6 +234,19 @@ class Model:
     def _check_has_one_encoder(self) -> None:
         if "branches" in self.params:
             raise UserError("has several branches", str(self.folder), 'choose one: model.branch("en")')
+
+    def _check_ids(self, ids: ArrayLike, types: ArrayLike | None) -> None:
+        """Refuses ids without a row in the tables, which the device would replace silently; traced ones are unknown."""
+        tables: dict[str, tuple[ArrayLike | None, int]] = {"ids": (ids, self.architecture.vocab_size)}
+        if self.architecture.types > 1:
+            tables["types"] = (types, self.architecture.types)
+        for name, (values, rows) in tables.items():
+            if values is None or isinstance(values, jax.core.Tracer) or not np.size(values):
+                continue
+            least, largest = np.min(values), np.max(values)
+            if least < 0 or largest >= rows:
+                what = f"{name} from {least} to {largest} for a table of {rows} rows"
+                raise UserError(what, str(self.folder), "use the model's own tokenizer")
 
     def _check_has_classifier(self) -> None:
         if "classifier" not in self.params:
@@ -325,7 +342,9 @@ class Labeller:
 def load_inference(model: Model, task: ClassifySettings) -> Inference:
     """Loads the inference functions of a student with branches, from the method that its record names."""
     method = settings.read_method(model.record["method"])
-    return load_module("methods", method.name).infer(method, task, model.encoder)
+    inference = load_module("methods", method.name).infer(method, task, model.encoder)
+    branch_checkpoint.check_shapes(model.params, inference.shapes, model.folder)
+    return inference
 
 
 class Forward:

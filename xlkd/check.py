@@ -161,7 +161,7 @@ def describe_windows(flags: dict[str, str], task: str, rows: Rows) -> dict[str, 
     batches = Data(
         batch=cli.parse_count(flags, "batch", 32, 1_000_000), buckets=cli.parse_count(flags, "buckets", 4, 1024)
     )
-    built = inputs.load_module("tasks", task).build(task_settings, hf.load_tokenizer(folder))
+    built = inputs.load_module("tasks", task).build(task_settings, hf.load_tokenizer(folder, architecture=architecture))
     features = inputs.load_features(built, rows, Log(stream=sys.stderr))
     report = inputs.report_data(built, features, rows, inputs.plan_batches(batches, 0, built, features, architecture))
     names = ("windows", "tokens", "buckets", "padding", "padding_at_longest", "task")

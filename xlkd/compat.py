@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+# A panic of a Rust library, as it is written to standard error, by one thread at a time
+_PANIC = re.compile(rb"\n?thread '[^\n]*panicked at .*?(note: [^\n]*RUST_BACKTRACE[^\n]*\n|\Z)", re.DOTALL)
+_PANICS = threading.RLock()
 ORBAX_DRAFT = "{step}.orbax-checkpoint-tmp"  # a checkpoint that is being written
 ORBAX_METADATA = "_CHECKPOINT_METADATA"  # a file in every checkpoint
 # Files of jax's compilation cache, named by function and hash; on GPUs XLA adds a folder of its own
@@ -106,6 +110,40 @@ def import_tokenizer_class() -> type[PreTrainedTokenizerFast]:
             os.environ[variable] = value
     logging.getLogger("transformers").setLevel(logging.ERROR)
     return PreTrainedTokenizerFast
+
+
+@contextlib.contextmanager
+def catch_panics() -> Generator[None, None, None]:
+    """Raises a ValueError for any error of the tokenizers library, and for its panics, whose dumps are not printed.
+
+    A panic is not an Exception, and Rust writes its dump to the descriptor of standard error.
+    """
+    with _PANICS, _hold_stderr():
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit, MemoryError, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise ValueError(" ".join(str(error).split())[:500]) from error
+
+
+@contextlib.contextmanager
+def _hold_stderr() -> Generator[None, None, None]:
+    """Holds back what is written to the descriptor 2, and writes it at the end without the dumps of panics."""
+    try:
+        held, stderr = os.memfd_create("stderr"), os.dup(2)
+    except (AttributeError, OSError):  # not Linux, or standard error is closed
+        yield
+        return
+    os.dup2(held, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        with contextlib.suppress(OSError), open(held, "rb") as file:
+            file.seek(0)
+            os.write(stderr, _PANIC.sub(b"", file.read()))
+        os.close(stderr)
 
 
 @contextlib.contextmanager

@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> None:
 
 def format_line(value: Json) -> str:
     """Formats a value as one line of JSON, in the letters of all languages, with control characters escaped."""
-    return escape_controls(json.dumps(value, ensure_ascii=False))
+    return escape_controls(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def _choose_task(flags: dict[str, str]) -> str:

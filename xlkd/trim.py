@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
         vocab_size = model.architecture.vocab_size
         tokenizer_json = json.loads(tokenizer.backend_tokenizer.to_str())
         model, tokenizer_json, kept_tokens = vocab.trim_vocabulary(model, tokenizer_json, read_lines(texts))
-        tokenizer = hf.load_tokenizer(folder, tokenizer_json)
+        tokenizer = hf.load_tokenizer(folder, tokenizer_json, model.architecture)
         changes.append(f"{len(kept_tokens)} of {vocab_size} tokens")
     record = folder / hf.RECORD
     full = cards.Origin(flags["model"], revision, cards.find_licence(folder))

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from xlkd.data import batches
 from xlkd.data.buckets import choose_edges
+from xlkd.errors import UserError
 from xlkd.methods import Tree
 from xlkd.models.outputs import OutputFn
 from xlkd.runtime import mesh as meshes
@@ -50,13 +51,27 @@ class Evaluator:
             parts.append((planned.index, self._forward(variables, self._place_batch(task, features, planned))))
             if len(parts) > 1:  # the device computes one batch while the outputs of the previous one are copied
                 parts[-2] = parts[-2][0], jax.device_get(parts[-2][1])
-        return join_outputs([(index, jax.device_get(outputs)) for index, outputs in parts], len(lengths[view]))
+        joined = join_outputs([(index, jax.device_get(outputs)) for index, outputs in parts], len(lengths[view]))
+        check_finite(joined)
+        return joined
 
     def _place_batch(self, task: Task, features: Features, planned: batches.PlannedBatch) -> Batch:
         """Puts a batch on the devices; a process reads only the rows of its own devices."""
         index = meshes.select_local_rows(self._mesh, planned.index)
         batch = task.arrays(features, index, dict(planned.shape.lengths), EVALUATION)
         return meshes.place_batch(self._mesh, batch, len(planned.index))
+
+
+def check_finite(outputs: Outputs) -> None:
+    """Refuses outputs that overflowed: NaN, or infinite where it does not mark a position as excluded."""
+    for name, value in outputs.items():
+        if not np.issubdtype(value.dtype, np.inexact):
+            continue
+        wrong = ~np.isfinite(value) if name.startswith("logits") else np.isnan(value) | (value == np.inf)
+        if wrong.any():
+            count = int(wrong.reshape(len(wrong), -1).any(1).sum())
+            what = f"the model's {name} are NaN or infinite for {count} of {len(wrong)} inputs"
+            raise UserError(what, "", "its weights are too large to compute with: use an earlier checkpoint")
 
 
 def join_outputs(parts: list[tuple[np.ndarray, Outputs]], rows: int) -> Outputs:

@@ -29,10 +29,11 @@ def trim_weights(weights: Weights, rows: Iterable[Any], log: Callable[[str], Non
     checkpoint, tokenizer, kept_tokens = vocab.trim_vocabulary(hf.load(weights.folder), tokenizer, texts)
     log(f"vocabulary: {len(kept_tokens)} of {weights.architecture.vocab_size} tokens")
     sizes = {"vocab_size": checkpoint.architecture.vocab_size, "pad_id": checkpoint.architecture.pad_id}
+    architecture = dataclasses.replace(weights.architecture, **sizes)
     return dataclasses.replace(
         weights,
-        architecture=dataclasses.replace(weights.architecture, **sizes),
-        tokenizer=hf.load_tokenizer(weights.folder, tokenizer),
+        architecture=architecture,
+        tokenizer=hf.load_tokenizer(weights.folder, tokenizer, architecture),
         untrimmed=weights,
         kept_tokens=kept_tokens,
     )

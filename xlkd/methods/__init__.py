@@ -111,6 +111,7 @@ class Inference(NamedTuple):
     outputs: OutputFn  # (parameters, batch) -> `logits`, and the logits of each route
     routes: Mapping[str, str]  # by language the name of its route
     exports: Callable[[Tree], dict[str, Export]]  # parameters -> the ordinary models that they consist of
+    shapes: Tree  # of the parameters
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ from xlkd.methods import (
     take_variables,
 )
 from xlkd.models import branches
+from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Encoder
 from xlkd.models.heads import ClassifierHead, init_head
 from xlkd.models.outputs import Outputs
@@ -112,7 +113,11 @@ def infer(settings: Settings, task: Classify, encoder: Encoder) -> Inference:
     """Builds the student alone, to classify texts by its branches or to export them."""
     student = build_student(settings, task, encoder)
     routes = {tag: name for name, group in zip(student.names, student.groups, strict=True) for _, tag in group}
-    return Inference(student.route_logits, routes, student.exports)
+
+    def init(key: Key[Array, ""]) -> Tree:
+        return student.init(key, Start(encoder.architecture, encoders.init(encoder.architecture, key), {}))
+
+    return Inference(student.route_logits, routes, student.exports, jax.eval_shape(init, jax.random.key(0)))
 
 
 def build_student(settings: Settings, task: Classify, encoder: Encoder) -> Student:

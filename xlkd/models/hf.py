@@ -12,21 +12,23 @@ import operator
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import jax
 import numpy as np
 
-from xlkd.compat import import_tokenizer_class
-from xlkd.errors import UserError
+from xlkd.compat import catch_panics, import_tokenizer_class
+from xlkd.errors import UserError, escape_controls
 from xlkd.files import Json, replace_folder, write_text
 from xlkd.models import layout
 from xlkd.models.encoder import Architecture, Params
 from xlkd.models.layout import read_architecture
+from xlkd.models.tensors import Tensors, check_adapters, list_unused
+from xlkd.models.tokenizer_spec import check_spec, check_tokenizer
 
 if TYPE_CHECKING:
-    from safetensors import safe_open
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -41,6 +43,7 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
 )
 RECORD, CARD = "xlkd.json", "README.md"
+_PROBE = "a \U000f0000 " + "".join(map(chr, range(0x20, 0x3100, 11)))  # letters, signs and marks of many scripts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     path = pathlib.Path(path)
     config = read_json(path / "config.json")
     architecture = read_architecture(config, path / "config.json")
-    with _Tensors(path) as tensors:
+    labels = _read_labels(config, path / "config.json")
+    with Tensors(_list_weight_files(path)) as tensors:
+        check_adapters(tensors, path)
         present = _find_parts(architecture, tensors)
         names = [entry.name for part in present for entry in layout.list_entries(architecture, part, present[part])]
         missing = [name for name in names if name not in tensors]
@@ -66,8 +71,20 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             raise UserError(
                 f"the weights lack {_name_some(missing)}", str(path), "use the config.json that belongs to the weights"
             )
+        if unused := list_unused(architecture, list(tensors), names, str(path)):
+            _announce_unused(str(path), _name_some(unused))
         params = {part: _collect_arrays(architecture, part, tree, tensors) for part, tree in present.items()}
-    return Checkpoint(architecture, params, _read_labels(config, path / "config.json"), config)
+    count = len(params["classifier"]["output"]["bias"]) if "classifier" in params else 0
+    if labels and count and len(labels) != count:
+        what = f"id2label names {len(labels)} labels, the classification head has {count}"
+        raise UserError(what, str(path / "config.json"), "use the config.json that belongs to the weights")
+    return Checkpoint(architecture, params, labels, config)
+
+
+@functools.cache
+def _announce_unused(where: str, names: str) -> None:
+    """Prints which tensors of a folder are not used, once."""
+    print(escape_controls(f"note: {where}: not used: {names}"), file=sys.stderr)
 
 
 def save(
@@ -130,7 +147,7 @@ def _read_labels(config: dict[str, Json], where: pathlib.Path) -> tuple[str, ...
     return labels
 
 
-def _find_parts(architecture: Architecture, tensors: _Tensors) -> Params:
+def _find_parts(architecture: Architecture, tensors: Tensors) -> Params:
     """Returns trees of shapes of the file's content: the encoder, and each head with all of its tensors."""
     output = layout.FAMILIES[architecture.model_type].heads["classifier"]["output"]
     trees = layout.list_shapes(architecture, labels=tensors.count_rows(f"{output}.bias"))
@@ -143,13 +160,13 @@ def _find_parts(architecture: Architecture, tensors: _Tensors) -> Params:
     return present
 
 
-def _is_tied(tensors: _Tensors) -> bool:
+def _is_tied(tensors: Tensors) -> bool:
     """Says whether the decoders of masked tokens are equal to the table of words."""
     decoders = [name for name in layout.DECODERS if name in tensors]
     return layout.WORDS in tensors and all(np.array_equal(tensors[n], tensors[layout.WORDS]) for n in decoders)
 
 
-def _collect_arrays(architecture: Architecture, part: str, tree: Params, tensors: _Tensors) -> Params:
+def _collect_arrays(architecture: Architecture, part: str, tree: Params, tensors: Tensors) -> Params:
     """Reads arrays into the structure of `tree` and checks the shape of every tensor."""
     arrays: dict[tuple[str, ...], list[np.ndarray]] = {}
     for entry in layout.list_entries(architecture, part, tree):
@@ -165,12 +182,11 @@ def _collect_arrays(architecture: Architecture, part: str, tree: Params, tensors
                 "use the config.json that belongs to the weights",
             )
         arrays.setdefault(entry.path, []).append(value)
-    return _nest_paths({path: _to_float32(values, stack=path[0] == "layers") for path, values in arrays.items()})
-
-
-def _to_float32(values: list[np.ndarray], stack: bool) -> np.ndarray:
-    """Returns the arrays in float32, stacked on a new first axis; without `stack` the only one."""
-    return np.stack([v.astype(np.float32) for v in values]) if stack else np.array(values[0], np.float32, order="C")
+    stacked = {
+        path: np.stack(values) if path[0] == "layers" else np.array(values[0], order="C")
+        for path, values in arrays.items()
+    }
+    return _nest_paths(stacked)
 
 
 def _nest_paths(flat: dict[tuple[str, ...], np.ndarray]) -> Params:
@@ -181,48 +197,6 @@ def _nest_paths(flat: dict[tuple[str, ...], np.ndarray]) -> Params:
             node = node.setdefault(parent, {})
         node[leaf] = value
     return tree
-
-
-class _Tensors:
-    """The tensors of a directory by canonical name (no prefix; weight and bias), read on demand."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._files: dict[pathlib.Path, safe_open] = {}
-        self._places: dict[str, tuple[pathlib.Path, str]] = {}
-        for file in _list_weight_files(path):
-            self._files[file] = _open_weights(file)
-            for name in self._files[file].keys():  # noqa: SIM118 (not a dict)
-                self._places[layout.canonical_name(name)] = (file, name)
-
-    def __enter__(self) -> _Tensors:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.clear()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        file, name = self._places[name]
-        try:
-            value = self._files[file].get_tensor(name)
-        except Exception as error:  # a type that numpy does not have; the library raises various errors
-            raise UserError(f"tensor {name} cannot be read ({error})", str(file), "copy the file again") from error
-        if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
-            raise UserError(f"tensor {name} is {value.dtype}", str(file), "use float32, float16 or bfloat16 weights")
-        return value
-
-    def count_rows(self, name: str) -> int:
-        """Returns the length of a tensor's first axis; 0 where it is absent."""
-        if name not in self:
-            return 0
-        file, name = self._places[name]
-        return next(iter(self._files[file].get_slice(name).get_shape()), 0)
-
-    def find_file(self, name: str) -> str:
-        """Returns the file that contains a tensor."""
-        return str(self._places[name][0])
 
 
 def _list_weight_files(path: pathlib.Path) -> list[pathlib.Path]:
@@ -251,25 +225,18 @@ def _list_weight_files(path: pathlib.Path) -> list[pathlib.Path]:
     raise UserError("no model.safetensors here", str(path), "point at a directory that `save_pretrained` wrote")
 
 
-def _open_weights(file: pathlib.Path) -> safe_open:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(file, framework="numpy")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"unreadable weights ({error})", str(file), "copy or download the file again") from error
-
-
 def read_json(path: pathlib.Path, kind: type = dict) -> Json:
     """Reads the JSON object, or the list, of a file."""
     if not path.parent.is_dir():
         raise UserError(
             "no such directory", str(path.parent), "give a local directory or the name of a model on the hub"
         )
+    if not path.is_file():  # reading a pipe could wait for ever
+        raise UserError("no such file", str(path), "point at a directory that `save_pretrained` wrote")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError("no such file", str(path), "point at a directory that `save_pretrained` wrote") from error
+        value = json.loads(
+            path.read_text(encoding="utf-8"), object_pairs_hook=_join_pairs, parse_constant=_refuse_constant
+        )
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"unreadable ({error})", str(path), "copy or download the file again") from error
     if not isinstance(value, kind):
@@ -278,41 +245,63 @@ def read_json(path: pathlib.Path, kind: type = dict) -> Json:
     return value
 
 
+def _join_pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Returns the object of these pairs; refuses a repeated key, of which other software may read another value."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return value
+
+
+def _refuse_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not valid JSON")
+
+
 def _write_json(path: pathlib.Path, value: Json) -> None:
     """Writes JSON as `transformers` indents it."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _name_some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")
 
 
-def load_tokenizer(path: str | os.PathLike[str], spec: dict[str, Json] | None = None) -> PreTrainedTokenizerFast:
+def load_tokenizer(
+    path: str | os.PathLike[str], spec: dict[str, Json] | None = None, architecture: Architecture | None = None
+) -> PreTrainedTokenizerFast:
     """Builds the tokenizer of a directory from tokenizer.json (or a WordPiece vocab.txt) without loading PyTorch.
 
-    `spec` replaces the content of tokenizer.json, as `vocab.trim_vocabulary` returns it.
+    `spec` replaces the content of tokenizer.json, as `vocab.trim_vocabulary` returns it. A tokenizer is refused if its
+    ids do not fit the tables of `architecture`, by default that of the directory's config.json.
     """
     tokenizer_class = import_tokenizer_class()
     path = pathlib.Path(path)
+    if architecture is None and (path / "config.json").is_file():
+        architecture = read_architecture(read_json(path / "config.json"), path / "config.json")
     config = _read_optional_json(path / "tokenizer_config.json")
-    backend = _build_backend(path, config, spec)
+    file = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
+    backend, added = _build_backend(path, file, config, spec, architecture)
     longest, names = config.get("model_max_length"), config.get("model_input_names")
     is_number = isinstance(longest, int | float) and not isinstance(longest, bool)
     options = {
         "clean_up_tokenization_spaces": False,
-        "model_input_names": names if _are_texts(names) else _list_input_names(path),
+        "model_input_names": names if _are_texts(names) else _list_input_names(architecture),
         "model_max_length": math.floor(min(longest, 10**9)) if is_number and longest > 0 else 512,
     }
     specials = _read_optional_json(path / "special_tokens_map.json") | config
     special_names = ("bos_token", "cls_token", "eos_token", "sep_token", "pad_token", "unk_token", "mask_token")
     options |= {name: _read_special(specials[name], name, path) for name in special_names if specials.get(name)}
     try:
-        return tokenizer_class(tokenizer_object=backend, **options)
-    except Exception as error:  # a special token that the library refuses
+        with catch_panics():
+            tokenizer = tokenizer_class(tokenizer_object=backend, **options)
+    except ValueError as error:  # a special token that the library refuses
         where = str(path / "tokenizer_config.json")
         raise UserError(
             f"unreadable ({error})", where, "correct its special tokens, or download the file again"
         ) from error
+    check_tokenizer(tokenizer, added, str(file), architecture)
+    return tokenizer
 
 
 def _are_texts(values: Json) -> bool:
@@ -323,10 +312,9 @@ def _read_optional_json(path: pathlib.Path) -> dict[str, Json]:
     return read_json(path) if path.is_file() else {}
 
 
-def _list_input_names(path: pathlib.Path) -> list[str]:
+def _list_input_names(architecture: Architecture | None) -> list[str]:
     """Returns the inputs of the encoder; token types are one only where it has several."""
-    config = _read_optional_json(path / "config.json")
-    several = config.get("model_type") == "bert" and config.get("type_vocab_size", 2) > 1
+    several = architecture is not None and architecture.model_type == "bert" and architecture.types > 1
     return ["input_ids", "token_type_ids", "attention_mask"] if several else ["input_ids", "attention_mask"]
 
 
@@ -345,12 +333,16 @@ def _read_special(token: Json, name: str, path: pathlib.Path) -> str | AddedToke
     return AddedToken(content, special=True, **flags) if flags else content
 
 
-def _build_backend(path: pathlib.Path, config: dict[str, Json], spec: dict[str, Json] | None) -> Tokenizer:
+def _build_backend(
+    path: pathlib.Path,
+    file: pathlib.Path | None,
+    config: dict[str, Json],
+    spec: dict[str, Json] | None,
+    architecture: Architecture | None,
+) -> tuple[Tokenizer, list[Json]]:
+    """Builds the tokenizer proper, which neither truncates nor pads; returns also the added tokens of its file."""
     from tokenizers import Tokenizer
 
-    if spec is not None:
-        return Tokenizer.from_str(json.dumps(spec))
-    file = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
     if file is None:
         raise UserError(
             "no tokenizer.json here",
@@ -358,23 +350,32 @@ def _build_backend(path: pathlib.Path, config: dict[str, Json], spec: dict[str, 
             'convert it: python -c "from transformers import AutoTokenizer as T; '
             f"T.from_pretrained('{path}').save_pretrained('{path}')\"",
         )
+    if spec is None:
+        spec = read_json(file) if file.suffix == ".json" else _read_wordpiece(file, config)
+    check_spec(spec, str(file), architecture)
     try:
-        tokenizer = Tokenizer.from_file(str(file)) if file.suffix == ".json" else _read_wordpiece(file, config)
-        tokenizer.encode("a \U000f0000", "b")  # a damaged tokenizer fails only when it is used
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and its panics are not even an Exception
+        with catch_panics():
+            # Batching decides on truncation and padding
+            tokenizer = Tokenizer.from_str(json.dumps(spec | {"truncation": None, "padding": None}))
+            for second in (None, "a"):  # a damaged tokenizer fails only when it is used
+                tokenizer.encode(_PROBE, second)
+    except ValueError as error:
         raise UserError(f"unreadable ({error})", str(file), "copy the file again") from error
-    return tokenizer
+    added = spec.get("added_tokens")
+    return tokenizer, added if isinstance(added, list) else []
 
 
-def _read_wordpiece(file: pathlib.Path, config: dict[str, Json]) -> Tokenizer:
-    from tokenizers import BertWordPieceTokenizer, Tokenizer
+def _read_wordpiece(file: pathlib.Path, config: dict[str, Json]) -> dict[str, Json]:
+    """Returns the tokenizer.json that a WordPiece vocabulary stands for."""
+    from tokenizers import BertWordPieceTokenizer
 
     lower, accents = config.get("do_lower_case", True), config.get("strip_accents")
     accents = accents if isinstance(accents, bool) else None
-    wordpiece = BertWordPieceTokenizer(str(file), lowercase=bool(lower), strip_accents=accents)
-    return Tokenizer.from_str(wordpiece.to_str())
+    try:
+        with catch_panics():
+            return json.loads(BertWordPieceTokenizer(str(file), lowercase=bool(lower), strip_accents=accents).to_str())
+    except ValueError as error:
+        raise UserError(f"unreadable ({error})", str(file), "copy the file again") from error
 
 
 def _save_tokenizer(folder: pathlib.Path, source: str | os.PathLike[str] | PreTrainedTokenizerFast) -> None:

@@ -120,7 +120,7 @@ FAMILIES = {
     ),
 }
 CLASSES = {"span": "ForQuestionAnswering", "classifier": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
-MOST_LAYERS = 1000
+MOST_LAYERS, MOST_ROWS = 1000, 2**24
 DECODERS = ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight")
 _BODY = ("embeddings.", "encoder.", "transformer.", "pooler.")  # modules with the prefix
 
@@ -233,7 +233,7 @@ def _check_numbers(architecture: Architecture, where: str) -> None:
         value = getattr(architecture, field.name)
         if field.type == "int":
             least = 0 if field.name in ("types", "pad_id", "position_offset") else 1
-            valid = type(value) is int and least <= value <= (MOST_LAYERS if field.name == "layers" else 2**31)
+            valid = type(value) is int and least <= value <= (MOST_LAYERS if field.name == "layers" else MOST_ROWS)
         elif field.type == "float":
             valid = type(value) in (int, float) and 0 <= value <= 1
         else:

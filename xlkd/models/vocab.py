@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
+from xlkd.compat import catch_panics
 from xlkd.errors import UserError
 from xlkd.files import Json
 from xlkd.models.hf import Checkpoint
@@ -37,13 +38,6 @@ def trim_vocabulary(
             f"a {spec['model']['type']} tokenizer cannot be trimmed", "tokenizer.json", f"one of {known} can"
         )
     ids = sorted(_select_ids(checkpoint, spec, texts))
-    rows = checkpoint.architecture.vocab_size
-    if ids[-1] >= rows:
-        raise UserError(
-            f"the texts use token {ids[-1]}, but the embedding table has {rows} rows",
-            "tokenizer.json",
-            "use the tokenizer that belongs to the weights",
-        )
     new_id = {old: new for new, old in enumerate(ids)}
     return select_tokens(checkpoint, np.array(ids)), _renumber_tokens(spec, new_id), np.array(ids)
 
@@ -87,7 +81,11 @@ def _select_ids(checkpoint: Checkpoint, spec: Spec, texts: Iterable[str]) -> set
     if checkpoint.architecture.position_offset:
         ids |= set(range(checkpoint.architecture.pad_id))  # positions count from the padding's id: it must not change
     for chunk in _cut_in_chunks(texts):
-        encoded = tokenizer.encode_batch(chunk, add_special_tokens=False)
+        try:
+            with catch_panics():
+                encoded = tokenizer.encode_batch(chunk, add_special_tokens=False)
+        except ValueError as error:
+            raise UserError(f"cannot tokenize a text ({error})", "tokenizer.json", "correct the file") from error
         ids.update(*(set(e.ids) for e in encoded))
         if spec["model"]["type"] == "WordPiece":
             unknown = vocabulary[spec["model"]["unk_token"]]

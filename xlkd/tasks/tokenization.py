@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from xlkd.compat import catch_panics
 from xlkd.errors import UserError
 from xlkd.tasks import Progress, report_nothing
 
@@ -111,7 +112,11 @@ class TextTokenizer:
         return [] if metaspace is None or metaspace == self.fast.unk_token_id else [metaspace]
 
     def _encode_block(self, texts: Sequence[str]) -> Tokens:
-        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        try:
+            with catch_panics():
+                encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        except ValueError as error:
+            raise UserError(f"cannot tokenize a text ({error})", "tokenizer", "correct tokenizer.json") from error
         counts = np.array([len(encoding.ids) for encoding in encodings], np.int64)
         splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         ids = np.fromiter(itertools.chain.from_iterable(e.ids for e in encodings), np.int32, splits[-1])
