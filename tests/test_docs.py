@@ -345,7 +345,9 @@ def find_message_nodes(function: ast.FunctionDef) -> list[ast.expr]:
     for node in ast.walk(function):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            nodes += node.args[:1] if name in ("UserError", "Mismatch", "refusal", "report", "leave_out") else []
+            raising = ("UserError", "LineFault", "Mismatch", "refusal", "report", "_report", "leave_out")
+            nodes += node.args[:1] if name in raising else []
+            nodes += node.args[2:3] if name in ("CorruptLine", "_RawRow") else []
             nodes += [keyword.value for keyword in node.keywords if keyword.arg == "fault"]
         if isinstance(node, ast.Return) and node.value and function.name.endswith("fault"):
             nodes.append(node.value)

@@ -126,7 +126,7 @@ def test_wrong_options_are_explained(tmp_path):
         (f"tsv:{table}?source=a&target=b", "parallel", "two languages are needed; add languages=en,de"),
         (f"tsv:{table}?source=a&target=b&label=b", "parallel", "unknown option 'label'"),
         (f"tsv:{table}?quoting=yes", "classify", "quoting=yes is not possible"),
-        (f"csv:{table}?quoting=csv", "classify", "unknown option 'quoting'"),
+        (f"csv:{table}?quoting=yes", "classify", "quoting=yes is not possible"),
         (f"tsv:{tmp_path}/none?text=0&languages=de", "classify", "no such file"),
         (f"tsv:{tmp_path}?text=0&languages=de", "classify", "a folder, not a file"),
         (f"tsv:{table}?text=a&languages=de", "qa", "it has data for classify, parallel"),

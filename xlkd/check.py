@@ -46,9 +46,10 @@ def main(arguments: list[str]) -> int:
     folder = files.expand_path(flags.get("model", ""))
     models = [folder] if "model" in flags and folder.is_dir() else []
     file = cli.resolve_output(flags, "json", [*sources.list_paths(flags["data"]), *models])
-    task, rows, faults = read_sources(flags["data"], flags.get("task", ""))
+    task, rows, faults, notes = read_sources(flags["data"], flags.get("task", ""))
     report: dict[str, Any] = {"version": 1, "data": flags["data"], "task": task, "rows": len(rows)}
     report |= {"cells": describe_cells(rows), "faults": faults, "left_out": _count_left_out(rows, faults)}
+    report["notes"] = notes
     if "model" in flags and len(rows):
         report["windows"] = describe_windows(flags, task, rows)
     elif task == "classify":
@@ -63,8 +64,8 @@ def main(arguments: list[str]) -> int:
     return USER_INPUT if faults else DONE
 
 
-def read_sources(text: str, task: str) -> tuple[str, Rows, list[str]]:
-    """Reads all sources; returns their task, the valid rows, and the faults of all sources."""
+def read_sources(text: str, task: str) -> tuple[str, Rows, list[str], list[str]]:
+    """Reads all sources; returns their task, the valid rows, the faults of all sources, and what else is unusual."""
     from xlkd.data import sources
 
     parsed = sources.parse(text)
@@ -75,7 +76,7 @@ def read_sources(text: str, task: str) -> tuple[str, Rows, list[str]]:
         what = f"has data for several tasks ({', '.join(served)})" if served else "the sources have no task in common"
         raise UserError(what, text, "choose one with --task" if served else "check them one by one")
     task = task or served[0]
-    parts, dropped, faults = [], [], []
+    parts, dropped, faults, notes = [], [], [], []
     for source in parsed:
         bad = sources.BadRows("skip")
         try:
@@ -86,7 +87,8 @@ def read_sources(text: str, task: str) -> tuple[str, Rows, list[str]]:
         except UserError as error:
             faults += [*(f"{where}: {reason}" for where, reason in bad.skipped), str(error)]
         dropped += [*bad.skipped, *bad.left_out]
-    return task, sources.Rows(tuple(parts), tuple(dropped)), faults
+        notes += [f"{where}: {note}" for where, note in bad.notes.items()]
+    return task, sources.Rows(tuple(parts), tuple(dropped)), faults, notes
 
 
 def _count_left_out(rows: Rows, faults: Sequence[str]) -> dict[str, int]:
@@ -171,6 +173,7 @@ def describe_windows(flags: dict[str, str], task: str, rows: Rows) -> dict[str, 
 def format_report(report: Mapping[str, Any]) -> list[str]:
     """Returns the lines of a report that are printed."""
     output = [f"{report['task']}: {report['rows']} rows, {len(report['faults'])} faults"]
+    output += [f"note: {note}" for note in report["notes"]]
     if report["cells"]:
         output += ["", "lengths in characters: median / 95% / longest"]
     for name, cell in report["cells"].items():

@@ -30,7 +30,7 @@ from xlkd.data.sources import BadRows
 from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
 
-_VERSION = "2"
+_VERSION = "3"
 _PIECE = 1 << 23  # bytes of an array of the cache
 _ROW = np.dtype([("source", "<i8"), ("target", "<i8"), ("sizes", "<u4", 2), ("number", "<u4")])
 _PACK = struct.Struct("<qqIII").pack

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib
 import itertools
@@ -27,7 +28,8 @@ from xlkd.languages import normalise_tag
 from xlkd.rows import Pair
 
 _T = TypeVar("_T")
-_JOIN = re.compile(r"\+(?=[a-z_]+(?:[:?+]|$))")
+_QUERY = re.compile(r"\?(?=(?:\w+=[^&]*)?(?:&(?:\w+=[^&]*)?)*\Z|[\w&=]*\Z)")  # a name of a file may contain ?
+_LONGEST_FAULT = 500  # characters of a reason, which may quote the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Source:
     def __str__(self) -> str:
         options = "&".join(f"{k}={v}" for k, v in self.options)
         return self.name + (f":{self.path}" if self.path else "") + (f"?{options}" if options else "")
+
+    def locate(self) -> pathlib.Path:
+        """Returns the path, with `~` expanded."""
+        return files.expand_path(self.path)
 
     def option(self, name: str, default: str = "") -> str:
         """Returns the value of an option."""
@@ -96,9 +102,12 @@ class BadRows:
         self.policy = policy
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[tuple[str, str]] = []
+        self.notes: dict[str, str] = {}  # by file what is unusual but no fault
 
     def report(self, reason: str, where: str) -> None:
         """Reports a bad row: stops with one line, or adds the row to `skipped`."""
+        if len(reason) > _LONGEST_FAULT:
+            reason = f"{reason[:_LONGEST_FAULT]}…"
         if self.policy == "stop":
             raise UserError(reason, where, "fix the row or set on_bad_row=skip")
         self.skipped.append((where, reason))
@@ -157,23 +166,34 @@ def list_sources() -> list[str]:
 
 def parse(text: str) -> list[Source]:
     """Returns the sources of a source string."""
+    if "\0" in text or text != text.encode(errors="ignore").decode():
+        raise UserError("contains a zero byte or is not UTF-8", text, "rename the file or its folder")
     parsed = []
-    for part in _JOIN.split(text):
-        head, _, query = part.partition("?")
+    for part in _compile_join().split(text):
+        head, query = (*_QUERY.split(part, maxsplit=1), "")[:2]
         name, _, path = head.partition(":")
         if name not in list_sources():
             remedy = suggest_name(name, list_sources(), f"known sources: {', '.join(list_sources())}")
             raise UserError(f"unknown source {name!r}", part, remedy)
         files.expand_path(path)
         pairs = [item.partition("=") for item in query.split("&") if item]
+        options = [option for option, _, _ in pairs]
+        if repeated := [option for option in options if options.count(option) > 1]:
+            raise UserError(f"two options {repeated[0]!r}", part, "keep one of them")
         parsed.append(Source(name, path, tuple((option, value) for option, _, value in pairs)))
     return parsed
+
+
+@functools.cache
+def _compile_join() -> re.Pattern[str]:
+    """Compiles the pattern of a + that joins two sources, not one in the name of a file."""
+    return re.compile(rf"\+(?=[a-z_]+:|(?:{'|'.join(list_sources())}|)(?:[?+]|\Z))")
 
 
 def list_paths(text: str) -> list[pathlib.Path]:
     """Returns the files, folders and prefixes of file names in a source string."""
     parsed = (source for source in parse(text) if source.path and not getattr(_load_module(source), "NAMED", False))
-    return [pathlib.Path(source.path).expanduser() for source in parsed]
+    return [source.locate() for source in parsed]
 
 
 def check_sources_exist(text: str) -> None:

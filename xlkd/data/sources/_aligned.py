@@ -9,29 +9,43 @@ import re
 from collections.abc import Iterator, Mapping
 
 from xlkd.data.corpus import strip_text
-from xlkd.data.sources import BadRows
+from xlkd.data.sources import BadRows, _files
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 from xlkd.rows import Pair, make_key
 
+LONGEST = 1 << 20  # bytes of a line
+
 
 def read_lines(path: pathlib.Path, bad_rows: BadRows) -> list[str | None]:
-    """Returns the stripped lines of a file; a line that is not UTF-8 is a bad row and None."""
-    if not path.is_file():
-        raise UserError("no such file", str(path), "check the path")
-    raw = path.read_bytes().split(b"\n")
-    return [
-        _decode(line, f"{path}: line {at}", bad_rows) for at, line in enumerate(raw[: -1 if not raw[-1] else None], 1)
-    ]
+    """Returns the stripped lines of a file; a line that cannot be read is a bad row and None."""
+    lines: list[str | None] = []
+    with _files.open_text(path) as file:
+        for _, line, _ in _files.iterate_lines(file, LONGEST):
+            try:
+                lines.append(decode_line(line))
+            except LineFault as fault:
+                lines.append(None)
+                bad_rows.report(str(fault), f"{path}: line {len(lines)}")
+    return lines
 
 
-def _decode(line: bytes, where: str, bad_rows: BadRows) -> str | None:
-    """Decodes and strips a line; None where it is not UTF-8."""
+class LineFault(Exception):
+    """Reports a line that cannot be read."""
+
+
+def decode_line(line: bytes) -> str:
+    """Decodes and strips a line, or raises `LineFault`."""
+    if len(line) > LONGEST:
+        raise LineFault(f"more than {LONGEST:,} bytes without a line end")
+    if b"\0" in line:
+        raise LineFault("contains a zero byte")
+    if b"\r" in line and not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):
+        raise LineFault("line ends are carriage returns alone")  # one line, where other programs see several
     try:
         return strip_text(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        bad_rows.report(f"not UTF-8 at byte {error.start}", where)
-        return None
+        raise LineFault(f"not UTF-8 at byte {error.start}") from None
 
 
 def check_same_length(texts: Mapping[pathlib.Path, list[str | None]]) -> None:

@@ -16,7 +16,7 @@ def find_files(
     source: Source, pattern: str, expected: str, folders: tuple[str, ...] = ("",)
 ) -> dict[tuple[str, ...], pathlib.Path]:
     """Returns the files whose complete name matches, by the languages in its groups; the path may be one such file."""
-    root = pathlib.Path(source.path).expanduser()
+    root = source.locate()
     if not source.path or not root.exists():
         raise UserError("no such file or folder", str(root) if source.path else str(source), "check the path")
     paths = [root] if root.is_file() else [p for folder in folders for p in sorted((root / folder).glob("*.json"))]

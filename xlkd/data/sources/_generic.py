@@ -37,7 +37,7 @@ def rows(
     source: Source, task: str, bad_rows: BadRows, form: str, *options: str
 ) -> tuple[Labelled, ...] | tuple[Pair, ...]:
     """Returns the rows of a file; their set is named after the file."""
-    path = pathlib.Path(source.path).expanduser()
+    path = source.locate()
     if task == "parallel":
         source.allow("languages", "limit", *_PARALLEL, *options)
         return tuple(source.first(_read_pairs(source, path, form, bad_rows)))
@@ -86,7 +86,7 @@ def _choose_columns(
 ) -> _table.Columns:
     """Returns the column of each part that an option names, or whose usual name the file has."""
     given_names = {part: source.option(part) for part in parts if source.option(part)}
-    numbers = [is_whole(name) for name in given_names.values()]
+    numbers = [form != _table.JSONL and is_whole(name) for name in given_names.values()]
     if any(numbers) and not all(numbers):
         raise UserError(
             "columns are named both by name and by number",

@@ -94,7 +94,7 @@ def find_files(
 
     `splits` maps our name of a split to all names that files use.
     """
-    root = pathlib.Path(source.path).expanduser()
+    root = source.locate()
     if not source.path or not root.exists():
         raise UserError("no such file or folder", str(root) if source.path else str(source), "check the path")
     split = "" if root.is_file() and not source.option("split") else source.choice("split", tuple(splits))

@@ -32,7 +32,7 @@ class AlignedPair(Pair):
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[AlignedPair, ...]:
     """Returns the pairs, each a group; a link that points outside its sentences is a bad row, but the pair stays."""
     source.allow("languages", "first", "limit")
-    prefix = pathlib.Path(source.path).expanduser()
+    prefix = source.locate()
     paths = _find_sides(source, prefix)
     gold = prefix.with_name(f"{prefix.name}.gold")
     texts = {path: _aligned.read_lines(path, bad_rows) for path in (*paths.values(), gold)}

@@ -26,6 +26,7 @@ _OPTIONS = {
     "parallel": (*_COMMON, "pairs", "pivot"),
     "masked": (*_COMMON, "kind", "share"),
 }
+_LARGEST = 10**9  # `size`
 # Facts a passage: the default, the least and the most
 _FACTS = {"qa": (5, 2, 8), "classify": (3, 1, 7), "parallel": (2, 1, 8), "masked": (5, 3, 8)}
 
@@ -37,6 +38,8 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Any]:
     source.allow(*_OPTIONS[task])
     make, cells = _MAKERS[task](source, _parse_world(source, task), _parse_languages(source))
     size = source.number("size", 2000)
+    if size > _LARGEST:
+        raise UserError(f"size={size} is not possible", str(source), f"give at most {_LARGEST:,}")
     size = min(size * len(cells), source.number("limit", size * len(cells)))
     return _AtlasRows(make, tuple(cells), size, f"atlas {atlas.VERSION} {task} {source}")
 

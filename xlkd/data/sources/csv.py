@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`csv:FILE?languages=de`: a table with commas in CSV quoting, read as `_generic` describes."""
+"""`csv:FILE?languages=de`: a table with commas in CSV quoting unless `quoting=none`, read as `_generic` describes."""
 
 from __future__ import annotations
 
@@ -12,4 +12,5 @@ TASKS = _generic.TASKS
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:
     """Returns the rows of the file in its order."""
-    return _generic.rows(source, task, bad_rows, _table.CSV)
+    form = {"csv": _table.CSV, "none": _table.PLAIN_CSV}[source.choice("quoting", ("csv", "none"))]
+    return _generic.rows(source, task, bad_rows, form, "quoting")

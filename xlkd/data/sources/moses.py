@@ -10,25 +10,22 @@ cleaned (`xlkd.data.cleaning`): at most `longest=1000` characters and `ratio=3`;
 from __future__ import annotations
 
 import functools
-import gzip
 import itertools
 import pathlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 
 from xlkd.data.cleaning import Rules
 from xlkd.data.composition import CappedRows, JoinedRows
-from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
-from xlkd.data.sources import BadRows, Source, _aligned
+from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair
+from xlkd.data.sources import BadRows, Source, _aligned, _files
 from xlkd.errors import UserError
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
 OPTIONS = ("longest", "ratio", "clean", "limit", "take", "seed")
 _NAME = re.compile(r"(?:([A-Za-z]\w*)-([A-Za-z]\w*)\.)?([A-Za-z][\w-]*?)(\.gz)?")
-_LINE = 1 << 20  # maximum bytes of a line
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Pair]:
@@ -56,7 +53,7 @@ def cap_rows(corpus: Corpus, source: Source) -> Sequence[Pair]:
 
 def _find_origins(source: Source) -> list[CorpusOrigin]:
     """Returns a corpus for each pair of languages that the option `languages` gives."""
-    prefix = pathlib.Path(source.path).expanduser()
+    prefix = source.locate()
     files = _find_files(prefix)
     available = sorted(
         {language for pair in files for language in pair}, key=lambda language: (language != "en", language)
@@ -99,48 +96,26 @@ def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[RawPair | Corr
             shorter, longer = (source, target) if a is None else (target, source)
             what = f"{number - 1:,} lines, but {longer.name} has {number + sum(1 for _ in lines):,}"
             raise UserError(what, str(shorter), "the files must be aligned line by line")
+        texts = []
         try:
-            texts = _decode(0, number, a[1]), _decode(1, number, b[1])
-        except _LineFault as fault:
-            yield CorruptLine(*fault.args)
+            for _, line in (a, b):
+                texts.append(_aligned.decode_line(line))
+        except _aligned.LineFault as fault:
+            yield CorruptLine(len(texts), number, str(fault))
             continue
-        yield RawPair(number, *texts, (a[0], b[0], len(a[1]), len(b[1])) if plain else None)
-
-
-class _LineFault(Exception):
-    """Reports a line that cannot be read, as the fields of `CorruptLine`."""
-
-
-def _decode(file: int, number: int, line: bytes) -> str:
-    """Decodes and strips a line, or raises `_LineFault`."""
-    if len(line) > _LINE:
-        raise _LineFault(file, number, f"more than {_LINE:,} bytes without a line end")
-    if b"\0" in line:
-        raise _LineFault(file, number, "contains a zero byte")
-    try:
-        return strip_text(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise _LineFault(file, number, f"not UTF-8 at byte {error.start}") from None
+        place = (a[0], b[0], len(a[1].rstrip(b"\r\n")), len(b[1].rstrip(b"\r\n"))) if plain else None
+        yield RawPair(number, texts[0], texts[1], place)
 
 
 def _read_lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
-    """Yields offset and bytes of each line without its end; of a line that is too long only the beginning."""
+    """Yields offset and bytes of each line; of a line that is too long only the beginning."""
     at = 0
-    with open_file(path) as file:
+    with _files.open_corpus(path) as file:
         try:
-            while line := file.readline(_LINE + 1):
-                size = len(line)
-                chunk = line
-                while not chunk.endswith(b"\n") and (chunk := file.readline(_LINE)):
-                    size += len(chunk)
-                yield at, line.rstrip(b"\r\n")
-                at += size
+            for start, line, size in _files.iterate_lines(file, _aligned.LONGEST):
+                yield start, line
+                at = start + size
         except (EOFError, OSError, zlib.error) as error:
             raise UserError(
                 f"cannot be decompressed beyond byte {at:,}: {error}", str(path), "download it again"
             ) from None
-
-
-def open_file(path: pathlib.Path) -> BinaryIO | gzip.GzipFile:
-    """Opens a file for reading bytes, decompressed where its name ends in .gz."""
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb", buffering=1 << 20)

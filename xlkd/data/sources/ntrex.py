@@ -54,7 +54,7 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
 
 def _find_folder(source: Source) -> pathlib.Path:
     """Returns the folder of the texts."""
-    root = pathlib.Path(source.path).expanduser()
+    root = source.locate()
     return root / "NTREX-128" if (root / "NTREX-128").is_dir() else root
 
 

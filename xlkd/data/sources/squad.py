@@ -11,15 +11,16 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from xlkd.data.sources import BadRows, Source
+from xlkd.data.sources import BadRows, Source, _files
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, make_key
 
 TASKS = ("qa",)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGEST = 1 << 30  # bytes of a file, which is read as a whole
 NO_ANSWER = "no gold answer (a question without one can be neither trained on nor scored)"
 
 
@@ -31,7 +32,7 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
         raise UserError(
             "a squad: file is in one language, but several are named", str(source), "name the one it is written in"
         )
-    path = pathlib.Path(source.path).expanduser()
+    path = source.locate()
     origin = QuestionOrigin("squad", path.name, languages[0], languages[0])
     return tuple(origin.make_question(record) for record in source.first(read(path, bad_rows)))
 
@@ -86,7 +87,7 @@ def read(path: pathlib.Path, bad_rows: BadRows, repeated_ids: bool = False) -> I
         for index, entry in enumerate(questions):
             number += 1
             id = _format_id(entry.get("id")) if isinstance(entry, dict) else None
-            at = f"{where}.qas[{index}]" + (f" (id {id!r})" if id is not None else "")
+            at = f"{where}.qas[{index}]" + (f" (id {_shorten(id)})" if id is not None else "")
             fault = _find_fault(entry, id, context) or ("duplicate id" if id in seen and not repeated_ids else "")
             if fault:
                 bad_rows.report(fault, at)
@@ -98,14 +99,14 @@ def read(path: pathlib.Path, bad_rows: BadRows, repeated_ids: bool = False) -> I
 
 def load_articles(path: pathlib.Path) -> list[Any]:
     """Returns the articles of a file, after checking its outermost layout."""
-    if not path.is_file():
-        raise UserError("a folder, not a file" if path.is_dir() else "no such file", str(path), "check the path")
+    with _files.open_text(path) as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise UserError(f"more than {_LARGEST:,} bytes", str(path), "divide it into several files")
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
+        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=refuse_repeated_keys)
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", str(path), "check its permissions") from None
     except ValueError as error:  # a number of thousands of digits too
         raise UserError(f"broken JSON: {error}", str(path), "fetch or write the file again") from None
     except RecursionError:
@@ -113,6 +114,15 @@ def load_articles(path: pathlib.Path) -> list[Any]:
     if not isinstance(document, dict) or not isinstance(document.get("data"), list):
         raise UserError("not in SQuAD's layout: no list under 'data'", str(path), 'expected {"data": [...]}')
     return document["data"]
+
+
+def refuse_repeated_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object as a dict; refuses a key that occurs twice, of which a dict loses one."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"two keys {_shorten(next(key for key in keys if keys.count(key) > 1))}")
+    return value
 
 
 def _iterate_paragraphs(path: pathlib.Path, bad_rows: BadRows) -> Iterator[tuple[str, str, str, list[Any]]]:
@@ -200,6 +210,6 @@ def _find_occurrences(text: str, context: str, limit: int = 3) -> list[int]:
     return places
 
 
-def _shorten(text: str, limit: int = 40) -> str:
-    """Quotes a text, shortened where it is long."""
-    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+def _shorten(value: Any, limit: int = 40) -> str:
+    """Quotes a text, shortened where it is long, or another value."""
+    return repr(value[: limit - 1] + "…" if isinstance(value, str) and len(value) > limit else value)

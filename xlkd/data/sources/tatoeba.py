@@ -7,8 +7,6 @@ The English side differs from language to language; `limit=N` takes the first N 
 
 from __future__ import annotations
 
-import pathlib
-
 from xlkd.data.sources import BadRows, Source, _aligned, _folders
 from xlkd.rows import Pair
 
@@ -18,7 +16,7 @@ TASKS = ("parallel",)
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     """Returns the pairs language after language; every pair is its own group."""
     source.allow("languages", "limit")
-    folder = pathlib.Path(source.path).expanduser()
+    folder = source.locate()
     english = _aligned.find_files(folder, r"tatoeba\.([\w-]+)-eng\.eng", "tatoeba.LANG-eng.eng")
     pairs = []
     for language in _folders.choose_languages(source, set(english), besides="en"):
