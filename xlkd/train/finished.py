@@ -23,18 +23,16 @@ HASHED += (STAGE_RECORD, INPUTS, "data_report.json", "metrics.jsonl")
 def mark_finished(workdir: WorkDirectory, folder: pathlib.Path, texts: Sequence[str]) -> None:
     """Writes the marker after all files of the stage are on the disk; `texts` names the stage's files in `texts/`."""
     names = sorted(
-        {
-            str(path.relative_to(folder))
-            for pattern in HASHED
-            for path in folder.glob(pattern)
-            if path.is_file() and path.name != CARD  # people edit model cards
-        }
+        {str(path.relative_to(folder)) for pattern in HASHED for path in folder.glob(pattern) if path.is_file()}
     )
     for parent in {(folder / name).parent for name in names}:
         files.flush_path(parent)
     for name in names:
         files.flush_path(folder / name)
-    hashes: dict[str, Json] = {name: files.compute_sha256(folder / name) for name in names}
+    # People edit model cards: no hash
+    hashes: dict[str, Json] = {
+        name: "" if name.endswith(CARD) else files.compute_sha256(folder / name) for name in names
+    }
     workdir.write_json(folder / DONE, {"version": 1, "files": hashes, "texts": sorted(texts)})
 
 
@@ -64,7 +62,9 @@ def _find_damage(workdir: WorkDirectory, folder: pathlib.Path) -> str:
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if files.compute_sha256(folder / name) != expected:
+        if not expected and not (folder / name).read_bytes().strip(b"\0"):
+            return f"{name} is empty"
+        if expected and files.compute_sha256(folder / name) != expected:
             return f"{name} does not match its checksum"
     for name in texts:
         if read_lines(workdir.path / "texts" / f"{name}.jsonl") is None:
