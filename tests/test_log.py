@@ -81,6 +81,34 @@ def test_a_restart_cuts_metrics_to_the_restored_step(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("content", "message", "steps"),
+    [
+        ('{"step": 1}\n\0\0\0\n{"step": 3}\n', "1 damaged lines are left out", [1, 3]),
+        ('{"step": 1}\n[]\n{"step": null}\n{"step": 3}\n', "2 damaged lines are left out", [1, 3]),
+        ('{"step": 1}\n\0\0\0', "1 damaged lines are left out", [1]),
+        ("\0\0\0", "1 damaged lines are left out", []),
+        ("", "the lines before step 3 are lost", []),
+        (None, "the lines before step 3 are lost", []),
+        ('{"step": 1}\n{"step": 3}\n{"st', "", [1, 3]),
+        (b'{"step": 1}\n\xff\xfe[\n', "1 damaged lines are left out", [1]),
+    ],
+)
+def test_damaged_metrics_are_left_out_and_announced(tmp_path, content, message, steps):
+    path, announced = tmp_path / "metrics.jsonl", []
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    Metrics(tmp_path, 3, log=announced.append, every=1).close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == steps
+    assert announced == ([f"{path}: {message}"] if message else [])
+
+
+def test_new_lines_do_not_join_a_line_that_was_cut(tmp_path):
+    (tmp_path / "log.txt").write_text("a line that was c")
+    Log(tmp_path / "log.txt", io.StringIO())("the next")
+    assert (tmp_path / "log.txt").read_text().splitlines()[1].endswith("the next")
+
+
 def test_a_killed_restart_keeps_the_metrics(tmp_path, monkeypatch):
     """The shortened metrics are written to another file, which then replaces the former one."""
     metrics = Metrics(tmp_path, 0)

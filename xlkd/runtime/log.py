@@ -74,7 +74,7 @@ class Log:
 class Metrics:
     """Writes `metrics.jsonl` and TensorBoard events of a stage; on a restart the first is cut to the restored step.
 
-    `check` is called before each write, as in `Log`.
+    `check` is called before each write, as in `Log`. `every` is the number of steps between two lines.
     """
 
     def __init__(
@@ -83,17 +83,18 @@ class Metrics:
         step: int,
         check: Callable[[], None] = lambda: None,
         log: Callable[[str], object] = lambda line: None,
+        every: int = 0,
     ) -> None:
         self._check = check
         check()
         path = folder / "metrics.jsonl"
-        lines = _read_complete_lines(path)
-        steps = [_read_step(line) for line in lines]
+        lines, steps = _read_lines(path)
         if damaged := steps.count(None):
             log(f"{path}: {damaged} damaged lines are left out")
-        files.write_text(
-            path, "".join(line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step)
-        )
+        lines = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
+        if every and step >= every and not lines and not damaged:
+            log(f"{path}: the lines before step {step} are lost")
+        files.write_text(path, "".join(lines))
         self._file = path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard", step + 1)
 
@@ -206,16 +207,17 @@ class _Board:
         self._writer.write_event(self._files.events.Event(step=step, wall_time=time.time(), **what))
 
 
-def _read_complete_lines(path: pathlib.Path) -> list[str]:
-    """Returns the lines that were written to their end; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return [line for line in file if line.endswith("\n")]  # a kill may have cut the last one
+def _read_lines(path: pathlib.Path) -> tuple[list[str], list[int | None]]:
+    """Returns the lines of `metrics.jsonl` with their steps; None where a line is damaged.
+
+    A last line without its end is left out: a kill may have cut it.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+    lines = [line for line in lines if line.endswith("\n") or "\0" in line]
+    return lines, [_read_step(line) for line in lines]
 
 
 def _read_step(line: str) -> int | None:
-    """Returns the step of a line of `metrics.jsonl`; None where the line is damaged."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError, RecursionError):

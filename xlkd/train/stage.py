@@ -101,7 +101,9 @@ def train(
         evaluate=evaluate,
         is_evaluated=sets.is_evaluated,
         checkpoints=checkpoints,
-        metrics=lambda step: Metrics(folder, step, workdir.check, log) if distributed.is_primary() else NoMetrics(),
+        metrics=lambda step: (
+            Metrics(folder, step, workdir.check, log, spec.log.every) if distributed.is_primary() else NoMetrics()
+        ),
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
