@@ -20,7 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from ml_collections import ConfigDict
 
 import xlkd.spec
-from xlkd import cli, files, settings, spec
+from xlkd import caches, cli, files, settings, spec, sweep
 from xlkd.data import cache
 from xlkd.errors import UserError
 from xlkd.planning import machine
@@ -186,10 +186,27 @@ def test_numbers_with_a_fraction_are_neither_rounded_to_0_nor_to_infinity(text):
         apply_flags("configs/finetune.py", f"optim.lr={text}")
 
 
+@pytest.mark.parametrize("text", ["٥G", "9" * 5000, "inf", "-1G", "1e9", "1P", "nan", " "])
+def test_a_size_of_the_cache_is_plain_digits_with_a_unit(text):
+    with pytest.raises(UserError, match="is not a size"):
+        caches.parse_size(text)
+
+
 def test_an_empty_flag_is_refused():
     for arguments in (["--model="], ["--model", ""]):
         with pytest.raises(UserError, match="--model is empty"):
             cli.split_flags(arguments, ("model",))
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [("seed=1,1", "twice"), ("seed=1 seed=2", "twice"), ("data.eval=a/../../b", "'..' in a value"), ("seed=../x", "'..'"),
+     (" ".join(f"a{n}=1,2" for n in range(20)), "more than 1000"), ("optim.lr=1,-5", "lr=-5.0 is not possible")],
+)  # fmt: skip
+def test_a_sweep_that_cannot_run_to_its_end_does_not_begin(over, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        sweep.main(["--config=configs/gxlt.py", f"--over={over}", f"--workdir={tmp_path / 'runs'}"])
+    assert not (tmp_path / "runs").exists()
 
 
 # --- config files and saved configs

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 def parse_size(text: str) -> int:
     """Parses a size such as `5G`; returns bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
         raise UserError(f"--prune={text} is not a size", "command line", "for example 500M or 5G")
     return int(float(match[1]) * UNITS[match[2].upper()])

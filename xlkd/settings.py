@@ -126,7 +126,7 @@ def read_task(name: str, recorded: Mapping[str, Any], flags: Mapping[str, str]) 
                 raise UserError(f"--{flag} does not belong to the task {name}", "command line", "leave it out")
             changes[flag] = parse_flag(f"--{flag}", getattr(chosen, flag), flags[flag])
     task = spec.read_block(cls, spec.to_plain(chosen) | changes, "task", lambda path: f"--{path.removeprefix('task.')}")
-    task.check()
+    task.check("--")
     return task
 
 

@@ -15,12 +15,15 @@ differ only in their seed are seeds of one system.
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 
 from ml_collections import ConfigDict
 
 from xlkd import cli, files, settings
 from xlkd.errors import UserError
+
+MOST_RUNS = 1000
 
 
 def main(arguments: list[str]) -> None:
@@ -76,6 +79,13 @@ def _list_combinations(over: str) -> list[tuple[str, ...]]:
         if not equals or not all(values.split(",")):
             raise UserError(f"cannot read {part!r}", "--over", "write KEY=A,B, for example seed=0,1,2")
         choices.append([f"{key}={value}" for value in values.split(",")])
+    names = [name for choice in choices for name in dict.fromkeys(choice)]
+    if len(names) < sum(map(len, choices)) or len(set(_list_keys(over))) < len(choices):
+        raise UserError("names a key or a value twice", "--over", "name each once")
+    if any(".." in name.replace("=", "/").split("/") for name in names):
+        raise UserError("'..' in a value cannot be in the name of a folder", "--over", "give an absolute path")
+    if math.prod(map(len, choices)) > MOST_RUNS:
+        raise UserError(f"{math.prod(map(len, choices))} runs are more than {MOST_RUNS}", "--over", "name fewer values")
     return list(itertools.product(*choices))
 
 

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     out = files.expand_path(flags["out"])
     files.check_folder(out)
     folder, revision = locate_model(flags["model"])
-    texts = [files.expand_path(name) for name in flags["texts"].split(",")] if "texts" in flags else []
+    texts = [files.expand_path(name) for name in filter(None, flags["texts"].split(","))] if "texts" in flags else []
     files.check_inputs(out, [folder, *texts])
     reject_branch_folder(folder)
     model, tokenizer, changes = hf.load(folder), hf.load_tokenizer(folder), []
@@ -86,17 +86,22 @@ def keep_lowest_layers(model: Checkpoint, count: int) -> Checkpoint:
 
 
 def read_lines(paths: list[pathlib.Path]) -> Iterator[str]:
-    """Yields the lines of text files without their ends."""
+    """Yields the lines of text files without their ends; refuses files without any text."""
+    empty = True
     for path in paths:
         try:
             with path.open(encoding="utf-8", newline="\n") as file:
-                yield from (line.rstrip("\r\n") for line in file)
+                for line in file:
+                    empty = empty and not line.strip()
+                    yield line.rstrip("\r\n")
         except OSError as error:
             raise UserError(
                 f"cannot be read: {error.strerror}", str(path), "check the path and its permissions"
             ) from error
         except UnicodeDecodeError as error:
             raise UserError(f"not UTF-8 at byte {error.start:,}", str(path), "save it as UTF-8") from error
+    if empty:
+        raise UserError("contains no text", ", ".join(map(str, paths)), "name texts that use the wanted tokens")
 
 
 if __name__ == "__main__":

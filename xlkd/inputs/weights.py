@@ -92,11 +92,10 @@ def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, 
     """Returns the Hugging Face folder of a path, a hub id or `package:NAME`, and a hub id's commit."""
     if not name.startswith("package:"):
         return hub.resolve(name, revision)
-    folder = PACKAGED / name.removeprefix("package:")
-    if not folder.is_dir():
-        known = ", ".join(sorted(f"package:{file.parent.name}" for file in PACKAGED.glob("*/config.json")))
-        raise UserError("no such encoder in the package", name, f"known: {known or 'none'}")
-    return folder, None
+    known = sorted(f"package:{file.parent.name}" for file in PACKAGED.glob("*/config.json"))
+    if name not in known:
+        raise UserError("no such encoder in the package", name, f"known: {', '.join(known) or 'none'}")
+    return PACKAGED / name.removeprefix("package:"), None
 
 
 def read_folder_architecture(folder: pathlib.Path) -> encoders.Architecture:

@@ -23,7 +23,7 @@ from xlkd.runtime.devices import measure_flops
 EFFICIENCY = 0.35  # assumed share of the peak FLOP/s that a training step reaches, where no step can be timed
 _SIZE = "[1-9][0-9]{0,4}"
 _TOPOLOGY = re.compile(rf"(v[0-9][a-z]*|tpu7x)(?:-({_SIZE})|:({_SIZE}(?:x{_SIZE}){{1,2}}))")
-MOST_DEVICES = 16_384  # of a plan: more than the largest slice has
+MOST_DEVICES = 4096  # of a plan: JAX needs half a minute for as many stand-ins
 BY_CHIPS = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 BY_CORES = {  # a chip has two cores
     8: "2x2x1",

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from xlkd import cli
 from xlkd.compat import detect_cluster, get_coordination_state
 from xlkd.errors import STOPPED, Stopped, UserError
 
@@ -131,13 +132,11 @@ def _parse_flags(flags: Mapping[str, str]) -> tuple[str, int, int]:
     if missing:
         raise UserError(f"--{missing[0]} is missing", "command line", f"set all three for several processes: {example}")
     host, _, port = flags["coordinator"].rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         what = f"--coordinator={flags['coordinator']} is not HOST:PORT"
         raise UserError(what, "command line", "name the host of process 0 and a free port on it")
-    if not flags["processes"].isdecimal() or not int(flags["processes"]):
-        raise UserError(f"--processes={flags['processes']} is not a whole number above 0", "command line", example)
-    count = int(flags["processes"])
-    if not flags["process"].isdecimal() or int(flags["process"]) >= count:
+    count = cli.parse_count(flags, "processes", 4, 100_000)
+    if not re.fullmatch("[0-9]{1,6}", flags["process"]) or int(flags["process"]) >= count:
         raise UserError(f"--process={flags['process']} is not one of 0 to {count - 1}", "command line", example)
     return flags["coordinator"], count, int(flags["process"])
 

@@ -22,8 +22,8 @@ class Task:
         128, "Longest input in tokens; longer ones are cut, or divided into windows.", at_least=4, at_most=65_536
     )
 
-    def check(self) -> None:
-        """Refuses settings that are impossible together."""
+    def check(self, place: str = "config.task.") -> None:
+        """Refuses settings that are impossible together; `place` stands before a key in messages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +47,10 @@ class QuestionAnswering(Task):
     published_empty: bool = setting(False, "Score an empty prediction as the authors' script does.")
     mlqa_fallback: bool = setting(False, "Normalise answers in unknown languages as MLQA's script does.")
 
-    def check(self) -> None:
+    def check(self, place: str = "config.task.") -> None:
         if self.doc_stride_means == "overlap" and self.doc_stride >= self.max_length:
             what = f"an overlap of doc_stride={self.doc_stride} is not below max_length={self.max_length}"
-            raise UserError(what, "config.task.doc_stride", "lower it, or raise max_length")
+            raise UserError(what, f"{place}doc_stride", "lower it, or raise max_length")
 
     def windowing(self) -> dict[str, object]:
         """Returns the settings that features depend on: the part that belongs in the key of the cache."""
@@ -70,13 +70,13 @@ class Classify(Task):
         "refuse", "Training examples without a label: refuse them, or keep them for distillation."
     )
 
-    def check(self) -> None:
+    def check(self, place: str = "config.task.") -> None:
         if len(set(self.supervised())) < len(self.languages):
-            raise UserError("names a language twice", "config.task.languages", "name each once")
+            raise UserError("names a language twice", f"{place}languages", "name each once")
         if len(self.labels) == 1:
-            raise UserError(f"{self.labels[0]} is the only label", "config.task.labels", "name all of them")
+            raise UserError(f"{self.labels[0]} is the only label", f"{place}labels", "name all of them")
         if self.ordered and (words := [label for label in self.labels if not _is_number(label)]):
-            raise UserError(f"the label {words[0]} is not a number", "config.task.ordered", "set it to False")
+            raise UserError(f"the label {words[0]} is not a number", f"{place}ordered", "set it to False")
 
     def supervised(self) -> tuple[str, ...]:
         """Returns the languages as tags."""
