@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import random
+
+from xlkd.metrics import statistics
 
 CONTEXTS = {
     "en": "🍎 Anna went to the market on Monday and bought three apples. She paid in coins.",
@@ -16,6 +19,13 @@ CONTEXTS = {
 ANSWERS = {"en": "three apples", "de": "drei Äpfel", "ar": "ثلاث تفاحات"}
 QUESTIONS = {"en": "What did Anna buy?", "de": "Was kaufte Anna?", "ar": "ماذا اشترت آنا؟"}
 NOTHING = {"training": [], "selection": [], "teacher": []}
+
+
+def use_few_resamples(monkeypatch, resamples: int = 20) -> None:
+    """Computes intervals from few resamples, which are most of the time that a report takes."""
+    monkeypatch.setattr(statistics, "RESAMPLES", resamples)
+    for name in ("compare", "estimate"):
+        monkeypatch.setattr(statistics, name, functools.partial(getattr(statistics, name), resamples=resamples))
 
 
 def write_json(path: pathlib.Path, value) -> None:

@@ -19,6 +19,7 @@ def simulate_terminal(monkeypatch) -> io.StringIO:
     """Replaces standard output by a terminal of 40 columns, and returns it."""
     screen = io.StringIO()
     screen.isatty = lambda: True
+    screen.fileno = lambda: 1
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((40, 20)))
     return screen
@@ -48,6 +49,15 @@ def test_a_live_line_never_wraps(monkeypatch):
     screen = simulate_terminal(monkeypatch)
     Log(None).live("x" * 100, keep=False)
     assert screen.getvalue() == "\r" + "x" * 39
+
+
+def test_standard_error_may_be_the_only_terminal():
+    """The width is that of the stream; a terminal that does not know its own has 0."""
+    screen, terminal = os.openpty()
+    with open(terminal, "w") as stream:
+        Log(stream=stream).live("step 1")
+        assert os.read(screen, 100) == b"\rstep 1"
+    os.close(screen)
 
 
 def test_a_restart_appends_to_the_log(tmp_path):

@@ -9,7 +9,7 @@ import pathlib
 import threading
 
 import pytest
-from reports_toys import write_grid_run
+from reports_toys import use_few_resamples, write_grid_run
 from test_files import list_files, make_device, take_snapshot
 from toy_models import save_span_model
 
@@ -53,6 +53,7 @@ def _skip_compilation(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XLKD_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(plan, "plan_run", lambda config, flags: {"fits": True})
     monkeypatch.setattr(plan, "format_plan", lambda plan: [])
+    use_few_resamples(monkeypatch)
 
 
 def make_link(target: str):
@@ -144,6 +145,40 @@ def test_a_folder_output_changes_no_other_file(inputs, place, command, kind):
         assert {files.MARKER, "config.json", "model.safetensors"} <= set(list_files(target))
     else:
         assert after == before
+
+
+ODD_NAMES = {"too long": "x" * 300, "line end": "a\nb", "no text": os.fsdecode(b"\xff")}
+
+
+@pytest.mark.parametrize("kind", ODD_NAMES)
+@pytest.mark.parametrize("command", COMMANDS | FOLDERS)
+def test_any_name_is_written_or_refused(inputs, place, capfd, command, kind):
+    if command not in COMMANDS and command != "trim --out" and kind != "too long":
+        pytest.skip("a run starts there")
+    path, before = place / ODD_NAMES[kind], take_snapshot(place)
+    with pytest.raises(UserError, match="File name too long") if kind == "too long" else contextlib.nullcontext():
+        (COMMANDS | FOLDERS)[command](inputs, path)
+    assert (kind == "too long") == (take_snapshot(place) == before)
+    assert kind == "too long" or path.exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_pipe_without_a_reader_is_refused_soon(inputs, place, monkeypatch, command):
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    os.mkfifo(place / "out")
+    with pytest.raises(UserError, match=r"no process has opened this pipe for reading in 0\.1 seconds"):
+        COMMANDS[command](inputs, place / "out")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_hyphen_is_standard_output_and_a_name_with_a_slash_a_folder(inputs, place, monkeypatch, capfd, command):
+    monkeypatch.chdir(place)
+    before = take_snapshot(place)
+    COMMANDS[command](inputs, "-")
+    assert capfd.readouterr().out.startswith(("{\n", "<!doctype"))
+    with pytest.raises(UserError, match="a folder, not a file"):
+        COMMANDS[command](inputs, "new/")
+    assert take_snapshot(place) == before
 
 
 def test_an_earlier_export_is_replaced_and_other_files_stay(inputs, place):

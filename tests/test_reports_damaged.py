@@ -3,7 +3,6 @@
 """Damaged files of a run: a report says what is damaged, in one line or on its page; no traceback, no hang, no markup."""
 
 import copy
-import functools
 import json
 import os
 import pathlib
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from reports_toys import (
     draw_questions,
     question_texts,
+    use_few_resamples,
     write_json,
     write_label_run,
     write_lines,
@@ -25,7 +25,6 @@ from reports_toys import (
 
 from xlkd import reports
 from xlkd.errors import UserError, escape_controls
-from xlkd.metrics import statistics
 from xlkd.reports import files
 
 MARKUP = "<i onload=x>\"'&<!--</script>"
@@ -71,10 +70,7 @@ def runs(tmp_path_factory) -> dict[str, pathlib.Path]:
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
-    """Computes intervals from few resamples, which is all that takes long in a report."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 20)
-    for name in ("compare", "estimate"):
-        monkeypatch.setattr(statistics, name, functools.partial(getattr(statistics, name), resamples=20))
+    use_few_resamples(monkeypatch)
 
 
 def list_files(run: pathlib.Path) -> list[pathlib.Path]:

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         report["contents"] = describe_labelled(rows)
     if file:
         file.write_json(report)
-    print("\n".join(map(escape_controls, format_report(report))))
+    cli.print_lines(map(escape_controls, format_report(report)))
     for fault in faults:
         print(escape_controls(fault), file=sys.stderr)
     return USER_INPUT if faults else DONE

@@ -4,13 +4,18 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import ctypes
 import difflib
+import io
+import json
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import TextIO
 
 from xlkd import files
 from xlkd.compat import find_environment_fault
@@ -21,11 +26,13 @@ def run(function: Callable[[list[str]], int | None]) -> int:
     """Runs `function(arguments)` and returns the exit code; --help prints the docstring of its module instead."""
     configure_malloc()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    arguments = sys.argv[1:]
+    prepare_streams()
+    arguments, code = sys.argv[1:], DONE
     try:
+        if sys.stdout is None:
+            raise UserError("standard output is closed", "", "redirect it to a file, or to /dev/null")
         if set(arguments) & {"-h", "--help"}:
             print((sys.modules[function.__module__].__doc__ or "").strip())
-            code = DONE
         else:
             code = function(arguments) or DONE
         sys.stdout.flush()
@@ -37,8 +44,7 @@ def run(function: Callable[[list[str]], int | None]) -> int:
     except Stopped as error:
         return _print_error(f"stopped: {error}", STOPPED)
     except BrokenPipeError:  # the reader of the output closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return code
     except KeyboardInterrupt:
         return _print_error("interrupted", INTERRUPTED)
     except (MemoryError, RuntimeError, ValueError) as error:
@@ -47,6 +53,100 @@ def run(function: Callable[[list[str]], int | None]) -> int:
             raise
         remedy = "take a smaller batch or max_length" if "memory" in fault else "correct the variable"
         return _print_error(f"error: {UserError(fault, remedy=remedy)}", USER_INPUT)
+    finally:
+        _discard_rest()
+
+
+class StandardOutput(io.TextIOWrapper):
+    """Writes to standard output: a failure is one line, a closed pipe stays a BrokenPipeError."""
+
+    def write(self, text: str) -> int:
+        """Writes the text, or raises a UserError."""
+        with _explain_failure():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Writes what is buffered, or raises a UserError."""
+        with _explain_failure():
+            super().flush()
+
+
+class StandardError(io.TextIOWrapper):
+    """Writes to standard error; a message that cannot be written is lost, because no other place is left for it."""
+
+    def write(self, text: str) -> int:
+        """Writes the text if possible."""
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what is buffered if possible."""
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
+def prepare_streams() -> None:
+    """Replaces the standard streams of the interpreter by those above, and opens /dev/null for closed ones.
+
+    A file that the command opens would otherwise get the number of a closed stream, and what libraries print.
+    """
+    for _ in range(3):
+        if (descriptor := os.open(os.devnull, os.O_RDWR)) > 2:
+            os.close(descriptor)
+            break
+    codecs.register_error("escape", _escape_characters)
+    if type(sys.stdout) is io.TextIOWrapper:
+        options = {"line_buffering": sys.stdout.line_buffering, "write_through": sys.stdout.write_through}
+        encoding = sys.stdout.encoding
+        sys.stdout = StandardOutput(sys.stdout.detach(), encoding, "escape", **options)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    elif type(sys.stderr) is io.TextIOWrapper:
+        encoding = sys.stderr.encoding
+        sys.stderr = StandardError(sys.stderr.detach(), encoding, "backslashreplace", line_buffering=True)
+
+
+def _escape_characters(error: UnicodeError) -> tuple[str, int]:
+    """Replaces characters that an encoding lacks by escapes of JSON, so that JSON stays JSON on any terminal."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+@contextlib.contextmanager
+def _explain_failure() -> Generator[None, None, None]:
+    """Turns a failure to write to standard output into one line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        remedy = "free disk space, or redirect it to another place"
+        raise UserError(f"cannot be written: {error.strerror}", "standard output", remedy) from error
+
+
+def _discard_rest() -> None:
+    """Sends what standard output still buffers to /dev/null if it cannot be written, and what follows."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (UserError, OSError):
+        discard_output(sys.stdout)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints lines of which the reader of a pipe may have seen enough; the command then ends with its own exit code."""
+    with contextlib.suppress(BrokenPipeError):
+        for line in lines:
+            print(line)
+
+
+def discard_output(stream: TextIO) -> None:
+    """Sends everything that a stream writes from now on to /dev/null."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def parse_flags(arguments: Sequence[str], names: Sequence[str], switches: Sequence[str] = ()) -> dict[str, str]:
@@ -96,10 +196,17 @@ def resolve_output(flags: dict[str, str], name: str, inputs: Iterable[pathlib.Pa
     """Returns the file that a flag names as an output, after checking that it can be written and is no input."""
     if not flags.get(name):
         return None
-    path = files.expand_path(flags[name])
+    path = parse_output(flags[name])
     files.check_file(path)
     files.check_inputs(path, inputs)
     return files.OutputFile(path)
+
+
+def parse_output(text: str) -> pathlib.Path:
+    """Returns the path of an output file; `-` is standard output."""
+    if text.endswith("/"):
+        raise UserError("a folder, not a file", text, "name a file")
+    return files.expand_path("/dev/stdout" if text == "-" else text)
 
 
 def configure_malloc() -> None:

@@ -41,7 +41,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from xlkd import cli
+from xlkd import cli, files
 from xlkd.errors import UserError, escape_controls
 from xlkd.files import Json, expand_path
 from xlkd.rows import Cell, Question
@@ -311,22 +311,23 @@ def _find_prediction_files(text: str, cells: Sequence[Sequence[Question]]) -> di
             what = f"one file for {len(cells)} cells that share ids"
             raise UserError(what, text, "give a folder with one file for each cell, or --data of one cell")
         return {(): paths[0]}
-    files: dict[tuple[str, ...], pathlib.Path] = {}
+    path_of: dict[tuple[str, ...], pathlib.Path] = {}
     for path in [file for folder in paths for file in (sorted(folder.glob("*.json")) if folder.is_dir() else [folder])]:
         match = next(filter(None, (re.fullmatch(name, path.name) for name in _NAMES)), None)
         if not match:
             raise UserError("the name does not say which cell", str(path), "name it like the data file, see --help")
         context, question = (normalise_tag(tag, str(path)) for tag in (match.groups() * 2)[:2])
-        if (question, context) in files:
-            raise UserError(f"the same cell as {files[question, context]}", str(path), "keep one of the two")
-        files[question, context] = path
-    return files
+        if (question, context) in path_of:
+            raise UserError(f"the same cell as {path_of[question, context]}", str(path), "keep one of the two")
+        path_of[question, context] = path
+    return path_of
 
 
 def _read_json(path: pathlib.Path) -> Json:
     """Reads a JSON file."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        with files.open_input(path) as file:
+            return json.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path), "check the path") from None
     except UnicodeDecodeError as error:

@@ -15,17 +15,20 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pathlib
 import re
 import secrets
+import select
 import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Iterable, Iterator
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from xlkd.errors import UserError
 
@@ -33,6 +36,7 @@ Json = Any  # a tree of JSON values
 
 MARKER = ".xlkd-export.json"
 VERSION = 1
+PATIENCE = 10  # seconds that a pipe may be without a process at its other end
 _DRAFT = ".xlkd-draft-"
 _DRAFT_FILE = re.compile(re.escape(_DRAFT) + "[0-9a-f]{8}")
 _DRAFT_NAME = re.compile(re.escape(_DRAFT) + "[a-z0-9_]{8}")
@@ -49,8 +53,8 @@ class OutputFile:
         """Writes the whole text, or raises one line and leaves the file as it was."""
         try:
             write_text(self.path, text)
-        except BrokenPipeError:  # the reader closed the pipe, as `| head` does; `cli.run` ends the command
-            raise
+        except BrokenPipeError:  # the reader closed the pipe, as `head` does: it has what it wanted
+            return
         except OSError as error:
             what = f"cannot be written: {error.strerror or error}"
             raise UserError(
@@ -107,7 +111,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
     old_state = _read_state(path)
     if old_state and not stat.S_ISREG(old_state.st_mode):
         _refuse_kind(path, old_state)
-        with open(os.open(path, os.O_WRONLY), "wb") as file:
+        with open(_open_pipe(path), "wb") as file:
             file.write(data)
         return
     target = pathlib.Path(os.path.realpath(path))
@@ -164,6 +168,66 @@ def delete_draft_files(folder: pathlib.Path) -> None:
     for path in folder.glob(f"{_DRAFT}*"):
         if _DRAFT_FILE.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def open_input(path: pathlib.Path) -> BinaryIO:
+    """Opens a file for reading; a pipe is read to its end, and one that no process writes to is refused soon."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        file = open(descriptor, "rb")  # noqa: SIM115 – the caller closes it; a folder is refused here
+    except OSError:
+        os.close(descriptor)
+        raise
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISFIFO(mode):
+            start = _read_first(descriptor, path)
+            os.set_blocking(descriptor, True)
+            with file:
+                return io.BytesIO(start + file.read())
+        if not stat.S_ISREG(mode) and not file.isatty():
+            raise UserError("a device, not a file", str(path), "name a file")
+    except BaseException:
+        file.close()
+        raise
+    os.set_blocking(descriptor, True)
+    return file
+
+
+def _read_first(pipe: int, path: pathlib.Path) -> bytes:
+    """Returns what a pipe has at first; nothing where its writer has yet to write, or has ended."""
+    poll, deadline = select.poll(), time.monotonic() + PATIENCE
+    poll.register(pipe, select.POLLIN)
+    while True:
+        ended = dict(poll.poll(0)).get(pipe, 0) & select.POLLHUP
+        try:
+            data = os.read(pipe, 1 << 16)
+        except BlockingIOError:
+            return b""
+        if data or ended:
+            return data
+        if time.monotonic() > deadline:
+            what = f"no process has opened this pipe for writing in {PATIENCE} seconds"
+            raise UserError(what, str(path), "start the process that writes to it first")
+        time.sleep(0.02)
+
+
+def _open_pipe(path: pathlib.Path) -> int:
+    """Opens a pipe or a device for writing; a pipe without a reader is refused soon."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(path.stat().st_mode):
+                raise
+            if time.monotonic() > deadline:
+                what = f"no process has opened this pipe for reading in {PATIENCE} seconds"
+                raise UserError(what, str(path), "start the process that reads from it first") from None
+            time.sleep(0.02)
+        else:
+            os.set_blocking(file, True)
+            return file
 
 
 def check_file(path: pathlib.Path) -> None:

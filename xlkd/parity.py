@@ -37,9 +37,10 @@ def main(arguments: list[str]) -> int:
     limits = {part: tolerance * (10 if part.startswith("gradient") else 1) for part in differences}
     within = {part: difference <= limits[part] for part, difference in differences.items()}  # False for NaN too
     width = max(map(len, differences))
-    print(f"{'part':{width}}  difference   limit")
+    lines = [f"{'part':{width}}  difference   limit"]
     for part, difference in differences.items():
-        print(f"{part:{width}}  {difference:10.2e}   {limits[part]:.0e}{'' if within[part] else '   beyond'}")
+        lines.append(f"{part:{width}}  {difference:10.2e}   {limits[part]:.0e}{'' if within[part] else '   beyond'}")
+    cli.print_lines(lines)
     return DONE if all(within.values()) else BUG
 
 

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     plan = plan_run(config, flags)
     if file:
         file.write_json(plan)
-    print("\n".join(format_plan(plan)))
+    cli.print_lines(format_plan(plan))
     return DONE if plan["fits"] else USER_INPUT
 
 

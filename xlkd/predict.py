@@ -38,6 +38,7 @@ Flags:
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -173,8 +174,12 @@ def _iterate_chunks(inputs: Iterable[_Input], size: int) -> Iterator[list[_Input
 def _list_inputs(flags: dict[str, str], bad_rows: BadRows, parse: _Parser[_Input]) -> Iterable[_Input]:
     """Returns the input of the command line, else the lines of standard input as they come."""
     if "question" in flags or "text" in flags:
-        return [parse({"id": 1} | flags, "command line")]
+        # In a locale of ASCII alone, Python has escaped the bytes of other characters
+        texts = {name: os.fsencode(text).decode("utf-8", "surrogateescape") for name, text in flags.items()}
+        return [parse({"id": 1} | texts, "command line")]
     default = {"language": flags["language"]} if "language" in flags else {}
+    if sys.stdin is None:
+        raise UserError("standard input is closed", "", "give JSONL there, or --question and --context, or --text")
     return _read_inputs(sys.stdin.buffer, bad_rows, parse, default)
 
 
@@ -185,7 +190,7 @@ def _read_inputs(
     default: Mapping[str, str],
 ) -> Iterator[_Input]:
     """Yields the parsed lines of a stream of JSON; `default` is used for keys that a line leaves empty."""
-    for number, line in enumerate(stream, 1):
+    for number, line in enumerate(_read_lines(stream), 1):
         if not line.strip():
             continue
         where = f"standard input, line {number}"
@@ -201,6 +206,15 @@ def _read_inputs(
             bad_rows.report(f"broken JSON: {error}", where)
         except UserError as error:
             bad_rows.report(error.what, where)
+
+
+def _read_lines(stream: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields the lines of standard input."""
+    try:
+        yield from stream
+    except OSError as error:
+        remedy = "give JSONL on standard input"
+        raise UserError(f"cannot be read: {error.strerror or error}", "standard input", remedy) from None
 
 
 def _parse_question(value: Mapping[str, Json], where: str) -> QuestionInput:

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     paths = [files.expand_path(folder) for folder in folders]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("the same work directory twice", "command line", "name each once")
-    page, data = (files.expand_path(flags[name]) if name in flags else None for name in ("out", "json"))
+    page, data = (cli.parse_output(flags[name]) if name in flags else None for name in ("out", "json"))
     reports.write(paths, print, reports.locate_outputs(paths, page=page, data=data))
 
 

@@ -16,6 +16,7 @@ full model.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import pathlib
 import sys
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from xlkd import cli, files
-from xlkd.errors import UserError
+from xlkd.errors import UserError, escape_controls
 
 if TYPE_CHECKING:
     from xlkd.models.hf import Checkpoint
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> None:
         record=hf.read_json(record) if record.exists() else None,
         files=sentences.read_pooling_files(folder),
     )
-    print(f"kept {' and '.join(changes)}: {flags['out']}")
+    print(escape_controls(f"kept {' and '.join(changes)}: {flags['out']}"))
 
 
 def keep_lowest_layers(model: Checkpoint, count: int) -> Checkpoint:
@@ -90,7 +91,7 @@ def read_lines(paths: list[pathlib.Path]) -> Iterator[str]:
     empty = True
     for path in paths:
         try:
-            with path.open(encoding="utf-8", newline="\n") as file:
+            with io.TextIOWrapper(files.open_input(path), encoding="utf-8", newline="\n") as file:
                 for line in file:
                     empty = empty and not line.strip()
                     yield line.rstrip("\r\n")

@@ -92,7 +92,7 @@ def write(
     for line in tables.format_lines(numbers, brief=True):
         log(escape_controls(line))
     tables_as_text = f", its tables as text: {outputs.text.path.name}" if outputs.text else ""
-    log(f"report: {outputs.page.path}{tables_as_text}")
+    log(escape_controls(f"report: {outputs.page.path}{tables_as_text}"))
 
 
 def _list_folders(workdirs: Paths) -> list[pathlib.Path]:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
-from xlkd import files
+from xlkd import cli, files
 from xlkd.compat import import_event_files
-from xlkd.errors import escape_controls
+from xlkd.errors import UserError, escape_controls
 
 
 class Log:
@@ -58,7 +58,8 @@ class Log:
             if keep:
                 self(line)
             return
-        line = line[: os.get_terminal_size().columns - 1]
+        columns = os.get_terminal_size(self._stream.fileno()).columns or 80
+        line = line[: columns - 1]
         self._write("\r" + line.ljust(self._width))
         self._width = len(line)
 
@@ -66,9 +67,11 @@ class Log:
         try:
             self._stream.write("".join(parts))
             self._stream.flush()
-        except BrokenPipeError:  # the reader of the pipe has ended; the run continues
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        except (BrokenPipeError, UserError) as error:  # the run continues without its console
+            cli.discard_output(self._stream)
             self._live = False
+            if isinstance(error, UserError):
+                print(f"warning: {error.where}: {error.what}; the run continues and writes log.txt", file=sys.stderr)
 
 
 class Metrics:
