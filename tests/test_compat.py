@@ -117,3 +117,21 @@ def test_the_compilation_cache_of_jax_has_the_expected_file_names(tmp_path):
     assert names, done.stderr
     unknown = [name for name in names if not compat.JAX_CACHE_FILE.fullmatch(name)]
     assert not unknown, "jax has renamed the files of its cache, which is then not pruned: fix compat.JAX_CACHE_FILE"
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (RuntimeError("Unable to initialize backend 'x': no such\nmore"), "jax has no device"),
+        (ValueError('Invalid value "x" for JAX flag jax_num_cpu_devices'), "an environment variable of jax"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "not enough memory: RESOURCE_EXHAUSTED"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("anything else"), ""),
+        (ValueError("anything else"), ""),
+    ],
+)
+def test_what_the_environment_causes_is_told_from_bugs(error, fault):
+    description = compat.find_environment_fault(error)
+    assert description.startswith(fault)
+    assert "\n" not in description
+    assert bool(description) == bool(fault)

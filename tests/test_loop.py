@@ -377,3 +377,15 @@ def test_a_run_whose_folder_was_moved_ends_and_does_not_recreate_it(undisturbed_
     # A save in progress may still write its draft there, which no run takes for a checkpoint.
     written = [path for path in tmp_path.glob("run/**/*") if path.is_file()]
     assert not [path for path in written if ".orbax-checkpoint-tmp" not in str(path)]
+
+
+@pytest.mark.long
+def test_a_batch_beyond_the_memory_is_refused_and_a_smaller_one_trains_in_the_same_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
+    command = [*TINY, "--config.budget.steps=5", f"--workdir={tmp_path / 'run'}"]
+    with monkeypatch.context() as little:
+        little.setattr("xlkd.cli.available_memory_bytes", lambda: 2**20)
+        with pytest.raises(UserError, match="GiB, more than this machine has"):
+            main.main(command)
+    main.main([*command, "--config.data.batch=6"])
+    assert (tmp_path / "run" / "stages" / "01-all" / "done").exists()

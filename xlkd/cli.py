@@ -47,7 +47,7 @@ def run(function: Callable[[list[str]], int | None]) -> int:
         return code
     except KeyboardInterrupt:
         return _print_error("interrupted", INTERRUPTED)
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except (AssertionError, MemoryError, RuntimeError, ValueError) as error:
         fault = find_environment_fault(error)
         if not fault:
             raise

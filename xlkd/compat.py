@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,6 +61,8 @@ def find_environment_fault(error: BaseException) -> str:
         return f"an environment variable of jax has an impossible value: {line}"
     if isinstance(error, RuntimeError) and _NO_BACKEND.search(str(error)):
         return f"jax has no device: {line}"
+    if isinstance(error, AssertionError) and "xla_bridge" in traceback.extract_tb(error.__traceback__)[-1].filename:
+        return f"jax has no device: JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return f"not enough memory: {line}"
     return ""

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from xlkd import cli
 from xlkd.data.batches import Plan, PlannedBatch, Shape
 from xlkd.data.blocks import Blocks
 from xlkd.data.draw import format_keys
-from xlkd.errors import NotFinite, Stopped
+from xlkd.errors import NotFinite, Stopped, UserError
 from xlkd.methods import Batch, Method, Start, State, Teacher, Tree, Variables, key_for
 from xlkd.runtime import distributed
 from xlkd.runtime import mesh as meshes
@@ -278,7 +279,13 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
         batch = meshes.place_batch(job.mesh, example, shape.rows)
         targets = source.compile(shape, batch, state)
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
-        job.log(f"compiled {shape}: {measure_memory(compiled[shape]) / 2**20:.0f} MiB per device")
+        needed = measure_memory(compiled[shape])
+        job.log(f"compiled {shape}: {needed / 2**20:.0f} MiB per device")
+        if (
+            job.mesh.devices.flat[0].platform == "cpu" and needed > cli.available_memory_bytes()
+        ):  # which Linux would kill
+            what = f"a step of {shape} needs {needed / 2**30:.0f} GiB, more than this machine has"
+            raise UserError(what, "config.data.batch", "lower it, or raise optim.micro_batches")
         release_memory()
     clock.switch_to(former)
     distributed.barrier("compiled")
