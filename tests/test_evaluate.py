@@ -201,13 +201,16 @@ def test_bad_flags_are_refused(model, flags, message):
         ('{"a": ', "broken JSON"),
         ("[1]", "not a JSON object {id: answer}"),
         ('{"ID": null}', "NoneType, not a string"),
+        ('{"ID": "a", "ID": "b"}', "the id 'ID' occurs twice"),
+        ('{"other": "Anna"}', "has answers to none of the questions"),
         ("\udcff", "not UTF-8 at byte 0"),
     ],
 )
 def test_a_bad_file_of_predictions_is_named_and_nothing_is_written(tmp_path, content, message):
     data = "atlas?size=2&languages=en"
     path = tmp_path / "answers.json"
-    content = content.replace("ID", sources.read(data, "qa")[0].id)
+    first = sources.read(data, "qa")[0].id
+    content, message = content.replace("ID", first), message.replace("ID", first)
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=message) as error:
         evaluate.main([f"--predictions={path}", f"--data={data}", f"--json={tmp_path / 'out.json'}"])

@@ -148,7 +148,7 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
     for row in rows:
         members.setdefault(Cell.from_example(row), []).append(row)
     prediction_files = _find_prediction_files(flags["predictions"], list(members.values()))
-    cells = {}
+    cells, has_answers = {}, False
     for cell, cell_rows in members.items():
         path = prediction_files.get(cell.languages) or prediction_files.get(())
         if not path:
@@ -156,8 +156,12 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
             file_name = f"context-{context}-question-{question}.json"
             what = f"no file for questions in {question} about contexts in {context}"
             raise UserError(what, flags["predictions"], f"name it {file_name}")
-        scores, missing = score_file(_read_json(path), cell_rows, str(path), fallback)
+        predictions = _read_json(path)
+        scores, missing = score_file(predictions, cell_rows, str(path), fallback)
         cells[cell] = scores.cells[cell] | {"missing": missing}
+        has_answers = has_answers or bool(predictions)
+    if has_answers and sum(scores["missing"] for scores in cells.values()) == len(rows):
+        raise UserError("has answers to none of the questions", flags["predictions"], "give the answers to this data")
     return {"predictions": flags["predictions"]} | summarize_questions(cells)
 
 
@@ -327,13 +331,24 @@ def _read_json(path: pathlib.Path) -> Json:
     """Reads a JSON file."""
     try:
         with files.open_input(path) as file:
-            return json.loads(file.read().decode("utf-8-sig"))
+            return json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=_refuse_repeated_keys)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path), "check the path") from None
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"broken JSON: {error}", str(path), "write the file again") from None
+    except UserError as error:
+        raise UserError(error.what, str(path), error.remedy) from None
+
+
+def _refuse_repeated_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Returns a JSON object; refuses one with a repeated key, of which only the last would count."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        key = next(key for key, count in collections.Counter(key for key, _ in pairs).items() if count > 1)
+        raise UserError(f"the id {key!r} occurs twice", remedy="keep one answer for each question")
+    return values
 
 
 if __name__ == "__main__":

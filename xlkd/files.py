@@ -101,7 +101,7 @@ def write_lines(path: pathlib.Path, values: Iterable[Json]) -> None:
 def write_text(path: pathlib.Path, text: str) -> None:
     """Replaces a regular file as a whole or not at all, or creates it; writes into a pipe or a character device."""
     data = encode_text(text)
-    descriptor = _own_descriptor(path)
+    descriptor = find_own_descriptor(path)
     if descriptor is not None:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -233,7 +233,7 @@ def _open_pipe(path: pathlib.Path) -> int:
 def check_file(path: pathlib.Path) -> None:
     """Refuses a path that no file can be written to, before the work starts."""
     remedy = "name a file in a folder that exists and is yours"
-    descriptor = _own_descriptor(path)
+    descriptor = find_own_descriptor(path)
     if descriptor is not None:
         try:
             mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
@@ -458,7 +458,7 @@ def _delete_dead_drafts(folder: pathlib.Path) -> bool:
     return alive
 
 
-def _own_descriptor(path: pathlib.Path) -> int | None:
+def find_own_descriptor(path: pathlib.Path) -> int | None:
     """Returns N for /dev/stdout, /dev/fd/N and similar names of files that this process has open."""
     target = os.path.join(os.getcwd(), path)
     for _ in range(40):  # as many symlinks as Linux follows

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from xlkd.errors import UserError, escape_controls
-from xlkd.files import OutputFile, check_file, check_inputs
+from xlkd.files import OutputFile, check_file, check_inputs, find_own_descriptor
 
 RUN_FILES = ("config.json", "environment.json", "log.txt", "events.jsonl", "stages", "texts")  # read by a report
 REPORT_FILES = ("results.json", "report.html", "report.txt")
@@ -25,7 +25,7 @@ class Outputs:
 
     data: OutputFile
     page: OutputFile
-    text: OutputFile | None  # beside the page; none where that is a pipe or a device
+    text: OutputFile | None  # beside the page; none where that is a pipe, a device or standard output
 
 
 def locate_outputs(
@@ -51,7 +51,7 @@ def locate_outputs(
         if not (own or named or recognise(path)) and os.path.lexists(path):
             raise UserError("exists, and no report wrote it", str(path), "move it away, or name the output")
     text = None
-    if not pages.exists() or pages.is_file():
+    if find_own_descriptor(pages) is None and (not pages.exists() or pages.is_file()):
         text = pages.with_suffix(".txt")
         check_file(text)
         check_inputs(text, run_files)
