@@ -191,7 +191,7 @@ def test_each_line_is_a_row_or_a_fault(examples, name, folder):
         path.unlink()
         if rows is None:
             return
-        while mutated and not mutated[-1].strip(b"\r"):
+        while mutated and not mutated[-1].strip(b"\r\t" if name == "jsonl" else b"\r"):
             mutated.pop()
         quoted = sum(line.count(b'"') % 2 for line in mutated) if name == "csv" else 0  # each may join two lines
         assert len(mutated) - header - 2 * quoted <= len(rows) + len(skipped) <= len(mutated) - header
@@ -247,7 +247,7 @@ def test_each_question_is_a_row_or_part_of_a_fault(examples, folder):
             elif kind == "twice" and isinstance(parent, list):
                 parent.append(json.loads(json.dumps(parent[key])))
             else:
-                parent[key] = wrong
+                parent[key] = copy.deepcopy(wrong)
         path = folder / "q.json"
         path.write_text(json.dumps(document), encoding="utf-8")
         rows, skipped = read_all(f"squad:{path}", "qa")

@@ -16,7 +16,7 @@ from xlkd.errors import UserError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_FREE = 1 << 26  # bytes that any packed file may expand to
+_FREE = 1 << 24  # bytes that any packed file may expand to
 _EXPANSION = 200  # times its own size that a larger one may expand to: text is packed 3 to 40 times
 _HEAD = 4096  # bytes by which the kind of a file is recognised
 _PACKED = {
