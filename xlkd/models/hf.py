@@ -151,9 +151,9 @@ def _find_parts(architecture: Architecture, tensors: Tensors) -> Params:
     """Returns trees of shapes of the file's content: the encoder, and each head with all of its tensors."""
     output = layout.FAMILIES[architecture.model_type].heads["classifier"]["output"]
     trees = layout.list_shapes(architecture, labels=tensors.count_rows(f"{output}.bias"))
-    present = {"encoder": trees.pop("encoder")}
+    present = {"encoder": trees["encoder"]}
     for part, tree in trees.items():
-        if all(entry.name in tensors for entry in layout.list_entries(architecture, part, tree)):
+        if part != "encoder" and all(entry.name in tensors for entry in layout.list_entries(architecture, part, tree)):
             present[part] = tree
     if "masked_lm" in present and not _is_tied(tensors):
         del present["masked_lm"]  # it has a decoder of its own; ours is the table of words

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -171,8 +172,9 @@ def to_tensors(architecture: Architecture, params: Params) -> dict[str, np.ndarr
     return tensors
 
 
+@functools.lru_cache(maxsize=16)  # a run loads the same model several times
 def list_shapes(architecture: Architecture, labels: int) -> Params:
-    """Returns trees of shapes of the encoder and of every head."""
+    """Returns trees of shapes of the encoder and of every head, which must not be changed."""
     key = jax.ShapeDtypeStruct((2,), np.uint32)
     modules = {
         "span": heads.SpanHead(architecture),
