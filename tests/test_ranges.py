@@ -144,6 +144,17 @@ def test_settings_that_contradict_each_other_are_refused(flags, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("flag", ["word_layers=", "sentence_layers=a", "structure_layers=1", "word_layers=1:1:1"])
+def test_layers_that_are_no_pairs_are_refused(flag):
+    with pytest.raises(UserError, match="are not pairs of student and teacher layers"):
+        settings.read_stages(apply_flags("configs/mmkd.py", f"method.{flag}"))
+
+
+def test_teachers_of_unknown_languages_are_refused():
+    with pytest.raises(UserError, match=r"config\.teachers: unknown language 'xyz'"):
+        settings.read_stages(apply_flags("configs/mblm.py", "mblm.teachers.xyz=a"))
+
+
 @pytest.mark.parametrize("flag", ["labels=a", "labels=1,one", "languages=en,EN"])
 def test_labels_and_languages_that_contradict_the_task_are_refused(flag):
     with pytest.raises(UserError, match=r"config\.task"):

@@ -54,7 +54,7 @@ class Setting:
             return ", ".join(self.choices)
         if math.isinf(self.at_least):
             return ""
-        return ", or ".join((f"{self.at_least:.12g} to {self.at_most:.12g}", *(f"{value:g}" for value in self.also)))
+        return ", or ".join((f"{self.at_least:.15g} to {self.at_most:.15g}", *(f"{value:g}" for value in self.also)))
 
 
 def setting(default: T, meaning: str, **limits: Any) -> T:

@@ -68,6 +68,8 @@ def groups(method: Method, task: Classify) -> tuple[Group, ...]:
 
 def check(spec: stage.StageSettings[Method, Classify]) -> None:
     """Refuses settings that are impossible together."""
+    for tag in spec.teachers:
+        normalise_tag(tag, "config.teachers")
     check_method(spec.method, groups(spec.method, spec.task))
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from xlkd.errors import UserError
@@ -81,6 +82,11 @@ def check(spec: stage.StageSettings[Method, Views]) -> None:
         raise UserError("all weights of the levels are 0", "config.method", "give token a weight")
     if not spec.teacher.path and any((method.word, method.sentence, method.structure)):
         raise UserError("no teacher", "config.teacher.path", "name an English encoder")
+    for name in ("word_layers", "sentence_layers", "structure_layers"):
+        pairs = getattr(method, name)
+        if not pairs or not all(re.fullmatch("-?[0-9]{1,4}:-?[0-9]{1,4}", pair) for pair in pairs):
+            what = f"{pairs} are not pairs of student and teacher layers"
+            raise UserError(what, f"config.method.{name}", "for example 8:8,-1:-1")
     if spec.task.tlm_labels == "all" and spec.data.pad_to < spec.task.max_length:
         what = "labels at padding make the loss depend on how far a batch is padded"
         raise UserError(what, "config.task.tlm_labels", f"set config.data.pad_to={spec.task.max_length}")
