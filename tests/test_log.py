@@ -119,6 +119,14 @@ def test_new_lines_do_not_join_a_line_that_was_cut(tmp_path):
     assert (tmp_path / "log.txt").read_text().splitlines()[1].endswith("the next")
 
 
+def test_values_that_are_not_finite_are_null(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    metrics.write(5, {"loss": 1.0, "agreement": float("nan"), "scale": float("inf")})
+    metrics.close()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line == {"step": 5, "loss": 1.0, "agreement": None, "scale": None}
+
+
 def test_a_killed_restart_keeps_the_metrics(tmp_path, monkeypatch):
     """The shortened metrics are written to another file, which then replaces the former one."""
     metrics = Metrics(tmp_path, 0)

@@ -81,6 +81,8 @@ BAD = {
     "no context": (b'{"question": "who?"}', "no context"),
     "an empty question": (b'{"question": " ", "context": "c"}', "empty question"),
     "a number": (b'{"question": "who?", "context": 3}', "context is not a string"),
+    "an id that is no JSON": (b'{"id": NaN, "question": "who?", "context": "c"}', "broken JSON"),
+    "a deep id": (b'{"id": ' + b"[" * 9999 + b"]" * 9999 + b', "question": "q", "context": "c"}', "broken JSON"),
     "latin 1": (b'{"question": "\xfcber?", "context": "c"}', "not UTF-8"),
     "half a surrogate": (b'{"question": "\\ud83d", "context": "c"}', "question contains half of a surrogate"),
 }

@@ -198,6 +198,7 @@ def _read_inputs(
             value = json.loads(line.decode("utf-8-sig"))
             if not isinstance(value, dict):
                 raise UserError("not a JSON object", where)
+            json.dumps(value.get("id"), indent=1, allow_nan=False)  # it is written again beside the answer
             complete = value if value.get("language") else {**value, **default}
             yield parse({"id": number} | complete, where)
         except UnicodeDecodeError as error:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -103,7 +104,8 @@ class Metrics:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         self._check()
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._file.flush()
         self._board.write(step, values)
 
