@@ -26,7 +26,7 @@ from xlkd.data import sources
 from xlkd.data.sources import _files, tmx
 from xlkd.errors import UserError, escape_controls
 
-LENGTHS = pytest.mark.parametrize("examples", [20, pytest.param(1500, marks=pytest.mark.long)])
+LENGTHS = pytest.mark.parametrize("examples", [20, pytest.param(300, marks=pytest.mark.long)])
 NUMBER = itertools.count()
 INDEX = st.integers(0, 2**16)
 
