@@ -134,16 +134,16 @@ def catch_panics() -> Generator[None, None, None]:
 def _hold_stderr() -> Generator[None, None, None]:
     """Holds back what is written to the descriptor 2, and writes it at the end without the dumps of panics."""
     try:
-        held, stderr = os.memfd_create("stderr"), os.dup(2)
+        memory, stderr = os.memfd_create("stderr"), os.dup(2)
     except (AttributeError, OSError):  # not Linux, or standard error is closed
         yield
         return
-    os.dup2(held, 2)
+    os.dup2(memory, 2)
     try:
         yield
     finally:
         os.dup2(stderr, 2)
-        with contextlib.suppress(OSError), open(held, "rb") as file:
+        with contextlib.suppress(OSError), open(memory, "rb") as file:
             file.seek(0)
             os.write(stderr, _PANIC.sub(b"", file.read()))
         os.close(stderr)
