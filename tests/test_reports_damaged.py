@@ -217,10 +217,10 @@ def test_rows_that_a_stage_scored_and_that_are_lost_are_an_error(runs, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["stages/02-ce/stage.json", "stages/02-ce/rows/eval.jsonl"])
-def test_the_remedy_of_a_damaged_stage_is_to_train_it_again(runs, tmp_path, name):
+def test_the_remedy_of_a_damaged_stage_is_to_start_the_run_again(runs, tmp_path, name):
     """A missing record of a finished stage is an error too: nothing else would ever write it again."""
     run = shutil.copytree(runs["qa"], tmp_path / "run")
-    remedy = f"delete the folder {run / 'stages/02-ce'} and start the run again"
+    remedy = f"start the run again, which writes it again; without checkpoints delete {run / 'stages/02-ce'} first"
     if name.endswith("stage.json"):
         (run / name).unlink()
         with pytest.raises(UserError, match=remedy):

@@ -208,7 +208,7 @@ def _read_record(folder: pathlib.Path) -> Record:
 
 def _retrain(folder: pathlib.Path) -> str:
     """Returns the remedy for a damaged file of a finished stage."""
-    return f"delete the folder {folder} and start the run again, which trains this stage again"
+    return f"start the run again, which writes it again; without checkpoints delete {folder} first, to train it again"
 
 
 def _read_if_intact(path: pathlib.Path, read: Callable[[], _Value], damaged: list[str]) -> _Value | None:
