@@ -42,10 +42,10 @@ RUN = [
     "--config.data.retrieval=",
     "--config.data.batch=8",
     "--config.data.buckets=1",
-    "--config.budget.steps=6",
+    "--config.budget.steps=4",
     "--config.optim.warmup=2",
     "--config.save.every=2",
-    "--config.eval.every=3",
+    "--config.eval.every=2",
     "--config.log.every=1",
 ]
 MODELS = ("journal", "free")
@@ -278,7 +278,7 @@ def copy_damaged(original: pathlib.Path, path: pathlib.Path, kind: str, folder: 
 def replay_cases(cases, folder: pathlib.Path) -> dict:
     """Starts the run again in each damaged folder, and compares its results with those of the undisturbed one.
 
-    `lost` are scores and lines of metrics that no checkpoint can make again, which the run announces.
+    `lost` are lines of metrics, which no checkpoint can make again; the run announces that.
     """
     from xlkd import main as command
 
@@ -297,7 +297,7 @@ def replay_cases(cases, folder: pathlib.Path) -> dict:
             results = read_results(replay)
             differing = {path for path in expected.keys() | results.keys() if expected.get(path) != results.get(path)}
             announced = re.search("damaged|missing|lost|does not match", output.getvalue())
-            if any(not re.search(r"metrics\.jsonl|evaluation/3-", path) for path in differing) or not announced:
+            if any(not path.endswith("metrics.jsonl") for path in differing) or not announced:
                 wrong += [f"{name}: {path} differs" for path in differing]
             elif differing:
                 lost.append(name)

@@ -13,7 +13,7 @@ from xlkd.inputs.weights import resolve_weights
 from xlkd.models.encoder import Encoder
 from xlkd.rows import Pair
 from xlkd.runtime.mesh import build_mesh
-from xlkd.spec.stage import Mesh
+from xlkd.spec.stage import Data, Mesh
 from xlkd.spec.tasks import Views
 from xlkd.tasks.tokenization import TextTokenizer
 
@@ -27,7 +27,7 @@ TEXTS = (
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = toy_models.save_span_model(tmp_path_factory.mktemp("teacher"))
-    return resolve_weights(make_spec(start=str(folder)), {}, folder / "none")
+    return resolve_weights(make_spec(start=str(folder), data=Data(train="atlas")), {}, folder / "none")
 
 
 def make_pair(source, target, source_language):

@@ -18,6 +18,7 @@ from xlkd.inputs.weights import Weights, resolve_weights
 from xlkd.methods import Export
 from xlkd.models import hf
 from xlkd.models.encoder import Encoder
+from xlkd.spec.stage import Data
 from xlkd.tasks.tokenization import TextTokenizer
 
 FEW = "atlas?split=train&size=6&languages=en&facts=2"
@@ -31,7 +32,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair(model):
     """Returns the full and the trimmed weights."""
-    full = resolve_weights(make_spec(start=str(model)), {}, model / "none")
+    full = resolve_weights(make_spec(start=str(model), data=Data(train=FEW)), {}, model / "none")
     return full, trimming.trim_weights(full, sources.read(FEW, "qa"), log=print)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from xlkd.errors import UserError
 from xlkd.models import hf, vocab
 from xlkd.models.encoder import Architecture, Encoder, init
 from xlkd.models.heads import MaskedLMHead, init_head
@@ -149,13 +148,6 @@ def test_the_lowest_score_is_kept_since_it_sets_the_score_of_unknown_characters(
     params = {"encoder": jax.device_get(init(architecture, jax.random.key(0)))}
     _, trimmed, _ = vocab.trim_vocabulary(hf.Checkpoint(architecture, params, None, {}), spec, ["the"])
     assert min(score for _, score in trimmed["model"]["vocab"]) == min(scores)
-
-
-def test_a_tokenizer_of_other_weights_is_refused(case):
-    checkpoint, spec, *_ = case
-    small = Architecture("bert", 5, 16, 1, 2, 24, 64, 1, 0, 0)
-    with pytest.raises(UserError, match="the embedding table has 5 rows"):
-        vocab.trim_vocabulary(hf.Checkpoint(small, checkpoint.params, None, {}), spec, TEXTS)
 
 
 @pytest.mark.shared
