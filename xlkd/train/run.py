@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from ml_collections import ConfigDict
 
 from xlkd import files, reports
+from xlkd.data import cache
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
@@ -30,6 +31,8 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers",
 def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
     """Runs all stages of a config that are not finished yet."""
     stages = read_stages(config)
+    cache.get_folder()  # refuses impossible values of its variables before the work directory is made
+    cache.size_limit_bytes()
     for number, settings in enumerate(stages):
         check_start(settings, [earlier.name for earlier in stages[:number]])
     with contextlib.ExitStack() as stack:

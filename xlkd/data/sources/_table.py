@@ -87,7 +87,8 @@ def read_column_names(path: pathlib.Path, form: str) -> tuple[str, ...]:
     """Returns the names of the columns in the header, or of the keys of the first object."""
     first = _read_first(path, form, any_line=form == JSONL)
     if first.fault:
-        raise UserError(first.fault, f"{path}: line {first.line}", "fix the first line: it names the columns")
+        remedy = "fix the line; no other is sound" if form == JSONL else "fix the first line: it names the columns"
+        raise UserError(first.fault, f"{path}: line {first.line}", remedy)
     return tuple(first.fields) if form == JSONL else tuple(name.strip().casefold() for name in first.fields)
 
 
