@@ -11,7 +11,7 @@ ext4 and XFS; in `free` each folder loses its last changes independently, which 
 As a program it records one short run, damages it, starts it again in the same process, and prints one JSON line:
 
     python tests/crashes.py FOLDER power 100 2    100 power failures drawn from the seed 2
-    python tests/crashes.py FOLDER files          each file emptied, filled with zero bytes, deleted, replaced by garbage
+    python tests/crashes.py FOLDER files zeros    each file filled with zero bytes; also: emptied, deleted, garbage
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import re
 import shutil
 import sys
 import threading
+from collections.abc import Sequence
 
 RUN = [
     "--config=configs/pretrain.py",
@@ -219,11 +220,11 @@ def read_results(folder: pathlib.Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def main(folder: pathlib.Path, kind: str, *numbers: str) -> None:
+def main(folder: pathlib.Path, fault: str, *arguments: str) -> None:
     """Records a run in FOLDER, starts damaged copies of it again, and prints what went wrong."""
     log = record_run(folder / "run")
     operations = {"operations": len(log), "flushes": sum(operation.kind == "flush" for operation in log)}
-    cases = draw_power_failures(log, *map(int, numbers)) if kind == "power" else damage_files(log, folder)
+    cases = draw_power_failures(log, *map(int, arguments)) if fault == "power" else damage_files(log, folder, arguments)
     print(json.dumps(operations | replay_cases(cases, folder)))
 
 
@@ -245,8 +246,8 @@ def draw_power_failures(log: list[Operation], count: int, seed: int):
         yield f"{number}: {model} {end}", lambda folder, state=state: write_state(state, folder)
 
 
-def damage_files(log: list[Operation], folder: pathlib.Path):
-    """Yields each damage of each file, in the finished run and in the run after its last but one checkpoint."""
+def damage_files(log: list[Operation], folder: pathlib.Path, kinds: Sequence[str]):
+    """Yields these damages of each file, in the finished run and in the run after its last but one checkpoint."""
     saves = [number for number, operation in enumerate(log) if re.fullmatch(r".*/checkpoints/\d+", operation.target)]
     unfinished = build_state(log, saves[-2] + 1, "kill", random.Random(0))
     write_state(unfinished, folder / "unfinished")
@@ -255,7 +256,7 @@ def damage_files(log: list[Operation], folder: pathlib.Path):
         for path in paths:
             if path.name == ".lock" or "state" in path.parts:  # the arrays of checkpoints have tests of their own
                 continue
-            for kind in ("emptied", "zeros", "deleted", "garbage"):
+            for kind in kinds:
                 copy = functools.partial(copy_damaged, original, path, kind)
                 yield f"{original.name}: {path} {kind}", copy
 
