@@ -458,3 +458,10 @@ def raise_on_full_disk(error, tmp_path):
 def test_another_error_keeps_its_traceback(tmp_path):
     with pytest.raises(ZeroDivisionError), files.explain_no_room(str(tmp_path), "free disk space"):
         print(1 / 0)
+
+
+def test_a_repeated_key_is_found_in_a_large_object():
+    """In time that grows with the number of keys: a vocabulary has hundreds of thousands."""
+    pairs = [(str(number), number) for number in range(300_000)]
+    assert files.find_repeated_key(pairs) is None
+    assert files.find_repeated_key([*pairs, ("299998", 0), ("7", 0)]) == "299998"

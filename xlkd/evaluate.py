@@ -344,11 +344,9 @@ def _read_json(path: pathlib.Path) -> Json:
 
 def _refuse_repeated_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     """Returns a JSON object; refuses one with a repeated key, of which only the last would count."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        key = next(key for key, count in collections.Counter(key for key, _ in pairs).items() if count > 1)
+    if (key := files.find_repeated_key(pairs)) is not None:
         raise UserError(f"the id {key!r} occurs twice", remedy="keep one answer for each question")
-    return values
+    return dict(pairs)
 
 
 if __name__ == "__main__":

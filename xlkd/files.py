@@ -83,6 +83,16 @@ def format_json(value: Json) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def find_repeated_key(pairs: Iterable[tuple[str, Json]]) -> str | None:
+    """Returns the first key that occurs twice in a JSON object, of which a dict would lose one; None without any."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
+
+
 def encode_text(text: str) -> bytes:
     """Returns text as UTF-8; halves of surrogate pairs become `\\udXXX`, which is an escape of JSON too."""
     return text.encode("utf-8", "backslashreplace")

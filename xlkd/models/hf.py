@@ -21,7 +21,7 @@ import numpy as np
 
 from xlkd.compat import catch_panics, import_tokenizer_class
 from xlkd.errors import UserError, escape_controls
-from xlkd.files import Json, replace_folder, write_text
+from xlkd.files import Json, find_repeated_key, replace_folder, write_text
 from xlkd.models import layout
 from xlkd.models.encoder import Architecture, Params
 from xlkd.models.layout import read_architecture
@@ -247,11 +247,9 @@ def read_json(path: pathlib.Path, kind: type = dict) -> Json:
 
 def _join_pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     """Returns the object of these pairs; refuses a repeated key, of which other software may read another value."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
-    return value
+    if (key := find_repeated_key(pairs)) is not None:
+        raise ValueError(f"the key {key[:100]!r} occurs twice")
+    return dict(pairs)
 
 
 def _refuse_constant(name: str) -> Json:

@@ -16,6 +16,7 @@ from typing import Any
 
 from xlkd.data.sources import BadRows, Source, _files
 from xlkd.errors import UserError
+from xlkd.files import find_repeated_key
 from xlkd.rows import Answer, Question, make_key
 
 TASKS = ("qa",)
@@ -118,11 +119,9 @@ def load_articles(path: pathlib.Path) -> list[Any]:
 
 def refuse_repeated_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Returns a JSON object as a dict; refuses a key that occurs twice, of which a dict loses one."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"two keys {_shorten(next(key for key in keys if keys.count(key) > 1))}")
-    return value
+    if (key := find_repeated_key(pairs)) is not None:
+        raise ValueError(f"two keys {_shorten(key)}")
+    return dict(pairs)
 
 
 def _iterate_paragraphs(path: pathlib.Path, bad_rows: BadRows) -> Iterator[tuple[str, str, str, list[Any]]]:
