@@ -257,3 +257,20 @@ def test_other_package_versions_are_named_and_recorded():
     assert "gone" not in changes
     assert run.describe_environment(["command"], now)["earlier_packages"] == [before["packages"]]
     assert run.describe_package_changes(now, now) == run.describe_package_changes({"packages": 3}, now) == ""
+
+
+def test_damaged_scores_and_pictures_are_recognized(tmp_path):
+    """They are set aside and made again; reading them would end every start with a traceback."""
+    from xlkd.evaluation import sets
+
+    file = tmp_path / "0-eval.json"
+    scores = '{"step": 1, "main": "f1", "cells": {"squad en": {"f1": 50.0}}}'
+    picture = '{"axes": {"middle": [0], "directions": [[0], [1]]}}'
+    for content in ("", "\0" * 9, "[]", "{}", scores[:30], scores.replace("50.0", "null"), picture.replace("{", "[")):
+        file.write_text(content)
+        assert not sets._is_record(file)
+        assert sets._read_picture(file) is None
+    file.write_text(scores)
+    assert sets._is_record(file)
+    file.write_text(picture)
+    assert sets._read_picture(file) == json.loads(picture)

@@ -22,7 +22,7 @@ from xlkd.methods import Method, Variables
 from xlkd.metrics.picture import read_axes
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
-from xlkd.runtime.workdir import WorkDirectory
+from xlkd.runtime.workdir import WorkDirectory, read_object
 from xlkd.spec.stage import AnyStage
 from xlkd.tasks import Outputs, Scores
 from xlkd.tasks.parallel import Parallel
@@ -164,19 +164,19 @@ class SetEvaluator:
 def _is_record(file: pathlib.Path) -> bool:
     """Returns whether a file has the scores of an evaluation."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_object(file) or {}
         main, cells = record["main"], record["cells"].values()
         return all(isinstance(value, float | int) for value in (record["step"], *(cell[main] for cell in cells)))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (TypeError, KeyError, AttributeError):
         return False
 
 
 def _read_picture(file: pathlib.Path) -> dict[str, Json] | None:
     """Returns a picture of sentence vectors; None where the file is missing or damaged."""
+    picture = read_object(file)
     try:
-        picture = json.loads(file.read_text(encoding="utf-8"))
-        read_axes(picture)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        read_axes(picture or {})
+    except (ValueError, TypeError, KeyError):
         return None
     return picture
 

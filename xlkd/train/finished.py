@@ -13,7 +13,7 @@ from xlkd.errors import UserError
 from xlkd.files import Json
 from xlkd.models.hf import CARD
 from xlkd.reports.files import STAGE_RECORD
-from xlkd.runtime.workdir import INPUTS, WorkDirectory
+from xlkd.runtime.workdir import INPUTS, WorkDirectory, read_object
 
 DONE = "done"
 HASHED = ("export/**/*", "rows/*.jsonl", "evaluation/*.json", "report/*.json")
@@ -55,9 +55,9 @@ def _find_damage(workdir: WorkDirectory, folder: pathlib.Path) -> str:
     if not (folder / DONE).stat().st_size and not (folder / INPUTS).exists():
         return ""
     try:
-        record = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        record = read_object(folder / DONE) or {}
         hashes, texts = dict(record["files"]), list(record["texts"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return f"{DONE} is damaged"
     for name, expected in hashes.items():
         if not (folder / name).is_file():
