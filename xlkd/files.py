@@ -125,7 +125,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
             file.write(data)
         return
     target = pathlib.Path(os.path.realpath(path))
-    draft = target.with_name(_DRAFT + secrets.token_hex(4))
+    draft = name_draft(target)
     try:
         with draft.open("xb") as file:
             file.write(data)
@@ -139,6 +139,16 @@ def write_text(path: pathlib.Path, text: str) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def name_draft(path: pathlib.Path) -> pathlib.Path:
+    """Returns a path beside a file for its next content, until that is complete."""
+    return path.with_name(_DRAFT + secrets.token_hex(4))
+
+
+def is_draft(path: pathlib.Path) -> bool:
+    """Returns whether `name_draft` returned this path."""
+    return bool(_DRAFT_FILE.fullmatch(path.name))
 
 
 def flush_file(file: IO[Any]) -> None:
@@ -176,7 +186,7 @@ def compute_sha256(path: pathlib.Path) -> str:
 def delete_draft_files(folder: pathlib.Path) -> None:
     """Deletes the drafts of files that killed processes left in a folder, which no other process may write to."""
     for path in folder.glob(f"{_DRAFT}*"):
-        if _DRAFT_FILE.fullmatch(path.name) and path.is_file():
+        if is_draft(path) and path.is_file():
             path.unlink(missing_ok=True)
 
 
