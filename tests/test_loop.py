@@ -145,10 +145,10 @@ def truncate_last_checkpoint(workdir):
     os.truncate(file, file.stat().st_size // 2)
 
 
-def signal_run(workdir, number, at, **options):
+def signal_run(workdir, number, at, *flags, **options):
     """Signals a run after a step; returns its exit code and its output."""
     before = read_modification_time(workdir)
-    process = start_run(workdir, **options)
+    process = start_run(workdir, *flags, **options)
     while (read_modification_time(workdir) == before or read_last_step(workdir) < at) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
@@ -165,18 +165,23 @@ def assert_equal(folder, expected):
 
 
 def test_a_run_that_is_killed_stopped_and_damaged_ends_bit_identical(undisturbed_run, tmp_path):
-    """A run is killed, then stopped by SIGTERM, then its last checkpoint is truncated."""
+    """A run is killed, then stopped by SIGTERM, then its last checkpoint is truncated, all while it is profiled."""
     folder, options = tmp_path / "run", {"cache": undisturbed_run[0].parent / "cache"}
-    assert signal_run(folder, signal.SIGKILL, 6, **options)[0] == -signal.SIGKILL, "the run must have died"
+    flag = "--config.log.profile=5:22"
+    assert signal_run(folder, signal.SIGKILL, 6, flag, **options)[0] == -signal.SIGKILL, "the run must have died"
     assert not (folder / "stages" / "01-all" / "done").exists()
-    code, output = signal_run(folder, signal.SIGTERM, 13, **options)
+    code, output = signal_run(folder, signal.SIGTERM, 13, flag, **options)
     assert code == 75, output
     assert "restored step" in output
     assert "SIGTERM: saved at step" in output.splitlines()[-1]
     assert "is damaged" not in output
     truncate_last_checkpoint(folder)
-    assert f"is damaged ({VALUES}" in finish_run(folder, **options)
+    assert f"is damaged ({VALUES}" in finish_run(folder, flag, **options)
     assert_equal(folder, undisturbed_run[0])
+    sessions = (folder / "stages" / "01-all" / "profile" / "plugins" / "profile").iterdir()
+    ends = [int(path.name.split("-")[2]) for path in sessions]
+    assert len(ends) == 2, "nothing of the killed process"
+    assert max(ends) == 22
 
 
 @pytest.mark.long

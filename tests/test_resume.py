@@ -252,11 +252,28 @@ def test_other_package_versions_are_named_and_recorded():
     before = {"packages": {"jax": "0.10.0", "numpy": "2.0", "gone": "1"}}
     now = run.describe_environment(["command"], before)
     assert now["earlier_packages"] == [before["packages"]]
-    changes = run.describe_package_changes(before, now)
+    changes = run.describe_environment_changes(before, now)
     assert changes.startswith(f"jax 0.10.0 → {now['packages']['jax']}")
     assert "gone" not in changes
     assert run.describe_environment(["command"], now)["earlier_packages"] == [before["packages"]]
-    assert run.describe_package_changes(now, now) == run.describe_package_changes({"packages": 3}, now) == ""
+    for same in (now, {"packages": 3, "flags": None}):
+        assert run.describe_environment_changes(same, now) == ""
+
+
+def test_other_flags_and_another_runtime_of_the_devices_are_named(monkeypatch):
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_a=1")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/one")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    before = run.describe_environment(["command"], {})
+    assert before["flags"]["LIBTPU_INIT_ARGS"] == "--xla_a=1"
+    monkeypatch.setenv("XLA_FLAGS", "--xla_b")
+    monkeypatch.delenv("LIBTPU_INIT_ARGS")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/two")
+    now = run.describe_environment(["command"], before) | {"runtime": "TFRT TPU v6e"}
+    changes = (
+        f"runtime {before['runtime']} → TFRT TPU v6e, LIBTPU_INIT_ARGS --xla_a=1 → unset, XLA_FLAGS unset → --xla_b"
+    )
+    assert run.describe_environment_changes(before, now) == changes
 
 
 def test_damaged_scores_and_pictures_are_recognized(tmp_path):

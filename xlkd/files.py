@@ -109,8 +109,12 @@ def write_lines(path: pathlib.Path, values: Iterable[Json]) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes text, as `write_bytes` does."""
+    write_bytes(path, encode_text(text))
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
     """Replaces a regular file as a whole or not at all, or creates it; writes into a pipe or a character device."""
-    data = encode_text(text)
     descriptor = find_own_descriptor(path)
     if descriptor is not None:
         sys.stdout.flush()

@@ -71,9 +71,14 @@ def has_several_processes() -> bool:
     return state is not None and state.client is not None and state.num_processes > 1
 
 
+def get_process() -> int:
+    """Returns the number of this process, without importing jax."""
+    return get_coordination_state().process_id if has_several_processes() else 0
+
+
 def is_primary() -> bool:
     """Returns whether this process is the one that writes files and prints."""
-    return not has_several_processes() or get_coordination_state().process_id == 0
+    return get_process() == 0
 
 
 def broadcast_from_primary(name: str, function: Callable[[], Any]) -> Any:
@@ -99,6 +104,17 @@ def barrier(name: str) -> None:
     """Waits until every process has reached this point."""
     if has_several_processes():
         get_coordination_state().client.wait_at_barrier(f"xlkd/{next(_EXCHANGE)}/{name}", WAIT_TIMEOUT * 1000)
+
+
+def publish_value(name: str, value: str) -> None:
+    """Gives all processes a value, in place of an earlier one of that name; waits for none of them."""
+    get_coordination_state().client.key_value_set(f"xlkd/published/{name}", value, allow_overwrite=True)
+
+
+def read_published(folder: str) -> dict[str, str]:
+    """Returns the values that processes have published so far under names that begin with `folder/`."""
+    values = get_coordination_state().client.key_value_dir_get(f"xlkd/published/{folder}/")
+    return {key.rpartition("/")[2]: value for key, value in values}
 
 
 def any_process(flags: np.ndarray) -> np.ndarray:

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, Generic, Literal, TypeVar
 
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
-from xlkd.spec import setting
+from xlkd.spec import setting, shorten
 from xlkd.spec.optim import MOST_STEPS, Budget, Horizon, Optim
 from xlkd.spec.tasks import Task
 
@@ -20,6 +21,9 @@ OPTIONAL = (
     *("data.identities", "data.cap", "data.take", "data.block", "data.alignment"),
     *("teacher.path", "teacher.revision", "teacher.cache", "teachers"),
 )
+
+MOST_PROFILED = 1000  # steps; viewers read a trace as a whole
+_WINDOW = re.compile("([0-9]{1,20}):([0-9]{1,20})")
 
 M = TypeVar("M", bound="Method")
 T = TypeVar("T", bound=Task)
@@ -154,6 +158,23 @@ class Log:
     """Settings of the log."""
 
     every: int = setting(20, "Steps between log lines.", at_least=1, at_most=MOST_STEPS)
+    profile: str = setting("", "Steps FIRST:LAST that are profiled for XProf, as the log counts them; empty: none.")
+
+    @property
+    def profiled_steps(self) -> range:
+        """Returns the steps of `profile`, of which the last one is included."""
+        if not self.profile:
+            return range(0)
+        where, example = "config.log.profile", "for example 100:110"
+        if not (match := _WINDOW.fullmatch(self.profile)):
+            raise UserError(f"{shorten(repr(self.profile))} is not FIRST:LAST", where, example)
+        first, last = int(match[1]), int(match[2])
+        if not 1 <= first <= last <= MOST_STEPS:
+            raise UserError(f"no steps {shorten(self.profile)}: the first step is 1", where, example)
+        if last - first >= MOST_PROFILED:
+            what = f"{last - first + 1} steps are more than a profile can hold"
+            raise UserError(what, where, f"give at most {MOST_PROFILED}")
+        return range(first, last + 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +217,7 @@ def check_shared_blocks(settings: StageSettings[Any, Any]) -> None:
     """Refuses settings of the shared blocks that are impossible together."""
     optim, steps = settings.optim, settings.budget.steps
     settings.task.check()
+    settings.log.profiled_steps  # noqa: B018 (refuses an impossible window)
     if steps and optim.warmup > steps:
         what = f"a warm-up of {optim.warmup:g} steps is longer than the training of {steps}"
         raise UserError(what, "config.optim.warmup", "shorten it, or give it as a share such as 0.1")

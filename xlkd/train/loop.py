@@ -21,7 +21,9 @@ from xlkd.methods import Batch, Method, Start, State, Teacher, Tree, Variables, 
 from xlkd.runtime import distributed
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.devices import release_memory
+from xlkd.runtime.hosts import HostComparison
 from xlkd.runtime.log import Clock, Log, Metrics, NoMetrics, format_duration, time_values
+from xlkd.runtime.profiling import Profiler
 from xlkd.runtime.signals import Signals
 from xlkd.spec.optim import Optim
 from xlkd.tasks import Draw, Features, Task
@@ -65,6 +67,7 @@ class Job:
     classifier_targets: Targets | None = None  # the logits of classifiers, computed before the training
     teacher_cache: str = "auto"  # or off
     teacher_dtype: str = "float32"  # in which the teacher computes
+    profiler: Profiler = dataclasses.field(default_factory=Profiler)
 
     @functools.cached_property
     def layout(self) -> meshes.BatchLayout:
@@ -117,7 +120,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
         clock.switch_to("teacher")
         source.fill_cache()
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
-    saved = set(job.checkpoints.list_steps())
+    saved, hosts = set(job.checkpoints.list_steps()), HostComparison(first)
     clock.switch_to("train", step=first)
 
     def save(at: int, *, wait: bool = False) -> None:
@@ -152,8 +155,9 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
         for at, (batch, targets, shape, examples, tokens) in zip(
             range(first, job.steps), time_values(_iterate_batches(job, first, source), waited), strict=True
         ):
+            job.profiler.start_if_due(at + 1, state)
             state = advance(at, state)
-            with jax.transfer_guard("disallow"):
+            with jax.transfer_guard("disallow"), job.profiler.annotate_step(at + 1):
                 is_live = targets is None
                 if is_live:
                     targets = source.ask_teacher(shape, batch, state)
@@ -162,9 +166,12 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
             pending.append(report)
             meter.add(examples, tokens, is_live)
             done = at + 1
+            job.profiler.stop_if_due(done, state)
             if done % job.log_every == 0 or done == job.steps:
                 values = _average_reports(pending)
                 pending.clear()
+                if line := hosts.compare(done, clock.seconds("train"), waited):
+                    job.log(line)
                 job.log.event("train", step=done, waited=round(sum(waited), 4))
                 waited.clear()
                 if not values.pop("ok"):
@@ -176,6 +183,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
             evaluate_and_save_if_due(done)
             stop(done)
     finally:
+        job.profiler.close()
         metrics.close()
         clock.switch_to("finish")
     return state, clock.seconds("train")

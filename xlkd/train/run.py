@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,9 @@ from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory, check_shared, claim_folder, read_object
 from xlkd.settings import check_start, read_stages
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "safetensors", "numpy")
+PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers")
+PACKAGES += ("safetensors", "numpy")
+FLAG = re.compile("LIBTPU_INIT_ARGS|XLA_FLAGS|JAX_.*")  # variables that change compiled programs
 
 
 def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
@@ -58,8 +61,8 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
             log(note)
         before = read_object(path / "environment.json") or {}
         environment = describe_environment(command, before)
-        if changes := describe_package_changes(before, environment):
-            log(f"other packages than at the last start: {changes}; results may differ in rounding")
+        if changes := describe_environment_changes(before, environment):
+            log(f"other software than at the last start: {changes}; results may differ in rounding")
         workdir.write_json(path / "environment.json", environment)
         log(f"work directory {path}, devices: {describe_devices()}")
         write_report, exports = ReportWriter(workdir, log), {}
@@ -110,7 +113,7 @@ def describe_environment(command: Sequence[str], before: Mapping[str, Any]) -> d
     """
     import jax
 
-    packages = {name: _get_version(name) for name in PACKAGES}
+    packages = {name: version for name in PACKAGES if (version := _get_version(name))}
     earlier = before.get("earlier_packages")
     earlier = [*(earlier if isinstance(earlier, list) else ()), before.get("packages")]
     return {
@@ -122,16 +125,24 @@ def describe_environment(command: Sequence[str], before: Mapping[str, Any]) -> d
         "git": _run_git("rev-parse", "HEAD"),
         "git_changes": bool(_run_git("status", "--porcelain", "--untracked-files=no")),
         "devices": [str(device) for device in jax.devices()],
+        "runtime": " ".join(jax.devices()[0].client.platform_version.split()),
+        "flags": {name: value for name, value in sorted(os.environ.items()) if FLAG.fullmatch(name)},
     }
 
 
-def describe_package_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Names the packages whose versions differ between two records, as `jax 0.10.2 → 0.12.0`."""
-    old = before.get("packages")
-    if not isinstance(old, dict):
-        return ""
-    changed = [name for name, version in now["packages"].items() if old.get(name, version) != version]
-    return ", ".join(f"{name} {old[name]} → {now['packages'][name]}" for name in changed)
+def describe_environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Names what differs between two records: versions, as `jax 0.10.2 → 0.12.0`, the devices' runtime, and flags."""
+    changes = []
+    if isinstance(old := before.get("packages"), dict):
+        changed = [name for name, version in now["packages"].items() if old.get(name, version) != version]
+        changes += [f"{name} {old[name]} → {now['packages'][name]}" for name in changed]
+    if before.get("runtime", now["runtime"]) != now["runtime"]:
+        changes.append(f"runtime {before['runtime']} → {now['runtime']}")
+    if isinstance(old := before.get("flags"), dict):
+        names = sorted(name for name in old.keys() | now["flags"] if "CACHE" not in name)
+        pairs = [(name, old.get(name, "unset"), now["flags"].get(name, "unset")) for name in names]
+        changes += [f"{name} {value} → {new}" for name, value, new in pairs if value != new]
+    return ", ".join(changes)
 
 
 def _open_null() -> TextIO:
@@ -142,7 +153,7 @@ def _get_version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "none"
+        return ""
 
 
 @functools.cache

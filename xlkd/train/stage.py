@@ -31,6 +31,7 @@ from xlkd.reports.files import STAGE_RECORD, find_stage_record
 from xlkd.runtime import distributed, mesh
 from xlkd.runtime.devices import peak_flops
 from xlkd.runtime.log import Log, Metrics, NoMetrics
+from xlkd.runtime.profiling import Profiler
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import INPUTS, WorkDirectory, delete_beginning, has_trained
 from xlkd.spec.stage import AnySettings, AnyStage
@@ -110,6 +111,7 @@ def train(
         classifier_targets=compute_classifier_targets(spec, method, prepared.data, earlier, devices, log),
         teacher_cache=spec.teacher.cache,
         teacher_dtype=spec.encoder.dtype,
+        profiler=Profiler(clip_profile(spec, log), folder, workdir.check, log),
     )
     try:
         state, seconds = loop.train(job, signals)
@@ -219,6 +221,16 @@ def add_reference_vectors(
     assert isinstance(retrieval.task, Parallel)
     task = dataclasses.replace(retrieval.task, reference=vectors)
     return prepared.sets | {"retrieval": retrieval._replace(task=task)}
+
+
+def clip_profile(spec: AnyStage, log: Log) -> range:
+    """Returns the steps to profile that the stage has, and logs which they are if it lacks some of the window."""
+    window = spec.log.profiled_steps
+    steps = range(window.start, min(window.stop, spec.horizon.steps + 1))
+    if len(steps) < len(window):
+        rest = f"steps {steps[0]} to {steps[-1]} are" if steps else "nothing is"
+        log(f"config.log.profile={spec.log.profile}: the stage has {spec.horizon.steps} steps; {rest} profiled")
+    return steps
 
 
 def restore_selected(
