@@ -70,7 +70,7 @@ class CountingFeatures(list):
         super().__init__()
         self.rows = 0
 
-    def __call__(self, rows):
+    def __call__(self, rows, share):
         self.rows += len(rows)
         self.append(len(rows))
         values = np.array(rows)
@@ -152,7 +152,7 @@ def test_a_restart_reads_one_block_and_starts_the_next():
 def test_used_blocks_are_freed():
     alive = []
 
-    def features(rows):
+    def features(rows, share):
         values = np.array(rows)
         alive.append(weakref.ref(values))
         return {"row": values, "text": values % 90 + 1, "other": values % 40 + 1}
@@ -179,7 +179,7 @@ def test_rows_fit_their_shapes_and_shapes_are_fixed_in_advance():
 
 
 def test_a_row_with_a_long_second_view_gets_a_longer_shape():
-    def features(rows):
+    def features(rows, share):
         rows = np.array(rows)
         return {"row": rows, "text": np.full(len(rows), 10), "other": np.where(rows == 4999, 40, 9)}
 
@@ -207,7 +207,16 @@ def test_a_task_reads_a_corpus_block_by_block(tmp_path, monkeypatch):
     tokenizers.train(tmp_path / "tokenizer", [*sides["en"], *sides["de"]], kind="bert", size=120)
     task = Masked(TextTokenizer(hf.load_tokenizer(tmp_path / "tokenizer")), max_length=64, share=0.3)
     rows = compose(sources.read(f"moses:{tmp_path}/c?languages=en,de", "parallel").parts, identities=True)
-    b = Blocks(rows, task.features, task.lengths, batch=8, block=40, edges=(16, 64), limits={"text": 64}, seed=0)
+    b = Blocks(
+        rows,
+        lambda rows, share: task.features(rows, share=share),
+        task.lengths,
+        batch=8,
+        block=40,
+        edges=(16, 64),
+        limits={"text": 64},
+        seed=0,
+    )
     seen = []
     for step in range(b.steps_per_epoch):
         planned, features = b.at(step), b.features(step)

@@ -158,12 +158,14 @@ def model(tmp_path_factory):
 
 def start_run(model, workdir, processes):
     """Starts a run on four devices in total."""
-    main = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--config.start={model}", f"--workdir={workdir}"]
+    counted = str(toy_models.ROOT / "tests" / "counted_main.py")  # xlkd.main, which counts the texts it tokenizes
+    main = [sys.executable, counted, *FLAGS, f"--config.start={model}", f"--workdir={workdir}"]
     environment = os.environ | {
         "XLKD_CACHE": str(workdir.parent / f"cache-{workdir.name}"),
         "JAX_NUM_CPU_DEVICES": "4",
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
+        "COUNTS": str(workdir.parent / f"counts-{workdir.name}"),
     }
     if processes > 1:
         pod = [toy_models.ROOT / "launch" / "local_pod.sh", f"--processes={processes}", f"--devices={4 // processes}"]
@@ -178,6 +180,12 @@ def read_steps(workdir):
         return {line["step"]: line for line in map(json.loads, file.read_text().splitlines())}
     except (OSError, json.JSONDecodeError):
         return {}
+
+
+def read_counts(workdir):
+    """Returns the number of texts that each process has tokenized."""
+    files = (workdir.parent / f"counts-{workdir.name}").iterdir()
+    return [sum(map(int, file.read_text().split())) for file in files]
 
 
 def signal_member(process, workdir, number, at, member):
@@ -217,6 +225,9 @@ def test_a_pod_that_is_killed_and_stopped_resumes_and_equals_a_run_of_one_proces
     assert "Traceback" not in output
     assert "Check failure" not in output
     assert seconds < 60
+    (total,), (first, second) = (read_counts(workdir) for workdir in (undisturbed, pod))
+    assert first + second == total > 50, "each text is tokenized by one process"
+    assert abs(first - second) <= 2, "one text for each data set"
 
     stopped = start_run(model, pod, 2)
     output, _ = signal_member(stopped, pod, signal.SIGTERM, 12, member=1)

@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from share_toys import run_on_all
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from xlkd.models import hf, vocab
@@ -86,6 +87,17 @@ def test_the_texts_have_the_same_tokens_with_a_smaller_vocabulary(case):
         assert full_encoding.offsets == trimmed_encoding.offsets
     assert {t["content"] for t in spec["added_tokens"]} == {t["content"] for t in trimmed["added_tokens"]}
     assert all(after.token_to_id(t["content"]) == t["id"] for t in trimmed["added_tokens"])
+
+
+def test_processes_that_share_the_texts_keep_the_same_tokens(case):
+    checkpoint, spec, _, trimmed, kept_tokens = case
+
+    def trim(share):
+        return vocab.trim_vocabulary(checkpoint, spec, iter(TEXTS), share)
+
+    for future in run_on_all(trim, 3):
+        np.testing.assert_array_equal(future.result()[2], kept_tokens)
+        assert future.result()[1] == trimmed
 
 
 def test_outputs_are_unchanged(case):

@@ -4,7 +4,7 @@
 
 A restart reads one block. A block has rows from everywhere in the corpus, by a permutation that is computed, not
 stored. A block is tokenized when it is entered, the next one in the background, and inside it batches are made as for a
-small set.
+small set. Where several processes share the work, all of them load the same blocks one after another.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from xlkd.data.batches import Plan, PlannedBatch, Shape
 from xlkd.data.buckets import round_up
 from xlkd.data.composition import read_many
 from xlkd.data.permutation import Permutation
+from xlkd.data.share import Share
 from xlkd.rows import make_key
 
 Features = dict[str, np.ndarray]
 _SAMPLE = 2048  # rows of the first epoch that decide the shapes of the views
+_LATE = 16  # steps by which a thread that builds batches may be behind another one
 
 
 class Place(NamedTuple):
@@ -46,7 +48,7 @@ class Blocks:
     def __init__(
         self,
         rows: Sequence[Any],
-        features: Callable[[Sequence[Any]], Features],
+        features: Callable[[Sequence[Any], Share | None], Features],
         lengths: Callable[[Features], Mapping[str, np.ndarray]],
         *,
         batch: int,
@@ -54,8 +56,9 @@ class Blocks:
         edges: tuple[int, ...],
         limits: Mapping[str, int],
         seed: int,
+        share: Share | None = None,
     ) -> None:
-        self.rows, self._features, self._lengths = rows, features, lengths
+        self.rows, self._features, self._lengths, self._share = rows, features, lengths, share
         self.batch, self.block, self.edges, self.seed = batch, block // batch * batch, edges, seed
         self.steps_per_epoch = -(-len(rows) // batch)
         self.blocks_per_epoch = -(-len(rows) // self.block)
@@ -63,6 +66,7 @@ class Blocks:
         self._ahead = concurrent.futures.ThreadPoolExecutor(1)
         self._lock = threading.Lock()
         self._loading: dict[int, concurrent.futures.Future[tuple[Features, Plan]]] = {}
+        self._next: int | None = None  # with a share: the block that all processes load next
 
     def locate(self, step: int) -> Place:
         """Returns epoch, block and position of a step: every block but the last has the same number of steps."""
@@ -87,25 +91,33 @@ class Blocks:
 
     def close(self) -> None:
         """Waits for the block that is being loaded, and loads no more."""
-        self._ahead.shutdown()
+        if self._share:
+            self._share.close()
+        self._ahead.shutdown(cancel_futures=True)
 
     def _enter_block(self, place: Place) -> tuple[Features, Plan]:
         """Returns the features and the plan of the step's block; each block is read once, by one thread.
 
-        The next block is loaded in the background, and the one before stays available for late steps.
+        The next block is loaded in the background, and those before it stay available for late steps. An older block is
+        loaded without the other processes, which may not need it.
         """
         number = place.epoch * self.blocks_per_epoch + place.block
         with self._lock:
-            for needed in (number, number + 1):
+            first = number if self._share is None or self._next is None else self._next
+            for needed in range(first, number + 2):
                 if needed not in self._loading:
-                    self._loading[needed] = self._ahead.submit(self._load, *divmod(needed, self.blocks_per_epoch))
-            self._loading = {n: f for n, f in self._loading.items() if number - 1 <= n <= number + 1}
-            loading = self._loading[number]
-        return loading.result()
+                    self._loading[needed] = self._ahead.submit(self._load, needed, self._share)
+            if self._share:
+                self._next = max(first, number + 2)
+            late = 1 if self._share is None else 1 + _LATE * self.batch // self.block
+            self._loading = {n: f for n, f in self._loading.items() if number - late <= n <= max(first, number + 1)}
+            loading = self._loading.get(number)
+        return loading.result() if loading else self._load(number, None)
 
-    def _load(self, epoch: int, block: int) -> tuple[Features, Plan]:
+    def _load(self, number: int, share: Share | None) -> tuple[Features, Plan]:
         """Reads and tokenizes a block, and plans its batches."""
-        features = self._features(read_many(self.rows, self.list_rows(epoch, block)))
+        epoch, block = divmod(number, self.blocks_per_epoch)
+        features = self._features(read_many(self.rows, self.list_rows(epoch, block)), share)
         lengths = self._lengths(features)
         view = next(iter(lengths))
         edges = np.array(self.edges)[self._find_buckets(lengths)]
@@ -127,7 +139,7 @@ class Blocks:
         """Chooses one shape per edge from the lengths of a sample of rows."""
         places = np.arange(min(_SAMPLE, len(self.rows)))
         order = Permutation(len(self.rows), seed=self.seed, purpose="blocks")
-        lengths = self._lengths(self._features(read_many(self.rows, order.at(places))))
+        lengths = self._lengths(self._features(read_many(self.rows, order.at(places)), self._share))
         first, *others = lengths
         bucket = np.searchsorted(self.edges, lengths[first])
         shapes = []

@@ -15,6 +15,7 @@ from xlkd.inputs.weights import Weights
 from xlkd.models.encoder import Encoder
 from xlkd.models.outputs import text_vectors
 from xlkd.rows import Pair
+from xlkd.runtime import distributed
 from xlkd.spec.stage import AnyStage
 from xlkd.tasks import parallel
 
@@ -34,6 +35,7 @@ def compute_english_vectors(
     outputs = text_vectors(encoder, pooling)
     evaluator = Evaluator(outputs, mesh, batch=spec.eval.batch, buckets=spec.data.buckets)
     params = {"encoder": weights.load(0).encoder}
-    vectors = evaluator.compute_outputs(params, task, task.features(examples))["vectors"]
+    features = task.features(examples, share=distributed.open_share("reference"))
+    vectors = evaluator.compute_outputs(params, task, features)["vectors"]
     place = {text: i for i, text in enumerate(row_of)}
     return vectors[[place[text] for text in english]]

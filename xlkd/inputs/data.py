@@ -20,6 +20,7 @@ from xlkd.errors import UserError
 from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
 from xlkd.models.encoder import Architecture
+from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
 from xlkd.spec.optim import MOST_STEPS, Budget, Horizon
 from xlkd.spec.stage import AnySettings, AnyStage, StageSpec
@@ -191,14 +192,30 @@ def iterate_examples(settings: AnySettings) -> Iterator[Any]:
 
 
 def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
-    """Loads features from the cache; builds them first where the cache does not have them."""
+    """Loads features from the cache; builds them first where the cache does not have them.
+
+    Where the cache of any process lacks them, all processes build them, each from its share of the texts.
+    """
+    name, share = cache.make_name(task.name, [task.identity(), *rows.identity()]), distributed.open_share("features")
 
     def build() -> Features:
         log(f"tokenizing {len(rows)} rows")
-        return task.features(rows, lambda done, total: log.live(f"tokenized {done} of {total} texts"))
+        return task.features(rows, lambda done, total: log.live(f"tokenized {done} of {total} texts"), share)
 
-    name = cache.make_name(task.name, [task.identity(), *rows.identity()])
-    return cache.load_or_build(name, build)
+    if share is None:
+        return cache.load_or_build(name, build)
+    stored = cache.load(name)
+    everywhere = all(share.gather(lambda: b"" if stored is None else b"stored"))
+    if stored is not None and everywhere:
+        return stored
+    built, written = build(), {}
+
+    def write() -> bytes:
+        written.update(cache.load_or_build(name, lambda: built))
+        return b""
+
+    share.gather(write)  # an error on one host, such as a full disk, ends all of them
+    return written
 
 
 def resolve_stage(settings: AnySettings, data: TrainingData, plan: Plan | Blocks, *, scanned: bool) -> AnyStage:

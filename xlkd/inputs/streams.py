@@ -13,6 +13,7 @@ from xlkd.data import composition, sources
 from xlkd.data.blocks import Blocks
 from xlkd.data.permutation import Permutation
 from xlkd.models.encoder import Architecture
+from xlkd.runtime import distributed
 from xlkd.spec.stage import AnySettings
 from xlkd.tasks import Features, Task
 
@@ -55,11 +56,12 @@ def plan_blocks(
     limits = dict.fromkeys(task.lengths(sampled), longest) | dict.fromkeys(task.uncut_views, architecture.max_length)
     return Blocks(
         composition.JoinedRows(rows.parts),
-        task.features,
+        lambda rows, share: task.features(rows, share=share),
         task.lengths,
         batch=settings.data.batch,
         block=settings.data.block,
         edges=(*(int(edge) for edge in edges[:-1] if edge < longest), max(longest, int(edges[-1]))),
         limits=limits,
         seed=settings.seed,
+        share=distributed.open_share("blocks"),
     )

@@ -16,6 +16,7 @@ from xlkd.inputs.weights import Weights
 from xlkd.methods import Export
 from xlkd.models import hf, vocab
 from xlkd.rows import Labelled, Pair, Question
+from xlkd.runtime import distributed
 
 TEXTS = {Question: ("question", "context"), Labelled: ("text", "second"), Pair: ("source", "target")}
 
@@ -26,7 +27,9 @@ def trim_weights(weights: Weights, rows: Iterable[Any], log: Callable[[str], Non
         raise UserError("a new encoder has no tokens to trim", "config.encoder.trim_vocab", "set it to False")
     tokenizer = json.loads(weights.tokenizer.backend_tokenizer.to_str())
     texts = (text for row in rows for name in TEXTS[type(row)] if (text := getattr(row, name)))
-    checkpoint, tokenizer, kept_tokens = vocab.trim_vocabulary(hf.load(weights.folder), tokenizer, texts)
+    checkpoint, tokenizer, kept_tokens = vocab.trim_vocabulary(
+        hf.load(weights.folder), tokenizer, texts, distributed.open_share("vocabulary")
+    )
     log(f"vocabulary: {len(kept_tokens)} of {weights.architecture.vocab_size} tokens")
     sizes = {"vocab_size": checkpoint.architecture.vocab_size, "pad_id": checkpoint.architecture.pad_id}
     architecture = dataclasses.replace(weights.architecture, **sizes)

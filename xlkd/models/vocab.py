@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from xlkd.compat import catch_panics
+from xlkd.data.share import Share
 from xlkd.errors import UserError
 from xlkd.files import Json
 from xlkd.models.hf import Checkpoint
@@ -26,18 +27,19 @@ Spec = dict[str, Json]  # tokenizer.json
 
 
 def trim_vocabulary(
-    checkpoint: Checkpoint, spec: Spec, texts: Iterable[str]
+    checkpoint: Checkpoint, spec: Spec, texts: Iterable[str], share: Share | None = None
 ) -> tuple[Checkpoint, Spec, Int[np.ndarray, " vocabulary"]]:
     """Returns encoder and tokenizer with fewer tokens: those that the texts use, their single characters, special ones.
 
-    On these texts the ids are the old ones renumbered. The third value has the old id of each new one, ascending.
+    On these texts the ids are the old ones renumbered. The third value has the old id of each new one, ascending. With
+    a share this process tokenizes only its part of the texts.
     """
     if spec["model"]["type"] not in _NEEDED:
         known = ", ".join(_NEEDED)
         raise UserError(
             f"a {spec['model']['type']} tokenizer cannot be trimmed", "tokenizer.json", f"one of {known} can"
         )
-    ids = sorted(_select_ids(checkpoint, spec, texts))
+    ids = sorted(_select_ids(checkpoint, spec, texts, share))
     new_id = {old: new for new, old in enumerate(ids)}
     return select_tokens(checkpoint, np.array(ids)), _renumber_tokens(spec, new_id), np.array(ids)
 
@@ -69,7 +71,7 @@ def restore_table(
     return table
 
 
-def _select_ids(checkpoint: Checkpoint, spec: Spec, texts: Iterable[str]) -> set[int]:
+def _select_ids(checkpoint: Checkpoint, spec: Spec, texts: Iterable[str], share: Share | None) -> set[int]:
     """Returns the ids of all tokens that the trimmed vocabulary needs."""
     from tokenizers import Tokenizer
 
@@ -80,17 +82,25 @@ def _select_ids(checkpoint: Checkpoint, spec: Spec, texts: Iterable[str]) -> set
     ids = {token["id"] for token in spec["added_tokens"]} | {checkpoint.architecture.pad_id}
     if checkpoint.architecture.position_offset:
         ids |= set(range(checkpoint.architecture.pad_id))  # positions count from the padding's id: it must not change
-    for chunk in _cut_in_chunks(texts):
-        try:
-            with catch_panics():
-                encoded = tokenizer.encode_batch(chunk, add_special_tokens=False)
-        except ValueError as error:
-            raise UserError(f"cannot tokenize a text ({error})", "tokenizer.json", "correct the file") from error
-        ids.update(*(set(e.ids) for e in encoded))
-        if spec["model"]["type"] == "WordPiece":
-            unknown = vocabulary[spec["model"]["unk_token"]]
-            failed = [text for text, e in zip(chunk, encoded, strict=True) if unknown in e.ids]
-            ids |= _find_failures(tokenizer, spec["model"], failed)
+    own = itertools.islice(texts, share.process, None, share.processes) if share else texts
+
+    def find_used_ids() -> bytes:
+        used: set[int] = set()
+        for chunk in _cut_in_chunks(own):
+            try:
+                with catch_panics():
+                    encoded = tokenizer.encode_batch(chunk, add_special_tokens=False)
+            except ValueError as error:
+                raise UserError(f"cannot tokenize a text ({error})", "tokenizer.json", "correct the file") from error
+            used.update(*(set(e.ids) for e in encoded))
+            if spec["model"]["type"] == "WordPiece":
+                unknown = vocabulary[spec["model"]["unk_token"]]
+                failed = [text for text, e in zip(chunk, encoded, strict=True) if unknown in e.ids]
+                used |= _find_failures(tokenizer, spec["model"], failed)
+        return np.array(sorted(used), np.int64).tobytes()
+
+    for part in share.gather(find_used_ids) if share else [find_used_ids()]:
+        ids.update(np.frombuffer(part, np.int64).tolist())
     ids |= _NEEDED[spec["model"]["type"]](spec["model"], vocabulary, ids)
     return ids | _list_characters(spec, vocabulary, ids)
 

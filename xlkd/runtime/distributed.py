@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from xlkd import cli
 from xlkd.compat import detect_cluster, get_coordination_state
+from xlkd.data.share import WAIT_TIMEOUT, Share
 from xlkd.errors import STOPPED, Stopped, UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ FLAGS = ("coordinator", "processes", "process")
 JOIN_TIMEOUT = 300  # seconds within which all processes have to start
 HEARTBEAT_TIMEOUT = 20  # seconds without a heartbeat after which a process counts as dead
 SHUTDOWN_TIMEOUT = 30  # seconds within which all have to end when one ends
-WAIT_TIMEOUT = 24 * 3600  # seconds that a process waits for another one that is alive
 CONNECTION_LOST = re.compile(
     r"gloo|connection (closed|reset)|heartbeat|coordination|unavailable|nccl.*remote", re.IGNORECASE
 )
@@ -115,6 +115,17 @@ def read_published(folder: str) -> dict[str, str]:
     """Returns the values that processes have published so far under names that begin with `folder/`."""
     values = get_coordination_state().client.key_value_dir_get(f"xlkd/published/{folder}/")
     return {key.rpartition("/")[2]: value for key, value in values}
+
+
+def open_share(name: str) -> Share | None:
+    """Returns this process's share of some work; None where one process does all of it.
+
+    All processes open the same shares in the same order.
+    """
+    if not has_several_processes():
+        return None
+    state = get_coordination_state()
+    return Share(state.client, f"{next(_EXCHANGE)}/{name}", state.process_id, state.num_processes)
 
 
 def any_process(flags: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xlkd.data.share import Share
 from xlkd.files import Json
 from xlkd.metrics.entries import Metric
 from xlkd.rows import Cell
@@ -72,8 +73,13 @@ class Task(Protocol):
     def identity(self) -> str:
         """Returns a string of all that features depend on besides the examples: settings and tokenizer."""
 
-    def features(self, rows: Sequence[Any], progress: Progress = report_nothing) -> Features:
-        """Tokenizes examples; `progress(done, total)` counts texts."""
+    def features(
+        self, rows: Sequence[Any], progress: Progress = report_nothing, share: Share | None = None
+    ) -> Features:
+        """Tokenizes examples; `progress(done, total)` counts texts.
+
+        With a share this process tokenizes only a part of the texts, and all processes return the same features.
+        """
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
         """Returns the tokens of each feature row by view, the most expensive view first."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from xlkd.data.atlas import grammar
 from xlkd.data.draw import truncate_keys
+from xlkd.data.share import Share
 from xlkd.data.sources.align import AlignedPair
 from xlkd.errors import UserError
 from xlkd.files import Json
@@ -46,12 +47,14 @@ class WordAlignment:
     def identity(self) -> str:
         return f"alignment 1 {self.tokenizer.identity} {self.max_length}"
 
-    def features(self, rows: Sequence[Pair], progress: Progress = report_nothing) -> Features:
+    def features(
+        self, rows: Sequence[Pair], progress: Progress = report_nothing, share: Share | None = None
+    ) -> Features:
         if bare := next((row for row in rows if row.links is None), None):
             raise UserError("a pair without word links", f"row {bare.id} of {bare.set}", "see the source `align`")
         features = {"keys": truncate_keys([row.key for row in rows])}
         for side in SIDES:
-            tokens = self.tokenizer.encode([getattr(row, side) for row in rows], progress)
+            tokens = self.tokenizer.encode([getattr(row, side) for row in rows], progress, share)
             sides = [self._join_side(text, row, side) for text, row in zip(tokens, rows, strict=True)]
             for at, (name, dtype) in enumerate((("ids", np.int32), ("types", np.int8), ("words", np.int16))):
                 features |= pack(f"{side}_{name}", [arrays[at] for arrays in sides], dtype)

@@ -12,6 +12,7 @@ import numpy as np
 
 from xlkd.data import labels as label_names
 from xlkd.data.draw import truncate_keys
+from xlkd.data.share import Share
 from xlkd.errors import UserError
 from xlkd.files import Json
 from xlkd.metrics import labels as label_metrics
@@ -59,11 +60,13 @@ class Classify:
     def identity(self) -> str:
         return f"classify 1 {self.tokenizer.identity} {self.max_length} {self.labels}"
 
-    def features(self, rows: Sequence[Labelled], progress: Progress = report_nothing) -> Features:
+    def features(
+        self, rows: Sequence[Labelled], progress: Progress = report_nothing, share: Share | None = None
+    ) -> Features:
         rows = list(rows)
         order = self.labels or collect_labels(rows)
         texts = [row.text for row in rows] + [row.second or "" for row in rows]
-        tokens = self.tokenizer.encode(texts, progress)
+        tokens = self.tokenizer.encode(texts, progress, share)
         ids, types, lost = [], [], []
         for i, row in enumerate(rows):
             first, second = tokens[i].ids, tokens[i + len(rows)].ids

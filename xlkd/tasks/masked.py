@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xlkd.data.draw import draw_uniform, truncate_keys
+from xlkd.data.share import Share
 from xlkd.files import Json
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Cell, Pair
@@ -39,9 +40,11 @@ class Masked:
     def identity(self) -> str:
         return f"masked 2 {self.tokenizer.identity} {self.max_length}"
 
-    def features(self, rows: Sequence[Pair], progress: Progress = report_nothing) -> Features:
-        sources = self.tokenizer.encode([row.source for row in rows], progress)
-        targets = self.tokenizer.encode([row.target for row in rows], progress)
+    def features(
+        self, rows: Sequence[Pair], progress: Progress = report_nothing, share: Share | None = None
+    ) -> Features:
+        sources = self.tokenizer.encode([row.source for row in rows], progress, share)
+        targets = self.tokenizer.encode([row.target for row in rows], progress, share)
         ids, words, types = [], [], []
         for row, source, target in zip(rows, sources, targets, strict=True):
             joined = self.tokenizer.join_pair(source.ids, target.ids, self.max_length)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from xlkd.data.draw import truncate_keys
+from xlkd.data.share import Share
 from xlkd.files import Json
 from xlkd.metrics.picture import Axes, fit_axes, make_picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
@@ -44,9 +45,13 @@ class Parallel:
     def identity(self) -> str:
         return f"parallel 1 {self.tokenizer.identity} {self.max_length}"
 
-    def features(self, rows: Sequence[Pair], progress: Progress = report_nothing) -> Features:
+    def features(
+        self, rows: Sequence[Pair], progress: Progress = report_nothing, share: Share | None = None
+    ) -> Features:
         texts = [row.source for row in rows] + [row.target for row in rows]
-        joined = [self.tokenizer.join(text.ids, self.max_length) for text in self.tokenizer.encode(texts, progress)]
+        joined = [
+            self.tokenizer.join(text.ids, self.max_length) for text in self.tokenizer.encode(texts, progress, share)
+        ]
         return {
             **pack("ids", [text.ids for text in joined], np.int32),
             **pack("types", [text.types for text in joined], np.int8),

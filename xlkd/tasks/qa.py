@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xlkd.data.share import Share
 from xlkd.files import Json
 from xlkd.rows import Question
 from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, report_nothing
@@ -39,8 +40,10 @@ class QA:
     def identity(self) -> str:
         return f"qa 1 {self.tokenizer.identity} {self.settings.windowing()}"
 
-    def features(self, rows: Sequence[Question], progress: Progress = report_nothing) -> Features:
-        return cut_into_windows(rows, self.tokenizer, self.settings, progress).to_arrays()
+    def features(
+        self, rows: Sequence[Question], progress: Progress = report_nothing, share: Share | None = None
+    ) -> Features:
+        return cut_into_windows(rows, self.tokenizer, self.settings, progress, share).to_arrays()
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
         return {"text": features["lengths"]}

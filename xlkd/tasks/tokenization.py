@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xlkd.compat import catch_panics
+from xlkd.data.share import Share
 from xlkd.errors import UserError
 from xlkd.tasks import Progress, report_nothing
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:  # imported at run time only where a tokenizer is read from it
     from transformers import PreTrainedTokenizerFast
 
 _BLOCK = 1024  # texts tokenized at a time: aligning tokens with characters takes several words of memory a character
+_SHARED_BLOCKS = 4  # that each process tokenizes before the results are exchanged
 _WHITE = np.zeros(0x110000, bool)
 _WHITE[[point for point in range(0x3001) if chr(point).isspace()]] = True
 
@@ -66,13 +69,18 @@ class TextTokenizer:
         """Returns the template of two texts, learned from how the tokenizer encodes a pair."""
         return _learn_template(self._backend.encode("a", "a"), texts=2)
 
-    def encode(self, texts: Sequence[str], progress: Progress = report_nothing) -> Tokens:
-        """Tokenizes each text by itself, without special tokens; equal texts are tokenized once."""
+    def encode(self, texts: Sequence[str], progress: Progress = report_nothing, share: Share | None = None) -> Tokens:
+        """Tokenizes each text by itself, without special tokens; equal texts are tokenized once.
+
+        With a share this process tokenizes only its part of the texts, and all processes return all tokens.
+        """
         index = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         unique, blocks = list(index), [self._encode_block([])]
-        for start in range(0, len(unique), _BLOCK):  # the tokenizer's own threads share each block
-            blocks.append(self._encode_block(unique[start : start + _BLOCK]))
-            progress(min(start + _BLOCK, len(unique)), len(unique))
+        size = _BLOCK * _SHARED_BLOCKS * share.processes if share else _BLOCK
+        for start in range(0, len(unique), size):  # the tokenizer's own threads share each block
+            block = unique[start : start + size]
+            blocks.append(self._encode_shared(block, share) if share else self._encode_block(block))
+            progress(min(start + size, len(unique)), len(unique))
         tokens = _concatenate(blocks)
         return tokens if len(unique) == len(texts) else tokens.take(np.array([index[text] for text in texts]))
 
@@ -110,6 +118,19 @@ class TextTokenizer:
         """Returns the lone metaspace, which at the start of a text claims the letter after it."""
         metaspace = self._backend.token_to_id("▁")
         return [] if metaspace is None or metaspace == self.fast.unk_token_id else [metaspace]
+
+    def _encode_shared(self, texts: Sequence[str], share: Share) -> Tokens:
+        """Tokenizes this process's part of the texts, and takes the tokens of the others from the other processes."""
+        own = texts[share.process :: share.processes]
+
+        def encode_own() -> bytes:
+            starts = range(0, max(len(own), 1), _BLOCK)
+            return _pack_tokens(_concatenate([self._encode_block(own[at : at + _BLOCK]) for at in starts]))
+
+        parts = [_unpack_tokens(part) for part in share.gather(encode_own)]
+        first = np.cumsum([0, *map(len, parts)])
+        text = np.arange(len(texts))
+        return _concatenate(parts).take(first[text % share.processes] + text // share.processes)
 
     def _encode_block(self, texts: Sequence[str]) -> Tokens:
         try:
@@ -226,6 +247,25 @@ def _concatenate(blocks: Sequence[Tokens]) -> Tokens:
     ids, begin, end, words = (np.concatenate([getattr(block, name) for block in blocks]) for name in names)
     counts = np.concatenate([np.diff(block.splits) for block in blocks])
     return Tokens(ids, begin, end, words, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]))
+
+
+def _pack_tokens(tokens: Tokens) -> bytes:
+    """Packs tokens for other processes, each kind of number in as few bytes as all of them need."""
+    file = io.BytesIO()
+    lengths = tokens.end - tokens.begin
+    for numbers in (np.diff(tokens.splits), tokens.ids, tokens.begin, lengths, tokens.words):
+        bounds = np.min_scalar_type(int(numbers.min(initial=0))), np.min_scalar_type(int(numbers.max(initial=0)))
+        np.save(file, numbers.astype(np.result_type(*bounds)), allow_pickle=False)
+    return file.getvalue()
+
+
+def _unpack_tokens(content: bytes) -> Tokens:
+    """Restores the tokens that `_pack_tokens` packed."""
+    file = io.BytesIO(content)
+    counts, ids, begin, lengths, words = (np.load(file, allow_pickle=False) for _ in range(5))
+    begin = begin.astype(np.int32)
+    splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    return Tokens(ids.astype(np.int32), begin, begin + lengths.astype(np.int32), words.astype(np.int32), splits)
 
 
 def _align_with_characters(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from xlkd.data.draw import draw_uniform, truncate_keys
+from xlkd.data.share import Share
 from xlkd.errors import UserError
 from xlkd.files import Json
 from xlkd.rows import Pair
@@ -55,12 +56,14 @@ class Views:
     def identity(self) -> str:
         return f"views 1 {self.student.identity} {self.teacher.identity} {self.max_length} {self.word_truncate}"
 
-    def features(self, rows: Sequence[Pair], progress: Progress = report_nothing) -> Features:
+    def features(
+        self, rows: Sequence[Pair], progress: Progress = report_nothing, share: Share | None = None
+    ) -> Features:
         sides = [_put_english_first(row) for row in rows]
         texts = [english for english, _ in sides]
-        english = self.student.encode(texts, progress)
-        theirs = self.teacher.encode(texts)
-        foreign = self.student.encode([other for _, other in sides])
+        english = self.student.encode(texts, progress, share)
+        theirs = self.teacher.encode(texts, share=share)
+        foreign = self.student.encode([other for _, other in sides], share=share)
         pairs = [self._make_pair_arrays(*row) for row in zip(texts, english, theirs, foreign, strict=True)]
         names = [row.target_language if row.source_language == "en" else row.source_language for row in rows]
         cells = sorted(set(names))

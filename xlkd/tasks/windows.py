@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from xlkd.data.share import Share
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Question, make_key
 from xlkd.spec.tasks import QuestionAnswering as Settings
@@ -97,13 +98,17 @@ def _name_saved_array(field: str) -> str:
 
 
 def cut_into_windows(
-    rows: Sequence[Question], tokenizer: TextTokenizer, settings: Settings, progress: Progress = report_nothing
+    rows: Sequence[Question],
+    tokenizer: TextTokenizer,
+    settings: Settings,
+    progress: Progress = report_nothing,
+    share: Share | None = None,
 ) -> Windows:
     """Returns the windows of all examples, in order; each different text is tokenized once."""
     rows = list(rows)
     texts = list(dict.fromkeys(text for row in rows for text in (row.question, row.context)))
     index = {text: i for i, text in enumerate(texts)}
-    pad, template, tokens = tokenizer.pad_id, tokenizer.pair, tokenizer.encode(texts, progress)
+    pad, template, tokens = tokenizer.pad_id, tokenizer.pair, tokenizer.encode(texts, progress, share)
     before, between, after = template.specials
     question = np.array([index[row.question] for row in rows], np.int32)
     context = np.array([index[row.context] for row in rows], np.int32)

@@ -31,6 +31,7 @@ from xlkd.metrics.labels import confusion_matrix
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.models.outputs import class_outputs
+from xlkd.runtime import distributed
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
 from xlkd.spec.stage import AnyStage
@@ -240,7 +241,7 @@ def _make_compute(teacher: Classifier, spec: AnyStage, log: Log) -> Compute:
     def compute(rows: Sequence[Any], *, quietly: bool = False) -> np.ndarray:
         params = {name: teacher.params[name] for name in ("encoder", "classifier")}
         params = jax.device_put(params, meshes.make_shardings(mesh, params))
-        features = teacher.task.features(rows)
+        features = teacher.task.features(rows, share=distributed.open_share("classifier"))
         cut = float((features["lost"] > 0).mean())
         if not quietly:
             log(f"asking teacher {teacher.name} for {len(rows)} examples; {cut:.1%} are cut at {length} of its tokens")
