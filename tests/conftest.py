@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 
+import bucket
 import pytest
 from jaxtyping import install_import_hook
 
@@ -65,6 +66,22 @@ def float64():
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def bucket_proxy():
+    """Starts the server of `gs://bucket`: one in each process of the tests, because its clients remember its address."""
+    with bucket.serve_bucket() as proxy, bucket.use_bucket(proxy):
+        yield proxy
+
+
+@pytest.fixture
+def proxy(bucket_proxy):
+    """Returns the proxy before the bucket, which passes every request on until a test sets its `fault`."""
+    bucket_proxy.fault = None
+    bucket_proxy.log.clear()
+    yield bucket_proxy
+    bucket_proxy.fault = None
 
 
 @pytest.fixture(scope="session")

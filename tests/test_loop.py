@@ -247,6 +247,7 @@ def train(folder, devices, micro_batches, dropped, stop_at=99):
         plan=Plan({"text": np.full(27, 9)}, batch=6, edges=(16,), seed=2), steps=20, seed=3, optim=settings,
         save_every=50, evaluate_every=20, evaluate_start=False, log_every=1, evaluate=lambda *_: None,
         is_evaluated=lambda step: True, checkpoints=checkpoints, log=log,
+        publish=lambda: None,
         metrics=lambda step: types.SimpleNamespace(write=write, flush=lambda: None, close=lambda: None), mesh=mesh.build_mesh(Mesh(), jax.devices()[:devices]), peak_flops=1.0)
     try:
         loop.train(job, signals)

@@ -187,8 +187,7 @@ def test_inputs_that_come_and_go_are_named():
 def finish(folder):
     """Writes the files of a finished stage, and its marker."""
     config = apply_flags(read_config("configs/finetune.py"), [])
-    with claim_folder(config, folder / "run") as (lock, _):
-        workdir = WorkDirectory(folder / "run", lock)
+    with claim_folder(config, folder / "run") as (workdir, _):
         stage_folder = folder / "run" / "stages" / "01-one"
         (folder / "run" / "texts").mkdir()
         (folder / "run" / "texts" / "eval.jsonl").write_text('{"key": "k"}\n')

@@ -15,7 +15,7 @@ def test_a_missing_start_is_refused_before_the_work_directory_is_created(tmp_pat
     flags = ["stages=one,two", "data.train=atlas?split=train&languages=en&size=4", "two.start=/no/such/model"]
     config = settings.apply_flags(settings.read_config("configs/finetune.py"), [f"--config.{flag}" for flag in flags])
     with pytest.raises(UserError, match=r"stage two: no stage '/no/such/model' before this one; known: encoder, one"):
-        run.run(config, tmp_path / "run", ["command"])
+        run.run(config, str(tmp_path / "run"), ["command"])
     assert not (tmp_path / "run").exists()
 
 
@@ -32,5 +32,5 @@ def test_a_missing_source_is_refused_before_the_first_stage(tmp_path):
     config = settings.apply_flags(settings.read_config("configs/finetune.py"), [f"--config.{flag}" for flag in flags])
     inputs.check_sources_exist(settings.read_stage(config, "one"))
     with pytest.raises(UserError, match=r"nope\.json: no such file or folder; check the path"):
-        run.run(config, tmp_path / "run", ["command"])
+        run.run(config, str(tmp_path / "run"), ["command"])
     assert not (tmp_path / "run" / "stages").exists()

@@ -12,22 +12,12 @@ import pytest
 from xlkd import storage
 from xlkd.errors import Stopped, UserError
 
-
-@pytest.fixture(scope="module")
-def proxy():
-    with bucket.serve_bucket() as proxy, bucket.use_bucket(proxy):
-        yield proxy
-
-
 NAMES = itertools.count()
 
 
 @pytest.fixture
 def folder(proxy):
-    proxy.fault = None
-    proxy.log.clear()
-    yield storage.RemoteFolder(f"gs://bucket/runs/{next(NAMES)}")
-    proxy.fault = None
+    return storage.RemoteFolder(f"gs://bucket/objects/{next(NAMES)}")
 
 
 def test_objects_are_written_listed_read_copied_and_deleted(folder, tmp_path):
@@ -96,7 +86,6 @@ def test_refused_access_is_one_line(folder, proxy, status):
 
 
 def test_a_bucket_that_does_not_exist_is_one_line(proxy, tmp_path):
-    proxy.fault = None
     folder = storage.RemoteFolder("gs://other-bucket/run")
     (tmp_path / "a").touch()
     for request in (folder.list_objects, lambda: folder.read("a"), lambda: folder.upload(tmp_path / "a", "a")):

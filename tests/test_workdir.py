@@ -187,8 +187,7 @@ def replace_folder(folder):
 @pytest.mark.parametrize("change", [move_away, shutil.rmtree, replace_folder])
 def test_every_write_of_a_run_fails_if_its_folder_is_gone(tmp_path, change):
     folder = tmp_path / "run"
-    with workdir.claim_folder(make_config(), folder) as (lock, _):
-        directory = workdir.WorkDirectory(folder, lock)
+    with workdir.claim_folder(make_config(), folder) as (directory, _):
         stage = folder / "stages" / "01-one"
         directory.make_folder(stage)
         log, metrics = Log(folder / "log.txt", io.StringIO(), directory.check), Metrics(stage, 0, directory.check)

@@ -3,7 +3,8 @@
 """Trains a model: `python -m xlkd.main --config=configs/gxlt.py [--workdir=DIR] [--config.KEY=VALUE …]`.
 
   --config=FILE[:VARIANT]  a config with get_config(variant), or the config.json of an earlier run
-  --workdir=DIR            the folder for everything that the run writes (default: runs/CONFIG-HASH)
+  --workdir=DIR            the folder for everything that the run writes, or gs://BUCKET/FOLDER (default:
+                           runs/CONFIG-HASH)
   --config.KEY=VALUE       any key of the config; --config.STAGE.KEY=VALUE sets it for one stage
   --keys                   list every key with its type, range, value and meaning, and train nothing
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from xlkd import cli, files, settings
+from xlkd import cli, settings
 from xlkd.errors import UserError
 from xlkd.runtime import distributed
 from xlkd.spec import reading
@@ -36,14 +37,10 @@ def main(arguments: list[str]) -> None:
         return
     stem = pathlib.Path(flags["config"].partition(":")[0]).stem
     name = flags.get("workdir") or f"runs/{stem}-{reading.compute_digest(settings.to_plain(config))}"
-    if "://" in name:
-        raise UserError(
-            "a work directory must be a local folder", name, "see launch/README.md for how to copy results to a bucket"
-        )
     with distributed.join_run(flags):
         from xlkd.train.run import run
 
-        run(config, files.expand_path(name), ["python", "-m", "xlkd.main", *arguments])
+        run(config, name, ["python", "-m", "xlkd.main", *arguments])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ succeeds or `PATIENCE` has passed. The bytes of an object are compared with its 
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
 import logging
 import pathlib
@@ -22,6 +24,7 @@ from xlkd import files
 from xlkd.errors import Stopped, UserError
 
 SCHEME = "gs://"
+SMALL = 1 << 23  # bytes up to which a file is read as a whole
 PATIENCE = 600.0  # seconds for which a request is sent again
 _TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two parts of an answer
 _LONGEST_PAUSE = 8.0  # seconds
@@ -80,14 +83,16 @@ class RemoteFolder:
         """Returns the content of a small object, and what is known of it; None where it does not exist."""
 
         def download() -> tuple[bytes, Object] | None:
-            blob = self._get_blob(name)
-            try:
-                data = blob.download_as_bytes(timeout=_TIMEOUT, retry=None, checksum="crc32c")
-            except _import_client().NotFound:
-                self._check_bucket_exists()
-                return None
-            blob.reload(timeout=_TIMEOUT, retry=None)
-            return data, _describe_blob(blob)
+            while True:
+                blob = self._get_blob(name)
+                try:
+                    blob.reload(timeout=_TIMEOUT, retry=None)
+                except _import_client().NotFound:
+                    self._check_bucket_exists()
+                    return None
+                with contextlib.suppress(_import_client().NotFound):  # replaced by another generation meanwhile
+                    data = blob.download_as_bytes(timeout=_TIMEOUT, retry=None, checksum="crc32c")
+                    return data, _describe_blob(blob)
 
         return self._send(download, name)
 
@@ -187,6 +192,17 @@ class RemoteFolder:
                     raise Stopped(f"{what}; the same command resumes from its last save") from error
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def compute_crc32c(path: pathlib.Path) -> str:
+    """Returns the CRC-32C of a file in the form that buckets have for objects."""
+    import google_crc32c
+
+    checksum = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum.update(block)
+    return base64.b64encode(checksum.digest()).decode()
 
 
 class _Client(NamedTuple):

@@ -59,11 +59,11 @@ def main(arguments: list[str]) -> None:
         reports.locate_outputs(folders, folder=base)  # refuses now what the report would refuse after the training
     command = ["python", "-m", "xlkd.sweep", *arguments]
     start_only = {"stages": tuple(shared), "controls": (), "report__compare": (), "method__control": "all"}
-    run(settings.replace_values(first, **start_only), base / "start", command)
+    run(settings.replace_values(first, **start_only), str(base / "start"), command)
     for name, config in runs.items():
         start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
         stages = tuple(stage for stage in config.stages if stage not in shared)
-        run(settings.replace_values(config, start=start, stages=stages), base / name, command)
+        run(settings.replace_values(config, start=start, stages=stages), str(base / name), command)
     reports.write(folders, print, reports.locate_outputs(folders, folder=base))
 
 

@@ -43,14 +43,19 @@ def get_folder() -> pathlib.Path:
     """Returns $XLKD_CACHE, else `xlkd/` in the user's cache folder, or in a temporary one where there is no home."""
     if os.environ.get("XLKD_CACHE"):
         return files.expand_path(os.environ["XLKD_CACHE"])
+    return find_user_folder("xlkd")
+
+
+def find_user_folder(name: str) -> pathlib.Path:
+    """Returns a folder in the user's cache folder, or in a private temporary one where there is no home."""
     base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if not base.is_absolute() or not _is_writable(base):
         try:
             base = pathlib.Path(tempfile.gettempdir())
         except FileNotFoundError as error:
             raise UserError("no folder for the cache can be written", "XLKD_CACHE", "set it to a folder") from error
-        return _make_private(base / f"cache-{os.getuid()}") / "xlkd"
-    return _make_private(base / "xlkd") if base.stat().st_mode & stat.S_IWOTH else base / "xlkd"
+        return _make_private(base / f"cache-{os.getuid()}") / name
+    return _make_private(base / name) if base.stat().st_mode & stat.S_IWOTH else base / name
 
 
 def _make_private(folder: pathlib.Path) -> pathlib.Path:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,10 +55,16 @@ class Weights:
         return Start(self.architecture, checkpoint.params["encoder"], heads, checkpoint.labels or ())
 
 
-def resolve_weights(settings: AnySettings, earlier: dict[str, pathlib.Path], fresh: pathlib.Path) -> Weights:
+def resolve_weights(
+    settings: AnySettings,
+    earlier: dict[str, pathlib.Path],
+    fresh: pathlib.Path,
+    share: Callable[[pathlib.Path], None] = lambda folder: None,
+) -> Weights:
     """Resolves the weights that the config names.
 
-    `earlier` has the exports of finished stages by name; `fresh` is the folder of a new encoder's tokenizer.
+    `earlier` has the exports of finished stages by name; `fresh` is the folder of a new encoder's tokenizer, which the
+    primary process writes and `share` gives to the others.
     """
     check_start(settings, earlier)
     if settings.start in earlier:
@@ -65,7 +72,7 @@ def resolve_weights(settings: AnySettings, earlier: dict[str, pathlib.Path], fre
     elif settings.start != "encoder":
         folder, revision = locate_model(settings.start)
     elif settings.encoder.path == "new":
-        return _prepare_new_encoder(settings.encoder.new, fresh, settings.encoder.dropout)
+        return _prepare_new_encoder(settings.encoder.new, fresh, settings.encoder.dropout, share)
     else:
         folder, revision = locate_model(settings.encoder.path, settings.encoder.revision or None)
     return _read_weights(folder, revision, settings.encoder.dropout)
@@ -124,9 +131,12 @@ def _read_weights(folder: pathlib.Path, revision: str | None, dropout: float) ->
     )
 
 
-def _prepare_new_encoder(new: NewEncoder, folder: pathlib.Path, dropout: float) -> Weights:
+def _prepare_new_encoder(
+    new: NewEncoder, folder: pathlib.Path, dropout: float, share: Callable[[pathlib.Path], None]
+) -> Weights:
     """Prepares a new encoder; its tokenizer is trained on `new.texts` and saved, so that a restart uses the same."""
     distributed.broadcast_from_primary("tokenizer", lambda: _train_tokenizer(new, folder))
+    share(folder)
     tokenizer = hf.load_tokenizer(folder)
     architecture = encoders.Architecture(
         model_type=new.model_type,

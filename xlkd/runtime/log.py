@@ -22,6 +22,7 @@ class Log:
     """Writes lines to the console and, with the time, to `log.txt`, and events for programs to `events.jsonl`.
 
     `check` is called before each write to a file; it raises where the work directory no longer belongs to the run.
+    `describe_paths` replaces paths in a line by names that the user knows.
     """
 
     def __init__(
@@ -29,8 +30,9 @@ class Log:
         file: pathlib.Path | None = None,
         stream: TextIO | None = None,
         check: Callable[[], None] = lambda: None,
+        describe_paths: Callable[[str], str] = lambda line: line,
     ) -> None:
-        self._check = check
+        self._check, self._describe_paths = check, describe_paths
         self._file = _open_to_append(file) if file else None
         self._events = _open_to_append(file.with_name("events.jsonl")) if file else None
         self._stream = stream or sys.stdout
@@ -38,7 +40,7 @@ class Log:
         self._width = 0
 
     def __call__(self, line: str) -> None:
-        line = escape_controls(line)
+        line = escape_controls(self._describe_paths(line))
         self._write("\r" + " " * self._width + "\r" if self._width else "", line + "\n")
         self._width = 0
         if self._file:

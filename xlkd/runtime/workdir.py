@@ -4,6 +4,8 @@
 
 A run whose folder is deleted, moved or replaced writes nothing more there and ends. A run has begun once one of its
 stages has trained: until then the same folder takes another config, and what was written for the first one is deleted.
+
+A work directory in a bucket (gs://…) is written to a folder of each machine, from which process 0 uploads it.
 """
 
 from __future__ import annotations
@@ -11,21 +13,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import stat
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlkd import files, settings
+from xlkd import files, settings, storage
 from xlkd.compat import ORBAX_METADATA
+from xlkd.data import cache
 from xlkd.errors import UserError
 from xlkd.reports import REPORT_FILES, RUN_FILES
 from xlkd.runtime import distributed
+from xlkd.runtime.lease import Lease
+from xlkd.runtime.mirror import Mirror, Uploader
 from xlkd.spec.reading import compute_digest
 
 LOCK = ".lock"
@@ -43,12 +49,53 @@ class WorkDirectory:
 
     path: pathlib.Path
     lock: LockId | None
+    mirror: Mirror | None = None  # where the work directory is in a bucket
+    check_bucket: Callable[[], None] = lambda: None
 
     def check(self) -> None:
         """Raises a UserError where the folder is no longer the one that was locked."""
         if self.lock and _read_lock_id(self.path) != self.lock:
             what = "no longer the folder that this run started in: it was moved, deleted or replaced"
             raise UserError(what, str(self.path), "start again, with --workdir=NEW_PLACE if it was moved")
+        self.check_bucket()
+
+    @property
+    def place(self) -> str:
+        """The work directory as the user named it."""
+        return self.mirror.remote.url if self.mirror else str(self.path)
+
+    def describe_paths(self, text: str) -> str:
+        """Returns a text that has addresses of the bucket instead of paths in its mirror."""
+        return text.replace(str(self.path), self.place) if self.mirror else text
+
+    def upload(self) -> None:
+        """Uploads what changed since the last upload, if the work directory is in a bucket."""
+        if self.mirror and self.lock:
+            self.check()
+            self.mirror.upload()
+
+    def share(self, folder: pathlib.Path) -> None:
+        """Gives all processes the files of a folder, which the primary process wrote or downloads now."""
+        if mirror := self.mirror:
+            listing = distributed.broadcast_from_primary(f"files of {folder.name}", lambda: mirror.publish(folder))
+            if not distributed.is_primary():
+                mirror.fetch({name: (size, crc32c) for name, (size, crc32c) in listing.items()})
+
+    def locate_checkpoints(self, stage: pathlib.Path) -> pathlib.Path | str:
+        """Returns the folder of a stage's checkpoints, or its address in the bucket."""
+        folder = stage / "checkpoints"
+        return f"{self.place}/{folder.relative_to(self.path).as_posix()}" if self.mirror else folder
+
+    def delete_beginning(self, stage: pathlib.Path) -> None:
+        """Deletes what a stage wrote before its training, so that it can begin with other settings or data."""
+        for pattern in BEGINNING:
+            for file in stage.glob(pattern):
+                file.unlink()
+        if self.mirror:
+            self.mirror.delete_checkpoint(stage, 0)
+        elif (stage / "checkpoints" / "0" / ORBAX_METADATA).exists():
+            shutil.rmtree(stage / "checkpoints" / "0")
+        self.upload()  # before the next beginning is recorded
 
     @contextlib.contextmanager
     def explain_loss(self) -> Generator[None, None, None]:
@@ -83,10 +130,80 @@ class WorkDirectory:
 
 
 @contextlib.contextmanager
-def claim_folder(config: ConfigDict, path: pathlib.Path) -> Generator[tuple[LockId, str], None, None]:
+def open_work_directory(config: ConfigDict, place: str) -> Generator[tuple[WorkDirectory, str], None, None]:
+    """Locks a work directory for this config until the end, or refuses it; all processes must call this.
+
+    Yields it, with a line for the log where a damaged file was written again.
+    """
+    remote = storage.RemoteFolder(place) if storage.is_remote(place) else None
+    mirror = Mirror(remote, _make_mirror_folder(remote.url)) if remote else None
+    workdir = WorkDirectory(mirror.path if mirror else files.expand_path(place), None, mirror)
+    with _describe_errors(workdir), contextlib.ExitStack() as stack:
+
+        def claim() -> tuple[str, str]:
+            nonlocal workdir
+            claimed = claim_bucket(config, mirror) if mirror else claim_folder(config, workdir.path)
+            workdir, note = stack.enter_context(claimed)
+            return workdir.place, note
+
+        address, note = distributed.broadcast_from_primary("work directory", claim)
+        if mirror and address != workdir.place:
+            what = f"not the work directory of process 0, which is {address}"
+            raise UserError(what, workdir.place, "give all processes the same --workdir")
+        if not mirror:
+            check_shared(workdir.path)
+        yield workdir, note
+
+
+@contextlib.contextmanager
+def _describe_errors(workdir: WorkDirectory) -> Generator[None, None, None]:
+    """Replaces paths of this machine in errors by those of the bucket that the user named."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(*map(workdir.describe_paths, error.args)) from error
+
+
+@contextlib.contextmanager
+def claim_bucket(config: ConfigDict, mirror: Mirror) -> Generator[tuple[WorkDirectory, str], None, None]:
+    """Locks a folder of a bucket as `claim_folder` does, and uploads its mirror every minute and at the end."""
+    lease = Lease(mirror.remote, print)
+    try:
+        mirror.download()
+        with claim_folder(config, mirror.path, mirror) as (claimed, note), Uploader(mirror, lease.check) as uploader:
+            workdir = dataclasses.replace(claimed, check_bucket=uploader.check)
+            try:
+                yield workdir, note
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error says more
+                    workdir.upload()
+                raise
+            workdir.upload()
+    finally:
+        with contextlib.suppress(Exception):  # nobody needs the lock of a process that has ended
+            lease.release()
+
+
+def _make_mirror_folder(url: str) -> pathlib.Path:
+    """Makes the folder of this process that mirrors a folder of a bucket; a restart finds its files there."""
+    number = distributed.get_process()
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{number}"
+    folder = cache.find_user_folder("xlkd-work") / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"no room for the files of a work directory in a bucket: {error.strerror}"
+        raise UserError(what, str(folder), "set XDG_CACHE_HOME to a folder that can be written") from error
+    return folder
+
+
+@contextlib.contextmanager
+def claim_folder(
+    config: ConfigDict, path: pathlib.Path, mirror: Mirror | None = None
+) -> Generator[tuple[WorkDirectory, str], None, None]:
     """Locks a work directory for this config until the end, or refuses it; the lock ends with the process.
 
-    Yields the lock, and a line for the log where a damaged file was written again.
+    Yields it, with a line for the log where a damaged file was written again.
     """
     _check_is_free(path)
     try:
@@ -102,15 +219,14 @@ def claim_folder(config: ConfigDict, path: pathlib.Path) -> Generator[tuple[Lock
             owner = lock.read() or "?"
             raise UserError(f"in use by process {owner}", str(path), "wait, or choose another") from None
         state = os.fstat(lock.fileno())
-        lock_id = (state.st_dev, state.st_ino)
-        workdir = WorkDirectory(path, lock_id)
+        workdir = WorkDirectory(path, (state.st_dev, state.st_ino), mirror)
         workdir.check()
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         for folder in (path / "texts", *path.glob("stages/*"), *path.glob("stages/*/*")):
             files.delete_draft_files(folder)
-        yield lock_id, _write_config(workdir, settings.to_plain(config))
+        yield workdir, _write_config(workdir, settings.to_plain(config))
 
 
 def _check_is_free(path: pathlib.Path) -> None:
@@ -184,7 +300,7 @@ def _write_config(workdir: WorkDirectory, config: dict[str, Any]) -> str:
             raise UserError(what, str(workdir.path), "choose another --workdir, or restore config.json")
     elif folders and (old is None or settings.list_differences(config, old)):
         for folder in folders:
-            delete_beginning(folder)
+            workdir.delete_beginning(folder)
         for file in (workdir.path / "texts").glob("*.jsonl"):
             file.unlink()
     workdir.write_json(path, config)
@@ -202,15 +318,6 @@ def has_trained(folder: pathlib.Path) -> bool:
     """Returns whether the files of a stage depend on its training: it was saved after a step, or has finished."""
     steps = (path.name for path in folder.glob("checkpoints/[0-9]*"))
     return (folder / "done").exists() or any(step.isdecimal() and int(step) > 0 for step in steps)
-
-
-def delete_beginning(folder: pathlib.Path) -> None:
-    """Deletes what a stage wrote before its training, so that it can begin with other settings or data."""
-    for pattern in BEGINNING:
-        for file in folder.glob(pattern):
-            file.unlink()
-    if (folder / "checkpoints" / "0" / ORBAX_METADATA).exists():
-        shutil.rmtree(folder / "checkpoints" / "0")
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any] | None:

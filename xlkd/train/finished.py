@@ -33,7 +33,11 @@ def mark_finished(workdir: WorkDirectory, folder: pathlib.Path, texts: Sequence[
     hashes: dict[str, Json] = {
         name: "" if name.endswith(CARD) else files.compute_sha256(folder / name) for name in names
     }
-    workdir.write_json(folder / DONE, {"version": 1, "files": hashes, "texts": sorted(texts)})
+    record: dict[str, Json] = {"version": 1, "files": hashes, "texts": sorted(texts)}
+    if workdir.mirror:
+        workdir.upload()
+        record["objects"] = workdir.mirror.list_large_objects(folder)
+    workdir.write_json(folder / DONE, record)
 
 
 def describe_damage(workdir: WorkDirectory, folder: pathlib.Path) -> str | None:
@@ -57,9 +61,17 @@ def _find_damage(workdir: WorkDirectory, folder: pathlib.Path) -> str:
     try:
         record = read_object(folder / DONE) or {}
         hashes, texts = dict(record["files"]), list(record["texts"])
+        objects = {name: tuple(value) for name, value in record.get("objects", {}).items()} if workdir.mirror else {}
     except (ValueError, TypeError, KeyError):
         return f"{DONE} is damaged"
+    if workdir.mirror:
+        stored = workdir.mirror.list_large_objects(folder)
+        for name, expected in objects.items():
+            if stored.get(name) != expected:
+                return f"{name} does not match its checksum" if name in stored else f"{name} is missing"
     for name, expected in hashes.items():
+        if name in objects:  # in the bucket; downloaded where it is read
+            continue
         if not (folder / name).is_file():
             return f"{name} is missing"
         if not expected and not (folder / name).read_bytes().strip(b"\0"):

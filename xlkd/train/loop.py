@@ -60,6 +60,7 @@ class Job:
     evaluate: Callable[[int, Variables, Callable[[], None]], None]
     is_evaluated: Callable[[int], bool]  # whether the scores of a step are on disk
     checkpoints: Checkpoints
+    publish: Callable[[], None]  # makes the stage's files safe before a checkpoint that depends on them
     metrics: Callable[[int], Metrics | NoMetrics]
     log: Log
     mesh: Mesh
@@ -128,6 +129,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
         if at not in saved:
             former = clock.switch_to("save", step=at)
             metrics.flush()
+            job.publish()
             job.checkpoints.save(at, state, wait=wait)
             saved.add(at)
             clock.switch_to(former)

@@ -13,7 +13,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from ml_collections import ConfigDict
@@ -23,16 +23,17 @@ from xlkd.data import cache
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
-from xlkd.runtime.workdir import WorkDirectory, check_shared, claim_folder, read_object
+from xlkd.runtime.workdir import WorkDirectory, open_work_directory, read_object
 from xlkd.settings import check_start, read_stages
+from xlkd.spec.stage import AnySettings
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers")
 PACKAGES += ("safetensors", "numpy")
 FLAG = re.compile("LIBTPU_INIT_ARGS|XLA_FLAGS|JAX_.*")  # variables that change compiled programs
 
 
-def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
-    """Runs all stages of a config that are not finished yet."""
+def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
+    """Runs all stages of a config that are not finished yet, in a work directory: a folder, or gs://BUCKET/FOLDER."""
     stages = read_stages(config)
     cache.get_folder()  # refuses impossible values of its variables before the work directory is made
     cache.size_limit_bytes()
@@ -40,12 +41,9 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
         check_start(settings, [earlier.name for earlier in stages[:number]])
     with contextlib.ExitStack() as stack:
         remedy = "free disk space or make the disk writable, then the same command resumes from the last save"
-        stack.enter_context(files.explain_no_room(str(path), remedy))
-        lock, note = distributed.broadcast_from_primary(
-            "work directory", lambda: stack.enter_context(claim_folder(config, path))
-        )
-        check_shared(path)
-        workdir = WorkDirectory(path, tuple(lock) if distributed.is_primary() else None)
+        stack.enter_context(files.explain_no_room(place, remedy))
+        workdir, note = stack.enter_context(open_work_directory(config, place))
+        path = workdir.path
         stack.enter_context(workdir.explain_loss())
         signals = stack.enter_context(Signals())
         from xlkd.inputs import data as inputs
@@ -54,7 +52,9 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
 
         prepare_devices()
         console = None if distributed.is_primary() else stack.enter_context(_open_null())
-        log = Log(path / "log.txt" if distributed.is_primary() else None, console, workdir.check)
+        log = Log(
+            path / "log.txt" if distributed.is_primary() else None, console, workdir.check, workdir.describe_paths
+        )
         log.event("start", at=process_start_time())
         log(f"start: {' '.join(command)}")
         if note:
@@ -64,7 +64,7 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
         if changes := describe_environment_changes(before, environment):
             log(f"other software than at the last start: {changes}; results may differ in rounding")
         workdir.write_json(path / "environment.json", environment)
-        log(f"work directory {path}, devices: {describe_devices()}")
+        log(f"work directory {workdir.place}, devices: {describe_devices()}")
         write_report, exports = ReportWriter(workdir, log), {}
         folders = [path / "stages" / f"{number:02d}-{settings.name}" for number, settings in enumerate(stages, 1)]
         damages = distributed.broadcast_from_primary(
@@ -80,8 +80,11 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
             else:
                 log(f"stage {name}" + (f": {damage}; it is written again" if damage else ""))
                 log.event("prepare", stage=name)
+                for earlier in find_needed_stages(settings, exports):
+                    workdir.share(exports[earlier].parent)
                 stage.train(settings, workdir, folder, exports, log, signals, write_report)
-                distributed.barrier(f"{folder} finished")
+                workdir.upload()
+                distributed.barrier(f"{name} finished")
             exports[name] = folder / "export"
         log.event("report")
         if distributed.is_primary():
@@ -89,6 +92,12 @@ def run(config: ConfigDict, path: pathlib.Path, command: Sequence[str]) -> None:
         distributed.barrier("report")  # a process that ended earlier would be missing in collectives
         log.event("end")
         log("done")
+
+
+def find_needed_stages(settings: AnySettings, earlier: Iterable[str]) -> list[str]:
+    """Returns the earlier stages whose models a stage reads: that of its start, and its teachers."""
+    names = {settings.start, *(name.strip() for names in settings.teachers.values() for name in names.split("+"))}
+    return [name for name in earlier if name in names]
 
 
 class ReportWriter:

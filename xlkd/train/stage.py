@@ -33,7 +33,7 @@ from xlkd.runtime.devices import peak_flops
 from xlkd.runtime.log import Log, Metrics, NoMetrics
 from xlkd.runtime.profiling import Profiler
 from xlkd.runtime.signals import Signals
-from xlkd.runtime.workdir import INPUTS, WorkDirectory, delete_beginning, has_trained
+from xlkd.runtime.workdir import INPUTS, WorkDirectory, has_trained
 from xlkd.spec.stage import AnySettings, AnyStage
 from xlkd.spec.tasks import Classify
 from xlkd.tasks.parallel import Parallel
@@ -80,7 +80,7 @@ def train(
     ready = add_reference_vectors(prepared, method.reference_pooling, encoders[-1], devices)
     sets = SetEvaluator(workdir, folder, ready, prepared.keep, method, devices, spec, log)
     distributed.broadcast_from_primary("damaged scores", sets.set_aside_damaged)
-    checkpoints = Checkpoints(folder / "checkpoints", sets.choose_step, workdir.check)
+    checkpoints = Checkpoints(workdir.locate_checkpoints(folder), sets.choose_step, workdir.check)
 
     def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
         sets.evaluate(step, variables, stop)
@@ -102,6 +102,7 @@ def train(
         evaluate=evaluate,
         is_evaluated=sets.is_evaluated,
         checkpoints=checkpoints,
+        publish=workdir.upload,
         metrics=lambda step: (
             Metrics(folder, step, workdir.check, log, spec.log.every) if distributed.is_primary() else NoMetrics()
         ),
@@ -134,7 +135,7 @@ def prepare_stage(
 ) -> Prepared:
     """Reads the weights and the examples that the settings name, and writes a report on the examples."""
     workdir.check()
-    weights = resolve_weights(settings, earlier, folder / "tokenizer")
+    weights = resolve_weights(settings, earlier, folder / "tokenizer", workdir.share)
     if settings.encoder.trim_vocab:
         weights = trimming.trim_weights(weights, inputs.iterate_examples(settings), log)
     other = resolve_teacher(settings)
@@ -198,7 +199,7 @@ def record_inputs(
             raise UserError(what, str(folder), "restore them, or choose another --workdir")
         if changes:
             log(f"other inputs than at the last start, before training: {changes}; the stage begins again")
-            delete_beginning(folder)
+            workdir.delete_beginning(folder)
         workdir.make_folder(folder)
         workdir.write_json(folder / INPUTS, {"version": 1, "config": settings.run, "inputs": inputs_now})
         return inputs_now
