@@ -11,22 +11,21 @@
 #   --machine=TYPE     machine type (default g2-standard-8: one L4)
 #   --gpu=TYPE:N       for machine types without GPUs, such as n1-standard-8: --gpu=nvidia-tesla-t4:1
 #   --hosts=N          machines (default 1)
-#   --bucket=gs://…    for the code, and for the results of a single machine
+#   --bucket=gs://…    for the code, the results and the cache
 #   --data=gs://…      copied to data/ on each machine before the start
-#   --share=IP:/PATH   NFS, for example Filestore; several machines need it for their shared work directory
 #   --image=FAMILY     of project deeplearning-platform-release (default: one with driver 580, which CUDA 13 needs, and
 #                      Python 3.12); with an older driver, from 525, the machines install JAX for CUDA 12
 #   --disk=N           GB (default 200)
 #   --spot             cheaper, but can be taken away at any time
 #   --dry_run          print the commands and start nothing
 #
-# Code: the commit that is checked out. Data: --data. Results: gs://BUCKET/xlkd/NAME/runs every minute (one machine),
-# else on the share. Machines need a firewall rule for port 8476 among themselves (the default network has one).
+# Code: the commit that is checked out. Data: --data. Results: gs://BUCKET/xlkd/NAME/runs/NAME, the run's work directory.
+# Machines need a firewall rule for port 8476 among themselves (the default network has one).
 # To look at the run, see the last lines that are printed. A group costs money until it is deleted: the last line says how.
 
 set -u
-name='' zone='' machine=g2-standard-8 gpu='' hosts=1 bucket='' data='' share='' image=common-cu129-ubuntu-2404-nvidia-580 disk=200 spot=''
-flags="name zone machine gpu hosts bucket data share image disk" switches="spot"
+name='' zone='' machine=g2-standard-8 gpu='' hosts=1 bucket='' data='' image=common-cu129-ubuntu-2404-nvidia-580 disk=200 spot=''
+flags="name zone machine gpu hosts bucket data image disk" switches="spot"
 # shellcheck source=launch/inputs.sh
 . "$(dirname "$0")/inputs.sh"
 # shellcheck source=launch/travel.sh
@@ -36,7 +35,7 @@ given name "$name" mine
 whole hosts "$hosts"
 whole disk "$disk"
 [[ -z $gpu || $gpu =~ ^[a-z0-9-]+:[1-9][0-9]*$ ]] || refuse "--gpu=$gpu is not TYPE:NUMBER" "for example --gpu=nvidia-tesla-t4:1"
-check_travel "$hosts"
+check_travel
 
 group=(gcloud compute instance-groups managed)
 known=

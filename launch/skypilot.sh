@@ -8,7 +8,7 @@
 #
 #   --name=NAME       of the run and of the job
 #   --gpus=KIND:N     a name that sky show-gpus lists (default L4:1)
-#   --bucket=URL      gs://… or s3://…; results go to its runs/NAME, and its data/ is found at /results/data
+#   --bucket=gs://…   the run's work directory is runs/NAME in it, and its data/ is found at /results/data
 #   --spot            cheaper, but can be taken away at any time
 #   --dry_run         print the command and start nothing
 #
@@ -23,7 +23,7 @@ flags="name gpus bucket" switches="spot"
 given name "$name" mine
 plain name "$name"
 [[ $gpus =~ ^[A-Za-z0-9-]+:[1-9][0-9]*$ ]] || refuse "--gpus=$gpus is not KIND:NUMBER" "for example --gpus=H100:1"
-case $bucket in gs://?* | s3://?*) ;; *) refuse "--bucket='$bucket' is not a bucket" "for example --bucket=gs://BUCKET" ;; esac
+bucket bucket "$bucket"
 main_has --workdir && refuse "the command names a work directory" "leave --workdir out: it is runs/$name in the bucket"
 [ "${main[1]:-} ${main[2]:-}" = "-m xlkd.main" ] || refuse "the command is not python -m xlkd.main" "give its flags after --"
 needs sky "pip install 'skypilot[gcp]', then sky check"

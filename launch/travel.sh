@@ -6,18 +6,14 @@
 #
 # shellcheck disable=SC2154 # set by the scripts that source this one
 
-check_travel() { # HOSTS
+check_travel() {
   plain name "$name"
   given zone "$zone" us-central1-a
   given bucket "$bucket" gs://BUCKET/xlkd
   bucket bucket "$bucket"
   [ -z "$data" ] || bucket data "$data"
-  if [ "$1" -gt 1 ]; then
-    [[ $share =~ ^[^:/]+:/.+$ ]] || refuse "$1 machines need a shared work directory, and --share='$share' is not one" \
-      "give a folder by NFS, for example a Filestore instance: --share=10.0.0.2:/share"
-  fi
   main_has --workdir && refuse "the command names a work directory" \
-    "leave --workdir out: it is runs/$name"
+    "leave --workdir out: it is $bucket/$name/runs/$name"
   needs gcloud "install it from https://cloud.google.com/sdk, then gcloud auth login"
 }
 
@@ -33,8 +29,8 @@ send_code() { # uploads the commit that is checked out
 write_start_up() { # HOSTS EXTRA GROUP FILE: writes the start-up script
   {
     echo '#!/usr/bin/env bash'
-    echo "from=$bucket/$name extra=$2 data=$(quoted "$data") hosts=$1 group=$3 zone=$zone share=$(quoted "$share")"
-    echo "main=($(quoted "${main[@]:1}" "--workdir=runs/$name"))"
+    echo "from=$bucket/$name extra=$2 data=$(quoted "$data") hosts=$1 group=$3 zone=$zone"
+    echo "main=($(quoted "${main[@]:1}" "--workdir=$bucket/$name/runs/$name"))"
     sed 1d "$here/host.sh"
   } >"$4"
   [ -z "$dry_run" ] || sed -n '2,3s/^/  | /p' "$4"

@@ -48,9 +48,10 @@ def test_times_are_published_and_a_slow_host_is_named_once(monkeypatch):
     )
     monkeypatch.setattr(distributed, "read_published", lambda folder: published)
     comparison, lines = HostComparison(10), []
-    for step in range(20, 70, 10):
-        lines += [comparison.compare(step, 0.2 * step, [0.05, 0.05])]
+    for step in range(20, 220, 10):
+        lines += [comparison.compare(step, 0.2 * (step - 10), [0.05, 0.05])]
     (line,) = filter(None, lines)
+    assert lines.index(line) == 9, "it was slow in two comparisons, of five measurements each"
     assert line.startswith("slow host: process 0 (")
     assert line.endswith("for a product that the others compute in 0.0 ms")
     own = HostTimes(*json.loads(published["0"]))

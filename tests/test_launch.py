@@ -19,7 +19,14 @@ GOOD = {
     "slurm": ["--nodes=2", "--gpus_per_node=8"],
     "tpu_vm": ["--name=mine", "--zone=us-east5-b", "--type=v6e-8", "--bucket=gs://bucket/xlkd"],
     "gce": ["--name=mine", "--zone=us-central1-a", "--bucket=gs://bucket/xlkd"],
-    "gke": ["--name=mine", "--image=registry/xlkd:1", "--claim=results", "--gpu=nvidia-l4", "--hosts=2", "--chips=1"],
+    "gke": [
+        "--name=mine",
+        "--image=registry/xlkd:1",
+        "--bucket=gs://bucket/xlkd",
+        "--gpu=nvidia-l4",
+        "--hosts=2",
+        "--chips=1",
+    ],
     "skypilot": ["--name=mine", "--bucket=gs://bucket"],
 }
 MAIN = ["--", "python", "-m", "xlkd.main", "--config=configs/gxlt.py"]
@@ -52,6 +59,8 @@ def test_a_dry_run_prints_the_training_command(name, tmp_path):
     output = done.stdout.replace('", "', " ")
     assert "--config=configs/gxlt.py" in output
     assert "-m xlkd.main" in output or name == "skypilot"
+    if name in ("tpu_vm", "gce", "gke"):
+        assert "--workdir=gs://bucket/xlkd/mine/runs/mine" in output
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -90,14 +99,15 @@ def test_flags_that_every_script_refuses(name, flags, main, says):
         ("tpu_vm", ["--type=tpu7x-8"], "use launch/gke.sh"),
         ("tpu_vm", ["--type=h100"], "is not a type of TPU"),
         ("tpu_vm", ["--bucket=bucket"], "not a place in Cloud Storage"),
-        ("tpu_vm", ["--hosts=4"], "--share='' is not one"),
+        ("tpu_vm", ["--share=10.0.0.2:/share"], "unknown flag --share"),
         ("gce", ["--name=My_Run"], "small letters"),
-        ("gce", ["--hosts=2", "--share=folder"], "--share='folder' is not one"),
         ("gce", ["--gpu=t4"], "not TYPE:NUMBER"),
         ("gke", ["--gpu="], "neither --tpu nor --gpu"),
         ("gke", ["--tpu=tpu-v6e-slice"], "neither --tpu nor --gpu, or both"),
         ("gke", ["--gpu=", "--tpu=tpu-v6e-slice", "--topology=4x4"], "4x4 has 16 chips"),
-        ("skypilot", ["--bucket=folder"], "is not a bucket"),
+        ("gke", ["--bucket=folder"], "not a place in Cloud Storage"),
+        ("gke", ["--account=My_Account"], "small letters"),
+        ("skypilot", ["--bucket=s3://bucket"], "not a place in Cloud Storage"),
         ("skypilot", ["--gpus=H100"], "not KIND:NUMBER"),
     ],
 )
@@ -131,6 +141,7 @@ def test_a_job_set_names_its_coordinator_and_the_exit_codes_that_are_not_retried
         "--process=$(JOB_COMPLETION_INDEX)",
     ]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    assert container["env"][0] == {"name": "XLKD_CACHE", "value": "gs://bucket/xlkd/mine/cache"}
     assert hosts["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2, 3]
     tpu = run_dry("gke", *GOOD["gke"], "--gpu=", "--tpu=tpu-v6e-slice", "--topology=2x1").stdout
     assert "--coordinator" not in tpu, "TPU nodes detect their place"

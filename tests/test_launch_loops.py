@@ -20,6 +20,7 @@ PATIENCE = 120  # seconds until a test gives up; no test needs that long
 TRAINING = """
 workdir=${*: -1}
 workdir=${workdir#--workdir=}
+workdir=${workdir/#gs:\\/\\//$STUBS/} # a place in Cloud Storage is a folder
 mkdir -p "$workdir"
 step=$(cat "$workdir/step" 2>/dev/null || echo 0)
 mkdir "$STUBS/training" 2>/dev/null || echo "two trainings at a time" >>"$STUBS/faults"
@@ -64,22 +65,16 @@ GCLOUD = """
 words=() # a place in Cloud Storage is a folder
 for word in "$@"; do case $word in --*) ;; *) words+=("${word/#gs:\\/\\//$STUBS/}") ;; esac; done
 case "$1 $2" in
-  "storage ls")
-    fails ls && exit 1
-    ls "${words[2]}" | while read -r name; do
-      [ ! -d "${words[2]}$name" ] || name=$name/
-      echo "$3$name"
-    done
+  "storage cp")
+    fails cp && exit 1
+    mkdir -p "${words[3]%/*}"
+    cp "${words[2]}" "${words[3]}"
     ;;
-  "storage cp") mkdir -p "${words[3]%/*}"; cp "${words[2]}" "${words[3]}" ;;
+  "storage cat") cat "${words[2]}" ;;
+  "storage rm") rm "${words[2]}" ;;
   "storage rsync")
-    fails rsync && exit 1
-    mkdir "$STUBS/transfer" 2>/dev/null || echo "two transfers at a time" >>"$STUBS/faults"
     mkdir -p "${words[3]}"
-    [ ! -d "$STUBS/training" ] || sleep 0.1
     cp -R "${words[2]}/." "${words[3]}/"
-    case $* in *"rsync --recursive runs"*) echo uploaded >>"$STUBS/events" ;; *) echo fetched >>"$STUBS/events" ;; esac
-    rmdir "$STUBS/transfer"
     ;;
   *)
     echo "gcloud $*" >>"$STUBS/events"
@@ -87,31 +82,45 @@ case "$1 $2" in
       case $word in --metadata-from-file=startup-script=*) cp "${word##*=}" "$STUBS/start.sh" ;; esac
     done
     case $* in
-      *" delete "*) if fails delete; then exit 1; fi ;;
+      *" delete "*)
+        fails delete && exit 1
+        rm -f "$STUBS/state"
+        ;;
+      *"queued-resources create"*)
+        fails create && exit 1
+        echo WAITING_FOR_RESOURCES >"$STUBS/state"
+        ;;
       *"templates describe"*) [ -n "${TEMPLATE:-}" ] ;;
-      *" describe "*) [ -n "${STATE:-}" ] && echo "$STATE" ;;
+      *" describe "*) cat "$STUBS/state" ;;
       *list-instances*) printf '%s\\n' $MACHINES ;;
     esac
     ;;
 esac
 """
+# With Restart=on-failure, systemd does not start a service again that was told to stop, or that SIGTERM killed.
 SYSTEMD_RUN = """
 echo "systemd-run $*" >>"$STUBS/events"
 [ ! -e "$STUBS/service" ] || ! kill -0 "$(cat "$STUBS/service")" 2>/dev/null || { echo "already loaded"; exit 1; }
 while :; do
   case $1 in
     --setenv=*) export "${1#--setenv=}" ;;
+    --property=RestartPreventExitStatus=*) final=${1##*=} ;;
+    --property=RestartSec=*) pause=${1##*=} ;;
+    --property=ExecStopPost=*) after=${1#*=*=} ;;
     --*) ;;
     *) break ;;
   esac
   shift
 done
-rm -f "$STUBS/code"
-(
+rm -f "$STUBS/code" "$STUBS/stopping"
+while :; do
   bash -c 'echo $$ >"$STUBS/service"; exec "$@"' bash "$@"
-  echo $? >"$STUBS/draft"
-  mv "$STUBS/draft" "$STUBS/code"
-) &
+  code=$?
+  EXIT_STATUS=$([ $code -gt 128 ] && kill -l $code || echo $code) $after
+  case " 0 143 $final " in *" $code "*) break ;; esac
+  [ ! -e "$STUBS/stopping" ] || break
+  sleep "$pause"
+done && echo $code >"$STUBS/draft" && mv "$STUBS/draft" "$STUBS/code" &
 """
 NVIDIA_SMI = """
 case $* in *driver_version*) echo "$DRIVER" ;; *) echo 0 ;; esac
@@ -185,13 +194,8 @@ class Machine:
         return (self.folder / "events").read_text().splitlines()
 
     def trained(self) -> list[str]:
-        """Returns the events of training and results, without the uploads during a training."""
-        ends, relevant = ("saved", "killed", "code"), []
-        for event in self.events:
-            after_end = event == "uploaded" and relevant and relevant[-1].startswith(ends)
-            if after_end or event.startswith(("training", "fetched", *ends)):
-                relevant.append(event)
-        return relevant
+        """Returns the events of training."""
+        return [event for event in self.events if event.startswith(("training", "saved", "killed", "code"))]
 
     def check(self) -> None:
         """Checks that there was no fault, that no process is running and no temporary file is left."""
@@ -285,12 +289,23 @@ class Host:
         done = self.machine.run("bash", self.machine.folder / "start.sh", **environment)
         assert done.returncode == 0, self.log
 
+    @property
+    def main_process(self) -> int:
+        """Returns the process that systemd would send SIGTERM to."""
+        return int((self.machine.folder / "service").read_text())
+
     def terminate(self) -> None:
-        os.kill(int((self.machine.folder / "service").read_text()), signal.SIGTERM)
+        (self.machine.folder / "stopping").touch()
+        os.kill(self.main_process, signal.SIGTERM)
 
     def wait(self) -> int:
         wait_until((self.machine.folder / "code").exists, "the service has ended")
         return int((self.machine.folder / "code").read_text())
+
+    def read_end(self) -> str:
+        """Returns the exit code that the machine left in the bucket."""
+        file = self.bucket / "ended"
+        return file.read_text().strip() if file.exists() else ""
 
     @property
     def log(self) -> str:
@@ -304,31 +319,35 @@ class Host:
         shutil.rmtree(self.machine.folder / "top")
 
 
-def test_a_preempted_host_saves_and_uploads_and_another_resumes(machine):
+def test_a_preempted_host_saves_and_another_resumes(machine):
     machine.plan("wait", "0")
     host = Host(machine)
-    host.boot(XLKD_EVERY="0.05")
-    wait_until(lambda: host.count("training") and host.count("uploaded") > 2, "it trains and uploads")
+    host.boot()
+    wait_until(lambda: host.count("training"), "it trains")
+    assert "-m xlkd.main" in pathlib.Path(f"/proc/{host.main_process}/cmdline").read_text().replace("\0", " ")
     host.terminate()
     assert host.wait() == 75, host.log
-    assert machine.trained() == ["training from 0", "saved", "uploaded"]
-    assert (host.bucket / "runs" / "mine" / "step").read_text() == "100\n"
+    assert host.read_end() == "", "the run goes on"
     machine.check()
 
     host.replace()
     host.boot()
     assert host.wait() == 0, host.log
-    assert machine.trained()[3:] == ["fetched", "training from 100", "code 0", "uploaded"]
+    assert machine.trained() == ["training from 0", "saved", "training from 100", "code 0"]
+    assert host.read_end() == "0"
+    assert "start" in (host.bucket / "ended.log").read_text()
     machine.check()
 
 
-def test_a_host_restarts_the_training_and_uploads_after_each_end(machine):
+def test_a_host_starts_the_training_again_until_it_is_done(machine):
     machine.plan("75", "kill", "0")
     host = Host(machine)
     host.boot()
     assert host.wait() == 0, host.log
-    uploaded = ["training from 0", "code 75", "uploaded", "training from 100", "killed", "uploaded"]
-    assert machine.trained() == [*uploaded, "training from 100", "code 0", "uploaded"]
+    assert [event for event in machine.trained() if "training" not in event] == ["code 75", "killed", "code 0"]
+    assert host.count("training from 100") == 2
+    assert host.log.count("ended with") == 3
+    assert "ended with KILL" in host.log
     machine.check()
 
 
@@ -336,9 +355,11 @@ def test_a_host_restarts_the_training_and_uploads_after_each_end(machine):
 def test_a_host_does_not_restart_after_an_error_that_would_repeat(machine, code):
     machine.plan(code)
     host = Host(machine)
+    machine.fail("cp", 3)  # of the machine
     host.boot()
     assert host.wait() == int(code)
-    assert machine.trained() == ["training from 0", f"code {code}", "uploaded"]
+    assert machine.trained() == ["training from 0", f"code {code}"]
+    assert host.read_end() == code
     machine.check()
 
 
@@ -361,63 +382,21 @@ def test_the_service_is_stopped_first_and_has_time_to_save(machine):
     host.boot()
     assert host.wait() == 0, host.log
     command = next(event for event in machine.events if event.startswith("systemd-run"))
-    for words in ("KillMode=mixed", "TimeoutStopSec=300", "network-online.target remote-fs.target"):
+    for words in ("KillMode=mixed", "TimeoutStopSec=300", "network-online.target remote-fs.target", "LimitCORE=0"):
+        assert words in command
+    for words in ("Restart=on-failure", "RestartPreventExitStatus=1 2 3"):
         assert words in command
 
 
 def test_arguments_arrive_unchanged_on_the_host(machine):
     machine.plan("0")
-    (machine.folder / "train").write_text('printf "%s\\n" "$@" >"$STUBS/words"')
+    (machine.folder / "train").write_text('printf "%s\\n" "$@" "$XLKD_CACHE" >"$STUBS/words"')
+    del machine.environment["XLKD_CACHE"]
     host = Host(machine)
     host.boot()
     assert host.wait() == 0, host.log
     words = (machine.folder / "words").read_text().splitlines()
-    assert words == [*MAIN[2:], "--workdir=runs/mine"]
-
-
-@pytest.mark.parametrize("what", ["ls", "rsync"])
-def test_a_host_that_cannot_fetch_results_does_not_start_from_scratch(machine, what):
-    machine.plan("0")
-    host = Host(machine)
-    (host.bucket / "runs" / "mine").mkdir(parents=True)
-    (host.bucket / "runs" / "mine" / "step").write_text("700\n")
-    machine.fail(what, 99)
-    host.boot()
-    assert host.wait() == 1
-    assert "stopped: gs://bucket/xlkd/mine" in host.log
-    assert not host.count("training")
-    assert (host.bucket / "runs" / "mine" / "step").read_text() == "700\n"
-
-    machine.fail(what, 2)
-    host.boot()
-    assert host.wait() == 0, host.log
-    assert host.count("training from 700") == 1
-    assert "failed (2 of 5 attempts)" in host.log
-    machine.check()
-
-
-def test_a_disk_that_is_ahead_of_the_bucket_is_not_overwritten(machine):
-    machine.plan("75", "0")
-    host = Host(machine)
-    host.boot()
-    assert host.wait() == 0, host.log
-    (host.bucket / "runs" / "mine" / "step").write_text("100\n")  # the last upload was lost
-    machine.plan("75", "0", "0")
-    host.boot()
-    assert host.wait() == 0
-    assert machine.events[-4:] == ["training from 200", "code 0", "uploaded", "uploaded"]
-
-
-def test_a_failed_upload_is_retried_and_logged(machine):
-    machine.plan("0")
-    host = Host(machine)
-    machine.stub("gcloud", GCLOUD.replace("fails rsync && exit 1", "fails rsync && { echo no network; exit 7; }"))
-    machine.fail("rsync", 2)
-    host.boot()
-    assert host.wait() == 0
-    assert host.log.count("upload failed (exit 7)") == 2
-    assert "no network" in host.log
-    assert (host.bucket / "runs" / "mine" / "step").exists()
+    assert words == [*MAIN[2:], "--workdir=gs://bucket/xlkd/mine/runs/mine", "gs://bucket/xlkd/mine/cache"]
 
 
 def test_the_setup_of_a_host_is_retried_after_faults(machine):
@@ -435,7 +414,7 @@ def test_the_setup_of_a_host_is_retried_after_faults(machine):
     machine.plan("0", "0")
     host.boot()
     assert host.wait() == 0
-    assert host.count("pip editable code[tpu]") == 1, "a machine is set up once"
+    assert host.count("pip editable code[tpu,gcs]") == 1, "a machine is set up once"
 
 
 def test_a_host_with_an_old_python_installs_a_newer_one(machine):
@@ -446,11 +425,16 @@ def test_a_host_with_an_old_python_installs_a_newer_one(machine):
     events = [event for event in machine.events if event.startswith(("venv", "pip", "uv"))]
     venv = machine.folder / "top" / "venv"
     machine.check()
-    assert events == ["venv uv", "pip uv", f"uv venv -q --clear --seed --python=3.12 {venv}", "pip editable code[tpu]"]
+    assert events == [
+        "venv uv",
+        "pip uv",
+        f"uv venv -q --clear --seed --python=3.12 {venv}",
+        "pip editable code[tpu,gcs]",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("driver", "installed"), [("580.65.06", "code[cuda]"), ("570.133.20", "code[cuda12]"), ("470.9", None)]
+    ("driver", "installed"), [("580.65.06", "code[cuda,gcs]"), ("570.133.20", "code[cuda12,gcs]"), ("470.9", None)]
 )
 def test_a_host_installs_the_cuda_version_that_its_driver_supports(machine, driver, installed):
     machine.plan("0")
@@ -465,10 +449,8 @@ def test_a_host_installs_the_cuda_version_that_its_driver_supports(machine, driv
 def test_machines_of_a_group_wait_for_each_other_and_get_their_numbers(machine):
     machine.plan("0")
     machine.stub("hostname", "echo mine-b")
-    machine.stub("mountpoint", "true")
     (machine.folder / "train").write_text('printf "%s\\n" "$@" >"$STUBS/words"')
-    host = Host(machine, "gce", (*GCE, "--hosts=2", "--share=10.0.0.2:/share"))
-    machine.stub("mount.nfs", "")
+    host = Host(machine, "gce", (*GCE, "--hosts=2"))
     (machine.folder / "machines").write_text("mine-b\n")
     machine.stub("gcloud", GCLOUD.replace("$MACHINES", '$(cat "$STUBS/machines")'))
     host.boot()
@@ -477,7 +459,6 @@ def test_machines_of_a_group_wait_for_each_other_and_get_their_numbers(machine):
     assert host.wait() == 0, host.log
     words = (machine.folder / "words").read_text().splitlines()
     assert words[-3:] == ["--coordinator=mine-a:8476", "--processes=2", "--process=1"]
-    assert not host.count("uploaded"), "results are on the share"
 
 
 @pytest.mark.parametrize(
@@ -492,7 +473,8 @@ def test_machines_of_a_group_wait_for_each_other_and_get_their_numbers(machine):
 )
 def test_a_tpu_is_requested_unless_it_exists(machine, state, does):
     Host(machine)
-    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, "--spot", *MAIN, STATE=state)
+    (machine.folder / "state").write_text(state)
+    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, "--spot", *MAIN)
     assert done.returncode == 0, done.stderr
     calls = [event.split() for event in machine.events if event.startswith("gcloud compute")][2:]
     assert [call[4] for call in calls] == does
@@ -503,16 +485,90 @@ def test_a_tpu_is_requested_unless_it_exists(machine, state, does):
 
 
 def test_a_tpu_that_is_being_suspended_is_not_requested_again(machine):
-    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN, STATE="SUSPENDING")
+    (machine.folder / "state").write_text("SUSPENDING")
+    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN)
     assert done.returncode == 75
-    assert done.stderr == "stopped: the TPU mine is SUSPENDING; start this script again in a minute\n"
+    assert done.stderr == "stopped: the TPU mine is SUSPENDING; start this script again in a minute, or with --keep\n"
 
 
 def test_a_tpu_that_cannot_be_deleted_is_not_requested_again(machine):
     machine.fail("delete", 1)
-    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN, STATE="FAILED")
+    (machine.folder / "state").write_text("FAILED")
+    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, *MAIN)
     assert done.returncode == 1
     assert not [event for event in machine.events if " create " in event]
+
+
+@pytest.fixture
+def keeper(machine):
+    """Returns a function that starts tpu_vm.sh with --keep, and one that waits for the state of the TPU."""
+    machine.stub("git", f'tar -czf "$6" -C {LAUNCH.parent} launch')
+    states = machine.folder / "state"
+
+    def start():
+        return machine.start(LAUNCH / "tpu_vm.sh", *TPU, "--spot", "--keep", *MAIN, XLKD_PAUSE="0.02")
+
+    def wait_for(state):
+        wait_until(lambda: (states.read_text().strip() if states.exists() else "") == state, f"the TPU is {state}")
+
+    return start, wait_for
+
+
+def count_calls(machine, verb: str) -> int:
+    return sum(event.startswith(f"gcloud compute tpus queued-resources {verb} ") for event in machine.events)
+
+
+def test_a_spot_tpu_that_is_gone_is_requested_again_until_the_run_has_ended(machine, keeper):
+    """The TPU is taken away twice; then the run of its machines ends."""
+    start, wait_for = keeper
+    (machine.folder / "state").write_text("SUSPENDING\n")  # of an earlier start
+    running = start()
+    wait_until(lambda: count_calls(machine, "describe") > 2, "it watches")
+    assert not count_calls(machine, "delete")
+    machine.fail("delete", 1)
+    machine.fail("create", 1)
+    for lost in ("SUSPENDED\n", "FAILED\n"):
+        (machine.folder / "state").write_text(lost)
+        wait_for("WAITING_FOR_RESOURCES")
+        (machine.folder / "state").write_text("ACTIVE\n")
+        before = count_calls(machine, "describe")
+        wait_until(lambda before=before: count_calls(machine, "describe") > before + 2, "it watches")
+    requests = count_calls(machine, "create")
+    machine.plan("0")
+    host = Host.__new__(Host)
+    host.machine, host.bucket = machine, machine.folder / "bucket" / "xlkd" / "mine"
+    host.boot()
+    output, errors = running.communicate(timeout=PATIENCE)
+    assert running.returncode == 0, errors
+    assert "the run has ended with exit code 0" in output
+    assert requests == count_calls(machine, "create") == 3, "twice, and once in vain"
+    assert not (machine.folder / "state").exists(), "it was deleted"
+    assert host.wait() == 0
+    machine.check()
+
+
+def test_a_kept_run_ends_with_the_exit_code_of_its_training_and_a_corrected_one_starts(machine, keeper):
+    start, wait_for = keeper
+    marker = machine.folder / "bucket" / "xlkd" / "mine" / "ended"
+    running = start()
+    wait_for("WAITING_FOR_RESOURCES")
+    marker.write_text("2\n")
+    running.communicate(timeout=PATIENCE)
+    assert running.returncode == 2
+    wait_for("")
+
+    again = start()  # by another computer, after the machines of a second attempt had ended
+    (machine.folder / "state").write_text("ACTIVE\n")
+    wait_until(lambda: not marker.exists(), "the former end is forgotten")
+    again.terminate()
+    again.communicate(timeout=PATIENCE)
+
+    marker.write_text("0\n")
+    done = machine.run(LAUNCH / "tpu_vm.sh", *TPU, "--keep", *MAIN)
+    assert done.returncode == 0
+    assert "the run mine is done: gs://bucket/xlkd/mine/runs/mine" in done.stdout
+    wait_for("")
+    machine.check()
 
 
 def test_a_group_is_created_unless_it_exists(machine):
@@ -526,8 +582,10 @@ def test_a_group_is_created_unless_it_exists(machine):
     ]
     assert "--image-family=common-cu129-ubuntu-2404-nvidia-580" in " ".join(machine.events)
     (machine.folder / "events").write_text("")
-    assert "the group mine exists" in machine.run(LAUNCH / "gce.sh", *GCE, *MAIN, STATE="mine").stdout
+    (machine.folder / "state").write_text("mine")
+    assert "the group mine exists" in machine.run(LAUNCH / "gce.sh", *GCE, *MAIN).stdout
     assert not [event for event in machine.events if " create " in event]
+    (machine.folder / "state").unlink()
     assert machine.run(LAUNCH / "gce.sh", *GCE, *MAIN, TEMPLATE="mine").returncode == 0
     assert [event.split()[3] for event in machine.events if "templates" in event] == ["describe", "delete", "create"]
 
@@ -581,61 +639,29 @@ def test_a_slurm_job_is_requeued_only_after_interruptions(machine, how, restarts
 # SkyPilot
 
 
-@pytest.fixture
-def sky_job(machine):
-    """Returns the run block of skypilot.yaml as a script, as SkyPilot writes it."""
+def test_a_sky_job_works_in_the_bucket_and_passes_its_exit_code_on(machine):
     yaml = pytest.importorskip("yaml")
-    job = machine.folder / "sky.sh"
+    job = machine.folder / "sky.sh"  # as SkyPilot writes it
     job.write_text(yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())["run"])
-    machine.stub("mountpoint", 'test -d "${*: -1}"')
-    machine.stub(
-        "rsync",
-        """
-        fails rsync && exit 1
-        words=()
-        for word in "$@"; do case $word in -*) ;; *) words+=("$word") ;; esac; done
-        mkdir "$STUBS/transfer" 2>/dev/null || echo "two transfers at a time" >>"$STUBS/faults"
-        cp -R "${words[0]}" "${words[1]}"
-        case ${words[1]} in "$RESULTS"*) echo uploaded >>"$STUBS/events" ;; *) echo fetched >>"$STUBS/events" ;; esac
-        rmdir "$STUBS/transfer"
-        """,
-    )
     venv = machine.folder / "home" / "venv" / "bin"
     venv.mkdir(parents=True)
     shutil.copy(machine.bin / "python3", venv / "python")
-    (machine.folder / "results").mkdir()
-    machine.environment |= {
-        "RESULTS": str(machine.folder / "results"),
-        "RUN": "mine",
-        "MAIN": "--config=configs/gxlt.py '--config.data.train=atlas?size=2&seed=1'",
-        "EVERY": "0.1",
-    }
-    return job
-
-
-def test_a_cancelled_sky_job_saves_and_uploads_and_resumes_elsewhere(machine, sky_job):
     machine.plan("wait", "0")
-    running = machine.start("bash", sky_job)
-    wait_until(lambda: {"training from 0", "uploaded"} <= set(machine.events), "it trains and uploads")
+    (machine.folder / "main").write_text('printf "%s\\n" "$@" "$XLKD_CACHE" >"$STUBS/words"\n' + TRAINING)
+    (machine.folder / "train").write_text('. "$STUBS/main"')
+    del machine.environment["XLKD_CACHE"]
+    source = "--config.data.train=atlas?size=2&seed=1"
+    environment = {"RUN": "mine", "BUCKET": "gs://bucket", "MAIN": f"--config=configs/gxlt.py '{source}'"}
+    running = machine.start("bash", job, **environment)
+    wait_until(lambda: "training from 0" in machine.events, "it trains")
     running.terminate()
     running.communicate(timeout=PATIENCE)
     assert running.returncode == 75
-    assert machine.trained() == ["training from 0", "saved", "uploaded"]
+    words = (machine.folder / "words").read_text().splitlines()
+    assert words[2:] == ["--config=configs/gxlt.py", source, "--workdir=gs://bucket/runs/mine", "gs://bucket/cache"]
+    assert machine.run("bash", job, **environment).returncode == 0
+    assert machine.events == ["training from 0", "saved", "training from 100", "code 0"]
     machine.check()
-    shutil.rmtree(machine.folder / "home" / "runs")
-    assert machine.run("bash", sky_job).returncode == 0
-    assert machine.trained()[3:] == ["fetched", "training from 100", "code 0", "uploaded"]
-    machine.check()
-
-
-@pytest.mark.parametrize("fault", ["mount", "rsync"])
-def test_a_sky_job_that_cannot_fetch_results_does_not_start_from_scratch(machine, sky_job, fault):
-    (machine.folder / "results" / "runs" / "mine").mkdir(parents=True)
-    machine.fail("rsync", 1)
-    done = machine.run("bash", sky_job, **({"RESULTS": "/nowhere"} if fault == "mount" else {}))
-    assert done.returncode == 75
-    assert done.stderr.startswith("stopped: ")
-    assert machine.events == []
 
 
 # Kubernetes
@@ -645,7 +671,14 @@ def test_an_evicted_pod_of_a_job_set_saves_and_exits_to_be_restarted(machine):
     yaml = pytest.importorskip("yaml")
     machine.plan("wait")
     machine.stub("kubectl", 'case $1 in get) exit "${NO_JOBSET:-0}" ;; apply) cat >"$STUBS/jobset" ;; esac')
-    flags = ("--name=mine", "--image=registry/xlkd:1", "--claim=results", "--gpu=nvidia-l4", "--hosts=2", "--chips=1")
+    flags = (
+        "--name=mine",
+        "--image=registry/xlkd:1",
+        "--bucket=gs://bucket/xlkd",
+        "--gpu=nvidia-l4",
+        "--hosts=2",
+        "--chips=1",
+    )
     command = (LAUNCH / "gke.sh", *flags, *MAIN)
     refused = machine.run(*command, NO_JOBSET="1")
     assert refused.returncode == 2

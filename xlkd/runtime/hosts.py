@@ -13,14 +13,13 @@ import json
 import socket
 import statistics
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xlkd.runtime import distributed
 
-PAUSE = 10  # seconds between two measurements: a product takes some milliseconds
-KEPT = 5  # products whose times are averaged, without the longest
+PAUSE = 5  # seconds between two products, which take some milliseconds
+COMPARED = 5  # products after which the hosts are compared, by the mean time without the longest
 SLOWER = 1.5  # a product that takes this many times as long as on the other hosts
 WAITING = 0.1  # the share of a step that a host waits for its data
 REPEATED = 600  # seconds after which the same host is named again
@@ -44,7 +43,8 @@ class HostComparison:
         self._measured_at = time.monotonic()
         self._step = step
         self._seconds = self._waited = 0.0
-        self._products: deque[float] = deque(maxlen=KEPT)
+        self._products: list[float] = []
+        self._slow = ""  # in the last comparison
         self._named: tuple[str, float] = ("", 0.0)
         self._multiply: Any = None
 
@@ -60,6 +60,9 @@ class HostComparison:
         if time.monotonic() < self._measured_at + PAUSE:
             return ""
         self._products.append(self._time_product())
+        self._measured_at = time.monotonic()
+        if len(self._products) < COMPARED:
+            return ""
         steps = max(step - self._step, 1)
         times = HostTimes(
             socket.gethostname(),
@@ -67,18 +70,20 @@ class HostComparison:
             self._waited / steps,
             average_without_longest(self._products),
         )
-        self._step, self._seconds, self._waited, self._measured_at = step, seconds, 0.0, time.monotonic()
+        self._step, self._seconds, self._waited = step, seconds, 0.0
+        self._products.clear()
         process = distributed.get_process()
         distributed.publish_value(f"{_FOLDER}/{process}", json.dumps(times))
-        if process or len(self._products) < KEPT // 2:
+        if process:
             return ""
         published = distributed.read_published(_FOLDER)
         return self._select_news(*find_slow_host({int(key): HostTimes(*json.loads(x)) for key, x in published.items()}))
 
     def _select_news(self, host: str, line: str) -> str:
-        """Returns the line about a host, unless it was the last one that was named, a short time ago."""
-        former, at = self._named
-        if not host or (host == former and time.monotonic() < at + REPEATED):
+        """Returns the line about a host that was slow twice in a row, unless it was named a short time ago."""
+        repeats, self._slow = host == self._slow, host
+        named, at = self._named
+        if not host or not repeats or (host == named and time.monotonic() < at + REPEATED):
             return ""
         self._named = (host, time.monotonic())
         return line
