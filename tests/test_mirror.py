@@ -11,6 +11,7 @@ import pytest
 from xlkd import storage
 from xlkd.errors import UserError
 from xlkd.runtime import lease, mirror
+from xlkd.runtime.workdir import WorkDirectory
 
 NAMES = itertools.count()
 
@@ -61,6 +62,12 @@ def test_what_changed_is_uploaded_in_the_order_in_which_it_was_written_and_done_
     mirrored.upload()
     assert sorted(remote.list_objects()) == sorted([names[0], *names[2:], "stages/01-a/export/c"])
     assert remote.read("log.txt")[0] == b"more lines"
+
+
+def test_another_process_than_the_first_uploads_its_own_files_itself(remote, tmp_path):
+    workdir = WorkDirectory(tmp_path, None, mirror.Mirror(remote, tmp_path))
+    workdir.write_own_file(tmp_path / "stages" / "01-a" / "profile" / "process-1", b"trace")
+    assert remote.read("stages/01-a/profile/process-1")[0] == b"trace"
 
 
 def test_another_machine_downloads_what_the_first_one_wrote(remote, tmp_path):

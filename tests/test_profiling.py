@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows of steps that are profiled; test_loop.py stops and resumes a real run inside one."""
 
+import pathlib
 import types
 
 import jax
@@ -14,6 +15,11 @@ from xlkd.runtime.profiling import Profiler
 from xlkd.spec.optim import Horizon
 from xlkd.spec.stage import Log
 from xlkd.train import stage
+
+
+def write_file(path: pathlib.Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 def take_steps(profiler: Profiler, last: int) -> None:
@@ -34,7 +40,7 @@ def list_steps(session) -> list[int]:
 
 def test_the_steps_of_a_window_are_traced_and_no_others(tmp_path):
     lines = []
-    take_steps(Profiler(range(3, 5), tmp_path, log=lines.append), 6)
+    take_steps(Profiler(range(3, 5), tmp_path, write_file, log=lines.append), 6)
     session = tmp_path / "profile" / "plugins" / "profile" / "steps-3-4"
     assert lines == [f"profiled steps 3 to 4: {session}"]
     assert list_steps(session) == [3, 4]
@@ -45,7 +51,7 @@ def test_a_run_that_ends_inside_its_window_writes_the_steps_that_it_took(tmp_pat
     """Of several processes each writes a file of its own, also on the same host."""
     monkeypatch.setattr(distributed, "has_several_processes", lambda: True)
     monkeypatch.setattr(distributed, "get_process", lambda: 0)
-    profiler = Profiler(range(2, 9), tmp_path)
+    profiler = Profiler(range(2, 9), tmp_path, write_file)
     take_steps(profiler, 3)
     profiler.close()
     profiler.close()
@@ -57,7 +63,7 @@ def test_a_run_that_ends_inside_its_window_writes_the_steps_that_it_took(tmp_pat
 def test_a_profiler_that_is_in_use_is_a_warning(tmp_path):
     lines = []
     with jax.profiler.trace(str(tmp_path / "other")):
-        take_steps(Profiler(range(1, 3), tmp_path, log=lines.append), 3)
+        take_steps(Profiler(range(1, 3), tmp_path, write_file, log=lines.append), 3)
     assert len(lines) == 1
     assert lines[0].startswith("warning: steps 1 to 2 are not profiled: ")
     assert not (tmp_path / "profile").exists()

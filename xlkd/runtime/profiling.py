@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from xlkd import files
 from xlkd.runtime import distributed
 
 FOLDER = "profile"  # of a stage
@@ -18,18 +17,18 @@ FOLDER = "profile"  # of a stage
 class Profiler:
     """Profiles the steps whose numbers, as the log counts them, are in `steps`; an empty range profiles none.
 
-    A trace begins and ends with idle devices, so that it holds all of its steps' work and no other. `check` is called
-    before a file is written; it raises where the work directory no longer belongs to the run.
+    A trace begins and ends with idle devices, so that it holds all of its steps' work and no other. `write` writes a
+    file of this process.
     """
 
     def __init__(
         self,
         steps: range = range(0),
         folder: pathlib.Path = pathlib.Path(),
-        check: Callable[[], None] = lambda: None,
+        write: Callable[[pathlib.Path, bytes], None] = lambda path, data: None,
         log: Callable[[str], object] = lambda line: None,
     ) -> None:
-        self._steps, self._folder, self._check, self._log = steps, folder / FOLDER, check, log
+        self._steps, self._folder, self._write, self._log = steps, folder / FOLDER, write, log
         self._first = self._last = 0  # of the trace that is being taken; 0: none is
         self._draft: tempfile.TemporaryDirectory[str] | None = None
 
@@ -75,10 +74,8 @@ class Profiler:
         with self._draft as draft:
             self._draft = None
             jax.profiler.stop_trace()
-            self._check()
-            session.mkdir(parents=True, exist_ok=True)
             # Processes of one host would give their files the same name
             prefix = f"process-{distributed.get_process()}-" if distributed.has_several_processes() else ""
             for path in pathlib.Path(draft).glob("plugins/profile/*/*"):
-                files.write_bytes(session / f"{prefix}{path.name}", path.read_bytes())
+                self._write(session / f"{prefix}{path.name}", path.read_bytes())
         self._log(f"profiled steps {self._first} to {self._last}: {session}")

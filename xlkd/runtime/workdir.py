@@ -128,6 +128,14 @@ class WorkDirectory:
         if self.lock:
             files.write_lines(path, values)
 
+    def write_own_file(self, path: pathlib.Path, data: bytes) -> None:
+        """Writes a file that is this process's own, on any process."""
+        self.check()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, data)
+        if self.mirror and not self.lock:
+            self.mirror.remote.upload(path, path.relative_to(self.path).as_posix())
+
 
 @contextlib.contextmanager
 def open_work_directory(config: ConfigDict, place: str) -> Generator[tuple[WorkDirectory, str], None, None]:

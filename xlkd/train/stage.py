@@ -112,7 +112,7 @@ def train(
         classifier_targets=compute_classifier_targets(spec, method, prepared.data, earlier, devices, log),
         teacher_cache=spec.teacher.cache,
         teacher_dtype=spec.encoder.dtype,
-        profiler=Profiler(clip_profile(spec, log), folder, workdir.check, log),
+        profiler=Profiler(clip_profile(spec, log), folder, workdir.write_own_file, log),
     )
     try:
         state, seconds = loop.train(job, signals)
