@@ -8,8 +8,8 @@
   --json=FILE      also writes every kill and fault
 
 The processes have no folder in common: each has a home of its own, and the bucket is a server on loopback. The run is
-compared with one that nothing disturbs, in a local folder, with the same number of processes. The exit code is 1 if a run
-did not end as expected.
+compared with one that nothing disturbs, in a local folder, with the same number of processes. The exit code is 1 if a
+run did not end as expected.
 """
 
 from __future__ import annotations
@@ -115,12 +115,26 @@ class Pod:
             if storage.is_remote(self.workdir):
                 environment["XLKD_CACHE"] = f"{self.workdir}-cache"
             member = [f"--process={number}"] if self.processes > 1 else []
-            command = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--workdir={self.workdir}", *place, *member]
+            main = [sys.executable, "-m", "xlkd.main", *FLAGS, f"--workdir={self.workdir}"]
+            command = ["launch/member.sh", *main, *place, *member]
             if hostname:
                 command = ["unshare", "--uts", "bash", "-c", f'hostname {hostname} && exec "$@"', "_", *command]
             with (home / "stdout").open("w") as out, (home / "stderr").open("w") as errors:
                 process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=errors)
             self.members.append(process)
+
+    def send_signal(self, victim: int, number: signal.Signals) -> bool:
+        """Signals a process of the run, not its launcher; returns whether it was alive."""
+        process = launcher = self.members[victim].pid
+        try:
+            while children := pathlib.Path(f"/proc/{process}/task/{process}/children").read_text().split():
+                process = int(children[0])
+        except FileNotFoundError:
+            return False
+        if process == launcher:
+            return False
+        os.kill(process, number)
+        return True
 
     def wait(self) -> list[ProcessEnd]:
         """Waits for all processes; one that hangs is killed."""
@@ -249,10 +263,7 @@ class Bench:
                     break
             self.proxy.fault = None
         time.sleep(kill.after)
-        alive = all(pod.members[victim].poll() is None for victim in kill.victims)
-        for victim in kill.victims:
-            pod.members[victim].send_signal(kill.signal)
-        return alive
+        return all([pod.send_signal(victim, kill.signal) for victim in kill.victims])
 
 
 def judge_ends(ends: list[ProcessEnd], kill: Kill) -> str:
@@ -260,10 +271,10 @@ def judge_ends(ends: list[ProcessEnd], kill: Kill) -> str:
     wrong = []
     for number, end in enumerate(ends):
         killed = number in kill.victims
-        possible = {STOPPED, DONE} | ({-kill.signal} if killed else set())
+        possible = {STOPPED, DONE} | ({128 + kill.signal} if killed else set())
         if end.code not in possible:
             wrong.append(f"process {number}: exit {end.code} {end.message}")
-        if "Traceback" in end.errors and end.code != -signal.SIGKILL:
+        if "Traceback" in end.errors and end.code != 128 + signal.SIGKILL:
             wrong.append(f"process {number}: a traceback")
     return "; ".join(wrong)
 
