@@ -23,7 +23,7 @@ class Proxy(http.server.ThreadingHTTPServer):
     """Passes requests on to a server of Google Cloud Storage, unless `fault` says otherwise.
 
     `fault(method, path)` returns None, a status to answer with instead of passing the request on, or LOST_ANSWER; it may
-    sleep. `log` has method and path of every request.
+    sleep. `log` has method and path of every request, `bytes_sent` is the number of bytes that were answered.
     """
 
     daemon_threads = True
@@ -31,7 +31,7 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     def __init__(self, backend_port):
         super().__init__(("127.0.0.1", 0), _ProxyHandler)
-        self.backend_port, self.fault, self.log = backend_port, None, []
+        self.backend_port, self.fault, self.log, self.bytes_sent = backend_port, None, [], 0
 
     @property
     def url(self):
@@ -92,6 +92,7 @@ class _ProxyHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+            self.server.bytes_sent += len(data)
 
     def log_message(self, *arguments):
         pass

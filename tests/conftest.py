@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import pathlib
+import secrets
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,12 @@ def proxy(bucket_proxy):
     bucket_proxy.log.clear()
     yield bucket_proxy
     bucket_proxy.fault = None
+
+
+@pytest.fixture
+def bucket_url(proxy) -> str:
+    """Returns the URL of an empty folder in the bucket."""
+    return f"gs://{bucket.BUCKET}/{secrets.token_hex(8)}"
 
 
 @pytest.fixture(scope="session")

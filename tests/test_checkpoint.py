@@ -19,7 +19,8 @@ import pytest
 
 from xlkd.errors import UserError
 from xlkd.methods import State, Variables
-from xlkd.train import checkpoint
+from xlkd.runtime.saved_steps import SUMS
+from xlkd.train import checkpoint_folder
 from xlkd.train.checkpoint import Checkpoints, make_abstract
 
 
@@ -204,15 +205,15 @@ def test_a_damaged_checkpoint_is_moved_away_and_the_one_before_is_restored(saved
 
 
 def test_a_checkpoint_has_checksums_even_if_orbax_renames_its_drafts(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "ORBAX_DRAFT", "{step}.another-name")
+    monkeypatch.setattr(checkpoint_folder, "ORBAX_DRAFT", "{step}.another-name")
     checkpoints = Checkpoints(tmp_path, lambda: None)
     checkpoints.save(1, make_state(1), wait=True)
-    assert (tmp_path / "1" / checkpoint.SUMS).exists()
+    assert (tmp_path / "1" / SUMS).exists()
     checkpoints.save(2, make_state(2))
     checkpoints.save(3, make_state(3))
-    assert (tmp_path / "2" / checkpoint.SUMS).exists()
+    assert (tmp_path / "2" / SUMS).exists()
     checkpoints.close()
-    assert (tmp_path / "3" / checkpoint.SUMS).exists()
+    assert (tmp_path / "3" / SUMS).exists()
 
 
 def test_without_a_usable_checkpoint_the_stage_starts_again(saved, tmp_path):

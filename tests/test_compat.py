@@ -95,7 +95,8 @@ def test_tensorboardx_and_transformers_neither_import_nor_mention_pytorch():
 def test_orbax_has_the_expected_file_names(tmp_path):
     import jax.numpy as jnp
 
-    from xlkd.train.checkpoint import SUMS, Checkpoints
+    from xlkd.runtime.saved_steps import SUMS
+    from xlkd.train.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(tmp_path, lambda: None)
     checkpoints.save(1, {"x": jnp.ones(2)}, wait=True)

@@ -4,6 +4,7 @@
 
 import itertools
 import json
+import os
 import time
 
 import pytest
@@ -76,7 +77,8 @@ def test_another_machine_downloads_what_the_first_one_wrote(remote, tmp_path):
         write(first, name, name)
     mirrored = mirror.Mirror(remote, first)
     mirrored.upload()
-    remote.write("stages/01-a/checkpoints/20/state/x", b"x")
+    remote.write("stages/01-a/checkpoints/20/sums.json", b"x")
+    remote.write("stages/01-a/checkpoints/40/state/x", b"x")  # a killed upload
     remote.write("thesis.txt", b"x")
     write(second, "log.txt", "of an earlier start")
     write(second, "stages/01-a/stage.json", "an older record")
@@ -85,7 +87,7 @@ def test_another_machine_downloads_what_the_first_one_wrote(remote, tmp_path):
     present = {str(path.relative_to(second)) for path in second.rglob("*") if path.is_file()}
     assert present == {"config.json", "stages/01-a/stage.json"}
     assert (second / "stages/01-a/stage.json").read_text() == "stages/01-a/stage.json"
-    assert (second / "stages/01-a/checkpoints/20").is_dir()
+    assert os.listdir(second / "stages/01-a/checkpoints") == ["20"]
     other.upload()
     assert "thesis.txt" in remote.list_objects()
     listing = json.loads(json.dumps(other.publish(second / "stages/01-a")))

@@ -28,6 +28,8 @@ _PANIC = re.compile(rb"\n?thread '[^\n]*panicked at .*?(note: [^\n]*RUST_BACKTRA
 _PANICS = threading.RLock()
 ORBAX_DRAFT = "{step}.orbax-checkpoint-tmp"  # a checkpoint that is being written
 ORBAX_METADATA = "_CHECKPOINT_METADATA"  # a file in every checkpoint
+ORBAX_COMMITTED = "commit_success.txt"  # in a bucket, the last object of a checkpoint that is written
+ORBAX_OBJECT = re.compile(rf"state/.+|{ORBAX_METADATA}|{ORBAX_COMMITTED}|orbax\.checkpoint")  # the names of all objects
 # Files of jax's compilation cache, named by function and hash; on GPUs XLA adds a folder of its own
 _XLA_FOLDER = r"xla_gpu_per_fusion_autotune_cache_dir/(tmp/)?"
 JAX_CACHE_FILE = re.compile(rf"[^/]+-[0-9a-f]{{64}}-(cache|atime)|\.lockfile|{_XLA_FOLDER}([^/]+\.textproto)?")

@@ -363,7 +363,7 @@ def explain_no_room(where: str, remedy: str) -> Generator[None, None, None]:
         yield
     except Exception as error:
         for reason in _NO_ROOM:
-            if not isinstance(error, UserError) and any(reason in str(cause) for cause in _list_causes(error)):
+            if not isinstance(error, UserError) and any(reason in str(cause) for cause in list_causes(error)):
                 raise UserError(f"cannot be written any more: {reason}", where, remedy) from error
         raise
 
@@ -513,7 +513,7 @@ def _refuse_kind(path: pathlib.Path, state: os.stat_result) -> None:
         raise UserError(f"{kind}, not a file", str(path), "name a file")
 
 
-def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
+def list_causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yields an error, its cause, the cause's cause and so on."""
     while error is not None:
         yield error

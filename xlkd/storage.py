@@ -17,7 +17,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from xlkd import files
@@ -29,6 +29,10 @@ PATIENCE = 600.0  # seconds for which a request is sent again
 _TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two parts of an answer
 _LONGEST_PAUSE = 8.0  # seconds
 _TRANSIENT = (None, 408, 429, 500, 502, 503, 504)  # codes of failures for a moment; None: the answer did not arrive
+# How gcsfs, TensorStore and the packages below them report a refusal, and the end of their patience
+_REFUSED = re.compile(r"^(PERMISSION_DENIED|UNAUTHENTICATED)|^Forbidden: |Invalid Credentials")
+_GIVEN_UP = "retry attempts failed"
+_NETWORK_MODULES = ("gcsfs", "aiohttp", "requests")
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 Result = TypeVar("Result")
@@ -179,8 +183,7 @@ class RemoteFolder:
             try:
                 return request()
             except google.Refused as error:
-                remedy = "give this machine's account the role roles/storage.objectAdmin on the bucket"
-                raise UserError(f"access refused: {_describe_error(error)}", where, remedy) from error
+                raise _make_refusal(error, where) from error
             except google.NotFound as error:
                 remedy = "create it (gcloud storage buckets create), or correct the name"
                 raise UserError("no such bucket, or no such object", where, remedy) from error
@@ -188,8 +191,7 @@ class RemoteFolder:
                 if getattr(error, "code", None) not in _TRANSIENT:
                     raise
                 if time.monotonic() - began > PATIENCE:
-                    what = f"{where} has not answered for {PATIENCE / 60:.0f} minutes ({_describe_error(error)})"
-                    raise Stopped(f"{what}; the same command resumes from its last save") from error
+                    raise _make_silence(error, where) from error
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -203,6 +205,35 @@ def compute_crc32c(path: pathlib.Path) -> str:
         while block := file.read(1 << 20):
             checksum.update(block)
     return base64.b64encode(checksum.digest()).decode()
+
+
+@contextlib.contextmanager
+def explain_errors(url: str) -> Generator[None, None, None]:
+    """Turns errors of gcsfs and TensorStore, with which Orbax uses a bucket, into those that `RemoteFolder` raises."""
+    try:
+        yield
+    except (Stopped, UserError):
+        raise
+    except Exception as error:
+        for cause in files.list_causes(error):
+            if isinstance(cause, (OSError, ValueError)) and _REFUSED.search(str(cause)):
+                raise _make_refusal(cause, url) from error
+            if type(cause).__module__.partition(".")[0] in _NETWORK_MODULES or _GIVEN_UP in str(cause):
+                raise _make_silence(cause, url) from error
+        RemoteFolder(url).list_objects()  # gcsfs takes an object that it cannot read for one that does not exist
+        raise
+
+
+def _make_refusal(error: BaseException, where: str) -> UserError:
+    """Returns the error of a request that is not allowed."""
+    remedy = "give this machine's account the role roles/storage.objectAdmin on the bucket"
+    return UserError(f"access refused: {_describe_error(error)}", where, remedy)
+
+
+def _make_silence(error: BaseException, where: str) -> Stopped:
+    """Returns the error of a request that was sent again and again without success."""
+    what = f"{where} has not answered for minutes ({_describe_error(error)})"
+    return Stopped(f"{what}; the same command resumes from its last save")
 
 
 class _Client(NamedTuple):
@@ -251,7 +282,7 @@ def _describe_blob(blob: Any) -> Object:
     return Object(blob.size, blob.crc32c, blob.generation)
 
 
-def _describe_error(error: Exception) -> str:
+def _describe_error(error: BaseException) -> str:
     """Returns the first line of an error of the client, shortened."""
     message = getattr(error, "message", "") or str(error)
     return message.splitlines()[0][:200] if message else type(error).__name__

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from xlkd import files, storage
 from xlkd.reports import REPORT_FILES, RUN_FILES
 from xlkd.runtime.lease import LOCK
+from xlkd.runtime.saved_steps import is_saved
 from xlkd.storage import RemoteFolder
 
 EVERY = 60.0  # seconds between two uploads
@@ -59,8 +60,9 @@ class Mirror:
         for folder in self.path.glob("stages/*/checkpoints"):
             shutil.rmtree(folder)
         for name in objects:
-            before, inside, after = name.partition(CHECKPOINTS)
-            if inside and (step := after.partition("/")[0]).isdecimal():
+            before, _, after = name.partition(CHECKPOINTS)
+            step, _, inside = after.partition("/")
+            if is_saved([inside]):
                 (self.path / before / "checkpoints" / step).mkdir(parents=True, exist_ok=True)
         wanted = {name for name in self._objects if (self.path / name).exists() or not fnmatch.fnmatch(name, LARGE)}
         self.fetch({name: self._objects[name] for name in sorted(wanted)})
