@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports scores with intervals and badges: `python -m xlkd.report WORKDIR [WORKDIR …] [--out=FILE] [--json=FILE]`.
 
-  WORKDIR        the folder of a run, finished or not. Several that differ in their seed only are seeds of one system;
-                 others are shown side by side, compared with the first. Runs on different questions are refused.
-  --out=FILE     the page; by default WORKDIR/report.html, for several ./report.html
-  --json=FILE    the numbers; by default WORKDIR/results.json, for several ./results.json
+  WORKDIR        the folder of a run, finished or not, or gs://BUCKET/FOLDER. Several that differ in their seed
+                 only are seeds of one system; others are shown side by side, compared with the first. Runs on different
+                 questions are refused.
+  --out=FILE     the page; by default WORKDIR/report.html, for several or in a bucket ./report.html
+  --json=FILE    the numbers; by default WORKDIR/results.json, for several or in a bucket ./results.json
 
 The page needs no network and no other file. Its tables are also written as plain text (report.txt), and what fits a
 terminal is printed. How to read them, and what results.json contains: docs/report.md.
@@ -13,9 +14,11 @@ terminal is printed. How to read them, and what results.json contains: docs/repo
 
 from __future__ import annotations
 
+import pathlib
 import sys
+import tempfile
 
-from xlkd import cli, files
+from xlkd import cli, files, storage
 from xlkd.errors import UserError
 
 
@@ -28,11 +31,26 @@ def main(arguments: list[str]) -> None:
         raise UserError("no work directory given", "command line", "for example runs/gxlt-1a2b3c4d")
     from xlkd import reports
 
-    paths = [files.expand_path(folder) for folder in folders]
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError("the same work directory twice", "command line", "name each once")
     page, data = (cli.parse_output(flags[name]) if name in flags else None for name in ("out", "json"))
-    reports.write(paths, print, reports.locate_outputs(paths, page=page, data=data))
+    here = pathlib.Path() if any(map(storage.is_remote, folders)) else None
+    with tempfile.TemporaryDirectory(prefix="xlkd-report-") as scratch:
+        paths = [locate_run(folder, pathlib.Path(scratch)) for folder in folders]
+        if len({path.resolve() for path in paths}) < len(paths):
+            raise UserError("the same work directory twice", "command line", "name each once")
+        reports.write(paths, print, reports.locate_outputs(paths, page=page, data=data, folder=here))
+
+
+def locate_run(name: str, scratch: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of a run; one in a bucket is downloaded into `scratch`, without weights."""
+    if not storage.is_remote(name):
+        return files.expand_path(name)
+    from xlkd.runtime.mirror import Mirror
+
+    remote = storage.RemoteFolder(name)
+    path = scratch / remote.url.removeprefix(storage.SCHEME)
+    path.mkdir(parents=True, exist_ok=True)
+    Mirror(remote, path).download()
+    return path
 
 
 if __name__ == "__main__":

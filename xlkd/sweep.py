@@ -20,7 +20,7 @@ import sys
 
 from ml_collections import ConfigDict
 
-from xlkd import cli, files, settings
+from xlkd import cli, files, settings, storage
 from xlkd.errors import UserError
 
 MOST_RUNS = 1000
@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> None:
     runs = {" ".join(combination): read_config(*combination) for combination in _list_combinations(flags["over"])}
     for config in runs.values():
         settings.read_stages(config)  # refuses now a value that its run would refuse after those before it
+    if storage.is_remote(flags["workdir"]):
+        what, remedy = "the runs of a sweep read each other's files", "name a local folder, and copy it to the bucket"
+        raise UserError(what, flags["workdir"], remedy)
     base = files.expand_path(flags["workdir"])
     first = read_config()
     shared = [name for name in first.stages if name not in first.controls]
