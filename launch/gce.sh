@@ -48,7 +48,7 @@ else
   if [ -z "$dry_run" ] && "${templates[@]}" describe "$name" >/dev/null 2>&1; then # left over from a group that was deleted
     do_it "${templates[@]}" delete "$name" --quiet || exit 1
   fi
-  write_start_up "$hosts" cuda "$name" "$scratch/start.sh"
+  write_start_up cuda "$hosts" "$name" "$scratch/start.sh"
   create=("${templates[@]}" create "$name" --machine-type="$machine" --boot-disk-size="${disk}GB"
     --image-family="$image" --image-project=deeplearning-platform-release --maintenance-policy=TERMINATE
     --metadata=install-nvidia-driver=True --metadata-from-file="startup-script=$scratch/start.sh" --scopes=cloud-platform)

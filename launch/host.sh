@@ -5,8 +5,8 @@
 # The start-up script of a cloud machine; tpu_vm.sh and gce.sh put a few settings before it. It prepares the machine once,
 # and trains until the run is done. The run keeps everything in the bucket.
 #
-#   from=gs://…/NAME (code.tgz in it; runs/ and cache/ of the run; the file ended)  extra=tpu|cuda  data=gs://…  hosts=N
-#   group=NAME  zone=ZONE  main=(-m xlkd.main … --workdir=gs://…)
+#   from=gs://…/NAME (code.tgz in it; runs/ and cache/ of the run; the file ended)  extra=tpu|cuda  data=gs://…
+#   hosts=N  group=NAME  zone=ZONE (several machines of a group)  main=(-m xlkd.main … --workdir=gs://…)
 #
 # shellcheck disable=SC2154 # set by the lines that are put before this script
 
@@ -80,5 +80,5 @@ cd "$top/code" || exit 1
 mkdir -p data
 [ -z "$data" ] || retry gcloud storage rsync --recursive "$data" data || stop "$data cannot be fetched"
 command=("$top/venv/bin/python" "${main[@]}")
-[ "$hosts" -eq 1 ] || [ -z "$group" ] || command=(bash launch/group.sh "$group" "$zone" "$hosts" "${command[@]}")
+[ "$hosts" -eq 1 ] || command=(bash launch/group.sh "$group" "$zone" "$hosts" "${command[@]}")
 exec "${command[@]}"

@@ -9,8 +9,7 @@
 #
 #   --name=NAME        of the run and of its TPU
 #   --zone=ZONE        where the type is available
-#   --type=TYPE        accelerator type, for example v5litepod-16 or v6e-8
-#   --hosts=N          machines of that type (default 1): v5litepod-16 has 4; gcloud … describe shows it
+#   --type=TYPE        accelerator type, for example v5litepod-16 (four machines) or v6e-8 (one)
 #   --bucket=gs://…    for the code, the results and the cache
 #   --data=gs://…      copied to data/ on each machine before the start
 #   --version=NAME     runtime (default: by type)
@@ -23,8 +22,8 @@
 # another computer; its exit code is that of the run. To look at the run, and to end it, see the last three lines printed.
 
 set -u
-name='' zone='' type='' hosts=1 bucket='' data='' version='' spot='' keep=''
-flags="name zone type hosts bucket data version" switches="spot keep"
+name='' zone='' type='' bucket='' data='' version='' spot='' keep=''
+flags="name zone type bucket data version" switches="spot keep"
 # shellcheck source=launch/inputs.sh
 . "$(dirname "$0")/inputs.sh"
 # shellcheck source=launch/travel.sh
@@ -32,7 +31,6 @@ flags="name zone type hosts bucket data version" switches="spot keep"
 
 given name "$name" mine
 given type "$type" v6e-8
-whole hosts "$hosts"
 case $type in
   v4-*) runtime='tpu-ubuntu2204-base' ;;
   v5litepod-*) runtime='v2-alpha-tpuv5-lite' ;;
@@ -109,7 +107,7 @@ case $state in
     ;;
 esac
 send_code || exit 1
-write_start_up "$hosts" tpu '' "$scratch/start.sh"
+write_start_up tpu 1 '' "$scratch/start.sh"
 case $state in
   '' | SUSPENDED | FAILED) request_tpu || exit 1 ;;
   *) echo "the TPU $name exists ($state): its machines resume by themselves" ;;

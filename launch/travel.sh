@@ -26,10 +26,10 @@ send_code() { # uploads the commit that is checked out
   do_it gcloud storage cp "$scratch/code.tgz" "$bucket/$name/code.tgz"
 }
 
-write_start_up() { # HOSTS EXTRA GROUP FILE: writes the start-up script
+write_start_up() { # EXTRA HOSTS GROUP FILE: writes the start-up script
   {
     echo '#!/usr/bin/env bash'
-    echo "from=$bucket/$name extra=$2 data=$(quoted "$data") hosts=$1 group=$3 zone=$zone"
+    echo "from=$bucket/$name extra=$1 data=$(quoted "$data") hosts=$2 group=$3 zone=$zone"
     echo "main=($(quoted "${main[@]:1}" "--workdir=$bucket/$name/runs/$name"))"
     sed 1d "$here/host.sh"
   } >"$4"

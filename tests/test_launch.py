@@ -99,7 +99,6 @@ def test_flags_that_every_script_refuses(name, flags, main, says):
         ("tpu_vm", ["--type=tpu7x-8"], "use launch/gke.sh"),
         ("tpu_vm", ["--type=h100"], "is not a type of TPU"),
         ("tpu_vm", ["--bucket=bucket"], "not a place in Cloud Storage"),
-        ("tpu_vm", ["--share=10.0.0.2:/share"], "unknown flag --share"),
         ("gce", ["--name=My_Run"], "small letters"),
         ("gce", ["--gpu=t4"], "not TYPE:NUMBER"),
         ("gke", ["--gpu="], "neither --tpu nor --gpu"),
