@@ -48,10 +48,10 @@ def test_times_are_published_and_a_slow_host_is_named_once(monkeypatch):
     )
     monkeypatch.setattr(distributed, "read_published", lambda folder: published)
     comparison, lines = HostComparison(10), []
-    for step in range(20, 220, 10):
+    for step in range(20, 60, 10):
         lines += [comparison.compare(step, 0.2 * (step - 10), [0.05, 0.05])]
     (line,) = filter(None, lines)
-    assert lines.index(line) == 9, "it was slow in two comparisons, of five measurements each"
+    assert lines.index(line) == 1, "at the second comparison"
     assert line.startswith("slow host: process 0 (")
     assert line.endswith("for a product that the others compute in 0.0 ms")
     own = HostTimes(*json.loads(published["0"]))
@@ -65,8 +65,3 @@ def test_a_run_of_one_process_measures_nothing(monkeypatch):
     comparison = HostComparison(0)
     assert comparison.compare(1, 1.0, [1.0]) == ""
     assert comparison._multiply is None
-
-
-def test_one_interruption_does_not_count():
-    assert hosts.average_without_longest([0.005, 0.005, 3.0]) == pytest.approx(0.005)
-    assert hosts.average_without_longest([0.005]) == 0.005

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from xlkd.runtime import distributed
 
-PAUSE = 5  # seconds between two products, which take some milliseconds
-COMPARED = 5  # products after which the hosts are compared, by the mean time without the longest
+PAUSE = 30  # seconds between two comparisons
+PRODUCTS = 8  # for a comparison; each takes some milliseconds
 SLOWER = 1.5  # a product that takes this many times as long as on the other hosts
 WAITING = 0.1  # the share of a step that a host waits for its data
 REPEATED = 600  # seconds after which the same host is named again
@@ -43,7 +43,6 @@ class HostComparison:
         self._measured_at = time.monotonic()
         self._step = step
         self._seconds = self._waited = 0.0
-        self._products: list[float] = []
         self._slow = ""  # in the last comparison
         self._named: tuple[str, float] = ("", 0.0)
         self._multiply: Any = None
@@ -59,19 +58,11 @@ class HostComparison:
         self._waited += sum(waited)
         if time.monotonic() < self._measured_at + PAUSE:
             return ""
-        self._products.append(self._time_product())
-        self._measured_at = time.monotonic()
-        if len(self._products) < COMPARED:
-            return ""
         steps = max(step - self._step, 1)
         times = HostTimes(
-            socket.gethostname(),
-            (seconds - self._seconds) / steps,
-            self._waited / steps,
-            average_without_longest(self._products),
+            socket.gethostname(), (seconds - self._seconds) / steps, self._waited / steps, self._time_product()
         )
-        self._step, self._seconds, self._waited = step, seconds, 0.0
-        self._products.clear()
+        self._step, self._seconds, self._waited, self._measured_at = step, seconds, 0.0, time.monotonic()
         process = distributed.get_process()
         distributed.publish_value(f"{_FOLDER}/{process}", json.dumps(times))
         if process:
@@ -89,20 +80,16 @@ class HostComparison:
         return line
 
     def _time_product(self) -> float:
-        """Returns the seconds that the devices of this process need for a product."""
+        """Returns the mean seconds that the devices of this process need for a product."""
         import jax
 
         if self._multiply is None:
             self._multiply = _make_product()
             jax.block_until_ready(self._multiply())
         began = time.perf_counter()
-        jax.block_until_ready(self._multiply())
-        return time.perf_counter() - began
-
-
-def average_without_longest(seconds: Sequence[float]) -> float:
-    """Returns the mean of some times without the longest one, which may have been an interruption."""
-    return statistics.mean(sorted(seconds)[: max(len(seconds) - 1, 1)])
+        for _ in range(PRODUCTS):
+            jax.block_until_ready(self._multiply())
+        return (time.perf_counter() - began) / PRODUCTS
 
 
 def find_slow_host(hosts: Mapping[int, HostTimes]) -> tuple[str, str]:
