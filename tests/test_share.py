@@ -4,6 +4,7 @@
 
 import concurrent.futures
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from xlkd.data import cache, share, sources
 from xlkd.data.blocks import Blocks
 from xlkd.errors import UserError
 from xlkd.inputs import data as inputs
+from xlkd.inputs.weights import locate_model
+from xlkd.models import hub
 from xlkd.runtime import distributed
 from xlkd.spec import tasks as settings
 from xlkd.tasks import alignment, classify, masked, parallel, qa, tokenization, views
 
 PROCESSES = 4
+run_alone = types.SimpleNamespace(gather=lambda function: [function()])
 FAST = make_unigram_tokenizer(["▁", "▁a", *"abcdefghijklmnopqrstuvwxyz0123456789"])
 
 
@@ -147,6 +151,18 @@ def test_features_are_built_together_where_one_cache_lacks_them(count, tmp_path,
         assert len(count.take()) == builders
         assert len({tuple(future.result()[1]) for future in futures}) == 1
         assert all(len(list((tmp_path / str(process)).iterdir())) == 1 for process in range(3))
+
+
+def test_every_host_downloads_the_commit_that_process_0_resolved(monkeypatch, tmp_path):
+    """Between two requests a branch of the hub may get another commit."""
+    asked = []
+    monkeypatch.setattr(hub, "_RESOLVED", {})
+    monkeypatch.setattr(hub, "_find_on_hub", lambda *request: asked.append(request) or (tmp_path, request[1]))
+    monkeypatch.setattr(distributed, "open_share", lambda name: run_alone)
+    monkeypatch.setattr(distributed, "broadcast_from_primary", lambda name, function: "0a1b")
+    assert locate_model("some/encoder", "main") == (tmp_path, "0a1b")
+    assert asked == [("some/encoder", "0a1b")]
+    assert hub.find_resolved("some/encoder", "main") == (tmp_path, "0a1b"), "model cards name the commit"
 
 
 def make_blocks(share, features):

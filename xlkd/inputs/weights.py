@@ -96,9 +96,17 @@ def resolve_teacher(settings: AnySettings) -> Weights | None:
 
 
 def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
-    """Returns the Hugging Face folder of a path, a hub id or `package:NAME`, and a hub id's commit."""
+    """Returns the Hugging Face folder of a path, a hub id or `package:NAME`, and a hub id's commit.
+
+    Process 0 resolves the revision of a hub id, and each host downloads that commit.
+    """
     if not name.startswith("package:"):
-        return hub.resolve(name, revision)
+        share = distributed.open_share(name)
+        if share is None:
+            return hub.resolve(name, revision)
+        commit = distributed.broadcast_from_primary(name, lambda: hub.resolve(name, revision)[1])
+        share.gather(lambda: str(hub.resolve(name, revision, commit)[1]).encode())
+        return hub.resolve(name, revision, commit)
     known = sorted(f"package:{file.parent.name}" for file in PACKAGED.glob("*/config.json"))
     if name not in known:
         raise UserError("no such encoder in the package", name, f"known: {', '.join(known) or 'none'}")

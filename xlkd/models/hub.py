@@ -16,12 +16,15 @@ Resolved = tuple[pathlib.Path, str | None]
 _RESOLVED: dict[tuple[str, str | None], Resolved] = {}  # all stages of a run start from the same commit
 
 
-def resolve(name: str, revision: str | None = None) -> Resolved:
-    """Returns a local directory, or downloads a model of the hub: (directory, commit of the hub or None)."""
+def resolve(name: str, revision: str | None = None, commit: str | None = None) -> Resolved:
+    """Returns a local directory, or downloads a model of the hub: (directory, commit of the hub or None).
+
+    `commit` is what the revision was resolved to before, by another process.
+    """
     if (folder := files.expand_path(name)).is_dir():
         return folder, None
     if (name, revision) not in _RESOLVED:
-        _RESOLVED[name, revision] = _find_on_hub(name, revision)
+        _RESOLVED[name, revision] = _find_on_hub(name, commit or revision)
     return _RESOLVED[name, revision]
 
 
