@@ -38,5 +38,14 @@ def run_on_all(function, processes, store=None):
     """Calls `function(share)` in one thread for each process; returns the futures of the results."""
     store = store or Store()
     shares = [Share(store, "toy", process, processes) for process in range(processes)]
+
+    def run(share):
+        try:
+            return function(share)
+        except BaseException:
+            for other in shares:
+                other.close()
+            raise
+
     with concurrent.futures.ThreadPoolExecutor(processes) as threads:
-        return [threads.submit(function, share) for share in shares]
+        return [threads.submit(run, share) for share in shares]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlkd.errors import Stopped
-from xlkd.evaluation.evaluator import Evaluator, join_outputs
+from xlkd.evaluation.evaluator import Evaluator, choose_batch, join_outputs
 from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
 from xlkd.tasks.ragged import pack, pad_rows
@@ -66,6 +66,31 @@ def test_each_row_is_computed_once_in_the_order_of_the_features(rows, batch):
     seen = [i for index, _, _ in task.asked for i in index if i >= 0]
     assert sorted(seen) == list(range(rows))
     assert all(len(index) == batch for index, _, _ in task.asked), "the last batch is padded"
+
+
+@pytest.mark.parametrize(
+    ("asked", "examples", "shards", "least", "rows"),
+    [
+        (64, 13_000, 1, 8, 64),  # one accelerator: as asked for
+        (4, 13_000, 1, 8, 4),  # nor more where memory allows only a few
+        (64, 13_000, 64, 1, 64),  # processors: as asked for
+        (64, 13_000, 64, 8, 512),
+        (65, 13_000, 64, 8, 512),
+        (2048, 13_000, 64, 8, 2048),
+        (64, 100, 64, 8, 128),  # not more padding than needed
+        (64, 5, 64, 8, 64),
+    ],
+)
+def test_a_batch_gives_each_accelerator_a_useful_number_of_rows(asked, examples, shards, least, rows):
+    assert choose_batch(asked, examples, shards, least) == rows
+
+
+def test_a_raised_batch_is_described():
+    evaluator = make_evaluator(batch=64)
+    assert evaluator.describe_batch(13_000) == ""
+    evaluator._shards, evaluator._least = 64, 8
+    assert evaluator.describe_batch(13_000) == "evaluation batches of 512 rows instead of 64: 8 on each device"
+    assert evaluator.describe_batch(5) == ""
 
 
 def test_rows_are_sorted_by_length_into_few_shapes():

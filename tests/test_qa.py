@@ -5,10 +5,11 @@
 import numpy as np
 import pytest
 from qa_toys import compute_outputs, make_question, make_word_tokenizer
+from share_toys import run_on_all
 
 from xlkd.errors import UserError
 from xlkd.rows import Answer, Cell
-from xlkd.tasks import Draw, qa
+from xlkd.tasks import Draw, qa, spans
 from xlkd.tasks.ceilings import compute_ceilings
 from xlkd.tasks.scores import score, score_file
 from xlkd.tasks.tokenization import TextTokenizer
@@ -98,6 +99,31 @@ def test_the_task_decodes_and_scores_rows():
     assert scores.main == "f1"
     assert [record["em"] for record in qa_task.records(outputs, features, [LONG, SHORT])] == [100.0, 0.0]
     assert scores.cells == {Cell.parse("squad en-en"): {"f1": pytest.approx(100 * (1 + 2 / 3) / 2), "em": 50.0, "n": 2}}
+
+
+@pytest.mark.parametrize("examples", [7, 2])
+def test_processes_decode_a_part_each_and_all_have_the_records_of_one_process(examples, monkeypatch):
+    qa_task = build_task()
+    rows = [LONG if i % 2 else make_question("w1 w2 w3", "w2", key=f"k{i}", id=str(i)) for i in range(examples)]
+    features = qa_task.features(rows)
+    random = np.random.default_rng(0)
+    windows = qa.Windows.from_arrays(features)
+    logits = [tuple(random.normal(size=(2, 14)) * 3) for _ in range(len(windows))]
+    outputs = compute_outputs(logits, 20, windows, SETTINGS)
+    whole, decoded = qa_task.records(outputs, features, rows), []
+
+    def decode_and_count(outputs, windows, settings):
+        decoded.append(len(windows.question))
+        return spans.decode(outputs, windows, settings)
+
+    monkeypatch.setattr(qa, "decode", decode_and_count)
+    for future in run_on_all(lambda share: qa_task.records(outputs, features, rows, share), 3):
+        assert future.result() == whole
+    assert sum(decoded) == examples
+    assert max(decoded) - min(decoded) <= 1
+    decoded.clear()
+    assert qa_task.score(outputs, features, rows, whole) == qa_task.score(outputs, features, rows)
+    assert decoded == [examples], "what is decoded already is not decoded again"
 
 
 def test_the_identity_contains_what_features_depend_on():

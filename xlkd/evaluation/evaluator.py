@@ -19,6 +19,7 @@ from xlkd.runtime import mesh as meshes
 from xlkd.tasks import Batch, Draw, Features, Outputs, Task
 
 _SMALL = 1024  # a larger batch is not padded beyond the number of examples
+_USEFUL = 8  # rows of an accelerator in a batch: the rows of a TPU's tile
 EVALUATION = Draw(seed=0, step=0, purpose="evaluation")
 
 
@@ -32,6 +33,14 @@ class Evaluator:
         self._forward = jax.jit(meshes.trace_with_mesh(mesh, outputs), out_shardings=meshes.replicated_sharding(mesh))
         self._mesh, self._buckets = mesh, buckets
         self._batch, self._shards = batch, meshes.count_row_shards(mesh)
+        self._least = 1 if mesh.devices.flat[0].platform == "cpu" else _USEFUL
+
+    def describe_batch(self, examples: int) -> str:
+        """Says in one line how many rows a batch has if they are more than asked for, else nothing."""
+        rows = choose_batch(self._batch, examples, self._shards, self._least)
+        if rows == choose_batch(self._batch, examples, self._shards, 1):
+            return ""
+        return f"evaluation batches of {rows} rows instead of {self._batch}: {rows // self._shards} on each device"
 
     def compute_outputs(
         self, variables: Tree, task: Task, features: Features, stop: Callable[[], None] = lambda: None
@@ -43,8 +52,8 @@ class Evaluator:
         lengths = task.lengths(features)
         view = next(iter(lengths))
         edges = self._buckets if isinstance(self._buckets, tuple) else choose_edges(lengths[view], self._buckets)
-        wanted = min(self._batch, max(len(lengths[view]), _SMALL))
-        plan = batches.plan_by_length(lengths, batch=-(-wanted // self._shards) * self._shards, edges=edges)
+        rows = choose_batch(self._batch, len(lengths[view]), self._shards, self._least)
+        plan = batches.plan_by_length(lengths, batch=rows, edges=edges)
         parts: list[tuple[np.ndarray, Tree]] = []
         for planned in plan:
             stop()
@@ -60,6 +69,12 @@ class Evaluator:
         index = meshes.select_local_rows(self._mesh, planned.index)
         batch = task.arrays(features, index, dict(planned.shape.lengths), EVALUATION)
         return meshes.place_batch(self._mesh, batch, len(planned.index))
+
+
+def choose_batch(asked: int, examples: int, shards: int, least: int) -> int:
+    """Returns the rows of a batch: as many in each shard, and `least` if as many are asked for and there are enough."""
+    rows = -(-min(asked, max(examples, _SMALL)) // shards)
+    return max(rows, min(least, asked, -(-examples // shards))) * shards
 
 
 def check_finite(outputs: Outputs) -> None:

@@ -24,7 +24,7 @@ from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
 from xlkd.runtime.workdir import WorkDirectory, read_object
 from xlkd.spec.stage import AnyStage
-from xlkd.tasks import Outputs, Scores
+from xlkd.tasks import Outputs, Records, Scores
 from xlkd.tasks.parallel import Parallel
 
 
@@ -51,17 +51,21 @@ class SetEvaluator:
                 raise UserError(what, f"config.data of stage {spec.name}", "leave that set out")
             outputs = method.outputs[name]
             self._evaluators[name] = Evaluator(outputs, mesh, batch=spec.eval.batch, buckets=spec.data.buckets)
+        for name, (task, _, features) in sets.items():
+            if line := self._evaluators[task.name].describe_batch(len(next(iter(task.lengths(features).values())))):
+                log(f"{name}: {line}")
 
     def evaluate(self, step: int, variables: Variables, stop: Callable[[], None]) -> None:
         """Evaluates every set whose scores at this step are not on disk; `stop` is called before each batch."""
         self._workdir.make_folder(self._folder)
-        for name, (task, _, features) in self._sets.items():
+        for name, (task, rows, features) in self._sets.items():
             file = self._scores_file(step, name)
             if not distributed.broadcast_from_primary(
                 f"{file} exists", functools.partial(self._has_scores, step, name)
             ):
                 outputs = self._evaluators[task.name].compute_outputs(variables, task, features, stop)
-                write = functools.partial(self._score_set, step, name, outputs)
+                records = task.records(outputs, features, rows, distributed.open_share(f"records of {name}"))
+                write = functools.partial(self._score_set, step, name, outputs, records)
                 distributed.broadcast_from_primary(f"{file} written", write)
 
     def is_evaluated(self, step: int) -> bool:
@@ -96,11 +100,11 @@ class SetEvaluator:
         places = (self._rows_file(step, name), self._folder.with_name("rows") / f"{name}.jsonl")
         return not expected or any(path.exists() and files.compute_sha256(path) == expected for path in places)
 
-    def _score_set(self, step: int, name: str, outputs: Outputs) -> None:
+    def _score_set(self, step: int, name: str, outputs: Outputs, records: Records) -> None:
         """Scores a set, writes the scores by example, then those by cell, and logs the mean."""
         task, rows, features = self._sets[name]
-        scores = task.score(outputs, features, rows)
-        self._workdir.write_lines(self._rows_file(step, name), task.records(outputs, features, rows))
+        scores = task.score(outputs, features, rows, records)
+        self._workdir.write_lines(self._rows_file(step, name), records)
         if isinstance(task, Parallel):
             self._write_picture(step, name, task, outputs, rows)
         record: dict[str, Json] = {"step": step, "task": task.name, "main": scores.main, "mean": scores.mean()}

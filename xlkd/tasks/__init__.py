@@ -21,6 +21,8 @@ Features = dict[str, np.ndarray]  # flat arrays of fixed dtype: saved, mapped an
 Outputs = dict[str, np.ndarray]  # {name: [feature rows, …]}
 Batch = dict[str, Any]  # {view: {name: [rows, length]}} and arrays per row; `mask` is the row mask
 
+Records = list[dict[str, Json]]
+
 Progress = Callable[[int, int], None]
 
 
@@ -87,11 +89,16 @@ class Task(Protocol):
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
         """Returns a batch in numpy, each view padded to its length; an index of -1 is a padded row with mask 0."""
 
-    def score(self, outputs: Outputs, features: Features, rows: Sequence[Any]) -> Scores:
-        """Scores the outputs of all feature rows."""
+    def score(
+        self, outputs: Outputs, features: Features, rows: Sequence[Any], records: Records | None = None
+    ) -> Scores:
+        """Scores the outputs of all feature rows; `records` are those of the same outputs, if they are known."""
 
-    def records(self, outputs: Outputs, features: Features, rows: Sequence[Any]) -> list[dict[str, Json]]:
-        """Returns for each example its prediction and its own scores, as `rows/SET.jsonl` stores them."""
+    def records(self, outputs: Outputs, features: Features, rows: Sequence[Any], share: Share | None = None) -> Records:
+        """Returns for each example its prediction and its own scores, as `rows/SET.jsonl` stores them.
+
+        With a share this process may decode only a part of the examples; all processes return all records.
+        """
 
     def report(self, features: Features, rows: Sequence[Any]) -> dict[str, Json]:
         """Returns the task's part of the data report; `shown` is its line for the console."""

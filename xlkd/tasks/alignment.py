@@ -20,7 +20,7 @@ from xlkd.files import Json
 from xlkd.metrics.retrieval import Link, count_links, mutual_links
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Task
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, report_nothing
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, metrics, report_nothing
 from xlkd.tasks.parallel import group_by_languages
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer, TextTokens
@@ -81,7 +81,9 @@ class WordAlignment:
             batch[side] = text | {"inside": words != OUTSIDE}
         return batch
 
-    def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
+    def score(
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair], records: Records | None = None
+    ) -> Scores:
         """Sums the counts over the sentences of each pair of languages, then divides; `aer`: the lower the better."""
         predicted, cells = self._predict_links(outputs, features), {}
         for cell, own in group_by_languages(rows).items():
@@ -91,7 +93,9 @@ class WordAlignment:
             cells[cell] = {metric.name: 100 * metric.score(counts) for metric in metrics.ALIGNMENT} | {"n": len(own)}
         return Scores(cells, "aer", metrics.ALIGNMENT)
 
-    def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
+    def records(
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair], share: Share | None = None
+    ) -> Records:
         return []  # the error rate divides sums over sentences: it is not a mean of scores of each
 
     def _predict_links(self, outputs: Outputs, features: Features) -> list[set[Link]]:

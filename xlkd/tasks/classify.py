@@ -18,7 +18,7 @@ from xlkd.files import Json
 from xlkd.metrics import labels as label_metrics
 from xlkd.rows import Cell, Labelled
 from xlkd.spec.tasks import Classify as ClassifySettings
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, report_nothing
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, metrics, report_nothing
 from xlkd.tasks.labelled import describe_labelled
 from xlkd.tasks.ragged import pack, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer
@@ -126,7 +126,9 @@ class Classify:
             for label, probabilities in zip(best, shares, strict=True)
         ]
 
-    def score(self, outputs: Outputs, features: Features, rows: Sequence[Labelled]) -> Scores:
+    def score(
+        self, outputs: Outputs, features: Features, rows: Sequence[Labelled], records: Records | None = None
+    ) -> Scores:
         """Scores the examples with a label, in percent, by cell; `majority` is the share of the most frequent label.
 
         Logits by another route, as `logits_en`, give `accuracy_via_en` beside the others.
@@ -149,7 +151,9 @@ class Classify:
             cells[cell] |= {name: float(values[own].mean()) for name, values in by_route.items()}
         return Scores(cells, metrics.CLASSIFICATION[0].name, metrics.CLASSIFICATION)
 
-    def records(self, outputs: Outputs, features: Features, rows: Sequence[Labelled]) -> list[dict[str, Json]]:
+    def records(
+        self, outputs: Outputs, features: Features, rows: Sequence[Labelled], share: Share | None = None
+    ) -> Records:
         predictions = self.decode(outputs, features)
         order, gold = features["labels"].tolist(), features["label"]
         scores = _score_examples(gold, label_metrics.predict_labels(outputs["logits"]), order)

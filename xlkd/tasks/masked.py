@@ -16,7 +16,7 @@ from xlkd.files import Json
 from xlkd.languages import WITHOUT_SPACES
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Masked as MaskedSettings
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, report_nothing
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, report_nothing
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts, row_lengths
 from xlkd.tasks.tokenization import JoinedTexts, TextTokenizer, TextTokens
 
@@ -90,10 +90,14 @@ class Masked:
         """
         return 4 * np.ceil(1.6 * self.share * np.asarray(length) / 4).astype(np.int64)
 
-    def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
+    def score(
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair], records: Records | None = None
+    ) -> Scores:
         return score_masked(outputs, features)
 
-    def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
+    def records(
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair], share: Share | None = None
+    ) -> Records:
         return []  # single predicted tokens tell nothing
 
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Json]:

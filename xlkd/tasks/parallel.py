@@ -17,7 +17,7 @@ from xlkd.metrics.picture import Axes, fit_axes, make_picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Task
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, metrics, report_nothing
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, metrics, report_nothing
 from xlkd.tasks.ragged import pack, pad_texts
 from xlkd.tasks.tokenization import TextTokenizer
 
@@ -65,7 +65,9 @@ class Parallel:
         text = pad_texts(features, index, lengths["text"], self.tokenizer.pad_id)
         return {"text": text, "mask": (index >= 0).astype(np.float32)}
 
-    def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
+    def score(
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair], records: Records | None = None
+    ) -> Scores:
         """Returns for each pair of languages the accuracy both ways; `retrieval` is their mean.
 
         `centred` is the same after each language's mean vector is subtracted: what all sentences of a language share
@@ -112,7 +114,9 @@ class Parallel:
             within or fit_axes(vectors),
         )
 
-    def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
+    def records(
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair], share: Share | None = None
+    ) -> Records:
         scores = {metric.name: np.zeros(len(rows)) for metric in metrics.RETRIEVAL}
         for own in group_by_languages(rows).values():
             sides = outputs["vectors"][own], outputs["vectors"][own + len(rows)]

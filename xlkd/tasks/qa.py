@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ import numpy as np
 from xlkd.data.share import Share
 from xlkd.files import Json
 from xlkd.rows import Question
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, report_nothing
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, metrics, report_nothing
 from xlkd.tasks.ceilings import compute_ceilings
-from xlkd.tasks.scores import score, score_examples
+from xlkd.tasks.scores import average_by_cell, score_examples
 from xlkd.tasks.spans import Predictions, decode
 from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.tasks.windows import EXACT, LOST, WIDE, Settings, Windows, cut_into_windows
@@ -58,10 +59,34 @@ class QA:
         """Returns the answers to all examples, with their candidates."""
         return decode(outputs, Windows.from_arrays(features), self.settings)
 
-    def score(self, outputs: Outputs, features: Features, rows: Sequence[Question]) -> Scores:
-        return score(self.decode(outputs, features).texts, rows, self.mlqa_fallback)
+    def score(
+        self, outputs: Outputs, features: Features, rows: Sequence[Question], records: Records | None = None
+    ) -> Scores:
+        records = self.records(outputs, features, rows) if records is None else records
+        values = {metric.name: np.array([record[metric.name] for record in records]) for metric in metrics.QA}
+        return average_by_cell(values, rows)
 
-    def records(self, outputs: Outputs, features: Features, rows: Sequence[Question]) -> list[dict[str, Json]]:
+    def records(
+        self, outputs: Outputs, features: Features, rows: Sequence[Question], share: Share | None = None
+    ) -> Records:
+        if share is None:
+            return self._make_records(outputs, features, rows)
+        bounds = [len(rows) * place // share.processes for place in range(share.processes + 1)]
+        own = slice(*bounds[share.process : share.process + 2])
+
+        def make_own_records() -> bytes:
+            if own.start == own.stop:
+                return b"[]"
+            windows = Windows.from_arrays(features)
+            of_own = slice(*np.searchsorted(windows.row_of, (own.start, own.stop)))
+            own_outputs = {name: value[of_own] for name, value in outputs.items()}
+            own_rows = [rows[i] for i in range(own.start, own.stop)]
+            selected = windows.select_examples(own, of_own).to_arrays()
+            return json.dumps(self._make_records(own_outputs, selected, own_rows)).encode()
+
+        return [record for part in share.gather(make_own_records) for record in json.loads(part)]
+
+    def _make_records(self, outputs: Outputs, features: Features, rows: Sequence[Question]) -> Records:
         predictions = self.decode(outputs, features)
         scores = score_examples(predictions.texts, rows, self.mlqa_fallback)
         return [

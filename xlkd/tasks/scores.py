@@ -17,7 +17,11 @@ from xlkd.tasks import Scores, metrics
 
 def score(texts: Sequence[str | None], rows: Sequence[Question], mlqa_fallback: bool = False) -> Scores:
     """Returns the means of each cell; an example without a prediction (None) counts 0."""
-    values = score_examples(texts, rows, mlqa_fallback)
+    return average_by_cell(score_examples(texts, rows, mlqa_fallback), rows)
+
+
+def average_by_cell(values: Mapping[str, Float[np.ndarray, " rows"]], rows: Sequence[Question]) -> Scores:
+    """Returns the means of each cell of the metrics of each example."""
     members: dict[Cell, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(Cell.from_example(row), []).append(i)

@@ -20,7 +20,7 @@ from xlkd.errors import UserError
 from xlkd.files import Json
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Views as ViewsSettings
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Scores, report_nothing
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, report_nothing
 from xlkd.tasks.masked import mask_tokens, score_masked
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts, row_lengths
 from xlkd.tasks.tokenization import JoinedTexts, TextTokenizer, TextTokens
@@ -189,11 +189,15 @@ class Views:
         most = self.share * n + 4 * np.sqrt(self.share * (1 - self.share) * n)
         return np.minimum(4 * np.ceil(most / 4), n).astype(np.int64)
 
-    def score(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> Scores:
+    def score(
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair], records: Records | None = None
+    ) -> Scores:
         """Returns the share of masked tokens that are predicted, by the language of the translation."""
         return score_masked(outputs, features)
 
-    def records(self, outputs: Outputs, features: Features, rows: Sequence[Pair]) -> list[dict[str, Json]]:
+    def records(
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair], share: Share | None = None
+    ) -> Records:
         return []  # single predicted tokens tell nothing
 
     def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Json]:

@@ -64,6 +64,14 @@ class Windows:
     def __len__(self) -> int:
         return len(self.row_of)
 
+    def select_examples(self, examples: slice, windows: slice) -> Windows:
+        """Returns the windows with a part of the examples, whose windows are those of the second part."""
+        by_example = ("question", "context", "context_language", "query", "gold", "gold_first", "gold_last")
+        by_window = ("keys", "first", "count", "best_first", "best_count", "lengths", "start", "end", "answerable")
+        selected = {name: getattr(self, name)[examples] for name in by_example}
+        selected |= {name: getattr(self, name)[windows] for name in by_window}
+        return dataclasses.replace(self, row_of=self.row_of[windows] - np.int32(examples.start), **selected)
+
     def text_of(self, number: int) -> str:
         """Returns the text with this number."""
         return self.text[self.text_splits[number] : self.text_splits[number + 1]].tobytes().decode("utf-8")
