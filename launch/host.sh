@@ -38,7 +38,7 @@ if [ -z "${XLKD_SERVICE:-}" ]; then
   exec systemd-run --unit=xlkd --collect --setenv=XLKD_SERVICE=1 --setenv="PATH=$PATH:/snap/bin" \
     --property=KillMode=mixed --property=TimeoutStopSec=300 --property=LimitCORE=0 \
     --property=Restart=on-failure --property="RestartSec=${XLKD_PAUSE:-10}" --property='RestartPreventExitStatus=1 2 3' \
-    --property="ExecStopPost=bash $top/start.sh ended" \
+    --property="ExecStopPost=/bin/bash $top/start.sh ended" \
     --property='After=network-online.target remote-fs.target snapd.mounts.target' bash "$top/start.sh"
 fi
 export HOME=${HOME:-/root} XLKD_CACHE=${XLKD_CACHE:-$from/cache}
