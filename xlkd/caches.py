@@ -8,9 +8,10 @@ only the time to build it again; runs that are reading it continue.
   --prune=SIZE   delete the least recently used entries until no more than SIZE is left: 500M, 5G, 1.5T
   --delete_all   delete every entry
 
-The cache is in $XLKD_CACHE, else in `xlkd/` of the user's cache folder. Partial entries that a killed process left more
-than a day ago count as entries. Anything else in that folder is left alone and counted: a folder is an entry by its
-name, a kind and a hash, and by having nothing but the cache's own files.
+The cache is in $XLKD_CACHE, else in `xlkd/` of the user's cache folder. Where $XLKD_CACHE is in a bucket (gs://…), this
+lists and deletes only what was copied to this machine; `gcloud storage rm -r` deletes what is in the bucket. Partial
+entries that a killed process left more than a day ago count as entries. Anything else in that folder is left alone and
+counted: a folder is an entry by its name, a kind and a hash, and by having nothing but the cache's own files.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def main(arguments: list[str]) -> None:
                 f"{entry.kind:<12}  {format_size(entry.size_bytes):>8}  {_format_time(entry.used)}  {entry.path.name}"
             )
         print(f"{len(entries)} entries, {format_size(total)} in {cache.get_folder()}{foreign_count}")
+        if remote := cache.get_remote():
+            print(f"copies of what all machines share: list it with `gcloud storage ls {remote.url}`")
         return
     allowed = parse_size(flags["prune"]) if "prune" in flags else -1
     deleted, remaining = 0, total

@@ -61,17 +61,19 @@ class RemoteFolder:
     May be used by several threads.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float | None = None) -> None:
+        """Opens a folder; a request that fails for the moment is sent again for `patience` seconds (`PATIENCE`)."""
         bucket, _, prefix = url.removeprefix(SCHEME).rstrip("/").partition("/")
         if not url.startswith(SCHEME) or not _BUCKET_NAME.fullmatch(bucket) or not _is_prefix(prefix):
             raise UserError("not a folder in a bucket", url, "write gs://BUCKET/FOLDER")
         self.url = f"{SCHEME}{bucket}/{prefix}".rstrip("/")
         self._bucket_name, self._prefix = bucket, prefix + "/" if prefix else ""
+        self._patience = patience
         _import_client()
 
     def open_folder(self, name: str) -> RemoteFolder:
         """Returns a folder inside this one."""
-        return RemoteFolder(f"{self.url}/{name}")
+        return RemoteFolder(f"{self.url}/{name}", self._patience)
 
     def list_objects(self, under: str = "") -> dict[str, Object]:
         """Returns all objects whose name begins with `under`, by name."""
@@ -190,7 +192,7 @@ class RemoteFolder:
             except google.Failed as error:
                 if getattr(error, "code", None) not in _TRANSIENT:
                     raise
-                if time.monotonic() - began > PATIENCE:
+                if time.monotonic() - began > (PATIENCE if self._patience is None else self._patience):
                     raise _make_silence(error, where) from error
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -4,12 +4,16 @@
 
 The file `done` of an entry is written last and has a checksum of every array: a damaged entry is built again. Only a
 folder with an entry's name and nothing but an entry's files is deleted; anything else is left alone.
+
+Where $XLKD_CACHE is a folder of a bucket, machines share that: entries are copied to the local folder to be read, and
+uploaded when they were built.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -25,8 +29,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from xlkd import files, spec
+from xlkd import files, spec, storage
 from xlkd.compat import JAX_CACHE_FILE
+from xlkd.data.remote_cache import DONE, RemoteCache
 from xlkd.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -41,9 +46,28 @@ _STALE = 24 * 3600  # seconds after which a partial entry is no longer being wri
 
 def get_folder() -> pathlib.Path:
     """Returns $XLKD_CACHE, else `xlkd/` in the user's cache folder, or in a temporary one where there is no home."""
-    if os.environ.get("XLKD_CACHE"):
-        return files.expand_path(os.environ["XLKD_CACHE"])
-    return find_user_folder("xlkd")
+    if get_remote() or not os.environ.get("XLKD_CACHE"):
+        return find_user_folder("xlkd")
+    return files.expand_path(os.environ["XLKD_CACHE"])
+
+
+def get_remote() -> RemoteCache | None:
+    """Returns the cache in a bucket; None where $XLKD_CACHE is not the address of one."""
+    place = os.environ.get("XLKD_CACHE") or ""
+    return _open_remote(place) if storage.is_remote(place) else None
+
+
+@functools.cache
+def _open_remote(url: str) -> RemoteCache:
+    return RemoteCache(url)
+
+
+def check_settings() -> None:
+    """Refuses impossible values of the cache's variables, and a bucket that does not exist or refuses access."""
+    get_folder()
+    size_limit_bytes()
+    if remote := get_remote():
+        remote.check()
 
 
 def find_user_folder(name: str) -> pathlib.Path:
@@ -80,14 +104,18 @@ def make_name(start: str, parts: Iterable[str]) -> str:
     return f"{start}-{digest.hexdigest()[:32]}"
 
 
-def load_or_build(name: str, build: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
-    """Returns the arrays of an entry, mapped from disk; builds and writes them first where no sound entry exists."""
-    entry = get_folder() / name
-    stored = _read_arrays(entry)
+def load_or_build(name: str, build: Callable[[], Mapping[str, np.ndarray]], *, upload: bool = True) -> Arrays:
+    """Returns the arrays of an entry, mapped from disk; builds and writes them first where no sound entry exists.
+
+    Of several processes that build the same entry, only one needs to `upload` it to a cache in a bucket.
+    """
+    stored = load(name)
     if stored is not None:
         return stored
-    values = build()
+    values, entry = build(), get_folder() / name
     _write_entry(entry, values)
+    if (remote := get_remote()) and upload:
+        remote.upload_entry(entry)
     _prune_to_limit(entry)
     stored = _read_arrays(entry)
     return dict(values) if stored is None else stored  # None: already pruned
@@ -95,13 +123,24 @@ def load_or_build(name: str, build: Callable[[], Mapping[str, np.ndarray]]) -> A
 
 def load(name: str) -> Arrays | None:
     """Returns the arrays of an entry, mapped from disk; None where no sound entry exists."""
-    return _read_arrays(get_folder() / name)
+    entry = get_folder() / name
+    stored = _read_arrays(entry)
+    if stored is not None or not (remote := get_remote()):
+        return stored
+    if _write_folder(entry, lambda draft: remote.fetch_entry(name, draft)):
+        stored = _read_arrays(entry)
+        if stored is None:
+            remote.forget_entry(name)
+        _prune_to_limit(entry)
+    return stored
 
 
 def list_entries(start: str) -> list[str]:
     """Returns the names of the entries that begin with `start` and a hyphen, sorted."""
-    paths = get_folder().glob(f"{start}-*")
-    return sorted(path.name for path in paths if _ENTRY_NAME.fullmatch(path.name) and (path / "done").exists())
+    paths, remote = get_folder().glob(f"{start}-*"), get_remote()
+    names = {path.name for path in paths if (path / DONE).exists()}
+    names.update(remote.list_entries(f"{start}-") if remote else ())
+    return sorted(filter(_ENTRY_NAME.fullmatch, names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,9 +209,9 @@ def _read_entry(path: pathlib.Path) -> Entry | None:
         return Entry(path, COMPILED, size, newest) if names else None
     if _WRITING_NAME.fullmatch(path.name):
         return Entry(path, "half-written", size, newest) if time.time() - newest > _STALE else None
-    if not _read_sums(path / "done"):
+    if not _read_sums(path / DONE):
         return None
-    return Entry(path, path.name.partition("-")[0], size, (path / "done").stat().st_mtime)
+    return Entry(path, path.name.partition("-")[0], size, (path / DONE).stat().st_mtime)
 
 
 def _list_own_files(path: pathlib.Path) -> list[str] | None:
@@ -218,13 +257,13 @@ def _read_arrays(entry: pathlib.Path) -> Arrays | None:
     if not entry.exists():
         return None
     try:
-        sums = json.loads((entry / "done").read_text(encoding="utf-8"))
+        sums = json.loads((entry / DONE).read_text(encoding="utf-8"))
         for name, expected in sums.items():
             if checksum(entry / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy does not match its checksum")
         stored = {name: np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in sums}
         with contextlib.suppress(PermissionError):  # another user's cache, which is read-only here
-            os.utime(entry / "done", (time.time(),) * 2)
+            os.utime(entry / DONE, (time.time(),) * 2)
         return stored
     except (OSError, ValueError, AttributeError) as error:
         logging.getLogger(__name__).warning("%s is damaged (%s) and is rebuilt", entry, error)
@@ -233,20 +272,35 @@ def _read_arrays(entry: pathlib.Path) -> Arrays | None:
 
 
 def _write_entry(entry: pathlib.Path, values: Mapping[str, np.ndarray]) -> None:
-    """Writes an entry and then renames it, so that a kill or another writer leaves no partial entry."""
+    """Writes an entry that was built."""
+
+    def write(draft: pathlib.Path) -> bool:
+        sums = {}
+        for name, value in values.items():
+            np.save(draft / f"{name}.npy", value, allow_pickle=False)
+            sums[name] = checksum(draft / f"{name}.npy")
+        (draft / DONE).write_text(json.dumps(sums), encoding="utf-8")
+        return True
+
+    _write_folder(entry, write)
+
+
+def _write_folder(entry: pathlib.Path, write: Callable[[pathlib.Path], bool]) -> bool:
+    """Makes an entry by `write`, which returns whether it is complete; returns that too.
+
+    The entry is renamed from a draft, so that a kill or another writer leaves no partial entry.
+    """
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         draft = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=entry.parent))
     except OSError as error:
         raise _make_write_error(entry.parent, error) from error
     try:
-        sums = {}
-        for name, value in values.items():
-            np.save(draft / f"{name}.npy", value, allow_pickle=False)
-            sums[name] = checksum(draft / f"{name}.npy")
-        (draft / "done").write_text(json.dumps(sums), encoding="utf-8")
-        with contextlib.suppress(OSError):  # another process was first
-            draft.rename(entry)
+        complete = write(draft)
+        if complete:
+            with contextlib.suppress(OSError):  # another process was first
+                draft.rename(entry)
+        return complete
     except OSError as error:
         raise _make_write_error(entry.parent, error) from error
     finally:

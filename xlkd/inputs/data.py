@@ -211,7 +211,7 @@ def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
     built, written = build(), {}
 
     def write() -> bytes:
-        written.update(cache.load_or_build(name, lambda: built))
+        written.update(cache.load_or_build(name, lambda: built, upload=distributed.is_primary()))
         return b""
 
     share.gather(write)  # an error on one host, such as a full disk, ends all of them

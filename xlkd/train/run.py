@@ -35,8 +35,7 @@ FLAG = re.compile("LIBTPU_INIT_ARGS|XLA_FLAGS|JAX_.*")  # variables that change 
 def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
     """Runs all stages of a config that are not finished yet, in a work directory: a folder, or gs://BUCKET/FOLDER."""
     stages = read_stages(config)
-    cache.get_folder()  # refuses impossible values of its variables before the work directory is made
-    cache.size_limit_bytes()
+    cache.check_settings()  # before the work directory is made
     for number, settings in enumerate(stages):
         check_start(settings, [earlier.name for earlier in stages[:number]])
     with contextlib.ExitStack() as stack:
