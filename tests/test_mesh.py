@@ -7,9 +7,11 @@ import itertools
 import json
 import math
 import os
+import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -64,15 +66,70 @@ placed_batch = mesh.place_batch(devices, batch, 8)
 results["rows"] = sorted({s.data[:, 0].tolist().__str__() for s in placed_batch["text"]["ids"].addressable_shards})
 results["same"] = bool((np.asarray(placed_batch["text"]["ids"]) == batch["text"]["ids"]).all())
 results["row_shards"] = mesh.count_row_shards(devices)
+
+import sys
+sys.path.insert(0, TESTS)
+import test_step
+from xlkd.models import rows
+from xlkd.planning import traffic
+from xlkd.train import loop, state as states
+test_step.WIDTH = 8  # which fsdp divides
+
+def train(method, micro_batches, count=8, **sizes):
+    settings = Mesh(**sizes)
+    devices = mesh.build_mesh(settings, jax.devices()[:count])
+    optim_settings = Optim(lr=0.01, warmup=0, schedule="constant")
+    create = lambda: states.create_state(method, test_step.Start(None, (), {}), optim.make_optimizer(optim_settings), 3)
+    shardings = states.shard_state(devices, jax.eval_shape(create), settings)
+    state = jax.jit(create, out_shardings=shardings)()
+    batch = test_step.batch_of(32)
+    batch["mask"][5:9] = 0
+    placed = mesh.place_batch(devices, batch, 32)
+    jitted = loop.jit_step(method, optim_settings, 9, 3, devices, shardings, micro_batches=micro_batches, sharding=settings)
+    compiled = jitted.lower(state, placed, ()).compile()
+    numbers = []
+    for _ in range(2):
+        state, report = compiled(state, placed, ())
+        numbers += [float(report["loss"]), float(report["grad_norm"])]
+    numbers += np.asarray(state.variables.params["kernel"]).ravel().tolist()
+    found = traffic.list_collectives(compiled.as_text(), count)
+    reductions = [[c.bytes, c.times] for c in found if c.kind in traffic.REDUCTIONS]
+    shards = [x["kernel"].addressable_shards[0].data.shape for x in (state.variables.params, state.optimizer[0].mu)]
+    return {"numbers": numbers, "reductions": reductions, "shards": shards}
+
+methods = {"plain": test_step.toy(None, 0.5), "coupled": test_step.toy(test_step.similarities, 0.5)}
+results["steps"] = {}
+for name, micro_batches, sizes in STEPS:
+    for count, own in ((1, {}), (8, sizes)):
+        key = str(count) + json.dumps([name, micro_batches, own])
+        if key not in results["steps"]:
+            results["steps"][key] = train(methods[name], micro_batches, count, **own)
+
+def number_all(groups):
+    partition = jax.P(("data", "fsdp"))
+    function = lambda x: rows.number_rows(len(x) * groups, groups).reshape(groups, -1)
+    run = jax.shard_map(function, mesh=devices, in_specs=partition, out_specs=jax.P(None, ("data", "fsdp")), axis_names={"data", "fsdp"}, check_vma=False)
+    return jax.jit(run)(np.zeros(8)).ravel().tolist()
+
+results["numbers"] = {groups: number_all(groups) for groups in (1, 3)}
 print(json.dumps(results))
 """
+STEPS = [  # method, micro-batches, mesh
+    ("plain", 4, {}),
+    ("coupled", 4, {}),
+    ("plain", 2, {"fsdp": 2}),
+    ("coupled", 2, {"fsdp": 2, "fsdp_shards": "moments"}),
+    ("plain", 1, {"fsdp": 8, "fsdp_shards": "moments"}),
+    ("plain", 1, {"sum_dtype": "bfloat16"}),
+]
 SIZES = [(-1, 1, 1), (2, -1, 2), (2, 2, 2), (-1, -1, 1), (3, 1, 1), (-1, 3, 1), (8, 8, 1)]
 
 
 @pytest.fixture(scope="module")
 def results():
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", f"SIZES = {json.dumps(SIZES)!r}\n{SCRIPT}"]
+    values = f"SIZES = {json.dumps(SIZES)!r}\nSTEPS = {STEPS!r}\nTESTS = {str(pathlib.Path(__file__).parent)!r}\n"
+    command = [sys.executable, "-c", values + SCRIPT]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1])
@@ -101,7 +158,7 @@ def test_sizes_are_filled_in_or_refused(results, sizes, expected):
 @pytest.mark.parametrize(
     ("leaf", "axes"),
     [
-        ("encoder/embeddings/words", "('tensor', 'fsdp')"),
+        ("encoder/embeddings/words", "(None, 'fsdp')"),  # 102 tokens on 2 × 2 devices
         ("encoder/embeddings/positions", "(None, None)"),
         ("encoder/layers/query/kernel", "(None, 'fsdp', 'tensor')"),
         ("encoder/layers/value/kernel", "(None, 'fsdp', 'tensor')"),
@@ -135,6 +192,79 @@ def test_a_batch_is_spread_over_data_and_fsdp(results):
     assert results["row_shards"] == 4
     assert results["same"]
     assert results["rows"] == ["[0, 3]", "[12, 15]", "[18, 21]", "[6, 9]"]
+
+
+KERNEL = 4 * 8 * 3  # bytes of the kernel that the steps train
+
+
+def get_steps(results, method, micro_batches, sizes):
+    """Returns the record of two steps on one device, and on eight."""
+    return [
+        results["steps"][str(number) + json.dumps([method, micro_batches, own])]
+        for number, own in ((1, {}), (8, sizes))
+    ]
+
+
+@pytest.mark.parametrize(("method", "micro_batches", "sizes"), STEPS)
+def test_a_step_is_the_same_however_devices_share_it(results, method, micro_batches, sizes):
+    """Compares the loss and the norm of two steps with dropout, and the parameters after them."""
+    one, eight = get_steps(results, method, micro_batches, sizes)
+    tolerance = 2e-2 if "sum_dtype" in sizes else 1e-5
+    np.testing.assert_allclose(eight["numbers"], one["numbers"], rtol=tolerance, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "micro_batches", "sizes"), [step for step in STEPS if step[1] > 1])
+def test_the_gradient_is_summed_over_data_once_a_step(results, method, micro_batches, sizes):
+    _, eight = get_steps(results, method, micro_batches, sizes)
+    kernels = [times for size, times in eight["reductions"] if size >= KERNEL / 2]
+    in_loop = [times for times in kernels if times > 1]
+    assert kernels
+    assert bool(in_loop) == (sizes == {"fsdp": 2}), "only FSDP divides the gradient of each micro-batch"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shards"),
+    [
+        ({}, [[8, 3], [8, 3]]),
+        ({"fsdp": 2}, [[4, 3], [4, 3]]),
+        ({"fsdp": 8, "fsdp_shards": "moments"}, [[8, 3], [1, 3]]),
+    ],
+)
+def test_fsdp_divides_parameters_or_moments_alone(results, sizes, shards):
+    records = [value for key, value in results["steps"].items() if json.loads(key[1:])[2] == sizes and key[0] == "8"]
+    assert [record["shards"] for record in records] == [shards] * len(records) != []
+
+
+def test_rows_are_numbered_across_devices_within_each_group(results):
+    assert results["numbers"] == {"1": list(range(8)), "3": list(range(24))}
+
+
+def place_leaf(name, shape, platform="tpu", **sizes):
+    """Returns the partition of a leaf on a mesh of such devices."""
+    device = types.SimpleNamespace(platform=platform)
+    spread = types.SimpleNamespace(shape=dict.fromkeys(mesh.AXES, 1) | sizes, devices=np.array([device]))
+    return tuple(mesh._choose_partition(spread, name.split("/"), shape))
+
+
+@pytest.mark.parametrize(
+    ("leaf", "shape", "sizes", "axes"),
+    [
+        ("layers/query/kernel", (12, 768, 768), {"fsdp": 8}, (None, "fsdp", "tensor")),
+        ("layers/query/kernel", (12, 768, 768), {"fsdp": 64}, (None, None, "tensor")),  # 12 rows are no whole tiles
+        ("layers/up/kernel", (12, 768, 3072), {"fsdp": 64}, (None, None, ("fsdp", "tensor"))),
+        ("layers/down/kernel", (12, 3072, 768), {"fsdp": 64}, (None, ("tensor", "fsdp"), None)),
+        ("layers/output/kernel", (12, 768, 768), {"fsdp": 16}, (None, "tensor", "fsdp")),
+        ("span/kernel", (768, 2), {"fsdp": 64}, (None, None)),
+        ("embeddings/words", (119547, 768), {"fsdp": 64}, ("tensor", "fsdp")),  # looked up, never gathered
+        ("embeddings/words", (119552, 768), {"fsdp": 8, "tensor": 2}, (("tensor", "fsdp"), None)),
+    ],
+)
+def test_a_tpu_divides_no_dimension_into_parts_of_tiles(leaf, shape, sizes, axes):
+    assert place_leaf(leaf, shape, **sizes) == axes
+
+
+def test_other_devices_divide_a_dimension_into_any_equal_parts():
+    assert place_leaf("layers/query/kernel", (12, 768, 768), "cpu", fsdp=64) == (None, "fsdp", "tensor")
 
 
 def test_the_branch_axis_cannot_be_inferred_from_the_devices():

@@ -11,6 +11,7 @@ a branch is answered by it, any other by the mixture of all. What is published o
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -262,11 +263,11 @@ class Student:
     ) -> Float[Array, "*axes classes"]:
         """Returns the logits of first tokens; with a head for each branch they are [branches, rows, hidden]."""
 
-        def apply(params: Tree, x: Float[Array, "rows hidden"], key: Key[Array, ""] | None) -> Any:
-            return self.head.apply({"params": params}, x[:, None], key is not None, key)
+        def apply(params: Tree, x: Float[Array, "rows hidden"], key: Key[Array, ""] | None, groups: int = 1) -> Any:
+            return self.head.apply({"params": params}, x[:, None], key is not None, key, groups)
 
         if self.settings.head == "shared":
-            flat = apply(params["classifier"], first.reshape(-1, first.shape[-1]), key)
+            flat = apply(params["classifier"], first.reshape(-1, first.shape[-1]), key, math.prod(first.shape[:-2]))
             return flat.reshape(*first.shape[:-1], -1)
         keys = None if key is None else jax.random.split(key, len(first))
         return jax.vmap(apply, in_axes=(0, 0, None if key is None else 0))(params["classifier"], first, keys)

@@ -13,26 +13,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, PRNGKeyArray, UInt32
 
+from xlkd.models.rows import number_rows
+
 # Odd multipliers with a good spread of bits; 2^32 over the golden ratio, and two constants found by hash prospecting
 _GOLDEN, _FIRST, _SECOND = (np.uint32(x) for x in (0x9E3779B9, 0x7FEB352D, 0x846CA68B))
 
 
 def dropout(
-    x: Float[Array, "*axes"], rate: float, key: PRNGKeyArray | None, *place: Integer[Array, ""] | int, first: int = 0
+    x: Float[Array, "*axes"],
+    rate: float,
+    key: PRNGKeyArray | None,
+    *place: Integer[Array, ""] | int,
+    first: int = 0,
+    groups: int = 1,
 ) -> Float[Array, "*axes"]:
     """Sets a share `rate` of the values to 0 and scales the others up; returns x itself without a key.
 
     `place` distinguishes calls with the same key: the number of a layer, a site within it. Where x is a part of a
-    larger array, `first` is the index in each of its rows where the part begins.
+    larger array, `first` is the index in each of its rows where the part begins. Axis 0 may have several groups, each
+    with all rows of the batch.
     """
     if key is None or rate == 0:
         return x
-    keep = random_bits(key, x.shape, *place, first=first) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
+    keep = random_bits(key, x.shape, *place, first=first, groups=groups) >= np.uint32(
+        min(round(rate * 2**32), 2**32 - 1)
+    )
     return jnp.where(keep, x * (1 / (1 - rate)), 0).astype(x.dtype)
 
 
 def random_bits(
-    key: PRNGKeyArray, shape: tuple[int, ...], *place: Integer[Array, ""] | int, first: int = 0
+    key: PRNGKeyArray, shape: tuple[int, ...], *place: Integer[Array, ""] | int, first: int = 0, groups: int = 1
 ) -> UInt32[Array, " ..."]:
     """Returns uniform words of 32 bits, each a function of key, place and its own index; axis 0 is that of rows.
 
@@ -41,7 +51,7 @@ def random_bits(
     rows, *inner = shape
     a: jax.Array | np.uint32 = _GOLDEN
     b: jax.Array | np.uint32 = _SECOND
-    for word in (*jax.random.key_data(key), *place, jnp.arange(rows)):
+    for word in (*jax.random.key_data(key), *place, number_rows(rows, groups)):
         word = jnp.asarray(word).astype(jnp.uint32)
         a, b = _mix(word, a, b), _mix(word + _GOLDEN, b, a)
     a, b = (jnp.reshape(x, (rows, *[1] * len(inner))) for x in (a, b))

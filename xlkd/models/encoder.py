@@ -161,7 +161,7 @@ def embed(
             f"rows of {length} tokens do not fit an encoder of {architecture.max_length} positions",
             remedy="choose a shorter length",
         )
-    hidden = tables["words"][ids]
+    hidden = rows.look_up(tables["words"], ids)
     if architecture.position_offset:
         real = (ids != architecture.pad_id).astype(jnp.int32)
         hidden += tables["positions"][jnp.cumsum(real, axis=-1) * real + architecture.pad_id]

@@ -35,7 +35,7 @@ class SpanHead(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """Computes one logit for each label from the first position."""
+    """Computes one logit for each label from the first position; the rows may be several groups, for dropout."""
 
     architecture: Architecture
     labels: int
@@ -43,7 +43,11 @@ class ClassifierHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "rows length hidden"], train: bool = False, key: PRNGKeyArray | None = None
+        self,
+        hidden: Float[Array, "rows length hidden"],
+        train: bool = False,
+        key: PRNGKeyArray | None = None,
+        groups: int = 1,
     ) -> Float[Array, "rows classes"]:
         before = after = None
         if train:
@@ -55,9 +59,10 @@ class ClassifierHead(nn.Module):
         output = self.param("output", init_dense, (D, self.labels))
         first = hidden[:, 0]
         if model_type not in OLD:
-            first = dropout(first, self.architecture.classifier_dropout, before)
+            first = dropout(first, self.architecture.classifier_dropout, before, groups=groups)
         activation = jax.nn.relu if model_type == "distilbert" else jnp.tanh
-        pooled = dropout(activation(dense(inner, first, self.dtype)), self.architecture.classifier_dropout, after)
+        pooled = activation(dense(inner, first, self.dtype))
+        pooled = dropout(pooled, self.architecture.classifier_dropout, after, groups=groups)
         return dense(output, pooled, self.dtype).astype(jnp.float32)
 
 

@@ -28,7 +28,7 @@ from xlkd.tasks import Draw
 from xlkd.train import loop
 from xlkd.train.checkpoint import make_abstract
 from xlkd.train.optim import make_optimizer
-from xlkd.train.state import create_state
+from xlkd.train.state import create_state, shard_state
 
 CHECKPOINTS = 3  # that a run keeps: the best and the last two
 TIMING_SECONDS = 10.0  # no step is timed after these
@@ -65,11 +65,12 @@ class Program:
         start = Start(weights.architecture, _shape_encoder(weights.architecture), {})
         start = start._replace(other=_shape_encoder(teacher.architecture) if teacher else ())
         state, fixed_teacher = _shape_state(self.method, start, spec.optim)
-        self._shardings = meshes.make_shardings(self.mesh, state)
+        self._shardings = shard_state(self.mesh, state, spec.mesh)
         self._state = make_abstract(state, self._shardings)
         self._teacher = self._state.teacher
         if fixed_teacher is not None:
-            self._teacher = make_abstract(fixed_teacher, meshes.make_shardings(self.mesh, fixed_teacher))
+            axes = meshes.list_parameter_axes(spec.mesh)
+            self._teacher = make_abstract(fixed_teacher, meshes.make_shardings(self.mesh, fixed_teacher, axes))
         variables = self._state.variables
         self.bytes = {  # on a device
             "parameters": _count_device_bytes(variables.params),
@@ -187,6 +188,7 @@ class Program:
             self.mesh,
             self._shardings,
             micro_batches=self.layout.micro_batches,
+            sharding=spec.mesh,
         )
         lowered = jitted.lower(self._state._replace(teacher=()), self._shape_batch(shape), self._shape_targets(shape))
         return lowered.compile()

@@ -23,11 +23,14 @@ from xlkd.spec.stage import Mesh as MeshSettings
 
 Result = TypeVar("Result")
 Tree = Any  # a pytree of arrays or shapes
+OwnRows = Callable[[Tree, Tree], tuple[Tree, Tree, Tree, Tree]]  # as GradientLayout.run_on_own_rows takes it
 
 AXES = ("data", "fsdp", "tensor", "branch")
+SAME = PartitionSpec()  # every device has all of it
+TILE = 8  # a TPU stores and exchanges arrays in tiles of 8 × 128 values; the divided dimension is that of 8
 
 # Path of a leaf (parameters, moments and teacher alike) -> mesh axes of its last dimensions; first match wins.
-# An axis that does not divide its dimension is left out for that leaf.
+# _choose_partition says what becomes of an axis that does not divide its dimension.
 TABLE = (
     (r"branches/(query|key|value|up)/kernel$", ("branch", None, "fsdp", "tensor")),
     (r"branches/(output|down)/kernel$", ("branch", None, "tensor", "fsdp")),
@@ -57,6 +60,100 @@ class BatchLayout:
         if self.micro_batches < self.micro_batches_asked:
             return f"batch of {self.examples} examples: {rows}, {parts} instead of {self.micro_batches_asked}"
         return f"batch of {self.examples} examples: {rows}" if self.rows > self.examples else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientLayout:
+    """How the devices share the gradient and the update of a step; the default is that of one device."""
+
+    own: tuple[str, ...] = ()  # axes along which devices keep the gradient of their own rows until the end of the step
+    is_hybrid: bool = False  # whether parameters are divided over another axis
+    params: Tree = None  # shardings of the parameters
+    moments: Tree = None  # shardings of gradient, moments and update, where they are divided further
+    sum_dtype: str = "auto"  # type of the sum over these axes; auto: that in which the gradient was computed
+
+    def sums_at_end(self, *, is_coupled: bool) -> bool:
+        """Returns whether the gradient is summed after the backward pass even if that has only one micro-batch.
+
+        Under hybrid FSDP this spares sums of complete tables, unless coupled terms would need a second forward pass.
+        """
+        is_asked = self.sum_dtype != "auto" or self.moments is not None
+        return bool(self.own) and (is_asked or (self.is_hybrid and not is_coupled))
+
+    def run_on_own_rows(self, function: OwnRows, rows: Tree, shared: Tree, gradient: Tree = SAME) -> Any:
+        """Runs `function(rows, shared)` -> (sums, results by row, others, gradient) with the rows of each device.
+
+        The rows are on the second axis, as those of the results. Sums are added up over the devices; the function
+        itself does this with the gradient, by `sum_gradient`, which leaves it in the partition `gradient`.
+        """
+        if not self.own:
+            return function(rows, shared)
+
+        def run(rows: Tree, shared: Tree) -> tuple[Tree, Tree, Tree, Tree]:
+            sums, *results = function(rows, shared)
+            return jax.lax.psum(sums, self.own), *results
+
+        by_row = PartitionSpec(None, self.own)
+        # Unchecked: the results of a method's loss do not say over which axes they vary
+        run_on_devices = jax.shard_map(
+            run,
+            in_specs=(by_row, SAME),
+            out_specs=(SAME, by_row, SAME, gradient),
+            axis_names=set(self.own),
+            check_vma=False,
+        )
+        return run_on_devices(rows, shared)
+
+    @property
+    def gradient(self) -> Tree:
+        """Returns the partition in which `sum_gradient` leaves a gradient: divided over fsdp as its moments are."""
+        if self.moments is None:
+            return SAME
+        return jax.tree.map(
+            lambda s: PartitionSpec(*("fsdp" if axis == "fsdp" else None for axis in s.spec)), self.moments
+        )
+
+    def sum_gradient(self, gradient: Tree) -> Tree:
+        """Adds up the gradient of the devices' own rows; of what is divided over fsdp each device gets its own part."""
+        if not self.own:
+            return gradient
+
+        def add_up(own: jax.Array, partition: PartitionSpec) -> jax.Array:
+            if "fsdp" not in partition:
+                return jax.lax.psum(own, self.own)
+            part = jax.lax.psum_scatter(own, "fsdp", scatter_dimension=partition.index("fsdp"), tiled=True)
+            return jax.lax.psum(part, "data")
+
+        def add_up_rounded(own: jax.Array, partition: PartitionSpec) -> jax.Array:
+            def add_up_float32(own: jax.Array) -> jax.Array:
+                """Sums rounded values in float32, because XLA for CPUs fails on sums in bfloat16."""
+                return add_up(jax.lax.reduce_precision(own, exponent_bits=8, mantissa_bits=7), partition)
+
+            def add_up_bfloat16(own: jax.Array) -> jax.Array:
+                return add_up(own.astype(jax.numpy.bfloat16), partition).astype(own.dtype)
+
+            return jax.lax.platform_dependent(own, cpu=add_up_float32, default=add_up_bfloat16)
+
+        add_up_leaf = add_up_rounded if self.sum_dtype == "bfloat16" else add_up
+        if self.moments is None:
+            return jax.tree.map(lambda own: add_up_leaf(own, SAME), gradient)
+        return jax.tree.map(add_up_leaf, gradient, self.gradient)
+
+    def shard_like_params(self, tree: Tree) -> Tree:
+        """Shards a tree as the parameters are, so that a device never has more of it than of these."""
+        return self._shard(tree, self.params)
+
+    def shard_update(self, tree: Tree) -> Tree:
+        """Shards a gradient, or new parameters, as the moments are, where these are divided further."""
+        return self._shard(tree, self.moments)
+
+    def _shard(self, tree: Tree, shardings: Tree) -> Tree:
+        if shardings is None:
+            return tree
+        return jax.tree.map(lambda x, s: jax.lax.with_sharding_constraint(x, s.spec), tree, shardings)
+
+
+ONE_DEVICE = GradientLayout()
 
 
 def fit_batch(mesh: Mesh, examples: int, micro_batches: int) -> BatchLayout:
@@ -137,11 +234,27 @@ def _arrange_devices(groups: Sequence[Sequence[Any]], sizes: tuple[int, ...]) ->
     return np.concatenate(parts)
 
 
-def make_shardings(mesh: Mesh, tree: Tree) -> Tree:
-    """Returns the sharding of each leaf of a tree of arrays or shapes."""
+def make_shardings(mesh: Mesh, tree: Tree, axes: Sequence[str] = AXES) -> Tree:
+    """Returns the sharding of each leaf of a tree of arrays or shapes; only these axes divide it."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, _choose_partition(mesh, path, leaf.shape)), tree
+        lambda path, leaf: NamedSharding(mesh, _choose_partition(mesh, path, leaf.shape, axes)), tree
     )
+
+
+def list_parameter_axes(settings: MeshSettings) -> tuple[str, ...]:
+    """Lists the axes that divide parameters; all of them divide the moments."""
+    return tuple(axis for axis in AXES if axis != "fsdp" or settings.fsdp_shards == "parameters")
+
+
+def lay_out_gradient(mesh: Mesh, settings: MeshSettings, params: Tree, moments: Tree) -> GradientLayout:
+    """Returns how the devices share the gradient of parameters that, like their moments, have these shardings."""
+    if mesh.size == 1:
+        return ONE_DEVICE
+    is_divided = settings.fsdp_shards == "moments" and mesh.shape["fsdp"] > 1
+    own = ROWS if is_divided else ("data",)
+    own = own if math.prod(mesh.shape[axis] for axis in own) > 1 else ()
+    is_hybrid = mesh.shape["fsdp"] > 1 and not is_divided
+    return GradientLayout(own, is_hybrid, params, moments if is_divided else None, settings.sum_dtype)
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
@@ -189,11 +302,47 @@ def trace_with_mesh(mesh: Mesh, function: Callable[..., Result]) -> Callable[...
     return with_mesh
 
 
-def _choose_partition(mesh: Mesh, path: Sequence[Any], shape: tuple[int, ...]) -> PartitionSpec:
-    """Returns the mesh axes of a leaf by its path in the tree."""
+def _choose_partition(
+    mesh: Mesh, path: Sequence[Any], shape: tuple[int, ...], allowed: Sequence[str] = AXES
+) -> PartitionSpec:
+    """Returns the mesh axes of a leaf by its path in the tree.
+
+    An axis that leaves less than a tile of its dimension on a device, or no whole number of them, goes to the other
+    dimension of the table's entry, or is left out: a TPU would exchange such parts as complete arrays.
+    """
     name = "/".join(str(getattr(part, "key", getattr(part, "name", part))) for part in path)
     axes = next(axes for pattern, axes in TABLE if re.search(pattern, name))
     axes = axes[-len(shape) :] if shape else ()
     full = (None,) * (len(shape) - len(axes)) + axes
-    fits = [a if a and size % mesh.shape[a] == 0 else None for a, size in zip(full, shape, strict=True)]
-    return PartitionSpec(*fits)
+    full = tuple(axis if axis in allowed else None for axis in full)
+    if name.endswith("words"):
+        return _divide_words(mesh, shape, *full)
+    tile = TILE if mesh.devices.flat[0].platform == "tpu" else 1
+    parts: list[tuple[str, ...]] = [() for _ in shape]
+
+    def fits(place: int, axis: str) -> bool:
+        devices = math.prod(mesh.shape[other] for other in (*parts[place], axis))
+        return shape[place] % devices == 0 and (mesh.shape[axis] == 1 or shape[place] // devices % tile == 0)
+
+    for place, axis in enumerate(full):
+        if axis is None:
+            continue
+        other = next((at for at, name in enumerate(full) if {axis, name} == {"fsdp", "tensor"}), place)
+        places = (place, other) if axis == "fsdp" else (place,)
+        if (best := next((at for at in places if fits(at, axis)), None)) is not None:
+            parts[best] += (axis,)
+    return PartitionSpec(*(part[0] if len(part) == 1 else part or None for part in parts))
+
+
+def _divide_words(mesh: Mesh, shape: tuple[int, ...], *axes: str | None) -> PartitionSpec:
+    """Returns the mesh axes of a table of word embeddings: of tokens, or of columns, which each device looks up itself.
+
+    Both dimensions are never divided: XLA ends in a failed check where rows are on a manual axis as well.
+    """
+    tokens, width = (
+        axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=True)
+    )
+    if tokens and width and mesh.shape[tokens] > 1 and mesh.shape[width] > 1:
+        fits = shape[0] % (mesh.shape[tokens] * mesh.shape[width]) == 0
+        return PartitionSpec((tokens, width), None) if fits else PartitionSpec(None, width)
+    return PartitionSpec(tokens, width)

@@ -153,6 +153,12 @@ class Mesh:
     dcn_data: int = setting(
         -1, "TPU slices that the batch is spread over; -1 takes all.", at_least=1, at_most=65_536, also=(-1,)
     )
+    fsdp_shards: Literal["parameters", "moments"] = setting(
+        "parameters", "What fsdp divides: parameters and moments (FSDP), or moments and update alone (ZeRO-1)."
+    )
+    sum_dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "Type in which gradients are summed over data; auto: that in which they were computed."
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from xlkd import cli
@@ -25,11 +26,12 @@ from xlkd.runtime.hosts import HostComparison
 from xlkd.runtime.log import Clock, Log, Metrics, NoMetrics, format_duration, time_values
 from xlkd.runtime.profiling import Profiler
 from xlkd.runtime.signals import Signals
+from xlkd.spec import stage as spec
 from xlkd.spec.optim import Optim
 from xlkd.tasks import Draw, Features, Task
 from xlkd.train.checkpoint import Checkpoints, make_abstract
 from xlkd.train.optim import make_optimizer, make_schedule
-from xlkd.train.state import create_state
+from xlkd.train.state import create_state, shard_state
 from xlkd.train.step import Report, make_step
 from xlkd.train.targets import Targets, choose_targets
 
@@ -69,6 +71,7 @@ class Job:
     teacher_cache: str = "auto"  # or off
     teacher_dtype: str = "float32"  # in which the teacher computes
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
+    sharding: spec.Mesh = dataclasses.field(default_factory=spec.Mesh)  # what the axes of the mesh divide
 
     @functools.cached_property
     def layout(self) -> meshes.BatchLayout:
@@ -209,7 +212,7 @@ def _restore_or_create(job: Job, stop: Callable[[], None]) -> tuple[State, Tree,
         return create_state(job.method, with_arrays(*arrays), optimizer, job.seed)
 
     shapes = jax.eval_shape(create, *arrays)
-    shardings = meshes.make_shardings(job.mesh, shapes)
+    shardings = shard_state(job.mesh, shapes, job.sharding)
     abstract = make_abstract(shapes, shardings)
     # Jitted, so that each leaf gets a buffer of its own: a tree with the same buffer twice cannot be donated
     create_state_on_devices = functools.partial(jax.jit(create, out_shardings=shardings), *arrays)
@@ -251,7 +254,8 @@ def _create_teacher(
         variables = job.method.init(key_for(job.seed, "init"), with_arrays(*arrays))
         return teacher.init(variables, with_arrays(*arrays))
 
-    shardings = meshes.make_shardings(job.mesh, jax.eval_shape(create, *arrays))
+    axes = meshes.list_parameter_axes(job.sharding)
+    shardings = meshes.make_shardings(job.mesh, jax.eval_shape(create, *arrays), axes)
     return jax.jit(create, out_shardings=shardings)(*arrays)
 
 
@@ -275,7 +279,9 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
     """Compiles the step for each bucket shape before the first step, and logs the memory that it needs."""
     former = clock.switch_to("compile")
     parts = job.layout.micro_batches
-    jitted = jit_step(job.method, job.optim, job.steps, job.seed, job.mesh, shardings, micro_batches=parts)
+    jitted = jit_step(
+        job.method, job.optim, job.steps, job.seed, job.mesh, shardings, micro_batches=parts, sharding=job.sharding
+    )
     if line := job.layout.describe():
         job.log(line)
     compiled = {}
@@ -303,11 +309,21 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
 
 
 def jit_step(
-    method: Method, settings: Optim, steps: int, seed: int, mesh: Mesh, shardings: Tree, *, micro_batches: int
+    method: Method,
+    settings: Optim,
+    steps: int,
+    seed: int,
+    mesh: Mesh,
+    shardings: Tree,
+    *,
+    micro_batches: int,
+    sharding: spec.Mesh,
 ) -> jax.stages.Wrapped:
     """Jits the step of a method: the state except the teacher is donated and keeps its shardings."""
     rate = make_schedule(settings, method.period or steps)
-    options = {"clip_norm": settings.clip, "micro_batches": micro_batches}
+    moments = optax.tree.get(shardings.optimizer, "mu")
+    layout = meshes.lay_out_gradient(mesh, sharding, shardings.variables.params, moments)
+    options = {"clip_norm": settings.clip, "micro_batches": micro_batches, "layout": layout}
     function = make_step(method, make_optimizer(settings), rate, seed=seed, **options)
     report = meshes.replicated_sharding(mesh)  # every process reads the complete report
     return jax.jit(

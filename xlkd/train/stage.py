@@ -113,6 +113,7 @@ def train(
         teacher_cache=spec.teacher.cache,
         teacher_dtype=spec.encoder.dtype,
         profiler=Profiler(clip_profile(spec, log), folder, workdir.write_own_file, log),
+        sharding=spec.mesh,
     )
     try:
         state, seconds = loop.train(job, signals)

@@ -263,6 +263,6 @@ def _audit(store: TargetStore, rows: Sequence[Any], keys: np.ndarray, compute: C
 
 def _make_cache_name(teacher: Classifier, spec: AnyStage) -> str:
     """Makes a name from everything that a logit depends on except its example."""
-    mesh = dict(sorted(dataclasses.asdict(spec.mesh).items()))
+    mesh = {axis: getattr(spec.mesh, axis) for axis in sorted((*meshes.AXES, "dcn_data"))}
     reads = f"{teacher.task.max_length} {EDGES} {spec.eval.batch} {mesh} {jax.device_count()}"
     return cache.make_name("teacher", [hash_weights(teacher.folder), teacher.task.identity(), reads, jax.__version__])
