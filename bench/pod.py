@@ -42,6 +42,7 @@ DEVICES = 4  # of all processes together
 FLAGS = (
     "--config=configs/gxlt.py",
     "--config.stages=english,skd",
+    "--config.report.compare=skd:english",
     "--config.method.generations=fixed",  # so that targets are cached
     "--config.english.data.train=atlas?split=train&languages=en&size=12",
     "--config.english.data.eval=atlas?split=validation&languages=en,es&size=6",
@@ -66,7 +67,7 @@ PLACES = {  # of an upload: its part of an object's name
 def main(arguments: list[str]) -> int:
     flags = cli.parse_flags(arguments, ("kills", "seed", "faults", "json"))
     out, seed = cli.resolve_output(flags, "json"), flags.get("seed", "0")
-    count = 0 if flags.get("kills") == "0" else cli.parse_count(flags, "kills", 50)
+    count = 0 if flags.get("kills") == "0" else cli.parse_count(flags, "kills", 50, 10_000)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     folder, outcomes = pathlib.Path(tempfile.mkdtemp(prefix="pod-")), []
     with bucket.serve_bucket(folder / "objects") as proxy, bucket.use_bucket(proxy):

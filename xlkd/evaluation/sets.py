@@ -61,17 +61,17 @@ class SetEvaluator:
         for name, (task, rows, features) in self._sets.items():
             file = self._scores_file(step, name)
             if not distributed.broadcast_from_primary(
-                f"{file} exists", functools.partial(self._has_scores, step, name)
+                f"{file.name} exists", functools.partial(self._has_scores, step, name)
             ):
                 outputs = self._evaluators[task.name].compute_outputs(variables, task, features, stop)
                 records = task.records(outputs, features, rows, distributed.open_share(f"records of {name}"))
                 write = functools.partial(self._score_set, step, name, outputs, records)
-                distributed.broadcast_from_primary(f"{file} written", write)
+                distributed.broadcast_from_primary(f"{file.name} written", write)
 
     def is_evaluated(self, step: int) -> bool:
         """Returns whether the scores of every set at a step are on disk."""
         return distributed.broadcast_from_primary(
-            f"{self._folder} at {step}", lambda: all(self._has_scores(step, name) for name in self._sets)
+            f"evaluated at {step}", lambda: all(self._has_scores(step, name) for name in self._sets)
         )
 
     def set_aside_damaged(self) -> None:

@@ -82,7 +82,10 @@ def is_primary() -> bool:
 
 
 def broadcast_from_primary(name: str, function: Callable[[], Any]) -> Any:
-    """Calls `function` on the primary process and returns its value, which is JSON, or raises its UserError, on all."""
+    """Calls `function` on the primary process and returns its value, which is JSON, or raises its UserError, on all.
+
+    The name must be the same on all processes, which may have other folders.
+    """
     if not has_several_processes():
         return function()
     client, key = get_coordination_state().client, f"xlkd/{next(_EXCHANGE)}/{name}"

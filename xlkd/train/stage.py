@@ -205,7 +205,7 @@ def record_inputs(
         workdir.write_json(folder / INPUTS, {"version": 1, "config": settings.run, "inputs": inputs_now})
         return inputs_now
 
-    primary_inputs = distributed.broadcast_from_primary(f"inputs of {folder}", record)
+    primary_inputs = distributed.broadcast_from_primary(f"inputs of {folder.name}", record)
     if changes := identity.describe_changes(primary_inputs, inputs_now):
         raise UserError(f"not the same inputs as on process 0: {changes}", "this host", "give all hosts the same files")
 
