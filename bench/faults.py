@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
     systems = [system for system in SYSTEMS if only in f"kills, {system.name}"]
     if not systems and not any(only in name for name in FAULTS):
         raise UserError(f"no fault is called {only!r}", "command line", f"known: kills, {', '.join(FAULTS)}")
-    count, seed = 0 if flags.get("kills") == "0" else cli.parse_count(flags, "kills", 100, 10_000), flags.get("seed", "0")
+    count = 0 if flags.get("kills") == "0" else cli.parse_count(flags, "kills", 100, 10_000)
+    seed = flags.get("seed", "0")
     shares = [count // len(systems) + (i < count % len(systems)) for i in range(len(systems))]
     todo = [
         plan_kills(share, random.Random(f"{seed} {system.name}")) for system, share in zip(systems, shares, strict=True)

@@ -111,6 +111,7 @@ class Pod:
                 "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
                 "JAX_NUM_CPU_DEVICES": str(DEVICES // self.processes),
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compiling would take most of the time
                 "OMP_NUM_THREADS": "1",
             }
             if storage.is_remote(self.workdir):
