@@ -236,6 +236,9 @@ class Bench:
             elsewhere = f"machine-{len(outcomes)}" if kill.elsewhere else elsewhere
             if happened and not ended:
                 wrong = judge_ends(ends, kill)
+                if wrong:
+                    errors = pod.folder / f"errors-{len(outcomes)}"
+                    errors.write_text("\n".join(f"{end.errors}\n{end.output[-5000:]}" for end in ends))
                 codes = ", ".join(str(end.code) for end in ends)
                 message = next((end.message for end in ends if end.message), "")
                 outcomes.append(Outcome(str(kill), codes, ends[0].code, message, True, wrong))

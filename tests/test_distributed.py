@@ -247,3 +247,16 @@ def test_a_pod_that_is_killed_and_stopped_resumes_and_equals_a_run_of_one_proces
         assert resumed[step]["loss"] == pytest.approx(expected[step]["loss"], rel=1e-5), step
     assert (pod / "report.html").exists()
     assert not list((pod / "stages" / "01-skd").glob("evaluation/.*")), "no incomplete files"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (TimeoutError("Barrier failed: UNAVAILABLE: Task 1 heartbeat timeout. This indicates that"), True),
+        (RuntimeError("[type.googleapis.com/tensorflow.CoordinationServiceError='']"), True),
+        (ConnectionError("the bucket is unavailable: connection reset"), False),
+        (UserError("the file heartbeat.json does not exist"), False),
+    ],
+)
+def test_an_error_says_whether_another_process_has_ended(error, lost):
+    assert distributed._is_connection_lost(error) == lost

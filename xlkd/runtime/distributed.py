@@ -36,6 +36,7 @@ SHUTDOWN_TIMEOUT = 30  # seconds within which all have to end when one ends
 CONNECTION_LOST = re.compile(
     r"gloo|connection (closed|reset)|heartbeat|coordination|unavailable|nccl.*remote", re.IGNORECASE
 )
+PROCESS_LOST = re.compile("heartbeat|coordination ?service", re.IGNORECASE)  # in an error of any library
 _EXCHANGE = itertools.count()  # numbers the exchanges: all processes make the same ones in the same order
 
 
@@ -49,12 +50,10 @@ def join_run(flags: Mapping[str, str]) -> Generator[None, None, None]:
     coordinator, processes, process = place
     _check_all_processes_start(coordinator, processes, process)
     _start_jax(coordinator, processes, process)
-    import jax
-
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if not CONNECTION_LOST.search(str(error)):
+    except Exception as error:
+        if not _is_connection_lost(error):
             raise
         print(
             "stopped: another process of this run ended; the same command resumes from its last save", file=sys.stderr
@@ -63,6 +62,14 @@ def join_run(flags: Mapping[str, str]) -> Generator[None, None, None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(STOPPED)
+
+
+def _is_connection_lost(error: Exception) -> bool:
+    """Returns whether an error, of jax or of a library that waits for other processes, says that one has ended."""
+    import jax
+
+    lost = CONNECTION_LOST if isinstance(error, jax.errors.JaxRuntimeError) else PROCESS_LOST
+    return not isinstance(error, UserError) and bool(lost.search(str(error)))
 
 
 def has_several_processes() -> bool:
