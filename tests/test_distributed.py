@@ -254,6 +254,8 @@ def test_a_pod_that_is_killed_and_stopped_resumes_and_equals_a_run_of_one_proces
     [
         (TimeoutError("Barrier failed: UNAVAILABLE: Task 1 heartbeat timeout. This indicates that"), True),
         (RuntimeError("[type.googleapis.com/tensorflow.CoordinationServiceError='']"), True),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer"), True),
+        (ValueError("the word gloo in a text of the user"), False),
         (ConnectionError("the bucket is unavailable: connection reset"), False),
         (UserError("the file heartbeat.json does not exist"), False),
     ],

@@ -68,7 +68,9 @@ def _is_connection_lost(error: Exception) -> bool:
     """Returns whether an error, of jax or of a library that waits for other processes, says that one has ended."""
     import jax
 
-    lost = CONNECTION_LOST if isinstance(error, jax.errors.JaxRuntimeError) else PROCESS_LOST
+    # jit raises some errors of its runtime as a ValueError that begins with their status
+    status = isinstance(error, ValueError) and re.match("[A-Z_]{5,}: ", str(error))
+    lost = CONNECTION_LOST if status or isinstance(error, jax.errors.JaxRuntimeError) else PROCESS_LOST
     return not isinstance(error, UserError) and bool(lost.search(str(error)))
 
 
