@@ -25,6 +25,7 @@ SHAPES = {  # hidden, layers, heads, feed-forward, vocabulary
     "6x384": (384, 6, 12, 1536, 30522),
     "12x384": (384, 12, 12, 1536, 30522),
     "base": (768, 12, 12, 3072, 119547),  # mBERT's
+    "e5": (384, 12, 12, 1536, 250037),  # the size of multilingual-e5-small
     "tiny": (16, 2, 2, 32, 100),
 }
 

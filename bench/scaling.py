@@ -10,18 +10,15 @@ bytes; FSDP should gather parameters and reduce gradients. `--quick` uses a tiny
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import subprocess
 import sys
 import time
 from typing import Any
 
 from xlkd import cli
+from xlkd.planning import traffic
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f16": 2, "s64": 8, "u8": 1, "s8": 1, "u16": 2}
 LARGE = 0.01  # of the parameters' bytes: smaller collectives are counts and norms
 INVOLUNTARY = "nvoluntary full rematerialization"
 
@@ -95,25 +92,21 @@ def _run_child(shape: str, axis: str, devices: str) -> None:
         jax.block_until_ready(state_now)
         times.append(time.perf_counter() - start)
     parameters_bytes = sum(x.nbytes for x in jax.tree.leaves(state_now.variables.params))
-    print(json.dumps({"seconds": min(times[1:])} | count_collectives(compiled.as_text(), parameters_bytes)))
+    print(json.dumps({"seconds": min(times[1:])} | count_collectives(compiled.as_text(), parameters_bytes, mesh.size)))
 
 
-def count_collectives(program: str, parameters_bytes: int) -> dict[str, Any]:
+def count_collectives(program: str, parameters_bytes: int, devices: int) -> dict[str, Any]:
     """Counts the collectives of a program: large ones by kind, with their bytes over the parameters' bytes."""
     large: dict[str, tuple[int, float]] = {}
     small = 0
-    for shapes, kind in re.findall(rf"= (.+?) ({'|'.join(KINDS)})(?:-start)?\(", program):
-        share = sum(_count_bytes(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", shapes)) / parameters_bytes
+    for each in traffic.list_collectives(program, devices):
+        share = each.bytes / parameters_bytes
         if share < LARGE:
-            small += 1
+            small += each.times
             continue
-        number, before = large.get(kind, (0, 0.0))
-        large[kind] = (number + 1, before + share)
+        number, before = large.get(each.kind, (0, 0.0))
+        large[each.kind] = (number + each.times, before + each.times * share)
     return {"large": large, "small": small}
-
-
-def _count_bytes(kind: str, sizes: str) -> int:
-    return BYTES.get(kind, 4) * math.prod(int(size) for size in sizes.split(",") if size)
 
 
 if __name__ == "__main__":

@@ -94,14 +94,15 @@ def test_only_the_named_cases_are_built_and_every_time_is_recorded(idle_machine,
 
 
 def test_collectives_are_counted_by_size():
-    program = """
+    program = """ENTRY %main (x: f32[100,16]) -> f32[] {
   %a = f32[100,16]{1,0} all-reduce(%x), replica_groups={}
   %b = (f32[100]{0}, f32[60,10]{1,0}) all-reduce(%y, %z), to_apply=%add
   %c = f32[] all-reduce(%n)
   %d = bf16[800]{0} all-gather(%w), dimensions={0}
   %e = f32[100]{0} add(%all-reduce.1, %q)
+}
 """
-    counts = scaling.count_collectives(program, parameters_bytes=6400)
+    counts = scaling.count_collectives(program, parameters_bytes=6400, devices=8)
     assert counts["small"] == 1
     assert counts["large"] == {"all-reduce": (2, 1 + 2800 / 6400), "all-gather": (1, 0.25)}
 

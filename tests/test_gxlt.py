@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Self-distillation: the terms of the loss, and which teacher is used when."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from xlkd.losses import distill, span
 from xlkd.methods import Start, finetune, gxlt
 from xlkd.models import encoder as encoders
 from xlkd.models.outputs import span_logits
-from xlkd.train import step
+from xlkd.train import loop, step
 from xlkd.train.state import create_state
 
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
@@ -199,6 +201,16 @@ def test_a_moving_average_follows_the_student_with_its_decay():
     new = method.teacher.advance(later, start, jax.random.key(0))
     expected = jax.tree.map(lambda t, s: 0.75 * t + 0.25 * s, state.teacher, later.variables.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new.teacher, expected)
+
+
+def test_a_moving_average_needs_no_second_copy_of_the_state():
+    method = build_method(generations="ema")
+    start, state = create_first_state(method)
+    before = jax.tree.map(np.array, state.variables)
+    advance = loop._make_advance(types.SimpleNamespace(seed=0), method.teacher, lambda *_: start, (), None)
+    new = advance(1, state)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.variables, state.optimizer, state.teacher)))
+    jax.tree.map(np.testing.assert_array_equal, new.variables, before)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,16 @@ def test_the_masked_lm_decoder_shares_the_word_embeddings(case):
     assert np.abs(jax.grad(loss)(words)).min() > 0
 
 
+def test_tokens_appended_to_the_table_get_no_probability(case):
+    checkpoint, _, last = case
+    head, params = MaskedLMHead(checkpoint.architecture), {"params": checkpoint.params["masked_lm"]}
+    words = checkpoint.params["encoder"]["embeddings"]["words"]
+    logits, padded = (head.apply(params, last, np.pad(words, ((0, n), (0, 0)))) for n in (0, 3))
+    probabilities = jax.nn.softmax(padded)
+    np.testing.assert_allclose(probabilities[..., : len(words)], jax.nn.softmax(logits), rtol=1e-6)
+    assert not np.asarray(probabilities[..., len(words) :]).any()
+
+
 def test_classifier_dropout_depends_on_the_key(case):
     checkpoint, _, last = case
     head, params = ClassifierHead(checkpoint.architecture, 3), {"params": checkpoint.params["classifier"]}

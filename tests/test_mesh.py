@@ -239,11 +239,15 @@ def test_rows_are_numbered_across_devices_within_each_group(results):
     assert results["numbers"] == {"1": list(range(8)), "3": list(range(24))}
 
 
+def stand_in_mesh(platform, **sizes):
+    """Returns what a table needs to know of a mesh of such devices."""
+    device = types.SimpleNamespace(platform=platform)
+    return types.SimpleNamespace(shape=dict.fromkeys(mesh.AXES, 1) | sizes, devices=np.array([device]))
+
+
 def place_leaf(name, shape, platform="tpu", **sizes):
     """Returns the partition of a leaf on a mesh of such devices."""
-    device = types.SimpleNamespace(platform=platform)
-    spread = types.SimpleNamespace(shape=dict.fromkeys(mesh.AXES, 1) | sizes, devices=np.array([device]))
-    return tuple(mesh._choose_partition(spread, name.split("/"), shape))
+    return tuple(mesh._choose_partition(stand_in_mesh(platform, **sizes), name.split("/"), shape))
 
 
 @pytest.mark.parametrize(
@@ -261,6 +265,26 @@ def place_leaf(name, shape, platform="tpu", **sizes):
 )
 def test_a_tpu_divides_no_dimension_into_parts_of_tiles(leaf, shape, sizes, axes):
     assert place_leaf(leaf, shape, **sizes) == axes
+
+
+@pytest.mark.parametrize(
+    ("platform", "sizes", "rows"),
+    [
+        ("tpu", {"tensor": 2}, 112),
+        ("tpu", {"tensor": 2, "fsdp": 8}, 128),
+        ("cpu", {"tensor": 4}, 104),
+        ("tpu", {"fsdp": 8}, 101),  # divides the columns
+        ("cpu", {}, 101),
+    ],
+)
+def test_tokens_are_appended_where_the_axis_tensor_would_not_divide_them(platform, sizes, rows):
+    encoder = {"embeddings": {"words": np.ones((101, 4), np.float32)}, "layers": {}}
+    padded = mesh.pad_vocabulary(stand_in_mesh(platform, **sizes), encoder)
+    words = np.asarray(padded["embeddings"]["words"])
+    assert len(words) == rows
+    assert words[:101].all()
+    assert not words[101:].any()
+    assert padded is encoder or rows > 101
 
 
 def test_other_devices_divide_a_dimension_into_any_equal_parts():

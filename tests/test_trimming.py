@@ -82,6 +82,17 @@ def test_the_export_has_every_token_and_unused_tokens_keep_their_embeddings(pair
     assert ("branches" in exported.encoder) == below
 
 
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_export_has_no_tokens_that_were_appended_for_the_devices(pair, below, number):
+    weights = pair[number]
+    plain, padded = make_trained_export(weights, below), make_trained_export(weights, below)
+    tables = (padded.encoder["trunk"] if below else padded.encoder)["embeddings"]
+    tables["words"] = np.pad(tables["words"], ((0, 5), (0, 0)))
+    restored = (trimming.restore_vocabulary(export, weights).encoder for export in (plain, padded))
+    jax.tree.map(np.testing.assert_array_equal, *restored)
+
+
 def test_without_trimming_nothing_is_restored(pair):
     full, _ = pair
     exported = make_trained_export(full, below=False)

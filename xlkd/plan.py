@@ -30,6 +30,7 @@ from xlkd import cli, settings
 from xlkd.errors import DONE, USER_INPUT, UserError
 
 Plan = dict[str, Any]  # the JSON of a plan, or a part of it
+SMALL = 0.01  # share of the traffic below which a type of sums is not named
 FLAGS = ("config", "device", "chips", "topology", "slices", "efficiency", "json")
 
 
@@ -130,12 +131,18 @@ def _format_stage(stage: Plan) -> Iterator[str]:
         yield f"  buckets     {shapes} ({padding})"
         parts = ", ".join(f"{name} {format_bytes(share)}" for name, share in memory["parts"].items() if share)
         yield f"  memory      {format_bytes(memory['total'])} a device at {memory['shape']}: {parts}"
+        if stage.get("traffic"):
+            yield f"  moves       {_format_traffic(stage['traffic'])}"
         real, padded = format_flops(stage["flops"]["step"]), format_flops(stage["flops"]["step_padded"])
         yield f"  work        {real} for real tokens, {padded} with padding"
     if teacher:
         yield f"  teacher     {_format_teacher(teacher)}"
     if stage["time"]:
         yield f"  time        {_format_time(stage['time'])}"
+    if divided := stage.get("divided_update"):
+        before, after = (f"{1000 * divided[key]:.2g}" for key in ("before", "after"))
+        sent = f"a device then sends {format_bytes(divided['sent'])} a step"
+        yield f"  update      {before} ms a step, or {after} ms with {divided['change']}; {sent}"
     if memory and not memory["fits"]:
         yield format_refusal(memory)
 
@@ -149,6 +156,20 @@ def format_refusal(memory: Plan) -> str:
         return f"{need}; fits with {', or with '.join(fitting)}"
     tried = ", ".join(f"{change['change']} {change['total'] / memory['of']:.1f}×" for change in memory["tried"])
     return f"{need}; not enough: {tried}; take a smaller config.data.batch, or more devices and config.mesh.fsdp"
+
+
+def _format_traffic(traffic: Plan) -> str:
+    """Returns what a device sends in a step, in which types gradients are summed, and what trimming would save."""
+    from xlkd.planning.traffic import TYPES
+
+    kinds = ", ".join(f"{kind} {format_bytes(count)}" for kind, count in traffic["kinds"].items())
+    large = [name for name, count in traffic["types"].items() if count >= SMALL * traffic["total"]]
+    sums = f"; sums in {' and '.join(sorted(TYPES.get(name, name) for name in large))}" if large else ""
+    saved = traffic["table"] * traffic["unused"]
+    trimming = f"; config.encoder.trim_vocab=True would save about {format_bytes(saved)}"
+    return f"{format_bytes(traffic['total'])} a device and step: {kinds}{sums}" + (
+        trimming if saved >= 0.1 * traffic["total"] else ""
+    )
 
 
 def _format_teacher(teacher: Plan) -> str:

@@ -43,7 +43,8 @@ def trim_weights(weights: Weights, rows: Iterable[Any], log: Callable[[str], Non
 
 
 def restore_vocabulary(exported: Export, weights: Weights) -> Export:
-    """Restores the full vocabulary; rows of unused tokens keep their pretrained values."""
+    """Restores the full vocabulary, without appended tokens; rows of unused tokens keep their pretrained values."""
+    exported = _drop_appended_tokens(exported)
     if weights.untrimmed is None or weights.kept_tokens is None or weights.folder is None:
         return exported
     full = hf.load(weights.folder).params
@@ -65,3 +66,14 @@ def restore_vocabulary(exported: Export, weights: Weights) -> Export:
         encoder=exported.encoder | {"trunk": encoder} if "trunk" in exported.encoder else encoder,
         heads=heads,
     )
+
+
+def _drop_appended_tokens(exported: Export) -> Export:
+    """Drops the rows that were appended to the word embeddings so that the devices divide them."""
+    is_branched = "trunk" in exported.encoder  # a student with branches has its embeddings there
+    trained = exported.encoder["trunk"] if is_branched else exported.encoder
+    words, size = trained["embeddings"]["words"], exported.architecture.vocab_size
+    if len(words) == size:
+        return exported
+    trained = trained | {"embeddings": trained["embeddings"] | {"words": words[:size]}}
+    return exported._replace(encoder=exported.encoder | {"trunk": trained} if is_branched else trained)

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from xlkd.models.dropout import dropout
-from xlkd.models.encoder import ACTIVATIONS, Architecture, Params, dense, init_dense, init_norm, layer_norm
+from xlkd.models.encoder import ACTIVATIONS, MASKED, Architecture, Params, dense, init_dense, init_norm, layer_norm
 from xlkd.models.matmul import AnyArray
 
 OLD = ("bert", "distilbert")  # the other model types are RoBERTa's family
@@ -69,7 +69,8 @@ class ClassifierHead(nn.Module):
 class MaskedLMHead(nn.Module):
     """Computes logits over the vocabulary; the decoder is the table of word embeddings.
 
-    Pass only the hidden states of masked positions: logits at all positions seldom fit in memory.
+    Pass only the hidden states of masked positions: logits at all positions seldom fit in memory. Tokens that were
+    appended to the table (`runtime/mesh.py`) have logits that are as good as minus infinity.
     """
 
     architecture: Architecture
@@ -89,7 +90,8 @@ class MaskedLMHead(nn.Module):
         product = jnp.einsum(
             "...d,vd->...v", x.astype(self.dtype), words.astype(self.dtype), preferred_element_type=jnp.float32
         )
-        return product + bias
+        appended = max(len(words) - architecture.vocab_size, 0)
+        return product + (jnp.pad(bias, (0, appended), constant_values=MASKED) if appended else bias)
 
 
 def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: PRNGKeyArray) -> Params:

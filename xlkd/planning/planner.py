@@ -36,6 +36,7 @@ from xlkd.runtime.log import Log
 from xlkd.spec.stage import AnySettings, AnyStage, StageSpec
 from xlkd.spec.tasks import Classify
 
+WORTHWHILE = 0.1  # share of a step's time from which on a plan tries to divide the update
 ADAMW = 28  # bytes that AdamW moves for each parameter in a step: four float32 values read, three written
 
 
@@ -77,12 +78,18 @@ class Planner:
             "buckets": _count_bucket_steps(batches, steps),
             "flops": _count_flops(program.method, batches, data, steps),
             "memory": self._predict_memory(program, plan.shapes) if steps else {},
+            "traffic": {},
             "checkpoint_bytes": program.checkpoint_bytes() if steps else 0,
         }
+        if steps and figures["memory"]["fits"]:
+            figures["traffic"] = program.measure_traffic(max(plan.shapes, key=_sum_lengths))
         figures["teacher"] = _describe_teacher(spec, data, program, figures["flops"], self.weights) if steps else {}
         figures["time"] = self._predict_time(
             spec, program, batches, figures, _count_evaluation_flops(spec, program, sets, steps)
         )
+        if self.machine.accelerator and "step_seconds" in figures["time"]:
+            largest = max(plan.shapes, key=_sum_lengths)
+            figures["divided_update"] = self._try_divided_update(program, largest, figures["time"]["step_seconds"])
         return figures
 
     def _resolve_weights(self, settings: AnySettings) -> Weights:
@@ -146,7 +153,7 @@ class Planner:
     def _find_speed(self, spec: AnyStage, program: Program, batches: Batches) -> Speed | None:
         """Returns the speed of a step: on accelerators by the table, on CPUs timed once for each shape of program."""
         if self.machine.accelerator:
-            traffic = ADAMW / 4 * program.bytes["parameters"] / self.machine.accelerator.bandwidth
+            traffic = self._count_adamw_seconds(program)
             recomputed = 4 / 3 if spec.encoder.remat == "full" else 1.0  # the forward pass a second time
             return Speed(traffic, self.machine.assume_speed(spec.encoder.dtype) / recomputed)
         batch = f"{program.layout.rows} / {program.layout.micro_batches}"
@@ -155,6 +162,28 @@ class Planner:
             self.log.live("timing a few steps")
             self.speeds[key] = program.time_steps(batches)
         return self.speeds.get(key) or next(iter(self.speeds.values()), None)
+
+    def _count_adamw_seconds(self, program: Program) -> float:
+        """Returns the seconds of an update on an accelerator: the device that has the moments updates the values."""
+        assert self.machine.accelerator
+        return ADAMW / 8 * program.bytes["moments"] / self.machine.accelerator.bandwidth
+
+    def _try_divided_update(self, program: Program, shape: Shape, step_seconds: float) -> Record:
+        """Compiles the stage with moments divided over devices, if the update takes a tenth of a step and more.
+
+        Returns the `change`, the seconds of an update `before` and `after` it, and what a device sends then.
+        """
+        layout, before = program.find_layout(), self._count_adamw_seconds(program)
+        if not layout or before < WORTHWHILE * step_seconds:
+            return {}
+        change = layout | {"mesh.fsdp_shards": "moments"}
+        flags = " ".join(f"config.{name}={value}" for name, value in change.items())
+        self.log.live(f"compiling {shape} with {flags}")
+        divided = program.with_settings(change)
+        if divided.measure_memory(shape)["total"] > self.machine.memory:
+            return {}
+        after, sent = self._count_adamw_seconds(divided), divided.measure_traffic(shape)["total"]
+        return {"change": flags, "before": before, "after": after, "sent": sent}
 
 
 def _plan_all_rows(settings: AnySettings, data: TrainingData, weights: Weights) -> Plan | Blocks:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import re
 import time
@@ -20,6 +21,7 @@ from xlkd.inputs import data as inputs
 from xlkd.inputs.weights import Weights, build_encoder
 from xlkd.methods import Method, Start, State, Teacher, Tree
 from xlkd.models import encoder as encoders
+from xlkd.planning import traffic
 from xlkd.planning.machine import Machine
 from xlkd.runtime import mesh as meshes
 from xlkd.spec.optim import Optim
@@ -62,7 +64,10 @@ class Program:
         self.method: Method = inputs.load_module("methods", spec.method.name).build(spec, *encoders_of_stage)
         self.mesh = meshes.build_mesh(spec.mesh, machine.devices, machine.slices)
         self.layout = meshes.fit_batch(self.mesh, spec.data.batch, spec.optim.micro_batches)
-        start = Start(weights.architecture, _shape_encoder(weights.architecture), {})
+        encoder = jax.eval_shape(
+            functools.partial(meshes.pad_vocabulary, self.mesh), _shape_encoder(weights.architecture)
+        )
+        start = Start(weights.architecture, encoder, {})
         start = start._replace(other=_shape_encoder(teacher.architecture) if teacher else ())
         state, fixed_teacher = _shape_state(self.method, start, spec.optim)
         self._shardings = shard_state(self.mesh, state, spec.mesh)
@@ -109,17 +114,44 @@ class Program:
         parts = self.bytes | {"gradients": gradients, "batch and activations": rest - gradients}
         return {"program": program, "total": sum(parts.values()), "parts": parts}
 
+    def measure_traffic(self, shape: Shape) -> Record:
+        """Returns what a device sends in a step, as `describe_traffic`; nothing for one device.
+
+        `unused` is the share of the vocabulary that the training examples do not have.
+        """
+        if self.mesh.size == 1:
+            return {}
+        params = self._state.variables.params
+        encoder = params["trunk"] if "trunk" in params else params["encoder"]
+        vocabulary = encoder["embeddings"]["words"].shape[0]
+        program = self._get_compiled(shape.with_rows(self.layout.rows)).as_text()
+        own = [ids for name, ids in self._features.items() if name.endswith("ids") and not name.startswith("teacher")]
+        seen = len(np.unique(np.concatenate(own)))
+        record = traffic.describe_traffic(program, self.mesh.size, vocabulary)
+        return record | {"unused": max(1 - seen / self.architecture.vocab_size, 0.0)}
+
     def suggest_changes(self, over: float) -> list[dict[str, Any]]:
         """Returns settings that may make a program fit which needs `over` times the memory, least costly first."""
-        slices, now = self._machine.slices, self.layout.micro_batches
+        now = self.layout.micro_batches
         tries: list[dict[str, Any]] = [{"encoder.remat": "full"}] if self._spec.encoder.remat != "full" else []
-        spread = self.mesh.shape["data"] * self.mesh.shape["fsdp"] // slices
-        if spread > self.mesh.shape["fsdp"]:
-            tries.append({"mesh.data": slices, "mesh.fsdp": spread})
+        if layout := self.find_layout():
+            tries += [layout | {"mesh.fsdp_shards": "moments"}, layout]
         most = self.layout.rows // meshes.count_row_shards(self.mesh)
         parts = [n for n in range(now + 1, most + 1) if most % n == 0]
         enough = [n for n in parts if n > 1.3 * over * now] or parts[-1:]
         return tries + [{"optim.micro_batches": n} for n in enough[:1]]
+
+    def find_layout(self) -> dict[str, Any]:
+        """Returns settings with the largest `fsdp` of a slice that fills a TPU's tiles; none where it is set."""
+        if self.mesh.shape["fsdp"] > 1:
+            return {}
+        spread, tile = self.mesh.shape["data"] // self._machine.slices, meshes.find_tile(self.mesh)
+        width = self.architecture.hidden_size
+        sizes = [n for n in range(2, spread + 1) if spread % n == 0 and width % n == 0 and width // n % tile == 0]
+        if not sizes:
+            return {}
+        layout = {"mesh.fsdp": sizes[-1]}
+        return layout if self._spec.mesh.data == -1 else {"mesh.data": self.mesh.shape["data"] // sizes[-1]} | layout
 
     def with_settings(self, change: Mapping[str, Any]) -> Program:
         """Returns the program of the same stage with changed settings, named as `encoder.remat`."""
@@ -255,6 +287,8 @@ def _shape_state(method: Method, start: Start, settings: Optim) -> tuple[State, 
 
 
 def _count_device_bytes(tree: Any) -> int:
-    """Returns the bytes of a sharded tree on one device."""
-    leaves = jax.tree.leaves(tree)
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+    """Returns the bytes of a sharded tree on one device, with the padding of its tiles."""
+    return sum(
+        meshes.count_tiled_values(x.sharding.mesh, x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x in jax.tree.leaves(tree)
+    )

@@ -9,9 +9,11 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 KINDS = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
 REDUCTIONS = ("all-reduce", "reduce-scatter")
+TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 # Of 8 bits are all other types
 BITS = {"f64": 64, "s64": 64, "u64": 64, "f32": 32, "s32": 32, "u32": 32, "bf16": 16, "f16": 16, "s16": 16, "u16": 16}
 _COLLECTIVE = re.compile(rf" = (.+?) ({'|'.join(KINDS)})(-start)?\((.*)")
@@ -31,7 +33,7 @@ class Collective:
 
     kind: str
     bytes: int  # of the complete arrays: what is reduced, or what has been gathered
-    types: tuple[str, ...]  # of the arrays
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]  # type and shape of each, as a device receives it
     group: int  # devices that exchange with one another
     times: int  # the product of the trip counts of the loops around it
 
@@ -66,9 +68,29 @@ def list_collectives(program: str, devices: int) -> list[Collective]:
             if match := _COLLECTIVE.search(line):
                 # What is exchanged in steps, between those of a computation, has a line for each step
                 channel = _CHANNEL.search(line)
-                key = (channel[1], match[1], count) if channel else (name, number)
+                key = (channel[1], *_ARRAY.findall(match[1]), count) if channel else (name, number)
                 collectives.setdefault(key, _read_collective(match, devices, count, scattered=scattered))
     return [collective for collective in collectives.values() if collective.group > 1]
+
+
+def describe_traffic(program: str, devices: int, vocabulary: int) -> dict[str, Any]:
+    """Returns the bytes that a device sends in a step: in `total`, by `kinds`, for reductions by their `types`.
+
+    `in_loops` are those of reductions within loops. `table` is the share of arrays with a row for each token.
+    """
+    collectives = list_collectives(program, devices)
+    types: dict[str, float] = collections.defaultdict(float)
+    table = 0.0
+    for each in collectives:
+        for dtype, shape in each.arrays:
+            share = _count_bytes(dtype, shape) / sum(_count_bytes(*array) for array in each.arrays) * each.moved
+            table += share * (vocabulary in shape)
+            if each.kind in REDUCTIONS:
+                types[dtype] += share
+    kinds = sum_by_kind(collectives)
+    in_loops = sum(each.moved for each in collectives if each.kind in REDUCTIONS and each.times > 1)
+    total = sum(kinds.values())
+    return {"total": total, "kinds": kinds, "types": dict(types), "in_loops": in_loops, "table": table}
 
 
 def sum_by_kind(collectives: Sequence[Collective]) -> dict[str, float]:
@@ -102,14 +124,19 @@ def _count_trips(line: str, computations: dict[str, list[str]]) -> int:
 
 def _read_collective(match: re.Match[str], devices: int, count: int, *, scattered: bool) -> Collective:
     shapes, kind, start, rest = match.groups()
-    arrays = _ARRAY.findall(shapes)
+    listed = _ARRAY.findall(shapes)
     if start and kind == "all-gather":
-        arrays = arrays[len(arrays) // 2 :]  # after those that go in
+        listed = listed[len(listed) // 2 :]  # after those that go in
+    arrays = tuple((dtype, tuple(map(int, filter(None, sizes.split(","))))) for dtype, sizes in listed)
     group = _count_group(rest, devices)
-    size = sum(BITS.get(kind, 8) // 8 * math.prod(map(int, filter(None, sizes.split(",")))) for kind, sizes in arrays)
+    size = sum(_count_bytes(*array) for array in arrays)
     if kind == "reduce-scatter":
         size *= group  # the result is a device's part
-    return Collective("reduce-scatter" if scattered else kind, size, tuple(k for k, _ in arrays), group, count)
+    return Collective("reduce-scatter" if scattered else kind, size, arrays, group, count)
+
+
+def _count_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    return BITS.get(dtype, 8) // 8 * math.prod(shape)
 
 
 def _count_group(attributes: str, devices: int) -> int:
@@ -122,6 +149,4 @@ def _count_group(attributes: str, devices: int) -> int:
         return math.prod(int(part or sizes[axis]) for axis, part in parts)
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return len(match[1].split(","))
-    if match := re.search(r"source_target_pairs=\{\{", attributes):
-        return devices
     return devices

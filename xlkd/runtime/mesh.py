@@ -27,6 +27,7 @@ OwnRows = Callable[[Tree, Tree], tuple[Tree, Tree, Tree, Tree]]  # as GradientLa
 
 AXES = ("data", "fsdp", "tensor", "branch")
 SAME = PartitionSpec()  # every device has all of it
+LANES = 128
 TILE = 8  # a TPU stores and exchanges arrays in tiles of 8 × 128 values; the divided dimension is that of 8
 
 # Path of a leaf (parameters, moments and teacher alike) -> mesh axes of its last dimensions; first match wins.
@@ -241,6 +242,30 @@ def make_shardings(mesh: Mesh, tree: Tree, axes: Sequence[str] = AXES) -> Tree:
     )
 
 
+def pad_vocabulary(mesh: Mesh, encoder: Tree) -> Tree:
+    """Appends tokens to an encoder's word embeddings where the axis `tensor` would not divide them; they are zeros."""
+    words = encoder["embeddings"]["words"]
+    tile = find_tile(mesh)
+    missing = -len(words) % (mesh.shape["tensor"] * mesh.shape["fsdp"] * tile) if mesh.shape["tensor"] > 1 else 0
+    if not missing:
+        return encoder
+    return encoder | {"embeddings": encoder["embeddings"] | {"words": jax.numpy.pad(words, ((0, missing), (0, 0)))}}
+
+
+def find_tile(mesh: Mesh) -> int:
+    """Returns the number of values of a divided dimension that the devices store and exchange together."""
+    return TILE if mesh.devices.flat[0].platform == "tpu" else 1
+
+
+def count_tiled_values(mesh: Mesh, shape: tuple[int, ...]) -> int:
+    """Counts the values of an array as a device stores it: on a TPU in whole tiles, the better way round."""
+    if find_tile(mesh) == 1 or len(shape) < 2:
+        return math.prod(shape)
+    *outer, a, b = shape
+    areas = (-(-rows // TILE) * TILE * -(-lanes // LANES) * LANES for rows, lanes in ((a, b), (b, a)))
+    return math.prod(outer) * min(areas)
+
+
 def list_parameter_axes(settings: MeshSettings) -> tuple[str, ...]:
     """Lists the axes that divide parameters; all of them divide the moments."""
     return tuple(axis for axis in AXES if axis != "fsdp" or settings.fsdp_shards == "parameters")
@@ -317,7 +342,7 @@ def _choose_partition(
     full = tuple(axis if axis in allowed else None for axis in full)
     if name.endswith("words"):
         return _divide_words(mesh, shape, *full)
-    tile = TILE if mesh.devices.flat[0].platform == "tpu" else 1
+    tile = find_tile(mesh)
     parts: list[tuple[str, ...]] = [() for _ in shape]
 
     def fits(place: int, axis: str) -> bool:

@@ -206,7 +206,7 @@ def _restore_or_create(job: Job, stop: Callable[[], None]) -> tuple[State, Tree,
         arrays = jax.device_get(arrays)  # jit refuses arrays that are on a device of this process alone
 
     def with_arrays(encoder: Tree, heads: dict[str, Tree], other: Tree) -> Start:
-        return start._replace(encoder=encoder, heads=heads, other=other)
+        return start._replace(encoder=meshes.pad_vocabulary(job.mesh, encoder), heads=heads, other=other)
 
     def create(*arrays: Tree) -> State:
         return create_state(job.method, with_arrays(*arrays), optimizer, job.seed)
@@ -264,7 +264,8 @@ def _make_advance(
 ) -> Advance:
     """Makes the function that replaces the teacher in the state where a generation begins."""
 
-    @functools.partial(jax.jit, out_shardings=shardings)
+    # Donated: without this, an average at every step would need a second copy of the whole state
+    @functools.partial(jax.jit, out_shardings=shardings, donate_argnums=0)
     def replace_teacher(state: State, *arrays: Tree) -> State:
         return teacher.advance(state, with_arrays(*arrays), key_for(job.seed, "advance", state.step))
 
