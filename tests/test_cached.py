@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cached teacher targets equal the teacher's current outputs, and are never those of another teacher."""
 
+import threading
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from share_toys import run_on_all
 
 from xlkd.data import cache
 from xlkd.data.batches import PAD, Plan, PlannedBatch
@@ -56,7 +59,9 @@ def forward(weights, batch):
     return {"start": ids, "hidden": jnp.stack([ids, -ids], axis=-1), "pooled": batch["ids"].sum(1)}
 
 
-def make_targets(weight=2.0, task="task", dtype="float32", uses=3.0, teacher_cache="auto", evolves=False, rows=4):
+def make_targets(
+    weight=2.0, task="task", dtype="float32", uses=3.0, teacher_cache="auto", evolves=False, rows=4, steps=9
+):
     ragged = ("start", "hidden")
     teacher = Teacher(init=lambda variables, start: (), forward=forward, uses=uses, evolves=evolves, ragged=ragged)
     plan = Plan({"text": LENGTHS}, batch=4, edges=(16, 32), seed=0)
@@ -65,6 +70,9 @@ def make_targets(weight=2.0, task="task", dtype="float32", uses=3.0, teacher_cac
         mesh=meshes.build_mesh(Mesh()),
         plan=plan,
         shapes=tuple(shape.with_rows(rows) for shape in plan.shapes),
+        steps=steps,
+        layout=types.SimpleNamespace(rows=rows),
+        batch_at=lambda step: plan.at(step).pad_rows(rows),
         task=Task(task),
         features={"keys": np.arange(100, 100 + len(LENGTHS), dtype=np.uint64)},
         classifier_targets=None,
@@ -79,7 +87,7 @@ def make_targets(weight=2.0, task="task", dtype="float32", uses=3.0, teacher_cac
     for shape in job.shapes:
         targets.compile(shape, place_rows(job, shape, np.full(rows, PAD)), state)
     job.task.asked.clear()
-    targets.fill_cache()
+    targets.fill_cache(0)
     return targets, job, state
 
 
@@ -227,3 +235,133 @@ def test_of_several_processes_each_asks_the_teacher_if_one_lacks_a_target(monkey
     other_rows_cached = PlannedBatch(np.array([local_row, local_row, PAD, PAD]), long)
     assert targets.for_batch(other_rows_cached) is not None
     assert targets.for_batch(PlannedBatch(np.array([local_row, 0, PAD, PAD]), long)) is None
+
+
+def test_targets_of_another_layout_are_taken_only_where_the_config_says_so():
+    """A step of four rows and one of six are two layouts, as on two meshes."""
+    four_rows, _, _ = make_targets()
+    assert read_counts(make_targets(rows=6, teacher_cache="tolerant", weight=3.0)[1]) == (0, 9), "another teacher"
+    tolerant, job, _ = make_targets(rows=6, teacher_cache="tolerant")
+    assert read_counts(job) == (9, 0)
+    assert [line for line in job.log if "5 targets of 6 × text 16 taken from another layout" in line]
+    for step in range(9):
+        taken, own = tolerant.for_batch(job.batch_at(step)), four_rows.for_batch(job.plan.at(step))
+        assert (taken is None) == (own is None)
+        for name, value in (own or {}).items():
+            np.testing.assert_array_equal(taken[name][:4], value)
+    assert read_counts(make_targets(rows=6)[1]) == (0, 9), "auto takes its own alone"
+    assert read_counts(make_targets(rows=6, teacher_cache="tolerant")[1]) == (9, 0)
+
+
+def test_targets_of_another_layout_that_differ_are_computed_again():
+    make_targets()
+    damage_targets("start", make_change(0, 1.0))  # of the five short rows
+    targets, job, _ = make_targets(rows=6, teacher_cache="tolerant")
+    assert [line for line in job.log if "of 6 × text 16 of another layout differ; not taken" in line]
+    assert read_counts(job) == (4, 5)
+    whole, _, _ = make_targets(rows=6)
+    for step in range(9):
+        for name, value in (whole.for_batch(job.batch_at(step)) or {}).items():
+            np.testing.assert_array_equal(targets.for_batch(job.batch_at(step))[name], value)
+
+
+@pytest.mark.parametrize(
+    ("platform", "rows", "times"), [("cpu", 1, 1), ("tpu", 1, 32), ("tpu", 12, 2), ("gpu", 32, 1), ("tpu", 100, 1)]
+)
+def test_few_rows_of_many_accelerators_fill_the_cache_together(platform, rows, times):
+    assert cached.choose_times(platform, rows) == times
+
+
+def test_batches_that_fill_the_cache_can_be_larger_than_those_of_a_step(monkeypatch):
+    whole, job, _ = make_targets()
+    monkeypatch.setattr(cached, "choose_times", lambda platform, rows: 2)
+    filled, filled_job, _ = make_targets()
+    assert read_counts(filled_job) == (0, 9), "the name of the cache contains the shape"
+    assert len(filled_job.task.asked) == len(job.task.asked)
+    for step in range(9):
+        for name, value in (whole.for_batch(job.plan.at(step)) or {}).items():
+            np.testing.assert_array_equal(filled.for_batch(job.plan.at(step))[name], value)
+
+
+class Processes:
+    """The processes of a run as threads: each has half or a third of the rows of a batch, and maybe its own cache."""
+
+    def __init__(self, monkeypatch, tmp_path, shared):
+        self.local, build = threading.local(), cached.CachedTargets._build_batch
+        distributed = cached.distributed
+
+        def get_folder():
+            return tmp_path / ("all" if shared or self.share is None else str(self.share.process))
+
+        def any_process(flags):
+            parts = self.share.gather(flags.tobytes) if self.share else [flags.tobytes()]
+            return np.any([np.frombuffer(part, bool) for part in parts], axis=0)
+
+        def select_local_rows(mesh, index):
+            parts = np.array_split(index, self.share.processes) if self.share and self.local.training else [index]
+            return parts[self.share.process if len(parts) > 1 else 0]
+
+        def build_batch(*arguments):  # the devices of all processes are those of this test
+            self.local.training = False
+            batch = build(*arguments)
+            self.local.training = True
+            return batch
+
+        monkeypatch.setattr(cache, "get_folder", get_folder)
+        monkeypatch.setattr(distributed, "has_several_processes", lambda: self.share is not None)
+        monkeypatch.setattr(distributed, "is_primary", lambda: self.share is None or self.share.process == 0)
+        monkeypatch.setattr(distributed, "open_share", lambda name: self.share)
+        monkeypatch.setattr(distributed, "any_process", any_process)
+        monkeypatch.setattr(distributed, "gather_to_host", jax.device_get)
+        monkeypatch.setattr(cached.shared_cache, "is_shared", lambda: shared and self.share is not None)
+        monkeypatch.setattr(cached.meshes, "select_local_rows", select_local_rows)
+        monkeypatch.setattr(cached.CachedTargets, "_build_batch", build_batch)
+
+    @property
+    def share(self):
+        return getattr(self.local, "share", None)
+
+    def run(self, processes, **options):
+        """Returns for each process its log, its number of stored targets, and the targets of each step."""
+
+        def work(share):
+            self.local.share, self.local.training = share, False
+            targets, job, _ = make_targets(**options)
+            self.local.training = True
+            batches = [targets.for_batch(job.batch_at(step)) for step in range(job.steps)]
+            return job, sum(len(bucket.store) for bucket in targets._buckets.values()), batches
+
+        return [future.result() for future in run_on_all(work, processes)]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_process_keeps_the_targets_of_its_rows(shared, monkeypatch, tmp_path):
+    whole, job, _ = make_targets(rows=6)
+    expected = [whole.for_batch(job.batch_at(step)) for step in range(2)]
+    assert any(expected)
+    monkeypatch.setattr(cached, "SHARD", 2)
+    processes = Processes(monkeypatch, tmp_path / "caches", shared)
+    for number, new in ((2, True), (2, False), (3, None)):
+        results = processes.run(number, rows=6, steps=2)
+        for step, values in enumerate(expected):
+            parts = [batches[step] for _, _, batches in results]
+            if values is None:
+                assert parts == [None] * number, "all processes ask the teacher, or none"
+            else:
+                for name, value in values.items():
+                    np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), value)
+        computed = read_counts(results[0][0])[1]
+        if new is not None:
+            assert (computed > 0) == new
+        counts = [count for _, count, _ in results]
+        keys = [key for folder in (tmp_path / "caches").iterdir() for key in list_stored(folder)]
+        if shared:
+            assert len(set(counts)) == 1
+            assert len(set(keys)) == len(keys) < 9, "each target is written by one process, and only those of the run"
+        elif number == 2:
+            assert len(keys) == sum(counts)
+            assert max(counts) < 6
+
+
+def list_stored(folder):
+    return [key for entry in folder.glob("targets-*") for key in np.load(entry / "keys.npy").tolist()]

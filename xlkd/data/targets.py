@@ -23,11 +23,28 @@ class TargetStore:
         self._name, self._ragged = name, tuple(ragged)
         self._shards: list[Mapping[str, np.ndarray]] = []
         self._places: dict[object, tuple[int, int]] = {}
-        for entry in cache.list_entries(name):
-            self._register(cache.load(entry))
+        self._entries: set[str] = set()
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def refresh(self) -> None:
+        """Reads the shards that other processes have written to the same cache."""
+        for entry in cache.list_entries(self._name):
+            if entry not in self._entries:
+                self._register(entry, cache.load(entry))
+
+    def adopt(self, other: TargetStore) -> None:
+        """Takes the rows of another store that this one lacks."""
+        count = len(self._shards)
+        adopted = {key: (count + number, row) for key, (number, row) in other._places.items()}
+        self._shards += other._shards
+        self._places = adopted | self._places
+
+    def contains(self, keys: np.ndarray) -> np.ndarray:
+        """Returns which rows are stored [rows]."""
+        return np.array([key in self._places for key in keys.tolist()], bool)
 
     def find_missing(self, keys: np.ndarray) -> np.ndarray:
         """Returns which rows are not stored yet [rows]; of equal keys only the first is marked."""
@@ -47,7 +64,7 @@ class TargetStore:
         if self._ragged:
             shard["at"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         entry = cache.make_name(self._name, [keys.tobytes().hex()])
-        self._register(cache.load_or_build(entry, lambda: shard))
+        self._register(entry, cache.load_or_build(entry, lambda: shard))
 
     def take(self, keys: np.ndarray, length: int) -> Values | None:
         """Returns the rows of these keys, ragged arrays padded with 0 to `length`; None where a key is missing."""
@@ -77,8 +94,9 @@ class TargetStore:
                 values[i] = shard[name][row]
         return values
 
-    def _register(self, shard: Mapping[str, np.ndarray] | None) -> None:
+    def _register(self, entry: str, shard: Mapping[str, np.ndarray] | None) -> None:
         """Adds a shard; a damaged one (None) is left out, so its rows count as missing."""
+        self._entries.add(entry)
         if shard:
             self._places |= {key: (len(self._shards), row) for row, key in enumerate(shard["keys"].tolist())}
             self._shards.append(shard)

@@ -116,7 +116,9 @@ class Teacher:
 
     path: str = setting("", "Folder, hub id or package:NAME, where the method needs a teacher encoder.")
     revision: str = setting("", "Revision of a hub id.")
-    cache: Literal["auto", "off"] = setting("auto", "Cache targets that are used more than once, or off.")
+    cache: Literal["auto", "tolerant", "off"] = setting(
+        "auto", "Cache targets that are used more than once; tolerant takes those of another mesh too; or off."
+    )
 
 
 @dataclasses.dataclass(frozen=True)

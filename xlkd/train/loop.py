@@ -68,7 +68,7 @@ class Job:
     mesh: Mesh
     peak_flops: float
     classifier_targets: Targets | None = None  # the logits of classifiers, computed before the training
-    teacher_cache: str = "auto"  # or off
+    teacher_cache: str = "auto"  # or off, or tolerant
     teacher_dtype: str = "float32"  # in which the teacher computes
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
     sharding: spec.Mesh = dataclasses.field(default_factory=spec.Mesh)  # what the axes of the mesh divide
@@ -122,7 +122,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
     compiled = _compile_steps(job, state, shardings, source, clock) if first < job.steps else {}
     if compiled:
         clock.switch_to("teacher")
-        source.fill_cache()
+        source.fill_cache(first)
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
     saved, hosts = set(job.checkpoints.list_steps()), HostComparison(first)
     clock.switch_to("train", step=first)

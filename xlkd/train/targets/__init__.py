@@ -19,8 +19,8 @@ class Targets(Protocol):
     def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         """Compiles the teacher for a shape; returns targets or their shapes, to compile the step with."""
 
-    def fill_cache(self) -> None:
-        """Computes what is needed before the first step."""
+    def fill_cache(self, first: int) -> None:
+        """Computes what is needed before step `first`, the first one of this process."""
 
     def for_batch(self, planned: PlannedBatch) -> Tree | None:
         """Returns the targets of this process's rows as NumPy arrays; None if the teacher has to be asked."""
@@ -38,7 +38,7 @@ class NoTargets:
     def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         return ()
 
-    def fill_cache(self) -> None:
+    def fill_cache(self, first: int) -> None:
         pass
 
     def for_batch(self, planned: PlannedBatch) -> Tree:

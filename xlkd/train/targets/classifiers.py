@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from xlkd.data import cache
 from xlkd.data.batches import PAD, PlannedBatch, Shape
+from xlkd.data.share import Share
 from xlkd.data.targets import TargetStore, Values
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
@@ -31,7 +32,7 @@ from xlkd.metrics.labels import confusion_matrix
 from xlkd.models import hf
 from xlkd.models.encoder import Architecture, Encoder, scan_by_device
 from xlkd.models.outputs import class_outputs
-from xlkd.runtime import distributed
+from xlkd.runtime import distributed, shared_cache
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
 from xlkd.spec.stage import AnyStage
@@ -67,7 +68,7 @@ class ClassifierTargets:
         padding = PlannedBatch(np.full(shape.rows, PAD), shape)
         return meshes.place_batch(self._mesh, self.for_batch(padding), shape.rows)
 
-    def fill_cache(self) -> None:
+    def fill_cache(self, first: int) -> None:
         pass
 
     def for_batch(self, planned: PlannedBatch) -> Values:
@@ -155,15 +156,20 @@ def load_classifier(
 
 def read_or_compute(teacher: Classifier, rows: Sequence[Any], keys: np.ndarray, spec: AnyStage, log: Log) -> np.ndarray:
     """Reads the logits [rows, its labels] of a teacher from the cache, and computes those that are missing."""
-    compute = _make_compute(teacher, spec, log)
-    if jax.process_count() > 1:  # all processes compute together, and their caches may differ
-        return compute(rows)
+    compute, share = _make_compute(teacher, spec, log), distributed.open_share("classifier cache")
     store = TargetStore(_make_cache_name(teacher, spec))
-    _audit(store, rows, keys, compute, spec.seed)
-    missing = np.flatnonzero(store.find_missing(keys))
+    _audit(store, rows, keys, compute, spec.seed, share)
+    # All processes compute together, and their caches may differ
+    missing = np.flatnonzero(distributed.any_process(store.find_missing(keys)))
     if len(missing):
-        logits = compute([rows[int(i)] for i in missing])
-        store.add(keys[missing], {"logits": logits}, np.zeros(len(missing), np.int64))
+        logits, writes = compute([rows[int(i)] for i in missing]), shared_cache.writes()
+
+        def add() -> None:
+            if writes:
+                store.add(keys[missing], {"logits": logits}, np.zeros(len(missing), np.int64))
+
+        shared_cache.call_on_all(share, add)
+        store.refresh()
     if len(missing) < len(rows):
         log(f"teacher {teacher.name}: {len(rows) - len(missing)} examples from the cache")
     values = store.take(keys, 0)
@@ -250,15 +256,23 @@ def _make_compute(teacher: Classifier, spec: AnyStage, log: Log) -> Compute:
     return compute
 
 
-def _audit(store: TargetStore, rows: Sequence[Any], keys: np.ndarray, compute: Compute, seed: int) -> None:
+def _audit(
+    store: TargetStore, rows: Sequence[Any], keys: np.ndarray, compute: Compute, seed: int, share: Share | None
+) -> None:
     """Computes a sample of the cached logits again, and stops if one differs."""
     sample = set(store.sample(np.random.default_rng(seed), per_shard=SAMPLE))
-    places = [place for place, key in enumerate(keys.tolist()) if key in sample]
-    if places:
-        fresh = {"logits": compute([rows[place] for place in places], quietly=True)}
-        cached = store.take(keys[places], 0)
-        assert cached is not None, "the sample is drawn from the cache"
-        check_targets(keys[places], cached, fresh, (), np.zeros(len(places), np.int64))
+    places = np.flatnonzero(distributed.any_process(np.array([key in sample for key in keys.tolist()], bool)))
+    if not len(places):
+        return
+    logits = compute([rows[int(place)] for place in places], quietly=True)
+
+    def check() -> None:
+        stored = store.contains(keys[places])  # of several processes each may have others
+        own = keys[places][stored]
+        if (cached := store.take(own, 0) if len(own) else None) is not None:
+            check_targets(own, cached, {"logits": logits[stored]}, (), np.zeros(len(own), np.int64))
+
+    shared_cache.call_on_all(share, check)
 
 
 def _make_cache_name(teacher: Classifier, spec: AnyStage) -> str:

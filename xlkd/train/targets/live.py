@@ -33,6 +33,12 @@ class TeacherForward:
         targets = jax.eval_shape(self._forward, variables, batch)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows), targets)
 
+    def measure_memory(self, shape: Shape, batch: Batch) -> int:
+        """Compiles the forward pass of a fixed teacher for a shape; returns the bytes that it needs for its work."""
+        self._compiled[shape] = self._forward.lower(self._fixed, batch).compile()
+        parts = self._compiled[shape].memory_analysis()
+        return parts.temp_size_in_bytes + parts.output_size_in_bytes if parts else 0
+
     def __call__(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         return self._compiled[shape](self._get_variables(state), batch)
 
@@ -52,7 +58,7 @@ class LiveTargets:
     def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         return self._forward.compile(shape, batch, state)
 
-    def fill_cache(self) -> None:
+    def fill_cache(self, first: int) -> None:
         self._log(f"teacher cache: not used; {self._reason}")
 
     def for_batch(self, planned: PlannedBatch) -> None:
