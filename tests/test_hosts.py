@@ -20,7 +20,7 @@ def make_hosts(**changes) -> dict[int, HostTimes]:
     ("changes", "line"),
     [
         ({}, ""),
-        ({"product": 0.007}, ""),
+        ({"product": 0.009}, ""),
         ({"product": 0.015}, "process 2 (tpu-2) needs 15.0 ms for a product that the others compute in 5.0 ms"),
         ({"waited": 0.039}, ""),
         ({"waited": 0.1}, "process 2 (tpu-2) waits 100.0 ms of a step of 400.0 ms for its data, the others 1.0 ms"),

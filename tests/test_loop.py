@@ -241,6 +241,9 @@ def train(folder, devices, micro_batches, dropped, stop_at=99):
     def write(step, values):
         losses[step] = values["loss"]
         signals.asked = "a signal" if step == stop_at else ""
+    def open_metrics(step):
+        assert "grain" in sys.modules, "its import disturbs those of a save in another thread"
+        return types.SimpleNamespace(write=write, flush=lambda: None, close=lambda: None)
     checkpoints = Checkpoints(pathlib.Path(sys.argv[2]) / folder, lambda: None)
     job = loop.Job(
         method=toy(similarities, dropped), start=lambda: Start(None, (), {}), task=Task(), features=batch_of(27, seed=5),
@@ -248,7 +251,7 @@ def train(folder, devices, micro_batches, dropped, stop_at=99):
         save_every=50, evaluate_every=20, evaluate_start=False, log_every=1, evaluate=lambda *_: None,
         is_evaluated=lambda step: True, checkpoints=checkpoints, log=log,
         publish=lambda: None,
-        metrics=lambda step: types.SimpleNamespace(write=write, flush=lambda: None, close=lambda: None), mesh=mesh.build_mesh(Mesh(), jax.devices()[:devices]), peak_flops=1.0)
+        metrics=open_metrics, mesh=mesh.build_mesh(Mesh(), jax.devices()[:devices]), peak_flops=1.0)
     try:
         loop.train(job, signals)
     except Stopped:

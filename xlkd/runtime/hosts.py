@@ -20,7 +20,7 @@ from xlkd.runtime import distributed
 
 PAUSE = 30  # seconds between two comparisons
 PRODUCTS = 8  # for a comparison; each takes some milliseconds
-SLOWER = 1.5  # a product that takes this many times as long as on the other hosts
+SLOWER = 2  # a product that takes this many times as long as on the other hosts
 WAITING = 0.1  # the share of a step that a host waits for its data
 REPEATED = 600  # seconds after which the same host is named again
 _FOLDER = "hosts"

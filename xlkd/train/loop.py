@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 
 import jax
@@ -121,6 +122,8 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
     first = int(state.step)
     compiled = _compile_steps(job, state, shardings, source, clock) if first < job.steps else {}
     if compiled:
+        # Before the first save: this import replaces the import function of all threads, and saves import in a thread
+        importlib.import_module("grain")
         clock.switch_to("teacher")
         source.fill_cache(first)
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
