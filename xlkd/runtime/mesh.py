@@ -244,9 +244,10 @@ def make_shardings(mesh: Mesh, tree: Tree, axes: Sequence[str] = AXES) -> Tree:
 
 def pad_vocabulary(mesh: Mesh, encoder: Tree) -> Tree:
     """Appends tokens to an encoder's word embeddings where the axis `tensor` would not divide them; they are zeros."""
+    if mesh.shape["tensor"] == 1:
+        return encoder
     words = encoder["embeddings"]["words"]
-    tile = find_tile(mesh)
-    missing = -len(words) % (mesh.shape["tensor"] * mesh.shape["fsdp"] * tile) if mesh.shape["tensor"] > 1 else 0
+    missing = -len(words) % (mesh.shape["tensor"] * mesh.shape["fsdp"] * find_tile(mesh))
     if not missing:
         return encoder
     return encoder | {"embeddings": encoder["embeddings"] | {"words": jax.numpy.pad(words, ((0, missing), (0, 0)))}}
