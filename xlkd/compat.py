@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,6 +87,29 @@ def detect_cluster(kind: str, timeout_seconds: int) -> ClusterPlace:
 
     place = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, kind, timeout_seconds)
     return ClusterPlace(*place[:3])
+
+
+def replace_compilation_cache(cache: Any) -> None:
+    """Lets jax use an object with `get` and `put` as its compilation cache, to which every process writes."""
+    from jax._src import compilation_cache, compiler
+
+    compilation_cache._cache = cache
+    compilation_cache._cache_initialized = True
+    compiler._cache_write = _write_program
+
+
+def _write_program(
+    cache_key: str, compile_time_secs: float, module_name: str, backend: Any, executable: Any, host_callbacks: Any
+) -> None:
+    """Writes a compiled program to jax's compilation cache, as jax itself does on process 0 alone."""
+    from jax._src import compilation_cache, config
+
+    if host_callbacks or compile_time_secs < config.persistent_cache_min_compile_time_secs.value:
+        return
+    try:
+        compilation_cache.put_executable_and_time(cache_key, module_name, executable, backend, int(compile_time_secs))
+    except Exception as error:  # jax too does without what cannot be written
+        warnings.warn(f"the compiled program {module_name} was not cached: {error}", stacklevel=2)
 
 
 def import_event_files() -> EventFiles:

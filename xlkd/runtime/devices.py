@@ -11,6 +11,7 @@ import time
 
 from xlkd.data import cache
 from xlkd.runtime import accelerators
+from xlkd.runtime.programs import share_programs
 
 
 def prepare_devices() -> None:
@@ -25,6 +26,8 @@ def prepare_devices() -> None:
     for name, value in options.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        share_programs()
 
 
 def release_memory() -> None:
