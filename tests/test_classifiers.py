@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from qa_toys import make_unigram_tokenizer, make_word_tokenizer
+from share_toys import Processes
 from stages import make_spec
 
 from xlkd.data import cache
@@ -228,6 +229,28 @@ def test_logits_are_cached_by_content(tmp_path, monkeypatch):
     compute_targets({"en": folder}, examples, max_length=10)
     compute_targets({"en": str(save_classifier(tmp_path / "other", seed=5))}, examples)
     assert count_entries() == 4
+
+
+def test_processes_compute_the_logits_together_where_one_cache_lacks_them(tmp_path, monkeypatch):
+    folder, computed = str(save_classifier(tmp_path / "en")), []
+    examples, make_compute = make_rows(languages=("en",)), classifiers._make_compute
+    whole = compute_targets({"en": folder}, examples)["teacher"]
+    processes = Processes(monkeypatch, tmp_path / "caches", shared=False)
+
+    def make_counted(*arguments):
+        compute = make_compute(*arguments)
+        return lambda rows, **options: computed.append(len(rows)) or compute(rows, **options)
+
+    monkeypatch.setattr(classifiers, "_make_compute", make_counted)
+    sample = 8
+    for missing, expected in ((0, [12]), (None, [sample]), (1, [sample, 12])):
+        if missing:
+            (entry,) = (tmp_path / "caches" / str(missing)).glob("teacher-*")
+            cache.delete(entry)
+        computed.clear()
+        for values in processes.run(lambda: compute_targets({"en": folder}, examples)["teacher"], 2):
+            np.testing.assert_array_equal(values, whole)
+        assert sorted(computed) == sorted(expected * 2)
 
 
 def test_a_cache_with_wrong_logits_stops_the_run(tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ def test_an_error_of_one_process_is_raised_on_all():
     def work(share):
         def fail():
             if share.process == 1:
-                raise UserError("no room", "host 1", "free some")
+                raise UserError("no room", "a folder", "free some")
             return b"done"
 
         share.gather(lambda: b"first")
@@ -107,7 +107,8 @@ def test_an_error_of_one_process_is_raised_on_all():
 
     errors = [future.exception() for future in run_on_all(work, 3)]
     assert all(isinstance(error, UserError) for error in errors)
-    assert [error.args for error in errors] == [("no room", "host 1", "free some")] * 3
+    elsewhere = ("no room", "a folder, on process 1", "free some")
+    assert [error.args for error in errors] == [elsewhere, ("no room", "a folder", "free some"), elsewhere]
 
 
 def test_messages_are_deleted_once_all_have_read_them():

@@ -46,9 +46,10 @@ class Share:
         answers = {place: self._read(self._make_key(number, place)) for place in others}
         if number:  # whoever has answered in this round has read the answers of the round before
             self._client.key_value_delete(self._make_key(number - 1, self.process))
-        for answer in answers.values():
+        for place, answer in answers.items():
             if answer.startswith(_ERROR):
-                raise UserError(*json.loads(answer[1:]))
+                what, where, remedy = json.loads(answer[1:])
+                raise UserError(what, f"{where}, on process {place}" if where else f"process {place}", remedy)
         return [content if place == self.process else answers[place][1:] for place in range(self.processes)]
 
     def close(self) -> None:

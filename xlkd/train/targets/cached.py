@@ -60,9 +60,11 @@ class CachedTargets:
         self._forward = TeacherForward(teacher, fixed, job.mesh)
         self._buckets: dict[Shape, Bucket] = {}
         self._share: Share | None = None
+        self._targets: dict[Shape, Tree] = {}  # the abstract shapes of the targets of a batch
 
     def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
-        return self._forward.compile(shape, batch, state)
+        self._targets[shape] = self._forward.compile(shape, batch, state)
+        return self._targets[shape]
 
     def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         return self._forward(shape, batch, state)
@@ -71,6 +73,9 @@ class CachedTargets:
         if planned.shape not in self._buckets or not self._is_cached_everywhere(planned):
             return None
         index = meshes.select_local_rows(self._job.mesh, planned.index)
+        if (index < 0).all():  # a process may have nothing but padding, and no target in this shape
+            targets = self._targets[planned.shape]
+            return {name: np.zeros((len(index), *x.shape[1:]), x.dtype) for name, x in targets.items()}
         store = self._buckets[planned.shape].store
         values = store.take(self._get_keys(index[index >= 0]), _get_length(planned.shape))
         padding = len(index) - int((index >= 0).sum())
