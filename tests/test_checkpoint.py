@@ -277,14 +277,17 @@ from test_checkpoint import make_state
 from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
 from xlkd.train.checkpoint import Checkpoints, make_abstract
+from xlkd.train.state import shard_state
 checkpoints = Checkpoints(pathlib.Path({folder!r}), lambda: None)
 shapes = jax.eval_shape(lambda: make_state(0))
-for sizes in ((8, 1, 1, 1), (1, 8, 1, 1)):
-    devices = mesh.build_mesh(Mesh(**dict(zip(mesh.AXES, sizes))))
-    state = checkpoints.restore(3, make_abstract(shapes, mesh.make_shardings(devices, shapes)))
+for sizes in (dict(), dict(fsdp=8), dict(fsdp=8, fsdp_shards="moments")):
+    settings = Mesh(**sizes)
+    devices = mesh.build_mesh(settings)
+    state = checkpoints.restore(3, make_abstract(shapes, shard_state(devices, shapes, settings)))
     kernel = state.variables.params["kernel"]
+    moments = jax.tree.leaves(state.optimizer)[-1]
     assert (np.asarray(kernel) == 3).all()
-    print(kernel.addressable_shards[0].data.shape, len(kernel.addressable_shards))
+    print(kernel.addressable_shards[0].data.shape, moments.addressable_shards[0].data.shape, len(kernel.addressable_shards))
 checkpoints.close()
 """
 
@@ -297,4 +300,5 @@ def test_a_checkpoint_of_one_device_is_restored_onto_eight(tmp_path):
     code = RESHARDED.format(tests=os.path.dirname(__file__), folder=str(tmp_path))
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.splitlines() == ["(8, 4) 8", "(1, 4) 8"], "replicated, then an eighth on each"
+    expected = ["(8, 4) (8, 4) 8", "(1, 4) (1, 4) 8", "(8, 4) (1, 4) 8"]
+    assert process.stdout.splitlines() == expected, "replicated, an eighth on each, and an eighth of the moments alone"
