@@ -14,7 +14,7 @@ import pytest
 
 from xlkd import files
 from xlkd.runtime.workdir import WorkDirectory
-from xlkd.train import checkpoint, finished
+from xlkd.train import checkpoint, checkpoint_folder, finished
 
 
 def record_writes(folder: pathlib.Path, write) -> list[crashes.Operation]:
@@ -97,7 +97,7 @@ def test_the_last_checkpoint_with_checksums_is_intact(tmp_path):
     log, intact = record_writes(tmp_path / "run", write), 0
     for folder in build_states(log, tmp_path):
         sealed = sorted(file.parent for file in folder.glob("[0-9]/sums.json"))
-        assert not sealed or checkpoint._describe_damage(sealed[-1]) == ""
+        assert not sealed or checkpoint_folder._describe_damage(sealed[-1]) == ""
         intact += bool(sealed)
     assert intact > 20
     for number in range(20):  # all saves have returned

@@ -15,8 +15,8 @@ from xlkd import settings
 from xlkd.errors import UserError
 from xlkd.runtime import workdir
 from xlkd.runtime.log import Log, Metrics
+from xlkd.runtime.saved_steps import SUMS
 from xlkd.spec.reading import compute_digest
-from xlkd.train import checkpoint
 from xlkd.train.checkpoint import Checkpoints
 
 
@@ -207,7 +207,7 @@ def test_every_write_of_a_run_fails_if_its_folder_is_gone(tmp_path, change):
             lambda: Metrics(stage, 0, directory.check),
             lambda: Checkpoints(stage / "checkpoints", lambda: None, directory.check),
             lambda: checkpoints.save(2, state),
-            checkpoints._seal,
+            checkpoints._store._seal,
         ):
             with pytest.raises(UserError, match="no longer the folder that this run started in"):
                 write()
@@ -239,4 +239,4 @@ def test_foreign_folders_among_the_checkpoints_are_not_deleted(tmp_path):
     checkpoints.close()
     assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
     assert {(tmp_path / name).read_text() for name in foreign} == {"mine"}
-    assert (tmp_path / "4" / checkpoint.SUMS).exists()
+    assert (tmp_path / "4" / SUMS).exists()
