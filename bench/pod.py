@@ -76,16 +76,22 @@ def main(arguments: list[str]) -> int:
             while share:
                 outcomes += bench.run_kills(min(share, IN_A_ROW))
                 share -= min(share, IN_A_ROW)
+                write_outcomes(outcomes, out)
             if flags.get("faults", "all") == "all" and processes == 2:
                 outcomes += [fault(bench) for fault in FAULTS]
     wrong = [outcome for outcome in outcomes if outcome.wrong or not outcome.equal]
     print_line(f"{len(outcomes)} kills and faults, {len(outcomes) - len(wrong)} as promised")
-    if out:
-        out.write_json([dataclasses.asdict(outcome) for outcome in outcomes])
+    write_outcomes(outcomes, out)
     if wrong:
         return BUG
     shutil.rmtree(folder)
     return DONE
+
+
+def write_outcomes(outcomes: list[Outcome], out: files.OutputFile | None) -> None:
+    """Writes the outcomes so far, if the user named a file."""
+    if out:
+        out.write_json([dataclasses.asdict(outcome) for outcome in outcomes])
 
 
 class Pod:

@@ -8,10 +8,12 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 BUCKET = "bucket"
@@ -52,8 +54,9 @@ class _ProxyHandler(http.server.BaseHTTPRequestHandler):
 
     def forward(self):
         body = self._read_body()
-        self.server.log.append((self.command, self.path))
-        status = self.server.fault(self.command, self.path) if self.server.fault else None
+        path = describe_target(self.path, body)
+        self.server.log.append((self.command, path))
+        status = self.server.fault(self.command, path) if self.server.fault else None
         if status and status != LOST_ANSWER:
             data = json.dumps({"error": {"code": status, "message": f"injected {status}"}}).encode()
             self._answer(status, {"Content-Type": "application/json"}, data)
@@ -96,6 +99,12 @@ class _ProxyHandler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+def describe_target(path, body):
+    """Returns the path of a request with the name of the object, which some uploads have in their body alone."""
+    name = re.search(rb'"name": ?"([^"]+)"', body[:2000]) if "uploadType=multipart" in path else None
+    return f"{path}&name={urllib.parse.quote(name[1].decode(), safe='')}" if name else path
 
 
 def make_environment(url):
