@@ -30,7 +30,7 @@ from collections.abc import Callable
 
 from disturbed import ROOT, Outcome, ProcessEnd, collect_results, print_line
 
-from xlkd import cli, storage
+from xlkd import cli, files, storage
 from xlkd.errors import BUG, DONE, STOPPED, USER_INPUT
 
 sys.path.insert(0, str(ROOT / "tests"))
