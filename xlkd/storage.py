@@ -56,7 +56,7 @@ def is_remote(place: str) -> bool:
 
 
 class RemoteFolder:
-    """All objects of a bucket whose names begin with one prefix; methods take the rest of a name, such as `a/b.json`.
+    """Reads and writes the objects of a bucket whose names begin with one prefix; `a/b.json` is the rest of a name.
 
     May be used by several threads.
     """

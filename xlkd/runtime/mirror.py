@@ -31,7 +31,7 @@ CHECKPOINTS = "/checkpoints/"
 
 
 class FileState(NamedTuple):
-    """What changes when a file is written."""
+    """Identifies the content of a file: each write changes one of these values."""
 
     modified: int  # nanoseconds
     size: int

@@ -150,7 +150,7 @@ class CachedTargets:
         return not distributed.any_process(np.array([not room])).any()
 
     def _adopt_other_layouts(self, bucket: Bucket, name: str, dependencies: Sequence[str]) -> None:
-        """With `teacher.cache=tolerant` takes targets of other layouts whose sample differs by rounding alone.
+        """Takes targets of other layouts whose sample differs by rounding alone, with `teacher.cache=tolerant`.
 
         A layout is the mesh, and the number of rows that the teacher reads at a time. That of this run is recorded.
         """
