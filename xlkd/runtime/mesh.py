@@ -65,7 +65,7 @@ class BatchLayout:
 
 @dataclasses.dataclass(frozen=True)
 class GradientLayout:
-    """How the devices share the gradient and the update of a step; the default is that of one device."""
+    """Describes how the devices share the gradient and the update of a step; the default is that of one device."""
 
     own: tuple[str, ...] = ()  # axes along which devices keep the gradient of their own rows until the end of the step
     is_hybrid: bool = False  # whether parameters are divided over another axis
