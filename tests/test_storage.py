@@ -76,6 +76,15 @@ def test_a_bucket_that_stays_silent_stops_the_run_so_that_it_is_started_again(fo
         folder.write("a", b"content")
 
 
+def test_a_process_that_ends_does_not_wait_long_for_a_silent_bucket(folder, proxy):
+    threading.Timer(0.3, folder.hurry, [0.1]).start()
+    proxy.fail_for(60)
+    since = time.monotonic()
+    with pytest.raises(Stopped):
+        folder.write("a", b"content")
+    assert time.monotonic() - since < 20
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_access_is_one_line(folder, proxy, status):
     proxy.fail_for(60, status)

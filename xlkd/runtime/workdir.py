@@ -183,6 +183,7 @@ def claim_bucket(config: ConfigDict, mirror: Mirror) -> Generator[tuple[WorkDire
             try:
                 yield workdir, note
             except BaseException:
+                mirror.remote.hurry()
                 with contextlib.suppress(Exception):  # the first error says more
                     workdir.upload()
                 raise
