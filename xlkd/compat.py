@@ -99,7 +99,12 @@ def replace_compilation_cache(cache: Any) -> None:
 
 
 def _write_program(
-    cache_key: str, compile_time_secs: float, module_name: str, backend: Any, executable: Any, host_callbacks: Any
+    cache_key: str,
+    compile_time_secs: float,
+    module_name: str,
+    backend: Any,
+    executable: Any,
+    host_callbacks: Any = None,  # not passed by jax 0.12 and later
 ) -> None:
     """Writes a compiled program to jax's compilation cache, as jax itself does on process 0 alone."""
     from jax._src import compilation_cache, config
