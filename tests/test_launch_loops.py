@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+import test_launch
 
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 PATIENCE = 120  # seconds until a test gives up; no test needs that long
@@ -671,15 +672,7 @@ def test_an_evicted_pod_of_a_job_set_saves_and_exits_to_be_restarted(machine):
     yaml = pytest.importorskip("yaml")
     machine.plan("wait")
     machine.stub("kubectl", 'case $1 in get) exit "${NO_JOBSET:-0}" ;; apply) cat >"$STUBS/jobset" ;; esac')
-    flags = (
-        "--name=mine",
-        "--image=registry/xlkd:1",
-        "--bucket=gs://bucket/xlkd",
-        "--gpu=nvidia-l4",
-        "--hosts=2",
-        "--chips=1",
-    )
-    command = (LAUNCH / "gke.sh", *flags, *MAIN)
+    command = (LAUNCH / "gke.sh", *test_launch.GOOD["gke"], *MAIN)
     refused = machine.run(*command, NO_JOBSET="1")
     assert refused.returncode == 2
     assert "JobSet is not installed" in refused.stderr

@@ -30,7 +30,7 @@ def test_objects_are_written_listed_read_copied_and_deleted(folder, tmp_path):
     folder.download("a/d.txt", tmp_path / "x" / "copy")
     assert (tmp_path / "x" / "copy").read_bytes() == b"content"
     folder.delete(["a/b c.txt", "a/none"])
-    assert list(folder.open_folder("a").list_objects()) == ["d.txt"]
+    assert list(folder.list_objects("a/")) == ["a/d.txt"]
     assert folder.read("a/b c.txt") is None
     assert folder.read("a/d.txt")[0] == b"content"
     with pytest.raises(FileNotFoundError):

@@ -75,10 +75,6 @@ class RemoteFolder:
         """Shortens the time for which requests are sent again, those in progress included: the process ends."""
         self._patience = patience
 
-    def open_folder(self, name: str) -> RemoteFolder:
-        """Returns a folder inside this one."""
-        return RemoteFolder(f"{self.url}/{name}", self._patience)
-
     def list_objects(self, under: str = "") -> dict[str, Object]:
         """Returns all objects whose name begins with `under`, by name."""
         prefix = self._prefix + under
