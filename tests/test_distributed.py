@@ -249,6 +249,42 @@ def test_a_pod_that_is_killed_and_stopped_resumes_and_equals_a_run_of_one_proces
     assert not list((pod / "stages" / "01-skd").glob("evaluation/.*")), "no incomplete files"
 
 
+FAILING = """
+import sys
+import numpy as np
+from jax.experimental import multihost_utils
+from xlkd import cli
+from xlkd.errors import UserError
+from xlkd.runtime import distributed
+
+distributed.FAREWELL = 2
+
+def main(arguments):
+    coordinator, process, failing = arguments
+    with distributed.join_run({"coordinator": coordinator, "processes": "2", "process": process}):
+        if process == failing:
+            raise UserError("the disk is full", "here", "make space")
+        multihost_utils.process_allgather(np.ones(2))
+
+sys.exit(cli.run(main))
+"""
+
+
+@pytest.mark.parametrize("failing", ["0", "1"])
+def test_an_error_of_one_process_ends_all_of_them_with_its_line(failing, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING)
+    coordinator = f"localhost:{find_free_port()}"
+    member = [toy_models.ROOT / "launch" / "member.sh", sys.executable, tmp_path / "failing.py", coordinator]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(toy_models.ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [
+        subprocess.Popen([*member, process, failing], env=environment, text=True, **pipes) for process in ("0", "1")
+    ]
+    for process in processes:
+        assert process.communicate(timeout=100) == ("", "error: here: the disk is full; make space\n")
+        assert process.returncode == 2
+
+
 @pytest.mark.parametrize(
     ("error", "lost"),
     [

@@ -17,14 +17,15 @@ import re
 import select
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from xlkd import cli
 from xlkd.compat import detect_cluster, get_coordination_state
 from xlkd.data.share import WAIT_TIMEOUT, Share
-from xlkd.errors import STOPPED, Stopped, UserError
+from xlkd.errors import STOPPED, USER_INPUT, Stopped, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,9 @@ CONNECTION_LOST = re.compile(
     r"gloo|connection (closed|reset)|heartbeat|coordination|unavailable|nccl.*remote", re.IGNORECASE
 )
 PROCESS_LOST = re.compile("heartbeat|coordination ?service", re.IGNORECASE)  # in an error of any library
+WATCH_PAUSE = 1  # seconds between two looks at the errors of other processes
+FAREWELL = 15  # seconds that process 0 waits for the others, less than HEARTBEAT_TIMEOUT, with which JAX aborts it
+_ERRORS = "errors"  # published: the UserError that ended a process, under the number of each process that knows it
 _EXCHANGE = itertools.count()  # numbers the exchanges: all processes make the same ones in the same order
 
 
@@ -50,18 +54,74 @@ def join_run(flags: Mapping[str, str]) -> Generator[None, None, None]:
     coordinator, processes, process = place
     _check_all_processes_start(coordinator, processes, process)
     _start_jax(coordinator, processes, process)
+    watch = _ErrorWatch(processes)
     try:
         yield
+    except UserError as error:
+        watch.end_run(str(error))
     except Exception as error:
         if not _is_connection_lost(error):
             raise
-        print(
-            "stopped: another process of this run ended; the same command resumes from its last save", file=sys.stderr
-        )
-        # An ordinary exit would wait for the process that has ended.
+        if published := watch.find_error():
+            watch.end_run(published)
+        _print_last_line("stopped: another process of this run ended; the same command resumes from its last save")
+        os._exit(STOPPED)  # an ordinary exit would wait for the process that has ended
+    finally:
+        watch.close()
+
+
+class _ErrorWatch:
+    """Ends all processes of a run with the UserError of one of them.
+
+    Each process publishes the error once it knows it. One that waits for another in a collective operation cannot raise
+    it, so a thread watches what the others publish.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._ending = threading.Lock()  # never released
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread, because the run has ended in another way."""
+        self._closed.set()
+        self._thread.join(WATCH_PAUSE)
+
+    def end_run(self, error: str) -> NoReturn:
+        """Publishes an error and exits with it; process 0, which the others need until then, is the last one."""
+        self._ending.acquire()
+        _print_last_line(f"error: {error}")
+        with contextlib.suppress(Exception):
+            publish_value(f"{_ERRORS}/{get_process()}", error)
+            until = time.monotonic() + FAREWELL
+            while is_primary() and len(read_published(_ERRORS)) < self._processes and time.monotonic() < until:
+                time.sleep(0.1)
+        os._exit(USER_INPUT)
+
+    def find_error(self) -> str:
+        """Returns the error that another process has published; empty if there is none, or process 0 has ended."""
+        try:
+            return next(iter(read_published(_ERRORS).values()), "")
+        except Exception:  # whatever JAX raises if process 0 has ended
+            return ""
+
+    def _watch(self) -> None:
+        while not self._closed.wait(WATCH_PAUSE):
+            if error := self.find_error():
+                # The main thread of process 0 may notice that the other one has ended, and upload what it has written
+                if is_primary() and self._closed.wait(FAREWELL):
+                    return
+                self.end_run(error)
+
+
+def _print_last_line(line: str) -> None:
+    """Prints a line to standard error and writes what is buffered, before a process ends at once."""
+    with contextlib.suppress(OSError, UserError):
+        print(line, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(STOPPED)
 
 
 def _is_connection_lost(error: Exception) -> bool:
