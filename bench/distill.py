@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # side_by_side.parse_flags comes before jax
     from models import Trainer
     from real_batches import Material
 
-    from xlkd.models.encoder import Architecture
+    from xlkd.models.family import Architecture
     from xlkd.spec.stage import StageSpec
 
 LANGUAGES = "en,es,de,ar,hi,vi,zh"  # the seven of the paper

@@ -15,7 +15,8 @@ import numpy as np
 from xlkd import settings
 from xlkd.methods import Method, Start, key_for
 from xlkd.models import encoder as encoders
-from xlkd.models.encoder import Architecture, Encoder
+from xlkd.models.encoder import Encoder
+from xlkd.models.family import Architecture
 from xlkd.models.outputs import span_logits
 from xlkd.spec.optim import Horizon
 from xlkd.spec.stage import StageSettings, StageSpec

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from xlkd.models import hf
-from xlkd.models.encoder import Architecture
+from xlkd.models.family import Architecture
 
 CLIP = 1.0
 

@@ -15,6 +15,7 @@ from xlkd.export.folder import write_export
 from xlkd.methods import Start, Variables, mblm
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
+from xlkd.models.family import Architecture
 from xlkd.spec import read_block
 from xlkd.spec.mblm import Method, check
 from xlkd.spec.optim import Horizon
@@ -30,10 +31,10 @@ METHOD = {
 }  # fmt: skip
 
 
-def make_architecture(layers=2, dropout=0.0, **changes) -> encoders.Architecture:
+def make_architecture(layers=2, dropout=0.0, **changes) -> Architecture:
     rates = dict.fromkeys(("dropout", "attention_dropout", "classifier_dropout"), dropout)
     fields = {"positions": 16, "types": 2, "pad_id": 0, "position_offset": 0} | rates | changes
-    return encoders.Architecture("bert", 40, 16, layers, 2, 32, **fields)
+    return Architecture("bert", 40, 16, layers, 2, 32, **fields)
 
 
 def make_stage(languages=("en", "de", "ru"), mesh=None, **method) -> StageSpec:

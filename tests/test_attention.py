@@ -9,7 +9,7 @@ import pytest
 
 from xlkd.models import attention
 from xlkd.models.dropout import dropout
-from xlkd.models.encoder import attention_bias
+from xlkd.models.layers import attention_bias
 
 ROWS, LENGTH, HEADS, WIDTH = 3, 16, 2, 8
 

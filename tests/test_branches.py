@@ -31,7 +31,7 @@ def split_model(count=3, top=1, layers=3):
 
 def run_first_positions(encoder, trunk, stacked, key=None):
     hidden = branches.run_trunk(encoder, trunk, ROWS, key)
-    return branches.run_branches(encoder, stacked, hidden, ROWS["mask"], key)
+    return branches.run_branches(encoder, trunk, stacked, hidden, ROWS["mask"], key)
 
 
 @pytest.mark.parametrize("top", [1, 2, 3])

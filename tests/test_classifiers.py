@@ -15,6 +15,7 @@ from xlkd.errors import UserError
 from xlkd.methods import Classifiers
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
+from xlkd.models.family import Architecture
 from xlkd.models.heads import ClassifierHead, init_head
 from xlkd.rows import Labelled, make_key
 from xlkd.runtime import mesh as meshes
@@ -31,7 +32,7 @@ def save_classifier(folder, kind="bert", labels=NLI, seed=0, permuted=(0, 1, 2),
     """Saves a classifier of 1 layer x 16 with a tokenizer of its own; its logits are `permuted`."""
     tokenizer = make_word_tokenizer(WORDS) if kind == "bert" else make_unigram_tokenizer(["▁", "w", *"0123456789"])
     bert = kind == "bert"
-    architecture = encoders.Architecture(
+    architecture = Architecture(
         kind, 40, 16, 1, 2, 32, positions=positions, types=2 if bert else 1, pad_id=0 if bert else 1,
         position_offset=0 if bert else 2,
     )  # fmt: skip
@@ -86,7 +87,7 @@ def compute_alone(folder, row, length=None):
     types = encoded.get("token_type_ids", np.zeros_like(ids))
     hidden = encoders.Encoder(model.architecture).apply({"params": model.params["encoder"]}, ids, mask, types)[-1]
     head = ClassifierHead(model.architecture, len(model.labels))
-    return np.asarray(head.apply({"params": model.params["classifier"]}, hidden))[0]
+    return np.asarray(head.apply({"params": model.params["classifier"]}, hidden[:, 0]))[0]
 
 
 def save_balanced(folder, labels=NLI):

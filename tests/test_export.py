@@ -22,6 +22,7 @@ from xlkd.inputs.weights import Weights
 from xlkd.methods import Export
 from xlkd.models import encoder as encoders
 from xlkd.models import hf
+from xlkd.models.family import Architecture
 from xlkd.models.heads import SpanHead, init_head
 from xlkd.train import stage
 
@@ -38,9 +39,7 @@ def read_stage(name="configs/finetune.py", *flags):
 
 def make_model(seed=0):
     tokenizer = make_word_tokenizer([*"abcdefgh"])
-    architecture = encoders.Architecture(
-        "bert", len(tokenizer), 8, 2, 2, 16, positions=16, types=2, pad_id=0, position_offset=0
-    )
+    architecture = Architecture("bert", len(tokenizer), 8, 2, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
     keys = jax.random.split(jax.random.key(seed))
     heads = {"span": init_head(SpanHead(architecture), keys[1])}
     return Export(architecture, encoders.init(architecture, keys[0]), heads), tokenizer

@@ -15,6 +15,7 @@ from xlkd.errors import UserError
 from xlkd.losses.span import Span
 from xlkd.methods import Start, Variables, finetune
 from xlkd.models import encoder as encoders
+from xlkd.models.family import Architecture
 from xlkd.models.outputs import best_spans
 from xlkd.spec.tasks import Classify, QuestionAnswering
 
@@ -101,7 +102,7 @@ def test_exact_hits_are_windows_with_the_right_start_and_end():
 
 @pytest.fixture(scope="module")
 def method():
-    architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
+    architecture = Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
     built = finetune.build(make_spec(TASK), encoders.Encoder(architecture))
     start = Start(architecture, encoders.init(architecture, jax.random.key(0)), {})
     return built, start, compile_loss(built)
@@ -159,7 +160,7 @@ def test_the_loss_averages_start_and_end_and_ignores_padded_rows(method):
 
 
 def make_classifier(labels=("yes", "no", "perhaps")):
-    architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
+    architecture = Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
     built = finetune.build(make_spec(Classify(labels=labels)), encoders.Encoder(architecture))
     start = Start(architecture, encoders.init(architecture, jax.random.key(0)), {})
     return built, built.init(jax.random.key(1), start)
@@ -212,7 +213,7 @@ def test_a_classifier_exports_its_labels_and_computes_a_logit_for_each():
 def test_a_head_with_other_labels_is_initialized_again():
     method, variables = make_classifier()
     heads = {"classifier": variables.params["classifier"]}
-    architecture = encoders.Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
+    architecture = Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0)
     encoder = variables.params["encoder"]
     with_same_labels = method.init(jax.random.key(5), Start(architecture, encoder, heads, ("yes", "no", "perhaps")))
     with_other_labels = method.init(jax.random.key(5), Start(architecture, encoder, heads, ("no", "yes", "perhaps")))

@@ -17,14 +17,13 @@ from xlkd.errors import UserError
 from xlkd.losses import distill, span
 from xlkd.methods import Start, finetune, gxlt
 from xlkd.models import encoder as encoders
+from xlkd.models.family import Architecture
 from xlkd.models.outputs import span_logits
 from xlkd.train import loop, step
 from xlkd.train.state import create_state
 
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
-ARCHITECTURE = encoders.Architecture(
-    "bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0, **PLAIN
-)
+ARCHITECTURE = Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_id=0, position_offset=0, **PLAIN)
 
 
 def make_stage(**changes):
@@ -150,7 +149,7 @@ def test_a_step_moves_the_student_and_leaves_the_teacher_bit_identical():
 
 
 def test_teacher_passes_are_bit_identical_for_any_dropout_rate():
-    high_dropout = encoders.Architecture(**{**vars(ARCHITECTURE), "dropout": 0.9, "attention_dropout": 0.9})
+    high_dropout = Architecture(**{**vars(ARCHITECTURE), "dropout": 0.9, "attention_dropout": 0.9})
     method = gxlt.build(make_stage(), encoders.Encoder(high_dropout))
     _, state = create_first_state(method)
     without_dropout = run_teacher(build_method(), state)

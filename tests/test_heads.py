@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xlkd.models import hf
-from xlkd.models.encoder import Architecture
+from xlkd.models.family import Architecture
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
@@ -34,7 +34,7 @@ def test_span_logits_equal_golden_values(case):
 
 def test_class_logits_equal_golden_values(case):
     checkpoint, values, last = case
-    logits = ClassifierHead(checkpoint.architecture, 3).apply({"params": checkpoint.params["classifier"]}, last)
+    logits = ClassifierHead(checkpoint.architecture, 3).apply({"params": checkpoint.params["classifier"]}, last[:, 0])
     np.testing.assert_allclose(logits, values["classes"], atol=1e-5)
 
 
@@ -70,11 +70,11 @@ def test_tokens_appended_to_the_table_get_no_probability(case):
 def test_classifier_dropout_depends_on_the_key(case):
     checkpoint, _, last = case
     head, params = ClassifierHead(checkpoint.architecture, 3), {"params": checkpoint.params["classifier"]}
-    runs = [head.apply(params, last, train=True, key=jax.random.key(seed)) for seed in (0, 0, 1)]
+    runs = [head.apply(params, last[:, 0], train=True, key=jax.random.key(seed)) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert np.abs(runs[0] - runs[2]).max() > 1e-3
     with pytest.raises(ValueError, match="key"):
-        head.apply(params, last, train=True)
+        head.apply(params, last[:, 0], train=True)
 
 
 def test_logits_are_float32_also_in_bfloat16():

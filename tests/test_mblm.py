@@ -108,13 +108,13 @@ def compute_by_hand(method, variables, inputs, mix):
         firsts.append(
             encoders.Encoder(arch).apply({"params": encoder}, text["ids"], text["mask"], text["types"])[-1][:, 0]
         )
-    logits = [head.apply({"params": params["classifier"]}, x[:, None]) for x in firsts]
+    logits = [head.apply({"params": params["classifier"]}, x) for x in firsts]
     for row, k in enumerate(inputs["language"]):
         others = [j for j in range(3) if j != k]
         own.append(logits[k][row])
         if mix == "representation":
             mean = sum(firsts[j][row] for j in others) / 2
-            mixed.append(head.apply({"params": params["classifier"]}, mean[None, None])[0])
+            mixed.append(head.apply({"params": params["classifier"]}, mean[None])[0])
         elif mix == "logits":
             mixed.append(sum(logits[j][row] for j in others) / 2)
         else:

@@ -45,7 +45,7 @@ def build_or_explain(*sizes):
 
 results = {"shapes": {str(s): build_or_explain(*s) for s in json.loads(SIZES)}}
 
-architecture = encoders.Architecture("bert", 102, 8, 2, 2, 16, positions=13, types=2, pad_id=0, position_offset=0)
+architecture = Architecture("bert", 102, 8, 2, 2, 16, positions=13, types=2, pad_id=0, position_offset=0)
 def create(key):
     params = {"encoder": encoders.init(architecture, key), "span": init_head(SpanHead(architecture), key)}
     return params, optim.make_optimizer(Optim()).init(params)

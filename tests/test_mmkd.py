@@ -22,6 +22,7 @@ from xlkd.errors import UserError
 from xlkd.losses.terms import mean
 from xlkd.methods import Start, State, Variables, mmkd
 from xlkd.models import encoder as encoders
+from xlkd.models.family import Architecture
 from xlkd.models.heads import MaskedLMHead
 from xlkd.train import optim, step
 
@@ -29,13 +30,13 @@ GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "losses_align.js
 SCHEDULE = json.loads((pathlib.Path(__file__).parent / "golden" / "mmkd_schedule.json").read_text())
 NONE = {"token": 0.0, "word": 0.0, "sentence": 0.0, "structure": 0.0}
 D = 6
-ARCHITECTURE = encoders.Architecture("bert", 7, D, 1, 2, 8, positions=16, types=2, pad_id=0, position_offset=0)
+ARCHITECTURE = Architecture("bert", 7, D, 1, 2, 8, positions=16, types=2, pad_id=0, position_offset=0)
 
 
 class TableEncoder(encoders.Encoder):
     """An encoder that looks up its last hidden states in a table, by id."""
 
-    architecture: encoders.Architecture = ARCHITECTURE
+    architecture: Architecture = ARCHITECTURE
 
     def apply(self, variables, ids, mask, types=None, train=False, layers=None, key=None):
         states = variables["params"]["table"][ids]
@@ -76,7 +77,7 @@ def test_word_links_are_read_from_the_chosen_layer_or_at_two_thirds_of_the_depth
     class NumberedEncoder(TableEncoder):
         """An encoder of three layers, whose hidden states are the number of the layer."""
 
-        architecture: encoders.Architecture = dataclasses.replace(ARCHITECTURE, layers=3)
+        architecture: Architecture = dataclasses.replace(ARCHITECTURE, layers=3)
 
         def apply(self, variables, ids, mask, types=None, train=False, layers=None, key=None):
             return tuple(jnp.full((*ids.shape, D), float(number)) for number in range(4))
@@ -294,7 +295,7 @@ class ToyEncoder(TableEncoder):
 
 def make_toy_encoder(width=8):
     sizes = {"hidden_size": width, "layers": 2, "heads": 2, "intermediate_size": 16, "positions": 16}
-    return ToyEncoder(encoders.Architecture("bert", 7, **sizes, types=2, pad_id=0, position_offset=0))
+    return ToyEncoder(Architecture("bert", 7, **sizes, types=2, pad_id=0, position_offset=0))
 
 
 TOY = make_toy_encoder()

@@ -13,6 +13,7 @@ import pytest
 
 from xlkd.errors import UserError
 from xlkd.models import encoder as encoders
+from xlkd.models.family import Architecture
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head
 from xlkd.spec import read_block
 from xlkd.spec.optim import Optim
@@ -61,7 +62,7 @@ def test_an_unknown_choice_is_refused_with_the_known_ones():
 
 def make_parameter_shapes(model_type):
     """Returns the shapes of an encoder and all its heads."""
-    architecture = encoders.Architecture(
+    architecture = Architecture(
         model_type, 20, 8, 2, 2, 16, positions=12, types=2 if model_type == "bert" else 1, pad_id=1, position_offset=2
     )
 

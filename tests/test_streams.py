@@ -14,6 +14,7 @@ from toy_models import run_command
 from xlkd.data import sources
 from xlkd.models import encoder as encoders
 from xlkd.models import hf, tokenizers
+from xlkd.models.family import Architecture
 
 PAIRS = 120
 
@@ -31,7 +32,7 @@ def flags(tmp_path_factory):
         tokenizer = hf.load_tokenizer(folder / f"{name}-t")
         sizes = {"hidden_size": 8, "layers": 1, "heads": 2, "intermediate_size": 16, "positions": 64, "types": 2}
         fixed = {"vocab_size": len(tokenizer), "pad_id": tokenizer.pad_token_id, "position_offset": 0}
-        architecture = encoders.Architecture(model_type="bert", **sizes, **fixed)
+        architecture = Architecture(model_type="bert", **sizes, **fixed)
         params = {"encoder": encoders.init(architecture, jax.random.key(0))}
         hf.save(folder / name, architecture, jax.device_get(params), tokenizer=tokenizer)
     lines = {"en": [r.source.encode() for r in rows], "de": [r.target.encode() for r in rows]}

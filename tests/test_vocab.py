@@ -11,7 +11,8 @@ from share_toys import run_on_all
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from xlkd.models import hf, vocab
-from xlkd.models.encoder import Architecture, Encoder, init
+from xlkd.models.encoder import Encoder, init
+from xlkd.models.family import Architecture
 from xlkd.models.heads import MaskedLMHead, init_head
 
 CORPUS = [

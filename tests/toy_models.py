@@ -12,6 +12,7 @@ import jax
 from xlkd.data import sources
 from xlkd.models import encoder as encoders
 from xlkd.models import hf, tokenizers
+from xlkd.models.family import Architecture
 from xlkd.models.heads import SpanHead, init_head
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -23,7 +24,7 @@ def save_span_model(folder: pathlib.Path, record: dict | None = None, seed: int 
     texts = [text for row in sources.read(DATA, "qa") for text in (row.question, row.context)]
     tokenizers.train(folder / "tokenizer", texts, kind="bert", size=600)
     tokenizer = hf.load_tokenizer(folder / "tokenizer")
-    architecture = encoders.Architecture(
+    architecture = Architecture(
         model_type="bert",
         vocab_size=len(tokenizer),
         hidden_size=16,

@@ -33,7 +33,9 @@ from xlkd.inputs.weights import locate_model, read_folder_architecture
 from xlkd.languages import UNKNOWN, normalise_tag
 from xlkd.methods import Inference, Tree
 from xlkd.models import branches, heads, hf
-from xlkd.models.encoder import Architecture, Encoder, scan_by_device
+from xlkd.models.encoder import Encoder, scan_by_device
+from xlkd.models.families import find_family
+from xlkd.models.family import Architecture
 from xlkd.models.outputs import OutputFn, class_outputs, span_outputs
 from xlkd.rows import Labelled, Question, make_key
 from xlkd.runtime import mesh as meshes
@@ -219,7 +221,13 @@ class Model:
 
         def outputs(params: Tree, *batch: Any) -> dict[str, Any]:
             last = self.encoder.apply({"params": params["encoder"]}, *batch)[-1]
-            return {name: head.apply({"params": params[name]}, last) for name, head in known.items() if name in params}
+            pooled = find_family(self.architecture).pool(self.architecture, last, batch[1])
+            inputs = {"span": last, "classifier": pooled}
+            return {
+                name: head.apply({"params": params[name]}, inputs[name])
+                for name, head in known.items()
+                if name in params
+            }
 
         return jax.jit(outputs)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from xlkd import cli, spec
@@ -59,21 +60,22 @@ def compare(name: str) -> dict[str, float]:
     torch = _import_torch()
     from xlkd.inputs.weights import locate_model
     from xlkd.models import hf
+    from xlkd.models.families import find_form
 
     path, _ = locate_model(name)
     checkpoint = hf.load(path)
-    inputs = _draw_inputs(checkpoint.architecture)
+    inputs, form = _draw_inputs(checkpoint.architecture), find_form(checkpoint.architecture)
     our_outputs, our_gradient = _run_xlkd(checkpoint, inputs)
     differences: dict[str, float] = {}
     their_gradient: dict[str, Any] = {}
     for head in _list_heads(checkpoint):  # transformers has one model for each head; gradients are summed over all
-        their_outputs, gradient = _run_transformers(torch, path, head, inputs)
+        their_outputs, gradient = _run_transformers(torch, path, head, inputs, form.simplify_name)
         for part, value in their_outputs.items():
             difference = _find_largest_difference(our_outputs[part], value, inputs["attention_mask"])
             differences[part] = max(difference, differences.get(part, 0.0))
         for tensor, value in gradient.items():
             their_gradient[tensor] = value + their_gradient.get(tensor, 0.0)
-    return differences | _compute_relative_differences(our_gradient, their_gradient)
+    return differences | _compute_relative_differences(our_gradient, their_gradient, form.layers.partition("{}")[0])
 
 
 def _list_heads(checkpoint: Any) -> list[str | None]:
@@ -110,6 +112,7 @@ def _run_xlkd(checkpoint: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], 
 
     from xlkd.models import layout
     from xlkd.models.encoder import Encoder
+    from xlkd.models.families import find_form
 
     architecture, mask = checkpoint.architecture, inputs["attention_mask"]
     encoder = Encoder(architecture, scan=True)
@@ -117,24 +120,26 @@ def _run_xlkd(checkpoint: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], 
     def loss(params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         states = encoder.apply({"params": params["encoder"]}, *inputs.values())
         hidden = {f"hidden {i}": state for i, state in enumerate(states)}
-        logits = _compute_logits(architecture, params, states[-1])
+        logits = _compute_logits(architecture, params, states[-1], mask)
         times = len(_list_heads(checkpoint))  # each model of transformers has the hidden states in its sum
         return times * _sum_weighted(jnp, hidden, mask) + _sum_weighted(jnp, logits, mask), hidden | logits
 
     gradient, parts = jax.jit(jax.grad(loss, has_aux=True))(checkpoint.params)
     tensors = layout.to_tensors(architecture, jax.device_get(gradient))
-    return jax.device_get(parts), {layout.canonical_name(name): value for name, value in tensors.items()}
+    return jax.device_get(parts), {find_form(architecture).simplify_name(name): x for name, x in tensors.items()}
 
 
-def _compute_logits(architecture: Any, params: dict[str, Any], last: Any) -> dict[str, Any]:
+def _compute_logits(architecture: Any, params: dict[str, Any], last: Any, mask: Any) -> dict[str, Any]:
     from xlkd.models import heads
+    from xlkd.models.families import find_family
 
     logits = {}
     if "span" in params:
         logits["start"], logits["end"] = heads.SpanHead(architecture).apply({"params": params["span"]}, last)
     if "classifier" in params:
         head = heads.ClassifierHead(architecture, labels=params["classifier"]["output"]["bias"].shape[0])
-        logits["classes"] = head.apply({"params": params["classifier"]}, last)
+        pooled = find_family(architecture).pool(architecture, last, mask)
+        logits["classes"] = head.apply({"params": params["classifier"]}, pooled)
     if "masked_lm" in params:
         words = params["encoder"]["embeddings"]["words"]
         logits["words"] = heads.MaskedLMHead(architecture).apply({"params": params["masked_lm"]}, last, words)
@@ -142,11 +147,9 @@ def _compute_logits(architecture: Any, params: dict[str, Any], last: Any) -> dic
 
 
 def _run_transformers(
-    torch: Any, path: Any, head: str | None, inputs: dict[str, Any]
+    torch: Any, path: Any, head: str | None, inputs: dict[str, Any], simplify_name: Callable[[str], str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     import transformers
-
-    from xlkd.models import layout
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -164,7 +167,7 @@ def _run_transformers(
         parts |= {"classes" if head == "classifier" else "words": outputs.logits}
     _sum_weighted(torch, parts, tensors["attention_mask"]).backward()
     parameters = model.named_parameters(remove_duplicate=False)
-    gradient = {layout.canonical_name(name): value.grad.numpy() for name, value in parameters if value.grad is not None}
+    gradient = {simplify_name(name): value.grad.numpy() for name, value in parameters if value.grad is not None}
     return {name: value.detach().numpy() for name, value in parts.items()}, gradient
 
 
@@ -186,7 +189,7 @@ def _find_largest_difference(ours: Any, theirs: Any, mask: Any) -> float:
     return float((difference[mask == 1] if difference.shape[:2] == mask.shape else difference).max())
 
 
-def _compute_relative_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+def _compute_relative_differences(ours: dict[str, Any], theirs: dict[str, Any], layer_prefix: str) -> dict[str, float]:
     """Returns for each place the largest difference of a tensor, relative to its largest gradient.
 
     Where there is almost no gradient, as in the biases of keys, it is relative to a thousandth of the model's largest.
@@ -197,9 +200,8 @@ def _compute_relative_differences(ours: dict[str, Any], theirs: dict[str, Any]) 
     places: dict[str, list[float]] = {"embeddings": [], "layers": [], "heads": []}
     for name, value in ours.items():
         other = theirs.get(name, np.zeros_like(value))
-        place = {"embeddings": "embeddings", "encoder": "layers", "transformer": "layers"}.get(
-            name.split(".")[0], "heads"
-        )
+        is_embedding, is_layer = name.startswith("embeddings."), name.startswith(layer_prefix)
+        place = "embeddings" if is_embedding else "layers" if is_layer else "heads"
         difference = np.abs(value - other).max() / max(np.abs(other).max(), 1e-3 * largest)
         places[place].append(difference)
     return {f"gradient of {place}": float(np.max(values)) for place, values in places.items() if values}

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from xlkd import cli, files
 from xlkd.errors import UserError, escape_controls
+from xlkd.models.families import find_family
 
 if TYPE_CHECKING:
     from xlkd.models.hf import Checkpoint
@@ -78,11 +79,12 @@ def main(arguments: list[str]) -> None:
 
 def keep_lowest_layers(model: Checkpoint, count: int) -> Checkpoint:
     """Returns the model with its lowest layers only."""
+    import jax
+
     encoder = dict(model.params["encoder"])
-    encoder["layers"] = {
-        part: {name: value[:count] for name, value in leaves.items()} for part, leaves in encoder["layers"].items()
-    }
-    architecture = dataclasses.replace(model.architecture, layers=count)
+    encoder["layers"] = jax.tree.map(lambda stacked: stacked[:count], encoder["layers"])
+    changes = find_family(model.architecture).select_layers(model.architecture, count)
+    architecture = dataclasses.replace(model.architecture, layers=count, **changes)
     return dataclasses.replace(model, architecture=architecture, params={**model.params, "encoder": encoder})
 
 

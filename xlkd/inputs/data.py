@@ -19,7 +19,7 @@ from xlkd.data.buckets import choose_edges, make_encoder_cost, measure_padding
 from xlkd.errors import UserError
 from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
-from xlkd.models.encoder import Architecture
+from xlkd.models.family import Architecture
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
 from xlkd.spec.optim import MOST_STEPS, Budget, Horizon

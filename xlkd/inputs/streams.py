@@ -12,7 +12,7 @@ import numpy as np
 from xlkd.data import composition, sources
 from xlkd.data.blocks import Blocks
 from xlkd.data.permutation import Permutation
-from xlkd.models.encoder import Architecture
+from xlkd.models.family import Architecture
 from xlkd.runtime import distributed
 from xlkd.spec.stage import AnySettings
 from xlkd.tasks import Features, Task

@@ -21,6 +21,7 @@ from xlkd.methods import Start
 from xlkd.models import encoder as encoders
 from xlkd.models import hf, hub, vocab
 from xlkd.models.branches import WHOLE
+from xlkd.models.family import Architecture
 from xlkd.runtime import distributed
 from xlkd.runtime.workdir import has_trained
 from xlkd.settings import check_start
@@ -35,7 +36,7 @@ PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
 class Weights:
     """An encoder to start from, without its arrays, which `load` reads."""
 
-    architecture: encoders.Architecture
+    architecture: Architecture
     tokenizer: Any
     folder: pathlib.Path | None  # in Hugging Face's format; None where the weights are new
     revision: str | None
@@ -113,18 +114,18 @@ def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, 
     return PACKAGED / name.removeprefix("package:"), None
 
 
-def read_folder_architecture(folder: pathlib.Path) -> encoders.Architecture:
+def read_folder_architecture(folder: pathlib.Path) -> Architecture:
     """Reads the architecture of a folder without its weights."""
     return hf.read_architecture(hf.read_json(folder / "config.json"), folder / "config.json")
 
 
-def build_encoder(settings: EncoderSettings, architecture: encoders.Architecture) -> encoders.Encoder:
+def build_encoder(settings: EncoderSettings, architecture: Architecture) -> encoders.Encoder:
     """Builds an encoder of this architecture, computed as the settings say."""
     scan = encoders.scan_by_device() if settings.layers_as == "auto" else settings.layers_as == "scanned"
     return encoders.Encoder(architecture, dtype=settings.dtype, scan=scan, remat=settings.remat)
 
 
-def override_dropout(architecture: encoders.Architecture, rate: float) -> encoders.Architecture:
+def override_dropout(architecture: Architecture, rate: float) -> Architecture:
     """Overrides all dropout rates; -1 keeps the encoder's own."""
     if rate < 0:
         return architecture
@@ -146,7 +147,7 @@ def _prepare_new_encoder(
     distributed.broadcast_from_primary("tokenizer", lambda: _train_tokenizer(new, folder))
     share(folder)
     tokenizer = hf.load_tokenizer(folder)
-    architecture = encoders.Architecture(
+    architecture = Architecture(
         model_type=new.model_type,
         vocab_size=len(tokenizer),
         hidden_size=new.hidden_size,

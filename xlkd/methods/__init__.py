@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int, Key
 
 from xlkd.keys import PURPOSES
 from xlkd.losses.terms import Term
-from xlkd.models.encoder import Architecture
+from xlkd.models.family import Architecture
 from xlkd.models.outputs import OutputFn
 
 Tree = Any  # a pytree of arrays

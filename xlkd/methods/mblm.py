@@ -230,19 +230,23 @@ class Student:
         self, params: Tree, text: Batch, key: Key[Array, ""], mixes: bool
     ) -> tuple[Float[Array, "branches rows hidden"], Float[Array, "branches rows hidden"]]:
         """Returns the first token's state after each branch, and the same without gradient for the mixture."""
-        hidden, stacked = branches.run_trunk(self.encoder, params["trunk"], text, key), params["branches"]
-        first = branches.run_branches(self.encoder, stacked, hidden, text["mask"], key)
+        trunk, stacked = params["trunk"], params["branches"]
+        hidden = branches.run_trunk(self.encoder, trunk, text, key)
+        first = branches.run_branches(self.encoder, trunk, stacked, hidden, text["mask"], key)
         if not mixes or self.settings.stop == "none":
             return first, first
         stop = jax.lax.stop_gradient
-        stacked, hidden = (stop(stacked), hidden) if self.settings.stop == "branches" else (stacked, stop(hidden))
-        return first, branches.run_branches(self.encoder, stacked, hidden, text["mask"], key)
+        if self.settings.stop == "branches":
+            stacked = stop(stacked)
+        else:
+            trunk, hidden = stop((trunk, hidden))
+        return first, branches.run_branches(self.encoder, trunk, stacked, hidden, text["mask"], key)
 
     def route_logits(self, params: Tree, batch: Batch) -> Outputs:
         """Returns for inference the `logits` of each row's own route, and the logits of every route."""
         text, own = batch["text"], self.find_branches(batch)
         hidden = branches.run_trunk(self.encoder, params["trunk"], text)
-        first = branches.run_branches(self.encoder, params["branches"], hidden, text["mask"])
+        first = branches.run_branches(self.encoder, params["trunk"], params["branches"], hidden, text["mask"])
         logits = self.apply_head(params, first)
         if self.count == 1:
             return {"logits": logits[0]}
@@ -264,7 +268,7 @@ class Student:
         """Returns the logits of first tokens; with a head for each branch they are [branches, rows, hidden]."""
 
         def apply(params: Tree, x: Float[Array, "rows hidden"], key: Key[Array, ""] | None, groups: int = 1) -> Any:
-            return self.head.apply({"params": params}, x[:, None], key is not None, key, groups)
+            return self.head.apply({"params": params}, x, key is not None, key, groups)
 
         if self.settings.head == "shared":
             flat = apply(params["classifier"], first.reshape(-1, first.shape[-1]), key, math.prod(first.shape[:-2]))

@@ -22,8 +22,10 @@ from xlkd.losses.align import Statistics
 from xlkd.losses.masked_lm import masked_lm_term
 from xlkd.losses.terms import Term, at_least_float32, make_term
 from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Step, Teacher, Tree, Variables
-from xlkd.models.encoder import Architecture, Encoder, forward_flops, normal
+from xlkd.models.encoder import Encoder, forward_flops
+from xlkd.models.family import Architecture
 from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
+from xlkd.models.layers import normal
 from xlkd.models.outputs import OutputFn, Outputs
 from xlkd.models.pooling import find_nearest, pool
 from xlkd.spec.mmkd import COUPLED

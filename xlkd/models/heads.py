@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The heads of an encoder for spans, labels and masked tokens, as each architecture has them; logits are float32."""
+"""The heads of an encoder for spans, labels and masked tokens, as each family has them; logits are float32."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xlkd.models.dropout import dropout
-from xlkd.models.encoder import ACTIVATIONS, MASKED, Architecture, Params, dense, init_dense, init_norm, layer_norm
+from xlkd.models.families import find_family
+from xlkd.models.family import Architecture, Inits, Params
+from xlkd.models.layers import init_norm
 from xlkd.models.matmul import AnyArray
-
-OLD = ("bert", "distilbert")  # the other model types are RoBERTa's family
 
 
 class SpanHead(nn.Module):
@@ -27,15 +26,16 @@ class SpanHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "rows length hidden"]
+        self, hidden: Float[Array, "rows length hidden"], train: bool = False, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "rows length"], Float[Array, "rows length"]]:
-        output = self.param("output", init_dense, (self.architecture.hidden_size, 2))
-        logits = dense(output, hidden, self.dtype).astype(jnp.float32)
+        head = find_family(self.architecture).heads["span"]
+        params = _make_params(self, head.init(self.architecture, 2))
+        logits = head.apply(self.architecture, params, hidden, dtype=self.dtype, key=key if train else None)
         return logits[..., 0], logits[..., 1]
 
 
 class ClassifierHead(nn.Module):
-    """Computes one logit for each label from the first position; the rows may be several groups, for dropout."""
+    """Computes one logit for each label from pooled hidden states; the rows may be several groups, for dropout."""
 
     architecture: Architecture
     labels: int
@@ -44,26 +44,17 @@ class ClassifierHead(nn.Module):
     @nn.compact
     def __call__(
         self,
-        hidden: Float[Array, "rows length hidden"],
+        pooled: Float[Array, "rows hidden"],
         train: bool = False,
         key: PRNGKeyArray | None = None,
         groups: int = 1,
     ) -> Float[Array, "rows classes"]:
-        before = after = None
-        if train:
-            if key is None:
-                raise ValueError("train=True needs a key for dropout")
-            before, after = jax.random.split(key)
-        D, model_type = self.architecture.hidden_size, self.architecture.model_type
-        inner = self.param("dense", init_dense, (D, D))
-        output = self.param("output", init_dense, (D, self.labels))
-        first = hidden[:, 0]
-        if model_type not in OLD:
-            first = dropout(first, self.architecture.classifier_dropout, before, groups=groups)
-        activation = jax.nn.relu if model_type == "distilbert" else jnp.tanh
-        pooled = activation(dense(inner, first, self.dtype))
-        pooled = dropout(pooled, self.architecture.classifier_dropout, after, groups=groups)
-        return dense(output, pooled, self.dtype).astype(jnp.float32)
+        if train and key is None:
+            raise ValueError("train=True needs a key for dropout")
+        head = find_family(self.architecture).heads["classifier"]
+        params = _make_params(self, head.init(self.architecture, self.labels))
+        key = key if train else None
+        return head.apply(self.architecture, params, pooled, dtype=self.dtype, key=key, groups=groups)
 
 
 class MaskedLMHead(nn.Module):
@@ -80,25 +71,22 @@ class MaskedLMHead(nn.Module):
     def __call__(
         self, hidden: Float[Array, "*axes hidden"], words: Float[AnyArray, "#vocabulary hidden"]
     ) -> Float[Array, "*axes vocabulary"]:
-        architecture, D = self.architecture, self.architecture.hidden_size
-        inner = self.param("dense", init_dense, (D, D))
-        norm = self.param("norm", lambda _: init_norm((D,)))
-        bias = self.param("bias", nn.initializers.zeros, (architecture.vocab_size,))
-        # RoBERTa's family has GELU here, whatever the layers have
-        activation = ACTIVATIONS[architecture.activation if architecture.model_type in OLD else "gelu"]
-        x = layer_norm(norm, activation(dense(inner, hidden, self.dtype)), architecture.norm_eps)
-        product = jnp.einsum(
-            "...d,vd->...v", x.astype(self.dtype), words.astype(self.dtype), preferred_element_type=jnp.float32
-        )
-        appended = max(len(words) - architecture.vocab_size, 0)
-        return product + (jnp.pad(bias, (0, appended), constant_values=MASKED) if appended else bias)
+        head = find_family(self.architecture).heads["masked_lm"]
+        params = _make_params(self, head.init(self.architecture, 0))
+        return head.apply(self.architecture, params, hidden, words, dtype=self.dtype)
+
+
+def _make_params(module: nn.Module, inits: Inits) -> Params:
+    """Returns the parameters of a module, which it has been given or draws."""
+    return {name: module.param(name, init) for name, init in inits.items()}
 
 
 def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: PRNGKeyArray) -> Params:
     """Returns fresh parameters of a head: matrices normal(0, 0.02), biases 0."""
     D = head.architecture.hidden_size
     words = (jnp.zeros((1, D)),) if isinstance(head, MaskedLMHead) else ()  # a table of one word is enough
-    return cast(Params, head.init(key, jnp.zeros((1, 1, D)), *words)["params"])
+    hidden = jnp.zeros((1, D) if isinstance(head, ClassifierHead) else (1, 1, D))
+    return cast(Params, head.init(key, hidden, *words)["params"])
 
 
 def init_perceptron(key: PRNGKeyArray, inputs: int, hidden: int, outputs: int) -> Params:

@@ -23,7 +23,8 @@ from xlkd.compat import catch_panics, import_tokenizer_class
 from xlkd.errors import UserError, escape_controls
 from xlkd.files import Json, find_repeated_key, replace_folder, write_text
 from xlkd.models import layout
-from xlkd.models.encoder import Architecture, Params
+from xlkd.models.families import find_form
+from xlkd.models.family import Architecture, Form, Params
 from xlkd.models.layout import read_architecture
 from xlkd.models.tensors import Tensors, check_adapters, list_unused
 from xlkd.models.tokenizer_spec import check_spec, check_tokenizer
@@ -62,7 +63,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     config = read_json(path / "config.json")
     architecture = read_architecture(config, path / "config.json")
     labels = _read_labels(config, path / "config.json")
-    with Tensors(_list_weight_files(path)) as tensors:
+    with Tensors(_list_weight_files(path), find_form(architecture).simplify_name) as tensors:
         check_adapters(tensors, path)
         present = _find_parts(architecture, tensors)
         names = [entry.name for part in present for entry in layout.list_entries(architecture, part, present[part])]
@@ -149,28 +150,29 @@ def _read_labels(config: dict[str, Json], where: pathlib.Path) -> tuple[str, ...
 
 def _find_parts(architecture: Architecture, tensors: Tensors) -> Params:
     """Returns trees of shapes of the file's content: the encoder, and each head with all of its tensors."""
-    output = layout.FAMILIES[architecture.model_type].heads["classifier"]["output"]
+    form = find_form(architecture)
+    output = form.heads["classifier"]["output"]
     trees = layout.list_shapes(architecture, labels=tensors.count_rows(f"{output}.bias"))
     present = {"encoder": trees["encoder"]}
     for part, tree in trees.items():
         if part != "encoder" and all(entry.name in tensors for entry in layout.list_entries(architecture, part, tree)):
             present[part] = tree
-    if "masked_lm" in present and not _is_tied(tensors):
+    if "masked_lm" in present and not _is_tied(form, tensors):
         del present["masked_lm"]  # it has a decoder of its own; ours is the table of words
     return present
 
 
-def _is_tied(tensors: Tensors) -> bool:
+def _is_tied(form: Form, tensors: Tensors) -> bool:
     """Says whether the decoders of masked tokens are equal to the table of words."""
-    decoders = [name for name in layout.DECODERS if name in tensors]
-    return layout.WORDS in tensors and all(np.array_equal(tensors[n], tensors[layout.WORDS]) for n in decoders)
+    decoders = [name for name in form.decoders if name in tensors]
+    return form.words in tensors and all(np.array_equal(tensors[n], tensors[form.words]) for n in decoders)
 
 
 def _collect_arrays(architecture: Architecture, part: str, tree: Params, tensors: Tensors) -> Params:
     """Reads arrays into the structure of `tree` and checks the shape of every tensor."""
-    arrays: dict[tuple[str, ...], list[np.ndarray]] = {}
+    arrays: dict[tuple[tuple[str, ...], int | None], np.ndarray] = {}
     for entry in layout.list_entries(architecture, part, tree):
-        value = tensors[entry.name]
+        value = entry.cut(tensors[entry.name])
         value = value.T if entry.transposed else value
         leaf = cast(jax.ShapeDtypeStruct, functools.reduce(operator.getitem, entry.path, tree))
         expected = leaf.shape[entry.layer is not None :]
@@ -181,22 +183,16 @@ def _collect_arrays(architecture: Architecture, part: str, tree: Params, tensors
                 tensors.find_file(entry.name),
                 "use the config.json that belongs to the weights",
             )
-        arrays.setdefault(entry.path, []).append(value)
-    stacked = {
-        path: np.stack(values) if path[0] == "layers" else np.array(values[0], order="C")
-        for path, values in arrays.items()
-    }
-    return _nest_paths(stacked)
+        arrays[entry.path, entry.layer] = value
 
+    def place(keys: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        path = tuple(key.key for key in keys)
+        if path[0] != "layers":
+            return np.array(arrays[path, None], order="C")
+        neutral = np.full(leaf.shape[1:], float(path[-1] == "scale"), np.float32)  # where a layer lacks the module
+        return np.stack([arrays.get((path, i), neutral) for i in range(leaf.shape[0])])
 
-def _nest_paths(flat: dict[tuple[str, ...], np.ndarray]) -> Params:
-    tree: Params = {}
-    for (*parents, leaf), value in flat.items():
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
+    return jax.tree_util.tree_map_with_path(place, tree)
 
 
 def _list_weight_files(path: pathlib.Path) -> list[pathlib.Path]:

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray, Shaped
 
-from xlkd.models.encoder import Encoder, Params
+from xlkd.models.encoder import Encoder
+from xlkd.models.families import find_family
+from xlkd.models.family import Params
 from xlkd.models.heads import ClassifierHead, SpanHead
 from xlkd.models.pooling import pool
 from xlkd.spec.tasks import QuestionAnswering
@@ -38,7 +40,7 @@ def span_logits(encoder: Encoder) -> Callable[..., SpanLogits]:
 
     def logits(params: Params, batch: Batch, train: bool = False, key: PRNGKeyArray | None = None) -> SpanLogits:
         hidden = last_hidden(encoder, params, batch, train, key)
-        return cast("SpanLogits", head.apply({"params": params["span"]}, hidden))
+        return cast("SpanLogits", head.apply({"params": params["span"]}, hidden, train, key))
 
     return logits
 
@@ -50,13 +52,14 @@ def span_outputs(encoder: Encoder, task: QuestionAnswering) -> OutputFn:
 
 
 def class_logits(encoder: Encoder, labels: int) -> Callable[..., ClassLogits]:
-    """Returns a function (params, batch, train, key) -> logits of labels, read from the first position."""
+    """Returns a function (params, batch, train, key) -> logits of labels."""
     head = ClassifierHead(encoder.architecture, labels, encoder.dtype)
 
     def logits(params: Params, batch: Batch, train: bool = False, key: PRNGKeyArray | None = None) -> ClassLogits:
         inner, outer = (None, None) if key is None or not train else jax.random.split(key)
         hidden = last_hidden(encoder, params, batch, train, inner)
-        return cast("jax.Array", head.apply({"params": params["classifier"]}, hidden, train, outer))
+        pooled = find_family(encoder.architecture).pool(encoder.architecture, hidden, batch["text"]["mask"])
+        return cast("jax.Array", head.apply({"params": params["classifier"]}, pooled, train, outer))
 
     return logits
 

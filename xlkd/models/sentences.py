@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from xlkd.files import Json
 from xlkd.models import hf
-from xlkd.models.encoder import Architecture
+from xlkd.models.family import Architecture
 
 MODULES = "modules.json"
 _TEXT, _MODEL = "sentence_bert_config.json", "config_sentence_transformers.json"

@@ -1,19 +1,19 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the tensors of safetensors files by canonical name, and refuses those that are not what they seem."""
+"""Reads the tensors of safetensors files by simplified name, and refuses those that are not what they seem."""
 
 from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xlkd.errors import UserError
-from xlkd.models import layout
-from xlkd.models.encoder import Architecture
+from xlkd.models.families import find_form, list_families
+from xlkd.models.family import Architecture
 
 if TYPE_CHECKING:
     from safetensors import safe_open
@@ -21,22 +21,18 @@ if TYPE_CHECKING:
 _ADAPTER = re.compile(
     r"(^|[._/])(lora|adapters?|base_layer|base_model|modules_to_save|ia3|hada|lok?r|b?oft|vera|prompt|prefix)([._]|$)"
 )
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-_BODY = ("embeddings.", "encoder.", "transformer.")
-# Parts of pre-trained models without an effect on hidden states: the head of masked tokens may be untied or in part
-_EXPECTED = ("pooler.", "cls.", "lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.")
 
 
 class Tensors:
-    """The tensors of files by canonical name (no prefix; weight and bias), read on demand."""
+    """The tensors of files, read on demand, by the names that `simplify_name` makes of theirs."""
 
-    def __init__(self, files: Iterable[pathlib.Path]) -> None:
+    def __init__(self, files: Iterable[pathlib.Path], simplify_name: Callable[[str], str] = str) -> None:
         self._files: dict[pathlib.Path, safe_open] = {}
         self._places: dict[str, tuple[pathlib.Path, str]] = {}
         for file in files:
             self._files[file] = open_weights(file)
             for name in self._files[file].keys():  # noqa: SIM118 (not a dict)
-                other_file, other = self._places.setdefault(layout.canonical_name(name), (file, name))
+                other_file, other = self._places.setdefault(simplify_name(name), (file, name))
                 if (other_file, other) != (file, name):
                     what = f"tensors {other} and {name} are the same part of the model"
                     raise UserError(what, str(file), "keep the one that is meant, and save the weights again")
@@ -112,14 +108,15 @@ def check_adapters(names: Iterable[str], folder: pathlib.Path) -> None:
 
 def list_unused(architecture: Architecture, names: Collection[str], used: Collection[str], where: str) -> list[str]:
     """Returns the tensors that no part of the model reads, except usual ones; refuses those of the encoder itself."""
-    prefix = layout.FAMILIES[architecture.model_type].layers.split("{}")[0]
+    form = find_form(architecture)
+    prefix = form.layers.split("{}")[0]
     numbers = [int(match[1]) for name in names if (match := re.match(rf"{re.escape(prefix)}(\d{{1,99}})\.", name))]
     if max(numbers, default=0) >= architecture.layers:
         what = f"the weights have {max(numbers) + 1} layers, config.json says {architecture.layers}"
         remedy = "use the config.json of the weights; `python -m xlkd.trim --layers=N` makes a model of fewer layers"
         raise UserError(what, where, remedy)
-    unused = sorted(set(names) - set(used) - set(_BUFFERS))
-    if foreign := [name for name in unused if name.startswith(_BODY)]:
+    unused = sorted(set(names) - set(used) - set(form.buffers))
+    if foreign := [name for name in unused if name.startswith(form.body)]:
         what = f"tensor {foreign[0]} is part of an encoder that xlkd does not compute"
-        raise UserError(what, where, f"use an encoder of the types {', '.join(layout.FAMILIES)}")
-    return [name for name in unused if not name.startswith(_EXPECTED)]
+        raise UserError(what, where, f"use an encoder of the types {', '.join(list_families())}")
+    return [name for name in unused if not name.startswith(form.unused)]

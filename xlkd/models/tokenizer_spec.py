@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from xlkd.errors import UserError
 from xlkd.files import Json
-from xlkd.models.encoder import Architecture
+from xlkd.models.family import Architecture
 from xlkd.models.layout import MOST_ROWS
 
 if TYPE_CHECKING:

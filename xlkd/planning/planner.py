@@ -28,7 +28,8 @@ from xlkd.inputs.weights import (
 )
 from xlkd.languages import normalise_tag
 from xlkd.methods import Method
-from xlkd.models.encoder import Architecture, forward_flops, scan_by_device
+from xlkd.models.encoder import forward_flops, scan_by_device
+from xlkd.models.family import Architecture
 from xlkd.planning.machine import Machine
 from xlkd.planning.program import Batches, Program, Record, Speed
 from xlkd.runtime import mesh as meshes

@@ -21,6 +21,7 @@ from xlkd.inputs import data as inputs
 from xlkd.inputs.weights import Weights, build_encoder
 from xlkd.methods import Method, Start, State, Teacher, Tree
 from xlkd.models import encoder as encoders
+from xlkd.models.family import Architecture
 from xlkd.planning import traffic
 from xlkd.planning.machine import Machine
 from xlkd.runtime import mesh as meshes
@@ -263,7 +264,7 @@ def fit_speed(seconds: Mapping[float, float]) -> Speed:
     return Speed(fixed, high / (slow - fixed))
 
 
-def _shape_encoder(architecture: encoders.Architecture) -> Tree:
+def _shape_encoder(architecture: Architecture) -> Tree:
     """Returns the shapes of an encoder's parameters."""
     return jax.eval_shape(lambda key: encoders.init(architecture, key), jax.random.key(0))
 

@@ -30,7 +30,8 @@ from xlkd.languages import normalise_tag
 from xlkd.methods import Batch, Classifiers, State, Tree
 from xlkd.metrics.labels import confusion_matrix
 from xlkd.models import hf
-from xlkd.models.encoder import Architecture, Encoder, scan_by_device
+from xlkd.models.encoder import Encoder, scan_by_device
+from xlkd.models.family import Architecture
 from xlkd.models.outputs import class_outputs
 from xlkd.runtime import distributed, shared_cache
 from xlkd.runtime import mesh as meshes
