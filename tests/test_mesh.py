@@ -30,6 +30,7 @@ from xlkd.spec import read_block
 from xlkd.spec.stage import Mesh
 from xlkd.errors import UserError
 from xlkd.models import encoder as encoders
+from xlkd.models.family import Architecture
 from xlkd.models.heads import SpanHead, init_head
 from xlkd.runtime import mesh
 from xlkd.train import optim

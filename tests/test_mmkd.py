@@ -22,6 +22,7 @@ from xlkd.errors import UserError
 from xlkd.losses.terms import mean
 from xlkd.methods import Start, State, Variables, mmkd
 from xlkd.models import encoder as encoders
+from xlkd.models.dropout import dropout
 from xlkd.models.family import Architecture
 from xlkd.models.heads import MaskedLMHead
 from xlkd.train import optim, step
@@ -289,7 +290,7 @@ class ToyEncoder(TableEncoder):
         states = [jnp.asarray(variables["params"]["embeddings"]["words"])[ids]]
         for layer, kernel in enumerate(variables["params"]["kernel"]):
             hidden = jnp.tanh(states[-1] @ kernel) + 0.1 * states[-1]
-            states.append(encoders.dropout(hidden, 0.4, jax.random.fold_in(key, layer) if train else None))
+            states.append(dropout(hidden, 0.4, jax.random.fold_in(key, layer) if train else None))
         return tuple(states)
 
 

@@ -38,9 +38,9 @@ def test_a_difference_beyond_tolerance_gives_exit_code_1(capsys):
 @pytest.mark.torch
 def test_a_wrong_layer_differs_in_its_line_and_in_the_gradient(monkeypatch):
     pytest.importorskip("torch")
-    from xlkd.models import encoder
+    from xlkd.models import layers
 
-    monkeypatch.setitem(encoder.ACTIVATIONS, "gelu", encoder.ACTIVATIONS["relu"])
+    monkeypatch.setitem(layers.ACTIVATIONS, "gelu", layers.ACTIVATIONS["relu"])
     differences = parity.compare(str(GOLDEN / "distilbert"))
     assert differences["hidden 0"] < 1e-5
     assert differences["hidden 1"] > 1e-2

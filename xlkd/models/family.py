@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from xlkd.errors import UserError
 from xlkd.files import Json
+from xlkd.models.matmul import AnyArray
 
 Params = dict[str, Any]  # parameters by name: a tree of arrays, or of their shapes
 Inits = dict[str, Callable[[PRNGKeyArray], Any]]  # functions of a key that draw the parameters of each name
@@ -115,7 +116,7 @@ class Head:
 
 
 def pool_first(
-    architecture: Architecture, hidden: Float[Array, "rows length hidden"], mask: Shaped[Array, "rows length"]
+    architecture: Architecture, hidden: Float[Array, "rows length hidden"], mask: Shaped[AnyArray, "rows length"]
 ) -> Float[Array, "rows hidden"]:
     """Returns the hidden states of the first tokens."""
     return hidden[:, 0]
