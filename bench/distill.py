@@ -38,7 +38,7 @@ EPOCHS = 3
 
 def main(arguments: list[str]) -> None:
     flags = side_by_side.parse_flags(arguments, ("xquad", "tokenizer", "steps"))
-    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 24)
+    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 24, 10_000)
     stage, material = _read_material(flags)
     longest = stage.task.max_length
     cases = [

@@ -29,7 +29,7 @@ LENGTH = 128
 
 def main(arguments: list[str]) -> None:
     flags = side_by_side.parse_flags(arguments, ("data", "tokenizer", "steps"))
-    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 16)
+    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 16, 10_000)
     cases = [
         Case(
             "cached targets and buckets, against teachers in the step",

@@ -63,7 +63,7 @@ def make_real_sides(flags: side_by_side.Flags) -> Sides:
     from xlkd.tasks import Draw
 
     stage = models.read_stage("mmkd.py:own", "full", **_read_data_flags(flags))
-    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 16)
+    count = 2 if flags.quick else cli.parse_count(flags.rest, "steps", 16, 10_000)
     material = real_batches.read_material(stage)
     length = stage.task.max_length
     steps, shuffled = (

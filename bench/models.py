@@ -13,10 +13,12 @@ import jax
 import numpy as np
 
 from xlkd import settings
+from xlkd.inputs.weights import override_dropout
 from xlkd.methods import Method, Start, key_for
 from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Encoder
 from xlkd.models.family import Architecture
+from xlkd.models.layout import read_architecture
 from xlkd.models.outputs import span_logits
 from xlkd.spec.optim import Horizon
 from xlkd.spec.stage import StageSettings, StageSpec
@@ -31,24 +33,34 @@ SHAPES = {  # hidden, layers, heads, feed-forward, vocabulary
 }
 
 
-def make_architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0) -> Architecture:
-    """Returns an architecture like BERT's, with one rate for all dropout."""
+FAMILIES = {  # keys of config.json by which the published encoders of a family differ from the defaults
+    "bert": {},
+    "modernbert": {"local_attention": 128, "global_attn_every_n_layers": 3, "pad_token_id": 0},
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": "p2c|c2p",
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+    },
+}
+
+
+def make_architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0, model_type: str = "bert") -> Architecture:
+    """Returns an architecture of a family, with one rate for all dropout."""
     hidden, layers, heads, inner, words = SHAPES[shape]
-    return Architecture(
-        model_type="bert",
-        vocab_size=vocabulary or words,
-        hidden_size=hidden,
-        layers=layers,
-        heads=heads,
-        intermediate_size=inner,
-        positions=512,
-        types=2,
-        pad_id=0,
-        position_offset=0,
-        dropout=dropout,
-        attention_dropout=dropout,
-        classifier_dropout=dropout,
-    )
+    config = {
+        "model_type": model_type,
+        "vocab_size": vocabulary or words,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 3 * inner // 8 if model_type == "modernbert" else inner,  # there, of each of two maps
+        "max_position_embeddings": 512,
+    }
+    return override_dropout(read_architecture(config | FAMILIES[model_type]), dropout)
 
 
 STEPS = 1000  # of the schedule; the number does not change the time of a step

@@ -75,7 +75,7 @@ def _read_lengths(flags: dict[str, str]) -> np.ndarray:
     from xlkd.inputs.weights import resolve_weights
     from xlkd.runtime.log import Log
 
-    changes = {"data__eval": "", "task__max_length": cli.parse_count(flags, "max_length", 384)}
+    changes = {"data__eval": "", "task__max_length": cli.parse_count(flags, "max_length", 384, 8192)}
     changes |= {"data__train": flags["data"]} if "data" in flags else {}
     changes |= {"encoder__path": flags["tokenizer"]} if "tokenizer" in flags else {}
     stage = models.read_stage("finetune.py", "finetune", **changes)

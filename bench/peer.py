@@ -20,27 +20,25 @@ CLIP = 1.0
 
 
 def load_span_model(architecture: Architecture, params: dict[str, Any]) -> torch.nn.Module:
-    """Loads our weights into transformers, through an exported folder."""
+    """Loads our weights into transformers, through an exported folder; with SDPA where the model has it."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    from transformers import BertForQuestionAnswering
+    from transformers import AutoModelForQuestionAnswering
     from transformers.utils import logging as reporting
 
     reporting.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         hf.save(pathlib.Path(folder) / "model", architecture, jax.device_get(params))
-        rates = {
-            "hidden_dropout_prob": architecture.dropout,
-            "attention_probs_dropout_prob": architecture.attention_dropout,
-        }
-        return BertForQuestionAnswering.from_pretrained(
-            f"{folder}/model", attn_implementation="sdpa", dtype=torch.float32, **rates
+        attention = "eager" if architecture.model_type == "deberta-v2" else "sdpa"
+        return AutoModelForQuestionAnswering.from_pretrained(
+            f"{folder}/model", attn_implementation=attention, dtype=torch.float32
         )
 
 
-def make_tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+def make_tensors(batch: dict[str, Any], has_types: bool = True) -> dict[str, torch.Tensor]:
     """Returns a batch for question answering, with the names of transformers."""
     text = batch["text"]
-    arrays = {"input_ids": text["ids"], "attention_mask": text["mask"], "token_type_ids": text["types"]}
+    arrays = {"input_ids": text["ids"], "attention_mask": text["mask"]}
+    arrays |= {"token_type_ids": text["types"]} if has_types else {}
     arrays |= {"start_positions": batch["start"], "end_positions": batch["end"]}
     return {name: torch.from_numpy(np.asarray(x).astype(np.int64)) for name, x in arrays.items()}
 

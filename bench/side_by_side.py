@@ -66,7 +66,7 @@ def parse_flags(arguments: list[str], names: tuple[str, ...] = (), switches: tup
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     quick = "quick" in values
     rest = {name: value for name, value in values.items() if name in (*names, *switches)}
-    rounds = cli.parse_count(values, "rounds", 1 if quick else ENOUGH)
+    rounds = cli.parse_count(values, "rounds", 1 if quick else ENOUGH, 1000)
     return Flags(
         quick, rounds, "anyway" in values or quick, values.get("only", ""), cli.resolve_output(values, "json"), rest
     )

@@ -3,7 +3,8 @@
 """A training step and a forward pass at fixed shapes, ours and PyTorch's, same weights: `python bench/step.py`.
 
 Dense AdamW, clipping and cross-entropy of spans on both sides, float32, two threads each; PyTorch runs transformers'
-BERT with SDPA and fused AdamW. `--compiled` puts torch.compile on that side. Common flags: bench/side_by_side.py.
+model with SDPA and fused AdamW. `--compiled` puts torch.compile on that side; `--family=modernbert` or `deberta-v2`
+takes an encoder of that family in place of BERT. Common flags: bench/side_by_side.py.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ CLOSE = 2e-4  # allowed difference of the losses of both sides, checked before t
 
 
 def main(arguments: list[str]) -> None:
-    flags = side_by_side.parse_flags(arguments, switches=("compiled",))
-    compiled = "compiled" in flags.rest
+    flags = side_by_side.parse_flags(arguments, names=("family",), switches=("compiled",))
+    compiled, model_type = "compiled" in flags.rest, flags.rest.get("family", "bert")
     training = [
-        Case(name, lambda shape=shape: make_training(_shorten(shape, flags), compiled), shape[-1])
+        Case(name, lambda shape=shape: make_training(_shorten(shape, flags), compiled, model_type), shape[-1])
         for name, shape in STEPS.items()
     ]
     forward = [
-        Case(name, lambda shape=shape: make_inference(_shorten(shape, flags), compiled), shape[-1])
+        Case(name, lambda shape=shape: make_inference(_shorten(shape, flags), compiled, model_type), shape[-1])
         for name, shape in FORWARD.items()
     ]
     side_by_side.judge("ours / PyTorch" + (", compiled" if compiled else ""), training + forward, flags)
 
 
-def make_training(case: tuple, compiled: bool) -> Sides:
+def make_training(case: tuple, compiled: bool, model_type: str) -> Sides:
     """Builds both sides of a training step, and checks that their losses agree."""
     import models
     import peer
@@ -51,7 +52,7 @@ def make_training(case: tuple, compiled: bool) -> Sides:
     from xlkd.models.encoder import Encoder
 
     shape, rows, length, dropout, _ = case
-    architecture = models.make_architecture(shape, dropout)
+    architecture = models.make_architecture(shape, dropout, model_type=model_type)
     stage = models.resolve_stage(
         models.read_stage("finetune.py", "finetune", optim__schedule="constant", optim__warmup=0)
     )
@@ -59,13 +60,13 @@ def make_training(case: tuple, compiled: bool) -> Sides:
     model = peer.load_span_model(architecture, trainer.state.variables.params)
     theirs = peer.Trainer(model, peer.compute_cross_entropy, stage.optim.lr, compiled)
     batch = models.make_questions(rows, length, architecture.vocab_size)
-    placed, tensors = models.put_on_device(batch), peer.make_tensors(batch)
+    placed, tensors = models.put_on_device(batch), peer.make_tensors(batch, architecture.types > 1)
     if not dropout:
         _check_agreement(float(trainer(placed)["loss"]), float(theirs(tensors)))
     return lambda: trainer.run_steps([placed] * CALLS), lambda: theirs.run_steps([tensors] * CALLS)
 
 
-def make_inference(case: tuple, compiled: bool) -> Sides:
+def make_inference(case: tuple, compiled: bool, model_type: str) -> Sides:
     """Builds both sides of a forward pass to span logits, and checks that these agree."""
     import jax
     import models
@@ -76,13 +77,17 @@ def make_inference(case: tuple, compiled: bool) -> Sides:
     from xlkd.models.heads import SpanHead, init_head
 
     shape, rows, length, _ = case
-    architecture = models.make_architecture(shape)
+    architecture = models.make_architecture(shape, model_type=model_type)
     head = init_head(SpanHead(architecture), jax.random.key(1))
     params = {"encoder": models.make_start(architecture).encoder, "span": head}
     model = peer.load_span_model(architecture, params).eval()
     batch = models.make_questions(rows, length, architecture.vocab_size)
     forward, placed = models.compile_forward(architecture, params), models.put_on_device(batch)
-    tensors = {name: x for name, x in peer.make_tensors(batch).items() if not name.endswith("positions")}
+    tensors = {
+        name: x
+        for name, x in peer.make_tensors(batch, architecture.types > 1).items()
+        if not name.endswith("positions")
+    }
     call = torch.compile(model) if compiled else model
     torch.set_num_threads(2)
 

@@ -180,7 +180,8 @@ class Log:
             raise UserError(f"{shorten(repr(self.profile))} is not FIRST:LAST", where, example)
         first, last = int(match[1]), int(match[2])
         if not 1 <= first <= last <= MOST_STEPS:
-            raise UserError(f"no steps {shorten(self.profile)}: the first step is 1", where, example)
+            what = f"no steps {shorten(self.profile)}: the first is 1 or later, the last is not before it"
+            raise UserError(what, where, example)
         if last - first >= MOST_PROFILED:
             what = f"{last - first + 1} steps are more than a profile can hold"
             raise UserError(what, where, f"give at most {MOST_PROFILED}")
