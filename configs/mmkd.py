@@ -7,6 +7,8 @@
     python -m xlkd.main --config=configs/mmkd.py:paper      # mBERT and BERT, with every published value
     python -m xlkd.main --config=configs/mmkd.py:own --config.data.train=moses:corpus?languages=en,de \\
         --config.encoder.path=STUDENT --config.teacher.path=TEACHER
+    python -m xlkd.main --config=configs/mmkd.py:vectors --config.data.train=moses:corpus?languages=en,de \\
+        --config.encoder.path=STUDENT --config.teacher.vectors=FILE   # the sentence vectors of any model
 
 Each control is a stage that aligns, followed by the stage `finetune_NAME`, which is trained on English labels and
 evaluated by language.
@@ -109,6 +111,13 @@ def own(c: ConfigDict) -> ConfigDict:
     return c
 
 
+def vectors(c: ConfigDict) -> ConfigDict:
+    """Aligns a student with the sentence vectors of `teacher.vectors`, in which the word level finds nothing."""
+    c = own(c)
+    c.teacher.path, c.teacher.vectors, c.method.word = "", "vectors.npy", 0.0
+    return c
+
+
 def paper(c: ConfigDict) -> ConfigDict:
     """Follows the authors' script, slips included; `corpora` is a folder of Moses files as OPUS names them."""
     c = own(c)
@@ -126,4 +135,4 @@ def paper(c: ConfigDict) -> ConfigDict:
     return c
 
 
-VARIANTS = {"": synthetic, "ablation": ablation, "own": own, "paper": paper}
+VARIANTS = {"": synthetic, "ablation": ablation, "own": own, "vectors": vectors, "paper": paper}

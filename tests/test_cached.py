@@ -75,7 +75,7 @@ def make_targets(
         batch_at=lambda step: plan.at(step).pad_rows(rows),
         task=Task(task),
         features={"keys": np.arange(100, 100 + len(LENGTHS), dtype=np.uint64)},
-        classifier_targets=None,
+        known_targets=None,
         teacher_cache=teacher_cache,
         teacher_dtype=dtype,
         log=Log(),
@@ -107,7 +107,7 @@ def test_cached_targets_equal_the_teachers_outputs():
     for step in range(job.plan.steps_per_epoch):
         planned = job.plan.at(step)
         from_cache, from_teacher = (
-            targets.for_batch(planned),
+            targets.for_batch(planned, {}),
             targets.ask_teacher(planned.shape, place_rows(job, planned.shape, planned.index), state),
         )
         is_row = planned.index != PAD
@@ -126,7 +126,7 @@ def test_rows_padded_for_the_devices_change_no_target():
     four_rows, _, _ = make_targets()
     for step in range(job.plan.steps_per_epoch):
         planned = job.plan.at(step)
-        padded, plain = six_rows.for_batch(planned.pad_rows(6)), four_rows.for_batch(planned)
+        padded, plain = six_rows.for_batch(planned.pad_rows(6), {}), four_rows.for_batch(planned, {})
         for name, value in plain.items():
             np.testing.assert_array_equal(padded[name][:4], value)
             assert not padded[name][4:].any()
@@ -135,8 +135,8 @@ def test_rows_padded_for_the_devices_change_no_target():
 def test_a_row_has_no_cached_target_in_another_shape():
     targets, job, _ = make_targets()
     short, long = job.plan.shapes
-    assert targets.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=long)) is None
-    assert targets.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=short)) is not None
+    assert targets.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=long), {}) is None
+    assert targets.for_batch(types.SimpleNamespace(index=np.array([0, PAD, PAD, PAD]), shape=short), {}) is not None
 
 
 def test_each_target_is_computed_once_and_stored_in_shards(monkeypatch):
@@ -150,7 +150,7 @@ def test_each_target_is_computed_once_and_stored_in_shards(monkeypatch):
     targets, job, _ = make_targets()
     assert read_counts(job) == (9, 0)
     assert sorted(job.task.asked) == list(range(9)), "a sample of each shard is computed again: here all of it"
-    assert targets.for_batch(job.plan.at(0))["start"].any()
+    assert targets.for_batch(job.plan.at(0), {})["start"].any()
 
 
 @pytest.mark.parametrize("other", [{"weight": 3.0}, {"task": "longer"}, {"dtype": "bfloat16"}])
@@ -171,7 +171,7 @@ def test_without_a_cache_the_log_says_why(options, why):
     targets, job, state = make_targets(**options)
     assert [line for line in job.log if why in line]
     planned = job.plan.at(0)
-    assert targets.for_batch(planned) is None
+    assert targets.for_batch(planned, {}) is None
     outputs = targets.ask_teacher(planned.shape, place_rows(job, planned.shape, planned.index), state)
     assert outputs["start"].max() > 2
     assert not list(cache.get_folder().glob("*"))
@@ -233,8 +233,8 @@ def test_of_several_processes_each_asks_the_teacher_if_one_lacks_a_target(monkey
     monkeypatch.setattr(cached.distributed, "has_several_processes", lambda: True)
     monkeypatch.setattr(cached.meshes, "select_local_rows", lambda mesh, index: index[:1])
     other_rows_cached = PlannedBatch(np.array([local_row, local_row, PAD, PAD]), long)
-    assert targets.for_batch(other_rows_cached) is not None
-    assert targets.for_batch(PlannedBatch(np.array([local_row, 0, PAD, PAD]), long)) is None
+    assert targets.for_batch(other_rows_cached, {}) is not None
+    assert targets.for_batch(PlannedBatch(np.array([local_row, 0, PAD, PAD]), long), {}) is None
 
 
 def test_targets_of_another_layout_are_taken_only_where_the_config_says_so():
@@ -245,7 +245,7 @@ def test_targets_of_another_layout_are_taken_only_where_the_config_says_so():
     assert read_counts(job) == (9, 0)
     assert [line for line in job.log if "5 targets of 6 × text 16 taken from another layout" in line]
     for step in range(9):
-        taken, own = tolerant.for_batch(job.batch_at(step)), four_rows.for_batch(job.plan.at(step))
+        taken, own = tolerant.for_batch(job.batch_at(step), {}), four_rows.for_batch(job.plan.at(step), {})
         assert (taken is None) == (own is None)
         for name, value in (own or {}).items():
             np.testing.assert_array_equal(taken[name][:4], value)
@@ -261,8 +261,8 @@ def test_targets_of_another_layout_that_differ_are_computed_again():
     assert read_counts(job) == (4, 5)
     whole, _, _ = make_targets(rows=6)
     for step in range(9):
-        for name, value in (whole.for_batch(job.batch_at(step)) or {}).items():
-            np.testing.assert_array_equal(targets.for_batch(job.batch_at(step))[name], value)
+        for name, value in (whole.for_batch(job.batch_at(step), {}) or {}).items():
+            np.testing.assert_array_equal(targets.for_batch(job.batch_at(step), {})[name], value)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +279,8 @@ def test_batches_that_fill_the_cache_can_be_larger_than_those_of_a_step(monkeypa
     assert read_counts(filled_job) == (0, 9), "the name of the cache contains the shape"
     assert len(filled_job.task.asked) == len(job.task.asked)
     for step in range(9):
-        for name, value in (whole.for_batch(job.plan.at(step)) or {}).items():
-            np.testing.assert_array_equal(filled.for_batch(job.plan.at(step))[name], value)
+        for name, value in (whole.for_batch(job.plan.at(step), {}) or {}).items():
+            np.testing.assert_array_equal(filled.for_batch(job.plan.at(step), {})[name], value)
 
 
 class Pod(Processes):
@@ -308,14 +308,14 @@ class Pod(Processes):
     def compute_targets(self, **options):
         """Returns the log, the number of stored targets, and the targets of each step."""
         targets, job, _ = make_targets(**options)
-        batches = [targets.for_batch(job.batch_at(step)) for step in range(job.steps)]
+        batches = [targets.for_batch(job.batch_at(step), {}) for step in range(job.steps)]
         return job, sum(len(bucket.store) for bucket in targets._buckets.values()), batches
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_each_process_keeps_the_targets_of_its_rows(shared, monkeypatch, tmp_path):
     whole, job, _ = make_targets(rows=6)
-    expected = [whole.for_batch(job.batch_at(step)) for step in range(2)]
+    expected = [whole.for_batch(job.batch_at(step), {}) for step in range(2)]
     needed = sum(job.batch_at(step).examples for step in range(2) if expected[step])
     assert 0 < needed < 9
     monkeypatch.setattr(cached, "SHARD", 2)

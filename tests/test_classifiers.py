@@ -307,6 +307,6 @@ def test_a_real_english_encoder_teaches_a_student_with_a_multilingual_tokenizer(
 def test_computed_targets_follow_the_rows_of_a_batch_and_padding_has_zeros():
     logits = np.arange(1.0, 7.0).reshape(3, 2)
     targets = classifiers.ClassifierTargets({"teacher": logits, "taught": np.ones(3)}, meshes.build_mesh(Mesh()))
-    batch = targets.for_batch(PlannedBatch(np.array([2, 0, PAD]), Shape(3, (("text", 8),))))
+    batch = targets.for_batch(PlannedBatch(np.array([2, 0, PAD]), Shape(3, (("text", 8),))), {})
     assert batch["teacher"].tolist() == [[5.0, 6.0], [1.0, 2.0], [0.0, 0.0]]
     assert batch["taught"].tolist() == [1.0, 1.0, 0.0]

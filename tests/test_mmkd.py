@@ -412,6 +412,33 @@ def test_the_teacher_has_dropout_only_if_configured():
     assert (losses.embeddings["teacher_sentence"] != targets["sentence"]).any()
 
 
+def test_vectors_of_a_file_are_targets_as_those_of_an_encoder():
+    """The levels of sentences have the same loss; the other levels need no teacher."""
+    layers = {"sentence_layers": ("1:-1", "2:-1"), "structure_layers": ("-1:-1",)}
+    options = {"head_output": 4, "word": 0.0} | layers
+    taught = mmkd.build(config(**options), TOY, make_toy_encoder(12))
+    variables = taught.init(jax.random.key(2), Start(TOY.architecture, TOY.init(0), {}))
+    spec = dataclasses.replace(config(**options), vector_width=12)
+    method = mmkd.build(spec, TOY)
+    assert method.teacher is None
+    assert method.learns_vectors
+    own = method.init(jax.random.key(2), Start(TOY.architecture, TOY.init(0), {}))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), own, variables))
+    targets = taught.teacher.forward(make_toy_encoder(12).init(5), BATCH)
+
+    def compute(method, targets):
+        losses = method.loss(variables, BATCH, targets, jax.random.key(0), jnp.zeros((), int))
+        terms = losses.terms | method.coupled(variables, losses.embeddings, BATCH, targets, 0)[0]
+        return terms, losses.embeddings
+
+    expected, embeddings = jax.jit(functools.partial(compute, taught))(targets)
+    terms, own_embeddings = jax.jit(functools.partial(compute, method))({"vectors": targets["sentence"][:, 0]})
+    assert jax.tree.map(jnp.shape, own_embeddings) == jax.tree.map(jnp.shape, embeddings)
+    assert {name: float(mean(term)) for name, term in terms.items()} == {n: float(mean(t)) for n, t in expected.items()}
+    alone = dataclasses.replace(config(**NONE | {"token": 1.0}), vector_width=12)
+    assert not mmkd.build(alone, TOY).learns_vectors
+
+
 def test_several_layers_are_averaged():
     terms = {}
     for layers in (("1:1",), ("2:2",), ("1:1", "2:2")):

@@ -3,6 +3,7 @@
 """The four views of a pair: texts and tokenizers, words that two tokenizers share, masking and scoring."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -189,9 +190,17 @@ def test_predictions_are_scored_by_language(tokenizer_pair):
     assert {str(name): cell["accuracy"] for name, cell in scores.cells.items()} == {"de": 80.0, "zh": 50.0}
 
 
-def test_a_build_without_a_teacher_or_with_an_unknown_label_is_refused(tokenizer_pair):
-    with pytest.raises(UserError, match="no teacher"):
-        views.build(Views(max_length=8), tokenizer_pair[0].fast)
+def test_without_a_teacher_encoder_the_english_texts_are_hashed(tokenizer_pair):
+    task = views.build(Views(max_length=8), tokenizer_pair[0].fast)
+    assert task.features(TEXTS[:2])["english"].tolist() == [
+        hashlib.sha256(views.put_english_first(row)[0].encode()).digest() for row in TEXTS[:2]
+    ]
+    with_teacher = views.build(Views(max_length=8), tokenizer_pair[0].fast, tokenizer_pair[0].fast)
+    assert "english" not in with_teacher.features(TEXTS[:2])
+    assert with_teacher.identity() != task.identity()
+
+
+def test_a_build_with_an_unknown_label_is_refused():
     with pytest.raises(UserError, match="choose one of masked, attended, all"):
         read_stage("configs/mmkd.py", "full", "task.tlm_labels=some")
 

@@ -176,6 +176,8 @@ def _format_teacher(teacher: Plan) -> str:
     disk, uses = format_bytes(teacher["bytes"]), f"{teacher['uses']:.3g}"
     if teacher["kind"] == "once":
         return f"targets computed once for each row before the first step, used {uses} times; {disk} on disk"
+    if teacher["kind"] == "vectors":
+        return f"the vectors of config.teacher.vectors, {disk} on disk: no forward pass"
     share = f"a forward pass in every step, {teacher['share']:.0%} on top of it"
     if teacher["kind"] == "kept":
         return f"targets cached: each is used {uses} times, {teacher['gain']:.2f}× less work; {disk} on disk"

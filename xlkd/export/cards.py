@@ -219,6 +219,8 @@ def _list_origins(settings: AnySettings, base: Origin, place: Place, teacher: st
     ]
     if settings.teacher.path:
         rows += [("teacher", str(trace_base(find_origin(settings.teacher.path, settings.teacher.revision))))]
+    if settings.teacher.vectors:
+        rows += [("teacher", f"the vectors of {format_code(settings.teacher.vectors)}")]
     rows += [("teacher", teacher)] if teacher else []
     for tag, names in sorted(settings.teachers.items()):
         for name in filter(None, names.split("+")):

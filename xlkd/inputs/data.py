@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xlkd.data import cache, sampling, sources
+from xlkd import files
+from xlkd.data import cache, composition, sampling, sources
 from xlkd.data.batches import LanguagePlan, Plan, RedrawnPlan
 from xlkd.data.blocks import Blocks
 from xlkd.data.buckets import choose_edges, make_encoder_cost, measure_padding
+from xlkd.data.vectors import VectorFile, check_exists, hash_texts
 from xlkd.errors import UserError
 from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
@@ -28,12 +30,14 @@ from xlkd.spec.stage import Data as DataSettings
 from xlkd.spec.tasks import Classify
 from xlkd.spec.tasks import Task as TaskSettings
 from xlkd.tasks import Features, Task
+from xlkd.tasks.views import put_english_first
 
 # The evaluation sets in `config.data`, and the task of each; "" is the stage's own task
 SETS = {"eval": "", "dev": "", "retrieval": "parallel", "alignment": "alignment"}
 
 
 _SMALL_BATCH = 1024  # that may be padded: a larger one has to have examples
+_LOOKED_UP = 8192  # examples whose texts are looked up at a time
 
 
 class TrainingData(NamedTuple):
@@ -44,6 +48,7 @@ class TrainingData(NamedTuple):
     task: Task
     features: Features
     plan: Plan
+    vectors: VectorFile | None = None  # of the teacher
 
     @property
     def streamed(self) -> bool:
@@ -65,6 +70,7 @@ def read_training_data(settings: AnySettings, weights: Weights, teacher: Weights
     Of a corpus that is read in blocks while it is trained on, only a sample is tokenized here.
     """
     rows, epochs = read_training_examples(settings, log)
+    vectors = load_vectors(settings, rows)
     task = build_task(settings.task, weights, teacher)
     tokenized = streams.sample_examples(settings, rows) if streams.reads_in_blocks(settings, rows) else rows
     features = load_features(task, tokenized, log)
@@ -79,7 +85,7 @@ def read_training_data(settings: AnySettings, weights: Weights, teacher: Weights
         raise UserError(what, "config.data.batch", "lower it")
     windows = list_epoch_windows(epochs, features)
     plan = plan_batches(settings.data, settings.seed, task, features, weights.architecture, teacher, windows)
-    return TrainingData(rows, tokenized, task, features, plan)
+    return TrainingData(rows, tokenized, task, features, plan, vectors)
 
 
 def read_training_examples(settings: AnySettings, log: Log) -> tuple[sources.Rows, list[np.ndarray]]:
@@ -108,6 +114,24 @@ def read_training_examples(settings: AnySettings, log: Log) -> tuple[sources.Row
         log(f"warning: {len(undrawn)} rows have no part in the draw; data_report.json names them")
     examples = sampling.make_crossed_examples(rows, joined)
     return sources.Rows((examples,), (*rows.dropped, *undrawn)), epochs if redraws else []
+
+
+def load_vectors(settings: AnySettings, rows: sources.Rows) -> VectorFile | None:
+    """Loads the file of `config.teacher.vectors`, if any; refuses one that lacks English texts of the examples."""
+    if not settings.teacher.vectors:
+        return None
+    vectors = VectorFile(files.expand_path(settings.teacher.vectors))
+    joined, missing, example = composition.JoinedRows(rows.parts), 0, ""
+    for start in range(0, len(joined), _LOOKED_UP):
+        pairs = joined.read_many(np.arange(start, min(start + _LOOKED_UP, len(joined))))
+        texts = [put_english_first(pair)[0] for pair in pairs]
+        absent = np.flatnonzero(~vectors.contains(hash_texts(texts)))
+        example = example or next((texts[i] for i in absent), "")
+        missing += len(absent)
+    if missing:
+        what = f"no vector for the English text of {missing} of {len(joined)} examples, such as {example[:80]!r}"
+        raise UserError(what, str(vectors.path), "write a vector for each text: docs/own-teacher.md shows how")
+    return vectors
 
 
 def list_epoch_windows(epochs: list[np.ndarray], features: Features) -> tuple[np.ndarray, ...] | None:
@@ -181,6 +205,8 @@ def check_sources_exist(settings: AnySettings) -> None:
     for name in ("train", *SETS):
         if source := getattr(settings.data, name):
             sources.check_sources_exist(source)
+    if settings.teacher.vectors:
+        check_exists(files.expand_path(settings.teacher.vectors))
 
 
 def iterate_examples(settings: AnySettings) -> Iterator[Any]:
@@ -224,6 +250,8 @@ def resolve_stage(settings: AnySettings, data: TrainingData, plan: Plan | Blocks
     values["horizon"] = find_horizon(settings.budget, plan)
     if labels := find_labels(settings.task, data.features):
         values["task"] = dataclasses.replace(settings.task, labels=labels)
+    if data.vectors:
+        values["vector_width"] = data.vectors.width
     if settings.encoder.layers_as == "auto":
         layers_as = "scanned" if scanned else "unrolled"
         values["encoder"] = dataclasses.replace(settings.encoder, layers_as=layers_as)

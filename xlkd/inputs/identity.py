@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 
 from xlkd.data import sources
+from xlkd.data.vectors import VectorFile
 from xlkd.files import Json
 from xlkd.inputs.weights import Weights, read_folder_architecture
 from xlkd.runtime.workdir import read_object
@@ -18,9 +19,12 @@ Identity = dict[str, Json]  # of one input: its SHA-256, and for data the number
 
 
 def identify_inputs(
-    encoders: Mapping[str, Weights | None], data: Mapping[str, sources.Rows], classifiers: Mapping[str, pathlib.Path]
+    encoders: Mapping[str, Weights | None],
+    data: Mapping[str, sources.Rows],
+    classifiers: Mapping[str, pathlib.Path],
+    vectors: VectorFile | None = None,
 ) -> dict[str, Identity]:
-    """Returns the identity of every input: encoders with their tokenizers, data, and the folders of classifiers."""
+    """Returns the identity of every input: encoders with their tokenizers, data, classifiers' folders, vectors."""
     identities: dict[str, Identity] = {}
     for name, weights in encoders.items():
         if weights:
@@ -31,6 +35,8 @@ def identify_inputs(
         identities[f"config.data.{name}"] = {"examples": len(rows), "sha256": rows.compute_hash()}
     for name, folder in classifiers.items():
         identities[f"teacher {name}"] = {"sha256": hash_weights(folder)}
+    if vectors:
+        identities["config.teacher.vectors"] = {"sha256": vectors.sha256}
     return identities
 
 

@@ -50,11 +50,12 @@ class Level:
 def build(spec: StageSpec[Settings, Views], encoder: Encoder, teacher: Encoder | None = None) -> Method:
     """Builds the method for batches of `tasks/views.py`; `tasks/parallel.py` and `tasks/alignment.py` evaluate."""
     check_layers(spec.method, encoder.architecture)
-    alignment = Alignment(spec.method, spec.task, encoder, teacher, parse_levels(spec.method, encoder, teacher))
+    levels = parse_levels(spec.method, encoder, teacher)
+    alignment = Alignment(spec.method, spec.task, encoder, teacher, levels, spec.vector_width)
     # Word vectors are too large to cache, and the examples of a streamed corpus are too many
     is_cacheable = not alignment.levels["word"] and not spec.data.block
     fixed_teacher = None
-    if alignment.has_teacher and not alignment.teaches_in_loss:
+    if alignment.has_teacher and not alignment.teaches_in_loss and not spec.vector_width:
         uses = spec.budget.epochs if is_cacheable else 0.0
         forward, flops = alignment.teacher_vectors, alignment.teacher_flops
         fixed_teacher = Teacher(lambda variables, start: start.other, forward, uses=uses, flops=flops)
@@ -65,6 +66,7 @@ def build(spec: StageSpec[Settings, Views], encoder: Encoder, teacher: Encoder |
         alignment.exports,
         alignment.coupled if alignment.coupled_levels else None,
         fixed_teacher,
+        learns_vectors=alignment.has_teacher and spec.vector_width > 0,
         reference_pooling=spec.method.teacher_pooling,
         flops=alignment.flops,
     )
@@ -72,13 +74,17 @@ def build(spec: StageSpec[Settings, Views], encoder: Encoder, teacher: Encoder |
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Alignment:
-    """A student and its teacher, aligned on the levels that have a weight."""
+    """A student and its teacher, aligned on the levels that have a weight.
+
+    The teacher is an encoder, or vectors of this width, which serve the levels of sentences alone.
+    """
 
     settings: Settings
     task: Views
     student: Encoder
     teacher: Encoder | None
     levels: dict[str, Level]
+    vector_width: int = 0
 
     @property
     def architecture(self) -> Architecture:
@@ -90,6 +96,10 @@ class Alignment:
         if self.teacher is None:
             raise UserError("no teacher", "config.teacher.path", "name an English encoder")
         return self.teacher
+
+    @property
+    def teacher_width(self) -> int:
+        return self.vector_width or self.english.architecture.hidden_size
 
     @property
     def coupled_levels(self) -> dict[str, Level]:
@@ -123,7 +133,7 @@ class Alignment:
             )
         for name, level in self.coupled_levels.items():
             for at, pair_key in enumerate(jax.random.split(keys[name], len(level.layers))):
-                heads = init_heads(pair_key, self.settings, width, self.english.architecture.hidden_size)
+                heads = init_heads(pair_key, self.settings, width, self.teacher_width)
                 params[f"{name}_{at}"], frozen[f"{name}_{at}"], statistics[f"{name}_{at}"] = heads
         frozen = {name: tree for name, tree in frozen.items() if tree}
         if self.teaches_in_loss:
@@ -160,12 +170,19 @@ class Alignment:
                 vectors[name] = jnp.stack([pool(h, view["mask"], self.settings.teacher_pooling) for h in hidden], 1)
         return vectors
 
+    def assign_vectors(self, targets: Tree) -> dict[str, Float[Array, "rows pairs hidden"]]:
+        """Returns the vectors of a file as the targets of each level: the same one for all of its pairs of layers."""
+        levels = self.coupled_levels.items()
+        return {name: jnp.repeat(targets["vectors"][:, None], len(level.layers), 1) for name, level in levels}
+
     def loss(self, variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
         params, levels = variables.params, self.levels
         token_key, word_key, sentence_key, structure_key, *teacher_keys = jax.random.split(key, 7)
         if self.teaches_in_loss:
             keys = dict(zip(("word", *COUPLED), teacher_keys, strict=True))
             targets = jax.lax.stop_gradient(self.teacher_vectors(variables.frozen["teacher"], batch, keys))
+        elif self.vector_width:
+            targets = self.assign_vectors(targets)
         terms, metrics = {}, {}
         if levels["token"]:
             logits = self.predict_tokens(variables, batch, self.hidden_states(params, batch["token"], True, token_key))

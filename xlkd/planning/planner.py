@@ -273,6 +273,8 @@ def _describe_teacher(
     """
     if spec.teachers and program.method.classifiers:
         return {"kind": "once", **_describe_classifiers(spec, data, weights)}
+    if program.method.learns_vectors and data.vectors:
+        return {"kind": "vectors", "bytes": data.vectors.path.stat().st_size, "uses": float(spec.budget.epochs)}
     teacher = program.method.teacher
     if not teacher:
         return {}

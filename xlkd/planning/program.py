@@ -235,6 +235,8 @@ class Program:
         if self._spec.teachers and self.method.classifiers:
             labels = np.zeros((shape.rows, len(self._spec.task.labels)), np.float32)
             return self._shard_over_rows({"teacher": labels, "taught": labels[:, 0]})
+        if self.method.learns_vectors:
+            return self._shard_over_rows({"vectors": np.zeros((shape.rows, self._spec.vector_width), np.float32)})
         if not self.method.teacher:
             return ()
         return self._shard_over_rows(

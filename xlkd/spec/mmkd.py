@@ -15,7 +15,7 @@ from xlkd.spec.tasks import Views
 TASKS = ("views",)
 READS = (
     *("data.identities", "data.cap", "data.take", "data.block", "data.alignment"),
-    *("teacher.path", "teacher.revision", "teacher.cache"),
+    *("teacher.path", "teacher.revision", "teacher.vectors", "teacher.cache"),
 )
 COUPLED = ("sentence", "structure")  # levels that need all rows of a step
 
@@ -80,8 +80,10 @@ def check(spec: stage.StageSettings[Method, Views]) -> None:
     method = spec.method
     if not any((method.token, method.word, method.sentence, method.structure)):
         raise UserError("all weights of the levels are 0", "config.method", "give token a weight")
-    if not spec.teacher.path and any((method.word, method.sentence, method.structure)):
-        raise UserError("no teacher", "config.teacher.path", "name an English encoder")
+    if spec.teacher.vectors:
+        check_vectors(spec)
+    elif not spec.teacher.path and any((method.word, method.sentence, method.structure)):
+        raise UserError("no teacher", "config.teacher.path", "name an English encoder, or set config.teacher.vectors")
     for name in ("word_layers", "sentence_layers", "structure_layers"):
         pairs = getattr(method, name)
         if not pairs or not all(re.fullmatch("-?[0-9]{1,4}:-?[0-9]{1,4}", pair) for pair in pairs):
@@ -96,3 +98,20 @@ def check(spec: stage.StageSettings[Method, Views]) -> None:
     if method.structure and method.structure_diagonal and method.structure_temperature < 1:
         what = "below temperature 1 the similarity of an example to itself dominates the loss"
         raise UserError(what, "config.method.structure_temperature", "set config.method.structure_diagonal=False")
+
+
+def check_vectors(spec: stage.StageSettings[Method, Views]) -> None:
+    """Refuses settings that need more of a teacher than the vectors of its sentences."""
+    method, where = spec.method, "config.teacher.vectors"
+    if spec.teacher.path:
+        raise UserError("two teachers: teacher.path names another", where, "set config.teacher.path= (empty)")
+    if method.word:
+        what = "the word level needs a teacher encoder, whose vectors of words are not in the file"
+        raise UserError(what, where, "set config.method.word=0")
+    if method.teacher_dropout:
+        raise UserError("vectors have no dropout", where, "set config.method.teacher_dropout=false")
+    for name in COUPLED:
+        for pair in getattr(method, f"{name}_layers"):
+            if not pair.endswith(":-1"):
+                what = f"{pair} names a layer of the teacher, which has only its vectors"
+                raise UserError(what, f"config.method.{name}_layers", "write -1 after the colon")

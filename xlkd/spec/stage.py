@@ -19,7 +19,7 @@ from xlkd.spec.tasks import Task
 OPTIONAL = (
     *("data.ntl", "data.pivot", "data.redraw", "data.draw_seed", "data.exponent", "data.mix_rows"),
     *("data.identities", "data.cap", "data.take", "data.block", "data.alignment"),
-    *("teacher.path", "teacher.revision", "teacher.cache", "teachers"),
+    *("teacher.path", "teacher.revision", "teacher.vectors", "teacher.cache", "teachers"),
 )
 
 MOST_PROFILED = 1000  # steps; viewers read a trace as a whole
@@ -112,10 +112,11 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A teacher with an encoder of its own, and the caching of any teacher's targets."""
+    """A teacher with an encoder of its own or with vectors of texts, and the caching of any teacher's targets."""
 
     path: str = setting("", "Folder, hub id or package:NAME, where the method needs a teacher encoder.")
     revision: str = setting("", "Revision of a hub id.")
+    vectors: str = setting("", "File of sentence vectors of any model, in place of a teacher encoder.")
     cache: Literal["auto", "tolerant", "off"] = setting(
         "auto", "Cache targets that are used more than once; tolerant takes those of another mesh too; or off."
     )
@@ -219,9 +220,10 @@ class StageSettings(Generic[M, T]):
 
 @dataclasses.dataclass(frozen=True)
 class StageSpec(StageSettings[M, T]):
-    """A resolved stage: labels and steps are known from its data, `layers_as` from the device."""
+    """A resolved stage: labels, steps and widths are known from its data, `layers_as` from the device."""
 
     horizon: Horizon = dataclasses.field(default_factory=lambda: Horizon(0, 0, (0,)))
+    vector_width: int = 0  # of `teacher.vectors`
 
 
 def check_shared_blocks(settings: StageSettings[Any, Any]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.data.share import Share
+from xlkd.data.vectors import hash_texts
 from xlkd.errors import UserError
 from xlkd.files import Json
 from xlkd.rows import Pair
@@ -38,6 +39,8 @@ class Views:
     """Four views of a pair e, x: student `e x` with masked tokens, `e x` with masked words of e, `x`; teacher `e`.
 
     Words are cut from the text and found in both tokenizers by characters; a word that either side lacks is left out.
+    Without a teacher encoder `hashes_english` adds the hashes by which the vectors of a teacher are found, and the
+    student's tokenizer stands in for the teacher's.
     """
 
     student: TextTokenizer
@@ -46,6 +49,7 @@ class Views:
     share: float
     tlm_labels: str = "masked"
     word_truncate: bool = True
+    hashes_english: bool = False
     name: str = "views"
     teacher_views: tuple[str, ...] = ("teacher",)
 
@@ -54,15 +58,16 @@ class Views:
         return () if self.word_truncate else ("word",)
 
     def identity(self) -> str:
-        return f"views 1 {self.student.identity} {self.teacher.identity} {self.max_length} {self.word_truncate}"
+        hashes = " english" if self.hashes_english else ""
+        return f"views 1 {self.student.identity} {self.teacher.identity} {self.max_length} {self.word_truncate}{hashes}"
 
     def features(
         self, rows: Sequence[Pair], progress: Progress = report_nothing, share: Share | None = None
     ) -> Features:
-        sides = [_put_english_first(row) for row in rows]
+        sides = [put_english_first(row) for row in rows]
         texts = [english for english, _ in sides]
         english = self.student.encode(texts, progress, share)
-        theirs = self.teacher.encode(texts, share=share)
+        theirs = english if self.hashes_english else self.teacher.encode(texts, share=share)
         foreign = self.student.encode([other for _, other in sides], share=share)
         pairs = [self._make_pair_arrays(*row) for row in zip(texts, english, theirs, foreign, strict=True)]
         names = [row.target_language if row.source_language == "en" else row.source_language for row in rows]
@@ -70,6 +75,7 @@ class Views:
         packed = [pack(name, [pair[name] for pair in pairs], dtype) for name, dtype in self._list_dtypes()]
         return {
             **{name: values for arrays in packed for name, values in arrays.items()},
+            **({"english": hash_texts(texts)} if self.hashes_english else {}),
             "lost": np.array([pair["lost"] for pair in pairs], np.int32),
             "keys": truncate_keys([row.key for row in rows]),
             "cell": np.array([cells.index(name) for name in names], np.int32),
@@ -213,10 +219,15 @@ def build(
     tokenizer: PreTrainedTokenizerFast,
     teacher_tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> Views:
-    if teacher_tokenizer is None:
-        raise UserError("no teacher", "config.teacher.path", "name an English encoder")
-    tokenizers = TextTokenizer(tokenizer), TextTokenizer(teacher_tokenizer)
-    return Views(*tokenizers, settings.max_length, settings.share, settings.tlm_labels, settings.word_truncate)
+    tokenizers = TextTokenizer(tokenizer), TextTokenizer(teacher_tokenizer or tokenizer)
+    return Views(
+        *tokenizers,
+        settings.max_length,
+        settings.share,
+        settings.tlm_labels,
+        settings.word_truncate,
+        hashes_english=teacher_tokenizer is None,
+    )
 
 
 def count_drawn_words(words: np.ndarray, share: float) -> np.ndarray:
@@ -224,7 +235,7 @@ def count_drawn_words(words: np.ndarray, share: float) -> np.ndarray:
     return np.minimum(words // 4, np.maximum(1, np.rint(share * words))).astype(np.int64)
 
 
-def _put_english_first(row: Pair) -> tuple[str, str]:
+def put_english_first(row: Pair) -> tuple[str, str]:
     """Returns both texts, the English one first."""
     if row.source_language == "en":
         return row.source, row.target

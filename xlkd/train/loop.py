@@ -68,7 +68,7 @@ class Job:
     log: Log
     mesh: Mesh
     peak_flops: float
-    classifier_targets: Targets | None = None  # the logits of classifiers, computed before the training
+    known_targets: Targets | None = None  # those that no teacher of the method computes: of classifiers, or of a file
     teacher_cache: str = "auto"  # or off, or tolerant
     teacher_dtype: str = "float32"  # in which the teacher computes
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
@@ -359,7 +359,7 @@ def _iterate_batches(job: Job, first: int, source: Targets) -> Iterator[tuple[Ba
         local_rows = meshes.select_local_rows(job.mesh, planned.index)
         arrays = job.task.arrays(features, local_rows, dict(planned.shape.lengths), Draw(job.seed, step))
         tokens = job.count_tokens(step, planned.index)
-        return arrays, source.for_batch(planned), planned.shape, planned.examples, tokens
+        return arrays, source.for_batch(planned, features), planned.shape, planned.examples, tokens
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     steps = grain.MapDataset.range(first, job.steps)

@@ -40,6 +40,7 @@ from xlkd.tasks.parallel import Parallel
 from xlkd.train import finished, loop
 from xlkd.train.checkpoint import Checkpoints, make_abstract
 from xlkd.train.targets import Targets, classifiers
+from xlkd.train.targets.vectors import VectorTargets
 
 
 class Prepared(NamedTuple):
@@ -109,7 +110,7 @@ def train(
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
-        classifier_targets=compute_classifier_targets(spec, method, prepared.data, earlier, devices, log),
+        known_targets=find_known_targets(spec, method, prepared.data, earlier, devices, log),
         teacher_cache=spec.teacher.cache,
         teacher_dtype=spec.encoder.dtype,
         profiler=Profiler(clip_profile(spec, log), folder, workdir.write_own_file, log),
@@ -178,7 +179,8 @@ def identify_stage_inputs(
     rows = {"train": data.rows, **{name: evaluation_set.rows for name, evaluation_set in sets.items()}}
     names = {name for names in settings.teachers.values() for name in classifiers.split_names(names)}
     folders = {name: classifiers.locate_classifier(name, earlier) for name in sorted(names)}
-    return identity.identify_inputs({"the encoder": weights.untrimmed or weights, "the teacher": other}, rows, folders)
+    encoders = {"the encoder": weights.untrimmed or weights, "the teacher": other}
+    return identity.identify_inputs(encoders, rows, folders, data.vectors)
 
 
 def record_inputs(
@@ -303,7 +305,7 @@ def load_prior_training(weights: Weights) -> dict[str, Any]:
     return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
 
 
-def compute_classifier_targets(
+def find_known_targets(
     spec: AnyStage,
     method: Method,
     data: TrainingData,
@@ -311,7 +313,12 @@ def compute_classifier_targets(
     devices: Mesh,
     log: Log,
 ) -> Targets | None:
-    """Computes the logits of the classifiers of `config.teachers` for all training examples, if the method uses any."""
+    """Returns the targets that no teacher of the method computes: vectors of a file, or the logits of classifiers.
+
+    The logits of all training examples are computed here.
+    """
+    if method.learns_vectors and data.vectors:
+        return VectorTargets(data.vectors, devices)
     if not spec.teachers or method.classifiers is None:
         return None
     values = classifiers.compute_logits(spec, method.classifiers, data.rows, data.features, data.task, earlier, log)

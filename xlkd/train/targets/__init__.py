@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from xlkd.data.batches import Plan, PlannedBatch, Shape
 from xlkd.methods import Batch, State, Tree
+from xlkd.tasks import Features
 
 if TYPE_CHECKING:
     from xlkd.train.loop import Job
@@ -22,8 +23,11 @@ class Targets(Protocol):
     def fill_cache(self, first: int) -> None:
         """Computes what is needed before step `first`, the first one of this process."""
 
-    def for_batch(self, planned: PlannedBatch) -> Tree | None:
-        """Returns the targets of this process's rows as NumPy arrays; None if the teacher has to be asked."""
+    def for_batch(self, planned: PlannedBatch, features: Features) -> Tree | None:
+        """Returns the targets of this process's rows as NumPy arrays; None if the teacher has to be asked.
+
+        The indices of the batch refer to `features`.
+        """
 
     def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         """Computes the targets of a batch on the devices, by a forward pass of the teacher.
@@ -41,7 +45,7 @@ class NoTargets:
     def fill_cache(self, first: int) -> None:
         pass
 
-    def for_batch(self, planned: PlannedBatch) -> Tree:
+    def for_batch(self, planned: PlannedBatch, features: Features) -> Tree:
         return ()
 
     def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
@@ -54,8 +58,8 @@ def choose_targets(job: Job, fixed: Tree) -> Targets:
     from xlkd.train.targets.live import LiveTargets
 
     teacher = job.method.teacher
-    if job.classifier_targets is not None:
-        return job.classifier_targets
+    if job.known_targets is not None:
+        return job.known_targets
     if teacher is None:
         return NoTargets()
     if teacher.evolves:

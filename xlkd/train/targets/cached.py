@@ -25,7 +25,7 @@ from xlkd.methods import Batch, State, Teacher, Tree
 from xlkd.runtime import distributed, shared_cache
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import format_duration
-from xlkd.tasks import Draw
+from xlkd.tasks import Draw, Features
 from xlkd.train.targets.audit import SAMPLE, check_targets
 from xlkd.train.targets.live import TeacherForward
 
@@ -69,7 +69,7 @@ class CachedTargets:
     def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
         return self._forward(shape, batch, state)
 
-    def for_batch(self, planned: PlannedBatch) -> Values | None:
+    def for_batch(self, planned: PlannedBatch, features: Features) -> Values | None:
         if planned.shape not in self._buckets or not self._is_cached_everywhere(planned):
             return None
         index = meshes.select_local_rows(self._job.mesh, planned.index)

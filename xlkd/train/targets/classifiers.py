@@ -67,12 +67,12 @@ class ClassifierTargets:
 
     def compile(self, shape: Shape, batch: Batch, state: State) -> Tree:
         padding = PlannedBatch(np.full(shape.rows, PAD), shape)
-        return meshes.place_batch(self._mesh, self.for_batch(padding), shape.rows)
+        return meshes.place_batch(self._mesh, self.for_batch(padding, {}), shape.rows)
 
     def fill_cache(self, first: int) -> None:
         pass
 
-    def for_batch(self, planned: PlannedBatch) -> Values:
+    def for_batch(self, planned: PlannedBatch, features: Features) -> Values:
         index = meshes.select_local_rows(self._mesh, planned.index)
         batch = {name: value[np.maximum(index, 0)] for name, value in self._values.items()}
         for value in batch.values():

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from xlkd.data.batches import PlannedBatch, Shape
 from xlkd.methods import Batch, State, Teacher, Tree
 from xlkd.runtime import mesh as meshes
+from xlkd.tasks import Features
 
 if TYPE_CHECKING:
     from xlkd.train.loop import Job
@@ -61,7 +62,7 @@ class LiveTargets:
     def fill_cache(self, first: int) -> None:
         self._log(f"teacher cache: not used; {self._reason}")
 
-    def for_batch(self, planned: PlannedBatch) -> None:
+    def for_batch(self, planned: PlannedBatch, features: Features) -> None:
         return None
 
     def ask_teacher(self, shape: Shape, batch: Batch, state: State | None) -> Tree:
