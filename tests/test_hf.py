@@ -258,7 +258,7 @@ def test_without_a_network_a_hub_name_is_a_quick_error_or_found_in_the_cache(tmp
     assert "local directory" in line
     commit = tmp_path / "hub" / "models--some--encoder" / "snapshots" / ("0" * 40)
     commit.mkdir(parents=True)
-    (commit / "config.json").write_text("{}")
+    (commit / "model.safetensors").write_text("")
     (commit.parents[1] / "refs").mkdir()
     (commit.parents[1] / "refs" / "main").write_text("0" * 40)
     done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import pathlib
+import re
 import sys
 import traceback
 import types
@@ -26,6 +27,7 @@ from xlkd.spec import reading
 from xlkd.spec.stage import AnySettings, Method
 from xlkd.spec.tasks import Classify, QuestionAnswering, Task, find_task_class
 
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # OWNER/NAME, as opposed to a stage or a path
 _LARGEST_CONFIG = 10_000_000  # bytes of a config.json
 
 TASK_FLAGS = (  # settings of tasks that commands accept as flags
@@ -178,17 +180,22 @@ def read_stage(config: ConfigDict, name: str) -> AnySettings:
 
 
 def check_start(settings: AnySettings, earlier: Collection[str]) -> None:
-    """Refuses a stage without data, and one that starts from neither an encoder, an earlier stage, nor a folder."""
+    """Refuses a stage without data, and one that starts from neither an encoder, an earlier stage, nor a model."""
     needed = {"data.train": settings.data.train, "start": settings.start}
     if settings.start == "encoder":
         needed["encoder.path"] = settings.encoder.path
     for key, value in needed.items():
         if not value:
             raise UserError("is empty", f"config.{key} of stage {settings.name}", "see --keys for its meaning")
-    if settings.start in ("encoder", *earlier) or files.expand_path(settings.start).is_dir():
+    if settings.start in ("encoder", *earlier) or files.expand_path(settings.start).is_dir() or is_model_name(settings):
         return
-    known = f"known: {', '.join(['encoder', *earlier])}, or give a folder"
+    known = f"known: {', '.join(['encoder', *earlier])}, or give a folder or a hub id OWNER/NAME"
     raise UserError(f"no stage {settings.start!r} before this one", f"config.start of stage {settings.name}", known)
+
+
+def is_model_name(settings: AnySettings) -> bool:
+    """Returns whether a stage starts from what can be a hub id, or from a packaged model."""
+    return settings.start.startswith("package:") or bool(_HUB_ID.fullmatch(settings.start))
 
 
 def describe_keys(config: ConfigDict) -> list[str]:

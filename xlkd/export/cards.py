@@ -128,7 +128,7 @@ def find_base(settings: AnySettings, place: Place) -> Origin:
             return Origin("new")
         return trace_base(find_origin(settings.encoder.path, settings.encoder.revision))
     folder = place.find_export(settings.start)
-    return trace_base(find_origin(str(folder) if folder else settings.start))
+    return trace_base(find_origin(str(folder)) if folder else find_origin(settings.start, settings.start_revision))
 
 
 def find_origin(name: str, revision: str = "") -> Origin:

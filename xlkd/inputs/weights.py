@@ -71,7 +71,7 @@ def resolve_weights(
     if settings.start in earlier:
         folder, revision = earlier[settings.start], None
     elif settings.start != "encoder":
-        folder, revision = locate_model(settings.start)
+        folder, revision = locate_model(settings.start, settings.start_revision or None)
     elif settings.encoder.path == "new":
         return _prepare_new_encoder(settings.encoder.new, fresh, settings.encoder.dropout, share)
     else:

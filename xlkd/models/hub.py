@@ -1,16 +1,35 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads models of the Hugging Face hub at one commit, or finds them in its cache without a network."""
+"""Downloads models of the Hugging Face hub at one commit, or finds them in its cache without a network.
+
+Only what xlkd reads is downloaded: the JSON and text files of a repository, and its weights in safetensors, never
+pickles, nor the folders of other formats.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import json
 import pathlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from xlkd import files
-from xlkd.errors import UserError
+from xlkd.errors import UserError, escape_controls
 
-WANTED = ("*.json", "*.txt", "*.safetensors", "sentencepiece.bpe.model", "README.md")
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+BRANCHES = "branches.safetensors"  # of a student with several branches
+SMALL = ("*.json", "*.txt", "sentencepiece.bpe.model", "README.md", "LICENSE*")  # in the folder itself
+POOLING = "[0-9]_*/config.json"  # of sentence-transformers
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_TIMEOUT = 4  # seconds until the hub counts as unreachable
+_MOST_REVISIONS = 8  # that are searched for safetensors
 
 Resolved = tuple[pathlib.Path, str | None]
 _RESOLVED: dict[tuple[str, str | None], Resolved] = {}  # all stages of a run start from the same commit
@@ -35,6 +54,14 @@ def find_resolved(name: str, revision: str | None = None) -> tuple[pathlib.Path 
     return _RESOLVED.get((name, revision), (None, None))
 
 
+def list_commits() -> dict[str, str]:
+    """Returns the commits of all models that this process took from the hub, by NAME or NAME@REVISION."""
+    commits = {
+        f"{name}@{revision}" if revision else name: commit for (name, revision), (_, commit) in _RESOLVED.items()
+    }
+    return {name: commit for name, commit in sorted(commits.items()) if commit}
+
+
 def _find_on_hub(name: str, revision: str | None) -> Resolved:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError("no such directory", name, "give a local directory or the name of a model on the hub")
@@ -44,27 +71,114 @@ def _find_on_hub(name: str, revision: str | None) -> Resolved:
         return _find_in_cache(name, revision, "HF_HUB_OFFLINE is set")
     try:
         return _download(name, revision)
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise UserError(f"the hub has no such model ({type(error).__name__})", name, _list_local_options()) from error
+    except errors.GatedRepoError as error:  # which is a RepositoryNotFoundError too
+        what = "is gated: the hub gives its files only to accounts that were granted access"
+        remedy = f"accept its conditions on {constants.ENDPOINT}/{name}, then log in: hf auth login"
+        raise UserError(what, name, remedy) from error
+    except errors.RevisionNotFoundError as error:
+        remedy = "give a branch, a tag or a commit of the repository"
+        raise UserError(f"the hub has no revision {revision} of this model", name, remedy) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        what = f"the hub has no such model, or it is private ({type(error).__name__})"
+        raise UserError(what, name, f"for a private one log in: hf auth login; else {_list_local_options()}") from error
     except (errors.HTTPError, OSError) as error:  # whichever HTTP library this hub client uses
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        if status in (401, 403):
+            what = f"the hub refuses access (HTTP {status})"
+            raise UserError(what, name, "log in with a valid token: hf auth login") from error
         return _find_in_cache(name, revision, f"the hub cannot be reached ({type(error).__name__})")
 
 
 def _download(name: str, revision: str | None) -> Resolved:
+    """Downloads what xlkd reads of a model; the hub's own cache remembers the commit of the revision."""
     from huggingface_hub import HfApi, snapshot_download
 
-    commit = HfApi().model_info(name, revision=revision, timeout=4).sha  # one request, no retries
-    return pathlib.Path(snapshot_download(name, revision=commit, allow_patterns=list(WANTED))), commit
+    info = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)  # one request, no retries
+    current, names = info.id, list_files(info)
+    if current != name:
+        print(escape_controls(f"note: {name} is called {current} on the hub now"), file=sys.stderr)
+    if not has_weights(names):
+        _refuse_without_weights(current, names)
+    folder = pathlib.Path(snapshot_download(current, revision=revision, allow_patterns=list(choose_small_files(names))))
+    snapshot_download(current, revision=folder.name, allow_patterns=list_weights(folder, names))
+    return folder, folder.name
+
+
+def list_files(info: ModelInfo) -> list[str]:
+    """Returns the names of the files of a repository."""
+    return [file.rfilename for file in info.siblings or ()]
+
+
+def has_weights(names: Iterable[str]) -> bool:
+    """Returns whether a repository has weights that xlkd can read."""
+    return not {WEIGHTS, INDEX, BRANCHES}.isdisjoint(names)
+
+
+def list_weights(folder: pathlib.Path, names: Iterable[str]) -> list[str]:
+    """Lists the files of weights: a single one of `names`, or the shards that the index in the folder names."""
+    return [name for name in (WEIGHTS, BRANCHES) if name in names] or list(_read_shards(folder / INDEX))
+
+
+def choose_small_files(names: Iterable[str]) -> Iterator[str]:
+    """Yields the files beside the weights that xlkd reads."""
+    for name in names:
+        patterns = (POOLING,) if "/" in name else SMALL
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            yield name
+
+
+def _read_shards(index: pathlib.Path) -> Iterator[str]:
+    """Yields the shards that an index names; a damaged index names none, and loading says what is wrong with it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        yield from {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+
+
+def _refuse_without_weights(name: str, names: Sequence[str]) -> NoReturn:
+    """Refuses a model without safetensors, and names a revision that has them."""
+    is_pickled = any(fnmatch.fnmatchcase(file, pattern) for file in names for pattern in PICKLES if "/" not in file)
+    what = (
+        "has only pickles, which can run code when they are opened" if is_pickled else "has no weights in safetensors"
+    )
+    remedy = 'convert them, if you trust them: python -c "from transformers import AutoModel as M; '
+    remedy += f"M.from_pretrained('{name}').save_pretrained('FOLDER')\""
+    if revision := _find_revision_with_weights(name):
+        where = "encoder.revision, start_revision or --revision"
+        remedy = f"its revision {revision} has safetensors: look at it, then set it as {where}"
+    raise UserError(what, name, remedy)
+
+
+def _find_revision_with_weights(name: str) -> str:
+    """Returns a converted revision, a pull request or a branch that has safetensors, the latest first; "" if none."""
+    from huggingface_hub import HfApi, errors
+
+    api = HfApi()
+    with contextlib.suppress(errors.HTTPError, OSError, KeyError):
+        refs = api.list_repo_refs(name, include_pull_requests=True)
+        requests = sorted(refs.pull_requests or (), key=lambda ref: -int(re.sub(r"\D", "", ref.ref) or 0))
+        candidates = [ref.ref for ref in (*refs.converts, *requests)] + [branch.name for branch in refs.branches]
+        for revision in candidates[:_MOST_REVISIONS]:
+            with contextlib.suppress(errors.HTTPError, OSError):
+                if has_weights(list_files(api.model_info(name, revision=revision, timeout=_TIMEOUT))):
+                    return revision
+    return ""
 
 
 def _find_in_cache(name: str, revision: str | None, why: str) -> Resolved:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
 
-    try:
-        path = pathlib.Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{why} and the model is not in the cache", name, _list_local_options()) from error
-    return path, path.name
+    with contextlib.suppress(CacheNotFound):
+        repositories = (repo for repo in scan_cache_dir().repos if repo.repo_type == "model" and repo.repo_id == name)
+        for cached in (cached for repo in repositories for cached in repo.revisions):
+            if (revision or "main") in (cached.commit_hash, *cached.refs) and _is_complete(cached.snapshot_path):
+                return cached.snapshot_path, cached.commit_hash
+    raise UserError(f"{why} and the model is not in the cache", name, _list_local_options())
+
+
+def _is_complete(folder: pathlib.Path) -> bool:
+    """Returns whether a download of the weights into a folder was not interrupted."""
+    weights = list_weights(folder, [file.name for file in folder.iterdir()])
+    return bool(weights) and all((folder / name).exists() for name in weights)
 
 
 def _list_local_options() -> str:

@@ -92,6 +92,7 @@ STAGE = {  # the record that a stage writes at its end
     "method?": TEXT,
     "task?": TEXT,
     "start?": TEXT,
+    "commit?": TEXT,
     "steps?": COUNT,
     "rows?": COUNT,
     "lr?": NUMBER,

@@ -44,7 +44,8 @@ def show_stages(results: Record) -> str:
     head = _format_head(["stage", "method", "started from", *BUDGET.values(), "seeds", "labels seen in training"])
     rows = []
     for name, stage in results["stages"].items():
-        cells = [_format_text_cell(stage.get("method")), _format_text_cell(stage.get("start"))]
+        start = " at commit ".join(filter(None, (stage.get("start"), stage.get("commit"))))
+        cells = [_format_text_cell(stage.get("method")), _format_text_cell(start)]
         cells += [_format_text_cell(stage.get(key), "≠" if (name, key) in unequal else "") for key in BUDGET]
         seen = stage.get("seen")
         cells += [

@@ -134,7 +134,8 @@ def list_stage_keys(config: Mapping[str, Any], name: str) -> dict[str, Key]:
     def add(cls: type, prefix: str, values: Mapping[str, Any]) -> None:
         for key, known in spec.list_settings(cls).items():
             if is_read(module, prefix + key):
-                value = values.get(key, spec.list_defaults(cls, (key,))[key] if prefix else None)
+                default = spec.list_defaults(cls, (key,))[key] if prefix else getattr(cls, key, None)
+                value = values.get(key, default)
                 keys[prefix + key] = Key(spec.resolve_types(cls)[key], known, value)
         for key, inner in spec.list_blocks(cls).items():
             if cls is not StageSettings and (key != "new" or values.get("path") == "new"):

@@ -198,7 +198,8 @@ class StageSettings(Generic[M, T]):
     task: T
     method: M
     seed: int = setting(0, "Seed of initialisation, order of examples and dropout.", at_least=0, at_most=2**32 - 1)
-    start: str = setting("encoder", "Where weights come from: encoder, an earlier stage, or a model's folder.")
+    start: str = setting("encoder", "Where weights come from: encoder, an earlier stage, a folder, or a hub id.")
+    start_revision: str = setting("", "Revision of a hub id in start; the commit that was loaded is recorded.")
     encoder: Encoder = Encoder()
     data: Data = Data()
     teacher: Teacher = Teacher()

@@ -24,7 +24,7 @@ from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory, open_work_directory, read_object
-from xlkd.settings import check_start, read_stages
+from xlkd.settings import check_start, is_model_name, read_stages
 from xlkd.spec.stage import AnySettings
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers")
@@ -46,6 +46,8 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         stack.enter_context(workdir.explain_loss())
         signals = stack.enter_context(Signals())
         from xlkd.inputs import data as inputs
+        from xlkd.inputs.weights import locate_model
+        from xlkd.models import hub
         from xlkd.runtime.devices import describe_devices, prepare_devices
         from xlkd.train import finished, stage
 
@@ -62,7 +64,8 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         environment = describe_environment(command, before)
         if changes := describe_environment_changes(before, environment):
             log(f"other software than at the last start: {changes}; results may differ in rounding")
-        workdir.write_json(path / "environment.json", environment)
+        models = before.get("models") or {}
+        workdir.write_json(path / "environment.json", environment | {"models": models})
         log(f"work directory {workdir.place}, devices: {describe_devices()}")
         write_report, exports = ReportWriter(workdir, log), {}
         folders = [path / "stages" / f"{number:02d}-{settings.name}" for number, settings in enumerate(stages, 1)]
@@ -72,6 +75,8 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         for damage, settings in zip(damages, stages, strict=True):
             if damage != "":
                 inputs.check_sources_exist(settings)
+                if is_model_name(settings):  # of the hub: a misspelt one is refused before another stage trains
+                    locate_model(settings.start, settings.start_revision or None)
         for folder, damage, settings in zip(folders, damages, stages, strict=True):
             name = settings.name
             if damage == "":
@@ -82,6 +87,7 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
                 for earlier in find_needed_stages(settings, exports):
                     workdir.share(exports[earlier].parent)
                 stage.train(settings, workdir, folder, exports, log, signals, write_report)
+                workdir.write_json(path / "environment.json", environment | {"models": models | hub.list_commits()})
                 workdir.upload()
                 distributed.barrier(f"{name} finished")
             exports[name] = folder / "export"

@@ -282,6 +282,7 @@ def export_stage(
         "method": spec.method.name,
         "task": spec.task.name,
         "start": spec.weights_from,
+        **({"commit": prepared.weights.revision} if prepared.weights.revision else {}),
         "steps": spec.horizon.steps,
         "rows": len(prepared.data.rows) if spec.horizon.steps else 0,
         "lr": spec.optim.lr,
