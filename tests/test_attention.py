@@ -99,7 +99,7 @@ def test_masked_positions_are_ignored(arrays):
 def test_the_fused_kernel_is_used_only_where_supported(arrays, monkeypatch, backend, dtype, drops, kernel, uses_kernel):
     implementations = []
 
-    def record_call(q, k, v, bias, implementation):
+    def record_call(q, k, v, bias, implementation, window):
         implementations.append(implementation)
         return q
 

@@ -54,7 +54,7 @@ def restore_vocabulary(exported: Export, weights: Weights) -> Export:
     )
     encoder = trained | {"embeddings": trained["embeddings"] | {"words": words}}
     heads = exported.heads
-    if "masked_lm" in heads:
+    if "bias" in heads.get("masked_lm", ()):
         before = full["masked_lm"]["bias"] if "masked_lm" in full else np.zeros(len(words), np.float32)
         bias = vocab.restore_table(before, np.asarray(heads["masked_lm"]["bias"]), weights.kept_tokens)
         heads = heads | {"masked_lm": heads["masked_lm"] | {"bias": bias}}

@@ -129,7 +129,8 @@ def override_dropout(architecture: Architecture, rate: float) -> Architecture:
     """Overrides all dropout rates; -1 keeps the encoder's own."""
     if rate < 0:
         return architecture
-    return dataclasses.replace(architecture, dropout=rate, attention_dropout=rate, classifier_dropout=rate)
+    names = [field.name for field in dataclasses.fields(architecture) if field.name.endswith("dropout")]
+    return dataclasses.replace(architecture, **dict.fromkeys(names, rate))
 
 
 def _read_weights(folder: pathlib.Path, revision: str | None, dropout: float) -> Weights:

@@ -125,7 +125,9 @@ def run_layers(
         return run_layer(architecture, params, hidden, prepared, dtype=dtype, key=key, number=number)
 
     if remat != "none":
-        layer = jax.checkpoint(layer, policy=_choose_remat_policy(remat), prevent_cse=not scan)
+        static = () if scan or not isinstance(first, int) else (2,)  # a known number stays one
+        policy = _choose_remat_policy(remat)
+        layer = jax.checkpoint(layer, policy=policy, prevent_cse=not scan, static_argnums=static)
     count = count_stacked(stacked)
     if not scan:
         states = []

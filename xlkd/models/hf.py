@@ -65,7 +65,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     labels = _read_labels(config, path / "config.json")
     with Tensors(_list_weight_files(path), find_form(architecture).simplify_name) as tensors:
         check_adapters(tensors, path)
-        present = _find_parts(architecture, tensors)
+        present = _find_parts(architecture, tensors, config)
         names = [entry.name for part in present for entry in layout.list_entries(architecture, part, present[part])]
         missing = [name for name in names if name not in tensors]
         if missing:
@@ -148,15 +148,22 @@ def _read_labels(config: dict[str, Json], where: pathlib.Path) -> tuple[str, ...
     return labels
 
 
-def _find_parts(architecture: Architecture, tensors: Tensors) -> Params:
-    """Returns trees of shapes of the file's content: the encoder, and each head with all of its tensors."""
+def _find_parts(architecture: Architecture, tensors: Tensors, config: dict[str, Json]) -> Params:
+    """Returns trees of shapes of the file's content: the encoder, and each head with all of its tensors.
+
+    Where a family gives tensors of several heads the same name, config.json says whose they are.
+    """
     form = find_form(architecture)
     output = form.heads["classifier"]["output"]
     trees = layout.list_shapes(architecture, labels=tensors.count_rows(f"{output}.bias"))
-    present = {"encoder": trees["encoder"]}
-    for part, tree in trees.items():
-        if part != "encoder" and all(entry.name in tensors for entry in layout.list_entries(architecture, part, tree)):
-            present[part] = tree
+    names = {part: {entry.name for entry in layout.list_entries(architecture, part, trees[part])} for part in trees}
+    names = {part: own for part, own in names.items() if part == "encoder" or all(name in tensors for name in own)}
+    classes = config["architectures"][:1] if isinstance(config.get("architectures"), list) else []
+    present = {}
+    for part, own in names.items():
+        is_shared = any(own & others for other, others in names.items() if other != part)
+        if not is_shared or form.classes + layout.CLASSES[part] in classes:
+            present[part] = trees[part]
     if "masked_lm" in present and not _is_tied(form, tensors):
         del present["masked_lm"]  # it has a decoder of its own; ours is the table of words
     return present

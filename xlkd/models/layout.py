@@ -71,7 +71,7 @@ def to_tensors(architecture: Architecture, params: Params) -> dict[str, np.ndarr
     form = find_form(architecture)
     # `transformers` too saves an encoder without a head without the prefix
     prefix = form.prefix if len(params) > 1 else ""
-    slices: dict[str, list[np.ndarray]] = {}
+    slices: dict[str, dict[int, np.ndarray]] = {}
     for part, tree in params.items():
         for entry in list_entries(architecture, part, tree):
             leaf = tree
@@ -80,11 +80,13 @@ def to_tensors(architecture: Architecture, params: Params) -> dict[str, np.ndarr
             value = np.asarray(leaf if entry.layer is None else leaf[entry.layer])
             has_prefix = entry.name.startswith(form.body + form.prefixed_heads)
             name = prefix + entry.name if has_prefix else entry.name
-            slices.setdefault(name, []).append(value.T if entry.transposed else value)
+            if entry.number in slices.setdefault(name, {}):
+                raise ValueError(f"{name} is a tensor of several heads; save one of them")
+            slices[name][entry.number] = value.T if entry.transposed else value
     # safetensors writes the memory as it is: a transposed view would be saved as garbage
     return {
-        name: np.ascontiguousarray(values[0] if len(values) == 1 else np.concatenate(values))
-        for name, values in slices.items()
+        name: np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate([parts[i] for i in sorted(parts)]))
+        for name, parts in slices.items()
     }
 
 

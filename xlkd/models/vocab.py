@@ -49,7 +49,7 @@ def select_tokens(checkpoint: Checkpoint, ids: Int[np.ndarray, " vocabulary"]) -
     params = copy.copy(checkpoint.params)
     tables = params["encoder"]["embeddings"]
     params["encoder"] = params["encoder"] | {"embeddings": tables | {"words": tables["words"][ids]}}
-    if "masked_lm" in params:
+    if "bias" in params.get("masked_lm", ()):
         params["masked_lm"] = params["masked_lm"] | {"bias": params["masked_lm"]["bias"][ids]}
     pad = int(np.searchsorted(ids, checkpoint.architecture.pad_id))
     return dataclasses.replace(
