@@ -59,6 +59,84 @@ def test_dropout_of_weights_does_not_depend_on_the_grouping_of_heads(arrays, mon
         np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
+WINDOW = 3
+FORMS = pytest.mark.parametrize(("blocks", "few"), [(99, attention.FEW), (1, attention.FEW), (1, 0)])
+
+
+def set_form(monkeypatch, blocks, few):
+    """Has rows of at least so many blocks computed in blocks, of as many queries as the window is wide to one side."""
+    monkeypatch.setattr(attention, "LEAST_BLOCK", 1)
+    monkeypatch.setattr(attention, "MANY_BLOCKS", blocks)
+    monkeypatch.setattr(attention, "FEW", few)
+
+
+@FORMS
+def test_a_window_hides_positions_further_apart_than_it(arrays, monkeypatch, blocks, few):
+    set_form(monkeypatch, blocks, few)
+    *qkv, bias = arrays
+    distance = np.abs(np.arange(LENGTH)[:, None] - np.arange(LENGTH))
+
+    def attend_plainly(q, k, v):
+        scores = jnp.einsum("blhd,bmhd->bhlm", q, k) * WIDTH**-0.5 + bias
+        weights = jax.nn.softmax(jnp.where(distance <= WINDOW, scores, -jnp.inf))
+        return jnp.einsum("bhlm,bmhd->blhd", weights, v)
+
+    def attend(*qkv):
+        return attention.attend(*qkv, bias, window=WINDOW)
+
+    np.testing.assert_allclose(attend(*qkv), attend_plainly(*qkv), atol=1e-5)
+    fused = attention.attend_fused(*qkv, bias, "xla", WINDOW)
+    np.testing.assert_allclose(fused[0], attend_plainly(*qkv)[0], atol=1e-5)
+    for gradient, expected in zip(compute_gradient(attend, *qkv), compute_gradient(attend_plainly, *qkv), strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+@FORMS
+def test_dropout_in_a_window_depends_neither_on_other_rows_nor_on_the_grouping_of_heads(
+    arrays, monkeypatch, blocks, few
+):
+    *qkv, bias = arrays
+
+    def attend(*qkv):
+        return attention.attend(*qkv, bias[: len(qkv[0])], 0.3, jax.random.key(5), 1, 2, window=WINDOW)
+
+    set_form(monkeypatch, blocks, attention.FEW)
+    expected, gradients = attend(*qkv), compute_gradient(attend, *qkv)
+    assert np.abs(expected - attention.attend(*qkv, bias, window=WINDOW)).max() > 0.1
+    set_form(monkeypatch, blocks, few)
+    np.testing.assert_allclose(attend(*(x[:2] for x in qkv)), expected[:2], atol=1e-6)
+    for gradient, other in zip(compute_gradient(attend, *qkv), gradients, strict=True):
+        np.testing.assert_allclose(gradient, other, atol=1e-5)
+
+    def differentiate_forward(*qkv):
+        pad = ((0, 0), (0, 0), (0, -LENGTH % WINDOW if blocks == 1 else 0), (0, 0))
+        padded = (jnp.pad(jnp.swapaxes(x, 1, 2), pad) for x in qkv)
+        far = jnp.pad(bias.mT, pad, constant_values=attention.MASKED).mT
+        size = WINDOW if blocks == 1 else 0
+        output = attention._forward(0.3, WINDOW, size, *padded, far, jax.random.key(5), (1, 2))[0]
+        return jnp.swapaxes(output, 1, 2)[:, :LENGTH]
+
+    for gradient, other in zip(compute_gradient(differentiate_forward, *qkv), gradients, strict=True):
+        np.testing.assert_allclose(gradient, other, atol=1e-5)
+
+
+def test_long_rows_are_computed_in_blocks():
+    x = jax.ShapeDtypeStruct((1, 1024, 1, 8), jnp.float32)
+    bias = jax.ShapeDtypeStruct((1, 1, 1, 1024), jnp.float32)
+
+    def list_shapes(window):
+        def total(q, k, v, bias):
+            return attention.attend(q, k, v, bias, window=window).sum()
+
+        lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(x, x, x, bias).lower()
+        return lowered.as_text()
+
+    assert "1024x1024x" in list_shapes(None)
+    assert "1024x1024x" in list_shapes(257)
+    assert "1024x1024x" not in list_shapes(256)
+    assert "16x64x192x" in list_shapes(64)
+
+
 def test_no_attention_matrix_is_stored_for_the_backward_pass(arrays):
     *qkv, bias = arrays
     _, back = jax.vjp(lambda *qkv: attention.attend(*qkv, bias, 0.3, jax.random.key(5)), *qkv)

@@ -2,52 +2,65 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logits of every head of every architecture against golden values; dropout and initial values of heads."""
 
-import pathlib
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_models import find_golden
 
 from xlkd.models import hf
+from xlkd.models.families import find_family
 from xlkd.models.family import Architecture
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
-KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"]
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert"]
 TINY = Architecture("bert", 300, 32, 1, 2, 24, 12, 2, 0, 0)
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def case(request):
-    """Returns a checkpoint, its golden values, and the golden last hidden state."""
-    values = dict(np.load(GOLDEN / request.param / "golden.npz"))
-    return hf.load(GOLDEN / request.param), values, jnp.asarray(values["hidden"][-1])
+@functools.cache
+def read_case(kind, head):
+    """Returns a checkpoint with a head, its golden values, and the golden last hidden state."""
+    values = dict(np.load(find_golden(kind, head) / "golden.npz"))
+    return hf.load(find_golden(kind, head)), values, jnp.asarray(values["hidden"][-1])
 
 
-def test_span_logits_equal_golden_values(case):
-    checkpoint, values, last = case
+@pytest.fixture(params=KINDS)
+def read(request):
+    """Returns a function that reads the case of a head."""
+    return functools.partial(read_case, request.param)
+
+
+def pool(checkpoint, values, last):
+    architecture = checkpoint.architecture
+    return find_family(architecture).pool(architecture, last, jnp.asarray(values["attention_mask"]))
+
+
+def test_span_logits_equal_golden_values(read):
+    checkpoint, values, last = read("span")
     start, end = SpanHead(checkpoint.architecture).apply({"params": checkpoint.params["span"]}, last)
     np.testing.assert_allclose(start, values["start"], atol=1e-5)
     np.testing.assert_allclose(end, values["end"], atol=1e-5)
 
 
-def test_class_logits_equal_golden_values(case):
-    checkpoint, values, last = case
-    logits = ClassifierHead(checkpoint.architecture, 3).apply({"params": checkpoint.params["classifier"]}, last[:, 0])
+def test_class_logits_equal_golden_values(read):
+    checkpoint, values, last = read("classifier")
+    head, params = ClassifierHead(checkpoint.architecture, 3), {"params": checkpoint.params["classifier"]}
+    logits = head.apply(params, pool(checkpoint, values, last))
     np.testing.assert_allclose(logits, values["classes"], atol=1e-5)
 
 
-def test_masked_lm_logits_equal_golden_values_at_all_and_at_gathered_positions(case):
-    checkpoint, values, last = case
+def test_masked_lm_logits_equal_golden_values_at_all_and_at_gathered_positions(read):
+    checkpoint, values, last = read("masked_lm")
     head, params = MaskedLMHead(checkpoint.architecture), {"params": checkpoint.params["masked_lm"]}
     words = checkpoint.params["encoder"]["embeddings"]["words"]
     np.testing.assert_allclose(head.apply(params, last, words), values["words"], atol=1e-5)
     np.testing.assert_allclose(head.apply(params, last[:, 1:3], words), values["words"][:, 1:3], atol=1e-5)
 
 
-def test_the_masked_lm_decoder_shares_the_word_embeddings(case):
-    checkpoint, _, last = case
+def test_the_masked_lm_decoder_shares_the_word_embeddings(read):
+    checkpoint, _, last = read("masked_lm")
     words = checkpoint.params["encoder"]["embeddings"]["words"]
 
     def loss(words):
@@ -57,8 +70,8 @@ def test_the_masked_lm_decoder_shares_the_word_embeddings(case):
     assert np.abs(jax.grad(loss)(words)).min() > 0
 
 
-def test_tokens_appended_to_the_table_get_no_probability(case):
-    checkpoint, _, last = case
+def test_tokens_appended_to_the_table_get_no_probability(read):
+    checkpoint, _, last = read("masked_lm")
     head, params = MaskedLMHead(checkpoint.architecture), {"params": checkpoint.params["masked_lm"]}
     words = checkpoint.params["encoder"]["embeddings"]["words"]
     logits, padded = (head.apply(params, last, np.pad(words, ((0, n), (0, 0)))) for n in (0, 3))
@@ -67,8 +80,8 @@ def test_tokens_appended_to_the_table_get_no_probability(case):
     assert not np.asarray(probabilities[..., len(words) :]).any()
 
 
-def test_classifier_dropout_depends_on_the_key(case):
-    checkpoint, _, last = case
+def test_classifier_dropout_depends_on_the_key(read):
+    checkpoint, _, last = read("classifier")
     head, params = ClassifierHead(checkpoint.architecture, 3), {"params": checkpoint.params["classifier"]}
     runs = [head.apply(params, last[:, 0], train=True, key=jax.random.key(seed)) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(runs[0], runs[1])

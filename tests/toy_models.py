@@ -16,7 +16,13 @@ from xlkd.models.family import Architecture
 from xlkd.models.heads import SpanHead, init_head
 
 ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden" / "encoders"
 DATA = "atlas?split=validation&size=20&languages=en,de"
+
+
+def find_golden(kind: str, head: str) -> pathlib.Path:
+    """Returns the golden encoder of a kind that has this head: ModernBERT's heads need folders of their own."""
+    return GOLDEN / kind / head if (GOLDEN / kind / head).is_dir() else GOLDEN / kind
 
 
 def save_span_model(folder: pathlib.Path, record: dict | None = None, seed: int = 0) -> pathlib.Path:

@@ -13,25 +13,38 @@ from safetensors.torch import save_file
 
 HERE = pathlib.Path(__file__).parent
 CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
-CLASSES["distilbert"] = "DistilBert"
+CLASSES |= {"distilbert": "DistilBert", "modernbert": "ModernBert"}
 HEADS = {"span": "ForQuestionAnswering", "classifier": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
 
 
 def main() -> None:
-    """Writes config.json, model.safetensors (float16, all three heads) and golden.npz of each model type."""
+    """Writes config.json, model.safetensors (float16, all three heads) and golden.npz of each model type.
+
+    The heads of ModernBERT have the same names: the folder of the type has that of spans, two folders in it the others.
+    """
     for number, kind in enumerate(CLASSES):
         torch.manual_seed(number)
-        models = {head: build(kind, head) for head in HEADS}
-        folder = HERE / kind
-        folder.mkdir(exist_ok=True)
-        tensors = {}
-        for model in models.values():
-            randomise(model, tensors)
-        kept = {name: value.half().contiguous() for name, value in tensors.items()}
-        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "model.safetensors").chmod(0o644)
-        models["classifier"].config.save_pretrained(folder)
-        np.savez_compressed(folder / "golden.npz", **outputs(kind, models))
+        if kind != "modernbert":
+            write(HERE / kind, kind, list(HEADS))
+            continue
+        for head in HEADS:
+            write(HERE / kind / ("" if head == "span" else head), kind, [head])
+
+
+def write(folder: pathlib.Path, kind: str, heads: list[str]) -> None:
+    models = {head: build(kind, head) for head in heads}
+    folder.mkdir(exist_ok=True)
+    tensors = {}
+    for model in models.values():
+        randomise(model, tensors)
+    kept = {name: value.half().contiguous() for name, value in tensors.items()}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+    config = models["classifier" if "classifier" in models else heads[0]].config
+    if kind == "modernbert":
+        config.architectures = [CLASSES[kind] + HEADS[heads[0]]]
+    config.save_pretrained(folder)
+    np.savez_compressed(folder / "golden.npz", **outputs(kind, models))
 
 
 def build(kind: str, head: str) -> torch.nn.Module:
@@ -43,6 +56,12 @@ def build(kind: str, head: str) -> torch.nn.Module:
     labels = {"num_labels": 3} if head == "classifier" else {}
     if family:
         labels["type_vocab_size"] = 1
+    if kind == "modernbert":  # the second layer is local, with tokens at a distance of 2; the classifier has the biases
+        labels |= {"global_attn_every_n_layers": 2, "local_attention": 4, "classifier_dropout": 0.1}
+        labels |= dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
+        if head == "classifier":
+            biases = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")
+            labels |= dict.fromkeys(biases, True) | {"classifier_pooling": "mean"}
     config = getattr(transformers, CLASSES[kind] + "Config")(**sizes, **shape, **labels)
     return getattr(transformers, CLASSES[kind] + HEADS[head])(config).eval()
 
@@ -61,23 +80,26 @@ def randomise(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
 def outputs(kind: str, models: dict[str, torch.nn.Module]) -> dict[str, np.ndarray]:
     """Rows of 9, 6 and 4 pieces; the loss is a sum over valid positions of every part's output, weighed by cosines."""
-    pad = models["span"].config.pad_token_id
+    pad = next(iter(models.values())).config.pad_token_id
     lengths = torch.tensor([9, 6, 4])
     mask = (torch.arange(9)[None] < lengths[:, None]).long()
     ids = torch.randint(2, 40, (3, 9)) * mask + pad * (1 - mask)
     inputs = {"input_ids": ids, "attention_mask": mask}
     if kind == "bert":
         inputs["token_type_ids"] = (torch.arange(9)[None] >= 3).long() * mask
-    span = models["span"](**inputs, output_hidden_states=True)
-    classes = models["classifier"](**inputs).logits
-    words = models["masked_lm"](**inputs).logits
-    parts = {"hidden": torch.stack(span.hidden_states), "start": span.start_logits, "end": span.end_logits}
-    parts |= {"classes": classes, "words": words}
-    (span.hidden_states[-1] * mask[..., None] * torch.cos(torch.arange(16.0))).sum().backward()
+    first = next(iter(models.values()))
+    states = first(**inputs, output_hidden_states=True).hidden_states
+    parts = {"hidden": torch.stack(states)}
+    if "span" in models:
+        span = models["span"](**inputs)
+        parts |= {"start": span.start_logits, "end": span.end_logits}
+    names = {"classifier": "classes", "masked_lm": "words"}
+    parts |= {name: models[head](**inputs).logits for head, name in names.items() if head in models}
+    (states[-1] * mask[..., None] * torch.cos(torch.arange(16.0))).sum().backward()
     golden = {name: value.detach().numpy() for name, value in parts.items()}
     golden |= {name: value.numpy().astype(np.int32) for name, value in inputs.items()}
-    for name, value in models["span"].named_parameters():
-        if value.grad is not None:
+    for name, value in first.named_parameters():
+        if value.grad is not None and "span" in models:
             golden[f"gradient/{name}"] = value.grad.numpy().astype(np.float32)
     return golden
 

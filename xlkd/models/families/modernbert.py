@@ -373,8 +373,9 @@ def _check(architecture: ModernBert, config: Mapping[str, Json], where: str) -> 
         if not _is_possible(architecture, field.name, str(field.type), value):
             raise UserError(f"{field.name} {value!r} is not possible", where, "use the config.json of the weights")
     check_activation(architecture, ACTIVATIONS, where)
-    if (width := architecture.hidden_size // architecture.heads) % 2:
-        what = f"heads of {width} values have no rotary positions, which need an even number"
+    D, heads = architecture.hidden_size, architecture.heads
+    if D % heads == 0 and D // heads % 2:
+        what = f"heads of {D // heads} values have no rotary positions, which need an even number"
         raise UserError(what, where, "use the config.json of the weights")
 
 
@@ -388,7 +389,7 @@ def _is_possible(architecture: ModernBert, name: str, kind: str, value: Any) -> 
     if name == "local_attention":
         return type(value) is int and 1 <= value <= MOST_ROWS
     if name == "global_layers":
-        return value is not None and len(value) == architecture.layers
+        return type(value) is tuple and list(map(type, value)) == [bool] * architecture.layers
     known = {"classifier_pooling": ("cls", "mean"), "classifier_activation": tuple(ACTIVATIONS)}
     return name not in known or value in known[name]
 
