@@ -81,7 +81,9 @@ def train_peer(case, folder):
         optimizer.zero_grad()
         (logits * torch.randn_like(logits)).sum().backward()
         optimizer.step()
-    assert all((value != before[name]).any(dim=-1).all() for name, value in model.named_parameters() if "tok_" not in name)
+    assert all(
+        (value != before[name]).any(dim=-1).all() for name, value in model.named_parameters() if "tok_" not in name
+    )
     model.save_pretrained(folder)
     return model.eval()
 
@@ -89,7 +91,10 @@ def train_peer(case, folder):
 def draw_inputs(architecture):
     """Returns rows of the longest length, of one token, and between."""
     mask = (np.arange(19) < np.array([[19], [1], [12], [4]])).astype(np.int32)
-    return {"input_ids": np.random.default_rng(1).integers(1, architecture.vocab_size, (4, 19)) * mask, "attention_mask": mask}
+    return {
+        "input_ids": np.random.default_rng(1).integers(1, architecture.vocab_size, (4, 19)) * mask,
+        "attention_mask": mask,
+    }
 
 
 @pytest.mark.torch

@@ -129,8 +129,9 @@ def override_dropout(architecture: Architecture, rate: float) -> Architecture:
     """Overrides all dropout rates; -1 keeps the encoder's own."""
     if rate < 0:
         return architecture
-    names = [field.name for field in dataclasses.fields(architecture) if field.name.endswith("dropout")]
-    return dataclasses.replace(architecture, **dict.fromkeys(names, rate))
+    fields = dataclasses.fields(architecture)
+    rates: dict[str, Any] = {field.name: rate for field in fields if field.name.endswith("dropout")}
+    return dataclasses.replace(architecture, **rates)
 
 
 def _read_weights(folder: pathlib.Path, revision: str | None, dropout: float) -> Weights:

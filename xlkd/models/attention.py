@@ -35,7 +35,7 @@ Head = Float[Array, "rows heads length head_size"]
 Bias = Float[Array, "rows 1 1 length"]
 Norms = Float[Array, "rows heads length 1"]  # a value for each query: its largest score, the sum of its weights
 Place = tuple[Integer[Array, ""] | int, ...]
-Blocks = Float[Array, "rows heads *blocks length head_size"]  # the axis of blocks is absent where rows are whole
+Blocks = Float[Array, "rows heads *blocks queries head_size"]  # the axis of blocks is absent where rows are whole
 
 _sum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -63,7 +63,7 @@ def attend(
     if size := _choose_block(length, window):
         rest = -length % size
         q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, rest), (0, 0))) for x in (q, k, v))
-        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (0, rest)), constant_values=MASKED)
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (0, rest)), constant_values=FAR)
     return jnp.swapaxes(_attend(rate, window, size, q, k, v, bias, key, place)[:, :, :length], 1, 2)
 
 
@@ -155,7 +155,7 @@ def _compute_scores(
     k: Float[Array, "rows heads *blocks keys head_size"],
     bias: Float[Array, "rows 1 *blocks 1 keys"],
     window: int | None,
-) -> Float[Array, "rows heads *blocks length keys"]:
+) -> Float[Array, "rows heads *blocks queries keys"]:
     scores = _sum("...ld,...md->...lm", q, k) * q.shape[-1] ** -0.5 + bias
     if window is None:
         return scores

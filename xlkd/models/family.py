@@ -25,6 +25,7 @@ Params = dict[str, Any]  # parameters by name: a tree of arrays, or of their sha
 Inits = dict[str, Callable[[PRNGKeyArray], Any]]  # functions of a key that draw the parameters of each name
 
 NEEDED = object()  # in place of a default: a key that config.json must have
+Own = Any  # an architecture of the family's own class
 MOST_LAYERS, MOST_ROWS = 1000, 2**24
 
 
@@ -111,7 +112,7 @@ class Form:
 class Head:
     """A head: its parameters, and its logits as a function of them."""
 
-    init: Callable[[Architecture, int], Inits]  # (architecture, number of labels)
+    init: Callable[[Own, int], Inits]  # (architecture, number of labels)
     apply: Callable[..., Float[Array, " ..."]]  # see models/heads.py for the arguments of each head
 
 
@@ -144,20 +145,20 @@ class Family:
     forms: Mapping[str, Form]  # by model type
     architecture: type[Architecture]
     read: Callable[[Form, Mapping[str, Json], int], dict[str, Any]]  # (…, config.json, pad_id) -> fields
-    check: Callable[[Architecture, Mapping[str, Json], str], None]  # refuses what is not computed here
-    init_embeddings: Callable[[PRNGKeyArray, Architecture, float], Params]  # the number scales the words
-    init_layers: Callable[[PRNGKeyArray, Architecture], Params]
+    check: Callable[[Own, Mapping[str, Json], str], None]  # refuses what is not computed here
+    init_embeddings: Callable[[PRNGKeyArray, Own, float], Params]  # the number scales the words
+    init_layers: Callable[[PRNGKeyArray, Own], Params]
     embed: Callable[..., Float[Array, "rows length hidden"]]  # (architecture, tables, ids, types, *, dtype, key)
     prepare: Callable[..., Any]  # (architecture, tables, mask, dtype) -> what all layers need beside hidden states
     run_layer: Callable[..., Float[Array, "rows length hidden"]]  # (…, params, hidden, prepared, *, dtype, key, number)
     heads: Mapping[str, Head]  # span, classifier, masked_lm
-    forward_flops: Callable[[Architecture, float, float], float]  # of all layers, for tokens in rows
-    write: Callable[[Form, Architecture], dict[str, Json]] = Form.write_fields  # keys of config.json
-    init_final: Callable[[Architecture], Params] = lambda architecture: {}
+    forward_flops: Callable[[Own, float, float], float]  # of all layers, for tokens in rows
+    write: Callable[[Form, Own], dict[str, Json]] = Form.write_fields  # keys of config.json
+    init_final: Callable[[Own], Params] = lambda architecture: {}
     finish: Callable[..., Float[Array, "rows length hidden"]] = keep_hidden  # after the last layer
     pool: Callable[..., Float[Array, "rows hidden"]] = pool_first  # what the classifier reads
-    has_module: Callable[[Architecture, int, str], bool] = has_every_module
-    select_layers: Callable[[Architecture, int], dict[str, Any]] = keep_fields  # changed fields with fewer layers
+    has_module: Callable[[Own, int, str], bool] = has_every_module
+    select_layers: Callable[[Own, int], dict[str, Any]] = keep_fields  # changed fields with fewer layers
 
 
 def check_activation(architecture: Architecture, known: Mapping[str, Any], where: str) -> None:

@@ -157,14 +157,12 @@ def run_layer(
     """Runs one layer, which normalises the input of each of its two parts; the embeddings are normalised already."""
     hidden = rows.shard_rows(hidden)
     normed = layer_norm(params["attention_norm"], hidden, architecture.norm_eps).astype(dtype)
-    if isinstance(number, int):
-        normed = normed if number else hidden
-    else:
+    if not isinstance(number, int):
         normed = jnp.where(number == 0, hidden, normed)
+    elif number == 0:
+        normed = hidden
     attended = _run_attention(architecture, params, normed, prepared, dtype, key, number)
-    hidden = rows.shard_rows(
-        hidden + dropout(attended, architecture.attention_dropout, key, ATTENTION_OUTPUT, number)
-    )
+    hidden = rows.shard_rows(hidden + dropout(attended, architecture.attention_dropout, key, ATTENTION_OUTPUT, number))
     normed = layer_norm(params["norm"], hidden, architecture.norm_eps).astype(dtype)
     gate = ACTIVATIONS[architecture.activation](dense(params["gate"], normed, dtype))
     inner = gate * dense(params["up"], normed, dtype)
@@ -362,8 +360,10 @@ def _write(form: Form, architecture: ModernBert) -> dict[str, Json]:
     config |= {old: thetas[kind] for kind, (old, _) in THETAS.items()}
     config |= dict.fromkeys(SPECIALS)  # otherwise transformers takes those of ModernBERT's own vocabulary
     count = architecture.layers
-    periods = [n for n in range(1, count + 1) if _list_periodic(count, n) == architecture.global_layers]
-    return config | {"global_attn_every_n_layers": n for n in periods}
+    for period in range(1, count + 1):
+        if _list_periodic(count, period) == architecture.global_layers:
+            config["global_attn_every_n_layers"] = period
+    return config
 
 
 def _check(architecture: ModernBert, config: Mapping[str, Json], where: str) -> None:
