@@ -8,9 +8,9 @@
   --out=DIR           the smaller folder: a new or an empty one, or an earlier export, whose files are replaced
 
 Without the tokens that the texts do not use, outputs on these texts are bit-identical to those of the full model. With
-fewer layers it is another model, whose last hidden states are the full model's states at layer N. The record of an xlkd
-run and the files for sentence-transformers are copied; the model card says what was left out, above the card of the
-full model.
+fewer layers it is another model, whose last hidden states are the full model's states at layer N (after the norm that
+follows the last layer, where an encoder has one). The record of an xlkd run and the files for sentence-transformers are
+copied; the model card says what was left out, above the card of the full model.
 """
 
 from __future__ import annotations
