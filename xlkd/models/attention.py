@@ -4,9 +4,9 @@
 
 The backward pass computes the weights again, so that nothing of [length, length] is kept between the two passes: much
 less memory for a few per cent more work (Korthikanti et al., arXiv 2205.05198, section 5). A CPU computes a few heads
-at a time, so that their intermediate results stay in its caches. Where each token attends only to tokens within a
-window, long rows are computed in blocks of queries with the keys of the block and its two neighbours, so that the cost
-grows with length times window. docs/performance.md says how much these save.
+at a time, so that their intermediate results stay in its caches. docs/performance.md says how much both save. Where
+tokens attend only within a window, long rows are computed in blocks of queries with the keys of the block and its two
+neighbours, so that the cost grows with length times window.
 """
 
 from __future__ import annotations
