@@ -287,6 +287,7 @@ _DISTILBERT_CONFIG = {
 }
 # Parts of pre-trained models without an effect on hidden states: the head of masked tokens may be untied or in part
 _UNUSED = ("pooler.", "cls.", "lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.")
+_PREFIXES = ("bert.", "roberta.", "camembert.", "distilbert.")
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
@@ -306,7 +307,7 @@ def _describe(classes: str, prefix: str, heads: Mapping[str, Mapping[str, str]],
         decoders=(decoder,),
         prefixed_heads=("pooler.",),
         buffers=_BUFFERS,
-        other_prefixes=("camembert.",) if classes == "Camembert" else (),
+        other_prefixes=_PREFIXES,
     )
 
 
@@ -323,6 +324,7 @@ _DISTILBERT = Form(
     pad_id=0,
     decoders=("vocab_projector.weight",),
     buffers=_BUFFERS,
+    other_prefixes=_PREFIXES,
 )
 _ROBERTA = (_ROBERTA_HEADS, 1, "lm_head.decoder.weight")
 FAMILY = Family(
