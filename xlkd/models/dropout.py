@@ -31,7 +31,7 @@ def dropout(
 
     `place` distinguishes calls with the same key: the number of a layer, a site within it. Where x is a part of a
     larger array, `first` is the index in each of its rows where the part begins. Axis 0 may have several groups, each
-    with all rows of the batch.
+    with all rows of the batch; without groups the array has no rows of the batch, but is the same on all devices.
     """
     if key is None or rate == 0:
         return x

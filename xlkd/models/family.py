@@ -4,8 +4,8 @@
 
 A family is one module of `models/families/` with a `FAMILY`. Its parameters are trees of arrays: `embeddings`, `layers`
 (stacked on axis 0) and, where something follows the last layer, `final`. In a layer the kernels `query`, `key`,
-`value`, `gate` and `up` are divided over devices by their outputs, `output` and `down` by their inputs; the table of
-words is `embeddings/words`.
+`value`, `gate`, `up`, `position_query` and `position_key` are divided over devices by their outputs, `output` and
+`down` by their inputs; the table of words is `embeddings/words`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class Architecture:
     def max_length(self) -> int:
         """The longest row in tokens, special tokens included."""
         return self.positions - self.position_offset
+
+    @property
+    def word_size(self) -> int:
+        """The width of the table of words."""
+        return self.hidden_size
 
 
 class Slice(NamedTuple):
@@ -138,6 +143,11 @@ def keep_fields(architecture: Architecture, layers: int) -> dict[str, Any]:
     return {}
 
 
+def keep_form(form: Form, architecture: Architecture) -> Form:
+    """Returns the form of the model type, which all its encoders have."""
+    return form
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """A family of encoders as pure functions of architecture and parameters."""
@@ -153,6 +163,7 @@ class Family:
     run_layer: Callable[..., Float[Array, "rows length hidden"]]  # (…, params, hidden, prepared, *, dtype, key, number)
     heads: Mapping[str, Head]  # span, classifier, masked_lm
     forward_flops: Callable[[Own, float, float], float]  # of all layers, for tokens in rows
+    choose_form: Callable[[Form, Own], Form] = keep_form  # of an encoder, from that of its model type
     write: Callable[[Form, Own], dict[str, Json]] = Form.write_fields  # keys of config.json
     init_final: Callable[[Own], Params] = lambda architecture: {}
     finish: Callable[..., Float[Array, "rows length hidden"]] = keep_hidden  # after the last layer

@@ -69,7 +69,7 @@ class MaskedLMHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "*axes hidden"], words: Float[AnyArray, "#vocabulary hidden"]
+        self, hidden: Float[Array, "*axes hidden"], words: Float[AnyArray, "#vocabulary embedding"]
     ) -> Float[Array, "*axes vocabulary"]:
         head = find_family(self.architecture).heads["masked_lm"]
         params = _make_params(self, head.init(self.architecture, 0))
@@ -84,7 +84,7 @@ def _make_params(module: nn.Module, inits: Inits) -> Params:
 def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: PRNGKeyArray) -> Params:
     """Returns fresh parameters of a head: matrices normal(0, 0.02), biases 0."""
     D = head.architecture.hidden_size
-    words = (jnp.zeros((1, D)),) if isinstance(head, MaskedLMHead) else ()  # a table of one word is enough
+    words = (jnp.zeros((1, head.architecture.word_size)),) if isinstance(head, MaskedLMHead) else ()  # a table of one word is enough
     hidden = jnp.zeros((1, D) if isinstance(head, ClassifierHead) else (1, 1, D))
     return cast(Params, head.init(key, hidden, *words)["params"])
 

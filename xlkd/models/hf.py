@@ -315,7 +315,7 @@ def _read_optional_json(path: pathlib.Path) -> dict[str, Json]:
 
 def _list_input_names(architecture: Architecture | None) -> list[str]:
     """Returns the inputs of the encoder; token types are one only where it has several."""
-    several = architecture is not None and architecture.model_type == "bert" and architecture.types > 1
+    several = architecture is not None and not architecture.position_offset and architecture.types > 1
     return ["input_ids", "token_type_ids", "attention_mask"] if several else ["input_ids", "attention_mask"]
 
 

@@ -31,11 +31,11 @@ def shard_rows(x: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
 def number_rows(rows: int, groups: int = 1) -> Int[Array, " rows"]:
     """Returns the number of each row in the array of all devices, also where a device sees its own rows alone.
 
-    An array of several groups of rows has first all rows of the first group.
+    An array of several groups of rows has first all rows of the first group. One of no groups is that of all devices.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(axis for axis in ROWS if axis in mesh.manual_axes)
-    if not axes:
+    if not axes or not groups:
         return jnp.arange(rows)
     own, devices = rows // groups, math.prod(mesh.shape[axis] for axis in axes)
     first = own * (jnp.arange(groups) * devices + jax.lax.axis_index(axes))

@@ -33,11 +33,11 @@ TILE = 8  # a TPU stores and exchanges arrays in tiles of 8 × 128 values; the d
 # Path of a leaf (parameters, moments and teacher alike) -> mesh axes of its last dimensions; first match wins.
 # _choose_partition says what becomes of an axis that does not divide its dimension.
 TABLE = (
-    (r"branches/(query|key|value|gate|up)/kernel$", ("branch", None, "fsdp", "tensor")),
+    (r"branches/((position_)?(query|key)|value|gate|up)/kernel$", ("branch", None, "fsdp", "tensor")),
     (r"branches/(output|down)/kernel$", ("branch", None, "tensor", "fsdp")),
     (r"branches/", ("branch", None, None)),  # biases and norms: branch, layer, width
     (r"embeddings/words$", ("tensor", "fsdp")),
-    (r"layers/(query|key|value|gate|up)/kernel$", ("fsdp", "tensor")),
+    (r"layers/((position_)?(query|key)|value|gate|up)/kernel$", ("fsdp", "tensor")),
     (r"layers/(output|down)/kernel$", ("tensor", "fsdp")),
     (r"kernel$", ("fsdp", None)),
     (r"", ()),

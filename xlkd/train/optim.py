@@ -36,7 +36,7 @@ def make_schedule(settings: Optim, steps: int) -> LearningRate:
     return rate
 
 
-MATRICES = ("kernel", "words", "positions", "types")
+MATRICES = ("kernel", "words", "positions", "types", "relative")
 
 SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {  # of the share of the steps that is left
     "constant": lambda left: jnp.ones_like(left),

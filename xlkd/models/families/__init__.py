@@ -26,4 +26,5 @@ def find_family(architecture: Architecture) -> Family:
 
 def find_form(architecture: Architecture) -> Form:
     """Returns an encoder's form in `transformers`."""
-    return find_family(architecture).forms[architecture.model_type]
+    family = find_family(architecture)
+    return family.choose_form(family.forms[architecture.model_type], architecture)
