@@ -19,7 +19,7 @@ from xlkd.models.family import Architecture
 from xlkd.models.layers import attention_bias
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
-KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert"]
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert", "deberta-v2"]
 TINY = Architecture("bert", 40, 16, 2, 2, 24, 12, 2, 0, 0)
 KEY = jax.random.key(3, impl="rbg")  # compiles in a third of the time of threefry
 

@@ -15,7 +15,7 @@ from xlkd.models.families import find_family
 from xlkd.models.family import Architecture
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head
 
-KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert"]
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert", "deberta-v2"]
 TINY = Architecture("bert", 300, 32, 1, 2, 24, 12, 2, 0, 0)
 
 

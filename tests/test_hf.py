@@ -22,7 +22,7 @@ from xlkd.models.families import find_family
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
-KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert"]
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert", "deberta-v2"]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sat", "."]
 
 

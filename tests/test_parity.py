@@ -15,7 +15,7 @@ from xlkd import parity
 from xlkd.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders"
-KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"]
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "deberta-v2"]
 
 
 CASES = {kind: ("start", "end", "classes", "words") for kind in KINDS}

@@ -38,7 +38,7 @@ def attend(
     v: Float[Array, "rows length heads head_size"],
     position_keys: Float[Array, "buckets heads head_size"] | None,
     position_queries: Float[Array, "buckets heads head_size"] | None,
-    index: Int[np.ndarray, " differences"],
+    index: Int[np.ndarray, " offsets"],
     bias: Bias,
     scale: float,
     rate: float = 0.0,
@@ -52,7 +52,7 @@ def attend(
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
 
     def expand(
-        positions: Float[Array, "buckets heads head_size"] | None, order: Int[np.ndarray, " differences"]
+        positions: Float[Array, "buckets heads head_size"] | None, order: Int[np.ndarray, " offsets"]
     ) -> Differences | None:
         return None if positions is None else jnp.swapaxes(positions, 0, 1)[:, np.append(order, order[-1])]
 

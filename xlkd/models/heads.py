@@ -84,7 +84,8 @@ def _make_params(module: nn.Module, inits: Inits) -> Params:
 def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: PRNGKeyArray) -> Params:
     """Returns fresh parameters of a head: matrices normal(0, 0.02), biases 0."""
     D = head.architecture.hidden_size
-    words = (jnp.zeros((1, head.architecture.word_size)),) if isinstance(head, MaskedLMHead) else ()  # a table of one word is enough
+    one_word = jnp.zeros((1, head.architecture.word_size))  # such a table is enough
+    words = (one_word,) if isinstance(head, MaskedLMHead) else ()
     hidden = jnp.zeros((1, D) if isinstance(head, ClassifierHead) else (1, 1, D))
     return cast(Params, head.init(key, hidden, *words)["params"])
 

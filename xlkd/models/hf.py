@@ -22,7 +22,7 @@ import numpy as np
 from xlkd.compat import catch_panics, import_tokenizer_class
 from xlkd.errors import UserError, escape_controls
 from xlkd.files import Json, find_repeated_key, replace_folder, write_text
-from xlkd.models import layout
+from xlkd.models import layout, sentencepiece
 from xlkd.models.families import find_form
 from xlkd.models.family import Architecture, Form, Params
 from xlkd.models.layout import read_architecture
@@ -41,6 +41,7 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "spm.model",
     "added_tokens.json",
 )
 RECORD, CARD = "xlkd.json", "README.md"
@@ -271,7 +272,7 @@ def _name_some(names: list[str]) -> str:
 def load_tokenizer(
     path: str | os.PathLike[str], spec: dict[str, Json] | None = None, architecture: Architecture | None = None
 ) -> PreTrainedTokenizerFast:
-    """Builds the tokenizer of a directory from tokenizer.json (or a WordPiece vocab.txt) without loading PyTorch.
+    """Builds the tokenizer of a directory from tokenizer.json, vocab.txt or DeBERTa's spm.model, without PyTorch.
 
     `spec` replaces the content of tokenizer.json, as `vocab.trim_vocabulary` returns it. A tokenizer is refused if its
     ids do not fit the tables of `architecture`, by default that of the directory's config.json.
@@ -281,7 +282,7 @@ def load_tokenizer(
     if architecture is None and (path / "config.json").is_file():
         architecture = read_architecture(read_json(path / "config.json"), path / "config.json")
     config = _read_optional_json(path / "tokenizer_config.json")
-    file = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
+    file = next((path / name for name in ("tokenizer.json", "vocab.txt", "spm.model") if (path / name).is_file()), None)
     backend, added = _build_backend(path, file, config, spec, architecture)
     longest, names = config.get("model_max_length"), config.get("model_input_names")
     is_number = isinstance(longest, int | float) and not isinstance(longest, bool)
@@ -291,6 +292,8 @@ def load_tokenizer(
         "model_max_length": math.floor(min(longest, 10**9)) if is_number and longest > 0 else 512,
     }
     specials = _read_optional_json(path / "special_tokens_map.json") | config
+    if file is not None and file.suffix == ".model":
+        specials = sentencepiece.SPECIALS | specials
     special_names = ("bos_token", "cls_token", "eos_token", "sep_token", "pad_token", "unk_token", "mask_token")
     options |= {name: _read_special(specials[name], name, path) for name in special_names if specials.get(name)}
     try:
@@ -352,7 +355,8 @@ def _build_backend(
             f"T.from_pretrained('{path}').save_pretrained('{path}')\"",
         )
     if spec is None:
-        spec = read_json(file) if file.suffix == ".json" else _read_wordpiece(file, config)
+        readers = {".txt": _read_wordpiece, ".model": sentencepiece.read_spec}
+        spec = read_json(file) if file.suffix == ".json" else readers[file.suffix](file, config)
     check_spec(spec, str(file), architecture)
     try:
         with catch_panics():

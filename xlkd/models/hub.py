@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BRANCHES = "branches.safetensors"  # of a student with several branches
-SMALL = ("*.json", "*.txt", "sentencepiece.bpe.model", "README.md", "LICENSE*")  # in the folder itself
+SMALL = ("*.json", "*.txt", "sentencepiece.bpe.model", "spm.model", "README.md", "LICENSE*")  # in the folder itself
 POOLING = "[0-9]_*/config.json"  # of sentence-transformers
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TIMEOUT = 4  # seconds until the hub counts as unreachable

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 HERE = pathlib.Path(__file__).parent
 CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
-CLASSES |= {"distilbert": "DistilBert", "modernbert": "ModernBert"}
+CLASSES |= {"distilbert": "DistilBert", "modernbert": "ModernBert", "deberta-v2": "DebertaV2"}
 HEADS = {"span": "ForQuestionAnswering", "classifier": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
 
 
@@ -62,6 +62,9 @@ def build(kind: str, head: str) -> torch.nn.Module:
         if head == "classifier":
             biases = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")
             labels |= dict.fromkeys(biases, True) | {"classifier_pooling": "mean"}
+    if kind == "deberta-v2":  # as mDeBERTa's, but with fewer buckets
+        labels |= {"relative_attention": True, "position_buckets": 6, "pos_att_type": "p2c|c2p", "legacy": False}
+        labels |= {"share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False}
     config = getattr(transformers, CLASSES[kind] + "Config")(**sizes, **shape, **labels)
     return getattr(transformers, CLASSES[kind] + HEADS[head])(config).eval()
 

@@ -51,7 +51,7 @@ class Deberta(Architecture):
     embedding_size: int = 0  # the width of the tables, which a projection widens to hidden_size
     position_biased_input: bool = True  # has a table of absolute positions
     relative_attention: bool = False
-    relative_norm: bool = False  # normalises the relative positions
+    relative_norm: bool = False  # of the relative positions; `transformers` has its parameters even without these
     pos_att_type: str = ""  # the terms of the scores beside content to content, joined by |
     share_att_key: bool = False  # projects positions as contents are
     position_buckets: int = -1  # buckets of each sign; without them, each difference has a row
@@ -101,8 +101,8 @@ def init_embeddings(key: PRNGKeyArray, architecture: Deberta, scale: float) -> P
         params["projection"] = {"kernel": normal(projection, (E, D))}
     if a.relative_attention:
         params["relative"] = normal(relative, (2 * a.span, D))
-        if a.relative_norm:
-            params["relative_norm"] = init_norm((D,))
+    if a.relative_norm:
+        params["relative_norm"] = init_norm((D,))
     if a.conv_kernel_size:
         shape = (a.conv_kernel_size, D // a.conv_groups, D)
         params["convolution"] = {"kernel": normal(convolution, shape), "bias": jnp.zeros(D)}
@@ -146,9 +146,7 @@ def embed(
     return dropout(hidden, architecture.dropout, key, EMBEDDINGS)
 
 
-def prepare(
-    architecture: Deberta, tables: Params, mask: Shaped[AnyArray, "rows length"], dtype: DTypeLike
-) -> Prepared:
+def prepare(architecture: Deberta, tables: Params, mask: Shaped[AnyArray, "rows length"], dtype: DTypeLike) -> Prepared:
     """Returns the bias of the attention scores and the relative positions of rows of this length, normalised."""
     relative = None
     if architecture.relative_attention and architecture.terms:
@@ -329,8 +327,6 @@ def _read(form: Form, config: Mapping[str, Json], pad_id: int) -> dict[str, Any]
     longest = fields["max_relative_positions"]
     if isinstance(longest, int) and longest < 1:  # as in the file: this and other numbers below 1
         fields["max_relative_positions"] = config["max_position_embeddings"]
-    if fields["relative_attention"] is False:
-        fields["relative_norm"] = False  # without effect
     return fields | {"position_offset": 0}
 
 
