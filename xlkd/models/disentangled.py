@@ -29,6 +29,9 @@ Norms = Float[Array, "rows heads length 1"]
 Scores = Float[Array, "rows heads length length"]
 Place = tuple[Integer[Array, ""] | int, ...]
 
+Positions = Differences | None
+Residuals = tuple[Head, Head, Head, Positions, Positions, Bias, PRNGKeyArray | None, Place, Head, Norms, Norms]
+
 _sum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
@@ -53,7 +56,7 @@ def attend(
 
     def expand(
         positions: Float[Array, "buckets heads head_size"] | None, order: Int[np.ndarray, " offsets"]
-    ) -> Differences | None:
+    ) -> Positions:
         return None if positions is None else jnp.swapaxes(positions, 0, 1)[:, np.append(order, order[-1])]
 
     keys, queries = expand(position_keys, index[::-1]), expand(position_queries, index)
@@ -68,8 +71,8 @@ def _attend(
     q: Head,
     k: Head,
     v: Head,
-    position_keys: Differences | None,
-    position_queries: Differences | None,
+    position_keys: Positions,
+    position_queries: Positions,
     bias: Bias,
     key: PRNGKeyArray | None,
     place: Place,
@@ -83,12 +86,12 @@ def _forward(
     q: Head,
     k: Head,
     v: Head,
-    position_keys: Differences | None,
-    position_queries: Differences | None,
+    position_keys: Positions,
+    position_queries: Positions,
     bias: Bias,
     key: PRNGKeyArray | None,
     place: Place,
-) -> tuple[Head, tuple[jax.Array | Place | None, ...]]:
+) -> tuple[Head, Residuals]:
     scores = _compute_scores(scale, q, k, position_keys, position_queries, bias)
     highest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - highest)
@@ -98,9 +101,7 @@ def _forward(
     return output, (q, k, v, position_keys, position_queries, bias, key, place, output, highest, total)
 
 
-def _backward(
-    rate: float, scale: float, residuals: tuple[jax.Array | Place | None, ...], gradient: Head
-) -> tuple[jax.Array | None, ...]:
+def _backward(rate: float, scale: float, residuals: Residuals, gradient: Head) -> tuple[jax.Array | None, ...]:
     q, k, v, position_keys, position_queries, bias, key, place, output, highest, total = residuals
     mean = _sum("bhld,bhld->bhl", gradient, output)[..., None]  # of a query's changes under its weights
     weights = jnp.exp(_compute_scores(scale, q, k, position_keys, position_queries, bias) - highest) / total
@@ -120,8 +121,8 @@ def _compute_scores(
     scale: float,
     q: Head,
     k: Head,
-    position_keys: Differences | None,
-    position_queries: Differences | None,
+    position_keys: Positions,
+    position_queries: Positions,
     bias: Bias,
 ) -> Scores:
     scores = _sum("bhld,bhmd->bhlm", q, k)
@@ -149,8 +150,8 @@ def _score_positions(x: Head, positions: Differences) -> Scores:
 
 
 def _differentiate_positions(
-    change: Scores, x: Head, positions: Differences | None
-) -> tuple[Head | float, Differences | None]:
+    change: Scores, x: Head, positions: Positions
+) -> tuple[Head | float, Positions]:
     """Returns the gradients of the two arguments of `_score_positions`."""
     if positions is None:
         return 0.0, None

@@ -85,7 +85,7 @@ class Prepared(NamedTuple):
     bias: Float[Array, "rows 1 1 length"]
     relative: Float[Array, "buckets hidden"] | None
     mask: Shaped[AnyArray, "rows length"]
-    convolution: Params | None
+    convolution: Params  # empty without one
 
 
 def init_embeddings(key: PRNGKeyArray, architecture: Deberta, scale: float) -> Params:
@@ -156,7 +156,7 @@ def prepare(architecture: Deberta, tables: Params, mask: Shaped[AnyArray, "rows 
             relative = layer_norm(tables["relative_norm"], relative, architecture.norm_eps)
         relative = relative.astype(dtype)
     names = ("convolution", "convolution_norm")
-    convolution = {name: tables[name] for name in names} if architecture.conv_kernel_size else None
+    convolution = {name: tables[name] for name in names} if architecture.conv_kernel_size else {}
     return Prepared(attention_bias(mask), relative, mask, convolution)
 
 
@@ -197,7 +197,7 @@ def run_layer(
     inner = ACTIVATIONS[a.activation](dense(params["up"], hidden, dtype))
     outer = dropout(dense(params["down"], inner, dtype), a.dropout, key, FEED_FORWARD, number)
     hidden = layer_norm(params["norm"], outer + hidden, a.norm_eps).astype(dtype)
-    if prepared.convolution is None:
+    if not prepared.convolution:
         return hidden
     return jax.lax.cond(number == 0, lambda: _convolve(a, prepared, before, hidden, key), lambda: hidden)
 
@@ -345,11 +345,13 @@ def _check(architecture: Deberta, config: Mapping[str, Json], where: str) -> Non
             raise UserError(f"{field.name} {value!r} is not possible", where, remedy)
     for term in filter(None, a.pos_att_type.split("|")):
         if term not in TERMS:
-            raise UserError(f"pos_att_type {term!r} is not supported", where, f"one of {', '.join(TERMS)}, or both")
+            _refuse("pos_att_type", term, where, f"one of {', '.join(TERMS)}, or both")
     for name in ("pooler_hidden_act", "conv_act"):
         if getattr(a, name) not in OTHER_ACTIVATIONS:
-            what = f"{name} {getattr(a, name)!r} is not supported"
-            raise UserError(what, where, f"one of {', '.join(OTHER_ACTIVATIONS)}")
+            _refuse(name, getattr(a, name), where, f"one of {', '.join(OTHER_ACTIVATIONS)}")
+    for name, size in (("pooler_hidden_size", a.hidden_size), ("attention_head_size", a.hidden_size // a.heads)):
+        if config.get(name) not in (None, size):
+            _refuse(name, config[name], where, f"only {size}, as the other sizes say")
     middle = a.position_buckets // 2
     reached = a.positions - 1 > middle >= a.max_relative_positions - 1
     if a.relative_attention and a.position_buckets > 0 and (not middle or reached):
@@ -361,15 +363,13 @@ def _check(architecture: Deberta, config: Mapping[str, Json], where: str) -> Non
     if not a.legacy and a.embedding_size != a.hidden_size:
         what = f"embedding_size {a.embedding_size} does not fit the masked-LM head of legacy=false"
         raise UserError(what, where, remedy)
-    if config.get("pooler_hidden_size") not in (None, a.hidden_size):
-        what = f"pooler_hidden_size {config['pooler_hidden_size']!r} is not supported"
-        raise UserError(what, where, f"only {a.hidden_size}, the hidden size")
-    if config.get("attention_head_size") not in (None, a.hidden_size // a.heads):
-        what = f"attention_head_size {config['attention_head_size']!r} is not supported"
-        raise UserError(what, where, f"only {a.hidden_size // a.heads}, hidden size by heads")
 
 
-def _write(form: Form, architecture: Architecture) -> dict[str, Json]:
+def _refuse(name: str, value: Json, where: str, remedy: str) -> None:
+    raise UserError(f"{name} {value!r} is not supported", where, remedy)
+
+
+def _write(form: Form, architecture: Deberta) -> dict[str, Json]:
     fields = form.write_fields(architecture)
     terms = fields["pos_att_type"]
     return fields | {
@@ -379,9 +379,9 @@ def _write(form: Form, architecture: Architecture) -> dict[str, Json]:
     }
 
 
-def _choose_form(form: Form, architecture: Architecture) -> Form:
+def _choose_form(form: Form, architecture: Deberta) -> Form:
     """Returns the form with the masked-LM head that `transformers` builds for this config.json."""
-    return form if getattr(architecture, "legacy", True) else _WITH_LM_PREDICTIONS
+    return form if architecture.legacy else _WITH_LM_PREDICTIONS
 
 
 _SAME_NAME = ("embedding_size", "position_biased_input", "relative_attention", "pos_att_type", "share_att_key")
