@@ -149,9 +149,7 @@ def _score_positions(x: Head, positions: Differences) -> Scores:
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
 
 
-def _differentiate_positions(
-    change: Scores, x: Head, positions: Positions
-) -> tuple[Head | float, Positions]:
+def _differentiate_positions(change: Scores, x: Head, positions: Positions) -> tuple[Head | float, Positions]:
     """Returns the gradients of the two arguments of `_score_positions`."""
     if positions is None:
         return 0.0, None
