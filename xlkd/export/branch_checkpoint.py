@@ -14,7 +14,6 @@ import numpy as np
 from xlkd.errors import UserError
 from xlkd.files import Json, replace_folder
 from xlkd.models import hf, layout
-from xlkd.models.families import list_families
 from xlkd.models.family import Architecture, Params
 from xlkd.models.tensors import Tensors, check_adapters
 
@@ -87,14 +86,10 @@ def check_shapes(params: Params, expected: Params, folder: pathlib.Path) -> None
 def read_architecture(record: dict[str, Json], file: pathlib.Path) -> Architecture:
     """Returns the encoder's architecture from the record of a folder; an error names the record's file."""
     try:
-        fields: dict[str, Any] = {
-            name: tuple(x) if isinstance(x, list) else x for name, x in record["architecture"].items()
-        }
-        architecture = list_families()[fields["model_type"]].architecture(**fields)
+        fields = {name: tuple(x) if isinstance(x, list) else x for name, x in record["architecture"].items()}
+        return layout.build_architecture(fields, {}, str(file))
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"describes no architecture ({error})", str(file), "export the model again") from error
-    layout.check(architecture, {}, str(file))
-    return architecture
 
 
 def _flatten(tree: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:

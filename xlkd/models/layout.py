@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -110,28 +111,32 @@ def read_architecture(config: dict[str, Json], where: str | os.PathLike[str] = "
     kind, where, families = config.get("model_type"), str(where), list_families()
     if not isinstance(kind, str) or kind not in families:
         raise UserError(f"model_type {kind!r} is not supported", where, f"supported: {', '.join(families)}")
-    family, form = families[kind], families[kind].forms[kind]
+    form = families[kind].forms[kind]
     pad = form.pad_id if config.get("pad_token_id") is None else config["pad_token_id"]
     if not isinstance(pad, int):
         raise UserError("pad_token_id is not a whole number", where, "use the config.json of the weights")
     try:
-        architecture = family.architecture(
-            model_type=kind,
-            vocab_size=config["vocab_size"],
-            positions=config["max_position_embeddings"],
-            pad_id=pad,
-            **family.read(form, config, pad),
-        )
+        fields = {
+            "model_type": kind,
+            "vocab_size": config["vocab_size"],
+            "positions": config["max_position_embeddings"],
+            "pad_id": pad,
+            **families[kind].read(form, config, pad),
+        }
     except KeyError as error:
         raise UserError(f"{error} is missing", where, "use the config.json that belongs to the weights") from error
-    check(architecture, config, where)
-    return architecture
+    return build_architecture(fields, config, where)
 
 
-def check(architecture: Architecture, config: dict[str, Json], where: str) -> None:
-    """Refuses impossible encoders, and those that this code does not compute."""
-    _check_numbers(architecture, where)
-    find_family(architecture).check(architecture, config, where)
+def build_architecture(fields: dict[str, Any], config: dict[str, Json], where: str) -> Architecture:
+    """Builds an architecture; refuses impossible encoders, and those that this code does not compute."""
+    _check_numbers(fields, where)
+    family = list_families()[fields["model_type"]]
+    architecture = family.architecture(**fields)
+    if architecture.max_length < 1 or architecture.pad_id >= architecture.vocab_size:
+        what = f"padding {architecture.pad_id} does not fit its {architecture.positions} positions or its tokens"
+        raise UserError(what, where, "use the config.json of the weights")
+    family.check(architecture, config, where)
     D, heads_ = architecture.hidden_size, architecture.heads
     if config.get("is_decoder"):
         raise UserError("is_decoder is set", where, "use an encoder")
@@ -139,12 +144,15 @@ def check(architecture: Architecture, config: dict[str, Json], where: str) -> No
         raise UserError(
             f"{heads_} heads do not divide a hidden size of {D}", where, "use the config.json of the weights"
         )
+    return architecture
 
 
-def _check_numbers(architecture: Architecture, where: str) -> None:
+def _check_numbers(fields: dict[str, Any], where: str) -> None:
     """Refuses numbers that no encoder has: of another type, too low or too high."""
     for field in dataclasses.fields(Architecture):  # a family checks its own
-        value = getattr(architecture, field.name)
+        if field.name not in fields:
+            continue
+        value = fields[field.name]
         if field.type == "int":
             least = 0 if field.name in ("types", "pad_id", "position_offset") else 1
             valid = type(value) is int and least <= value <= (MOST_LAYERS if field.name == "layers" else MOST_ROWS)
@@ -154,9 +162,6 @@ def _check_numbers(architecture: Architecture, where: str) -> None:
             valid = isinstance(value, str)
         if not valid:
             raise UserError(f"{field.name} {value!r} is not possible", where, "use the config.json of the weights")
-    if architecture.max_length < 1 or architecture.pad_id >= architecture.vocab_size:
-        what = f"padding {architecture.pad_id} does not fit its {architecture.positions} positions or its tokens"
-        raise UserError(what, where, "use the config.json of the weights")
 
 
 def write_config(architecture: Architecture, params: Params, labels: tuple[str, ...] | None) -> dict[str, Json]:
