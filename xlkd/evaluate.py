@@ -80,6 +80,8 @@ def main(arguments: list[str]) -> None:
     rows = sources.read(flags["data"], task, flags.get("on_bad_row", "stop"))
     for where, reason in rows.dropped:
         print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
+    for note in rows.notes:
+        print(escape_controls(f"note: {note}"), file=sys.stderr)
     if task == "classify":
         scores = _evaluate_classifier(flags, rows, batch)
     else:
@@ -205,6 +207,7 @@ def summarize_labels(
 
     `routes` are by language; `seen` is the run's record of the labels that it saw.
     """
+    from xlkd.languages import has_language
     from xlkd.metrics import labels
 
     training = set((seen or {}).get("training", ()))
@@ -213,9 +216,10 @@ def summarize_labels(
     for name in dict.fromkeys(cell.set for cell in cells):
         own_cells = {cell.languages[0]: values for cell, values in cells.items() if cell.set == name}
         values = {tag: cell["accuracy"] for tag, cell in own_cells.items()}
-        zero_shot = [tag for tag in values if seen and tag not in all_seen]
+        zero_shot = [tag for tag in values if seen and not has_language(all_seen, tag)]
+        supervised = [tag for tag in values if has_language(training, tag)]
         means = labels.compute_means(
-            values, supervised=training, zero_shot=zero_shot, pivot="en" if "en" in values else None
+            values, supervised=supervised, zero_shot=zero_shot, pivot="en" if "en" in values else None
         )
         sets[name] = {
             "cells": {

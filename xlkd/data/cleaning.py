@@ -8,6 +8,8 @@ import dataclasses
 import functools
 import re
 
+from xlkd.languages import get_script
+
 CORRUPT, EMPTY, LONG, IDENTICAL, RATIO, SCRIPT, DUPLICATE = RULES = (
     "corrupt", "empty", "too long", "identical sides", "length ratio", "wrong script", "duplicate",
 )  # fmt: skip
@@ -35,15 +37,12 @@ _RANGES = {
     "Telu": "\u0c00-\u0c7f",
     "Thai": "\u0e00-\u0e7f",
 }
-_SCRIPTS = {
-    "ar": "Arab", "az": "Latn Cyrl", "be": "Cyrl", "bg": "Cyrl", "bn": "Beng", "el": "Grek", "fa": "Arab",
-    "gu": "Gujr", "he": "Hebr", "hi": "Deva", "hy": "Armn", "ja": "Hani Kana", "ka": "Geor", "kk": "Cyrl Latn",
-    "kn": "Knda", "ko": "Hang Hani", "mk": "Cyrl", "ml": "Mlym", "mn": "Cyrl", "mr": "Deva", "my": "Mymr",
-    "ne": "Deva", "pa": "Guru Arab", "ps": "Arab", "ru": "Cyrl", "si": "Sinh", "sr": "Cyrl Latn", "ta": "Taml",
-    "te": "Telu", "th": "Thai", "uk": "Cyrl", "ur": "Arab", "uz": "Latn Cyrl", "zh": "Hani",
-}  # fmt: skip
-# English characters per character of the language, from 1,997 translated news sentences; other languages are near 1
-_WIDTH = {"ja": 2.2, "ko": 1.9, "zh": 3.0}
+# Languages that are written in two scripts, where the tag does not say in which
+_SCRIPTS = {"az": "Latn Cyrl", "kk": "Cyrl Latn", "pa": "Guru Arab", "sr": "Cyrl Latn", "uz": "Latn Cyrl"}
+# Scripts that are several of Unicode's
+_PARTS = {"Hans": "Hani", "Hant": "Hani", "Jpan": "Hani Kana", "Kore": "Hang Hani"}
+# English characters per character of the script, from 1,997 translated news sentences; other languages are near 1
+_WIDTH = {"Jpan": 2.2, "Kore": 1.9, "Hans": 3.0, "Hant": 3.0}
 _SLACK = 8  # characters added to both sides, so that short sentences may differ ("Yes.", "Mais oui, bien sûr !")
 
 
@@ -65,7 +64,9 @@ class Rules:
             return LONG
         if source == target:
             return IDENTICAL
-        widths = [len(t) * _WIDTH.get(tag, 1) + _SLACK for t, tag in zip((source, target), languages, strict=True)]
+        widths = [
+            len(t) * _WIDTH.get(get_script(tag), 1) + _SLACK for t, tag in zip((source, target), languages, strict=True)
+        ]
         if self.ratio and max(widths) > self.ratio * min(widths):
             return RATIO
         return "" if is_in_script(source, languages[0]) and is_in_script(target, languages[1]) else SCRIPT
@@ -73,14 +74,22 @@ class Rules:
 
 def is_in_script(text: str, language: str) -> bool:
     """Returns whether at least half of the letters, weighted by width, are of the language's own scripts."""
-    if text.isascii() and language not in _SCRIPTS:
+    ranges = _list_ranges(language)
+    if not ranges or (text.isascii() and "A-Z" in ranges and language not in _SCRIPTS):
         return True
-    own, other = _compile_letters(language)
-    return _WIDTH.get(language, 1) * len(own.findall(text)) >= len(other.findall(text))
+    own, other = _compile_letters(ranges)
+    return _WIDTH.get(get_script(language), 1) * len(own.findall(text)) >= len(other.findall(text))
 
 
 @functools.cache
-def _compile_letters(language: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Compiles patterns of the letters of the language's scripts (Latin by default) and of all other letters."""
-    ranges = "".join(_RANGES[name] for name in _SCRIPTS.get(language, "Latn").split())
+def _list_ranges(language: str) -> str:
+    """Returns the ranges of characters of the language's scripts; an empty string for a script that is not known."""
+    script = get_script(language)
+    names = _SCRIPTS.get(language, _PARTS.get(script, script)).split()
+    return "".join(_RANGES.get(name, "") for name in names)
+
+
+@functools.cache
+def _compile_letters(ranges: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Compiles patterns of the letters in these ranges of characters, and of all other letters."""
     return re.compile(f"[{ranges}]"), re.compile(rf"[^\W\d_{ranges}]")

@@ -13,6 +13,7 @@ import numpy as np
 from xlkd.data.corpus import BulkRows, Corpus
 from xlkd.data.permutation import Permutation
 from xlkd.errors import UserError
+from xlkd.languages import is_english
 from xlkd.rows import Pair, make_key
 
 
@@ -23,7 +24,7 @@ def compose(
     by_pair: dict[tuple[str, str], list[Sequence[Pair]]] = {}
     for languages, rows in _group_by_languages(parts):
         by_pair.setdefault(languages, []).append(rows)
-    if identities and (without_english := ["-".join(pair) for pair in by_pair if "en" not in pair]):
+    if identities and (without_english := ["-".join(pair) for pair in by_pair if not any(map(is_english, pair))]):
         raise UserError(f"no English side in {', '.join(without_english)}", remedy="leave the identity pairs out")
     joined = [group[0] if len(group) == 1 else JoinedRows(group) for group in by_pair.values()]
     capped = [CappedRows(rows, cap, take, seed) if cap else rows for rows in joined]
@@ -68,7 +69,7 @@ def _identify(rows: Sequence[Any]) -> str:
 
 def _make_identity_pair(row: Pair) -> Pair:
     """Returns the English side of a pair, paired with itself."""
-    text = row.source if row.source_language == "en" else row.target
+    text = row.source if is_english(row.source_language) else row.target
     key = make_key("identity", row.key)
     return Pair(row.id, key, row.group, row.set, text, text, "en", "en")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from xlkd.files import Json
 from xlkd.inputs.data import EvaluationSet
+from xlkd.languages import normalise_tag
 from xlkd.metrics import contamination
 from xlkd.rows import Labelled, Pair, Question, make_key
 from xlkd.spec.stage import AnyStage
@@ -39,7 +40,7 @@ def collect_seen_languages(
     """
     trained = training_examples if spec.horizon.steps else ()
     training = find_labelled_languages(trained) | set(before.get("training", ()))
-    teacher = {tag for tag, names in spec.teachers.items() if names}
+    teacher = {normalise_tag(tag, "config.teachers") for tag, names in spec.teachers.items() if names}
     if has_teacher and not spec.teacher.path:  # the teacher comes from the student's own training
         teacher |= training
     by_kind = {

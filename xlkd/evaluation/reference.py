@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.inputs.weights import Weights
+from xlkd.languages import is_english
 from xlkd.models.encoder import Encoder
 from xlkd.models.outputs import text_vectors
 from xlkd.rows import Pair
@@ -28,7 +29,7 @@ def compute_english_vectors(
     `pooling` is the pooling of the method's teacher. A text that several pairs share is computed once.
     """
     task = parallel.build(spec.task, weights.tokenizer)
-    english = [row.source if row.source_language == "en" else row.target for row in rows]
+    english = [row.source if is_english(row.source_language) else row.target for row in rows]
     row_of = dict(zip(english, rows, strict=True))
     examples = [dataclasses.replace(row, source=text, target="") for text, row in row_of.items()]
 

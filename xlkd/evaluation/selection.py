@@ -13,6 +13,7 @@ import numpy as np
 
 from xlkd.errors import UserError
 from xlkd.inputs.data import EvaluationSet
+from xlkd.languages import has_language
 from xlkd.rows import Cell, Labelled, Question
 from xlkd.spec.stage import AnySettings
 from xlkd.spec.tasks import Classify
@@ -39,7 +40,7 @@ class Rule(NamedTuple):
 
     def includes_languages(self, languages: Iterable[str]) -> bool:
         """Returns whether a cell or an example in these languages counts."""
-        return self.languages is None or set(languages) <= self.languages
+        return self.languages is None or all(has_language(self.languages, tag) for tag in languages)
 
     def select_examples(self, rows: Sequence[Any]) -> list[Any]:
         """Returns the examples whose labels decide which checkpoint is chosen; none for the last checkpoint."""
@@ -64,8 +65,8 @@ def build_rule(settings: AnySettings, sets: Mapping[str, EvaluationSet], supervi
     if not examples:
         what = f"keep={name} has no examples in {', '.join(sorted(languages or ()))}"
         raise UserError(what, f"config.data.{evaluation_set}", "name a set that has some")
-    supervised_tags = set(settings.task.languages) if isinstance(settings.task, Classify) else set()
-    unseen = {tag for row in examples for tag in _list_languages(row)} - supervised_tags
+    supervised_tags = set(settings.task.supervised()) if isinstance(settings.task, Classify) else set()
+    unseen = {tag for row in examples for tag in _list_languages(row) if not has_language(supervised_tags, tag)}
     if supervised_tags and unseen:
         what = f"keep={name} would choose by labels in {', '.join(sorted(unseen))}, which are called zero-shot"
         raise UserError(what, "config.eval.keep", "choose supervised, english or last")

@@ -113,7 +113,7 @@ def read_training_examples(settings: AnySettings, log: Log) -> tuple[sources.Row
     if undrawn:
         log(f"warning: {len(undrawn)} rows have no part in the draw; data_report.json names them")
     examples = sampling.make_crossed_examples(rows, joined)
-    return sources.Rows((examples,), (*rows.dropped, *undrawn)), epochs if redraws else []
+    return sources.Rows((examples,), (*rows.dropped, *undrawn), rows.notes), epochs if redraws else []
 
 
 def load_vectors(settings: AnySettings, rows: sources.Rows) -> VectorFile | None:
@@ -273,9 +273,15 @@ def report_all_data(sets: Mapping[str, EvaluationSet], plan: Plan, log: Log) -> 
     """Returns the data report of every set, and logs its lines; the set `train` is the one that `plan` is for."""
     reports = {"train": report_data(sets["train"].task, sets["train"].features, sets["train"].rows, plan)}
     for name, (task, rows, features) in sets.items():
-        report = reports.get(name) or {"rows": len(rows), "task": task.report(features, rows)}
+        report = reports.get(name) or {
+            "rows": len(rows),
+            "notes": list(rows.notes),
+            "task": task.report(features, rows),
+        }
         reports[name] = report
         log(f"{name}: {report['rows']} rows ({len(rows.dropped)} left out); {report['task']['shown']}")
+        for note in rows.notes:
+            log(f"{name}: note: {note}")
     train = reports["train"]
     log(f"{train['windows']} windows, {train['tokens']} tokens in buckets {', '.join(train['buckets'])}")
     log(
@@ -292,6 +298,7 @@ def report_data(task: Task, features: Features, rows: sources.Rows, plan: Plan) 
     return {
         "rows": len(rows),
         "dropped": [{"where": where, "reason": reason} for where, reason in rows.dropped],
+        "notes": list(rows.notes),
         "windows": len(lengths),
         "tokens": int(lengths.sum()),
         "buckets": [str(shape) for shape in plan.shapes],

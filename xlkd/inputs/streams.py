@@ -28,7 +28,7 @@ def compose_corpora(settings: AnySettings, rows: sources.Rows) -> sources.Rows:
     joined = composition.compose(
         rows.parts, seed=settings.seed, cap=data.cap, take=data.take, identities=data.identities
     )
-    return sources.Rows((joined,), rows.dropped)
+    return sources.Rows((joined,), rows.dropped, rows.notes)
 
 
 def reads_in_blocks(settings: AnySettings, rows: Sequence[Any]) -> bool:
@@ -40,7 +40,7 @@ def sample_examples(settings: AnySettings, rows: sources.Rows) -> sources.Rows:
     """Draws `SAMPLE` examples from the whole corpus."""
     joined = composition.JoinedRows(rows.parts)
     places = Permutation(len(joined), seed=settings.seed, purpose="sample").at(np.arange(min(SAMPLE, len(joined))))
-    return sources.Rows((tuple(joined.read_many(places)),), rows.dropped)
+    return sources.Rows((tuple(joined.read_many(places)),), rows.dropped, rows.notes)
 
 
 def plan_blocks(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
+from xlkd.languages import has_language
 from xlkd.rows import Cell
 
 LanguagePair = tuple[str, str]  # (question language, context language)
@@ -82,8 +83,8 @@ def list_average_cells(
     """Returns the cells over which each average is the mean."""
     cells = {"xlt": _list_diagonal(languages)}
     if seen is not None:
-        cells["xlt_seen"] = _list_diagonal([language for language in languages if language in seen])
-        cells["xlt_unseen"] = _list_diagonal([language for language in languages if language not in seen])
+        cells["xlt_seen"] = _list_diagonal([language for language in languages if has_language(seen, language)])
+        cells["xlt_unseen"] = _list_diagonal([language for language in languages if not has_language(seen, language)])
     cells |= {name: _list_diagonal(members) for name, members in SET_AVERAGES.get(set, {}).items()}
     return cells | _list_grid(languages, pivot, seen) if grid else cells
 
@@ -108,7 +109,9 @@ def _list_grid(
         averages["pivot_context"] = averages[f"by_context_off[{pivot}]"]
     if seen is not None:
         for name, count in (("gxlt_seen", 2), ("gxlt_mixed", 1), ("gxlt_unseen", 0)):
-            averages[name] = tuple(cell for cell in off if sum(language in seen for language in cell) == count)
+            averages[name] = tuple(
+                cell for cell in off if sum(has_language(seen, language) for language in cell) == count
+            )
     return averages
 
 

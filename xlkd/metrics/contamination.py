@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import unicodedata
 from collections import defaultdict
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from xlkd.languages import NAMES
+from xlkd.languages import get_base_language, list_common_tags
 from xlkd.rows import Labelled, Pair, Question
 
 GRAM = 5
@@ -106,13 +107,19 @@ def is_near_duplicate(jaccard: float, containment: float) -> bool:
 
 # Levels 1 and 2.
 
-_LANGUAGE = "|".join(sorted(NAMES, key=len, reverse=True))
-_MARK = re.compile(rf"[_.:-](?:{_LANGUAGE})(?:-(?:{_LANGUAGE}))?$")
+
+@functools.cache
+def _compile_mark() -> re.Pattern[str]:
+    """Compiles the pattern of language marks: one or two common languages, perhaps with script or region."""
+    language = (
+        rf"(?:{'|'.join(sorted(list_common_tags(), key=len, reverse=True))})(?:[_-][A-Z][a-z]{{3}})?(?:[_-][A-Z]{{2}})?"
+    )
+    return re.compile(rf"[_.:-]{language}(?:-{language})?$")
 
 
 def _strip_language(id_: str) -> str:
     """Removes language marks as in `ID_en-de` or `ID-de`; returns "" where the id is only a row number."""
-    return _drop_number(_MARK.sub("", id_))
+    return _drop_number(_compile_mark().sub("", id_))
 
 
 def _drop_number(name: str) -> str:
@@ -151,11 +158,11 @@ def _find_near(
 
 
 def _group_rows_by_text(items: Sequence[Item], normal: Sequence[str]) -> dict[str, dict[str, list[int]]]:
-    """Returns language → distinct text → the rows that have it."""
+    """Returns language, whatever its script → distinct text → the rows that have it."""
     rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, (item, text) in enumerate(zip(items, normal, strict=True)):
         if text:
-            rows[item.language][text].append(i)
+            rows[get_base_language(item.language)][text].append(i)
     return rows
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from xlkd.languages import has_language
+
 LETTERS = {"training": "T", "selection": "S", "teacher": "K", "parallel": "X", "pretraining": "P"}
 CONTAMINATED, UNKNOWN = "C", "?"
 MEANING = {
@@ -26,7 +28,11 @@ Seen = Mapping[str, Sequence[str]]
 def list_badges(seen: Seen, languages: Iterable[str], contaminated: bool | None) -> list[str]:
     """Returns the badges of a cell, the union over its languages; `contaminated` is None where there is no record."""
     languages = set(languages)
-    letters = [letter for kind, letter in LETTERS.items() if languages & set(seen.get(kind, ()))]
+    letters = [
+        letter
+        for kind, letter in LETTERS.items()
+        if any(has_language(seen.get(kind, ()), language) for language in languages)
+    ]
     if contaminated is None:
         return [*letters, UNKNOWN]
     return [*letters, CONTAMINATED] if contaminated else letters
@@ -35,7 +41,7 @@ def list_badges(seen: Seen, languages: Iterable[str], contaminated: bool | None)
 def classify_cell(seen: Seen, languages: Iterable[str], contaminated: bool | None) -> str:
     """Returns supervised (labels in all its languages), else zero-shot (none of T, S, K, C, ?), else transferred."""
     languages = set(languages)
-    if languages <= set(seen.get("training", ())):
+    if all(has_language(seen.get("training", ()), language) for language in languages):
         return SUPERVISED
     ends_zero_shot = set(list_badges(seen, languages, contaminated)) & {"T", "S", "K", CONTAMINATED, UNKNOWN}
     return TRANSFERRED if ends_zero_shot else ZERO_SHOT
@@ -70,6 +76,6 @@ class Contamination:
             return 0
         if self._keys is not None:
             return len(self._keys.intersection(keys))
-        if self._languages is not None and not set(self._languages) & set(languages):
+        if self._languages is not None and not any(has_language(self._languages, tag) for tag in languages):
             return 0
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xlkd.files import encode_text
-from xlkd.languages import RIGHT_TO_LEFT
+from xlkd.languages import is_right_to_left
 from xlkd.reports import files
 from xlkd.reports.files import Record
 from xlkd.reports.results import QA, RETRIEVAL, DataSet
@@ -31,7 +31,8 @@ def make_data(record: Record, data_sets: Mapping[str, DataSet], runs: Sequence[f
         ]
         shown = _make_set(title, data, rows, budget // len(explored))
         sets.append(shown | {"first": _choose_first(data, record["sets"][title])})
-    return {"rtl": sorted(RIGHT_TO_LEFT), "sets": sets}
+    languages = {language for shown in sets for row in shown["rows"] for language in row["l"]}
+    return {"rtl": sorted(filter(is_right_to_left, languages)), "sets": sets}
 
 
 def embed_json(value: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.data.share import Share
 from xlkd.files import Json
-from xlkd.languages import WITHOUT_SPACES
+from xlkd.languages import is_without_spaces
 from xlkd.rows import Cell, Pair
 from xlkd.spec.tasks import Masked as MaskedSettings
 from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, report_nothing
@@ -140,7 +140,7 @@ def _number_words(joined: JoinedTexts, texts: Sequence[TextTokens], languages: S
     words, last = np.zeros(len(joined.ids), np.int16), 0
     for (start, stop), text, language in zip(joined.spans, texts, languages, strict=True):
         count = stop - start
-        within = np.arange(count) if language in WITHOUT_SPACES else text.words[:count]
+        within = np.arange(count) if is_without_spaces(language) else text.words[:count]
         words[start:stop] = within + 1 + last
         last = int(words[start:stop].max(initial=last))
     return words

@@ -13,6 +13,7 @@ import numpy as np
 from xlkd.data.draw import truncate_keys
 from xlkd.data.share import Share
 from xlkd.files import Json
+from xlkd.languages import is_english
 from xlkd.metrics.picture import Axes, fit_axes, make_picture
 from xlkd.metrics.retrieval import linear_cka, retrieve, structure_correlation
 from xlkd.rows import Cell, Pair
@@ -164,7 +165,7 @@ def _measure_accuracy(
 
 def _put_english_first(row: Pair, sides: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Returns both sides, the English one first."""
-    return sides if row.source_language == "en" else sides[::-1]
+    return sides if is_english(row.source_language) else sides[::-1]
 
 
 def _compare_structures(reference: np.ndarray, english: np.ndarray, foreign: np.ndarray) -> dict[str, float]:

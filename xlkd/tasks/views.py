@@ -19,6 +19,7 @@ from xlkd.data.share import Share
 from xlkd.data.vectors import hash_texts
 from xlkd.errors import UserError
 from xlkd.files import Json
+from xlkd.languages import is_english
 from xlkd.rows import Pair
 from xlkd.spec.tasks import Views as ViewsSettings
 from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, report_nothing
@@ -70,7 +71,7 @@ class Views:
         theirs = english if self.hashes_english else self.teacher.encode(texts, share=share)
         foreign = self.student.encode([other for _, other in sides], share=share)
         pairs = [self._make_pair_arrays(*row) for row in zip(texts, english, theirs, foreign, strict=True)]
-        names = [row.target_language if row.source_language == "en" else row.source_language for row in rows]
+        names = [row.target_language if is_english(row.source_language) else row.source_language for row in rows]
         cells = sorted(set(names))
         packed = [pack(name, [pair[name] for pair in pairs], dtype) for name, dtype in self._list_dtypes()]
         return {
@@ -237,9 +238,9 @@ def count_drawn_words(words: np.ndarray, share: float) -> np.ndarray:
 
 def put_english_first(row: Pair) -> tuple[str, str]:
     """Returns both texts, the English one first."""
-    if row.source_language == "en":
+    if is_english(row.source_language):
         return row.source, row.target
-    if row.target_language == "en":
+    if is_english(row.target_language):
         return row.target, row.source
     what = f"a pair in {row.source_language}-{row.target_language} has no English side"
     raise UserError(what, f"row {row.id} of {row.set}", "the teacher reads English")

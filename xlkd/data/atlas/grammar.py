@@ -11,7 +11,7 @@ import pathlib
 import re
 
 from xlkd.data.atlas.deal import LANGUAGES, NAMES, Fact
-from xlkd.languages import WITHOUT_SPACES
+from xlkd.languages import is_without_spaces
 
 SEEN, HELD_OUT = (0, 1, 2), (3,)  # statement frames
 SEEN_FORMS, HELD_OUT_FORMS = (0, 1), (2,)  # question forms
@@ -96,7 +96,7 @@ def split_words(text: str, language: str) -> list[str]:
 
 def find_word_spans(text: str, language: str) -> list[Span]:
     """Returns the spans of the words of a text."""
-    return [match.span() for match in (_CHARACTERS if language in WITHOUT_SPACES else _SPACED).finditer(text)]
+    return [match.span() for match in (_CHARACTERS if is_without_spaces(language) else _SPACED).finditer(text)]
 
 
 def capitalize(name: str, language: str) -> str:

@@ -29,6 +29,7 @@ from xlkd.rows import Pair
 
 _T = TypeVar("_T")
 _QUERY = re.compile(r"\?(?=(?:\w+=[^&]*)?(?:&(?:\w+=[^&]*)?)*\Z|[\w&=]*\Z)")  # a name of a file may contain ?
+_UNREAD_SHOWN = 8  # names of files that are not read
 _LONGEST_FAULT = 500  # characters of a reason, which may quote the file
 
 
@@ -102,7 +103,7 @@ class BadRows:
         self.policy = policy
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[tuple[str, str]] = []
-        self.notes: dict[str, str] = {}  # by file what is unusual but no fault
+        self.notes: dict[str, str] = {}  # by file or folder what is unusual but no fault
 
     def report(self, reason: str, where: str) -> None:
         """Reports a bad row: stops with one line, or adds the row to `skipped`."""
@@ -112,6 +113,14 @@ class BadRows:
             raise UserError(reason, where, "fix the row or set on_bad_row=skip")
         self.skipped.append((where, reason))
 
+    def note_unread(self, place: pathlib.Path, unread: Iterable[str]) -> None:
+        """Notes the names of the files of a folder that a source does not read, where there are any."""
+        if names := list(unread):
+            shown = ", ".join(names[:_UNREAD_SHOWN])
+            others = f" and {len(names) - _UNREAD_SHOWN:,} more" if len(names) > _UNREAD_SHOWN else ""
+            count = "1 file is" if len(names) == 1 else f"{len(names):,} files are"
+            self.notes[str(place)] = f"{count} not read: {shown}{others}"
+
     def leave_out(self, reason: str, where: str) -> None:
         """Records a row that is not bad, but that a rule of its source leaves out whatever the policy."""
         self.left_out.append((where, reason))
@@ -119,10 +128,11 @@ class BadRows:
 
 @dataclasses.dataclass(frozen=True)
 class Rows(Sequence[Any]):
-    """The rows of a source string in order, and the rows that were left out with their reasons."""
+    """The rows of a source string in order, the rows that were left out with their reasons, and what is unusual."""
 
     parts: tuple[Sequence[Any], ...]
     dropped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -212,9 +222,9 @@ def _is_prefix(prefix: pathlib.Path) -> bool:
 def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
     """Returns all rows of a source string for a task: `qa`, `classify`, `parallel` or `masked`."""
     bad_rows = BadRows(on_bad_row)
-    rows = Rows(
-        tuple(read_source(source, task, bad_rows) for source in parse(text)), (*bad_rows.skipped, *bad_rows.left_out)
-    )
+    parts = tuple(read_source(source, task, bad_rows) for source in parse(text))
+    notes = tuple(f"{where}: {note}" for where, note in bad_rows.notes.items())
+    rows = Rows(parts, (*bad_rows.skipped, *bad_rows.left_out), notes)
     if not len(rows):
         remedy = "every row was left out" if rows.dropped else "check the path and the options"
         raise UserError("no rows", text, remedy)

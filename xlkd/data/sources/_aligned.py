@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from xlkd.data.corpus import strip_text
 from xlkd.data.sources import BadRows, _files
 from xlkd.errors import UserError
-from xlkd.languages import normalise_tag
+from xlkd.languages import find_tag
 from xlkd.rows import Pair, make_key
 
 LONGEST = 1 << 20  # bytes of a line
@@ -75,19 +75,11 @@ def find_files(root: pathlib.Path, pattern: str, expected: str) -> dict[str, pat
     files: dict[str, pathlib.Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: (len(path.name), path.name)):
         match = re.fullmatch(pattern, path.name)
-        if match and (language := parse_tag(match.group(1))):
+        if match and (language := find_tag(match.group(1))):
             files.setdefault(language, path)
     if not files:
         raise UserError(f"no file named {expected}", str(root), "check the path")
     return files
-
-
-def parse_tag(tag: str) -> str:
-    """Returns xlkd's tag of a language; an empty string for a language that is not in the table."""
-    try:
-        return normalise_tag(tag)
-    except UserError:
-        return ""
 
 
 def make_pair(set: str, scope: str, group: str, number: int, languages: tuple[str, str], texts: list[str]) -> Pair:

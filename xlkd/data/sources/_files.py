@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
+import os
 import pathlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from xlkd.errors import UserError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _FREE = 1 << 24  # bytes that any packed file may expand to
 _EXPANSION = 200  # times its own size that a larger one may expand to: text is packed 3 to 40 times
+_MOST_LISTED = 20_000  # files of a folder
 _HEAD = 4096  # bytes by which the kind of a file is recognised
 _PACKED = {
     b"\x1f\x8b\x08": "gzip",
@@ -76,6 +79,26 @@ def _open(path: pathlib.Path) -> io.BufferedReader:
         return io.BufferedReader(path.open("rb", buffering=0), 1 << 20)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path), "check its permissions") from None
+
+
+def list_unread(folder: pathlib.Path, read: Collection[pathlib.Path]) -> list[str]:
+    """Returns the names of the files below a folder that are not read, those of the kinds that are read first.
+
+    Hidden files and folders do not count. Of a very large folder only the first files are looked at.
+    """
+    paths = (
+        pathlib.Path(base, name) for base, folders, names in os.walk(folder) for name in _list_visible(folders, names)
+    )
+    unread = {path for path in itertools.islice(paths, _MOST_LISTED) if path not in read}
+    kinds = {path.suffix for path in read}
+    ordered = sorted(unread, key=lambda path: (path.suffix not in kinds, path))
+    return [path.relative_to(folder).as_posix() for path in ordered]
+
+
+def _list_visible(folders: list[str], names: list[str]) -> list[str]:
+    """Returns the names that are not hidden, and removes hidden folders from those that are still to be listed."""
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def check_regular(path: pathlib.Path) -> None:

@@ -7,15 +7,18 @@ from __future__ import annotations
 import pathlib
 import re
 
-from xlkd.data.sources import Source
+from xlkd.data.sources import BadRows, Source, _files
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 
 
 def find_files(
-    source: Source, pattern: str, expected: str, folders: tuple[str, ...] = ("",)
+    source: Source, pattern: str, expected: str, bad_rows: BadRows, folders: tuple[str, ...] = ("",), others: str = ""
 ) -> dict[tuple[str, ...], pathlib.Path]:
-    """Returns the files whose complete name matches, by the languages in its groups; the path may be one such file."""
+    """Returns the files whose complete name matches, by the languages in its groups; the path may be one such file.
+
+    All other files below the path are noted, except those whose names match `others`, which are of another split.
+    """
     root = source.locate()
     if not source.path or not root.exists():
         raise UserError("no such file or folder", str(root) if source.path else str(source), "check the path")
@@ -29,6 +32,9 @@ def find_files(
         if languages in files:
             raise UserError(f"the same languages as {files[languages].name}", str(path), "keep one of the two")
         files[languages] = path
+    if root.is_dir():
+        names = _files.list_unread(root, files.values())
+        bad_rows.note_unread(root, [name for name in names if not re.fullmatch(others, pathlib.Path(name).name)])
     return files
 
 

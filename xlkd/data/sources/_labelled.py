@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from xlkd.data.sources import BadRows, Source, _folders, _table
+from xlkd.data.sources import BadRows, Source, _files, _folders, _table
 from xlkd.data.sources.squad import find_text_fault, hash_text
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
@@ -88,11 +88,15 @@ class Kind:
 
 
 def find_files(
-    source: Source, families: Sequence[Sequence[Layout]], splits: Mapping[str, Sequence[str]], expected: str
+    source: Source,
+    families: Sequence[Sequence[Layout]],
+    splits: Mapping[str, Sequence[str]],
+    expected: str,
+    bad_rows: BadRows,
 ) -> list[File]:
     """Returns the files of the option `split`, of the first family of layouts that has any.
 
-    `splits` maps our name of a split to all names that files use.
+    `splits` maps our name of a split to all names that files use. Files that are not of that family are noted.
     """
     root = source.locate()
     if not source.path or not root.exists():
@@ -105,6 +109,8 @@ def find_files(
         files = [file for path in paths for layout in family if (file := _match(path, root, layout, our_names, source))]
         splits_found |= {file.split for file in files}
         if wanted := [file for file in files if split in ("", file.split)]:
+            if root.is_dir():
+                bad_rows.note_unread(root, _files.list_unread(root, {file.path for file in files}))
             return _check_unique_languages(wanted)
     remedy = f"there is split={', '.join(sorted(splits_found))}" if splits_found else "check the path"
     raise UserError(

@@ -10,12 +10,14 @@ says it too. `limit=N` takes the first N pairs.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
 from xlkd.data.sources import BadRows, Source, _aligned
 from xlkd.errors import UserError
+from xlkd.languages import find_tag
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
@@ -33,8 +35,8 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[AlignedPair, ...
     """Returns the pairs, each a group; a link that points outside its sentences is a bad row, but the pair stays."""
     source.allow("languages", "first", "limit")
     prefix = source.locate()
-    paths = _find_sides(source, prefix)
     gold = prefix.with_name(f"{prefix.name}.gold")
+    paths = _find_sides(source, prefix, gold, bad_rows)
     texts = {path: _aligned.read_lines(path, bad_rows) for path in (*paths.values(), gold)}
     _aligned.check_same_length(texts)
     pairs = _make_rows(source, prefix.name, paths, texts, gold, bad_rows)
@@ -77,11 +79,13 @@ def _parse_links(
         yield link, match[2] == "-"
 
 
-def _find_sides(source: Source, prefix: pathlib.Path) -> dict[str, pathlib.Path]:
+def _find_sides(source: Source, prefix: pathlib.Path, gold: pathlib.Path, bad_rows: BadRows) -> dict[str, pathlib.Path]:
     """Returns the two text files by language, source first."""
     pattern = re.escape(prefix.name) + r"\.([\w-]+)"
     files = _aligned.find_files(prefix.parent, pattern, f"{prefix.name}.LANG")
-    tags = [_aligned.parse_tag(part) for part in (prefix.name[:2], prefix.name[2:])]
+    beside = prefix.parent.glob(f"{glob.escape(prefix.name)}.*")
+    bad_rows.note_unread(prefix, sorted(path.name for path in beside if path not in (gold, *files.values())))
+    tags = [find_tag(part) for part in (prefix.name[:2], prefix.name[2:])]
     order = list(source.languages()) or (tags if set(tags) == set(files) else [])
     if len(order) != 2 or len(set(order)) != 2:
         available = f"there are {', '.join(sorted(files))}"

@@ -31,6 +31,7 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
         _make_layouts(_parse_fields(source, "text", "review_body"), _parse_fields(source, "second")),
         _SPLITS,
         _EXPECTED,
+        bad_rows,
     )
     return _labelled.rows(
         source,

@@ -18,17 +18,18 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions cell after cell; paragraphs that share a question, in any language, are one group."""
     source.allow("languages", "pairs", "split", "limit")
     questions = []
-    for (context, question), path in _find_cells(source).items():
+    for (context, question), path in _find_cells(source, bad_rows).items():
         origin = squad.QuestionOrigin("mlqa", "", question, context)
         questions += [origin.make_question(record) for record in source.first(squad.read(path, bad_rows))]
     return tuple(assign_groups(questions))
 
 
-def _find_cells(source: Source) -> dict[tuple[str, ...], pathlib.Path]:
+def _find_cells(source: Source, bad_rows: BadRows) -> dict[tuple[str, ...], pathlib.Path]:
     """Returns the files that the options give, by context and question language."""
     split = _folders.choose_split(source, ("dev", "test"))
     pattern, name = rf"(?:{split})-context-([\w-]+)-question-([\w-]+)\.json", f"{split}-context-C-question-Q.json"
-    paths = _folders.find_files(source, pattern, name, ("", split))
+    others = r"(?:dev|test)-context-[\w-]+-question-[\w-]+\.json"
+    paths = _folders.find_files(source, pattern, name, bad_rows, ("", split), others)
     if source.path.endswith(".json"):
         return paths
     languages = _folders.choose_languages(source, {language for pair in paths for language in pair})

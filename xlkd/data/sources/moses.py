@@ -21,17 +21,20 @@ from xlkd.data.composition import CappedRows, JoinedRows
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair
 from xlkd.data.sources import BadRows, Source, _aligned, _files
 from xlkd.errors import UserError
+from xlkd.languages import find_tag
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
 OPTIONS = ("longest", "ratio", "clean", "limit", "take", "seed")
-_NAME = re.compile(r"(?:([A-Za-z]\w*)-([A-Za-z]\w*)\.)?([A-Za-z][\w-]*?)(\.gz)?")
+_NAME = re.compile(r"(?:([A-Za-z][\w-]*-[A-Za-z][\w-]*)\.)?([A-Za-z][\w-]*?)(\.gz)?")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Pair]:
     """Returns the pairs of one language pair after the other, each in the order of its files."""
     source.allow("languages", *OPTIONS)
-    parts = [cap_rows(Corpus(origin, parse_rules(source), bad_rows), source) for origin in _find_origins(source)]
+    parts = [
+        cap_rows(Corpus(origin, parse_rules(source), bad_rows), source) for origin in _find_origins(source, bad_rows)
+    ]
     return parts[0] if len(parts) == 1 else JoinedRows(parts)
 
 
@@ -51,10 +54,10 @@ def cap_rows(corpus: Corpus, source: Source) -> Sequence[Pair]:
     return CappedRows(corpus, limit, take, seed) if limit else corpus
 
 
-def _find_origins(source: Source) -> list[CorpusOrigin]:
+def _find_origins(source: Source, bad_rows: BadRows) -> list[CorpusOrigin]:
     """Returns a corpus for each pair of languages that the option `languages` gives."""
     prefix = source.locate()
-    files = _find_files(prefix)
+    files = _find_files(prefix, bad_rows)
     available = sorted(
         {language for pair in files for language in pair}, key=lambda language: (language != "en", language)
     )
@@ -72,15 +75,18 @@ def _find_origins(source: Source) -> list[CorpusOrigin]:
     return [CorpusOrigin("moses", prefix.name, p, files[p], functools.partial(_read, *files[p])) for p in pairs]
 
 
-def _find_files(prefix: pathlib.Path) -> dict[tuple[str, str], tuple[pathlib.Path, pathlib.Path]]:
+def _find_files(prefix: pathlib.Path, bad_rows: BadRows) -> dict[tuple[str, str], tuple[pathlib.Path, pathlib.Path]]:
     """Returns the files of each ordered pair of languages."""
     if not prefix.name or not prefix.parent.is_dir():
         raise UserError("no such folder", str(prefix.parent), "check the path")
     groups: dict[str, dict[str, pathlib.Path]] = {}
-    for path in sorted(prefix.parent.glob(f"{prefix.name.translate(_ESCAPED)}.*")):
+    paths = sorted(prefix.parent.glob(f"{prefix.name.translate(_ESCAPED)}.*"))
+    for path in paths:
         match = _NAME.fullmatch(path.name[len(prefix.name) + 1 :])
-        if match and path.is_file() and (language := _aligned.parse_tag(match[3])):
-            groups.setdefault(f"{match[1]}-{match[2]}", {}).setdefault(language, path)
+        if match and path.is_file() and (language := find_tag(match[2])):
+            groups.setdefault(match[1] or "", {}).setdefault(language, path)
+    read = {path for group in groups.values() for path in group.values()}
+    bad_rows.note_unread(prefix, [path.name for path in paths if path not in read])
     return {(a, b): (group[a], group[b]) for group in groups.values() for a, b in itertools.permutations(group, 2)}
 
 

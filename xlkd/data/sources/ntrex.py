@@ -11,7 +11,7 @@ from __future__ import annotations
 import pathlib
 
 from xlkd.data.draw import draw_uniform, truncate_keys
-from xlkd.data.sources import BadRows, Source, _aligned, _folders
+from xlkd.data.sources import BadRows, Source, _aligned, _files, _folders
 from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
 
@@ -25,6 +25,8 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     paths = _aligned.find_files(folder, r"newstest2019-ref\.([\w-]+)\.txt", "newstest2019-ref.LANG.txt")
     paths["en"] = folder / "newstest2019-src.eng.txt"
     languages = _folders.choose_languages(source, set(paths), besides="en")
+    listed = [*paths.values(), *(base / "DOCUMENT_IDS.tsv" for base in (folder, folder.parent))]
+    bad_rows.note_unread(source.locate(), _files.list_unread(source.locate(), listed))
     lines = {language: _aligned.read_lines(paths[language], bad_rows) for language in ["en", *languages]}
     document_ids = next(
         (path for base in (folder, folder.parent) if (path := base / "DOCUMENT_IDS.tsv").is_file()), None

@@ -22,5 +22,5 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the texts language after language; a text in all its languages is a group."""
     source.allow(*_labelled.OPTIONS, "split")
     return _labelled.rows(
-        source, _KIND, _labelled.find_files(source, ((_LAYOUT,),), _SPLITS, "LANGUAGE/train.csv"), bad_rows
+        source, _KIND, _labelled.find_files(source, ((_LAYOUT,),), _SPLITS, "LANGUAGE/train.csv", bad_rows), bad_rows
     )

@@ -36,7 +36,10 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     source.allow(*_labelled.OPTIONS, "split", "quoting", "ns")
     kind = leave_out_untranslated(KIND) if source.choice("ns", ("drop", "keep")) == "drop" else KIND
     return _labelled.rows(
-        source, kind, _labelled.find_files(source, _FAMILIES, _SPLITS, "LANG/dev_2k.tsv or SPLIT-LANG.tsv"), bad_rows
+        source,
+        kind,
+        _labelled.find_files(source, _FAMILIES, _SPLITS, "LANG/dev_2k.tsv or SPLIT-LANG.tsv", bad_rows),
+        bad_rows,
     )
 
 

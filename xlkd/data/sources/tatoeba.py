@@ -7,7 +7,9 @@ The English side differs from language to language; `limit=N` takes the first N 
 
 from __future__ import annotations
 
-from xlkd.data.sources import BadRows, Source, _aligned, _folders
+import pathlib
+
+from xlkd.data.sources import BadRows, Source, _aligned, _files, _folders
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
@@ -18,10 +20,11 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     source.allow("languages", "limit")
     folder = source.locate()
     english = _aligned.find_files(folder, r"tatoeba\.([\w-]+)-eng\.eng", "tatoeba.LANG-eng.eng")
+    paths_of = {language: (path, path.with_suffix(f".{_parse_code(path)}")) for language, path in english.items()}
+    bad_rows.note_unread(folder, _files.list_unread(folder, [path for paths in paths_of.values() for path in paths]))
     pairs = []
     for language in _folders.choose_languages(source, set(english), besides="en"):
-        tag = english[language].name.split(".")[1].removesuffix("-eng")
-        paths = english[language], english[language].with_suffix(f".{tag}")
+        paths = paths_of[language]
         texts = tuple(_aligned.read_lines(path, bad_rows) for path in paths)
         _aligned.check_same_length(dict(zip(paths, texts, strict=True)))
         members = (
@@ -30,3 +33,8 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
         )
         pairs += source.first(members)
     return tuple(pairs)
+
+
+def _parse_code(path: pathlib.Path) -> str:
+    """Returns the code of the other language in the name of an English file."""
+    return path.name.split(".")[1].removesuffix("-eng")

@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from xml.parsers import expat
 
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
-from xlkd.data.sources import BadRows, Source, _aligned, _files, moses
+from xlkd.data.sources import BadRows, Source, _files, moses
 from xlkd.errors import UserError
+from xlkd.languages import find_tag, get_base_language
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
@@ -67,8 +68,13 @@ def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[RawPair | 
         if isinstance(unit, CorruptLine):
             yield unit
         else:
-            source, target = (unit.get(language, "") for language in languages)
+            source, target = (_choose_text(unit, language) for language in languages)
             yield RawPair(number, source, target)
+
+
+def _choose_text(unit: Unit, language: str) -> str:
+    """Returns the text in a language; without one, that in any region where the language is named without one."""
+    return unit.get(language) or next((unit[tag] for tag in unit if get_base_language(tag) == language), "")
 
 
 def read_units(path: pathlib.Path) -> Iterator[Unit | CorruptLine]:
@@ -288,4 +294,4 @@ class _Parser:
 @functools.lru_cache(1024)
 def _parse_language(tag: str) -> str:
     """Returns xlkd's tag of a language, or an empty string."""
-    return _aligned.parse_tag(tag) if 0 < len(tag) <= _TAG_NAME else ""
+    return find_tag(tag) if 0 < len(tag) <= _TAG_NAME else ""

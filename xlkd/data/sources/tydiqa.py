@@ -23,7 +23,8 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     source.allow("languages", "split", "limit")
     split = _folders.choose_split(source, ("train", "dev"))
     pattern, name = rf"tydiqa\.goldp\.([\w-]+)\.(?:{split})\.json", f"tydiqa.goldp.LANG.{split}.json"
-    paths = _folders.find_files(source, pattern, name, ("", f"tydiqa-goldp-v1.1-{split}"))
+    folders, others = ("", f"tydiqa-goldp-v1.1-{split}"), r"tydiqa\.goldp\.[\w-]+\.(?:train|dev)\.json"
+    paths = _folders.find_files(source, pattern, name, bad_rows, folders, others)
     languages = _folders.choose_languages(source, {language for (language,) in paths})
     return tuple(row for language in languages for row in _read_questions(source, language, paths[language,], bad_rows))
 

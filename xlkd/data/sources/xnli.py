@@ -56,7 +56,9 @@ KIND = Kind("xnli", labels.NLI, labels.NLI_SPELLINGS, group="first")
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the pairs language after language; the hypotheses of one premise are a group in all languages."""
     source.allow(*_labelled.OPTIONS, "split", "quoting", "labels")
-    examples = _labelled.rows(source, KIND, _labelled.find_files(source, _FAMILIES, _SPLITS, _EXPECTED), bad_rows)
+    examples = _labelled.rows(
+        source, KIND, _labelled.find_files(source, _FAMILIES, _SPLITS, _EXPECTED, bad_rows), bad_rows
+    )
     return _add_official_labels(source, examples) if source.option("labels") else examples
 
 
@@ -72,7 +74,10 @@ def _add_official_labels(source: Source, examples: tuple[Labelled, ...]) -> tupl
     )
     official = collections.defaultdict(list)
     for row in _labelled.rows(
-        official_source, KIND, _labelled.find_files(official_source, _FAMILIES[:2], _SPLITS, "xnli.test.tsv"), BadRows()
+        official_source,
+        KIND,
+        _labelled.find_files(official_source, _FAMILIES[:2], _SPLITS, "xnli.test.tsv", BadRows()),
+        BadRows(),
     ):
         official[row.language].append(row)
     official_labels = [_find_official_label(official[row.language], row, path) for row in examples]

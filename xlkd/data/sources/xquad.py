@@ -13,7 +13,7 @@ TASKS = ("qa",)
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions cell after cell; a paragraph is the same group in all languages, by its place."""
     source.allow("languages", "pairs", "limit")
-    paths = _folders.find_files(source, r"xquad\.([\w-]+)\.json", "xquad.LANG.json")
+    paths = _folders.find_files(source, r"xquad\.([\w-]+)\.json", "xquad.LANG.json", bad_rows)
     languages = _folders.choose_languages(source, {language for (language,) in paths})
     records = {language: list(squad.read(paths[language,], bad_rows)) for language in languages}
     return tuple(
