@@ -368,7 +368,8 @@ def test_tmx_units_are_read_without_markup(tmp_path):
     expected = [GOOD[0], ("The old dog sleeps & eats.", "Der alte Hund schläft & frisst."), GOOD[1]]
     assert list_texts(part) == expected
     assert part.counts["empty"] == 1
-    assert part[0].source_language == "en"
+    assert part[0].source_language == "en-GB"
+    assert read_pairs(source + "?languages=en,de").parts[0][0].source_language == "en"
     assert list_texts(read_pairs(source + "?languages=de,en")) == [(b, a) for a, b in expected]
     packed = tmp_path / "m.tmx.gz"
     packed.write_bytes(gzip.compress((tmp_path / "m.tmx").read_bytes()))

@@ -20,7 +20,7 @@ def read_error(source, on_bad_row="stop"):
 
 @pytest.fixture
 def ntrex(tmp_path):
-    """Writes forty documents of three sentences; German has a regional variant, and one language is unknown."""
+    """Writes forty documents of three sentences; German and English have a regional variant, one language is unknown."""
     numbers = range(120)
     files = {
         "DOCUMENT_IDS.tsv": [f"doc.{n // 3}" for n in numbers],
@@ -38,12 +38,13 @@ def ntrex(tmp_path):
 
 def test_ntrex_pairs_each_language_with_english(ntrex):
     rows = read(f"ntrex:{ntrex}")
-    assert [row.target_language for row in rows[::120]] == ["de", "sw"]
+    assert [row.target_language for row in rows[::120]] == ["de", "en-GB", "sw"]
     assert (rows[4].source, rows[4].target, rows[4].group) == ("sentence 4", "Satz 4", "ntrex/doc.1")
     assert rows[124].group == rows[4].group, "a document is one group in all languages"
-    assert len({row.key for row in rows}) == 240
+    assert len({row.key for row in rows}) == 360
+    assert rows.notes == (f"{ntrex}: 2 files are not read: newstest2019-ref.deu-AT.txt, newstest2019-ref.xxx.txt",)
     assert {row.target_language for row in read(f"ntrex:{ntrex}?languages=sw,en")} == {"sw"}
-    assert len(read(f"ntrex:{ntrex}?limit=7")) == 14
+    assert len(read(f"ntrex:{ntrex}?limit=7")) == 21
 
 
 def test_ntrex_splits_by_document(ntrex):
@@ -52,7 +53,7 @@ def test_ntrex_splits_by_document(ntrex):
     assert not groups[0] & groups[1]
     assert len(groups[0] | groups[1]) == 40
     assert 2 <= len(groups[1]) <= 16
-    assert len(train) + len(heldout) == 240
+    assert len(train) + len(heldout) == 360
     larger = {row.group for row in read(f"ntrex:{ntrex}?documents=heldout&share=50")}
     assert groups[1] < larger
     assert {row.group for row in read(f"ntrex:{ntrex}?documents=heldout&seed=1")} != groups[1]
@@ -69,7 +70,7 @@ def test_a_held_out_ntrex_document_does_not_depend_on_other_documents(ntrex):
 
 
 def test_bad_ntrex_folders_are_refused_in_one_line(ntrex):
-    assert "no file for fr; there are de, en, sw" in read_error(f"ntrex:{ntrex}?languages=fr")
+    assert "no file for fr; there are de, en, en-GB, sw" in read_error(f"ntrex:{ntrex}?languages=fr")
     assert "documents=test is not possible" in read_error(f"ntrex:{ntrex}?documents=test")
     assert "share=101 is not a percentage" in read_error(f"ntrex:{ntrex}?documents=train&share=101")
     path = ntrex / "newstest2019-ref.deu.txt"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from xlkd.languages import get_name
 from xlkd.reports import badges, tables, words
 from xlkd.reports import goodput as times
 from xlkd.reports.files import Record
@@ -33,7 +34,15 @@ def show_legend(results: Record) -> str:
         f"numbers are 95% intervals ({how['resamples']:,} resamples of whole groups, seed {how['seed']}). Significance "
         "is Holm-corrected over all cells of a table, so a cell whose interval excludes 0 may have no significant "
         "difference; only significantly better (▲) and significantly worse (▼) have a colour.</p>"
+        f"{_name_languages(results)}"
     )
+
+
+def _name_languages(results: Record) -> str:
+    """Lists the languages of all data sets with their English names."""
+    tags = sorted({tag for data in results["sets"].values() for cell in _list_languages(data) for tag in cell})
+    names = ", ".join(f"<b>{escape(tag)}</b> {escape(get_name(tag))}" for tag in tags)
+    return f'<p class="soft">Languages: {names}.</p>' if tags else ""
 
 
 def show_stages(results: Record) -> str:

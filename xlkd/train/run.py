@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from ml_collections import ConfigDict
 
-from xlkd import files, reports
+from xlkd import files, languages, reports
 from xlkd.data import cache
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_start_time
@@ -61,6 +61,7 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         if note:
             log(note)
         before = read_object(path / "environment.json") or {}
+        choose_language_table(path / "environment.json", log)
         environment = describe_environment(command, before)
         if changes := describe_environment_changes(before, environment):
             log(f"other software than at the last start: {changes}; results may differ in rounding")
@@ -99,6 +100,24 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         log("done")
 
 
+def choose_language_table(record: pathlib.Path, log: Log) -> None:
+    """Lets a run read tags of languages as it began: by the table that it recorded, or by that of version 0.1.
+
+    A tag is part of the keys of examples, so with another table the data would not be the same.
+    """
+    before = distributed.broadcast_from_primary("language table", lambda: read_object(record) or {})
+    version = get_language_table(before)
+    if version != languages.TABLE_VERSION:
+        log(f"tags of languages are read as when this run began (table {version})")
+    languages.use_table(version)
+
+
+def get_language_table(environment: Mapping[str, Any]) -> int:
+    """Returns the table of languages that a run uses, by the record of its last start, which is empty at the first."""
+    version = environment.get("language_table", 1 if environment else languages.TABLE_VERSION)
+    return version if version in (1, languages.TABLE_VERSION) else languages.TABLE_VERSION
+
+
 def find_needed_stages(settings: AnySettings, earlier: Iterable[str]) -> list[str]:
     """Returns the earlier stages whose models a stage reads: that of its start, and its teachers."""
     names = {settings.start, *(name.strip() for names in settings.teachers.values() for name in names.split("+"))}
@@ -132,6 +151,7 @@ def describe_environment(command: Sequence[str], before: Mapping[str, Any]) -> d
     earlier = [*(earlier if isinstance(earlier, list) else ()), before.get("packages")]
     return {
         "command": list(command),
+        "language_table": get_language_table(before),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages,

@@ -21,7 +21,7 @@ from xlkd.data.composition import CappedRows, JoinedRows
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair
 from xlkd.data.sources import BadRows, Source, _aligned, _files
 from xlkd.errors import UserError
-from xlkd.languages import find_tag
+from xlkd.languages import find_tag, is_english
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
@@ -59,7 +59,7 @@ def _find_origins(source: Source, bad_rows: BadRows) -> list[CorpusOrigin]:
     prefix = source.locate()
     files = _find_files(prefix, bad_rows)
     available = sorted(
-        {language for pair in files for language in pair}, key=lambda language: (language != "en", language)
+        {language for pair in files for language in pair}, key=lambda language: (not is_english(language), language)
     )
     languages = source.languages() or tuple(available)
     if len(languages) < 2 or (not source.languages() and len(languages) > 2):

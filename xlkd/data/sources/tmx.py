@@ -20,7 +20,7 @@ from xml.parsers import expat
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
 from xlkd.data.sources import BadRows, Source, _files, moses
 from xlkd.errors import UserError
-from xlkd.languages import find_tag, get_base_language
+from xlkd.languages import find_tag, get_base_language, is_english
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
@@ -58,7 +58,7 @@ def _find_languages(path: pathlib.Path) -> tuple[str, ...]:
     """Returns the languages of the first unit."""
     for unit in read_units(path):
         if not isinstance(unit, CorruptLine):
-            return tuple(sorted(unit, key=lambda language: (language != "en", language)))
+            return tuple(sorted(unit, key=lambda language: (not is_english(language), language)))
     raise UserError("no readable translation unit", str(path), "is it a TMX file?")
 
 
