@@ -21,6 +21,7 @@ from xlkd.data.vectors import VectorFile, check_exists, hash_texts
 from xlkd.errors import UserError
 from xlkd.inputs import streams
 from xlkd.inputs.weights import Weights
+from xlkd.languages import normalise_tag
 from xlkd.models.family import Architecture
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
@@ -100,11 +101,12 @@ def read_training_examples(settings: AnySettings, log: Log) -> tuple[sources.Row
         return rows, []
     redraws = data.redraw == "epoch"
     languages = sampling.group_languages(rows)
+    pivot = data.pivot if data.pivot == "none" else normalise_tag(data.pivot, "config.data.pivot")
     draws = [
-        sampling.draw_pairs(languages, n=data.ntl, pivot=data.pivot, seed=data.draw_seed, epoch=epoch)
+        sampling.draw_pairs(languages, n=data.ntl, pivot=pivot, seed=data.draw_seed, epoch=epoch)
         for epoch in range(max(1, round(settings.budget.epochs)) if redraws else 1)
     ]
-    counts = sampling.count_pairs(draws[0], data.pivot)
+    counts = sampling.count_pairs(draws[0], pivot)
     log("drawn: " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items()))
     joined = sampling.join_draws(draws)
     numbers = {example: i for i, example in enumerate(joined.examples)}

@@ -68,8 +68,12 @@ def groups(method: Method, task: Classify) -> tuple[Group, ...]:
 
 def check(spec: stage.StageSettings[Method, Classify]) -> None:
     """Refuses settings that are impossible together."""
-    for tag in spec.teachers:
-        normalise_tag(tag, "config.teachers")
+    key_of: dict[str, str] = {}
+    for key in spec.teachers:
+        tag = normalise_tag(key, "config.teachers")
+        if tag in key_of:
+            raise UserError(f"{key_of[tag]} and {key} are the same language", "config.teachers", "keep one of the two")
+        key_of[tag] = key
     check_method(spec.method, groups(spec.method, spec.task))
 
 
