@@ -15,6 +15,11 @@ from xlkd.languages import find_tag
 from xlkd.rows import Pair, make_key
 
 LONGEST = 1 << 20  # bytes of a line
+# Kinds of files, by the ends of their names, that are codes of small languages too
+_KINDS = frozenset({
+    "bin", "bpe", "cfg", "csv", "dic", "ids", "lic", "log", "lst", "map", "new", "npy", "old", "pth", "raw", "sgm", "sha",
+    "spm", "src", "sum", "tar", "tmp", "tok", "tsv", "txt", "url", "xml", "yml",
+})  # fmt: skip
 
 
 def read_lines(path: pathlib.Path, bad_rows: BadRows) -> list[str | None]:
@@ -75,11 +80,16 @@ def find_files(root: pathlib.Path, pattern: str, expected: str) -> dict[str, pat
     files: dict[str, pathlib.Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: (len(path.name), path.name)):
         match = re.fullmatch(pattern, path.name)
-        if match and (language := find_tag(match.group(1))):
+        if match and (language := find_language(match.group(1))):
             files.setdefault(language, path)
     if not files:
         raise UserError(f"no file named {expected}", str(root), "check the path")
     return files
+
+
+def find_language(ending: str) -> str:
+    """Returns the language of a file by the end of its name; an empty string where that says its kind: xml, log."""
+    return "" if ending.lower() in _KINDS else find_tag(ending)
 
 
 def make_pair(set: str, scope: str, group: str, number: int, languages: tuple[str, str], texts: list[str]) -> Pair:

@@ -21,7 +21,7 @@ from xlkd.data.composition import CappedRows, JoinedRows
 from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair
 from xlkd.data.sources import BadRows, Source, _aligned, _files
 from xlkd.errors import UserError
-from xlkd.languages import find_tag, is_english
+from xlkd.languages import is_english
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
@@ -83,7 +83,7 @@ def _find_files(prefix: pathlib.Path, bad_rows: BadRows) -> dict[tuple[str, str]
     paths = sorted(prefix.parent.glob(f"{prefix.name.translate(_ESCAPED)}.*"))
     for path in paths:
         match = _NAME.fullmatch(path.name[len(prefix.name) + 1 :])
-        if match and path.is_file() and (language := find_tag(match[2])):
+        if match and path.is_file() and (language := _aligned.find_language(match[2])):
             groups.setdefault(match[1] or "", {}).setdefault(language, path)
     read = {path for group in groups.values() for path in group.values()}
     bad_rows.note_unread(prefix, [path.name for path in paths if path not in read])
