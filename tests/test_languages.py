@@ -295,7 +295,7 @@ def test_a_student_with_branches_that_have_hyphens_is_trained_evaluated_and_aske
         "config.task.languages": "zh-Hant,pt-BR", "config.task.max_length": 32, "config.data.train": data,
         "config.data.eval": f"{data},en", "config.data.batch": 8, "config.data.buckets": 1, "config.budget.epochs": 1,
         "config.method.own": "true", "config.method.branch_layers": 1, "config.encoder.path": model,
-        "config.method.weight_s": 0, "config.method.weight_z": 0, "workdir": tmp_path / "run",
+        "config.mblm.method.weight_s": 0, "config.mblm.method.weight_z": 0, "workdir": tmp_path / "run",
         **{f"config.mblm.teachers.{tag}": "" for tag in ("en", "de", "zh", "ru", "zh-Hant")},
     }  # fmt: skip
     trained = toy_models.run_command("main", *(f"--{key}={value}" for key, value in flags.items()), cache=cache)

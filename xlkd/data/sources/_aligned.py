@@ -17,8 +17,8 @@ from xlkd.rows import Pair, make_key
 LONGEST = 1 << 20  # bytes of a line
 # Kinds of files, by the ends of their names, that are codes of small languages too
 _KINDS = frozenset({
-    "bin", "bpe", "cfg", "csv", "dic", "ids", "lic", "log", "lst", "map", "new", "npy", "old", "pth", "raw", "sgm", "sha",
-    "spm", "src", "sum", "tar", "tmp", "tok", "tsv", "txt", "url", "xml", "yml",
+    "bin", "bpe", "cfg", "csv", "dic", "ids", "lic", "log", "lst", "map", "new", "npy", "old", "pth", "raw", "sgm",
+    "sha", "spm", "src", "sum", "tar", "tmp", "tok", "tsv", "txt", "url", "xml", "yml",
 })  # fmt: skip
 
 
