@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import toy_models
 
-from xlkd import languages, settings
+from xlkd import evaluate, languages, settings
 from xlkd.data import cleaning, sources
 from xlkd.errors import UserError
 from xlkd.evaluation import provenance
@@ -234,6 +234,28 @@ def test_a_folder_of_questions_names_what_it_does_not_read(tmp_path):
         f"{tmp_path}: 13 files are not read: a.json, more/0.txt, more/1.txt, more/10.txt, more/11.txt, more/2.txt, "
         "more/3.txt, more/4.txt and 5 more",
     )
+
+
+def test_evaluation_names_the_files_of_predictions_that_it_does_not_read(tmp_path, capsys):
+    answer = [{"text": "Anna", "answer_start": 0}]
+    paragraph = {"context": "Anna went.", "qas": [{"id": "1", "question": "Who?", "answers": answer}]}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "xquad.zh-Hant.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}))
+    (tmp_path / "answers").mkdir()
+    for name in ("xquad.zho_Hant.json", "xquad.pt-BR.json", "log.txt"):
+        (tmp_path / "answers" / name).write_text(json.dumps({"1": "Anna"}))
+    evaluate.main([f"--data=xquad:{tmp_path}/data", f"--predictions={tmp_path}/answers"])
+    printed = capsys.readouterr()
+    assert "zh-Hant" in printed.out
+    assert printed.err == f"note: {tmp_path}/answers: 2 files are not read: log.txt, xquad.pt-BR.json\n"
+
+
+def test_names_of_unread_files_are_printed_as_one_line(tmp_path):
+    for name in (b"a\xff.txt", b"b\nc.txt", b"d\x1b[2J.txt"):
+        (tmp_path / name.decode(errors="surrogateescape")).write_text("")
+    bad_rows = sources.BadRows()
+    bad_rows.note_unread(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
+    assert bad_rows.notes[str(tmp_path)].isprintable()
 
 
 def test_a_translation_memory_in_any_english_is_english_where_that_is_asked_for(tmp_path):

@@ -38,7 +38,7 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from xlkd import cli, files
@@ -162,9 +162,22 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
         scores, missing = score_file(predictions, cell_rows, str(path), fallback)
         cells[cell] = scores.cells[cell] | {"missing": missing}
         has_answers = has_answers or bool(predictions)
+    _print_unread(flags["predictions"], {prediction_files.get(cell.languages) for cell in members})
     if has_answers and sum(scores["missing"] for scores in cells.values()) == len(rows):
         raise UserError("has answers to none of the questions", flags["predictions"], "give the answers to this data")
     return {"predictions": flags["predictions"]} | summarize_questions(cells)
+
+
+def _print_unread(text: str, read: Collection[pathlib.Path | None]) -> None:
+    """Prints the names of the files in folders of predictions that no cell of the data needs."""
+    from xlkd.data.sources import BadRows
+
+    for folder in filter(pathlib.Path.is_dir, map(expand_path, text.split(","))):
+        unread = sorted(path.name for path in folder.iterdir() if path not in read and not path.name.startswith("."))
+        notes = BadRows()
+        notes.note_unread(folder, unread)
+        for place, note in notes.notes.items():
+            print(escape_controls(f"note: {place}: {note}"), file=sys.stderr)
 
 
 def _evaluate_classifier(flags: dict[str, str], rows: Rows, batch: int) -> dict[str, Json]:

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from xlkd import files
-from xlkd.errors import UserError, suggest_name
+from xlkd.errors import UserError, escape_controls, suggest_name
 from xlkd.languages import normalise_tag
 from xlkd.rows import Pair
 
@@ -115,7 +115,7 @@ class BadRows:
 
     def note_unread(self, place: pathlib.Path, unread: Iterable[str]) -> None:
         """Notes the names of the files of a folder that a source does not read, where there are any."""
-        if names := list(unread):
+        if names := list(map(escape_controls, unread)):
             shown = ", ".join(names[:_UNREAD_SHOWN])
             others = f" and {len(names) - _UNREAD_SHOWN:,} more" if len(names) > _UNREAD_SHOWN else ""
             count = "1 file is" if len(names) == 1 else f"{len(names):,} files are"
