@@ -15,6 +15,7 @@ import babel
 import numpy as np
 import pytest
 import toy_models
+from stages import make_spec
 
 from xlkd import evaluate, languages, settings
 from xlkd.data import cleaning, sources
@@ -337,3 +338,44 @@ def test_a_student_with_branches_that_have_hyphens_is_trained_evaluated_and_aske
     }  # fmt: skip
     assert np.isfinite([cell["accuracy"] for cell in cells.values()]).all()
     assert "Chinese (Traditional)" in (tmp_path / "run/report.html").read_text()
+
+
+def test_two_keys_for_the_teacher_of_one_language_are_refused():
+    with pytest.raises(UserError, match=r"config\.teachers: zh-Hant and zho_Hant are the same language"):
+        mblm.check(
+            make_spec(Classify(languages=("zh-Hant", "en")), mblm.Method(), teachers={"zh-Hant": "", "zho_Hant": ""})
+        )
+
+
+@pytest.mark.long
+def test_questions_in_one_language_about_contexts_in_another_are_trained_on_and_evaluated(tmp_path):
+    texts = {"zh-Hant": ("誰走了？", "安娜昨天走了。", "安娜"), "por-BR": ("Quem foi?", "A Ana foi ontem.", "Ana")}
+    (tmp_path / "xquad").mkdir()
+    for tag, (question, context, answer) in texts.items():
+        answers = [{"text": answer, "answer_start": context.index(answer)}]
+        asked = [[{"id": f"q{i}", "question": f"{question} {i}", "answers": answers}] for i in range(8)]
+        paragraphs = [{"context": f"{context} {i}", "qas": questions} for i, questions in enumerate(asked)]
+        (tmp_path / f"xquad/xquad.{tag}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    (tmp_path / "xquad/extra.json").write_text("{}")
+    model, cache, data = toy_models.save_span_model(tmp_path), tmp_path / "cache", f"xquad:{tmp_path}/xquad"
+    flags = {
+        "config": "configs/gxlt.py", "config.stages": "skd_map", "config.data.train": data, "config.data.ntl": 1,
+        "config.data.eval": f"{data}?languages=zho_Hant,pt-BR&pairs=all", "config.data.pivot": "zho_Hant",
+        "config.data.batch": 4, "config.data.buckets": 1, "config.task.max_length": 64, "config.budget.epochs": 1,
+        "config.method.coefficient_group": 2, "config.eval.keep": "best", "config.start": model,
+        "workdir": tmp_path / "run",
+    }  # fmt: skip
+    trained = toy_models.run_command("main", *(f"--{key}={value}" for key, value in flags.items()), cache=cache)
+    assert trained.returncode == 0, trained.stderr
+    assert f"train: note: {tmp_path}/xquad: 1 file is not read: extra.json" in trained.stdout
+    stage = tmp_path / "run/stages/01-skd_map"
+    assert "not read: extra.json" in json.loads((stage / "data_report.json").read_text())["eval"]["notes"][0]
+    cells = {"zh-Hant-zh-Hant", "zh-Hant-pt-BR", "pt-BR-zh-Hant", "pt-BR-pt-BR"}
+    (results,) = json.loads((tmp_path / "run/results.json").read_text())["sets"].values()
+    assert set(results["systems"]["skd_map"]["cells"]) == cells
+    scored = toy_models.run_command("evaluate", f"--model={stage}/export", f"--data={data}?pairs=all", cache=cache)
+    assert all(cell in scored.stdout for cell in cells), scored.stderr
+    assert (
+        "<b>pt-BR</b> Portuguese (Brazil), <b>zh-Hant</b> Chinese (Traditional)"
+        in (tmp_path / "run/report.html").read_text()
+    )
