@@ -192,7 +192,7 @@ def test_several_teachers_are_averaged_as_logits(tmp_path):
 
 def test_rows_without_a_teacher_have_no_targets(tmp_path):
     log = ListLog()
-    targets = compute_targets({"en-GB": str(save_classifier(tmp_path / "en")), "ru": "never-read", "de": ""}, log=log)
+    targets = compute_targets({"en-US": str(save_classifier(tmp_path / "en")), "ru": "never-read", "de": ""}, log=log)
     assert targets["taught"].tolist() == [1, 0] * 6
     assert not targets["teacher"][1::2].any()
     assert "teacher of ru: no training example is in this language" in log.lines
