@@ -14,8 +14,8 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "xlkd"
 ACCELERATED = frozenset({"jax", "jaxlib", "flax", "optax", "orbax", "torch"})
-PLAIN_FOLDERS = ("tasks", "data", "metrics", "reports", "spec")
-PLAIN_MODULES = ("settings", "cli", "files", "keys", "rows", "errors", "languages")
+PLAIN_FOLDERS = ("tasks", "data", "metrics", "reports", "spec", "languages")
+PLAIN_MODULES = ("settings", "cli", "files", "keys", "rows", "errors")
 METHODS = frozenset({"gxlt", "mblm", "mmkd", "pretrain", "finetune"})
 KNOW_METHODS = ("methods", "spec", "configs")
 
