@@ -19,7 +19,7 @@ from xlkd.inputs.weights import override_dropout
 from xlkd.models import branches, hf, layout, tokenizers
 from xlkd.models.encoder import Encoder, forward_flops, init
 from xlkd.models.families.modernbert import FAMILY, ModernBert
-from xlkd.models.heads import SpanHead, init_head
+from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head, start_head
 
 RATES = {"dropout": 0.1, "attention_dropout": 0.2, "mlp_dropout": 0.1, "classifier_dropout": 0.1}
 TINY = ModernBert(
@@ -303,3 +303,18 @@ def test_operations_grow_with_the_length_in_global_layers_and_with_the_window_in
     linear = 4 * (8 * 16**2 + 6 * 16 * 20)
     assert forward_flops(TINY, 1, 1) == linear + 4 * 16 * 4
     assert forward_flops(TINY, 100, 1) == 100 * (linear + 4 * 16 * (2 * 100 + 2 * 5))
+
+
+def test_a_new_head_begins_with_the_linear_map_and_the_norm_of_a_trained_masked_lm_head():
+    trained = draw_head(MaskedLMHead(TINY))
+    for name, head in (("span", SpanHead(TINY)), ("classifier", ClassifierHead(TINY, 3))):
+        fresh, started = init_head(head, KEY), start_head(name, head, KEY, {"masked_lm": trained})
+        assert started["dense"] is trained["dense"]
+        assert started["norm"] is trained["norm"]
+        np.testing.assert_array_equal(started["output"]["kernel"], fresh["output"]["kernel"])
+        assert jax.tree.all(jax.tree.map(np.array_equal, start_head(name, head, KEY, {}), fresh))
+
+
+def draw_head(head):
+    draw = np.random.default_rng(1)
+    return jax.tree.map(lambda x: draw.normal(0, 0.4, x.shape).astype(np.float32), init_head(head, KEY))

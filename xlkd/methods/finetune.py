@@ -12,7 +12,7 @@ from xlkd.losses import distill, span
 from xlkd.losses.terms import Term, make_term
 from xlkd.methods import Batch, Export, Loss, Method, Start, Step, Tree, Variables, take_variables
 from xlkd.models.encoder import Encoder, forward_flops
-from xlkd.models.heads import ClassifierHead, SpanHead, init_head
+from xlkd.models.heads import ClassifierHead, SpanHead, start_head
 from xlkd.models.outputs import OutputFn, class_logits, class_outputs, span_logits, span_outputs
 from xlkd.spec.finetune import Method as Settings
 from xlkd.spec.stage import StageSpec
@@ -67,7 +67,7 @@ def _build_with_head(
 
     def init(key: Key[Array, ""], start: Start) -> Variables:
         trained = start.heads.get(name) if start.labels == labels or not labels else None
-        return Variables({"encoder": start.encoder, name: trained or init_head(head, key)})
+        return Variables({"encoder": start.encoder, name: trained or start_head(name, head, key, start.heads)})
 
     def exports(variables: Variables) -> dict[str, Export]:
         params = variables.params

@@ -38,7 +38,7 @@ from xlkd.methods import (
 from xlkd.models import branches
 from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Encoder
-from xlkd.models.heads import ClassifierHead, init_head
+from xlkd.models.heads import ClassifierHead, start_head
 from xlkd.models.outputs import Outputs
 from xlkd.spec.mblm import Group, groups
 from xlkd.spec.mblm import Method as Settings
@@ -168,7 +168,7 @@ class Student:
         """
         trunk, stacked = branches.split_encoder(start.encoder, self.count, self.top)
         trained = start.heads.get("classifier") if start.labels == self.labels else None
-        head = trained or init_head(self.head, key)
+        head = trained or start_head("classifier", self.head, key, start.heads)
         if self.settings.head == "branch":
             head = jax.tree.map(lambda x: jnp.repeat(x[None], self.count, axis=0), head)
             head = branches.pad_branches(head, multiple)

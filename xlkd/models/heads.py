@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xlkd.models.families import find_family
+from xlkd.models.families import find_family, find_form
 from xlkd.models.family import Architecture, Inits, Params
 from xlkd.models.layers import init_norm
 from xlkd.models.matmul import AnyArray
@@ -79,6 +80,19 @@ class MaskedLMHead(nn.Module):
 def _make_params(module: nn.Module, inits: Inits) -> Params:
     """Returns the parameters of a module, which it has been given or draws."""
     return {name: module.param(name, init) for name, init in inits.items()}
+
+
+def start_head(
+    name: str, head: SpanHead | ClassifierHead, key: PRNGKeyArray, trained_heads: Mapping[str, Params]
+) -> Params:
+    """Returns fresh parameters of a head, but those of a trained masked-LM head that `transformers` names the same.
+
+    ModernBERT's heads begin with the same linear map and norm.
+    """
+    modules, masked_lm = find_form(head.architecture).heads, trained_heads.get("masked_lm", {})
+    params = init_head(head, key)
+    shared = {part for part in params if part in masked_lm and modules[name][part] == modules["masked_lm"][part]}
+    return params | {part: masked_lm[part] for part in shared}
 
 
 def init_head(head: SpanHead | ClassifierHead | MaskedLMHead, key: PRNGKeyArray) -> Params:
