@@ -135,7 +135,7 @@ def keep_hidden(architecture: Architecture, final: Params, hidden: Float[Array, 
 
 
 def has_every_module(architecture: Architecture, layer: int, module: str) -> bool:
-    """Returns that each layer has each of its modules."""
+    """Returns True: each layer has all modules."""
     return True
 
 

@@ -80,7 +80,7 @@ class Deberta(Architecture):
 
 
 class Prepared(NamedTuple):
-    """What all layers need: the mask, the relative positions of rows of this length, the convolution's parameters."""
+    """Holds what all layers need: the mask, relative positions for this length, the convolution's parameters."""
 
     bias: Float[Array, "rows 1 1 length"]
     relative: Float[Array, "buckets hidden"] | None

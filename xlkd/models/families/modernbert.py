@@ -77,7 +77,7 @@ class ModernBert(Architecture):
 
 
 class Prepared(NamedTuple):
-    """What all layers need: the attention bias, and the rotation of each position in local and in global layers."""
+    """Holds what all layers need: the attention bias, and the rotation of each position in local and global layers."""
 
     bias: Float[Array, "rows 1 1 length"]
     cos: Float[Array, "2 length frequencies"]
@@ -245,7 +245,7 @@ def forward_flops(architecture: ModernBert, tokens: float, rows: float) -> float
 
 
 def has_module(architecture: ModernBert, layer: int, module: str) -> bool:
-    """Returns that only the first layer has no norm before its attention."""
+    """Returns whether a layer has a module: only the first one lacks the norm before its attention."""
     return layer > 0 or module != "attention_norm"
 
 
