@@ -22,11 +22,10 @@ from xlkd.files import Json
 from xlkd.models.matmul import AnyArray
 
 Params = dict[str, Any]  # parameters by name: a tree of arrays, or of their shapes
-Own = Any  # an Architecture with the fields of its family
+Own = Any  # an architecture of the family's own class
 Inits = dict[str, Callable[[PRNGKeyArray], Any]]  # functions of a key that draw the parameters of each name
 
 NEEDED = object()  # in place of a default: a key that config.json must have
-Own = Any  # an architecture of the family's own class
 MOST_LAYERS, MOST_ROWS = 1000, 2**24
 
 
