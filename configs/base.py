@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The blocks that all configs share, with the defaults of `xlkd/spec`; each config changes some of them."""
 
-from ml_collections import ConfigDict
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
 
 from xlkd import spec
 from xlkd.spec import stage
@@ -15,9 +17,18 @@ def base() -> ConfigDict:
     c = ConfigDict({"stages": (), "controls": ()})
     c.seed, c.start, c.teachers = 0, "encoder", ConfigDict()
     for name, block in spec.list_blocks(stage.StageSettings).items():
-        values = spec.list_defaults(block).items()
+        values = list_defaults(block).items()
         c[name] = ConfigDict({key: value for key, value in values if f"{name}.{key}" not in LEFT_OUT})
     c.task = ConfigDict()
     c.method = ConfigDict({"control": "all"})
     c.report = ConfigDict({"compare": ()})
     return c
+
+
+def list_defaults(cls: type, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Returns the defaults of settings, of which those for a source take a string, a dict or a list."""
+    kinds = spec.resolve_types(cls)
+    return {
+        name: FieldReference(value, field_type=object) if kinds[name] is spec.SourceText else value
+        for name, value in spec.list_defaults(cls, names).items()
+    }

@@ -5,9 +5,9 @@
     python -m xlkd.main --config=configs/mmkd.py            # the atlas (synthetic data): no level, token only, all
     python -m xlkd.main --config=configs/mmkd.py:ablation   # and all levels but one
     python -m xlkd.main --config=configs/mmkd.py:paper      # mBERT and BERT, with every published value
-    python -m xlkd.main --config=configs/mmkd.py:own --config.data.train=moses:corpus?languages=en,de \\
+    python -m xlkd.main --config=configs/mmkd.py:own '--config.data.train=moses:corpus?languages=en,de' \\
         --config.encoder.path=STUDENT --config.teacher.path=TEACHER
-    python -m xlkd.main --config=configs/mmkd.py:vectors --config.data.train=moses:corpus?languages=en,de \\
+    python -m xlkd.main --config=configs/mmkd.py:vectors '--config.data.train=moses:corpus?languages=en,de' \\
         --config.encoder.path=STUDENT --config.teacher.vectors=FILE   # the sentence vectors of any model
 
 Each control is a stage that aligns, followed by the stage `finetune_NAME`, which is trained on English labels and
@@ -15,7 +15,7 @@ evaluated by language.
 """
 
 from ml_collections import ConfigDict
-from xlkd.configs.base import base
+from xlkd.configs.base import base, list_defaults
 from xlkd.configs.finetune import classify
 
 from xlkd import spec
@@ -43,7 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def mmkd(c: ConfigDict) -> ConfigDict:
     """Adds what all variants share; the defaults avoid the slips of the authors' code."""
     c.task = ConfigDict(spec.list_defaults(tasks.Views))
-    c.data.update(spec.list_defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
+    c.data.update(list_defaults(stage.Data, ("identities", "cap", "take", "block", "alignment")))
     c.data.identities, c.data.cap = True, 2_000_000
     c.method.update(spec.list_defaults(method.Method))
     c.optim.schedule, c.optim.warmup = "cosine", 2 / 15  # a share of the steps: 2 of 15 epochs
@@ -118,13 +118,20 @@ def vectors(c: ConfigDict) -> ConfigDict:
     return c
 
 
+def corpus(name: str, tag: str) -> dict[str, object]:
+    """Returns a corpus of pairs of English and another language, in Moses files as OPUS names them."""
+    return {"source": "moses", "path": f"corpora/{name}", "languages": ["en", tag]}
+
+
 def paper(c: ConfigDict) -> ConfigDict:
-    """Follows the authors' script, slips included; `corpora` is a folder of Moses files as OPUS names them."""
+    """Follows the authors' script, slips included, on the corpora in the folder `corpora`."""
     c = own(c)
-    europarl = "+".join(f"moses:corpora/Europarl?languages=en,{tag}" for tag in ("fr", "bg", "de", "es"))
-    united = "+".join(f"moses:corpora/MultiUN?languages=en,{tag}&limit=2000000&take=head" for tag in ("ar", "zh"))
-    bulgarian, hindi = "moses:corpora/EUbookshop?languages=en,bg", "moses:corpora/IITB?languages=en,hi"
-    c.data.train = "+".join((europarl, bulgarian, united, hindi))
+    c.data.train = [
+        *(corpus("Europarl", tag) for tag in ("fr", "bg", "de", "es")),
+        corpus("EUbookshop", "bg"),
+        *(corpus("MultiUN", tag) | {"limit": 2_000_000, "take": "head"} for tag in ("ar", "zh")),
+        corpus("IITB", "hi"),
+    ]
     c.data.block = 2**17
     c.data.pad_to, c.data.buckets = 128, 1
     c.task.tlm_labels, c.task.word_truncate = "all", False

@@ -9,7 +9,7 @@ python -m xlkd.main --config=configs/pretrain.py:english
 """
 
 from ml_collections import ConfigDict
-from xlkd.configs.base import base
+from xlkd.configs.base import base, list_defaults
 
 from xlkd import spec
 from xlkd.spec import stage, tasks
@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.task.share = 0.25  # of the words; more than the usual 0.15, since the texts are short
 
     c.encoder.path = "new"
-    c.encoder.new = ConfigDict(spec.list_defaults(stage.NewEncoder))
+    c.encoder.new = ConfigDict(list_defaults(stage.NewEncoder))
     # Few texts: with more, names that are frequent in pre-training would be one token each, and names held out four
     c.encoder.new.texts = "atlas?split=train&kind=same&size=5000"
     c.encoder.new.embedding_scale = 0.1  # with 0.02, usual in large encoders, learning starts much later

@@ -111,7 +111,7 @@ def test_a_setting_refuses_values_of_another_type_and_beyond_its_range(cls, name
         wrong += [2**63, 1.5, 1.0] if kind is int else [1e300]
     elif kind is bool:
         wrong = [0, 1, "true", None]
-    elif kind is str or spec.list_choices(kind):
+    elif kind in (str, spec.SourceText) or spec.list_choices(kind):
         wrong = [0, None, True, ("a",), "a\0", "a\nb", "\ud800"]
     elif spec.describe_type(kind) == "by language":
         wrong = [0, "a", ("a",), {"en": 3}]

@@ -74,7 +74,8 @@ def read_sources(text: str, task: str) -> tuple[str, Rows, list[str], list[str]]
     ]
     if not task and len(served) != 1:
         what = f"has data for several tasks ({', '.join(served)})" if served else "the sources have no task in common"
-        raise UserError(what, text, "choose one with --task" if served else "check them one by one")
+        remedy = "choose one with --task" if served else "check them one by one"
+        raise sources.quote(UserError(what, text, remedy), text)
     task = task or served[0]
     parts, dropped, faults, notes = [], [], [], []
     for source in parsed:

@@ -64,6 +64,7 @@ def read_config(name: str) -> ConfigDict:
     values = to_plain(config)
     reading.check_form(values, path)
     reading.refuse_unread_keys(values, path)
+    _replace_sources(config, values)
     return config
 
 
@@ -72,20 +73,16 @@ def apply_flags(config: ConfigDict, flags: Sequence[str]) -> ConfigDict:
     for flag in flags:
         name, text = _split_flag(flag)
         name = _use_current_name(name)
+        name, option = reading.split_option(name)
         kind = reading.find_key_type(to_plain(config), name)
+        if option:
+            text = reading.set_option(to_plain(config), name, option, text)
         try:
             value = spec.parse_value(kind, text)
         except (KeyError, ValueError):
             what = f"config.{name}={spec.shorten(text)} is not of type {spec.describe_type(kind)}"
             raise UserError(what, "command line", "see --keys for type and range") from None
-        *blocks, key = name.split(".")
-        with config.unlocked(), config.ignore_type():  # a config file may write 1 for a setting of type float
-            block = config
-            for part in blocks:
-                if part not in block:
-                    block[part] = ConfigDict()
-                block = block[part]
-            block[key] = value
+        _set_value(config, name, value)
     return config
 
 
@@ -140,12 +137,13 @@ def read_method(recorded: Mapping[str, Any]) -> Method:
 
 
 def to_plain(config: ConfigDict) -> dict[str, Any]:
-    """Returns a config in the form of config.json: dicts, lists, strings, numbers and None."""
+    """Returns a config in the form of config.json: dicts, lists, strings, numbers and None; sources are strings."""
     try:
-        return json.loads(json.dumps(config.copy_and_resolve_references().to_dict()))
+        plain = json.loads(json.dumps(config.copy_and_resolve_references().to_dict(), default=_unpack_block))
     except (TypeError, ValueError, RecursionError) as error:
         what = f"contains a value that JSON cannot express: {error}"
         raise UserError(what, "the config", "use blocks, lists, texts, numbers and booleans") from error
+    return reading.write_sources(plain)
 
 
 def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -253,12 +251,40 @@ def _read_saved(path: pathlib.Path) -> ConfigDict:
         raise UserError("is not a config", str(path), remedy)
     try:
         reading.check_form(saved, str(path))
-        config = reading.use_current_names(_fill_neutral(saved))
+        config = reading.write_sources(reading.use_current_names(_fill_neutral(saved)))
         if fault := _find_fault(config):
             raise UserError(fault, str(path), remedy)
         return ConfigDict(_make_tuples(config))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # a key that no config can have
         raise UserError(f"is not a config ({error})", str(path), remedy) from error
+
+
+def _unpack_block(value: Any) -> dict[str, Any]:
+    """Returns a block that stands in a list, where ml_collections leaves it as it is, as a dict."""
+    if isinstance(value, ConfigDict):
+        return value.to_dict()
+    raise TypeError(f"an object of type {type(value).__name__}")
+
+
+def _replace_sources(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Replaces the dicts and lists of sources in a config by the strings of its plain form."""
+    prefixes = ("", *(f"{name}." for name, block in values.items() if isinstance(block, Mapping)))
+    for key in (prefix + key for prefix in prefixes for key in reading.list_source_keys()):
+        text = reading.get_value(values, key)
+        if text is not None and not isinstance(config[key], str):
+            _set_value(config, key, text)
+
+
+def _set_value(config: ConfigDict, name: str, value: Any) -> None:
+    """Sets a key such as `optim.lr`; its value may be of another type than before, as 1 for a setting of type float."""
+    *blocks, key = name.split(".")
+    with config.unlocked(), config.ignore_type():
+        block = config
+        for part in blocks:
+            if part not in block:
+                block[part] = ConfigDict()
+            block = block[part]
+        block[key] = value
 
 
 def _use_current_name(name: str) -> str:

@@ -21,6 +21,7 @@ import sys
 from ml_collections import ConfigDict
 
 from xlkd import cli, files, settings, storage
+from xlkd.data import sources
 from xlkd.errors import UserError
 
 MOST_RUNS = 1000
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> None:
 
     runs = {" ".join(combination): read_config(*combination) for combination in _list_combinations(flags["over"])}
     for config in runs.values():
-        settings.read_stages(config)  # refuses now a value that its run would refuse after those before it
+        for stage in settings.read_stages(config):  # refuses now what its run would refuse after those before it
+            sources.check_options(stage)
     if storage.is_remote(flags["workdir"]):
         what, remedy = "the runs of a sweep read each other's files", "name a local folder, and copy it to the bucket"
         raise UserError(what, flags["workdir"], remedy)

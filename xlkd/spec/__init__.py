@@ -25,6 +25,20 @@ _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
+class SourceText(str):
+    """A source string of a config, and the key that has it, for example `config.data.train`; outside of configs empty.
+
+    `xlkd.spec.source` parses it.
+    """
+
+    place: str
+
+    def __new__(cls, text: str, place: str = "") -> SourceText:
+        source = super().__new__(cls, text)
+        source.place = place
+        return source
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """A setting's meaning and the values it may have; `also` lists values that are allowed outside the range.
@@ -95,7 +109,8 @@ def resolve_types(cls: type) -> dict[str, Any]:
 def list_defaults(cls: type, names: tuple[str, ...] = ()) -> dict[str, Any]:
     """Returns the default of every setting of a dataclass, or of the named ones; a config file begins with them."""
     blank = cls()
-    return {name: getattr(blank, name) for name in names or list_settings(cls)}
+    values = {name: getattr(blank, name) for name in names or list_settings(cls)}
+    return {name: str(value) if isinstance(value, SourceText) else value for name, value in values.items()}
 
 
 def read_block(cls: type[T], block: Block, path: str, locate: Callable[[str], str] = "config.{}".format) -> T:
@@ -125,7 +140,7 @@ def check_value(known: Setting, kind: Any, value: Any, where: str) -> Any:
         raise UserError(f"{where.rpartition('.')[2]}={shorten(converted)} is not possible", where, remedy)
     if fault := _find_text_fault(converted):
         raise UserError(fault, where, "correct it")
-    return converted
+    return SourceText(converted, where) if kind is SourceText else converted
 
 
 def shorten(value: Any) -> str:
@@ -151,7 +166,7 @@ def _find_text_fault(value: Any) -> str:
 
 def convert_value(kind: Any, value: Any) -> Any:
     """Converts a plain value to the type of a field: lists to tuples, whole numbers to floats where it is a float."""
-    if list_choices(kind):
+    if list_choices(kind) or kind is SourceText:
         kind = str
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
@@ -201,6 +216,8 @@ def describe_type(kind: Any) -> str:
         return f"{'list' if other is Ellipsis else 'pair'} of {inner.__name__}"
     if list_choices(kind):
         return "str"
+    if kind is SourceText:
+        return "source"
     return kind.__name__ if not typing.get_args(kind) else "by language"
 
 

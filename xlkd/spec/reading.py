@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import importlib
 import json
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import xlkd.spec
 from xlkd import spec
 from xlkd.errors import UserError, suggest_name
+from xlkd.spec import source
 from xlkd.spec.stage import OPTIONAL, AnySettings, Encoder, StageSettings, check_shared_blocks
 from xlkd.spec.tasks import TASKS, Task, find_task_class
 
@@ -122,6 +124,61 @@ def use_current_names(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(values, dict) and old_key in values:
             config[block] = {new_key if key == old_key else key: value for key, value in values.items()}
     return config
+
+
+def write_sources(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a plain config with every source as a string, which a config file may write as a dict or as a list."""
+    written = _write_block_sources(config, "", "config")
+    stages = (name for name, block in config.items() if isinstance(block, Mapping))
+    return written | {name: _write_block_sources(written[name], "", f"config.{name}") for name in stages}
+
+
+def _write_block_sources(block: Mapping[str, Any], prefix: str, place: str) -> dict[str, Any]:
+    """Returns a block with its sources as strings, and those of the blocks inside it."""
+    written = dict(block)
+    for key, value in block.items():
+        name = f"{prefix}{key}"
+        if name in list_source_keys():
+            written[key] = source.write_value(value, f"{place}.{key}")
+        elif isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in list_source_keys()):
+            written[key] = _write_block_sources(value, f"{name}.", f"{place}.{key}")
+    return written
+
+
+@functools.cache
+def list_source_keys() -> tuple[str, ...]:
+    """Lists the keys of the shared blocks that have a source, such as `data.train`."""
+
+    def find_keys(cls: type, prefix: str) -> Iterator[str]:
+        for name, kind in spec.resolve_types(cls).items():
+            if kind is spec.SourceText:
+                yield prefix + name
+        for name, inner in spec.list_blocks(cls).items():
+            yield from find_keys(inner, f"{prefix}{name}.")
+
+    return tuple(key for name, cls in _list_shared_blocks().items() for key in find_keys(cls, f"{name}."))
+
+
+def list_source_texts(settings: AnySettings) -> list[spec.SourceText]:
+    """Lists the source strings of a stage."""
+    values: list[Any] = [functools.reduce(getattr, key.split("."), settings) for key in list_source_keys()]
+    return [value for value in values if value]
+
+
+def split_option(name: str) -> tuple[str, str]:
+    """Returns the key of a source and the name of its option, for a key such as `data.train.limit`; else no option."""
+    above, _, option = name.rpartition(".")
+    is_option = any(f".{above}".endswith(f".{key}") for key in list_source_keys())
+    return (above, option) if is_option else (name, "")
+
+
+def set_option(config: Mapping[str, Any], name: str, option: str, value: str) -> str:
+    """Returns the source string of a key, shared or of one stage, with another value of an option."""
+    text = get_value(config, name)
+    if text is None:
+        stage, _, key = name.partition(".")
+        text = get_value(merge_stage(config, stage), key)
+    return source.set_option(text or "", option, value, f"config.{name}")
 
 
 def list_stage_keys(config: Mapping[str, Any], name: str) -> dict[str, Key]:
@@ -258,7 +315,7 @@ def is_read(module: types.ModuleType, key: str) -> bool:
 def load_method_settings(blocks: Mapping[str, Any]) -> types.ModuleType:
     """Returns the module with the settings of a stage's method."""
     name = str((blocks.get("method") or {}).get("name", ""))
-    others = ("optim", "reading", "stage", "tasks")
+    others = ("optim", "reading", "source", "stage", "tasks")
     known = sorted(m.name for m in pkgutil.iter_modules(xlkd.spec.__path__) if m.name not in others)
     if name not in known:
         raise UserError(

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
-from xlkd.spec import setting, shorten
+from xlkd.spec import SourceText, setting, shorten
 from xlkd.spec.optim import MOST_STEPS, Budget, Horizon, Optim
 from xlkd.spec.tasks import Task
 
@@ -42,7 +42,7 @@ class NewEncoder:
 
     model_type: Literal["xlm-roberta", "bert"] = setting("xlm-roberta", "Architecture.")
     vocabulary: int = setting(4000, "Tokens of the vocabulary.", at_least=100, at_most=1_000_000)
-    texts: str = setting("", "Data source that the tokenizer is trained on.")
+    texts: SourceText = setting(SourceText(""), "Data source that the tokenizer is trained on.")
     hidden_size: int = setting(128, "Width.", at_least=1, at_most=65_536)
     layers: int = setting(4, "Layers.", at_least=1, at_most=1000)
     heads: int = setting(4, "Attention heads.", at_least=1, at_most=1024)
@@ -75,10 +75,10 @@ class Encoder:
 class Data:
     """Sources and batches. The settings listed in `OPTIONAL` are read by the methods that name them."""
 
-    train: str = setting("", "Source of the training examples.")
-    eval: str = setting("", "Source that the stage's own task is evaluated on.")
-    dev: str = setting("", "Source that chooses the checkpoint; empty takes data.eval.")
-    retrieval: str = setting("", "Sentence pairs for retrieval accuracy.")
+    train: SourceText = setting(SourceText(""), "Source of the training examples.")
+    eval: SourceText = setting(SourceText(""), "Source that the stage's own task is evaluated on.")
+    dev: SourceText = setting(SourceText(""), "Source that chooses the checkpoint; empty takes data.eval.")
+    retrieval: SourceText = setting(SourceText(""), "Sentence pairs for retrieval accuracy.")
     on_bad_row: Literal["stop", "skip"] = setting(
         "stop", "A malformed example stops the run, or is skipped, counted and listed."
     )
@@ -107,7 +107,7 @@ class Data:
     block: int = setting(
         0, "Pairs tokenized at a time, for corpora beyond memory; 0: all at once.", at_least=0, at_most=10**9
     )
-    alignment: str = setting("", "Sentence pairs with word links.")
+    alignment: SourceText = setting(SourceText(""), "Sentence pairs with word links.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from ml_collections import ConfigDict
 
 from xlkd import files, languages, reports
-from xlkd.data import cache
+from xlkd.data import cache, sources
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
@@ -38,6 +38,7 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
     cache.check_settings()  # before the work directory is made
     for number, settings in enumerate(stages):
         check_start(settings, [earlier.name for earlier in stages[:number]])
+        sources.check_options(settings)
     with contextlib.ExitStack() as stack:
         remedy = "free disk space or make the disk writable, then the same command resumes from the last save"
         stack.enter_context(files.explain_no_room(place, remedy))

@@ -1,97 +1,34 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Parses and reads source strings: `NAME:PATH?languages=en,de&split=test&limit=100`, several joined with `+`.
+"""Reads source strings, which `xlkd.spec.source` parses.
 
-A source is one module of this folder. It has `TASKS`, the tasks it can serve, and `rows(source, task, bad_rows)`, which
-returns a sequence of rows; it knows a file format and nothing else. Where the text after the colon is not a path, it
-sets `NAMED = True`.
+A source is one module of this folder. It has `TASKS`, the tasks it can serve, `OPTIONS`, the names of its options or
+those of each task, and `rows(source, task, bad_rows)`, which returns a sequence of rows; it knows a file format and
+nothing else. Where the text after the colon is not a path, it sets `NAMED = True`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import importlib
-import itertools
+import os
 import pathlib
-import pkgutil
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
-from xlkd import files
-from xlkd.errors import UserError, escape_controls, suggest_name
-from xlkd.languages import normalise_tag
+from xlkd.errors import UserError, escape_controls
 from xlkd.rows import Pair
+from xlkd.spec.reading import list_source_texts
+from xlkd.spec.source import Source, Value, is_whole, list_sources, parse, quote, write_value
+from xlkd.spec.stage import AnySettings
 
-_T = TypeVar("_T")
-_QUERY = re.compile(r"\?(?=(?:\w+=[^&]*)?(?:&(?:\w+=[^&]*)?)*\Z|[\w&=]*\Z)")  # a name of a file may contain ?
+__all__ = ["BadRows", "Rows", "Source", "is_whole", "list_sources", "parse", "read"]
+
 _UNREAD_SHOWN = 8  # names of files that are not read
 _LONGEST_FAULT = 500  # characters of a reason, which may quote the file
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A source of a source string: its name, its path and its options."""
-
-    name: str
-    path: str
-    options: tuple[tuple[str, str], ...] = ()
-
-    def __str__(self) -> str:
-        options = "&".join(f"{k}={v}" for k, v in self.options)
-        return self.name + (f":{self.path}" if self.path else "") + (f"?{options}" if options else "")
-
-    def locate(self) -> pathlib.Path:
-        """Returns the path, with `~` expanded."""
-        return files.expand_path(self.path)
-
-    def option(self, name: str, default: str = "") -> str:
-        """Returns the value of an option."""
-        return dict(self.options).get(name, default)
-
-    def number(self, name: str, default: int = 0) -> int:
-        """Returns an option as a whole number, 0 or more."""
-        text = self.option(name, str(default))
-        if not is_whole(text):
-            raise UserError(f"{name}={text} is not a whole number", str(self))
-        return int(text)
-
-    def choice(self, name: str, choices: Sequence[str]) -> str:
-        """Returns an option as one of the choices, by default the first."""
-        value = self.option(name, choices[0])
-        if value not in choices:
-            raise UserError(f"{name}={value} is not possible", str(self), f"choose one of {', '.join(choices)}")
-        return value
-
-    def first(self, rows: Iterable[_T]) -> Iterator[_T]:
-        """Returns the first rows, as many as `limit` says, or all."""
-        return itertools.islice(rows, self.number("limit") or None)
-
-    def pairs(self, languages: Sequence[str]) -> list[tuple[str, str]]:
-        """Returns each language paired with itself, or with every language."""
-        all_pairs = self.choice("pairs", ("diagonal", "all")) == "all"
-        return [(a, b) for a in languages for b in languages if all_pairs or a == b]
-
-    def languages(self) -> tuple[str, ...]:
-        """Returns the normalised tags of the option `languages`; empty means all."""
-        tags = self.option("languages")
-        return tuple(normalise_tag(tag, str(self)) for tag in tags.split(",")) if tags else ()
-
-    def allow(self, *names: str) -> None:
-        """Refuses options that this source does not know."""
-        for name, _ in self.options:
-            if name not in names:
-                remedy = suggest_name(name, names, f"known here: {', '.join(names)}")
-                raise UserError(f"unknown option {name!r}", str(self), remedy)
-
-
-def is_whole(text: str) -> bool:
-    """Says whether a text is digits alone, few enough for a plausible number."""
-    return text.isdecimal() and len(text) < 19
 
 
 class BadRows:
@@ -169,41 +106,17 @@ class Rows(Sequence[Any]):
             yield from part
 
 
-def list_sources() -> list[str]:
-    """Returns the names of all sources: the modules of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-
-
-def parse(text: str) -> list[Source]:
-    """Returns the sources of a source string."""
-    if "\0" in text or text != text.encode(errors="ignore").decode():
-        raise UserError("contains a zero byte or is not UTF-8", text, "rename the file or its folder")
-    parsed = []
-    for part in _compile_join().split(text):
-        head, query = (*_QUERY.split(part, maxsplit=1), "")[:2]
-        name, _, path = head.partition(":")
-        if name not in list_sources():
-            remedy = suggest_name(name, list_sources(), f"known sources: {', '.join(list_sources())}")
-            raise UserError(f"unknown source {name!r}", part, remedy)
-        files.expand_path(path)
-        pairs = [item.partition("=") for item in query.split("&") if item]
-        options = [option for option, _, _ in pairs]
-        if repeated := [option for option in options if options.count(option) > 1]:
-            raise UserError(f"two options {repeated[0]!r}", part, "keep one of them")
-        parsed.append(Source(name, path, tuple((option, value) for option, _, value in pairs)))
-    return parsed
-
-
-@functools.cache
-def _compile_join() -> re.Pattern[str]:
-    """Compiles the pattern of a + that joins two sources, not one in the name of a file."""
-    return re.compile(rf"\+(?=[a-z_]+:|(?:{'|'.join(list_sources())}|)(?:[?+]|\Z))")
-
-
 def list_paths(text: str) -> list[pathlib.Path]:
     """Returns the files, folders and prefixes of file names in a source string."""
     parsed = (source for source in parse(text) if source.path and not getattr(_load_module(source), "NAMED", False))
     return [source.locate() for source in parsed]
+
+
+def check_options(settings: AnySettings) -> None:
+    """Refuses a source of a stage that is unknown, or has an option that it does not know for any task."""
+    for source in (source for text in list_source_texts(settings) for source in parse(text)):
+        with _explain_quoting(source):
+            source.allow(*dict.fromkeys(name for task in list_tasks(source) for name in _list_options(source, task)))
 
 
 def check_sources_exist(text: str) -> None:
@@ -211,7 +124,7 @@ def check_sources_exist(text: str) -> None:
     for path in list_paths(text):
         with contextlib.suppress(OSError):  # reading gives the better message
             if not (path.exists() or _is_prefix(path)):
-                raise UserError("no such file or folder", str(path), "check the path")
+                raise quote(UserError("no such file or folder", str(path), "check the path"), text)
 
 
 def _is_prefix(prefix: pathlib.Path) -> bool:
@@ -219,33 +132,54 @@ def _is_prefix(prefix: pathlib.Path) -> bool:
     return prefix.parent.is_dir() and any(path.name.startswith(prefix.name) for path in prefix.parent.iterdir())
 
 
-def read(text: str, task: str, on_bad_row: str = "stop") -> Rows:
-    """Returns all rows of a source string for a task: `qa`, `classify`, `parallel` or `masked`."""
-    bad_rows = BadRows(on_bad_row)
+def read(value: Value, task: str, on_bad_row: str = "stop") -> Rows:
+    """Returns all rows of a source string, a dict or a list for a task: `qa`, `classify`, `parallel` or `masked`."""
+    text, bad_rows = write_value(value, "source"), BadRows(on_bad_row)
     parts = tuple(read_source(source, task, bad_rows) for source in parse(text))
     notes = tuple(f"{where}: {note}" for where, note in bad_rows.notes.items())
     rows = Rows(parts, (*bad_rows.skipped, *bad_rows.left_out), notes)
     if not len(rows):
         remedy = "every row was left out" if rows.dropped else "check the path and the options"
-        raise UserError("no rows", text, remedy)
+        raise quote(UserError("no rows", text, remedy), text)
     return rows
 
 
 def read_source(source: Source, task: str, bad_rows: BadRows) -> Sequence[Any]:
     """Returns the rows of one source, which may be empty."""
-    if task not in list_tasks(source):
-        raise UserError(
-            f"has no data for the task {task!r}", str(source), f"it has data for {', '.join(list_tasks(source))}"
-        )
+    with _explain_quoting(source):
+        if task not in list_tasks(source):
+            what, known = f"has no data for the task {task!r}", ", ".join(list_tasks(source))
+            raise UserError(what, str(source), f"it has data for {known}")
+        source.allow(*_list_options(source, task))
+        try:
+            return _load_module(source).rows(source, task, bad_rows)
+        except OSError as error:  # for example a name that is too long, or a folder without permission
+            where = str(error.filename or source)
+            raise UserError(f"cannot be read: {error.strerror}", where, "check the path") from error
+
+
+@contextlib.contextmanager
+def _explain_quoting(source: Source) -> Generator[None, None, None]:
+    """Adds the quoted flag to a refusal of what the source string says: not to one of what a file contains."""
     try:
-        return _load_module(source).rows(source, task, bad_rows)
-    except OSError as error:  # for example a name that is too long, or a folder without permission
-        raise UserError(f"cannot be read: {error.strerror}", str(error.filename or source), "check the path") from error
+        yield
+    except UserError as error:
+        path = str(source.locate())
+        is_absent = error.where == path and not os.path.exists(path)
+        if error.where == str(source) or is_absent or (source.place and error.where.startswith(f"{source.place}.")):
+            raise quote(error, source.text or str(source)) from error
+        raise
 
 
 def list_tasks(source: Source) -> tuple[str, ...]:
     """Returns the tasks that a source can serve."""
     return _load_module(source).TASKS
+
+
+def _list_options(source: Source, task: str) -> tuple[str, ...]:
+    """Returns the names of a source's options for a task."""
+    options = _load_module(source).OPTIONS
+    return options[task] if isinstance(options, Mapping) else options
 
 
 def _load_module(source: Source) -> ModuleType:

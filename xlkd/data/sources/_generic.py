@@ -31,17 +31,15 @@ _NAMES = {
 }
 _CLASSIFY = ("text", "second", "label", "language", "id", "group")
 _PARALLEL = ("source", "target", "id", "group")
+OPTIONS = {"classify": (*_labelled.OPTIONS, *_CLASSIFY), "parallel": ("languages", "limit", *_PARALLEL)}
+QUOTED_OPTIONS = {task: (*names, "quoting") for task, names in OPTIONS.items()}
 
 
-def rows(
-    source: Source, task: str, bad_rows: BadRows, form: str, *options: str
-) -> tuple[Labelled, ...] | tuple[Pair, ...]:
+def rows(source: Source, task: str, bad_rows: BadRows, form: str) -> tuple[Labelled, ...] | tuple[Pair, ...]:
     """Returns the rows of a file; their set is named after the file."""
     path = source.locate()
     if task == "parallel":
-        source.allow("languages", "limit", *_PARALLEL, *options)
         return tuple(source.first(_read_pairs(source, path, form, bad_rows)))
-    source.allow(*_labelled.OPTIONS, *_CLASSIFY, *options)
     return _read_labelled(source, path, form, bad_rows)
 
 

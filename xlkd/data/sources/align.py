@@ -21,6 +21,7 @@ from xlkd.languages import find_tag
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
+OPTIONS = ("languages", "first", "limit")
 _LINK = re.compile(r"(\d{1,6})([-?p])(\d{1,6})")
 
 
@@ -33,7 +34,6 @@ class AlignedPair(Pair):
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[AlignedPair, ...]:
     """Returns the pairs, each a group; a link that points outside its sentences is a bad row, but the pair stays."""
-    source.allow("languages", "first", "limit")
     prefix = source.locate()
     gold = prefix.with_name(f"{prefix.name}.gold")
     paths = _find_sides(source, prefix, gold, bad_rows)

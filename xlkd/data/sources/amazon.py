@@ -17,6 +17,7 @@ from xlkd.errors import UserError
 from xlkd.rows import Labelled
 
 TASKS = ("classify",)
+OPTIONS = (*_labelled.OPTIONS, "split", "text", "second")
 
 _FIELDS = ("review_body", "review_title", "product_category")
 _SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
@@ -25,7 +26,6 @@ _EXPECTED = "dataset_LANG_SPLIT.json, SPLIT.csv or LANG/SPLIT.jsonl"
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the reviews language after language; the reviews of a product are a group."""
-    source.allow(*_labelled.OPTIONS, "split", "text", "second")
     files = _labelled.find_files(
         source,
         _make_layouts(_parse_fields(source, "text", "review_body"), _parse_fields(source, "second")),

@@ -20,7 +20,7 @@ TASKS = ("qa", "classify", "parallel", "masked")
 _Maker = tuple[Callable[..., Any], Sequence[tuple[Any, ...]]]  # makes an item in a cell; the cells
 
 _COMMON = ("split", "size", "seed", "languages", "limit", "facts", "frames")
-_OPTIONS = {
+OPTIONS = {
     "qa": (*_COMMON, "pairs", "countries"),
     "classify": _COMMON,
     "parallel": (*_COMMON, "pairs", "pivot"),
@@ -35,7 +35,6 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Any]:
     """Returns `size` questions, claims, sentences or texts, each in every language, or pair of them, of the options."""
     if source.path:
         raise UserError(f"takes no path, got {source.path!r}", str(source), "write atlas?split=train&size=2000")
-    source.allow(*_OPTIONS[task])
     make, cells = _MAKERS[task](source, _parse_world(source, task), _parse_languages(source))
     size = source.number("size", 2000)
     if size > _LARGEST:

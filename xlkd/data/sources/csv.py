@@ -8,9 +8,10 @@ from xlkd.data.sources import BadRows, Source, _generic, _table
 from xlkd.rows import Labelled, Pair
 
 TASKS = _generic.TASKS
+OPTIONS = _generic.QUOTED_OPTIONS
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:
     """Returns the rows of the file in its order."""
     form = {"csv": _table.CSV, "none": _table.PLAIN_CSV}[source.choice("quoting", ("csv", "none"))]
-    return _generic.rows(source, task, bad_rows, form, "quoting")
+    return _generic.rows(source, task, bad_rows, form)

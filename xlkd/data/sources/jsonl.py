@@ -8,6 +8,7 @@ from xlkd.data.sources import BadRows, Source, _generic, _table
 from xlkd.rows import Labelled, Pair
 
 TASKS = _generic.TASKS
+OPTIONS = _generic.OPTIONS
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...] | tuple[Pair, ...]:

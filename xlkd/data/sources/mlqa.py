@@ -12,11 +12,11 @@ from xlkd.data.sources import BadRows, Source, _folders, squad
 from xlkd.rows import Question
 
 TASKS = ("qa",)
+OPTIONS = ("languages", "pairs", "split", "limit")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions cell after cell; paragraphs that share a question, in any language, are one group."""
-    source.allow("languages", "pairs", "split", "limit")
     questions = []
     for (context, question), path in _find_cells(source, bad_rows).items():
         origin = squad.QuestionOrigin("mlqa", "", question, context)

@@ -25,13 +25,12 @@ from xlkd.languages import is_english
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
-OPTIONS = ("longest", "ratio", "clean", "limit", "take", "seed")
+OPTIONS = ("languages", "longest", "ratio", "clean", "limit", "take", "seed")
 _NAME = re.compile(r"(?:([A-Za-z][\w-]*-[A-Za-z][\w-]*)\.)?([A-Za-z][\w-]*?)(\.gz)?")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Pair]:
     """Returns the pairs of one language pair after the other, each in the order of its files."""
-    source.allow("languages", *OPTIONS)
     parts = [
         cap_rows(Corpus(origin, parse_rules(source), bad_rows), source) for origin in _find_origins(source, bad_rows)
     ]

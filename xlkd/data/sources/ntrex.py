@@ -16,11 +16,11 @@ from xlkd.errors import UserError
 from xlkd.rows import Pair, make_key
 
 TASKS = ("parallel",)
+OPTIONS = ("languages", "documents", "share", "seed", "limit")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     """Returns the pairs language after language, in the order of the files."""
-    source.allow("languages", "documents", "share", "seed", "limit")
     folder = _find_folder(source)
     paths = _aligned.find_files(folder, r"newstest2019-ref\.([\w-]+)\.txt", "newstest2019-ref.LANG.txt")
     paths["en"] = folder / "newstest2019-src.eng.txt"

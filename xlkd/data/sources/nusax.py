@@ -11,6 +11,7 @@ from xlkd.data.sources._table import CSV, Columns
 from xlkd.rows import Labelled
 
 TASKS = ("classify",)
+OPTIONS = (*_labelled.OPTIONS, "split")
 
 _COLUMNS = (Columns({"id": ("id",), "text": ("text",), "label": ("label",)}),)
 _LAYOUT = Layout(r"(?:datasets/)?(?:sentiment/)?(?P<language>\w+)/(?P<split>train|valid|test)\.csv", CSV, _COLUMNS)
@@ -20,7 +21,6 @@ _KIND = Kind("nusax", labels.SENTIMENT, labels.SENTIMENT_SPELLINGS, group="id")
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the texts language after language; a text in all its languages is a group."""
-    source.allow(*_labelled.OPTIONS, "split")
     return _labelled.rows(
         source, _KIND, _labelled.find_files(source, ((_LAYOUT,),), _SPLITS, "LANGUAGE/train.csv", bad_rows), bad_rows
     )

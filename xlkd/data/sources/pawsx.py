@@ -20,6 +20,7 @@ from xlkd.data.sources._table import EITHER, Columns
 from xlkd.rows import Labelled
 
 TASKS = ("classify",)
+OPTIONS = (*_labelled.OPTIONS, "split", "quoting", "ns")
 
 _PAIR = {"text": ("sentence1",), "second": ("sentence2",)}
 _COLUMNS = (Columns(_PAIR | {"id": ("id",)}, {"label": ("label",)}),)
@@ -33,7 +34,6 @@ KIND = Kind("pawsx", labels.PARAPHRASE, labels.PARAPHRASE_SPELLINGS, group="firs
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the pairs language after language; rows with the same first sentence in English are a group."""
-    source.allow(*_labelled.OPTIONS, "split", "quoting", "ns")
     kind = leave_out_untranslated(KIND) if source.choice("ns", ("drop", "keep")) == "drop" else KIND
     return _labelled.rows(
         source,

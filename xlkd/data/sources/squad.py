@@ -20,6 +20,7 @@ from xlkd.files import find_repeated_key
 from xlkd.rows import Answer, Question, make_key
 
 TASKS = ("qa",)
+OPTIONS = ("languages", "limit")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGEST = 1 << 30  # bytes of a file, which is read as a whole
 NO_ANSWER = "no gold answer (a question without one can be neither trained on nor scored)"
@@ -27,7 +28,6 @@ NO_ANSWER = "no gold answer (a question without one can be neither trained on no
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions of the file, or the first `limit` of them; each paragraph is a group."""
-    source.allow("languages", "limit")
     languages = source.languages() or ("en",)
     if len(languages) > 1:
         raise UserError(

@@ -13,11 +13,11 @@ from xlkd.data.sources import BadRows, Source, _aligned, _files, _folders
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
+OPTIONS = ("languages", "limit")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Pair, ...]:
     """Returns the pairs language after language; every pair is its own group."""
-    source.allow("languages", "limit")
     folder = source.locate()
     english = _aligned.find_files(folder, r"tatoeba\.([\w-]+)-eng\.eng", "tatoeba.LANG-eng.eng")
     paths_of = {language: (path, path.with_suffix(f".{_parse_code(path)}")) for language, path in english.items()}

@@ -27,6 +27,8 @@ from xlkd.languages import normalise_tag
 from xlkd.rows import Answer, Labelled, Question
 
 TASKS = ("qa", "classify")
+_COMMON = ("data_dir", "split", "languages", "limit")
+OPTIONS = {"qa": _COMMON, "classify": (*_COMMON, "ns")}
 NAMED = True  # the text after the colon names a data set, not a path
 
 
@@ -78,7 +80,6 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...] |
         )
     if task == "classify":
         return _read_labelled(source, name, config, bad_rows)
-    source.allow("data_dir", "split", "languages", "limit")
     dataset = _QUESTION_SETS[name]
     configs = [config or dataset.config] if config or dataset.config else list(source.languages())
     builders = open_prepared(name, configs, source.option("data_dir"))
@@ -117,7 +118,7 @@ def _read_questions(
 def _read_labelled(source: Source, name: str, config: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns labelled pairs language after language; the hypotheses of one premise are a group."""
     ns = ("ns",) if _LABELLED_SETS[name].kind.set == "pawsx" else ()
-    source.allow("data_dir", "split", "languages", "limit", *ns)
+    source.allow(*_COMMON, *ns)
     dataset = _LABELLED_SETS[name]
     if ns and source.choice("ns", ("drop", "keep")) == "drop":
         dataset = dataclasses.replace(dataset, kind=pawsx.leave_out_untranslated(dataset.kind))

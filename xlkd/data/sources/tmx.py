@@ -24,6 +24,7 @@ from xlkd.languages import find_tag, get_base_language, is_english
 from xlkd.rows import Pair
 
 TASKS = ("parallel",)
+OPTIONS = moses.OPTIONS
 Unit = dict[str, str]  # texts by language; the first where a language occurs twice
 _READ = 1 << 16  # bytes parsed at once
 _LONGEST = 1 << 20  # characters of a segment
@@ -44,7 +45,6 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Pair]:
     They are in the order of the file; with `limit` a random choice of them, or with `take=head` the first. Without
     `languages` they are in the languages of the first unit.
     """
-    source.allow("languages", *moses.OPTIONS)
     path = source.locate()
     _files.check_regular(path)
     languages = source.languages() or _find_languages(path)

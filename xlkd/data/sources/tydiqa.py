@@ -16,11 +16,11 @@ from xlkd.data.sources import BadRows, Source, _folders, squad
 from xlkd.rows import Question
 
 TASKS = ("qa",)
+OPTIONS = ("languages", "split", "limit")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions file after file; question and context are in the same language."""
-    source.allow("languages", "split", "limit")
     split = _folders.choose_split(source, ("train", "dev"))
     pattern, name = rf"tydiqa\.goldp\.([\w-]+)\.(?:{split})\.json", f"tydiqa.goldp.LANG.{split}.json"
     folders, others = ("", f"tydiqa-goldp-v1.1-{split}"), r"tydiqa\.goldp\.[\w-]+\.(?:train|dev)\.json"

@@ -21,6 +21,7 @@ from xlkd.errors import UserError
 from xlkd.rows import Labelled, make_key
 
 TASKS = ("classify",)
+OPTIONS = (*_labelled.OPTIONS, "split", "quoting", "labels")
 
 _FOLDER = r"(?:xnli/|pawsx/)?"
 PAIR = Columns({"text": 0, "second": 1}, {"label": 2})
@@ -55,7 +56,6 @@ KIND = Kind("xnli", labels.NLI, labels.NLI_SPELLINGS, group="first")
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the pairs language after language; the hypotheses of one premise are a group in all languages."""
-    source.allow(*_labelled.OPTIONS, "split", "quoting", "labels")
     examples = _labelled.rows(
         source, KIND, _labelled.find_files(source, _FAMILIES, _SPLITS, _EXPECTED, bad_rows), bad_rows
     )

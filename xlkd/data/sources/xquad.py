@@ -8,11 +8,11 @@ from xlkd.data.sources import BadRows, Source, _folders, squad
 from xlkd.rows import Question
 
 TASKS = ("qa",)
+OPTIONS = ("languages", "pairs", "limit")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions cell after cell; a paragraph is the same group in all languages, by its place."""
-    source.allow("languages", "pairs", "limit")
     paths = _folders.find_files(source, r"xquad\.([\w-]+)\.json", "xquad.LANG.json", bad_rows)
     languages = _folders.choose_languages(source, {language for (language,) in paths})
     records = {language: list(squad.read(paths[language,], bad_rows)) for language in languages}
