@@ -147,6 +147,129 @@ def test_bad_alignment_sets_are_refused_in_one_line(tmp_path):
     assert "has 2" in line
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Prepares parallel text of four shapes as TFDS does."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    folder = tmp_path_factory.mktemp("tfds")
+    text, translation = tfds.features.Text, tfds.features.Translation
+
+    def prepare(name, config, version, shape, examples):
+        class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+            VERSION = tfds.core.Version(version)
+            BUILDER_CONFIGS = (tfds.core.BuilderConfig(name=config),) if config else ()
+
+            def _info(self):
+                return tfds.core.DatasetInfo(builder=self, features=shape)
+
+            def _split_generators(self, _):
+                return {"train": iter(enumerate(examples))}
+
+            def _generate_examples(self):
+                raise NotImplementedError
+
+        Toy.name = name
+        named = {"config": config} if config else {}
+        Toy(**named, data_dir=folder, file_format="array_record").download_and_prepare()
+
+    def pairs(tag, count):
+        return [{"en": f"The house number {n}.", tag: f"Das Haus Nummer {n}."} for n in range(count)]
+
+    prepare(
+        "para_crawl",
+        "ende",
+        "1.2.0",
+        translation(languages=("en", "de")),
+        [*pairs("de", 700), *pairs("de", 1), {"en": "", "de": "x"}],
+    )
+    prepare("para_crawl", "enfr", "1.2.0", translation(languages=("en", "fr")), pairs("fr", 3))
+    prepare(
+        "wmt19_translate",
+        "fr-de",
+        "1.0.0",
+        translation(languages=("fr", "de")),
+        [{"fr": "La maison.", "de": "Das Haus."}],
+    )
+    sentences = {"source_sentence": text(), "target_sentence": text()}
+    languages = {"source_language": text(), "target_language": text()}
+    rows = [{"source_sentence": b"Ol\xff", "target_sentence": "?"}] + [
+        {"source_sentence": "Ja.", "target_sentence": "Yes."}
+    ] * 2
+    tagged = [row | {"source_language": "de", "target_language": "en"} for row in rows]
+    prepare("tatoeba", "tatoeba_de", "1.0.0", tfds.features.FeaturesDict(sentences | languages), tagged)
+    ids = {"source_id": text(), "target_id": text()}
+    mined = [row | {"source_id": "1", "target_id": "2"} for row in rows[1:]]
+    prepare("bucc", "bucc_fr", "1.0.0", tfds.features.FeaturesDict(sentences | ids), mined)
+    many = tfds.features.TranslationVariableLanguages(languages=("en", "de", "pt-br"))
+    talk = [
+        {"talk_name": "t", "translations": {"en": "The sea.", "pt-br": "O mar."}},
+        {"talk_name": "t", "translations": {"en": "x", "de": "y"}},
+    ]
+    prepare(
+        "ted_multi_translate",
+        "",
+        "1.1.0",
+        tfds.features.FeaturesDict({"translations": many, "talk_name": text()}),
+        talk,
+    )
+    return folder
+
+
+def test_tfds_serves_cleaned_parallel_text_from_an_index(prepared):
+    rows = read(f"tfds:para_crawl/ende?data_dir={prepared}")
+    assert (len(rows), rows.parts[0].languages) == (700, ("en", "de"))
+    assert sorted(reason for _, reason in rows.dropped) == ["duplicate: 1 of 702 pairs", "empty: 1 of 702 pairs"]
+    row = rows[5]
+    number = row.source.split()[-1]
+    assert (row.source, row.target) == (f"The house number {number}", f"Das Haus Nummer {number}")
+    assert (row.set, row.group) == ("para_crawl", f"para_crawl/tfds/para_crawl/ende/train/{row.id}")
+    assert len({row.key for row in rows}) == 700
+    swapped = read(f"tfds:para_crawl?languages=de,en&data_dir={prepared}")[0]
+    assert (swapped.source_language, swapped.target_language) == ("de", "en")
+    assert swapped.source.startswith("Das")
+    joined = read(f"tfds:para_crawl?languages=en,de,fr&limit=2&data_dir={prepared}")
+    assert [row.target_language for row in joined] == ["de", "de", "fr", "fr"]
+    assert len(read(f"tfds:para_crawl/ende?split=train[:10]&data_dir={prepared}")) == 10, "a part of its own"
+    assert len(read(f"tfds:para_crawl/ende?data_dir={prepared}")) == 700
+    (pair,) = read(f"tfds:wmt19_translate?languages=fr,de&data_dir={prepared}")
+    assert (pair.source, pair.target) == ("La maison.", "Das Haus.")
+
+
+def test_tfds_sets_for_retrieval_lose_no_pair(prepared):
+    rows = read(f"tfds:tatoeba?languages=de&data_dir={prepared}", "skip")
+    assert [(row.source_language, row.source, row.target) for row in rows] == [("en", "Yes.", "Ja.")] * 2
+    ((where, reason),) = rows.dropped
+    assert "/tatoeba/tatoeba_de/1.0.0/tatoeba-train.array_record" in where
+    assert reason == "not UTF-8 at byte 2 of the row of this number"
+    assert reason in read_error(f"tfds:tatoeba?languages=de&data_dir={prepared}")
+    assert len(read(f"tfds:tatoeba?languages=de&clean=all&data_dir={prepared}", "skip")) == 1
+    mined = read(f"tfds:bucc/bucc_fr?split=train&languages=fr,en&data_dir={prepared}")
+    assert [(row.source_language, row.source) for row in mined] == [("fr", "Ja.")] * 2
+
+
+def test_tfds_talks_have_any_two_of_many_languages(prepared):
+    (row,) = read(f"tfds:ted_multi_translate?languages=pt-BR&data_dir={prepared}")
+    assert (row.target_language, row.source, row.target) == ("pt-BR", "The sea.", "O mar.")
+    assert "no language pair given" in read_error(f"tfds:ted_multi_translate?data_dir={prepared}")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("tfds:para_crawl?languages=en,zh", "no config with en-zh; languages there: bg, cs"),
+        ("tfds:para_crawl/enzh", "no config enzh; there are enbg, encs"),
+        ("tfds:para_crawl?languages=en", "no language pair given; set languages=A,B"),
+        ("tfds:para_crawl/encs", r"not prepared under .*datasets.translate; tfds.builder\('para_crawl/encs'"),
+        ("tfds:xnli", "for parallel there are bucc, flores, opus, para_crawl, tatoeba"),
+        ("tfds:para_crawl/ende?split=test", "Unknown split 'test'"),
+    ],
+)
+def test_missing_parallel_tfds_data_is_reported_in_one_line(prepared, source, reason):
+    with pytest.raises(UserError, match=reason) as error:
+        read(f"{source}{'&' if '?' in source else '?'}data_dir={prepared}")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.shared
 def test_real_sets_have_their_known_sizes(shared_data):
     rows = read(f"ntrex:{shared_data}/ntrex")

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sources of questions: their rows, order and groups, and the error of each kind of bad file."""
 
+import collections
+import itertools
 import json
+import operator
 
 import numpy as np
 import pytest
@@ -266,19 +269,26 @@ def test_rows_with_repeated_tydiqa_ids_have_distinct_keys(tmp_path):
     assert len(sources.read(f"tydiqa:{folder}/tydiqa.goldp.ko.train.json", "qa")) == 3
 
 
+def list_questions(language):
+    """Lists id, context and answer of toy questions of MLQA, and how they are asked; each language lacks one."""
+    numbers = [number for number in range(6) if number != {"de": 3, "en": 2}[language]]
+    contexts = {number: f"{language}: text {number // 2} of Anna" for number in numbers}
+    return [((str(number), context, "Anna"), f"{language}? {number}") for number, context in contexts.items()]
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Prepares XQuAD, SQuAD and TyDi QA as TFDS does, and Greek XQuAD in the format of TensorFlow."""
+    """Prepares XQuAD, MLQA, SQuAD and TyDi QA as TFDS does, and Greek XQuAD in the format of TensorFlow."""
     tfds = pytest.importorskip("tensorflow_datasets")
     folder = tmp_path_factory.mktemp("tfds")
 
-    def prepare(name, config, split, examples):
+    def prepare(name, config, split, examples, version="3.0.0"):
         text = tfds.features.Text
         answers = tfds.features.Sequence({"text": text(), "answer_start": np.int32})
         shape = {"id": text(), "title": text(), "context": text(), "question": text(), "answers": answers}
 
         class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-            VERSION = tfds.core.Version("3.0.0")
+            VERSION = tfds.core.Version(version)
             BUILDER_CONFIGS = (tfds.core.BuilderConfig(name=config),)
 
             def _info(self):
@@ -305,6 +315,8 @@ def prepared(tmp_path_factory):
 
     for language in ("de", "en"):
         prepare("xquad", language, "test", [example(id, f"{language} Öl {id > 'b'}", "Öl") for id in "abc"])
+        asked = [example(*part) | {"question": question} for part, question in list_questions(language)]
+        prepare("mlqa", language, "test", asked, "1.0.0")
     bad_examples = [example("x", "a b", "c"), example("y", "a b", "b") | {"answers": []}, example("z", "a b", "b")]
     prepare("squad", "v1.1", "train", bad_examples)
     prepare("tydi_qa", "goldp", "validation", [example("korean-1-0", "a b", "b"), example("swahili-1-0", "a b", "b")])
@@ -338,6 +350,35 @@ def test_tfds_rows_are_read_without_tensorflow(prepared):
     assert "tensorflow" not in sys.modules
 
 
+def test_tfds_mlqa_has_the_cells_of_the_files_of_mlqa(prepared, tmp_path):
+    own = {language: dict(list_questions(language)) for language in ("de", "en")}
+    for context, question in itertools.product(own, own):
+        asked = {id: text for (id, _, _), text in own[question].items()}
+        paragraphs = [
+            (text, [make_entry(id=id, question=asked[id], text=answer, start=text.find(answer))])
+            for id, text, answer in own[context]
+            if id in asked
+        ]
+        write(tmp_path / f"test-context-{context}-question-{question}.json", make_paragraphs(*paragraphs))
+    names = ("id", "question", "context", "answers", "question_language", "context_language", "group", "set")
+    for options in ("languages=de,en&pairs=all", "languages=de,en&pairs=diagonal", "pairs=all&languages=de"):
+        folder = sources.read(f"mlqa:{tmp_path}?split=test&{options}", "qa")
+        rows = sources.read(f"tfds:mlqa?split=test&{options}&data_dir={prepared}", "qa")
+        contents = [sorted(operator.attrgetter(*names)(row) for row in part) for part in (rows, folder)]
+        assert contents[0] == contents[1]
+    crossed = sources.read(f"tfds:mlqa?languages=de,en&split=test&pairs=all&data_dir={prepared}", "qa")
+    cells = collections.Counter((row.question_language, row.context_language) for row in crossed)
+    assert cells == {("de", "de"): 5, ("en", "en"): 5, ("de", "en"): 4, ("en", "de"): 4}
+    assert len({row.key for row in crossed}) == 18
+    limited = sources.read(f"tfds:mlqa?languages=de,en&split=test&pairs=all&limit=2&data_dir={prepared}", "qa")
+    assert len(limited) == 8
+    diagonal = sources.read(f"tfds:mlqa?languages=de,en&split=test&data_dir={prepared}", "qa")
+    assert {row.key for row in diagonal} == {
+        row.key for row in crossed if row.question_language == row.context_language
+    }
+    assert len(sources.read(f"tfds:xquad?languages=de,en&pairs=all&data_dir={prepared}", "qa")) == 12
+
+
 def test_bad_tfds_rows_are_refused_or_skipped(prepared):
     with pytest.raises(UserError, match=r"tfds:squad/v1.1 train\["):
         sources.read(f"tfds:squad?data_dir={prepared}", "qa")
@@ -361,6 +402,7 @@ def test_tfds_tydiqa_languages_come_from_ids(prepared):
         ("tfds:xquad/ro?data_dir={}", "no config ro; there are ar, de, el"),
         ("tfds:xquad?data_dir={}", r"tfds:xquad/ar,es,.*tfds.builder\('xquad/' \+ c, .*for c in 'ar es hi .*'.split\(\)"),
         ("tfds:xquad/de?data_dir={}&split=train", "Unknown split 'train'"),
+        ("tfds:squad?data_dir={}&pairs=all", "unknown option 'pairs'"),
         ("tfds:natural_questions", "no reader for the TFDS data set 'natural_questions'"),
     ],
 )  # fmt: skip

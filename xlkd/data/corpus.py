@@ -64,6 +64,7 @@ class CorpusOrigin:
     languages: tuple[str, str]
     files: tuple[pathlib.Path, ...]
     read: Callable[[], Iterator[RawPair | CorruptLine]]
+    selection: str = ""  # the options that decide which rows are read
 
 
 class BulkRows(Sequence, abc.ABC):
@@ -95,7 +96,8 @@ class Corpus(BulkRows):
 
     def __init__(self, origin: CorpusOrigin, rules: Rules, bad_rows: BadRows) -> None:
         self.languages, self._origin = origin.languages, origin
-        parts = (_VERSION, str(rules), *origin.languages, *map(_fingerprint_file, origin.files))
+        selection = [origin.selection] if origin.selection else []
+        parts = (_VERSION, str(rules), *origin.languages, *selection, *map(_fingerprint_file, origin.files))
         self._name = cache.make_name("corpus", parts)
         stored = cache.load_or_build(self._name, lambda: _build_entry(origin, rules, bad_rows))
         about = json.loads(bytes(stored["about"]))

@@ -37,13 +37,13 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Pair]:
     return parts[0] if len(parts) == 1 else JoinedRows(parts)
 
 
-def parse_rules(source: Source) -> Rules:
-    """Returns the cleaning rules that the options ask for."""
+def parse_rules(source: Source, clean: Sequence[str] = ("all", "empty")) -> Rules:
+    """Returns the cleaning rules that the options ask for; the first of the choices of `clean` is its default."""
     default = Rules()
     return Rules(
         longest=source.number("longest", default.longest),
         ratio=source.number("ratio", default.ratio),
-        only_empty=source.choice("clean", ("all", "empty")) == "empty",
+        only_empty=source.choice("clean", clean) == "empty",
     )
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from xlkd.data.sources import BadRows, Source, _files
@@ -74,6 +74,13 @@ class QuestionOrigin:
             question_language=self.question_language,
             context_language=self.context_language,
         )
+
+    def join_questions(
+        self, contexts: Iterable[QuestionRecord], questions: Iterable[QuestionRecord]
+    ) -> Iterator[Question]:
+        """Yields the questions of one language about the contexts of another, which have the same id in both."""
+        texts = {record.id: record.question for record in questions}
+        return (self.make_question(record, texts[record.id]) for record in contexts if record.id in texts)
 
 
 def hash_text(text: str) -> str:

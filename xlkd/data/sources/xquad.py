@@ -16,18 +16,8 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
     paths = _folders.find_files(source, r"xquad\.([\w-]+)\.json", "xquad.LANG.json", bad_rows)
     languages = _folders.choose_languages(source, {language for (language,) in paths})
     records = {language: list(squad.read(paths[language,], bad_rows)) for language in languages}
-    return tuple(
-        row
-        for question, context in source.pairs(languages)
-        for row in _cross_languages(source, question, context, records)
-    )
-
-
-def _cross_languages(
-    source: Source, question_language: str, context_language: str, records: dict[str, list[squad.QuestionRecord]]
-) -> list[Question]:
-    """Returns the questions that exist in both languages, with the contexts of one of them."""
-    origin = squad.QuestionOrigin("xquad", "", question_language, context_language)
-    texts = {record.id: record.question for record in records[question_language]}
-    shared = (record for record in records[context_language] if record.id in texts)
-    return [origin.make_question(record, texts[record.id]) for record in source.first(shared)]
+    questions: list[Question] = []
+    for question, context in source.pairs(languages):
+        origin = squad.QuestionOrigin("xquad", "", question, context)
+        questions += source.first(origin.join_questions(records[context], records[question]))
+    return tuple(questions)
