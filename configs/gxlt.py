@@ -91,6 +91,7 @@ def paper(c: ConfigDict) -> ConfigDict:
     c.method.mask_positions = "none"
     c.ce.data = ConfigDict({"ntl": 3})
     c.save.every = 500
+    add_cheap_controls(c)
 
     c.english.seed = 42
     c.english.data.train, c.english.data.eval = "tfds:squad?split=train", "tfds:xquad"
@@ -100,6 +101,19 @@ def paper(c: ConfigDict) -> ConfigDict:
     c.english.budget.epochs = 2
     c.english.save = ConfigDict({"every": 2000})
     return c
+
+
+def add_cheap_controls(c: ConfigDict) -> None:
+    """Adds what self-distillation has to beat: `ce` for one epoch, and the mean of the weights before and after it."""
+    c.ce_early = ConfigDict({"budget": {"stop_after": 1}})
+    for block in c.ce:  # the same objects, so that --config.ce.data.ntl=5 sets both
+        c.ce_early[block] = c.ce[block]
+    c.average = ConfigDict({"budget": {"epochs": 0, "steps": 0}})
+    c.average.start = c.get_ref("start") + "+ce"
+    c.average.method = c.ce.method
+    c.controls += ("ce_early", "average")
+    c.stages += ("ce_early", "average")
+    c.report.compare += ("skd:ce_early", "skd:average", "skd_map:ce_early", "skd_map:average")
 
 
 def paper_pod(c: ConfigDict) -> ConfigDict:

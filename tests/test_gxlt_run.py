@@ -144,3 +144,37 @@ def test_a_run_with_cached_targets_is_bit_identical(model, tmp_path, devices, bu
     finish_run(model, tmp_path / "computed", *flags, "--config.teacher.cache=off", **options)
     assert max(line["step"] for line in read_lines(tmp_path / "cached")) == 56
     assert_equal(tmp_path / "cached", tmp_path / "computed")
+
+
+CHEAP_CONTROLS = """
+from xlkd.configs.gxlt import add_cheap_controls
+from xlkd.configs.gxlt import get_config as gxlt
+
+
+def get_config(variant=""):
+    c = gxlt()
+    add_cheap_controls(c)
+    return c
+"""
+
+
+def test_cheap_controls_are_the_first_epoch_of_ce_and_the_mean_of_the_weights_around_it(model, tmp_path):
+    from safetensors.numpy import load_file
+
+    config, run = tmp_path / "cheap.py", tmp_path / "run"
+    config.write_text(CHEAP_CONTROLS)
+    short = ["--config.budget.epochs=2", "--config.save.every=8"]
+    finish_run(model, run, f"--config={config}", "--config.stages=ce,ce_early,average", *short)
+    place = {path.name[3:]: path for path in (run / "stages").iterdir()}
+    exports = {name: load_file(folder / "export" / "model.safetensors") for name, folder in place.items()}
+    start = load_file(model / "model.safetensors")
+    for name, value in exports["average"].items():
+        np.testing.assert_allclose(value, (start[name] + exports["ce"][name]) / 2, rtol=1e-6, atol=1e-7, err_msg=name)
+    lines = {
+        name: [json.loads(line) for line in (place[name] / "metrics.jsonl").read_text().splitlines()]
+        for name in ("ce", "ce_early")
+    }
+    assert lines["ce_early"] == lines["ce"][: len(lines["ce"]) // 2], "the same steps at the same learning rates"
+    record = json.loads((place["average"] / "stage.json").read_text())
+    assert record["start"] == f"{model}+ce"
+    assert record["seen"]["training"] == ["de", "en"], "of both models that were averaged"

@@ -247,8 +247,8 @@ def train(folder, devices, micro_batches, dropped, stop_at=99):
     checkpoints = Checkpoints(pathlib.Path(sys.argv[2]) / folder, lambda: None)
     job = loop.Job(
         method=toy(similarities, dropped), start=lambda: Start(None, (), {}), task=Task(), features=batch_of(27, seed=5),
-        plan=Plan({"text": np.full(27, 9)}, batch=6, edges=(16,), seed=2), steps=20, seed=3, optim=settings,
-        save_every=50, evaluate_every=20, evaluate_start=False, log_every=1, evaluate=lambda *_: None,
+        plan=Plan({"text": np.full(27, 9)}, batch=6, edges=(16,), seed=2), steps=20, schedule_steps=20, seed=3,
+        optim=settings, save_every=50, evaluate_every=20, evaluate_start=False, log_every=1, evaluate=lambda *_: None,
         is_evaluated=lambda step: True, checkpoints=checkpoints, log=log,
         publish=lambda: None,
         metrics=open_metrics, mesh=mesh.build_mesh(Mesh(), jax.devices()[:devices]), peak_flops=1.0)

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from xlkd import files, spec
 from xlkd.errors import UserError, suggest_name
 from xlkd.spec import reading
-from xlkd.spec.stage import AnySettings, Method
+from xlkd.spec.stage import AnySettings, Method, list_starts
 from xlkd.spec.tasks import Classify, QuestionAnswering, Task, find_task_class
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # OWNER/NAME, as opposed to a stage or a path
@@ -185,15 +185,17 @@ def check_start(settings: AnySettings, earlier: Collection[str]) -> None:
     for key, value in needed.items():
         if not value:
             raise UserError("is empty", f"config.{key} of stage {settings.name}", "see --keys for its meaning")
-    if settings.start in ("encoder", *earlier) or files.expand_path(settings.start).is_dir() or is_model_name(settings):
+    if settings.start == "encoder":
         return
     known = f"known: {', '.join(['encoder', *earlier])}, or give a folder or a hub id OWNER/NAME"
-    raise UserError(f"no stage {settings.start!r} before this one", f"config.start of stage {settings.name}", known)
+    for name in list_starts(settings.start):
+        if name not in earlier and not files.expand_path(name).is_dir() and not is_model_name(name):
+            raise UserError(f"no stage {name!r} before this one", f"config.start of stage {settings.name}", known)
 
 
-def is_model_name(settings: AnySettings) -> bool:
-    """Returns whether a stage starts from what can be a hub id, or from a packaged model."""
-    return settings.start.startswith("package:") or bool(_HUB_ID.fullmatch(settings.start))
+def is_model_name(name: str) -> bool:
+    """Returns whether a name can be a hub id, or is that of a packaged model."""
+    return name.startswith("package:") or bool(_HUB_ID.fullmatch(name))
 
 
 def describe_keys(config: ConfigDict) -> list[str]:

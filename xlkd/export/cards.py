@@ -23,7 +23,7 @@ from xlkd.methods import Export
 from xlkd.models import hf, hub, sentences
 from xlkd.models.pooling import DESCRIBED
 from xlkd.reports import files, results
-from xlkd.spec.stage import AnySettings
+from xlkd.spec.stage import AnySettings, list_starts
 
 SETTINGS = ("seed", "encoder", "task", "data", "method", "teacher", "teachers", "optim", "budget", "eval")
 DATA_TITLES = {
@@ -127,8 +127,9 @@ def find_base(settings: AnySettings, place: Place) -> Origin:
         if settings.encoder.path == "new":
             return Origin("new")
         return trace_base(find_origin(settings.encoder.path, settings.encoder.revision))
-    folder = place.find_export(settings.start)
-    return trace_base(find_origin(str(folder)) if folder else find_origin(settings.start, settings.start_revision))
+    start = list_starts(settings.start)[0]
+    folder = place.find_export(start)
+    return trace_base(find_origin(str(folder)) if folder else find_origin(start, settings.start_revision))
 
 
 def find_origin(name: str, revision: str = "") -> Origin:

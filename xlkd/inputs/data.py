@@ -249,7 +249,7 @@ def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:
 def resolve_stage(settings: AnySettings, data: TrainingData, plan: Plan | Blocks, *, scanned: bool) -> AnyStage:
     """Resolves a stage by its data: steps, labels, and `layers_as=auto`, which `scanned` decides."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    values["horizon"] = find_horizon(settings.budget, plan)
+    values["horizon"] = find_horizon(settings.budget, plan).stop_after(settings.budget.stop_after)
     if labels := find_labels(settings.task, data.features):
         values["task"] = dataclasses.replace(settings.task, labels=labels)
     if data.vectors:
@@ -261,7 +261,7 @@ def resolve_stage(settings: AnySettings, data: TrainingData, plan: Plan | Blocks
 
 
 def find_horizon(budget: Budget, plan: Plan | Blocks) -> Horizon:
-    """Returns the steps of a budget, and where its epochs begin."""
+    """Returns the steps of a budget's whole schedule, and where its epochs begin."""
     if isinstance(plan, RedrawnPlan):
         return Horizon(budget.steps or plan.steps, plan.steps_per_epoch, plan.starts)
     steps = budget.steps or round(budget.epochs * plan.steps_per_epoch)

@@ -29,8 +29,9 @@ def identify_inputs(
     for name, weights in encoders.items():
         if weights:
             identities[f"tokenizer of {name}"] = {"sha256": TextTokenizer(weights.tokenizer).identity}
-            if weights.folder:
-                identities[f"weights of {name}"] = {"sha256": hash_weights(weights.folder)}
+            if weights.folders:
+                hashes = [hash_weights(folder) for folder in weights.folders]
+                identities[f"weights of {name}"] = {"sha256": " + ".join(hashes)}
     for name, rows in data.items():
         identities[f"config.data.{name}"] = {"examples": len(rows), "sha256": rows.compute_hash()}
     for name, folder in classifiers.items():

@@ -28,7 +28,7 @@ def trim_weights(weights: Weights, rows: Iterable[Any], log: Callable[[str], Non
     tokenizer = json.loads(weights.tokenizer.backend_tokenizer.to_str())
     texts = (text for row in rows for name in TEXTS[type(row)] if (text := getattr(row, name)))
     checkpoint, tokenizer, kept_tokens = vocab.trim_vocabulary(
-        hf.load(weights.folder), tokenizer, texts, distributed.open_share("vocabulary")
+        weights.load_checkpoint(), tokenizer, texts, distributed.open_share("vocabulary")
     )
     log(f"vocabulary: {len(kept_tokens)} of {weights.architecture.vocab_size} tokens")
     sizes = {"vocab_size": checkpoint.architecture.vocab_size, "pad_id": checkpoint.architecture.pad_id}
@@ -47,7 +47,7 @@ def restore_vocabulary(exported: Export, weights: Weights) -> Export:
     exported = _drop_appended_tokens(exported)
     if weights.untrimmed is None or weights.kept_tokens is None or weights.folder is None:
         return exported
-    full = hf.load(weights.folder).params
+    full = weights.load_checkpoint().params
     trained = exported.encoder.get("trunk", exported.encoder)  # a student with branches has its embeddings there
     words = vocab.restore_table(
         full["encoder"]["embeddings"]["words"], np.asarray(trained["embeddings"]["words"]), weights.kept_tokens

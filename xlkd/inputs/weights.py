@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from xlkd.models.family import Architecture
 from xlkd.runtime import distributed
 from xlkd.runtime.workdir import has_trained
 from xlkd.settings import check_start
-from xlkd.spec.stage import AnySettings, NewEncoder
+from xlkd.spec.stage import AnySettings, NewEncoder, list_starts
 from xlkd.spec.stage import Encoder as EncoderSettings
 
 TRAINED_ON = "trained_on.json"  # beside a new tokenizer: the hashes of its texts and of its files
@@ -40,6 +40,7 @@ class Weights:
     tokenizer: Any
     folder: pathlib.Path | None  # in Hugging Face's format; None where the weights are new
     revision: str | None
+    averaged_with: tuple[pathlib.Path, ...] = ()  # folders of further models; the weights are the mean of all
     embedding_scale: float = 0.02
     untrimmed: Weights | None = None  # the same weights with their full vocabulary, where it was trimmed
     kept_tokens: np.ndarray | None = None  # the old ids of the tokens that were not trimmed away
@@ -49,11 +50,32 @@ class Weights:
         if self.folder is None:
             key = jax.random.key(seed)
             return Start(self.architecture, encoders.init(self.architecture, key, self.embedding_scale), {})
-        checkpoint = hf.load(self.folder)
+        checkpoint = self.load_checkpoint()
         if self.kept_tokens is not None:
             checkpoint = vocab.select_tokens(checkpoint, self.kept_tokens)
         heads = {name: tree for name, tree in checkpoint.params.items() if name != "encoder"}
         return Start(self.architecture, checkpoint.params["encoder"], heads, checkpoint.labels or ())
+
+    @property
+    def folders(self) -> tuple[pathlib.Path, ...]:
+        """Returns the folders of all models; none where the weights are new."""
+        return (self.folder, *self.averaged_with) if self.folder else ()
+
+    def load_checkpoint(self) -> hf.Checkpoint:
+        """Loads the model, or the mean of several, with its whole vocabulary."""
+        return average_checkpoints(self.folders)
+
+
+def average_checkpoints(folders: Sequence[pathlib.Path]) -> hf.Checkpoint:
+    """Returns the mean of the weights of models that have the same heads and labels."""
+    mean = hf.load(folders[0])
+    for count, folder in enumerate(folders[1:], 2):
+        other = hf.load(folder)
+        shapes = [jax.tree.map(np.shape, checkpoint.params) for checkpoint in (mean, other)]
+        _check_alike({"heads": shapes, "labels": [mean.labels, other.labels]}, folders[0], folder)
+        params = jax.tree.map(lambda m, x, count=count: m + (x - m) / np.float32(count), mean.params, other.params)
+        mean = dataclasses.replace(mean, params=params)
+    return mean
 
 
 def resolve_weights(
@@ -68,15 +90,29 @@ def resolve_weights(
     primary process writes and `share` gives to the others.
     """
     check_start(settings, earlier)
-    if settings.start in earlier:
-        folder, revision = earlier[settings.start], None
-    elif settings.start != "encoder":
-        folder, revision = locate_model(settings.start, settings.start_revision or None)
-    elif settings.encoder.path == "new":
+    if settings.start == "encoder" and settings.encoder.path == "new":
         return _prepare_new_encoder(settings.encoder.new, fresh, settings.encoder.dropout, share)
+    if settings.start == "encoder":
+        models = [locate_model(settings.encoder.path, settings.encoder.revision or None)]
     else:
-        folder, revision = locate_model(settings.encoder.path, settings.encoder.revision or None)
-    return _read_weights(folder, revision, settings.encoder.dropout)
+        models = [
+            (earlier[name], None) if name in earlier else locate_model(name, settings.start_revision or None)
+            for name in list_starts(settings.start)
+        ]
+    first, *others = [_read_weights(folder, revision, settings.encoder.dropout) for folder, revision in models]
+    for other, (folder, _) in zip(others, models[1:], strict=True):
+        tokenizers = [weights.tokenizer.backend_tokenizer.to_str() for weights in (first, other)]
+        architectures = [first.architecture, other.architecture]
+        _check_alike({"tokenizer": tokenizers, "architecture": architectures}, models[0][0], folder)
+    return dataclasses.replace(first, averaged_with=tuple(folder for folder, _ in models[1:]))
+
+
+def _check_alike(parts: Mapping[str, Sequence[Any]], first: pathlib.Path, other: pathlib.Path) -> None:
+    """Refuses to average two models of which a part differs."""
+    for name, (a, b) in parts.items():
+        if a != b:
+            remedy = "join stages or folders with the same start"
+            raise UserError(f"cannot be averaged with {first}: other {name}", str(other), remedy)
 
 
 def reject_branch_folder(folder: pathlib.Path) -> None:
@@ -162,7 +198,7 @@ def _prepare_new_encoder(
         position_offset=0 if new.model_type == "bert" else tokenizer.pad_token_id + 1,
         norm_eps=1e-12 if new.model_type == "bert" else 1e-5,
     )
-    return Weights(override_dropout(architecture, dropout), tokenizer, None, None, new.embedding_scale)
+    return Weights(override_dropout(architecture, dropout), tokenizer, None, None, embedding_scale=new.embedding_scale)
 
 
 def _train_tokenizer(new: NewEncoder, folder: pathlib.Path) -> None:

@@ -53,7 +53,7 @@ def build(spec: StageSpec[Settings, Classify], encoder: Encoder) -> Method:
     """Builds the method for batches of `tasks/classify.py`; `task.languages` are the supervised ones."""
     student = build_student(spec.method, spec.task, encoder)
     settings, seed = spec.method, spec.seed
-    ramp = settings.warmup_z * spec.horizon.steps if settings.warmup_z < 1 else settings.warmup_z
+    ramp = settings.warmup_z * spec.horizon.schedule_steps if settings.warmup_z < 1 else settings.warmup_z
 
     def init(key: Key[Array, ""], start: Start) -> Variables:
         return Variables(student.init(key, start, spec.mesh.branch))

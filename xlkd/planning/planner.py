@@ -34,7 +34,7 @@ from xlkd.planning.machine import Machine
 from xlkd.planning.program import Batches, Program, Record, Speed
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.log import Log
-from xlkd.spec.stage import AnySettings, AnyStage, StageSpec
+from xlkd.spec.stage import AnySettings, AnyStage, StageSpec, list_starts
 from xlkd.spec.tasks import Classify
 
 WORTHWHILE = 0.1  # share of a step's time from which on a plan tries to divide the update
@@ -95,9 +95,10 @@ class Planner:
 
     def _resolve_weights(self, settings: AnySettings) -> Weights:
         """Resolves a stage's weights; the weights of an earlier stage have the shapes that it started from."""
-        if settings.start not in self.weights:
+        start = next((name for name in list_starts(settings.start) if name in self.weights), None)
+        if start is None:
             return resolve_weights(settings, {}, self.scratch / settings.name)
-        earlier = self.weights[settings.start]
+        earlier = self.weights[start]
         architecture = override_dropout(earlier.architecture, settings.encoder.dropout)
         return dataclasses.replace(earlier, architecture=architecture)
 

@@ -216,7 +216,7 @@ class Program:
         jitted = loop.jit_step(
             self.method,
             spec.optim,
-            spec.horizon.steps,
+            spec.horizon.schedule_steps,
             spec.seed,
             self.mesh,
             self._shardings,

@@ -42,6 +42,9 @@ class Budget:
 
     epochs: float = setting(1.0, "Passes over the training examples.", at_least=0, at_most=100_000)
     steps: int = setting(0, "Optimizer steps, instead of epochs; 0 goes by epochs.", at_least=0, at_most=MOST_STEPS)
+    stop_after: int = setting(
+        0, "Epochs after which training stops, before the end of its schedule; 0: none.", at_least=0, at_most=100_000
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,3 +54,15 @@ class Horizon:
     steps: int
     steps_per_epoch: int
     epoch_starts: tuple[int, ...]
+    whole: int = 0  # steps of the whole schedule, where training stops before its end
+
+    @property
+    def schedule_steps(self) -> int:
+        """Returns the steps by which schedules are measured."""
+        return self.whole or self.steps
+
+    def stop_after(self, epochs: int) -> Horizon:
+        """Returns the steps of the first epochs, on the same schedule."""
+        if not 0 < epochs < len(self.epoch_starts) or self.epoch_starts[epochs] >= self.steps:
+            return self
+        return dataclasses.replace(self, steps=self.epoch_starts[epochs], whole=self.schedule_steps)

@@ -19,7 +19,7 @@ import xlkd.spec
 from xlkd import spec
 from xlkd.errors import UserError, suggest_name
 from xlkd.spec import source
-from xlkd.spec.stage import OPTIONAL, AnySettings, Encoder, StageSettings, check_shared_blocks
+from xlkd.spec.stage import OPTIONAL, AnySettings, Encoder, StageSettings, check_shared_blocks, list_starts
 from xlkd.spec.tasks import TASKS, Task, find_task_class
 
 STAGE_NAME = re.compile(r"\w[\w-]{0,99}")  # stages are names of folders too
@@ -102,9 +102,13 @@ def list_wanted_stages(config: Mapping[str, Any]) -> list[str]:
     """Returns the stages of a plain config, without unwanted controls and stages that start from them."""
     method = config.get("method") or {}
     controls, control = config.get("controls") or (), method.get("control", method.get("variant", "all"))
-    left_out = {*controls} - {control} if control in controls else set()
+    starts = {
+        name: list_starts((config.get(name) or {}).get("start", config.get("start", "encoder")))
+        for name in config["stages"]
+    }
+    left_out = {*controls} - {control, *starts.get(control, ())} if control in controls else set()
     for name in config["stages"]:
-        if (config.get(name) or {}).get("start", config.get("start")) in left_out:
+        if not left_out.isdisjoint(starts[name]):
             left_out.add(name)
     return [name for name in config["stages"] if name not in left_out]
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Generic, Literal, TypeVar
 
+from xlkd import files
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 from xlkd.spec import SourceText, setting, shorten
@@ -198,7 +199,9 @@ class StageSettings(Generic[M, T]):
     task: T
     method: M
     seed: int = setting(0, "Seed of initialisation, order of examples and dropout.", at_least=0, at_most=2**32 - 1)
-    start: str = setting("encoder", "Where weights come from: encoder, an earlier stage, a folder, or a hub id.")
+    start: str = setting(
+        "encoder", "Where weights come from: encoder, an earlier stage, a folder, or a hub id; A+B is their mean."
+    )
     start_revision: str = setting("", "Revision of a hub id in start; the commit that was loaded is recorded.")
     encoder: Encoder = Encoder()
     data: Data = Data()
@@ -225,6 +228,11 @@ class StageSpec(StageSettings[M, T]):
 
     horizon: Horizon = dataclasses.field(default_factory=lambda: Horizon(0, 0, (0,)))
     vector_width: int = 0  # of `teacher.vectors`
+
+
+def list_starts(start: str) -> list[str]:
+    """Returns the models that a stage starts from: several are joined with +, and their weights are averaged."""
+    return [start] if files.expand_path(start).is_dir() else [name.strip() for name in start.split("+")]
 
 
 def check_shared_blocks(settings: StageSettings[Any, Any]) -> None:

@@ -54,6 +54,7 @@ class Job:
     features: Features  # of all examples; of a sample if the plan reads them in blocks
     plan: Plan | Blocks
     steps: int
+    schedule_steps: int  # of the learning rate; more than `steps` where training stops early
     seed: int
     optim: Optim
     save_every: int
@@ -284,7 +285,14 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
     former = clock.switch_to("compile")
     parts = job.layout.micro_batches
     jitted = jit_step(
-        job.method, job.optim, job.steps, job.seed, job.mesh, shardings, micro_batches=parts, sharding=job.sharding
+        job.method,
+        job.optim,
+        job.schedule_steps,
+        job.seed,
+        job.mesh,
+        shardings,
+        micro_batches=parts,
+        sharding=job.sharding,
     )
     if line := job.layout.describe():
         job.log(line)

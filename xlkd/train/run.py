@@ -25,7 +25,7 @@ from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory, open_work_directory, read_object
 from xlkd.settings import check_start, is_model_name, read_stages
-from xlkd.spec.stage import AnySettings
+from xlkd.spec.stage import AnySettings, list_starts
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers")
 PACKAGES += ("safetensors", "numpy")
@@ -77,8 +77,8 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         for damage, settings in zip(damages, stages, strict=True):
             if damage != "":
                 inputs.check_sources_exist(settings)
-                if is_model_name(settings):  # of the hub: a misspelt one is refused before another stage trains
-                    locate_model(settings.start, settings.start_revision or None)
+                for name in filter(is_model_name, list_starts(settings.start)):
+                    locate_model(name, settings.start_revision or None)  # before another stage trains: may be misspelt
         for folder, damage, settings in zip(folders, damages, stages, strict=True):
             name = settings.name
             if damage == "":
@@ -120,8 +120,9 @@ def get_language_table(environment: Mapping[str, Any]) -> int:
 
 
 def find_needed_stages(settings: AnySettings, earlier: Iterable[str]) -> list[str]:
-    """Returns the earlier stages whose models a stage reads: that of its start, and its teachers."""
-    names = {settings.start, *(name.strip() for names in settings.teachers.values() for name in names.split("+"))}
+    """Returns the earlier stages whose models a stage reads: those of its start, and its teachers."""
+    teachers = (name.strip() for names in settings.teachers.values() for name in names.split("+"))
+    names = {*list_starts(settings.start), *teachers}
     return [name for name in earlier if name in names]
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import pathlib
@@ -94,6 +95,7 @@ def train(
         features=prepared.data.features,
         plan=prepared.plan,
         steps=spec.horizon.steps,
+        schedule_steps=spec.horizon.schedule_steps,
         seed=spec.seed,
         optim=spec.optim,
         save_every=spec.save.every,
@@ -298,12 +300,21 @@ def export_stage(
 
 
 def load_prior_training(weights: Weights) -> dict[str, Any]:
-    """Returns the record of the training before this stage: of a stage its record, of another folder what it saw."""
-    place = cards.Place.find(weights.folder).stage if weights.folder else None
-    if place and (record := find_stage_record(place)):  # a stage of this run or of another run
-        return hf.read_json(record)
-    record = weights.folder / hf.RECORD if weights.folder else None
-    return {"seen": hf.read_json(record).get("seen", {})} if record and record.exists() else {}
+    """Returns what the training before this stage saw: languages by kind, and examples of the evaluation sets."""
+    seen: dict[str, set[str]] = collections.defaultdict(set)
+    contamination: dict[str, Any] = {}
+    for folder in weights.folders:
+        record = find_stage_record(place) if (place := cards.Place.find(folder).stage) else None
+        if record is None and (folder / hf.RECORD).exists():
+            record = folder / hf.RECORD
+        training = hf.read_json(record) if record else {}
+        for kind, languages in training.get("seen", {}).items():
+            seen[kind].update(languages)
+        for name, matches in training.get("contamination", {}).items():
+            keys_of = contamination.setdefault(name, {"keys": collections.defaultdict(set)})["keys"]
+            for kind, keys in matches.get("keys", {}).items():
+                keys_of[kind].update(keys)
+    return {"seen": seen, "contamination": contamination}
 
 
 def find_known_targets(
