@@ -22,9 +22,9 @@ from xlkd.spec import stage
 
 CONTROLS = {  # branches, weight_s, weight_z (λ), weight_h (γ)
     "single": ("one", 0.0, 0.0, 1.0),  # plain multilingual fine-tuning
-    "single_kd": ("one", 1.0, 0.0, 0.5),  # adds distillation from the teachers
-    "branches": ("each", 1.0, 0.0, 0.5),  # adds a branch for each language
-    "mblm": ("each", 1.0, 1.0, 0.5),  # adds the zero-shot-aware term
+    "single_kd": ("one", 2.0, 0.0, 0.5),  # adds distillation from the teachers
+    "branches": ("each", 2.0, 0.0, 0.5),  # adds a branch for each language
+    "mblm": ("each", 1.0, 1.0, 0.5),  # gives half of the distillation's weight to the zero-shot-aware term
 }
 
 ENCODERS = {  # of the teachers on real data, by language
