@@ -212,7 +212,7 @@ def test_eight_devices_have_the_same_batches_and_losses(undisturbed_run, tmp_pat
 ON_DEVICES = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
-import jax, json, types
+import dataclasses, jax, json, types
 import numpy as np
 from test_step import batch_of, similarities, toy
 from xlkd.data.batches import Plan
@@ -246,7 +246,8 @@ def train(folder, devices, micro_batches, dropped, stop_at=99):
         return types.SimpleNamespace(write=write, flush=lambda: None, close=lambda: None)
     checkpoints = Checkpoints(pathlib.Path(sys.argv[2]) / folder, lambda: None)
     job = loop.Job(
-        method=toy(similarities, dropped), start=lambda: Start(None, (), {}), task=Task(), features=batch_of(27, seed=5),
+        method=dataclasses.replace(toy(similarities, dropped), warn=lambda values: "warning" * (values["loss"] > 0)),
+        start=lambda: Start(None, (), {}), task=Task(), features=batch_of(27, seed=5),
         plan=Plan({"text": np.full(27, 9)}, batch=6, edges=(16,), seed=2), steps=20, schedule_steps=20, seed=3,
         optim=settings, save_every=50, evaluate_every=20, evaluate_start=False, log_every=1, evaluate=lambda *_: None,
         is_evaluated=lambda step: True, checkpoints=checkpoints, log=log,
@@ -257,7 +258,8 @@ def train(folder, devices, micro_batches, dropped, stop_at=99):
     except Stopped:
         pass
     checkpoints.close()
-    return {"losses": losses, "layout": [line for line in log if line.startswith("batch")]}
+    layout = [line for line in log if line.startswith("batch")]
+    return {"losses": losses, "layout": layout, "warnings": log.count("warning")}
 
 print(json.dumps({
     "one": train("one", 1, 3, 0.0),
@@ -285,6 +287,7 @@ def test_any_batch_size_trains_on_any_number_of_devices(tmp_path):
         ]
 
     assert len(losses("one")) == 20
+    assert runs["one"]["warnings"] == 1, "a warning is printed once"
     for name in ("four", "eight"):
         np.testing.assert_allclose(losses(name), losses("one"), rtol=1e-5, err_msg=name)
     np.testing.assert_allclose(losses("stopped on four", "resumed on eight"), losses("one"), rtol=1e-5)

@@ -375,7 +375,22 @@ def test_other_projectors_of_the_teacher(projector):
         assert set(variables.frozen) == {"masked_lm"}
     else:
         assert jnp.abs(gradients["sentence_0"]["teacher"]["inner"]["kernel"]).max() > 0
-        assert 0 < mean(metrics["spread"]) < 1
+        assert 0 < mean(metrics["teacher_spread"]) < 1
+    assert 0 < mean(metrics["spread"]) < 1
+
+
+def test_a_collapse_of_the_sentence_vectors_is_a_warning():
+    random = np.random.default_rng(0)
+    rows = jnp.array([1.0] * 7 + [0.0])
+    scattered, constant = random.normal(size=(8, 5)), np.ones((8, 5)) + 1e-3 * random.normal(size=(8, 5))
+    constant[-1] = -1.0  # a padded row
+    spreads = [float(mean(mmkd.measure_spread(jnp.asarray(x, jnp.float32), rows))) for x in (scattered, constant)]
+    unit = scattered[:7] / np.linalg.norm(scattered[:7], axis=1, keepdims=True)
+    np.testing.assert_allclose(spreads[0], np.sqrt(1 - (unit @ unit.T).mean()), rtol=1e-5)
+    assert not mmkd.warn_of_collapse({"spread": spreads[0]})
+    assert "the student's vectors of different sentences" in mmkd.warn_of_collapse({"spread": spreads[1]})
+    assert "the teacher's projected" in mmkd.warn_of_collapse({"spread": 0.5, "teacher_spread": 0.0})
+    assert not mmkd.warn_of_collapse({"loss": 1.0}), "the token level alone has no sentence vectors"
 
 
 def test_a_disabled_level_has_no_terms_targets_or_heads():

@@ -128,6 +128,7 @@ class Method:
     classifiers: Classifiers | None = None  # the classifiers of `config.teachers`, where the method learns from them
     learns_vectors: bool = False  # whether its targets are `vectors` [rows, width], those of `config.teacher.vectors`
     reference_pooling: str = "mean"  # how a teacher encoder gives the vectors that retrieval compares with
+    warn: Callable[[Mapping[str, float]], str] = lambda values: ""  # what is wrong by the logged values; "" if nothing
     period: int = 0  # steps after which the learning rate's schedule begins again; 0: never
     flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # (real tokens, rows) -> FLOPs of a forward pass
 

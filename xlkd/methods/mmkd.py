@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,8 @@ from xlkd.spec.mmkd import COUPLED
 from xlkd.spec.mmkd import Method as Settings
 from xlkd.spec.stage import StageSpec
 from xlkd.spec.tasks import Views
+
+COLLAPSED = 0.05  # a spread below it: the mean cosine of different sentences is above 0.997
 
 Hidden = tuple[Float[Array, "rows length hidden"], ...]  # the embeddings, then the output of each layer
 
@@ -66,6 +68,7 @@ def build(spec: StageSpec[Settings, Views], encoder: Encoder, teacher: Encoder |
         alignment.exports,
         alignment.coupled if alignment.coupled_levels else None,
         fixed_teacher,
+        warn=warn_of_collapse,
         learns_vectors=alignment.has_teacher and spec.vector_width > 0,
         reference_pooling=spec.method.teacher_pooling,
         flops=alignment.flops,
@@ -250,7 +253,8 @@ class Alignment:
                 q, k, statistics[key] = apply_heads(variables, key, vectors, batch, self.settings)
                 pair_terms.append(COUPLED_TERMS[name](self.settings, q, k, batch["mask"], is_trained, level.weight))
                 if is_trained and name == "sentence":
-                    metrics["spread"] = measure_spread(k, batch["mask"])
+                    metrics["teacher_spread"] = measure_spread(k, batch["mask"])
+            metrics["spread"] = measure_spread(embeddings[name][:, -1], batch["mask"])
             terms[name] = average_terms(pair_terms)
         return terms, metrics, statistics
 
@@ -456,9 +460,18 @@ def structure_term(
 COUPLED_TERMS: dict[str, Callable[..., Term]] = {"sentence": sentence_term, "structure": structure_term}
 
 
-def measure_spread(k: Float[Array, "rows width"], rows: Shaped[Array, " rows"]) -> Term:
-    """Returns the mean deviation of the dimensions of the unit vectors: near 0 both sides have become a constant."""
-    unit = k / jnp.maximum(jnp.linalg.norm(k, axis=-1, keepdims=True), 1e-12)
+def measure_spread(vectors: Float[Array, "rows width"], rows: Shaped[Array, " rows"]) -> Term:
+    """Returns √(1 − mean cosine of all pairs of rows): 0 where all vectors have the same direction."""
+    x = jax.lax.stop_gradient(at_least_float32(vectors))
+    unit = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
     weights = rows[:, None] / jnp.maximum(rows.sum(), 1)
     mean = (unit * weights).sum(0)
-    return Term(jnp.sqrt((jnp.square(unit - mean) * weights).sum(0)).mean(), jnp.ones(()), 0.0)
+    return Term(jnp.sqrt((jnp.square(unit - mean) * weights).sum()), jnp.ones(()), 0.0)
+
+
+def warn_of_collapse(values: Mapping[str, float]) -> str:
+    """Returns a warning where the vectors of different sentences have become one; "" where they have not."""
+    for name, owner in (("spread", "the student's"), ("teacher_spread", "the teacher's projected")):
+        if values.get(name, 1.0) < COLLAPSED:
+            return f"warning: {owner} vectors of different sentences are nearly the same ({name} below {COLLAPSED})"
+    return ""

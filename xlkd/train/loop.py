@@ -128,6 +128,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
         clock.switch_to("teacher")
         source.fill_cache(first)
     metrics, pending, meter = job.metrics(first), [], _Meter(job, first, clock)
+    warned: set[str] = set()
     saved, hosts = set(job.checkpoints.list_steps()), HostComparison(first)
     clock.switch_to("train", step=first)
 
@@ -186,6 +187,9 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
                 if not values.pop("ok"):
                     _check_finite(job, state)
                 metrics.write(done, values)
+                if (warning := job.method.warn(values)) and warning not in warned:
+                    warned.add(warning)
+                    job.log(warning)
                 job.log.live(
                     meter.format_line(done, values), keep=done % (10 * job.log_every) == 0 or done == job.steps
                 )
