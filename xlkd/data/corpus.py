@@ -65,6 +65,7 @@ class CorpusOrigin:
     files: tuple[pathlib.Path, ...]
     read: Callable[[], Iterator[RawPair | CorruptLine]]
     selection: str = ""  # the options that decide which rows are read
+    unit: str = "line"  # by which places in the files count
 
 
 class BulkRows(Sequence, abc.ABC):
@@ -106,7 +107,7 @@ class Corpus(BulkRows):
         for corrupt in about["corrupt"]:
             bad_rows.report(*_describe_corruption(origin, CorruptLine(*corrupt)))
         if (more := self.counts[CORRUPT] - len(about["corrupt"])) > 0:
-            bad_rows.report(f"{more} more lines are corrupt", str(origin.files[0]))
+            bad_rows.report(f"{more} more {origin.unit}s are corrupt", str(origin.files[0]))
         for rule in RULES[1:]:
             if count := self.counts[rule]:
                 bad_rows.leave_out(f"{rule}: {count:,} of {self.counts['lines']:,} pairs", str(origin.files[-1]))
@@ -173,7 +174,7 @@ def _read_times(files: Sequence[pathlib.Path]) -> list[int]:
 
 def _describe_corruption(origin: CorpusOrigin, corrupt: CorruptLine) -> tuple[str, str]:
     """Returns the reason and the place of a corrupt line."""
-    return corrupt.reason, f"{origin.files[corrupt.file]}: line {corrupt.line}"
+    return corrupt.reason, f"{origin.files[corrupt.file]}: {origin.unit} {corrupt.line}"
 
 
 def _fingerprint_file(path: pathlib.Path) -> str:

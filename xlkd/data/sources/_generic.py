@@ -20,7 +20,7 @@ from xlkd.rows import Labelled, Pair, make_key
 
 TASKS = ("classify", "parallel")
 
-_NAMES = {
+USUAL_NAMES = {
     "text": ("text", "sentence", "premise", "sentence1", "text_a"),
     "second": ("text2", "hypothesis", "hypo", "sentence2", "text_b"),
     "label": ("label", "gold_label"),
@@ -51,7 +51,7 @@ def _read_labelled(source: Source, path: pathlib.Path, form: str, bad_rows: BadR
         raise UserError("no column says the language", str(source), "add languages=de, or language=COLUMN")
     language = "" if "language" in columns.needed else languages[0]
     kind = _labelled.Kind(path.stem, group="id" if "id" in columns.needed else "text", parallel=False)
-    file = _labelled.File(path, form, [columns], path.stem, language)
+    file = _labelled.make_table_file(path, form, [columns], path.stem, language)
     return _labelled.rows(source, kind, [file], bad_rows)
 
 
@@ -96,7 +96,7 @@ def _choose_columns(
         columns = {part: int(name) for part, name in given_names.items()}
     else:
         present = _table.read_column_names(path, form)
-        usual = {part: tuple(name for name in _NAMES.get(part, ()) if name in present)[:1] for part in parts}
+        usual = {part: tuple(name for name in USUAL_NAMES.get(part, ()) if name in present)[:1] for part in parts}
         columns = {part: (given_names[part],) if part in given_names else usual[part] for part in parts}
         columns = {part: column for part, column in columns.items() if column}
     if missing := [part for part in needed if part not in columns]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import pathlib
 import re
@@ -39,13 +40,20 @@ class Layout:
 
 
 class File(NamedTuple):
-    """A file of a split, and how it is read."""
+    """A file of a split, or several that are read as one, and the function that reads it."""
 
-    path: pathlib.Path
-    form: str
-    columns: Sequence[_table.Columns]
+    path: pathlib.Path  # of several the first
+    name: str  # in ids of rows that have none
+    read: Callable[[BadRows], Iterator[_table.Record]]
     split: str
     language: str  # empty where a column gives it
+
+
+def make_table_file(
+    path: pathlib.Path, form: str, columns: Sequence[_table.Columns], split: str, language: str
+) -> File:
+    """Returns a file that is a table."""
+    return File(path, path.name, functools.partial(_table.read, path, form, columns), split, language)
 
 
 def get_label(values: _table.Values) -> str | None:
@@ -130,7 +138,7 @@ def _match(
     groups = match.groupdict()
     language = normalise_tag(groups["language"], str(path)) if groups.get("language") else ""
     form = QUOTING[source.choice("quoting", tuple(QUOTING))] if source.option("quoting") else layout.form
-    return File(path, form, layout.columns, layout.split or our_names[groups["split"]], language)
+    return make_table_file(path, form, layout.columns, layout.split or our_names[groups["split"]], language)
 
 
 def _check_unique_languages(files: list[File]) -> list[File]:
@@ -200,7 +208,7 @@ def _iterate_sound(
     """Yields language and record of the rows of a file that are neither bad nor left out."""
     numbers: collections.Counter[str] = collections.Counter()
     seen: set[tuple[str, str]] = set()
-    for at, where, cells in _table.read(file.path, file.form, file.columns, bad_rows):
+    for at, where, cells in file.read(bad_rows):
         values = drop_missing_label(cells)
         try:
             language = file.language or normalise_tag(values["language"], where)
@@ -267,7 +275,7 @@ def _read_reference_texts(kind: Kind, files: Sequence[File], first: str) -> dict
 
 def _make_row(record: Record, kind: Kind, file: File, language: str, reference: Mapping[str, str]) -> Labelled:
     """Returns the example of a record, with its id and group."""
-    default_id = f"{file.split}:{language}:{record.number}" if kind.parallel else f"{file.path.name}:{record.number}"
+    default_id = f"{file.split}:{language}:{record.number}" if kind.parallel else f"{file.name}:{record.number}"
     shared_group = (
         record.alignment_id if kind.group == "id" else hash_text(reference.get(record.alignment_id, record.texts[0]))
     )

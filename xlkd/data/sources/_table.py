@@ -341,22 +341,28 @@ def _pick_by_key(first: _RawRow, choices: Sequence[Columns], path: pathlib.Path)
         """Returns the values of an object, or None and its fault."""
         values: Values = {}
         for part, names in parts.items():
-            value = next((fields[name] for name in names if name in fields), None)
-            if value != value:  # NaN, which pandas writes for an empty cell
-                value = None
-            if value is None and part in columns.optional:
-                continue
-            if type(value) is int or (type(value) is float and value.is_integer() and abs(value) < 1 << 53):  # pandas
-                value = str(int(value))
-            value = "" if value is None else value
-            if not isinstance(value, str):
-                return None, f"{part} is neither text nor a whole number"
-            if fault := find_surrogate_fault(value, part):
+            text, fault = format_cell(next((fields[name] for name in names if name in fields), None), part)
+            if fault:
                 return None, fault
-            values[part] = value
+            if text is not None or part not in columns.optional:
+                values[part] = text or ""
         return values, ""
 
     return pick
+
+
+def format_cell(value: Any, part: str) -> tuple[str | None, str]:
+    """Returns a value of JSON or Arrow as text, None where it is missing; or its fault.
+
+    NaN is missing, and a whole number may be a float: pandas writes these.
+    """
+    if value is None or value != value:
+        return None, ""
+    if type(value) is int or (type(value) is float and value.is_integer() and abs(value) < 1 << 53):
+        value = str(int(value))
+    if not isinstance(value, str):
+        return None, f"{part} is neither text nor a whole number"
+    return value, find_surrogate_fault(value, part)
 
 
 def _choose_columns(

@@ -16,11 +16,11 @@ OPTIONS = (*_labelled.OPTIONS, "split")
 _COLUMNS = (Columns({"id": ("id",), "text": ("text",), "label": ("label",)}),)
 _LAYOUT = Layout(r"(?:datasets/)?(?:sentiment/)?(?P<language>\w+)/(?P<split>train|valid|test)\.csv", CSV, _COLUMNS)
 _SPLITS = {"train": ("train",), "dev": ("valid",), "test": ("test",)}
-_KIND = Kind("nusax", labels.SENTIMENT, labels.SENTIMENT_SPELLINGS, group="id")
+KIND = Kind("nusax", labels.SENTIMENT, labels.SENTIMENT_SPELLINGS, group="id")
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Labelled, ...]:
     """Returns the texts language after language; a text in all its languages is a group."""
     return _labelled.rows(
-        source, _KIND, _labelled.find_files(source, ((_LAYOUT,),), _SPLITS, "LANGUAGE/train.csv", bad_rows), bad_rows
+        source, KIND, _labelled.find_files(source, ((_LAYOUT,),), _SPLITS, "LANGUAGE/train.csv", bad_rows), bad_rows
     )

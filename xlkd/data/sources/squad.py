@@ -94,10 +94,10 @@ def read(path: pathlib.Path, bad_rows: BadRows, repeated_ids: bool = False) -> I
     for where, paragraph, context, questions in _iterate_paragraphs(path, bad_rows):
         for index, entry in enumerate(questions):
             number += 1
-            id = _format_id(entry.get("id")) if isinstance(entry, dict) else None
+            id = format_id(entry.get("id")) if isinstance(entry, dict) else None
             at = f"{where}.qas[{index}]" + (f" (id {_shorten(id)})" if id is not None else "")
-            fault = _find_fault(entry, id, context) or ("duplicate id" if id in seen and not repeated_ids else "")
-            if fault:
+            fault = find_question_fault(entry, id, context)
+            if fault := fault or ("duplicate id" if id in seen and not repeated_ids else ""):
                 bad_rows.report(fault, at)
                 continue
             seen.add(id)
@@ -148,12 +148,12 @@ def _iterate_paragraphs(path: pathlib.Path, bad_rows: BadRows) -> Iterator[tuple
                 yield where, f"{a}/{p}", paragraph["context"], paragraph["qas"]
 
 
-def _format_id(id: Any) -> Any:
+def format_id(id: Any) -> Any:
     """Turns a number, which some files have as id, into the text by which predictions are keyed."""
     return str(id) if type(id) in (int, float) else id
 
 
-def _find_fault(entry: Any, id: Any, context: str) -> str:
+def find_question_fault(entry: Any, id: Any, context: str) -> str:
     """Returns the fault of a question, or an empty string."""
     if not isinstance(entry, dict):
         return "not an object"
