@@ -134,3 +134,14 @@ def test_a_source_without_rows_is_a_fault(tmp_path, capsys):
     path.write_text('{"version": "1.1", "data": []}')
     assert check.main([f"--data=squad:{path}"]) == USER_INPUT
     assert capsys.readouterr().err == f"squad:{path}: no rows\n"
+
+
+def test_unanswerable_questions_are_counted(tmp_path, capsys):
+    document = {"data": [{"paragraphs": [{"context": "It was Anna.", "qas": [
+        {"id": "a", "question": "who?", "answers": [{"text": "Anna", "answer_start": 7}]},
+        {"id": "b", "question": "when?", "answers": [], "is_impossible": True},
+    ]}]}]}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    report = run_check(tmp_path / "out.json", f"--data=squad:{tmp_path / 'a.json'}")
+    assert report["cells"]["squad en-en"]["unanswerable"] == 1
+    assert "1 unanswerable" in capsys.readouterr().out

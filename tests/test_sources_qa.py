@@ -41,8 +41,16 @@ BAD_ROWS = {
     "no text": (make_entry(answers=[{"answer_start": 5}]), "an answer without 'text'"),
     "a blanked answer": (make_entry(text="", start=0), "no gold answer"),
     "blanks for an answer": (make_entry(text=" ", start=9), "no gold answer"),
-    "no answers": (make_entry(answers=[]), "no gold answer"),
-    "unanswerable": (make_entry(start=5, is_impossible=True), "no gold answer"),
+    "no answers, but possible": (
+        make_entry(answers=[], is_impossible=False),
+        "no gold answer, but is_impossible is false",
+    ),
+    "impossible with answers": (
+        make_entry(start=5, is_impossible=True),
+        "is_impossible is true, but there are answers",
+    ),
+    "impossible in words": (make_entry(start=5, is_impossible="no"), "is_impossible is 'no', not true or false"),
+    "impossible as a number": (make_entry(answers=[], is_impossible=1), "is_impossible is 1, not true or false"),
     "no list of answers": (make_entry(answers=None), "no list under 'answers'"),
     "answers as a dict": (make_entry(answers={"text": ["Anna"], "answer_start": [5]}), "no list under 'answers'"),
     "a second answer that is wrong": (
@@ -87,6 +95,74 @@ def test_a_bad_row_is_named_with_file_row_and_reason(tmp_path, bad, reason):
     rows = sources.read(f"squad:{path}", "qa", "skip")
     assert [row.id for row in rows] == ["good", "last"]
     assert len(rows.dropped) == 1
+
+
+def test_an_unanswerable_question_is_a_row_without_answers(tmp_path):
+    """As in SQuAD 2; in other sets an empty list of answers alone says so."""
+    plausible = [{"text": "Anna", "answer_start": 5}]
+    path = write(
+        tmp_path / "v2.json",
+        make_document(
+            make_entry(id="a", start=5, is_impossible=False),
+            make_entry(id="b", answers=[], is_impossible=True, plausible_answers=plausible),
+            make_entry(id="c", answers=[]),
+            make_entry(id="d", start=5, is_impossible=None),
+        ),
+    )
+    rows = sources.read(f"squad:{path}", "qa")
+    assert [(row.id, [answer.text for answer in row.answers]) for row in rows] == [
+        ("a", ["Anna"]),
+        ("b", []),
+        ("c", []),
+        ("d", ["Anna"]),
+    ]
+    assert rows[0].key == sources.read(f"squad:{path}?limit=1", "qa")[0].key
+
+
+def test_a_file_without_any_answer_has_no_labels(tmp_path):
+    path = write(tmp_path / "test.json", make_document(make_entry(id="a", answers=[]), make_entry(id="b", answers=[])))
+    with pytest.raises(UserError, match=r"no gold answer \(no question has one, and none is marked.*no labels"):
+        sources.read(f"squad:{path}", "qa")
+    write(path, make_document(make_entry(id="a", answers=[], is_impossible=True), make_entry(id="b", answers=[])))
+    assert [row.answers for row in sources.read(f"squad:{path}", "qa")] == [(), ()]
+
+
+def test_files_of_national_sets_are_read(tmp_path):
+    """In the forms of DRCD (traditional Chinese), ARCD (Arabic), PersianQA and GermanQuAD."""
+    drcd = {
+        "version": "1.3",
+        "data": [{"title": "梵語", "id": "2128", "paragraphs": [{"context": "在歐洲，梵語的學術研究由德國學者開創。", "id": "2128-2",
+            "qas": [{"id": "2128-2-1", "question": "誰開創了歐洲的梵語研究？",
+                     "answers": [{"id": "1", "text": "德國學者", "answer_start": 12}]}]}]}],
+    }  # fmt: skip
+    arcd = {
+        "version": "1.1",
+        "data": [{"title": "جمال خاشقجي", "paragraphs": [{"context": "ولد جمال خاشقجي في المدينة المنورة.",
+            "qas": [{"question": "- أين ولد؟", "id": "969331847966",
+                     "answers": [{"text": "المدينة المنورة", "answer_start": 19}]}]}]}],
+    }  # fmt: skip
+    persian = {
+        "data": [{"title": "خوشنویسی", "paragraphs": [{"context": "میرعماد در قزوین زاده شد.",
+            "qas": [{"question": "میرعماد کجا زاده شد؟", "id": 1, "answers": [{"text": "قزوین", "answer_start": 11}],
+                     "is_impossible": False},
+                    {"question": "میرعماد کی درگذشت؟", "id": 2, "answers": [], "is_impossible": True}]}]}],
+    }  # fmt: skip
+    german = {
+        "data": [{"paragraphs": [{"context": "Riga liegt an der Düna.", "document_id": 7,
+            "qas": [{"question": "Wo liegt Riga?", "id": 3, "is_impossible": False,
+                     "answers": [{"answer_id": 5, "document_id": 7, "question_id": 3, "text": "an der Düna",
+                                  "answer_start": 11, "answer_category": "SHORT"}]}]}]}],
+    }  # fmt: skip
+    files = {"zh-Hant": drcd, "ar": arcd, "fa": persian, "de": german}
+    for language, document in files.items():
+        path = write(tmp_path / f"{language}.json", document)
+        rows = sources.read(f"squad:{path}?languages={language}", "qa")
+        assert {row.context_language for row in rows} == {language}
+        assert [bool(row.answers) for row in rows] == [True, False][: len(rows)]
+        for row in rows:
+            assert all(row.context.startswith(answer.text, answer.start) for answer in row.answers)
+    assert len(rows) == 1
+    assert [row.id for row in sources.read(f"squad:{tmp_path / 'fa.json'}?languages=fa", "qa")] == ["1", "2"]
 
 
 BAD_FILES = {
@@ -282,10 +358,11 @@ def prepared(tmp_path_factory):
     tfds = pytest.importorskip("tensorflow_datasets")
     folder = tmp_path_factory.mktemp("tfds")
 
-    def prepare(name, config, split, examples, version="3.0.0"):
+    def prepare(name, config, split, examples, version="3.0.0", more=None):
         text = tfds.features.Text
         answers = tfds.features.Sequence({"text": text(), "answer_start": np.int32})
         shape = {"id": text(), "title": text(), "context": text(), "question": text(), "answers": answers}
+        shape |= more or {}
 
         class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             VERSION = tfds.core.Version(version)
@@ -319,6 +396,19 @@ def prepared(tmp_path_factory):
         prepare("mlqa", language, "test", asked, "1.0.0")
     bad_examples = [example("x", "a b", "c"), example("y", "a b", "b") | {"answers": []}, example("z", "a b", "b")]
     prepare("squad", "v1.1", "train", bad_examples)
+    marked = [
+        example("y", "a b", "b") | {"is_impossible": False},
+        example("n", "a b", "c") | {"answers": [], "is_impossible": True},
+        example("x", "a b", "b") | {"is_impossible": True},
+        example("z", "a b", "b") | {"answers": [], "is_impossible": False},
+    ]
+    for each in marked:
+        each["plausible_answers"] = [{"text": "b", "answer_start": 2}]
+    more = {
+        "is_impossible": np.bool_,
+        "plausible_answers": tfds.features.Sequence({"text": tfds.features.Text(), "answer_start": np.int32}),
+    }
+    prepare("squad", "v2.0", "train", marked, more=more)
     prepare("tydi_qa", "goldp", "validation", [example("korean-1-0", "a b", "b"), example("swahili-1-0", "a b", "b")])
     info = folder / "xquad" / "de" / "3.0.0" / "dataset_info.json"
     tfrecord = folder / "xquad" / "el" / "3.0.0"
@@ -385,6 +475,16 @@ def test_bad_tfds_rows_are_refused_or_skipped(prepared):
     rows = sources.read(f"tfds:squad?data_dir={prepared}", "qa", "skip")
     assert [row.id for row in rows] == ["z"]
     assert sorted(reason.split(" ")[0] for _, reason in rows.dropped) == ["answer", "no"]
+
+
+def test_tfds_squad_2_has_unanswerable_questions(prepared):
+    rows = sources.read(f"tfds:squad/v2.0?data_dir={prepared}", "qa", "skip")
+    assert {row.id: [answer.text for answer in row.answers] for row in rows} == {"y": ["b"], "n": []}
+    assert {row.set for row in rows} == {"squad"}
+    assert sorted(reason for _, reason in rows.dropped) == [
+        "is_impossible is true, but there are answers",
+        "no gold answer, but is_impossible is false",
+    ]
 
 
 def test_tfds_tydiqa_languages_come_from_ids(prepared):

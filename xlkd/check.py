@@ -99,7 +99,7 @@ def _count_left_out(rows: Rows, faults: Sequence[str]) -> dict[str, int]:
 
 
 def describe_cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """Counts `rows`, `groups` and `labels` of each cell, and measures its texts.
+    """Counts `rows`, `groups`, `unanswerable` questions and `labels` of each cell, and measures its texts.
 
     `characters` has by text the median, the 95% quantile and the maximum.
     """
@@ -112,6 +112,7 @@ def describe_cells(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
             cell.lengths[part].append(len(text))
         if label is not None:
             cell.labels[label] += 1
+        cell.unanswerable += isinstance(row, Question) and not row.answers
         cell.rows += 1
     return {name: cell.summarize() for name, cell in counts.items()}
 
@@ -121,6 +122,7 @@ class _Counts:
     """The counts of a cell, and the lengths of its texts."""
 
     rows: int = 0
+    unanswerable: int = 0
     groups: set[str] = dataclasses.field(default_factory=set)
     labels: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     lengths: dict[str, array.array] = dataclasses.field(
@@ -135,6 +137,7 @@ class _Counts:
             for part, values in self.lengths.items()
         }
         labels = {"labels": dict(sorted(self.labels.items()))} if self.labels else {}
+        labels |= {"unanswerable": self.unanswerable} if self.unanswerable else {}
         return {"rows": self.rows, "groups": len(self.groups)} | labels | {"characters": lengths}
 
 
@@ -180,6 +183,7 @@ def format_report(report: Mapping[str, Any]) -> list[str]:
     for name, cell in report["cells"].items():
         lengths = "  ".join(f"{part} {_format_quantiles(values)}" for part, values in cell["characters"].items())
         labels = "".join(f"  {label} {count}" for label, count in cell.get("labels", {}).items())
+        labels += f"  {cell['unanswerable']} unanswerable" if "unanswerable" in cell else ""
         output.append(f"{name:<14} {cell['rows']:>8} rows {cell['groups']:>7} groups  {lengths}{labels}")
     if windows := report.get("windows"):
         output += ["", f"{windows['windows']} windows, {windows['tokens']} tokens"]

@@ -28,7 +28,10 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """An example of extractive question answering; `answers` is empty only where the file has no labels."""
+    """An example of extractive question answering; `answers` is empty where the context has none.
+
+    They are empty too in a question that is asked without being scored.
+    """
 
     id: str  # as in the file; not unique in TyDiQA nor across MLQA's cells
     key: str  # unique in a run

@@ -1,8 +1,11 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`squad:FILE`: questions in the layout of SQuAD v1.1 (JSON), which XQuAD, MLQA and TyDiQA share.
+"""`squad:FILE`: questions in the layout of SQuAD (JSON), v1.1 or v2, which XQuAD, MLQA and TyDiQA share.
 
-`languages=de` gives the language of the file (English by default), `limit=N` takes its first N rows.
+A question with an empty list of answers is unanswerable, whether or not `is_impossible` says so too;
+`plausible_answers` are not read. A file in which no question has an answer has no labels, and its questions are bad
+rows, unless it marks them with `is_impossible`. `languages=de` gives the language of the file (English by default),
+`limit=N` takes its first N rows.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ TASKS = ("qa",)
 OPTIONS = ("languages", "limit")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGEST = 1 << 30  # bytes of a file, which is read as a whole
-NO_ANSWER = "no gold answer (a question without one can be neither trained on nor scored)"
+NO_LABELS = "no gold answer (no question has one, and none is marked with is_impossible: the file has no labels)"
 
 
 def rows(source: Source, task: str, bad_rows: BadRows) -> tuple[Question, ...]:
@@ -90,13 +93,14 @@ def hash_text(text: str) -> str:
 
 def read(path: pathlib.Path, bad_rows: BadRows, repeated_ids: bool = False) -> Iterator[QuestionRecord]:
     """Yields the sound questions of a file in order; all others are reported to `bad_rows`."""
-    number, seen = -1, set()
-    for where, paragraph, context, questions in _iterate_paragraphs(path, bad_rows):
+    number, seen, articles = -1, set(), load_articles(path)
+    labelled = _has_labels(articles)
+    for where, paragraph, context, questions in _iterate_paragraphs(articles, path, bad_rows):
         for index, entry in enumerate(questions):
             number += 1
             id = format_id(entry.get("id")) if isinstance(entry, dict) else None
             at = f"{where}.qas[{index}]" + (f" (id {_shorten(id)})" if id is not None else "")
-            fault = find_question_fault(entry, id, context)
+            fault = find_question_fault(entry, id, context, labelled)
             if fault := fault or ("duplicate id" if id in seen and not repeated_ids else ""):
                 bad_rows.report(fault, at)
                 continue
@@ -131,9 +135,24 @@ def refuse_repeated_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _iterate_paragraphs(path: pathlib.Path, bad_rows: BadRows) -> Iterator[tuple[str, str, str, list[Any]]]:
+def _has_labels(articles: Sequence[Any]) -> bool:
+    """Returns whether any question has an answer or is marked as impossible."""
+    paragraphs = (paragraph for article in articles for paragraph in _list_items(article, "paragraphs"))
+    questions = (entry for paragraph in paragraphs for entry in _list_items(paragraph, "qas"))
+    return any(isinstance(entry, dict) and (entry.get("answers") or entry.get("is_impossible")) for entry in questions)
+
+
+def _list_items(value: Any, key: str) -> list[Any]:
+    """Returns the list under a key of an object; an empty one where there is none."""
+    items = value.get(key) if isinstance(value, dict) else None
+    return items if isinstance(items, list) else []
+
+
+def _iterate_paragraphs(
+    articles: Sequence[Any], path: pathlib.Path, bad_rows: BadRows
+) -> Iterator[tuple[str, str, str, list[Any]]]:
     """Yields place, name, context and questions of each sound paragraph."""
-    for a, article in enumerate(load_articles(path)):
+    for a, article in enumerate(articles):
         paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
         if not isinstance(paragraphs, list):
             bad_rows.report("no list under 'paragraphs'", f"{path}: data[{a}]")
@@ -153,8 +172,8 @@ def format_id(id: Any) -> Any:
     return str(id) if type(id) in (int, float) else id
 
 
-def find_question_fault(entry: Any, id: Any, context: str) -> str:
-    """Returns the fault of a question, or an empty string."""
+def find_question_fault(entry: Any, id: Any, context: str, labelled: bool) -> str:
+    """Returns the fault of a question, or an empty string; `labelled` says whether its file has labels."""
     if not isinstance(entry, dict):
         return "not an object"
     if id in (None, ""):
@@ -167,9 +186,23 @@ def find_question_fault(entry: Any, id: Any, context: str) -> str:
         return fault
     if not isinstance(entry.get("answers"), list):
         return "no list under 'answers'"
-    if entry.get("is_impossible") is True or not entry["answers"]:
-        return NO_ANSWER
+    if fault := find_impossible_fault(entry.get("is_impossible"), entry["answers"], labelled):
+        return fault
     return next((fault for answer in entry["answers"] if (fault := _find_answer_entry_fault(answer, context))), "")
+
+
+def find_impossible_fault(impossible: Any, answers: Sequence[Any], labelled: bool) -> str:
+    """Returns the contradiction between a question's mark, None where it has none, and its answers; "" without one.
+
+    Without answers there must be a mark, or labels elsewhere in the data.
+    """
+    if impossible is not None and not isinstance(impossible, bool):
+        return f"is_impossible is {_shorten(impossible)}, not true or false"
+    if impossible and answers:
+        return "is_impossible is true, but there are answers"
+    if impossible is False and not answers:
+        return "no gold answer, but is_impossible is false"
+    return "" if answers or labelled else NO_LABELS
 
 
 def _find_answer_entry_fault(answer: Any, context: str) -> str:

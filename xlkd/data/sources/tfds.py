@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tfds:NAME[/CONFIG]?data_dir=DIR&split=SPLIT`: data sets that TensorFlow Datasets prepared, without TensorFlow.
 
+`squad` is SQuAD v1.1, `squad/v2.0` the set with unanswerable questions.
 The configs of XQuAD, MLQA and PAWS-X are languages: `tfds:xquad?languages=en,de`, all of them where none is named; a
 row of XNLI has all languages. `tfds:mlqa?pairs=all` joins questions and contexts of two configs by their ids, which
 gives the cells that the files of MLQA have. TFDS removes quoting from PAWS-X where there is none, and so lost a few
@@ -170,7 +171,9 @@ def _iterate_records(
             map(_decode_text, example["answers"]["text"]), map(int, example["answers"]["answer_start"]), strict=True
         )
         answers = tuple(Answer(text, start) for text, start in gold_answers)
-        if fault := _find_fault(question, context, answers) or ("duplicate id" if id in seen else ""):
+        impossible = bool(example["is_impossible"]) if "is_impossible" in example else None
+        fault = _find_fault(question, context, answers, impossible) or ("duplicate id" if id in seen else "")
+        if fault:
             bad_rows.report(fault, where)
             continue
         if not dataset.repeated_ids:
@@ -321,12 +324,12 @@ def _parse_tag(tag: str) -> str:
     return find_tag(tag)
 
 
-def _find_fault(question: str, context: str, answers: tuple[Answer, ...]) -> str:
+def _find_fault(question: str, context: str, answers: tuple[Answer, ...], impossible: bool | None) -> str:
     """Returns the fault of a question, or an empty string."""
     if fault := squad.find_text_fault(question, "question") or squad.find_text_fault(context, "context"):
         return fault
-    if not answers:
-        return squad.NO_ANSWER
+    if fault := squad.find_impossible_fault(impossible, answers, labelled=bool(impossible)):
+        return fault
     return next((fault for a in answers if (fault := squad.find_answer_fault(a.text, a.start, context))), "")
 
 
