@@ -53,9 +53,10 @@ def make_question(context: str, answer: str = "", *, text: str = "q1 q2", start:
 def compute_outputs(logits, k: int, features, settings) -> dict[str, np.ndarray]:
     """Computes a method's outputs for the decoder from [(start, end)] logits, one window at a time."""
     candidates = {name: [] for name in ("start_scores", "start_index", "end_scores", "end_index")}
-    best = []
+    best, nulls = [], []
     for w, sides in enumerate(logits):
         sides = [np.asarray(side, np.float32)[: features.lengths[w]] for side in sides]
+        nulls.append([side[0] for side in sides])
         for name, side in zip(("start", "end"), sides, strict=True):
             order = np.argsort(-side, kind="stable")[:k]
             pad = k - len(order)
@@ -69,6 +70,6 @@ def compute_outputs(logits, k: int, features, settings) -> dict[str, np.ndarray]
         ]
         score, i, j = max(spans, default=(-np.inf, 0, 0))
         best.append((score, -i, -j))
-    outputs = {name: np.array(values) for name, values in candidates.items()}
+    outputs = {name: np.array(values) for name, values in candidates.items()} | {"null_scores": np.array(nulls)}
     score, first, last = np.array(best, np.float64).T
     return outputs | {"best_score": score, "best_start": first.astype(np.int32), "best_end": last.astype(np.int32)}

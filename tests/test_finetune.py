@@ -52,7 +52,8 @@ def test_candidates_are_all_valid_positions_or_the_context_only(candidates, expe
 
 def test_a_window_shorter_than_k_is_padded_to_k():
     outputs = decode_answers([[1, 2]], [[4, 3]], [[1, 1]], [[0, 1]])
-    assert {name: value.shape for name, value in outputs.items() if "best" not in name} == dict.fromkeys(
+    assert outputs["null_scores"].tolist() == [[1, 4]]
+    assert {name: value.shape for name, value in outputs.items() if name.startswith(("start", "end"))} == dict.fromkeys(
         ("start_scores", "start_index", "end_scores", "end_index"), (1, 4)
     )
     assert outputs["start_scores"].tolist() == [[2, 1, -np.inf, -np.inf]]

@@ -85,6 +85,18 @@ def test_windows_without_the_answer_can_be_dropped_from_the_loss_but_are_scored(
     assert build_task().arrays(features, index, lengths, Draw(0, 0))["mask"].tolist() == [1, 1, 1, 1]
 
 
+def test_all_windows_of_an_unanswerable_question_are_trained_at_the_first_position():
+    """Dropping windows without the answer does not drop these: "no answer" is right in all of them."""
+    absent = make_question(" ".join(WORDS[:16]), key="k3", id="l")
+    for no_answer, answered in (("drop", [1, 1, 0]), ("first_token", [1, 1, 1])):
+        task = build_task(no_answer=no_answer)
+        features = task.features([LONG, absent])
+        batch = task.arrays(features, np.array([0, 1, 2, 3, 4, 5, -1]), {"text": 14}, Draw(0, 0))
+        assert batch["mask"].tolist() == [*answered, 1, 1, 1, 0]
+        assert batch["start"].tolist()[3:] == batch["end"].tolist()[3:] == [0, 0, 0, 0]
+        assert not batch["answerable"][3:].any()
+
+
 def test_the_task_decodes_and_scores_rows():
     qa_task = build_task()
     features = qa_task.features([LONG, SHORT])
@@ -164,18 +176,29 @@ def test_counts_account_for_every_row():
         LONG,  # three windows, one of them without the answer
         make_question("w1 w2", "w2", context_language="de"),
         make_question("w1 w22", "w2", start=3, context_language="de"),  # inside a word
-        make_question("w1 w2", context_language="de"),  # no answer
+        make_question("w1 w2", context_language="de"),  # unanswerable
         make_question(" ".join(WORDS[:12]), " ".join(WORDS[:11]), context_language="de"),  # longer than a window
     ]
     counts = qa.count_spans(
         cut_into_windows(rows, TextTokenizer(TOKENIZER), Settings(max_length=14, doc_stride=4, max_query_length=1))
     )
-    assert counts["en"] | {"windows": 3} == counts["en"]
+    assert counts["en"] | {"windows": 3, "unanswerable": 0} == counts["en"]
     assert counts["de"]["rows"] == 4
-    assert {name: counts["de"][name] for name in ("exact", "wide", "beyond", "lost")} == {
-        "exact": 1, "wide": 1, "beyond": 1, "lost": 1,
+    assert {name: counts["de"][name] for name in ("exact", "wide", "beyond", "lost", "unanswerable")} == {
+        "exact": 1, "wide": 1, "beyond": 1, "lost": 0, "unanswerable": 1,
     }  # fmt: skip
     assert (counts["de"]["questions_cut"], counts["de"]["question_tokens_cut"]) == (4, 4)
+
+
+def test_the_data_report_counts_unanswerable_questions_where_there_are_some():
+    absent = [make_question("w1 w2", key=f"k{i}", id=f"l{i}", context_language="de") for i in range(2)]
+    rows = [LONG, SHORT, *absent]
+    report = build_task().report(build_task().features(rows), rows)
+    assert report["shown"] == "answers kept by tokens and windows: en 100.0%; 2 of 4 questions are unanswerable"
+    assert report["ceilings"]["de"] == {"em": 100.0, "f1": 100.0, "n": 2, "unreachable": 0}
+    plain = build_task().report(build_task().features(rows[:2]), rows[:2])
+    assert plain["shown"] == "answers kept by tokens and windows: en 100.0%"
+    assert "unanswerable" not in plain["spans"]["en"]
 
 
 @pytest.mark.parametrize(("words", "f1"), [(30, 100.0), (31, 98.3607), (40, 85.7143), (60, 66.6667)])

@@ -48,13 +48,6 @@ def select_predictions(predictions: Json, rows: Sequence[Question], where: str =
     return texts
 
 
-def gold_texts(row: Question) -> tuple[str, ...]:
-    """Returns the gold answers of a row; a row without any cannot be scored."""
-    if not row.answers:
-        raise UserError("no gold answer to score against", f"{row.set}, id {row.id!r}")
-    return tuple(answer.text for answer in row.answers)
-
-
 def best_em(prediction: str, golds: Iterable[str]) -> float:
     """Returns 1 where a prediction equals a gold answer, else 0; all texts must be normalised."""
     return float(any(prediction == gold for gold in golds))

@@ -80,14 +80,15 @@ def text_vectors(encoder: Encoder, pooling: str) -> OutputFn:
 def best_spans(
     start: Float[Array, "rows length"], end: Float[Array, "rows length"], batch: Batch, task: QuestionAnswering
 ) -> Outputs:
-    """Returns the `task.n_best` best positions of each side, and the best span of the window's context."""
+    """Returns the `task.n_best` best positions of each side, the best span of the window's context, and position 0."""
     candidates = batch["context_mask"] if task.candidates == "context" else batch["text"]["mask"]
     k = min(task.n_best, start.shape[-1])
     best = {}
     for name, logits in (("start", start), ("end", end)):
         scores, index = jax.lax.top_k(jnp.where(candidates, logits, -jnp.inf), k)
         best |= {f"{name}_scores": _pad_columns(scores, task.n_best), f"{name}_index": _pad_columns(index, task.n_best)}
-    return best | _search_best_span(start, end, batch["context_mask"], task.max_answer_tokens)
+    best |= _search_best_span(start, end, batch["context_mask"], task.max_answer_tokens)
+    return best | {"null_scores": jnp.stack([start[:, 0], end[:, 0]], axis=1)}
 
 
 def _pad_columns(x: Num[Array, "rows best"], k: int) -> Num[Array, "rows {k}"]:

@@ -38,7 +38,7 @@ class QuestionAnswering(Task):
         "step", "Whether doc_stride is between the starts of windows or their overlap."
     )
     no_answer: Literal["first_token", "drop"] = setting(
-        "first_token", "Label of a window without the whole answer; drop gives it no loss."
+        "first_token", "Label of a window without the whole answer; drop gives it no loss, unless there is no answer."
     )
     n_best: int = setting(20, "Starts and ends that are combined to answers.", at_least=1, at_most=200)
     max_answer_tokens: int = setting(30, "Longest answer in tokens.", at_least=1, at_most=65_536)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xlkd.rows import Question
-from xlkd.tasks.scores import score_answer
+from xlkd.rows import Cell, Question
+from xlkd.tasks.scores import find_unanswerable_cells, score_answer
 from xlkd.tasks.windows import LOST, Settings, Windows, find_gold_span
 
 
@@ -19,17 +19,19 @@ def compute_ceilings(
     """Returns by context language the ceilings `em` and `f1` in percent, examples `n`, and how many are `unreachable`.
 
     A gold answer is reachable where the decoder may return its span; for an example without such an answer the best F1
-    is searched among the spans that overlap one.
+    is searched among the spans that overlap one. "No answer" to an unanswerable question is always reachable.
     """
+    unanswerable = find_unanswerable_cells(rows)
     bounds = np.searchsorted(windows.row_of, np.arange(len(rows) + 1))
     known: dict[tuple, np.ndarray] = {}  # cells of a parallel set share contexts, golds and mostly windows
     sums: dict[str, np.ndarray] = {}
     for i, row in enumerate(rows):
         own = slice(bounds[i], bounds[i + 1])
         layout = np.stack([windows.first[own], windows.count[own]]).tobytes()
-        key = (row.set, row.context_language, int(windows.context[i]), row.answers, layout)
+        with_null = bool(unanswerable) and Cell.from_example(row) in unanswerable
+        key = (row.set, row.context_language, int(windows.context[i]), row.answers, layout, with_null)
         if key not in known:
-            known[key] = _find_best_scores(windows, i, row, own, settings, mlqa_fallback)
+            known[key] = _find_best_scores(windows, i, row, own, settings, mlqa_fallback, with_null)
         sums[row.context_language] = sums.get(row.context_language, np.zeros(4)) + known[key]
     return {
         language: {"em": float(100 * em / n), "f1": float(100 * f1 / n), "n": int(n), "unreachable": int(unreachable)}
@@ -38,13 +40,15 @@ def compute_ceilings(
 
 
 def _find_best_scores(
-    windows: Windows, number: int, row: Question, own: slice, settings: Settings, mlqa_fallback: bool
+    windows: Windows, number: int, row: Question, own: slice, settings: Settings, mlqa_fallback: bool, with_null: bool
 ) -> np.ndarray:
     """Returns EM and F1 of the best answer to an example, the count 1, and 1 if no gold answer can be reached."""
+    if not row.answers:
+        return np.array([1, 1, 1, 0])
     golds = _find_gold_tokens(windows, number, row)
     reached = golds[_find_reachable_spans(windows, own, settings, golds)]
     spans = reached if len(reached) else _find_overlapping_spans(windows, own, settings, golds)
-    scores = [score_answer(text, row, mlqa_fallback) for text in _cut_texts(windows, number, row, spans)]
+    scores = [score_answer(text, row, mlqa_fallback, with_null) for text in _cut_texts(windows, number, row, spans)]
     best = [max((score[metric] for score in scores), default=0.0) for metric in ("em", "f1")]
     return np.array([*best, 1, not len(reached)])
 

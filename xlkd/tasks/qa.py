@@ -6,20 +6,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xlkd.data.share import Share
 from xlkd.files import Json
-from xlkd.rows import Question
-from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, metrics, report_nothing
+from xlkd.rows import Cell, Question
+from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, report_nothing
 from xlkd.tasks.ceilings import compute_ceilings
-from xlkd.tasks.scores import average_by_cell, score_examples
+from xlkd.tasks.scores import average_records, find_unanswerable_cells, score_examples
 from xlkd.tasks.spans import Predictions, decode
 from xlkd.tasks.tokenization import TextTokenizer
-from xlkd.tasks.windows import EXACT, LOST, WIDE, Settings, Windows, cut_into_windows
+from xlkd.tasks.windows import ABSENT, EXACT, LOST, WIDE, Settings, Windows, cut_into_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -50,9 +50,11 @@ class QA:
         return {"text": features["lengths"]}
 
     def arrays(self, features: Features, index: np.ndarray, lengths: dict[str, int], draw: Draw) -> Batch:
-        batch = pad_windows(Windows.from_arrays(features), index, lengths["text"])
+        windows = Windows.from_arrays(features)
+        batch = pad_windows(windows, index, lengths["text"])
         if draw.for_training and self.settings.no_answer == "drop":
-            batch["mask"] = batch["mask"] * batch["answerable"]
+            unanswerable = windows.gold[windows.row_of[np.maximum(index, 0)]] == ABSENT
+            batch["mask"] = batch["mask"] * (batch["answerable"] | unanswerable)
         return batch
 
     def decode(self, outputs: Outputs, features: Features) -> Predictions:
@@ -62,15 +64,18 @@ class QA:
     def score(
         self, outputs: Outputs, features: Features, rows: Sequence[Question], records: Records | None = None
     ) -> Scores:
-        records = self.records(outputs, features, rows) if records is None else records
-        values = {metric.name: np.array([record[metric.name] for record in records]) for metric in metrics.QA}
-        return average_by_cell(values, rows)
+        return average_records(self.records(outputs, features, rows) if records is None else records, rows)
 
     def records(
         self, outputs: Outputs, features: Features, rows: Sequence[Question], share: Share | None = None
     ) -> Records:
+        """Returns the records of the best spans; those in cells with unanswerable questions have `null_odds` too.
+
+        `nulls.apply_threshold` decides which of these get no answer.
+        """
+        unanswerable = find_unanswerable_cells(rows)
         if share is None:
-            return self._make_records(outputs, features, rows)
+            return self.make_records(self.decode(outputs, features), rows, unanswerable)
         bounds = [len(rows) * place // share.processes for place in range(share.processes + 1)]
         own = slice(*bounds[share.process : share.process + 2])
 
@@ -82,14 +87,17 @@ class QA:
             own_outputs = {name: value[of_own] for name, value in outputs.items()}
             own_rows = [rows[i] for i in range(own.start, own.stop)]
             selected = windows.select_examples(own, of_own).to_arrays()
-            return json.dumps(self._make_records(own_outputs, selected, own_rows)).encode()
+            predictions = self.decode(own_outputs, selected)
+            return json.dumps(self.make_records(predictions, own_rows, unanswerable)).encode()
 
         return [record for part in share.gather(make_own_records) for record in json.loads(part)]
 
-    def _make_records(self, outputs: Outputs, features: Features, rows: Sequence[Question]) -> Records:
-        predictions = self.decode(outputs, features)
-        scores = score_examples(predictions.texts, rows, self.mlqa_fallback)
-        return [
+    def make_records(
+        self, predictions: Predictions, rows: Sequence[Question], unanswerable: Collection[Cell]
+    ) -> Records:
+        """Returns the records of predictions; `unanswerable` are the cells with unanswerable questions."""
+        scores = score_examples(predictions.texts, rows, self.mlqa_fallback, unanswerable)
+        records: Records = [
             {
                 "key": row.key,
                 "id": row.id,
@@ -104,13 +112,22 @@ class QA:
             }
             for i, (row, (best, *_)) in enumerate(zip(rows, predictions.candidates, strict=True))
         ]
+        for row, record, odds in zip(rows, records, predictions.null_odds.tolist(), strict=True):
+            if unanswerable and Cell.from_example(row) in unanswerable:
+                record["null_odds"] = odds
+        return records
 
     def report(self, features: Features, rows: Sequence[Question]) -> dict[str, Json]:
         windows = Windows.from_arrays(features)
         spans, ceilings = count_spans(windows), compute_ceilings(windows, rows, self.settings, self.mlqa_fallback)
-        shares = "  ".join(f"{tag} {100 * (n['exact'] + n['wide']) / n['rows']:.1f}%" for tag, n in spans.items())
+        answers = {tag: n["rows"] - n.get("unanswerable", 0) for tag, n in spans.items()}
+        shares = "  ".join(
+            f"{tag} {100 * (n['exact'] + n['wide']) / answers[tag]:.1f}%" for tag, n in spans.items() if answers[tag]
+        )
         low = "  ".join(f"{tag} {best['f1']:.1f}" for tag, best in ceilings.items() if best["f1"] < 99)
         shown = f"answers kept by tokens and windows: {shares}" + (f"; highest F1 possible: {low}" if low else "")
+        if without := len(rows) - sum(answers.values()):
+            shown += f"; {without} of {len(rows)} questions are unanswerable"
         return {"shown": shown, "spans": spans, "ceilings": ceilings}
 
 
@@ -179,7 +196,8 @@ def count_spans(windows: Windows) -> dict[str, dict[str, int]]:
     """Counts by context language how many answers tokenization and windows keep, for the data report.
 
     `exact` examples have a window whose gold span is the answer's text, in `wide` ones its tokens cover more than that,
-    in `beyond` ones no window contains all of them and in `lost` ones there are none: together they are all examples.
+    in `beyond` ones no window contains all of them and in `lost` ones there are none: together they are all examples,
+    with the `unanswerable` ones, which are counted where there are any.
     """
     contained = np.zeros(len(windows.question), bool)
     contained[windows.row_of[windows.answerable]] = True
@@ -187,6 +205,7 @@ def count_spans(windows: Windows) -> dict[str, dict[str, int]]:
     count, without = (
         np.bincount(rows, minlength=len(contained)) for rows in (windows.row_of, windows.row_of[~windows.answerable])
     )
+    has_unanswerable = bool((windows.gold == ABSENT).any())
     report = {}
     for language in np.unique(windows.context_language):
         rows = windows.context_language == language
@@ -196,8 +215,9 @@ def count_spans(windows: Windows) -> dict[str, dict[str, int]]:
             "windows_without_answer": int(without[rows].sum()),
             "exact": int((rows & contained & (windows.gold == EXACT)).sum()),
             "wide": int((rows & contained & (windows.gold == WIDE)).sum()),
-            "beyond": int((rows & ~contained & (windows.gold != LOST)).sum()),
+            "beyond": int((rows & ~contained & (windows.gold < LOST)).sum()),
             "lost": int((rows & (windows.gold == LOST)).sum()),
+            **({"unanswerable": int((rows & (windows.gold == ABSENT)).sum())} if has_unanswerable else {}),
             "questions_cut": int((rows & (cut > 0)).sum()),
             "question_tokens_cut": int(cut[rows].sum()),
         }

@@ -29,17 +29,23 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The candidates of each example, best first, at least one.
+    """The candidates of each example, best first, at least one, and the score of "no answer".
 
     `searched` marks examples whose best positions gave none, so that the context was searched.
     """
 
     candidates: tuple[tuple[Candidate, ...], ...]
     searched: np.ndarray  # bool [rows]
+    null_scores: np.ndarray  # float64 [rows]
 
     @property
     def texts(self) -> list[str]:
         return [candidates[0].text for candidates in self.candidates]
+
+    @property
+    def null_odds(self) -> np.ndarray:
+        """Returns the score of "no answer" minus that of the best candidate [rows]."""
+        return self.null_scores - np.array([best.start_score + best.end_score for best, *_ in self.candidates])
 
     def near_ties(self, margin: float = 1e-4) -> list[int]:
         """Returns the examples whose two best candidates may change places with the last bits of the scores."""
@@ -60,6 +66,8 @@ class _Span(NamedTuple):
 def decode(outputs: Mapping[str, np.ndarray], windows: Windows, settings: Settings) -> Predictions:
     """Returns the answers to all examples from the outputs for each window, in order.
 
+    `null_scores` [windows, 2] are the scores of start and end at position 0, the label of "no answer": an example has
+    the lowest sum of its windows, since a window that does not contain the answer says nothing against the others.
     `start_scores`, `start_index`, `end_scores`, `end_index` [windows, k] are the best positions, best first, the lower
     index where two are equal; `best_score`, `best_start`, `best_end` [windows] the best span of the window's context
     that is not too long, and its positions, -inf where there is none.
@@ -75,7 +83,21 @@ def decode(outputs: Mapping[str, np.ndarray], windows: Windows, settings: Settin
             empty = _Span("empty", 0.0, 0.0, -1, -1)
             best = [empty if settings.published_empty else _cut_searched_span(windows, row, *fallback[row])]
         candidates.append(_add_probabilities(best))
-    return Predictions(tuple(candidates), searched)
+    by_window = np.asarray(outputs["null_scores"], np.float64).sum(axis=1)
+    nulls = np.minimum.reduceat(by_window, np.searchsorted(windows.row_of, np.arange(len(windows.question))))
+    return Predictions(tuple(candidates), searched, nulls)
+
+
+def add_null(candidates: Sequence[Candidate], score: float, n_best: int) -> tuple[Candidate, ...]:
+    """Returns the `n_best` candidates with "no answer", an empty text, as one of them; it is added if it is not.
+
+    Of equal scores that of a span comes first. Probabilities are over the candidates that are returned.
+    """
+    null = _Span("", score, 0.0, -1, -1)
+    spans = [_Span(each.text, each.start_score, each.end_score, each.start, each.end) for each in candidates]
+    ranked = [*(span for span in spans if span.text), null]
+    ranked.sort(key=lambda span: span.start_score + span.end_score, reverse=True)
+    return _add_probabilities(ranked[:n_best] if null in ranked[:n_best] else [*ranked[:n_best], null])
 
 
 def _pool_pairs(outputs: Mapping[str, np.ndarray], windows: Windows, settings: Settings) -> dict[str, np.ndarray]:

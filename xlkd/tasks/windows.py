@@ -17,11 +17,9 @@ from xlkd.spec.tasks import QuestionAnswering as Settings
 from xlkd.tasks import Features, Progress, report_nothing
 from xlkd.tasks.tokenization import TextTokenizer, Tokens
 
-EXACT, WIDE, LOST = (
-    0,
-    1,
-    2,
-)  # the tokens of a gold span cover exactly its text, more than its text, or no token overlaps it
+# The tokens of a gold span cover exactly its text, more than its text, or no token overlaps it; or the context has no
+# answer
+EXACT, WIDE, LOST, ABSENT = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Windows:
     context: np.ndarray  # int32: a text
     context_language: np.ndarray  # bytes
     query: np.ndarray  # int32: tokens of the question that stay
-    gold: np.ndarray  # int8: EXACT, WIDE, LOST
+    gold: np.ndarray  # int8: EXACT, WIDE, LOST, ABSENT
     gold_first: np.ndarray  # int32: a token of the context
     gold_last: np.ndarray  # int32
     # windows
@@ -134,7 +132,7 @@ def cut_into_windows(
     number = np.concatenate([np.arange(n) for n in windows_of])  # among the windows of its example
 
     gold, gold_first, gold_last = _find_gold_spans(rows, tokens, context)
-    inside = (gold_first[row_of] >= first) & (gold_last[row_of] < first + count) & (gold[row_of] != LOST)
+    inside = (gold_first[row_of] >= first) & (gold_last[row_of] < first + count) & (gold[row_of] < LOST)
     shift = len(before) + query[row_of] + len(between) - first
     encoded = [text.encode("utf-8") for text in texts]
     return Windows(
@@ -210,7 +208,7 @@ def _find_gold_spans(
     spans = []
     for row, text in zip(rows, context, strict=True):
         _, begin, end, _ = tokens[text]
-        spans.append(find_gold_span(begin, end, row.context, row.answers[0]) if row.answers else (LOST, 0, -1))
+        spans.append(find_gold_span(begin, end, row.context, row.answers[0]) if row.answers else (ABSENT, 0, -1))
     gold, first, last = np.array(spans, np.int32).T
     return gold.astype(np.int8), first, last
 
