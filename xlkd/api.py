@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -46,7 +46,8 @@ from xlkd.spec.tasks import QuestionAnswering, Task
 from xlkd.tasks import Features, Outputs, qa
 from xlkd.tasks import Task as TaskOfModel
 from xlkd.tasks.classify import ROUTE, Classify
-from xlkd.tasks.spans import Candidate, Predictions
+from xlkd.tasks.nulls import Threshold, read_threshold
+from xlkd.tasks.spans import Candidate, Predictions, add_null
 from xlkd.tasks.tokenization import TextTokenizer
 
 _VERSION = 1  # of xlkd.json
@@ -121,13 +122,14 @@ def _is_valid(record: dict[str, Any]) -> bool:
 
 
 class Answer(TypedDict):
-    """A span of the context; positions are characters."""
+    """A span of the context, or an empty text where there is no answer; positions are characters."""
 
     answer: str
     start: int
     end: int
     probability: float
-    n_best: list[dict[str, Any]]  # the best spans, each with text, probability, start and end
+    null_odds: NotRequired[float]  # the score of "no answer" minus that of the best span, where there may be no answer
+    n_best: list[dict[str, Any]]  # the best spans, each with text, probability, start and end; "no answer" is empty
 
 
 class Label(TypedDict):
@@ -168,7 +170,7 @@ class Model:
         return self._compute_outputs(self.params, ids, mask, types)
 
     def answer(self, question: str, context: str) -> Answer:
-        """Answers a question by the best span of the context."""
+        """Answers a question by the best span of the context, or by an empty text if the model knows it has none."""
         return self._reader.answer_questions([(question, context)])[0]
 
     def classify(self, text: str, second: str | None = None, *, language: str = "", route: str = "") -> Label:
@@ -193,6 +195,13 @@ class Model:
     def question_settings(self, flags: Mapping[str, str] | None = None) -> QuestionAnswering:
         """Returns the settings of question answering that the model was trained with, changed by flags."""
         return settings.read_task("qa", self.record.get("task", {}), flags or {})
+
+    def null_threshold(self, flags: Mapping[str, str] | None = None) -> Threshold | None:
+        """Returns the threshold of the null odds of a model that knows unanswerable questions, or that of the flag."""
+        if flags and "null_threshold" in flags:
+            value = settings.parse_flag("--null_threshold", 0.0, flags["null_threshold"])
+            return Threshold(value, "--null_threshold")
+        return read_threshold(self.record, str(self.folder / hf.RECORD))
 
     def label_settings(self, flags: Mapping[str, str] | None = None) -> ClassifySettings:
         """Returns the settings of classification that the model was trained with, changed by flags."""
@@ -233,7 +242,7 @@ class Model:
 
     @functools.cached_property
     def _reader(self) -> Reader:
-        return Reader(self, self.question_settings(), batch=4, fixed=True)
+        return Reader(self, self.question_settings(), batch=4, fixed=True, threshold=self.null_threshold())
 
     @functools.cached_property
     def _labeller(self) -> Labeller:
@@ -263,25 +272,53 @@ class Model:
 
 
 class Reader:
-    """Answers questions with a model on all devices; with `fixed` only four padded lengths are ever compiled."""
+    """Answers questions with a model on all devices; with `fixed` only four padded lengths are ever compiled.
 
-    def __init__(self, model: Model, task: QuestionAnswering, *, batch: int = 64, fixed: bool = False) -> None:
+    A question gets no answer where its null odds exceed the threshold; without a threshold each gets its best span.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        task: QuestionAnswering,
+        *,
+        batch: int = 64,
+        fixed: bool = False,
+        threshold: Threshold | None = None,
+    ) -> None:
         if "span" not in model.params:
             remedy = f"train one: --config=configs/finetune.py --config.encoder.path={model.folder}"
             raise UserError("has no question answering head", str(model.folder), remedy)
-        self.task = qa.build(task, model.tokenizer)
+        self.task, self._threshold = qa.build(task, model.tokenizer), threshold
         params = {name: model.params[name] for name in ("encoder", "span")}
         outputs = span_outputs(model.encoder, task)
         self._forward = Forward(model, params, outputs, task, batch=batch, fixed=fixed)
 
     def predict(self, features: Features) -> Predictions:
-        """Predicts the answers of the examples that the features were made from."""
+        """Predicts the best spans of the examples that the features were made from."""
         return self.task.decode(self._forward.compute_outputs(self.task, features), features)
 
     def answer_questions(self, pairs: Sequence[tuple[str, str]], n_best: int = 5) -> list[Answer]:
-        """Answers pairs of question and context; each answer lists the `n_best` spans."""
+        """Answers pairs of question and context; each answer lists the `n_best` candidates."""
         predictions = self.predict(self.task.features([_make_question(i, *pair) for i, pair in enumerate(pairs)]))
-        return [_make_answer(candidates, n_best) for candidates in predictions.candidates]
+        if self._threshold is None:
+            return [_make_answer(candidates[0], candidates[:n_best]) for candidates in predictions.candidates]
+        numbers = zip(predictions.null_scores.tolist(), predictions.null_odds.tolist(), strict=True)
+        return [
+            self._decide(candidates, score, odds, n_best)
+            for candidates, (score, odds) in zip(predictions.candidates, numbers, strict=True)
+        ]
+
+    def _decide(self, spans: Sequence[Candidate], score: float, odds: float, n_best: int) -> Answer:
+        """Returns the best span, or no answer; the latter is always listed, after the best spans if need be."""
+        assert self._threshold is not None
+        candidates = add_null(spans, score, self.task.settings.n_best)
+        null = next(each for each in candidates if not each.text)
+        best = next((each for each in candidates if each.text), null)
+        listed = candidates[:n_best] if null in candidates[:n_best] else (*candidates[:n_best], null)
+        answer = _make_answer(null if odds > self._threshold.value else best, listed)
+        answer["null_odds"] = odds
+        return answer
 
 
 class Labeller:
@@ -390,8 +427,7 @@ def _make_question(number: int, question: str, context: str) -> Question:
     return Question(str(number), key, key, "asked", question, context, (), UNKNOWN, UNKNOWN)
 
 
-def _make_answer(candidates: Sequence[Candidate], n_best: int) -> Answer:
-    best = candidates[0]
+def _make_answer(best: Candidate, listed: Sequence[Candidate]) -> Answer:
     return {
         "answer": best.text,
         "start": best.start,
@@ -399,6 +435,6 @@ def _make_answer(candidates: Sequence[Candidate], n_best: int) -> Answer:
         "probability": best.probability,
         "n_best": [
             {"text": span.text, "probability": span.probability, "start": span.start, "end": span.end}
-            for span in candidates[:n_best]
+            for span in listed
         ],
     }

@@ -17,6 +17,8 @@
 Task settings, by default those of the model's training, where a run of xlkd recorded them:
   --max_length=384 --max_query_length=64 --doc_stride=128 --doc_stride_means=step|overlap --candidates=all|context
   --n_best=20 --max_answer_tokens=30 --published_empty=false --mlqa_fallback=false
+  --null_threshold=0     for data with unanswerable questions: a question gets no answer where the score of no answer
+                         exceeds that of the best span by more; by default the threshold that was chosen in training
 
 Classification:
   --language=de          of all rows, instead of the data's languages; und: not known
@@ -27,7 +29,9 @@ A language with a branch uses its branch, any other the mixture of all; the tabl
 accuracy of every other route. Means over languages are named by the labels seen in training.
 
 A cell is named by question language and context language: en-de asks in English about German text. MLQA is scored by
-its own rules, all other data by SQuAD's. An average is official only if none of its cells is missing.
+its own rules, all other data by SQuAD's; a cell with unanswerable questions by those of SQuAD 2, with the same names:
+HasAns, NoAns, and the best threshold that the cell could have had. An average is official only if none of its cells is
+missing.
 """
 
 from __future__ import annotations
@@ -51,7 +55,8 @@ if TYPE_CHECKING:
     from xlkd.data.sources import Rows
 
 LABEL_FLAGS = ("language", "route", "labels")
-FLAGS = ("model", "predictions", "data", "json", "on_bad_row", "task", "batch", "revision", *LABEL_FLAGS, *TASK_FLAGS)
+MODEL_FLAGS = ("batch", "revision", "null_threshold", *TASK_FLAGS)
+FLAGS = ("model", "predictions", "data", "json", "on_bad_row", "task", *LABEL_FLAGS, *MODEL_FLAGS)
 METRICS = ("f1", "em")
 TASKS = ("qa", "classify")
 _NAMES = (  # of files of predictions; the groups are context and question language, or one group for both
@@ -77,6 +82,8 @@ def main(arguments: list[str]) -> None:
     task = _choose_task(flags)
     if task == "qa" and (unused := [name for name in LABEL_FLAGS if name in flags]):
         raise UserError(f"--{unused[0]} does not belong to the task qa", "command line", "leave it out")
+    if task == "classify" and "null_threshold" in flags:
+        raise UserError("--null_threshold does not belong to the task classify", "command line", "leave it out")
     rows = sources.read(flags["data"], task, flags.get("on_bad_row", "stop"))
     for where, reason in rows.dropped:
         print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
@@ -121,20 +128,27 @@ def _evaluate_model(flags: dict[str, str], rows: Rows, batch: int) -> dict[str, 
     from xlkd import api, spec
     from xlkd.inputs import data as inputs
     from xlkd.runtime.log import Log
-    from xlkd.tasks.scores import score
+    from xlkd.tasks.nulls import apply_threshold, find_near_threshold
+    from xlkd.tasks.scores import average_records, find_unanswerable_cells
 
     model = api.load(flags["model"], flags.get("revision", ""))
-    task_settings = model.question_settings(flags)
+    task_settings, threshold = model.question_settings(flags), model.null_threshold(flags)
     reader = api.Reader(model, task_settings, batch=batch)
     log = Log(stream=sys.stderr)
     features = inputs.load_features(reader.task, rows, log)
     log(f"reading {len(features['lengths'])} windows of {len(rows)} rows")
     predictions = reader.predict(features)
-    scores = score(predictions.texts, rows, task_settings.mlqa_fallback)
-    ties = [
-        {"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.from_example(rows[i]))} for i in predictions.near_ties()
-    ]
+    unanswerable = find_unanswerable_cells(rows)
+    records = reader.task.make_records(predictions, rows, unanswerable)
+    limit = threshold.value if threshold else None
+    scores = average_records(apply_threshold(records, rows, limit, task_settings.mlqa_fallback), rows)
+    close = {*predictions.near_ties(), *find_near_threshold(records, limit)}
+    ties = [{"id": rows[i].id, "key": rows[i].key, "cell": str(Cell.from_example(rows[i]))} for i in sorted(close)]
     identity = {"model": flags["model"], "revision": model.revision, "task": spec.to_plain(task_settings)}
+    if unanswerable:
+        identity |= {"null_threshold": threshold._asdict() if threshold else None}
+        if not threshold:
+            log("note: the model has no threshold, so each question gets a span; --null_threshold=0 sets one")
     return identity | summarize_questions(scores.cells) | {"near_ties": ties}
 
 
@@ -143,7 +157,7 @@ def _evaluate_predictions(flags: dict[str, str], rows: Rows) -> dict[str, Json]:
     from xlkd import settings
     from xlkd.tasks.scores import score_file
 
-    if unused := [name for name in ("batch", "revision", *TASK_FLAGS) if name in flags and name != "mlqa_fallback"]:
+    if unused := [name for name in MODEL_FLAGS if name in flags and name != "mlqa_fallback"]:
         raise UserError(f"--{unused[0]} needs --model", "command line", "leave it out with --predictions")
     fallback = settings.read_task("qa", {}, flags).mlqa_fallback
     members: dict[Cell, list[Question]] = {}
@@ -302,15 +316,36 @@ def format_question_table(results: Mapping[str, Json]) -> list[str]:
         for name, cell in scores["cells"].items():
             absent = f"  {cell['missing']} without an answer" if cell.get("missing") else ""
             lines.append(f"{name:<12} {cell['f1']:7.2f} {cell['em']:7.2f} {cell['n']:10d}{absent}")
+        lines += _format_unanswerable(scores["cells"])
         lines += [
             f"{name:<12} {average['f1']:7.2f} {average['em']:7.2f}{_format_average_note(name, average)}"
             for name, average in scores["averages"].items()
             if average["f1"] is not None and "[" not in name
         ]
     lines.append(f"{'all cells':<12} {results['mean']['f1']:7.2f} {results['mean']['em']:7.2f} {results['rows']:10d}")
+    if threshold := results.get("null_threshold"):
+        lines.append(f"no answer above null odds of {threshold['value']:.6g}, {threshold['origin']}")
     if ties := results.get("near_ties"):
         ids = ", ".join(tie["id"] for tie in ties[:3]) + (", …" if len(ties) > 3 else "")
         lines.append(f"{len(ties)} rows whose two best answers may change places on other devices: {ids}")
+    return lines
+
+
+def _format_unanswerable(cells: Mapping[str, Mapping[str, Json]]) -> list[str]:
+    """Returns the lines of the cells with unanswerable questions: the numbers of SQuAD 2."""
+    lines = []
+    for name, cell in cells.items():
+        parts = [
+            f"{part} F1 {cell[f'{part}_f1']:.2f} EM {cell[f'{part}_exact']:.2f} ({cell[f'{part}_total']})"
+            for part in ("HasAns", "NoAns")
+            if f"{part}_total" in cell
+        ]
+        parts += [
+            f"best {label} {cell[f'best_{part}']:.2f} above {cell[f'best_{part}_thresh']:.4g}"
+            for part, label in (("f1", "F1"), ("exact", "EM"))
+            if f"best_{part}" in cell
+        ]
+        lines += [f"{name:<12} {'  '.join(parts)}"] if parts else []
     return lines
 
 

@@ -13,10 +13,13 @@ Other keys and empty lines are ignored.
 
 Out, one JSON object for each line in the same order:
   id
-  answer       a part of the context
+  answer       a part of the context; empty where the model says that there is none
   start, end   its characters: context[start:end] is the answer; both are -1 where there is none
   probability  among the best candidates (20, unless trained otherwise)
-  n_best       [{text, probability, start, end}, …], best first; the first is the answer
+  null_odds    only of a model that knows unanswerable questions: the score of no answer minus that of the best span;
+               above the threshold, which was chosen in training, the answer is empty
+  n_best       [{text, probability, start, end}, …], best first; the first is the answer, unless a threshold decides
+               otherwise: then no answer, with an empty text, is always among them
 
 Labels, where the model is a classifier. In: text; second, a second text (optional); language (optional); id.
 Out: id; label; probability; probabilities, {label: …} of all labels; route, the branch that was used or mixture, null
@@ -29,6 +32,7 @@ Flags:
   --route=de          use that branch whatever the language; or mixture
   --labels=A,B,C      names of the labels in the order of the logits, where the model has no names
   --n_best=5          how many candidates are written
+  --null_threshold=0  the threshold of null_odds, also for a model that has none
   --batch=64          questions read, answered and written at a time: memory does not grow with the input
   --on_bad_row=skip   leave out a bad line and say so on standard error, instead of stopping there
   --revision=COMMIT   of a hub id
@@ -55,7 +59,7 @@ _Input = TypeVar("_Input")
 _Parser = Callable[[Mapping[str, Json], str], _Input]  # from the keys of a line, and its place for messages
 
 READER_FLAGS = tuple(flag for flag in TASK_FLAGS if flag != "mlqa_fallback")  # this one changes scores, not answers
-QUESTION_FLAGS = ("question", "context", *(flag for flag in READER_FLAGS if flag != "max_length"))
+QUESTION_FLAGS = ("question", "context", "null_threshold", *(flag for flag in READER_FLAGS if flag != "max_length"))
 LABEL_FLAGS = ("text", "second", "language", "route", "labels")
 COUNTS = {"n_best": 5, "batch": 64}
 LIMITS = {"n_best": 200, "batch": 4096}  # of the settings of question answering; of the memory that a batch takes
@@ -135,7 +139,8 @@ def _answer_questions(
     # The flag limits what is written; fewer candidates in the decoder would change the answers
     candidates = max(model.question_settings().n_best, n_best)
     task_settings = model.question_settings(flags | {"n_best": str(candidates)})
-    reader = api.Reader(model, task_settings, batch=-(-batch // 4), fixed=True)
+    threshold = model.null_threshold(flags)
+    reader = api.Reader(model, task_settings, batch=-(-batch // 4), fixed=True, threshold=threshold)
     for chunk in _iterate_chunks(inputs, batch):
         yield chunk, reader.answer_questions([(item.question, item.context) for item in chunk], n_best)
 

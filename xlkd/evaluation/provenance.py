@@ -53,8 +53,8 @@ def collect_seen_languages(
 
 
 def find_labelled_languages(rows: Sequence[Any]) -> set[str]:
-    """Returns the languages of examples with labels; an answer belongs to the language of its context."""
-    questions = {row.context_language for row in rows if isinstance(row, Question) and row.answers}
+    """Returns the languages of examples with labels; an answer, or that there is none, belongs to its context's."""
+    questions = {row.context_language for row in rows if isinstance(row, Question)}
     return questions | {row.language for row in rows if isinstance(row, Labelled) and row.label is not None}
 
 

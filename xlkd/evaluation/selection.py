@@ -44,7 +44,11 @@ class Rule(NamedTuple):
 
     def select_examples(self, rows: Sequence[Any]) -> list[Any]:
         """Returns the examples whose labels decide which checkpoint is chosen; none for the last checkpoint."""
-        return [row for row in rows if self.name != "last" and self.includes_languages(_list_languages(row))]
+        return [row for row in rows if self.name != "last" and self.counts_example(row)]
+
+    def counts_example(self, row: Any) -> bool:
+        """Returns whether the labels of an example may choose anything."""
+        return self.includes_languages(_list_languages(row))
 
 
 def build_rule(settings: AnySettings, sets: Mapping[str, EvaluationSet], supervised: Iterable[str]) -> Rule:

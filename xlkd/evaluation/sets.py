@@ -16,6 +16,7 @@ from xlkd.data import sources
 from xlkd.errors import UserError
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.evaluation.selection import Rule
+from xlkd.evaluation.thresholds import DEV, ThresholdRule
 from xlkd.files import Json
 from xlkd.inputs.data import EvaluationSet
 from xlkd.methods import Method, Variables
@@ -25,7 +26,9 @@ from xlkd.runtime.log import Log
 from xlkd.runtime.workdir import WorkDirectory, read_object
 from xlkd.spec.stage import AnyStage
 from xlkd.tasks import Outputs, Records, Scores
+from xlkd.tasks.nulls import Threshold, apply_threshold, read_threshold
 from xlkd.tasks.parallel import Parallel
+from xlkd.tasks.qa import QA
 
 
 class SetEvaluator:
@@ -37,13 +40,17 @@ class SetEvaluator:
         folder: pathlib.Path,
         sets: dict[str, EvaluationSet],
         rule: Rule,
+        threshold_rule: ThresholdRule,
         method: Method,
         mesh: Mesh,
         spec: AnyStage,
         log: Log,
     ) -> None:
         self._workdir = workdir
+        # The dev set comes first where it chooses the threshold of the others
+        order = sorted(sets, key=lambda name: bool(threshold_rule.positions) and name != DEV)
         self._folder, self._sets, self._rule, self._log = folder / "evaluation", sets, rule, log
+        self._order, self._threshold_rule = order, threshold_rule
         self._evaluators = {}
         for name, task in {each.task.name: each.task for each in sets.values()}.items():
             if name not in method.outputs:
@@ -58,8 +65,8 @@ class SetEvaluator:
     def evaluate(self, step: int, variables: Variables, stop: Callable[[], None]) -> None:
         """Evaluates every set whose scores at this step are not on disk; `stop` is called before each batch."""
         self._workdir.make_folder(self._folder)
-        for name, (task, rows, features) in self._sets.items():
-            file = self._scores_file(step, name)
+        for name in self._order:
+            (task, rows, features), file = self._sets[name], self._scores_file(step, name)
             if not distributed.broadcast_from_primary(
                 f"{file.name} exists", functools.partial(self._has_scores, step, name)
             ):
@@ -103,6 +110,11 @@ class SetEvaluator:
     def _score_set(self, step: int, name: str, outputs: Outputs, records: Records) -> None:
         """Scores a set, writes the scores by example, then those by cell, and logs the mean."""
         task, rows, features = self._sets[name]
+        threshold = None
+        if isinstance(task, QA) and any("null_odds" in row for row in records):
+            chooses = name == DEV and self._threshold_rule.positions
+            threshold = self._threshold_rule.choose(records, rows) if chooses else self.find_threshold(step)
+            records = apply_threshold(records, rows, threshold.value if threshold else None, task.mlqa_fallback)
         scores = task.score(outputs, features, rows, records)
         self._workdir.write_lines(self._rows_file(step, name), records)
         if isinstance(task, Parallel):
@@ -111,10 +123,18 @@ class SetEvaluator:
         record["cells"] = {str(cell): values for cell, values in scores.cells.items()}
         record["languages"] = {str(cell): list(cell.languages) for cell in scores.cells}
         record["metrics"] = {metric.name: metric.describe() for metric in scores.metrics}
+        record |= {"null_threshold": threshold._asdict()} if threshold else {}
         record["rows_sha256"] = files.compute_sha256(self._rows_file(step, name))
         # Written last: its presence says that the files above are complete
         self._workdir.write_json(self._scores_file(step, name), record)
         self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_format_cells(scores)})")
+
+    def find_threshold(self, step: int) -> Threshold | None:
+        """Returns the threshold of the null odds at a step: the one that the dev set chose, or the fixed one."""
+        if not self._threshold_rule.positions:
+            return self._threshold_rule.fixed
+        file = self._scores_file(step, DEV)
+        return read_threshold(json.loads(file.read_text(encoding="utf-8")), str(file))
 
     def _write_picture(self, step: int, name: str, task: Parallel, outputs: Outputs, rows: sources.Rows) -> None:
         """Writes a picture of the sentence vectors; the one after training has the axes of the one before it."""

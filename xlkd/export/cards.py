@@ -24,6 +24,7 @@ from xlkd.models import hf, hub, sentences
 from xlkd.models.pooling import DESCRIBED
 from xlkd.reports import files, results
 from xlkd.spec.stage import AnySettings, list_starts
+from xlkd.tasks.nulls import Threshold
 
 SETTINGS = ("seed", "encoder", "task", "data", "method", "teacher", "teachers", "optim", "budget", "eval")
 DATA_TITLES = {
@@ -84,16 +85,17 @@ def write_card(
     exported: Export,
     place: Place,
     teacher: str = "",
+    threshold: Threshold | None = None,
 ) -> str:
     """Returns the text of the model card.
 
     `scores` has the stage's scores by evaluation set, `seen` the languages whose labels were seen by kind, and
-    `teacher` names the teacher where the settings do not.
+    `teacher` names the teacher where the settings do not. `threshold` is that of the null odds, if there is one.
     """
     base = find_base(settings, place)
     parts = [
         _format_head("sentence-transformers" if exported.pooling else "transformers", base),
-        _describe_model(settings, exported),
+        _describe_model(settings, exported, threshold),
         _list_origins(settings, base, place, teacher),
         _list_languages(seen),
         *_tabulate_scores(scores, exported, place),
@@ -197,7 +199,7 @@ def _format_head(library: str, base: Origin) -> list[str]:
     return [*lines, *([f"base_model: {json.dumps(base.name)}"] if is_hub else []), "---"]
 
 
-def _describe_model(settings: AnySettings, exported: Export) -> list[str]:
+def _describe_model(settings: AnySettings, exported: Export, threshold: Threshold | None) -> list[str]:
     lines = [f"# {format_word(settings.name)}", ""]
     lines += [f"Trained by xlkd: method `{settings.method.name}`, config {settings.run}, seed {settings.seed}."]
     if exported.pooling:
@@ -209,6 +211,9 @@ def _describe_model(settings: AnySettings, exported: Export) -> list[str]:
         ]
     if exported.labels:
         lines += [f"Labels, in the order of the logits: {', '.join(map(format_word, exported.labels))}."]
+    if threshold:
+        what = "A question has no answer where the score of the first token, lowest of all windows, exceeds that of the"
+        lines += [f"{what} best span by more than {threshold.value:.6g} ({threshold.origin})."]
     return lines
 
 

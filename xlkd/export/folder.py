@@ -16,6 +16,7 @@ from xlkd.files import Json
 from xlkd.methods import Export
 from xlkd.models import hf, sentences
 from xlkd.spec.stage import AnySettings
+from xlkd.tasks.nulls import Threshold
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -35,11 +36,13 @@ def write_export(
     results: dict[str, Json],
     seen: Mapping[str, Sequence[str]],
     teacher: str = "",
+    threshold: Threshold | None = None,
 ) -> None:
     """Writes one exported model of a stage with its card; an earlier export in the folder is replaced.
 
     `results` has the scores by evaluation set, `seen` the languages whose labels were seen, and `teacher` names the
-    teacher where the settings do not.
+    teacher where the settings do not. `threshold` is that of the null odds, if the model gives no answer to some
+    questions.
     """
     files.mark_export(folder, UNMARKED)
     place = cards.Place.find(folder)
@@ -50,7 +53,8 @@ def write_export(
         "seen": seen,
     }
     record |= {"base": cards.find_base(settings, place)._asdict()}
-    card = cards.write_card(settings, results, seen, exported, place, teacher)
+    record |= {"null_threshold": threshold._asdict()} if threshold else {}
+    card = cards.write_card(settings, results, seen, exported, place, teacher, threshold)
     if "branches" in exported.encoder:
         record |= {"method": spec.to_plain(settings.method)}
         branch_checkpoint.save(

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from xlkd.data.batches import Plan
 from xlkd.data.blocks import Blocks
 from xlkd.errors import UserError
-from xlkd.evaluation import provenance, reference, selection
+from xlkd.evaluation import provenance, reference, selection, thresholds
 from xlkd.evaluation.sets import EvaluationSet, SetEvaluator
 from xlkd.export import cards
 from xlkd.export.folder import write_export
@@ -37,6 +37,7 @@ from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import INPUTS, WorkDirectory, has_trained
 from xlkd.spec.stage import AnySettings, AnyStage
 from xlkd.spec.tasks import Classify
+from xlkd.tasks.nulls import read_threshold
 from xlkd.tasks.parallel import Parallel
 from xlkd.train import finished, loop
 from xlkd.train.checkpoint import Checkpoints, make_abstract
@@ -54,6 +55,7 @@ class Prepared(NamedTuple):
     spec: AnyStage
     sets: dict[str, EvaluationSet]
     keep: selection.Rule
+    threshold_rule: thresholds.ThresholdRule
     ceilings: dict[str, Any]
     prior: dict[str, Any]  # the record of the training before this stage
     contamination: dict[str, Any]  # by evaluation set the examples that occur in the training data
@@ -80,7 +82,7 @@ def train(
     method = inputs.load_module("methods", spec.method.name).build(spec, *encoders)
     distributed.barrier("data read")  # another process may need longer for its data than a collective operation waits
     ready = add_reference_vectors(prepared, method.reference_pooling, encoders[-1], devices)
-    sets = SetEvaluator(workdir, folder, ready, prepared.keep, method, devices, spec, log)
+    sets = SetEvaluator(workdir, folder, ready, prepared.keep, prepared.threshold_rule, method, devices, spec, log)
     distributed.broadcast_from_primary("damaged scores", sets.set_aside_damaged)
     checkpoints = Checkpoints(workdir.locate_checkpoints(folder), sets.choose_step, workdir.check)
 
@@ -166,7 +168,9 @@ def prepare_stage(
     warn_of_contamination(contamination, log)
     write_text_sample(workdir, sets, log)
     spec = inputs.resolve_stage(settings, data, plan, scanned=scan_by_device())
-    return Prepared(weights, other, data, plan, spec, sets, keep, ceilings, prior, contamination)
+    trained = data.tokenized if spec.horizon.steps else ()
+    threshold_rule = thresholds.build_rule(sets, keep, trained, read_threshold(prior, str(weights.folder)))
+    return Prepared(weights, other, data, plan, spec, sets, keep, threshold_rule, ceilings, prior, contamination)
 
 
 def identify_stage_inputs(
@@ -268,6 +272,9 @@ def export_stage(
     sets.move_rows(step, folder / "rows")
     chosen_on = prepared.sets.get(prepared.keep.evaluation_set)
     chosen_by = prepared.keep.select_examples(chosen_on.rows if chosen_on else ())
+    if thresholds.DEV in prepared.sets:
+        chosen_by += prepared.threshold_rule.select_examples(prepared.sets[thresholds.DEV].rows)
+    threshold = sets.find_threshold(step)
     has_teacher = method.teacher is not None
     seen = provenance.collect_seen_languages(
         spec, prepared.data.tokenized, chosen_by, prepared.prior.get("seen", {}), has_teacher=has_teacher
@@ -277,7 +284,7 @@ def export_stage(
     for name, exported in method.exports(variables).items():
         exported = trimming.restore_vocabulary(exported, prepared.weights)
         workdir.check()
-        write_export(folder / "export" / name, exported, tokenizer, spec, results, seen, teacher)
+        write_export(folder / "export" / name, exported, tokenizer, spec, results, seen, teacher, threshold)
     record = {
         "version": 1,
         "stage": spec.name,
@@ -293,6 +300,7 @@ def export_stage(
         "sets": results,
         "seen": seen,
         "contamination": prepared.contamination,
+        **({"null_threshold": threshold._asdict()} if threshold else {}),
         "ceilings": {name: prepared.ceilings[name] for name in results if name in prepared.ceilings},
     }
     workdir.write_json(folder / STAGE_RECORD, record)
@@ -300,21 +308,26 @@ def export_stage(
 
 
 def load_prior_training(weights: Weights) -> dict[str, Any]:
-    """Returns what the training before this stage saw: languages by kind, and examples of the evaluation sets."""
+    """Returns what the training before this stage saw: languages by kind, and examples of the evaluation sets.
+
+    Of several models, whose weights are averaged, the last one's threshold of no answer counts.
+    """
     seen: dict[str, set[str]] = collections.defaultdict(set)
     contamination: dict[str, Any] = {}
+    threshold: dict[str, Any] = {}
     for folder in weights.folders:
         record = find_stage_record(place) if (place := cards.Place.find(folder).stage) else None
         if record is None and (folder / hf.RECORD).exists():
             record = folder / hf.RECORD
         training = hf.read_json(record) if record else {}
+        threshold |= {name: training[name] for name in ("null_threshold",) if name in training}
         for kind, languages in training.get("seen", {}).items():
             seen[kind].update(languages)
         for name, matches in training.get("contamination", {}).items():
             keys_of = contamination.setdefault(name, {"keys": collections.defaultdict(set)})["keys"]
             for kind, keys in matches.get("keys", {}).items():
                 keys_of[kind].update(keys)
-    return {"seen": seen, "contamination": contamination}
+    return {"seen": seen, "contamination": contamination} | threshold
 
 
 def find_known_targets(
