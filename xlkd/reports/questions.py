@@ -12,6 +12,7 @@ from xlkd.reports.files import Record
 from xlkd.rows import Cell
 
 PIVOT = "en"
+OFFICIAL = ("HasAns_", "NoAns_", "best_")  # with which the names of the numbers of SQuAD 2 begin
 
 
 def make_table(rows: Sequence[Record], metrics: Sequence[str]) -> grid.Table:
@@ -56,3 +57,17 @@ def find_worst_cells(cells: Mapping[str, Record], table: grid.Table) -> Record:
         cell = min(cells, key=lambda name: (sign * cells[name][metric]["value"], name))
         worst[metric] = cells[cell][metric] | {"cell": cell} | {key: cells[cell][key] for key in ("badges", "word")}
     return worst
+
+
+def describe_unanswerable(table: grid.Table, set: str, record: Record) -> Record:
+    """Returns the numbers of SQuAD 2 that a stage recorded for its `cells` with unanswerable questions.
+
+    They have no intervals. `null_threshold` is that of the null odds. Without such questions nothing is returned.
+    """
+    reported = record.get("cells") or {}
+    cells = {}
+    for cell in table.rows:
+        values = reported.get(f"{set} {cell}") or reported.get(cell) or {}
+        if "NoAns_total" in values:
+            cells[cell] = {name: value for name, value in values.items() if name.startswith(OFFICIAL)}
+    return {"null_threshold": record.get("null_threshold"), "cells": cells} if cells else {}

@@ -282,7 +282,14 @@ def _compute_set(data: DataSet, wanted: Sequence[Pair], seed: int, notes: list[s
         numbers["majority"] = labelled.majority_baseline(first.tables[0])
     if ceilings := (first.system.results.get("ceilings") or {}).get(data.evaluation_set):
         numbers["ceilings"] = ceilings
-    return numbers
+    unanswerable = {
+        name: questions.describe_unanswerable(
+            entry.tables[0], data.name, _get_record(entry.system, data.evaluation_set)
+        )
+        for name, entry in data.entries.items()
+        if data.task == QA
+    }
+    return numbers | ({"unanswerable": unanswerable} if any(unanswerable.values()) else {})
 
 
 def _choose_comparisons(data: DataSet, wanted: Sequence[Pair]) -> dict[str, tuple[str, str, bool]]:

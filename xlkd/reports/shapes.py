@@ -69,6 +69,7 @@ METRIC = {
     "over": Kind("'example' or 'cell'", ("example", "cell").__contains__),
     "higher_is_better": FLAG,
 }
+NULL_THRESHOLD = {"value": NUMBER, "origin": TEXT}
 SCORES = {  # of an evaluation set at a step
     "step": COUNT,
     "task?": TEXT,
@@ -77,6 +78,7 @@ SCORES = {  # of an evaluation set at a step
     "cells": {str: {str: NUMBER}},
     "languages?": {str: [TEXT]},
     "metrics?": {str: METRIC},
+    "null_threshold?": NULL_THRESHOLD,
 }
 CONTAMINATION = {
     "flagged": COUNT,
@@ -101,6 +103,7 @@ STAGE = {  # the record that a stage writes at its end
     "sets?": {str: SCORES},
     "seen?": {str: [TEXT]},
     "contamination?": {str: CONTAMINATION},
+    "null_threshold?": NULL_THRESHOLD,
     "ceilings?": {str: {str: {str: NUMBER_OR_NULL}}},
 }
 EVENT = {"time": NUMBER, "kind": TEXT, "stage?": TEXT, "step?": NUMBER, "waited?": NUMBER}

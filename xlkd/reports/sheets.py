@@ -80,7 +80,7 @@ def show_data_set(data: Record) -> str:
             parts.append(f"<h3>{escape(heading)}</h3>{_show_maps(data, metric)}")
     else:
         parts.append(_show_side_by_side(data, "by language", _show_cells))
-    parts += [_show_counts(data), _show_ceilings(data)]
+    parts += [_show_counts(data), _show_unanswerable(data), _show_ceilings(data)]
     return "".join(parts)
 
 
@@ -322,6 +322,18 @@ def _show_counts(data: Record) -> str:
             text += f" Not compared, because they cover different languages in the two: {names}."
         lines.append(f"<li>{escape(text)}</li>")
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _show_unanswerable(data: Record) -> str:
+    """Shows the numbers of SQuAD 2 for cells with unanswerable questions."""
+    if "unanswerable" not in data:
+        return ""
+    head, *rows = tables.make_unanswerable_rows(data)
+    body = "".join(
+        f"<tr>{_format_name(row[0])}{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in rows
+    )
+    table = _wrap_table(_format_head(head) + body)
+    return f"<details open><summary>Questions with and without an answer</summary>{table}</details>"
 
 
 def _show_ceilings(data: Record) -> str:

@@ -28,6 +28,8 @@ def format_lines(results: Record, *, brief: bool = False) -> Iterator[str]:
             yield from _format_averages(data, metric, [name for name in names if "[" not in name] if brief else names)
         for metric in metrics if not brief or len(list_cells(data)) <= FEW else ():
             yield from _format_cells(data, metric)
+        if "unanswerable" in data and not brief:
+            yield from _format_table(make_unanswerable_rows(data))
         for compared in () if brief else data["comparisons"].values():
             yield from _format_difference(data, compared)
     for where, systems in results["plain"].items():
@@ -104,6 +106,28 @@ def make_plain_rows(systems: Record) -> list[list[str]]:
         recorded = next(iter(systems.values())).get("metrics")
         rows.append([f"{words.label_metric(metric, recorded)}, {cell}", *shown])
     return rows
+
+
+def make_unanswerable_rows(data: Record) -> list[list[str]]:
+    """Returns a row for each number of each cell with unanswerable questions, a column for each system."""
+    systems = data["unanswerable"]
+    rows = [["unanswerable questions", *systems]]
+    rows.append(["no answer above null odds of", *map(_format_threshold, systems.values())])
+    cells = [scores.get("cells", {}) for scores in systems.values()]
+    names = dict.fromkeys((cell, name) for each in cells for cell, values in each.items() for name in values)
+    for cell, name in names:
+        values = (each.get(cell, {}).get(name) for each in cells)
+        rows.append([f"{cell}, {name}", *map(_format_official, values)])
+    return rows
+
+
+def _format_threshold(scores: Record) -> str:
+    threshold = scores.get("null_threshold")
+    return f"{threshold['value']:.4g}, {threshold['origin']}" if threshold else "–"
+
+
+def _format_official(value: float | None) -> str:
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.2f}".replace("-", "−")
 
 
 def _format_before_and_after(scores: Record, metric: str, cell: str) -> str:
