@@ -93,7 +93,8 @@ def average_precision(
 ) -> Float[Array, " rows"]:
     """Scores the teacher's k best positions: one counts as a hit near the gold position, `window` to left and right.
 
-    `authors` counts the first hit only: a reciprocal rank with tolerance. `textbook` is the average precision.
+    `authors` counts the first hit only: a reciprocal rank with tolerance. `textbook` is the average precision. A window
+    without the answer, as all windows of an unanswerable question, has the gold position 0: hits are 0 to `right`.
     """
     length = teacher.shape[-1]
     if length < k:
