@@ -3,12 +3,16 @@
 """A run on files in the form of SQuAD 2: it learns to say that there is no answer, and so do all commands."""
 
 import json
+import pathlib
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import toy_models
 
 from xlkd import api, evaluate, predict
 from xlkd.reports import files
+from xlkd.train import stage
 
 PEOPLE = ["Anna", "Tom", "Maria", "Ben", "Lea", "Max", "Eva", "Jan"]
 PLACES = ["Riga", "Oslo", "Bonn", "Turin", "Lyon", "Graz"]
@@ -48,7 +52,7 @@ def _own_cache(monkeypatch, cache):
 
 @pytest.fixture(scope="module")
 def run(folder, cache):
-    """Trains a toy model for two stages: the second one has no dev set and no unanswerable questions."""
+    """Trains a toy model, and returns the log."""
     model = toy_models.save_span_model(folder, seed=1)
     data = {
         name: write_squad2(folder / f"{name}.json", shift) for name, shift in (("train", 0), ("dev", 3), ("test", 5))
@@ -93,22 +97,45 @@ def test_a_model_learns_which_questions_have_no_answer(run, folder):
 
 @pytest.mark.long
 def test_the_threshold_is_chosen_on_the_dev_set_and_exported(run, folder):
-    stage = read_json(get_stage(folder) / "stage.json")
-    threshold = stage["null_threshold"]
+    record = read_json(get_stage(folder) / "stage.json")
+    threshold = record["null_threshold"]
     assert threshold["origin"] == "chosen on config.data.dev"
-    dev = stage["sets"]["dev"]["cells"]["squad en-en"]
+    dev = record["sets"]["dev"]["cells"]["squad en-en"]
     assert threshold["value"] == dev["best_f1_thresh"]
     assert dev["f1"] == pytest.approx(dev["best_f1"], abs=1e-9)
     assert (
-        stage["sets"]["eval"]["null_threshold"]
+        record["sets"]["eval"]["null_threshold"]
         == threshold
         == read_json(get_stage(folder) / "export" / "xlkd.json")["null_threshold"]
     )
-    assert stage["seen"]["selection"] == ["en"], "labels of the dev set choose the threshold"
+    assert record["seen"]["selection"] == ["en"], "labels of the dev set choose the threshold"
     assert (
         f"more than {threshold['value']:.6g} (chosen on config.data.dev)"
         in (get_stage(folder) / "export" / "README.md").read_text()
     )
+
+
+@pytest.mark.long
+def test_what_starts_from_the_model_inherits_its_threshold(run, folder, tmp_path):
+    """From the folder of the run, and from a copy of the export alone."""
+    export = get_stage(folder) / "export"
+    threshold = read_json(export / "xlkd.json")["null_threshold"]
+    copy = pathlib.Path(shutil.copytree(export, tmp_path / "copy"))
+    for place in (export, copy):
+        prior = stage.load_prior_training(SimpleNamespace(folder=place))
+        assert prior["null_threshold"] == threshold
+        assert prior["seen"]["training"] == ["en"]
+
+
+@pytest.mark.long
+def test_scores_that_were_lost_are_computed_again_with_the_same_threshold(run, folder, cache, tmp_path):
+    copy = pathlib.Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    (lost,) = (copy / "stages" / "01-finetune" / "evaluation").glob("*-eval.json")
+    expected = read_json(lost)
+    lost.unlink()
+    done = toy_models.run_command("main", f"--config={copy / 'config.json'}", f"--workdir={copy}", cache=cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_json(lost) == expected
 
 
 @pytest.mark.long

@@ -117,17 +117,18 @@ def make_unanswerable_rows(data: Record) -> list[list[str]]:
     names = dict.fromkeys((cell, name) for each in cells for cell, values in each.items() for name in values)
     for cell, name in names:
         values = (each.get(cell, {}).get(name) for each in cells)
-        rows.append([f"{cell}, {name}", *map(_format_official, values)])
+        digits = ".4g" if name.endswith("_thresh") else ".2f"
+        rows.append([f"{cell}, {name}", *(_format_official(value, digits) for value in values)])
     return rows
 
 
 def _format_threshold(scores: Record) -> str:
     threshold = scores.get("null_threshold")
-    return f"{threshold['value']:.4g}, {threshold['origin']}" if threshold else "–"
+    return f"{threshold['value']:.4g}, {threshold['origin']}".replace("-", "−", 1) if threshold else "–"
 
 
-def _format_official(value: float | None) -> str:
-    return "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.2f}".replace("-", "−")
+def _format_official(value: float | None, digits: str) -> str:
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:{digits}}".replace("-", "−")
 
 
 def _format_before_and_after(scores: Record, metric: str, cell: str) -> str:
