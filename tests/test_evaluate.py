@@ -183,6 +183,11 @@ FAULTS = {
     "windows too long": (["--model=MODEL", f"--data={DATA}&facts=8", "--max_length=200"], "a model of 128 positions"),
     "nowhere to write": (["--model=MODEL", f"--data={DATA}", "--json=/nowhere/a.json"], "/nowhere/a.json: cannot be"),
     "a setting of a model": (["--predictions=a", f"--data={DATA}", "--n_best=3"], "--n_best needs --model"),
+    "a threshold in words": (
+        ["--model=MODEL", f"--data={DATA}", "--null_threshold=low"],
+        "--null_threshold=low is not",
+    ),
+    "a threshold of answers": (["--predictions=a", f"--data={DATA}", "--null_threshold=1"], "--null_threshold needs"),
     "no predictions": (["--predictions=/nowhere.json", "--data=atlas?languages=en"], "/nowhere.json: cannot be read"),
     "another task": (["--model=MODEL", f"--data={DATA}", "--task=parallel"], "--task=parallel is not possible"),
 }

@@ -191,6 +191,7 @@ FAULTS = {
     "no such route": (["--route=ru"], "no route 'ru'; routes: en, de, mixture"),
     "no such language": (["--language=xx"], "unknown language 'xx'"),
     "answers in a file": (["--predictions=a", "--task=classify"], "give either --model or --predictions"),
+    "a threshold of null odds": (["--null_threshold=1"], "--null_threshold does not belong to the task classify"),
     "not for labels": (["--route=de", "--task=qa"], "--route does not belong to the task qa"),
 }
 

@@ -36,7 +36,7 @@ from xlkd.runtime.profiling import Profiler
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import INPUTS, WorkDirectory, has_trained
 from xlkd.spec.stage import AnySettings, AnyStage
-from xlkd.spec.tasks import Classify
+from xlkd.spec.tasks import Classify, QuestionAnswering
 from xlkd.tasks.nulls import read_threshold
 from xlkd.tasks.parallel import Parallel
 from xlkd.train import finished, loop
@@ -169,7 +169,10 @@ def prepare_stage(
     write_text_sample(workdir, sets, log)
     spec = inputs.resolve_stage(settings, data, plan, scanned=scan_by_device())
     trained = data.tokenized if spec.horizon.steps else ()
-    threshold_rule = thresholds.build_rule(sets, keep, trained, read_threshold(prior, str(weights.folder)))
+    is_qa = isinstance(settings.task, QuestionAnswering)
+    threshold_rule = thresholds.build_rule(
+        sets, keep, trained, read_threshold(prior, str(weights.folder)) if is_qa else None
+    )
     return Prepared(weights, other, data, plan, spec, sets, keep, threshold_rule, ceilings, prior, contamination)
 
 
