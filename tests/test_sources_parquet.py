@@ -206,6 +206,30 @@ def test_a_bad_question_is_named_by_its_row(tmp_path, changes, reason):
     assert len(sources.read(source, "qa", "skip")) == 1
 
 
+NONE, ANNA = {"text": [], "answer_start": []}, {"text": ["Anna"], "answer_start": [0]}
+
+
+@pytest.mark.parametrize("marks", [None, [False, True]])
+def test_a_question_without_an_answer_is_one_where_the_file_has_labels(tmp_path, marks):
+    path = write(tmp_path / "a.parquet", make_questions(answers=[ANNA, NONE], is_impossible=marks))
+    assert [len(row.answers) for row in sources.read(f"parquet:{path}?languages=en", "qa")] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "marks", "reason"),
+    [
+        ([NONE, NONE], None, "the file has no labels"),
+        ([ANNA, ANNA], [True, False], "is_impossible is true, but there are answers"),
+        ([NONE, ANNA], [False, False], "no gold answer, but is_impossible is false"),
+        ([ANNA, NONE], ["no", "yes"], "column is_impossible cannot be the is_impossible"),
+    ],
+)
+def test_missing_answers_and_false_marks_are_faults(tmp_path, answers, marks, reason):
+    path = write(tmp_path / "a.parquet", make_questions(answers=answers, is_impossible=marks))
+    with pytest.raises(UserError, match=reason):
+        sources.read(f"parquet:{path}?languages=en", "qa")
+
+
 # Labelled texts
 
 

@@ -23,12 +23,13 @@ from xlkd.data.sources._arrow_columns import (
     is_text_or_number,
     resolve_language,
 )
-from xlkd.data.sources._arrow_files import iterate_rows
+from xlkd.data.sources._arrow_files import iterate_rows, read_schema
 from xlkd.errors import UserError
 from xlkd.languages import normalise_tag
 from xlkd.rows import Answer, Question, make_key
 
 _ANSWER = ("answer_text", "answer_start")  # columns of the only answer
+_IMPOSSIBLE = "is_impossible"  # a column that marks unanswerable questions, as SQuAD 2 does
 _PARTS = ("id", "question", "context", "answers", *_ANSWER, "language")
 _FIELDS = ("text", "answer_start")  # of an entry of the column of answers
 OPTIONS = ("languages", "pairs", "limit", *_PARTS)
@@ -76,6 +77,8 @@ def _read_part(source: Source, files: Sequence[pathlib.Path], origin: Origin, ba
     if "answers" not in columns and not set(_ANSWER) <= set(columns):
         remedy = "name it: answers=COLUMN, or answer_text=COLUMN and answer_start=COLUMN"
         raise UserError("no column is known to be the answers", str(files[0]), remedy)
+    if _IMPOSSIBLE in read_schema(files[0]).names:
+        columns[_IMPOSSIBLE] = _IMPOSSIBLE
     by_row = "language" in columns or (_has_repeated_ids(origin) and not origin.language)
     language = "" if by_row else resolve_language(source, origin)
     questions: dict[str, list[Question]] = {}
@@ -96,12 +99,14 @@ def _iterate_questions(
 ) -> Iterator[Question]:
     """Yields the sound questions."""
     seen: set[tuple[str, str]] = set()
+    labelled = _has_labels(files, columns)
     asked_in = normalise_tag(origin.question_language) if origin.question_language else ""
     for number, (where, cells, fault) in enumerate(_iterate_cells(files, columns)):
         own, language_fault = (language, "") if language else _parse_language(cells)
         entry, context = _make_entry(cells, f"{origin.scope}:{number}"), cells["context"]
         id = squad.format_id(entry["id"])
-        fault = fault or squad.find_text_fault(context, "context") or squad.find_question_fault(entry, id, context)
+        fault = fault or squad.find_text_fault(context, "context")
+        fault = fault or squad.find_question_fault(entry, id, context, labelled)
         repeated = (own, id) in seen and not _has_repeated_ids(origin)
         if fault := fault or language_fault or ("duplicate id" if repeated else ""):
             bad_rows.report(fault, where)
@@ -133,8 +138,22 @@ def _parse_language(cells: Mapping[str, Any]) -> tuple[str, str]:
 
 def _make_entry(cells: Mapping[str, Any], default_id: str) -> dict[str, Any]:
     """Returns a row as an entry of a file in SQuAD's layout."""
-    answers = cells["answers"] if "answers" in cells else {"text": cells[_ANSWER[0]], "answer_start": cells[_ANSWER[1]]}
-    return {"id": cells.get("id", default_id), "question": cells["question"], "answers": _list_answers(answers)}
+    answers = _get_answers(cells)
+    entry = {"id": cells.get("id", default_id), "question": cells["question"], "answers": _list_answers(answers)}
+    return entry | {_IMPOSSIBLE: cells.get(_IMPOSSIBLE)}
+
+
+def _has_labels(files: Sequence[pathlib.Path], columns: Mapping[str, str]) -> bool:
+    """Says whether some question has an answer, without which a set without marks has no labels at all."""
+    answers = {part: name for part, name in columns.items() if part in ("answers", *_ANSWER)}
+    return any(_list_answers(_get_answers(cells)) for _, cells, fault in _iterate_cells(files, answers) if not fault)
+
+
+def _get_answers(cells: Mapping[str, Any]) -> Any:
+    """Returns the cell of the answers, made of two cells where they have a column each."""
+    if "answers" in cells:
+        return cells["answers"]
+    return {field: cells[part] for field, part in zip(_FIELDS, _ANSWER, strict=True)}
 
 
 def _list_answers(answers: Any) -> list[Any] | None:
@@ -149,6 +168,8 @@ def _is_possible(part: str, kind: pa.DataType) -> bool:
     """Says whether a column can be a part of a question."""
     if part == "answers":
         return set(_FIELDS) <= set(get_fields(kind.value_type if is_list(kind) else kind))
+    if part == _IMPOSSIBLE:
+        return pa.types.is_boolean(kind)
     if part in _ANSWER and is_list(kind):
         kind = kind.value_type
     return is_text_or_number(kind)
