@@ -1,6 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A server that speaks enough of the Hugging Face hub's API to list and download models: `with HubServer() as server`."""
+"""A server that speaks enough of the Hugging Face hub's API to list and download: `with HubServer() as server`.
+
+Repositories of models are under OWNER/NAME, those of data sets under datasets/OWNER/NAME.
+"""
 
 import contextlib
 import dataclasses
@@ -17,11 +20,16 @@ COMMIT = re.compile("[0-9a-f]{40}")
 
 @dataclasses.dataclass
 class Repository:
-    """A model: its files by revision (`main`, `refs/pr/1`, …), and whether its files need an access that nobody has."""
+    """A model or data set: its files by revision (`main`, `refs/pr/1`, …), and what keeps them from being read.
+
+    The files of a gated one need an access that nobody has. The first downloads of a file end half-way, as often as
+    `cuts` says.
+    """
 
     revisions: dict[str, Files]
     gated: bool = False
     renamed_to: str = ""
+    cuts: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def find_commit(self, revision):
         """Returns the commit of a revision; None if there is none."""
@@ -69,9 +77,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         path, _, _ = self.path.partition("?")
         self.server.asked.append(f"{self.command} {urllib.parse.unquote(self.path)}")
-        parts = path.removeprefix("/api/models").strip("/").split("/")
-        repository = self.server.repositories.get("/".join(parts[:2]))
-        rest = [urllib.parse.unquote(part) for part in parts[2:]]
+        parts = path.removeprefix("/api/models").removeprefix("/api").strip("/").split("/")
+        size = 3 if parts[0] == "datasets" else 2
+        name, rest = "/".join(parts[:size]), [urllib.parse.unquote(part) for part in parts[size:]]
+        repository = self.server.repositories.get(name)
         if self.headers.get("Authorization") == "Bearer expired":
             self.reply(
                 401,
@@ -81,9 +90,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif repository is None:
             self.reply(401, {"error": "Repository not found"}, code="RepoNotFound")
         elif repository.renamed_to:
-            self.reply(307, {}, location=self.path.replace("/".join(parts[:2]), repository.renamed_to))
-        elif path.startswith("/api/models/"):
-            self.reply_about(repository, "/".join(parts[:2]), rest)
+            self.reply(307, {}, location=self.path.replace(name, repository.renamed_to))
+        elif path.startswith("/api/"):
+            self.reply_about(repository, name.removeprefix("datasets/"), rest)
         else:
             self.reply_file(repository, rest[1], "/".join(rest[2:]))
 
@@ -124,10 +133,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.reply(403, {"error": "Access to this model is restricted"}, code="GatedRepo")
         elif not files or name not in files:
             self.reply(404, {"error": "Entry not found"}, code="EntryNotFound", commit=commit)
+        elif self.command == "GET" and repository.cuts.get(name):
+            repository.cuts[name] -= 1
+            self.reply(200, files[name], commit=commit, sent=len(files[name]) // 2)
         else:
             self.reply(200, files[name], commit=commit)
 
-    def reply(self, status, content, *, code="", message="", commit="", location=""):
+    def reply(self, status, content, *, code="", message="", commit="", location="", sent=None):
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         headers = {"X-Error-Code": code, "X-Error-Message": message, "X-Repo-Commit": commit, "Location": location}
@@ -138,7 +150,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             with contextlib.suppress(BrokenPipeError):
-                self.wfile.write(data)
+                self.wfile.write(data[:sent])
+        self.close_connection = self.close_connection or sent is not None
 
 
 def name_blob(data):

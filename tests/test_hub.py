@@ -44,6 +44,7 @@ REPOSITORIES = {
 PROGRAM = """
 import json, pathlib, sys
 from xlkd.errors import UserError
+from xlkd.hub import MODEL, list_commits
 from xlkd.models import hub
 
 for name, revision in json.loads(sys.argv[1]):
@@ -53,7 +54,7 @@ for name, revision in json.loads(sys.argv[1]):
     except UserError as error:
         answer = str(error)
     print(json.dumps(answer))
-print(json.dumps(hub.list_commits()))
+print(json.dumps(list_commits(MODEL)))
 """
 
 

@@ -11,6 +11,7 @@ import pytest
 from qa_toys import make_unigram_tokenizer
 from share_toys import Store, run_on_all
 
+from xlkd import hub as commits
 from xlkd.data import cache, share, sources
 from xlkd.data.blocks import Blocks
 from xlkd.errors import UserError
@@ -157,12 +158,13 @@ def test_features_are_built_together_where_one_cache_lacks_them(count, tmp_path,
 def test_every_host_downloads_the_commit_that_process_0_resolved(monkeypatch, tmp_path):
     """Between two requests a branch of the hub may get another commit."""
     asked = []
-    monkeypatch.setattr(hub, "_RESOLVED", {})
-    monkeypatch.setattr(hub, "_find_on_hub", lambda *request: asked.append(request) or (tmp_path, request[1]))
+    monkeypatch.setattr(hub, "_FOLDERS", {})
+    monkeypatch.setattr(commits, "_COMMITS", {})
+    monkeypatch.setattr(hub, "_download", lambda *request: asked.append(request) or (tmp_path, request[1]))
     monkeypatch.setattr(distributed, "open_share", lambda name: run_alone)
     monkeypatch.setattr(distributed, "broadcast_from_primary", lambda name, function: "0a1b")
     assert locate_model("some/encoder", "main") == (tmp_path, "0a1b")
-    assert asked == [("some/encoder", "0a1b")]
+    assert asked == [(commits.Repository("some/encoder", "main"), "0a1b")]
     assert hub.find_resolved("some/encoder", "main") == (tmp_path, "0a1b"), "model cards name the commit"
 
 

@@ -246,6 +246,12 @@ def _describe_classifier(name: str, place: Place) -> str:
 
 
 def _describe_source(source: sources.Source) -> str:
+    """Describes a data source: its string, the commit of a data set of the hub, and the licence as stated there."""
+    if source.name == "hf":
+        from xlkd.data.sources.hf import find_resolved  # imports pyarrow
+
+        folder, commit = find_resolved(source)
+        return str(Origin(str(source), commit, find_licence(folder) if folder else ""))
     if not source.path:
         licence = "made by xlkd; names of Unicode CLDR, Unicode licence" if source.name == "atlas" else UNSTATED
         return f"{format_code(source)}; {licence}"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xlkd import files
+from xlkd import files, hub
 from xlkd.data import cache, composition, sampling, sources
 from xlkd.data.batches import LanguagePlan, Plan, RedrawnPlan
 from xlkd.data.blocks import Blocks
@@ -203,12 +203,25 @@ def read_evaluation_sets(settings: AnySettings, task: Task, weights: Weights, lo
 
 
 def check_sources_exist(settings: AnySettings) -> None:
-    """Refuses sources that do not exist: a quick check, made before any stage is trained."""
+    """Refuses sources that do not exist: a quick check, made before any stage is trained.
+
+    Process 0 resolves the revisions of data sets of the hub, and all processes read the same commits.
+    """
     for name in ("train", *SETS):
-        if source := getattr(settings.data, name):
-            sources.check_sources_exist(source)
+        if text := getattr(settings.data, name):
+            sources.check_sources_exist(text)
+            for source in sources.list_hub_sources(text):
+                _resolve_on_hub(source)
     if settings.teacher.vectors:
         check_exists(files.expand_path(settings.teacher.vectors))
+
+
+def _resolve_on_hub(source: sources.Source) -> None:
+    """Records the commit of a data set of the hub, which process 0 resolves."""
+    from xlkd.data.sources import hf  # imports pyarrow
+
+    commit = distributed.broadcast_from_primary(str(source), lambda: hf.resolve_commit(source))
+    hub.record_commit(hf.get_repository(source), commit)
 
 
 def iterate_examples(settings: AnySettings) -> Iterator[Any]:

@@ -13,12 +13,12 @@ import fnmatch
 import json
 import pathlib
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from xlkd import files
-from xlkd.errors import UserError, escape_controls
+from xlkd import files, hub
+from xlkd.errors import UserError
+from xlkd.hub import Repository
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -28,11 +28,10 @@ BRANCHES = "branches.safetensors"  # of a student with several branches
 SMALL = ("*.json", "*.txt", "sentencepiece.bpe.model", "spm.model", "README.md", "LICENSE*")  # in the folder itself
 POOLING = "[0-9]_*/config.json"  # of sentence-transformers
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_TIMEOUT = 4  # seconds until the hub counts as unreachable
 _MOST_REVISIONS = 8  # that are searched for safetensors
 
 Resolved = tuple[pathlib.Path, str | None]
-_RESOLVED: dict[tuple[str, str | None], Resolved] = {}  # all stages of a run start from the same commit
+_FOLDERS: dict[Repository, pathlib.Path] = {}
 
 
 def resolve(name: str, revision: str | None = None, commit: str | None = None) -> Resolved:
@@ -42,61 +41,43 @@ def resolve(name: str, revision: str | None = None, commit: str | None = None) -
     """
     if (folder := files.expand_path(name)).is_dir():
         return folder, None
-    if (name, revision) not in _RESOLVED:
-        _RESOLVED[name, revision] = _find_on_hub(name, commit or revision)
-    return _RESOLVED[name, revision]
+    repository = Repository(name, revision)
+    if commit:
+        hub.record_commit(repository, commit)
+    if repository not in _FOLDERS:
+        _FOLDERS[repository], commit = _find_on_hub(repository)
+        hub.record_commit(repository, commit)
+    return _FOLDERS[repository], hub.find_commit(repository)
 
 
 def find_resolved(name: str, revision: str | None = None) -> tuple[pathlib.Path | None, str | None]:
     """Returns a local directory or the earlier result of `resolve`, without a request to the hub; else two None."""
     if (folder := files.expand_path(name)).is_dir():
         return folder, None
-    return _RESOLVED.get((name, revision), (None, None))
+    repository = Repository(name, revision)
+    return (_FOLDERS[repository], hub.find_commit(repository)) if repository in _FOLDERS else (None, None)
 
 
-def list_commits() -> dict[str, str]:
-    """Returns the commits of all models that this process took from the hub, by NAME or NAME@REVISION."""
-    commits = {
-        f"{name}@{revision}" if revision else name: commit for (name, revision), (_, commit) in _RESOLVED.items()
-    }
-    return {name: commit for name, commit in sorted(commits.items()) if commit}
-
-
-def _find_on_hub(name: str, revision: str | None) -> Resolved:
+def _find_on_hub(repository: Repository) -> tuple[pathlib.Path, str]:
+    """Downloads a model, or finds it in the cache where the hub cannot be reached."""
+    name, revision = repository.name, hub.find_commit(repository) or repository.revision
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError("no such directory", name, "give a local directory or the name of a model on the hub")
-    from huggingface_hub import constants, errors
-
-    if constants.HF_HUB_OFFLINE:
-        return _find_in_cache(name, revision, "HF_HUB_OFFLINE is set")
-    try:
-        return _download(name, revision)
-    except errors.GatedRepoError as error:  # which is a RepositoryNotFoundError too
-        what = "is gated: the hub gives its files only to accounts that were granted access"
-        remedy = f"accept its conditions on {constants.ENDPOINT}/{name}, then log in: hf auth login"
-        raise UserError(what, name, remedy) from error
-    except errors.RevisionNotFoundError as error:
-        remedy = "give a branch, a tag or a commit of the repository"
-        raise UserError(f"the hub has no revision {revision} of this model", name, remedy) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        what = f"the hub has no such model, or it is private ({type(error).__name__})"
-        raise UserError(what, name, f"for a private one log in: hf auth login; else {_list_local_options()}") from error
-    except (errors.HTTPError, OSError) as error:  # whichever HTTP library this hub client uses
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if status in (401, 403):
-            what = f"the hub refuses access (HTTP {status})"
-            raise UserError(what, name, "log in with a valid token: hf auth login") from error
-        return _find_in_cache(name, revision, f"the hub cannot be reached ({type(error).__name__})")
+    return hub.read_from_hub(
+        repository,
+        lambda: _download(repository, revision),
+        lambda: _find_in_cache(name, revision),
+        _list_local_options,
+    )
 
 
-def _download(name: str, revision: str | None) -> Resolved:
+def _download(repository: Repository, revision: str | None) -> tuple[pathlib.Path, str]:
     """Downloads what xlkd reads of a model; the hub's own cache remembers the commit of the revision."""
     from huggingface_hub import HfApi, snapshot_download
 
-    info = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)  # one request, no retries
+    info = HfApi().model_info(repository.name, revision=revision, timeout=hub.TIMEOUT)  # one request, no retries
     current, names = info.id, list_files(info)
-    if current != name:
-        print(escape_controls(f"note: {name} is called {current} on the hub now"), file=sys.stderr)
+    hub.note_new_name(repository, current)
     if not has_weights(names):
         _refuse_without_weights(current, names)
     folder = pathlib.Path(snapshot_download(current, revision=revision, allow_patterns=list(choose_small_files(names))))
@@ -158,21 +139,22 @@ def _find_revision_with_weights(name: str) -> str:
         candidates = [ref.ref for ref in (*refs.converts, *requests)] + [branch.name for branch in refs.branches]
         for revision in candidates[:_MOST_REVISIONS]:
             with contextlib.suppress(errors.HTTPError, OSError):
-                if has_weights(list_files(api.model_info(name, revision=revision, timeout=_TIMEOUT))):
+                if has_weights(list_files(api.model_info(name, revision=revision, timeout=hub.TIMEOUT))):
                     return revision
     return ""
 
 
-def _find_in_cache(name: str, revision: str | None, why: str) -> Resolved:
+def _find_in_cache(name: str, revision: str | None) -> tuple[pathlib.Path, str] | None:
+    """Returns the folder of a complete download of this revision, and its commit; None where there is none."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     with contextlib.suppress(CacheNotFound):
-        repositories = (repo for repo in scan_cache_dir().repos if repo.repo_type == "model" and repo.repo_id == name)
+        repositories = (repo for repo in scan_cache_dir().repos if repo.repo_type == hub.MODEL and repo.repo_id == name)
         for cached in (cached for repo in repositories for cached in repo.revisions):
             if (revision or "main") in (cached.commit_hash, *cached.refs) and _is_complete(cached.snapshot_path):
                 return cached.snapshot_path, cached.commit_hash
-    raise UserError(f"{why} and the model is not in the cache", name, _list_local_options())
+    return None
 
 
 def _is_complete(folder: pathlib.Path) -> bool:
@@ -183,12 +165,7 @@ def _is_complete(folder: pathlib.Path) -> bool:
 
 def _list_local_options() -> str:
     """Lists the models that need no network, for the end of an error message."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
     folders = sorted((pathlib.Path(__file__).parent / "encoders").glob("*/config.json"))
-    options = [str(file.parent) for file in folders]
-    with contextlib.suppress(CacheNotFound):
-        options += sorted(repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "model")
+    options = [*(str(file.parent) for file in folders), *hub.list_cached(hub.MODEL)]
     here = f"here there are: {', '.join(options)}" if options else "none is cached here"
     return f"give a local directory with config.json, model.safetensors and tokenizer.json ({here})"

@@ -74,9 +74,17 @@ def _list_runs(results: Record) -> str:
         devices = _name_devices(run.get("devices") or ())
         lines.append(
             f"<li><b>{escape(run['workdir'])}</b>: {escape(run['state'])}, seed {run['seed']}, config "
-            f"{escape(run['config'])}, {escape(git)}, {escape(devices)}<br><code>{escape(command)}</code></li>"
+            f"{escape(run['config'])}, {escape(git)}, {escape(devices)}<br><code>{escape(command)}</code>"
+            f"{_list_commits(run)}</li>"
         )
     return f'<ul class="soft">{"".join(lines)}</ul>'
+
+
+def _list_commits(run: Record) -> str:
+    """Lists the models and data sets that a run took from the hub."""
+    commits = [*(run.get("models") or {}).items(), *(run.get("data_sets") or {}).items()]
+    names = ", ".join(f"{escape(name)} at commit <code>{escape(commit)}</code>" for name, commit in commits)
+    return f"<br>From the hub: {names}" if names else ""
 
 
 def _name_devices(devices: Sequence[str]) -> str:

@@ -105,6 +105,7 @@ def score_rows(
 
 def _describe_run(run: files.Run) -> Record:
     environment = {key: run.environment.get(key) for key in ("command", "git", "git_changes", "devices")}
+    commits = {key: run.environment.get(key) or {} for key in ("models", "data_sets")}
     stages = {stage.name: {"state": stage.state} | stage.progress() | _list_last_scores(stage) for stage in run.stages}
     return {
         "workdir": str(run.folder),
@@ -113,6 +114,7 @@ def _describe_run(run: files.Run) -> Record:
         "state": run.state,
         "goodput": goodput.measure(run.folder),
         **environment,
+        **commits,
         "stages": stages,
     }
 

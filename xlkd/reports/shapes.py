@@ -63,7 +63,14 @@ CONFIG = {
     "report?": {"compare?": [TEXT], str: ANY},
     str: ANY,
 }
-ENVIRONMENT = {"command?": [TEXT], "git?": TEXT, "git_changes?": FLAG, "devices?": [TEXT]}
+ENVIRONMENT = {
+    "command?": [TEXT],
+    "git?": TEXT,
+    "git_changes?": FLAG,
+    "devices?": [TEXT],
+    "models?": {str: TEXT},
+    "data_sets?": {str: TEXT},
+}
 METRIC = {
     "label": TEXT,
     "over": Kind("'example' or 'cell'", ("example", "cell").__contains__),

@@ -18,17 +18,19 @@ from typing import Any, TextIO
 
 from ml_collections import ConfigDict
 
-from xlkd import files, languages, reports
+from xlkd import files, hub, languages, reports
 from xlkd.data import cache, sources
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
-from xlkd.runtime.workdir import WorkDirectory, open_work_directory, read_object
+from xlkd.runtime.workdir import WorkDirectory, has_trained, open_work_directory, read_object
 from xlkd.settings import check_start, is_model_name, read_stages
 from xlkd.spec.stage import AnySettings, list_starts
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers")
 PACKAGES += ("safetensors", "numpy")
+COMMIT = re.compile("[0-9a-f]{40}")
+HUB_KINDS = {"models": hub.MODEL, "data_sets": hub.DATA_SET}  # repositories of the hub in environment.json
 FLAG = re.compile("LIBTPU_INIT_ARGS|XLA_FLAGS|JAX_.*")  # variables that change compiled programs
 
 
@@ -48,7 +50,6 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         signals = stack.enter_context(Signals())
         from xlkd.inputs import data as inputs
         from xlkd.inputs.weights import locate_model
-        from xlkd.models import hub
         from xlkd.runtime.devices import describe_devices, prepare_devices
         from xlkd.train import finished, stage
 
@@ -66,8 +67,8 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         environment = describe_environment(command, before)
         if changes := describe_environment_changes(before, environment):
             log(f"other software than at the last start: {changes}; results may differ in rounding")
-        models = before.get("models") or {}
-        workdir.write_json(path / "environment.json", environment | {"models": models})
+        restore_commits(path, log)
+        workdir.write_json(path / "environment.json", environment | list_commits())
         log(f"work directory {workdir.place}, devices: {describe_devices()}")
         write_report, exports = ReportWriter(workdir, log), {}
         folders = [path / "stages" / f"{number:02d}-{settings.name}" for number, settings in enumerate(stages, 1)]
@@ -79,6 +80,7 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
                 inputs.check_sources_exist(settings)
                 for name in filter(is_model_name, list_starts(settings.start)):
                     locate_model(name, settings.start_revision or None)  # before another stage trains: may be misspelt
+        workdir.write_json(path / "environment.json", environment | list_commits())
         for folder, damage, settings in zip(folders, damages, stages, strict=True):
             name = settings.name
             if damage == "":
@@ -89,7 +91,7 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
                 for earlier in find_needed_stages(settings, exports):
                     workdir.share(exports[earlier].parent)
                 stage.train(settings, workdir, folder, exports, log, signals, write_report)
-                workdir.write_json(path / "environment.json", environment | {"models": models | hub.list_commits()})
+                workdir.write_json(path / "environment.json", environment | list_commits())
                 workdir.upload()
                 distributed.barrier(f"{name} finished")
             exports[name] = folder / "export"
@@ -117,6 +119,31 @@ def get_language_table(environment: Mapping[str, Any]) -> int:
     """Returns the table of languages that a run uses, by the record of its last start, which is empty at the first."""
     version = environment.get("language_table", 1 if environment else languages.TABLE_VERSION)
     return version if version in (1, languages.TABLE_VERSION) else languages.TABLE_VERSION
+
+
+def restore_commits(folder: pathlib.Path, log: Log) -> None:
+    """Lets a run that has begun read models and data sets of the hub at the commits that it recorded."""
+
+    def read() -> dict[str, dict[str, str]]:
+        has_begun = any(map(has_trained, (folder / "stages").glob("*")))
+        before = (has_begun and read_object(folder / "environment.json")) or {}
+        return {key: before[key] for key in HUB_KINDS if are_commits(before.get(key))}
+
+    for key, commits in distributed.broadcast_from_primary("commits", read).items():
+        hub.restore_commits(HUB_KINDS[key], commits)
+        for name, commit in commits.items():
+            log(f"{name} of the hub is read at commit {commit}, as when this run began")
+
+
+def are_commits(value: Any) -> bool:
+    """Says whether a value is a record of commits by name."""
+    commits = value.values() if isinstance(value, dict) else [None]
+    return all(isinstance(commit, str) and COMMIT.fullmatch(commit) for commit in commits)
+
+
+def list_commits() -> dict[str, dict[str, str]]:
+    """Returns the commits of the models and data sets of the hub that the run reads."""
+    return {key: hub.list_commits(kind) for key, kind in HUB_KINDS.items()}
 
 
 def find_needed_stages(settings: AnySettings, earlier: Iterable[str]) -> list[str]:

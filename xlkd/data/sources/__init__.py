@@ -112,6 +112,11 @@ def list_paths(text: str) -> list[pathlib.Path]:
     return [source.locate() for source in parsed]
 
 
+def list_hub_sources(text: str) -> list[Source]:
+    """Returns the sources of a source string that are data sets of the Hugging Face hub."""
+    return [source for source in parse(text) if source.name == "hf"]
+
+
 def check_options(settings: AnySettings) -> None:
     """Refuses a source of a stage that is unknown, or has an option that it does not know for any task."""
     for source in (source for text in list_source_texts(settings) for source in parse(text)):
