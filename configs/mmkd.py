@@ -7,6 +7,7 @@
     python -m xlkd.main --config=configs/mmkd.py:paper      # mBERT and BERT, with every published value
     python -m xlkd.main --config=configs/mmkd.py:own '--config.data.train=moses:corpus?languages=en,de' \\
         --config.encoder.path=STUDENT --config.teacher.path=TEACHER
+    python -m xlkd.main --config=configs/mmkd.py:own_head …  # the same for a student without a masked-LM head
     python -m xlkd.main --config=configs/mmkd.py:vectors '--config.data.train=moses:corpus?languages=en,de' \\
         --config.encoder.path=STUDENT --config.teacher.vectors=FILE   # the sentence vectors of any model
 
@@ -111,6 +112,20 @@ def own(c: ConfigDict) -> ConfigDict:
     return c
 
 
+def own_head(c: ConfigDict) -> ConfigDict:
+    """Aligns as `own` a student without a masked-LM head: a first stage trains one, and leaves the encoder as it is.
+
+    The token level would send the gradients of a random head through the student.
+    """
+    c = own(c)
+    c.stages = ("head", "full")
+    c.head = ConfigDict({"method": {"name": "pretrain", "trains": "head"}, "eval": {"start": False}})
+    c.head.task, c.head.start = ConfigDict(spec.list_defaults(tasks.Masked)), "encoder"
+    c.head.optim, c.head.budget = ConfigDict({"lr": 1e-3}), ConfigDict({"epochs": 1, "steps": 0})
+    c.full.start = "head"
+    return c
+
+
 def vectors(c: ConfigDict) -> ConfigDict:
     """Aligns a student with the sentence vectors of `teacher.vectors`, in which the word level finds nothing."""
     c = own(c)
@@ -142,4 +157,4 @@ def paper(c: ConfigDict) -> ConfigDict:
     return c
 
 
-VARIANTS = {"": synthetic, "ablation": ablation, "own": own, "vectors": vectors, "paper": paper}
+VARIANTS = {"": synthetic, "ablation": ablation, "own": own, "own_head": own_head, "vectors": vectors, "paper": paper}

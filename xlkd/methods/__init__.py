@@ -133,11 +133,17 @@ class Method:
     flops: Callable[[int, int], float] = lambda tokens, rows: 0.0  # (real tokens, rows) -> FLOPs of a forward pass
 
 
+def merge_variables(variables: Variables) -> dict[str, Tree]:
+    """Returns trained and frozen parameters together; a part of a model can have both under its name."""
+    frozen = dict(variables.frozen)
+    return {n: {**frozen.get(n, {}), **variables.params.get(n, {})} for n in {*frozen, *variables.params}}
+
+
 def take_variables(outputs: Mapping[str, OutputFn]) -> dict[str, OutputFn]:
     """Returns the output functions of parameters as functions of a method's variables."""
 
     def with_variables(function: OutputFn) -> OutputFn:
-        return lambda variables, batch: function(variables.params, batch)
+        return lambda variables, batch: function(merge_variables(variables), batch)
 
     return {task: with_variables(function) for task, function in outputs.items()}
 

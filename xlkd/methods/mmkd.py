@@ -21,7 +21,19 @@ from xlkd.losses import align
 from xlkd.losses.align import Statistics
 from xlkd.losses.masked_lm import masked_lm_term
 from xlkd.losses.terms import Term, at_least_float32, make_term
-from xlkd.methods import Batch, Coupled, Export, Loss, Method, Start, Step, Teacher, Tree, Variables
+from xlkd.methods import (
+    Batch,
+    Coupled,
+    Export,
+    Loss,
+    Method,
+    Start,
+    Step,
+    Teacher,
+    Tree,
+    Variables,
+    merge_variables,
+)
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.family import Architecture
 from xlkd.models.heads import MaskedLMHead, init_head, init_perceptron
@@ -327,12 +339,6 @@ def _parse_pair(text: str, depths: Sequence[int]) -> tuple[int, int]:
     if not all(-depth <= layer < depth for layer, depth in zip((student, teacher), depths, strict=True)):
         raise ValueError(text)
     return student, teacher
-
-
-def merge_variables(variables: Variables) -> dict[str, Tree]:
-    """Returns trained and frozen parameters together; a level can have both under its name."""
-    frozen = dict(variables.frozen)
-    return {n: {**frozen.get(n, {}), **variables.params.get(n, {})} for n in {*frozen, *variables.params}}
 
 
 def average_terms(terms: list[Term]) -> Term:

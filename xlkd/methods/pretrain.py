@@ -12,7 +12,18 @@ from jaxtyping import Array, Float, Key
 
 from xlkd.losses.masked_lm import masked_lm_term
 from xlkd.losses.terms import make_term
-from xlkd.methods import Batch, Export, Loss, Method, Start, Step, Tree, Variables, take_variables
+from xlkd.methods import (
+    Batch,
+    Export,
+    Loss,
+    Method,
+    Start,
+    Step,
+    Tree,
+    Variables,
+    merge_variables,
+    take_variables,
+)
 from xlkd.models.encoder import Encoder, forward_flops
 from xlkd.models.heads import MaskedLMHead, init_head
 from xlkd.models.outputs import Outputs, last_hidden, text_vectors
@@ -27,8 +38,10 @@ def build(spec: StageSpec[Settings, Masked], encoder: Encoder) -> Method:
     head = MaskedLMHead(architecture, encoder.dtype)
 
     def init(key: Key[Array, ""], start: Start) -> Variables:
-        params = start.heads.get("masked_lm") or init_head(head, key)
-        return Variables({"encoder": start.encoder, "masked_lm": params})
+        params = {"masked_lm": start.heads.get("masked_lm") or init_head(head, key)}
+        if spec.method.trains == "head":
+            return Variables(params, frozen={"encoder": start.encoder})
+        return Variables(params | {"encoder": start.encoder})
 
     def predict_tokens(
         params: Tree, batch: Batch, train: bool = False, key: Key[Array, ""] | None = None
@@ -43,7 +56,7 @@ def build(spec: StageSpec[Settings, Masked], encoder: Encoder) -> Method:
         return (jax.nn.log_softmax(logits).argmax(-1) == batch["labels"]) * batch["weights"]
 
     def loss(variables: Variables, batch: Batch, targets: Tree, key: Key[Array, ""], step: Step) -> Loss:
-        logits = predict_tokens(variables.params, batch, train=True, key=key)
+        logits = predict_tokens(merge_variables(variables), batch, train=True, key=key)
         term = masked_lm_term(logits, batch["labels"], batch["weights"])
         return Loss({"masked_lm": term}, {"accuracy": make_term(weigh_correct(logits, batch), batch["weights"], 0.0)})
 
@@ -52,7 +65,7 @@ def build(spec: StageSpec[Settings, Masked], encoder: Encoder) -> Method:
         return {"right": correct.sum(1), "count": batch["weights"].sum(1)}
 
     def exports(variables: Variables) -> dict[str, Export]:
-        params = variables.params
+        params = merge_variables(variables)
         heads = {"masked_lm": params["masked_lm"]}
         return {"": Export(architecture, params["encoder"], heads, dtype=spec.encoder.new.disk)}
 

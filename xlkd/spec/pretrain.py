@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from xlkd.spec import setting, stage
 
@@ -17,3 +18,4 @@ class Method(stage.Method):
     """Masked and translation language modelling; its settings are in the task and in `encoder.new`."""
 
     name: str = setting("pretrain", "The method: a module of xlkd/methods.")
+    trains: Literal["all", "head"] = setting("all", "What is trained; head leaves the encoder as it is.")
