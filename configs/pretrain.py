@@ -1,11 +1,15 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pre-trains a small encoder on the atlas (synthetic data), by masked-LM, and by translation-LM on pairs of languages.
+"""Masked-LM and translation-LM: continued pre-training of any encoder on your text, or a small encoder from scratch.
 
-python -m xlkd.main --config=configs/pretrain.py                    # small and short
-python -m xlkd.main --config=configs/pretrain.py:multilingual       # an hour or so each
-python -m xlkd.main --config=configs/pretrain.py:multilingual-tlm
-python -m xlkd.main --config=configs/pretrain.py:english
+    python -m xlkd.main --config=configs/pretrain.py:own --config.encoder.path=ENCODER \\
+        --config.data.train='text:yo.txt?split=train' --config.data.eval='text:yo.txt?split=heldout'
+    python -m xlkd.main --config=configs/pretrain.py:own --config.encoder.path=ENCODER \\
+        --config.data.train='text:yo.txt+moses:corpus?languages=en,yo'   # pairs are used for translation-LM
+    python -m xlkd.main --config=configs/pretrain.py                     # a new encoder on the atlas, small and short
+    python -m xlkd.main --config=configs/pretrain.py:multilingual        # an hour or so each
+    python -m xlkd.main --config=configs/pretrain.py:multilingual-tlm
+    python -m xlkd.main --config=configs/pretrain.py:english
 """
 
 from ml_collections import ConfigDict
@@ -17,9 +21,33 @@ from xlkd.spec import stage, tasks
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant."""
-    c = base()
+    return VARIANTS[variant](masked(base()))
+
+
+def masked(c: ConfigDict) -> ConfigDict:
+    """Adds what all variants share: the method and its task."""
     c.method.name = "pretrain"
     c.task = ConfigDict(spec.list_defaults(tasks.Masked))
+    c.eval.start = True
+    c.save.every, c.log.every = 500, 100
+    return c
+
+
+def own(c: ConfigDict) -> ConfigDict:
+    """Continues the pre-training of an encoder of your choice on your text, with or without parallel text."""
+    c.stages = ("own",)
+    c.encoder.path = "FacebookAI/xlm-roberta-base"
+    c.task.max_length = 256
+    c.data.update(spec.list_defaults(stage.Data, ("exponent", "block")))
+    c.data.batch = 32
+    c.optim.lr = 5e-5  # higher rates forget more of the languages that are not in the text
+    c.optim.b2 = 0.98
+    c.budget.epochs = 3
+    return c
+
+
+def synthetic(c: ConfigDict) -> ConfigDict:
+    """Adds what the variants share that pre-train a small new encoder on the atlas (synthetic data)."""
     c.task.share = 0.25  # of the words; more than the usual 0.15, since the texts are short
 
     c.encoder.path = "new"
@@ -35,13 +63,12 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.batch, c.data.buckets = 16, 3
     c.optim.lr, c.optim.warmup, c.optim.schedule = 2e-3, 500, "linear"
     c.optim.b2 = 0.98
-    c.eval.start, c.eval.batch = True, 64
-    c.save.every, c.log.every = 500, 100
-    return VARIANTS[variant](c)
+    return c
 
 
 def short(c: ConfigDict) -> ConfigDict:
     """Runs a few steps to try the command: they teach little more than how frequent the words are."""
+    c = synthetic(c)
     c.stages = ("all",)
     c.data.train = "atlas?split=train&kind=mixed&facts=3&size=4800"
     c.eval.every = 150
@@ -64,6 +91,7 @@ def curriculum(c: ConfigDict, data: str) -> ConfigDict:
     To look a fact up in the other text is learned within 1,000 steps in one language; in ten languages at once it takes
     several times as many.
     """
+    c = synthetic(c)
     c.stages = ("one", "all")
     c.one = ConfigDict()
     c.one.data = ConfigDict()
@@ -83,6 +111,7 @@ def curriculum(c: ConfigDict, data: str) -> ConfigDict:
 
 def english(c: ConfigDict) -> ConfigDict:
     """Pre-trains an English encoder, whose architecture and tokenizer differ from the multilingual ones."""
+    c = synthetic(c)
     c.stages = ("one",)
     c.encoder.new.model_type, c.encoder.new.vocabulary, c.encoder.new.positions = "bert", 1500, 256
     c.encoder.new.texts = "atlas?split=train&kind=same&languages=en&size=1000"
@@ -93,4 +122,10 @@ def english(c: ConfigDict) -> ConfigDict:
     return c
 
 
-VARIANTS = {"": short, "multilingual": multilingual, "multilingual-tlm": multilingual_tlm, "english": english}
+VARIANTS = {
+    "": short,
+    "own": own,
+    "multilingual": multilingual,
+    "multilingual-tlm": multilingual_tlm,
+    "english": english,
+}

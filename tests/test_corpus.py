@@ -119,9 +119,11 @@ def test_texts_are_checked_for_the_script_of_their_language(text, language, expe
 
 
 def test_lengths_are_compared_as_english_characters():
-    assert not Rules().find_fault("The committee has not yet come to a decision.", "委员会尚未作出决定。", ("en", "zh"))
+    assert not Rules().find_fault(
+        ("The committee has not yet come to a decision.", "委员会尚未作出决定。"), ("en", "zh")
+    )
     long, short = "The committee has not yet come to a decision on it.", "noch nichts"
-    assert Rules().find_fault(long, short, ("en", "de")) == "length ratio"
+    assert Rules().find_fault((long, short), ("en", "de")) == "length ratio"
 
 
 CORRUPT = {

@@ -3,7 +3,7 @@
 """Reports on data without training: `python -m xlkd.check --data=xquad:DIR [--model=DIR] [--json=FILE]`.
 
   --data=SOURCE   any source string, several joined by +
-  --task=NAME     qa, classify or parallel, where the source leaves it open
+  --task=NAME     qa, classify, parallel or masked, where the source leaves it open
   --model=NAME    a folder, a hub id or package:NAME, whose tokenizer is used to report also windows, what is cut, which
                   answers survive, the best possible score, and what buckets save; no weights are read
   --json=FILE     also write the report as JSON
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from xlkd import cli, files
 from xlkd.errors import DONE, USER_INPUT, UserError, escape_controls
-from xlkd.rows import Cell, Labelled, Pair, Question
+from xlkd.rows import Cell, Labelled, Pair, Question, Text
 from xlkd.settings import TASK_FLAGS
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def read_sources(text: str, task: str) -> tuple[str, Rows, list[str], list[str]]
     from xlkd.data import sources
 
     parsed = sources.parse(text)
-    served = [
-        name for name in sources.list_tasks(parsed[0]) if all(name in sources.list_tasks(each) for each in parsed)
-    ]
+    names = [*dict.fromkeys(name for source in parsed for name in sources.list_tasks(source))]
+    own = [name for name in names if all(name in sources.list_tasks(source) for source in parsed)]
+    served = own or [name for name in names if all(sources.serves(source, name) for source in parsed)]
     if not task and len(served) != 1:
         what = f"has data for several tasks ({', '.join(served)})" if served else "the sources have no task in common"
         remedy = "choose one with --task" if served else "check them one by one"
@@ -141,7 +141,7 @@ class _Counts:
         return {"rows": self.rows, "groups": len(self.groups)} | labels | {"characters": lengths}
 
 
-def _split_row(row: Question | Labelled | Pair) -> tuple[str, dict[str, str], str | None]:
+def _split_row(row: Question | Labelled | Pair | Text) -> tuple[str, dict[str, str], str | None]:
     """Returns the cell of a row, its texts by name, and its label."""
     cell = str(Cell.from_example(row))
     if isinstance(row, Question):
@@ -150,6 +150,8 @@ def _split_row(row: Question | Labelled | Pair) -> tuple[str, dict[str, str], st
     if isinstance(row, Labelled):
         second = {} if row.second is None else {"second": row.second}
         return cell, {"text": row.text} | second, row.label
+    if isinstance(row, Text):
+        return cell, {"text": row.text}, None
     return cell, {"source": row.source, "target": row.target}, None
 
 

@@ -76,6 +76,29 @@ class Pair:
     links: tuple[tuple[int, int], ...] | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Text:
+    """A text without a label and without a translation: a line of a file, or a part of a long line."""
+
+    id: str
+    key: str
+    group: str  # the line
+    set: str
+    text: str
+    language: str
+
+
+def list_texts(row: Question | Labelled | Pair | Text) -> tuple[str, ...]:
+    """Returns the texts of an example that an encoder reads."""
+    if isinstance(row, Question):
+        return row.question, row.context
+    if isinstance(row, Pair):
+        return row.source, row.target
+    if isinstance(row, Text) or row.second is None:
+        return (row.text,)
+    return row.text, row.second
+
+
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
 class Cell:
     """The unit of scoring: the examples of a data set in certain languages.
@@ -92,11 +115,11 @@ class Cell:
         return f"{self.set} {'-'.join(self.languages)}".lstrip()
 
     @classmethod
-    def from_example(cls, example: Question | Labelled | Pair) -> Cell:
+    def from_example(cls, example: Question | Labelled | Pair | Text) -> Cell:
         """Returns the cell that an example belongs to."""
         if isinstance(example, Question):
             return cls(example.set, (example.question_language, example.context_language))
-        if isinstance(example, Labelled):
+        if isinstance(example, Labelled | Text):
             return cls(example.set, (example.language,))
         return cls(example.set, (example.source_language, example.target_language))
 

@@ -1,12 +1,13 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The rules by which pairs of a parallel corpus are left out."""
+"""The rules by which pairs of a parallel corpus, and lines of text, are left out."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 
 from xlkd.languages import get_script
 
@@ -48,28 +49,26 @@ _SLACK = 8  # characters added to both sides, so that short sentences may differ
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """The rules that a pair must satisfy; 0 turns a rule off, `only_empty` keeps the rule on empty texts alone."""
+    """The rules that a pair or a text must satisfy; 0 turns a rule off, `only_empty` keeps the one on empty texts."""
 
     longest: int = 1000  # maximum characters of each side
     ratio: int = 3  # maximum of the longer side to the shorter, in English characters
     only_empty: bool = False
 
-    def find_fault(self, source: str, target: str, languages: tuple[str, str]) -> str:
-        """Returns the first rule that the pair breaks, or an empty string; the texts must be stripped."""
-        if not source or not target:
+    def find_fault(self, texts: Sequence[str], languages: Sequence[str]) -> str:
+        """Returns the first rule that a text or a pair breaks, or an empty string; texts must be stripped."""
+        if not all(texts):
             return EMPTY
         if self.only_empty:
             return ""
-        if self.longest and max(len(source), len(target)) > self.longest:
+        if self.longest and max(map(len, texts)) > self.longest:
             return LONG
-        if source == target:
+        if len(set(texts)) < len(texts):
             return IDENTICAL
-        widths = [
-            len(t) * _WIDTH.get(get_script(tag), 1) + _SLACK for t, tag in zip((source, target), languages, strict=True)
-        ]
+        widths = [len(text) * get_width(tag) + _SLACK for text, tag in zip(texts, languages, strict=True)]
         if self.ratio and max(widths) > self.ratio * min(widths):
             return RATIO
-        return "" if is_in_script(source, languages[0]) and is_in_script(target, languages[1]) else SCRIPT
+        return "" if all(map(is_in_script, texts, languages)) else SCRIPT
 
 
 def is_in_script(text: str, language: str) -> bool:
@@ -78,7 +77,12 @@ def is_in_script(text: str, language: str) -> bool:
     if not ranges or (text.isascii() and "A-Z" in ranges and language not in _SCRIPTS):
         return True
     own, other = _compile_letters(ranges)
-    return _WIDTH.get(get_script(language), 1) * len(own.findall(text)) >= len(other.findall(text))
+    return get_width(language) * len(own.findall(text)) >= len(other.findall(text))
+
+
+def get_width(language: str) -> float:
+    """Returns how many English characters say what one character of the language says."""
+    return _WIDTH.get(get_script(language), 1)
 
 
 @functools.cache

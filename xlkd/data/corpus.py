@@ -1,9 +1,9 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reads parallel corpora of tens of millions of pairs: cleaned once into an index of offsets, then read by row.
+"""Reads corpora of tens of millions of pairs or texts: cleaned once into an index of offsets, then read by row.
 
-The index is in the cache and says where each remaining pair is in its files; text without a place in a plain file
-(compressed files, XML) is stored beside it. Building and reading use memory for a few pieces only.
+The index is in the cache and says where each remaining pair or text is in its files; text without a place in a plain
+file (compressed files, XML) is stored beside it. Building and reading use memory for a few pieces only.
 """
 
 from __future__ import annotations
@@ -28,23 +28,21 @@ from xlkd.data import cache
 from xlkd.data.cleaning import CORRUPT, DUPLICATE, RULES, Rules
 from xlkd.data.sources import BadRows
 from xlkd.errors import UserError
-from xlkd.rows import Pair, make_key
+from xlkd.rows import Pair, Text, make_key
 
 _VERSION = "3"
 _PIECE = 1 << 23  # bytes of an array of the cache
-_ROW = np.dtype([("source", "<i8"), ("target", "<i8"), ("sizes", "<u4", 2), ("number", "<u4")])
-_PACK = struct.Struct("<qqIII").pack
 _CHUNK = 1 << 9  # rows of the index that are read together
+_FIELDS = ("starts", "sizes", "number")  # of an index entry
 _SHOWN = 100  # corrupt lines that are listed; further ones are only counted
 
 
-class RawPair(NamedTuple):
-    """A pair as a format yields it: its number in the file, both texts stripped, and their place if uncompressed."""
+class RawRow(NamedTuple):
+    """A pair, or a text, as a format yields it: its number in the file, its stripped texts, their place if unpacked."""
 
     number: int
-    source: str
-    target: str
-    place: tuple[int, int, int, int] | None = None  # offsets of both, sizes of both in bytes
+    texts: tuple[str, ...]
+    place: tuple[int, ...] | None = None  # the offset of each text, then the size of each in bytes
 
 
 class CorruptLine(NamedTuple):
@@ -61,11 +59,17 @@ class CorpusOrigin:
 
     set: str
     name: str  # of the corpus in keys and groups, without folders, so that it is the same on every machine
-    languages: tuple[str, str]
+    languages: tuple[str, ...]  # of its texts: two of pairs
     files: tuple[pathlib.Path, ...]
-    read: Callable[[], Iterator[RawPair | CorruptLine]]
+    read: Callable[[], Iterator[RawRow | CorruptLine]]
     selection: str = ""  # the options that decide which rows are read
     unit: str = "line"  # by which places in the files count
+
+    @property
+    def index_type(self) -> np.dtype:
+        """Returns the type of an index entry: where each text begins, their sizes, and the number of the row."""
+        texts = (len(self.languages),)
+        return np.dtype([("starts", "<i8", texts), ("sizes", "<u4", texts), ("number", "<u4")])
 
 
 class BulkRows(Sequence, abc.ABC):
@@ -93,7 +97,7 @@ class BulkRows(Sequence, abc.ABC):
 
 
 class Corpus(BulkRows):
-    """The pairs of a corpus that pass the rules, in the order of the file, and `counts` of dropped pairs by rule."""
+    """The rows of a corpus that pass the rules, in the order of the file, and `counts` of dropped ones by rule."""
 
     def __init__(self, origin: CorpusOrigin, rules: Rules, bad_rows: BadRows) -> None:
         self.languages, self._origin = origin.languages, origin
@@ -108,12 +112,15 @@ class Corpus(BulkRows):
             bad_rows.report(*_describe_corruption(origin, CorruptLine(*corrupt)))
         if (more := self.counts[CORRUPT] - len(about["corrupt"])) > 0:
             bad_rows.report(f"{more} more {origin.unit}s are corrupt", str(origin.files[0]))
+        rows = "texts" if len(origin.languages) == 1 else "pairs"
         for rule in RULES[1:]:
             if count := self.counts[rule]:
-                bad_rows.leave_out(f"{rule}: {count:,} of {self.counts['lines']:,} pairs", str(origin.files[-1]))
+                bad_rows.leave_out(f"{rule}: {count:,} of {self.counts['lines']:,} {rows}", str(origin.files[-1]))
         self._rows = _PieceReader([stored[name] for name in stored if name.startswith("rows-")])
         inside = [stored[name] for name in stored if name.startswith("text-")]
-        self._texts = [_PieceReader(inside)] * 2 if inside else [_PieceReader([file]) for file in origin.files]
+        self._type = origin.index_type
+        files = [_PieceReader([file]) for file in origin.files]
+        self._texts = [_PieceReader(inside)] * len(origin.languages) if inside else files
         self._open = () if inside else origin.files  # read again later, so they must not change
         self._opened_times = _read_times(self._open)
 
@@ -125,41 +132,35 @@ class Corpus(BulkRows):
         """Returns the text that identifies these rows by their content, whenever the files were written."""
         return f"{self._content} {self._origin.set}/{self._origin.name}"
 
-    def read_many(self, index: np.ndarray) -> list[Pair]:
+    def read_many(self, index: np.ndarray) -> list[Pair] | list[Text]:
         """Returns the rows of these numbers in this order; the files are read in the order of their rows."""
         if _read_times(self._open) != self._opened_times:
             raise UserError("changed while it was read", str(self._open[0]), "start again")
         index = np.asarray(index, np.int64)
         order = np.argsort(index, kind="stable")
-        pairs: list[Any] = [None] * len(index)
-        for at, row in zip(order, self._read_entries(index[order]), strict=True):
-            pairs[at] = self._read_pair(*row)
-        return pairs
+        rows: list[Any] = [None] * len(index)
+        for at, entry in zip(order, self._read_entries(index[order]), strict=True):
+            rows[at] = self._read_row(*entry)
+        return rows
 
-    def _read_entries(self, index: np.ndarray) -> Iterator[tuple[int, int, tuple[int, int], int]]:
+    def _read_entries(self, index: np.ndarray) -> Iterator[tuple[Sequence[int], Sequence[int], int]]:
         """Yields the index entries of ascending row numbers, as plain values."""
         chunks, starts = np.unique(index // _CHUNK, return_index=True)
         for chunk, members in zip(chunks, np.split(index, starts[1:]), strict=True):
             first = int(chunk) * _CHUNK
             size = min(_CHUNK, len(self) - first)
-            entries = np.frombuffer(self._rows.read(first * _ROW.itemsize, size * _ROW.itemsize), _ROW)
-            yield from entries[members - first].tolist()
+            data = self._rows.read(first * self._type.itemsize, size * self._type.itemsize)
+            entries = np.frombuffer(data, self._type)[members - first]
+            yield from zip(*(entries[field].tolist() for field in _FIELDS), strict=True)
 
-    def _read_pair(self, source_at: int, target_at: int, sizes: Sequence[int], number: int) -> Pair:
-        """Reads the texts of an index entry and returns the pair."""
-        places = zip(self._texts, (source_at, target_at), sizes, strict=True)
-        source, target = (strip_text(text.read(at, size).decode("utf-8")) for text, at, size in places)
-        origin, (a, b) = self._origin, self.languages
-        return Pair(
-            id=str(number),
-            key=make_key(origin.set, origin.name, a, b, number, source, target),
-            group=f"{origin.set}/{origin.name}/{number}",
-            set=origin.set,
-            source=source,
-            target=target,
-            source_language=a,
-            target_language=b,
-        )
+    def _read_row(self, starts: Sequence[int], sizes: Sequence[int], number: int) -> Pair | Text:
+        """Reads the texts of an index entry and returns the row."""
+        places = zip(self._texts, starts, sizes, strict=True)
+        texts = [strip_text(text.read(at, size).decode("utf-8")) for text, at, size in places]
+        origin = self._origin
+        key = make_key(origin.set, origin.name, *self.languages, number, *texts)
+        names = str(number), key, f"{origin.set}/{origin.name}/{number}", origin.set
+        return Text(*names, *texts, *self.languages) if len(texts) == 1 else Pair(*names, *texts, *self.languages)
 
 
 def strip_text(text: str) -> str:
@@ -207,7 +208,8 @@ def _build_index(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows, scratch:
     """Reads the corpus once from end to end, then drops duplicates from the index; the first occurrence stays."""
     rows, text, duplicates = _Spool(scratch), _Spool(scratch), _DuplicateFinder(scratch)
     counts, corrupt = collections.Counter(dict.fromkeys(("lines", "kept", *RULES), 0)), []
-    content = hashlib.sha256()
+    content, entry_size = hashlib.sha256(), origin.index_type.itemsize
+    pack = struct.Struct(f"<{len(origin.languages)}q{len(origin.languages) + 1}I").pack
     for raw in origin.read():
         counts["lines"] += 1
         if isinstance(raw, CorruptLine):
@@ -215,27 +217,28 @@ def _build_index(origin: CorpusOrigin, rules: Rules, bad_rows: BadRows, scratch:
                 bad_rows.report(*_describe_corruption(origin, raw))
             counts[CORRUPT] += 1
             corrupt += [raw] if len(corrupt) < _SHOWN else []
-        elif fault := rules.find_fault(raw.source, raw.target, origin.languages):
+        elif fault := rules.find_fault(raw.texts, origin.languages):
             counts[fault] += 1
         else:
-            place = raw.place or text.append_pair(raw.source.encode(), raw.target.encode())
-            rows.write(_PACK(*place, raw.number))
-            duplicates.add(raw.source, raw.target)
-            content.update(f"{raw.number}\n{raw.source}\n{raw.target}\n".encode())
-    remaining = rows if rules.only_empty else _drop_marked(rows, duplicates.mark_repeats(), scratch)
-    counts["kept"] = remaining.size // _ROW.itemsize
-    counts[DUPLICATE] = (rows.size - remaining.size) // _ROW.itemsize
+            place = raw.place or text.append_texts([part.encode() for part in raw.texts])
+            rows.write(pack(*place, raw.number))
+            joined = "\n".join(raw.texts)
+            duplicates.add(joined)
+            content.update(f"{raw.number}\n{joined}\n".encode())
+    remaining = rows if rules.only_empty else _drop_marked(rows, duplicates.mark_repeats(), entry_size, scratch)
+    counts["kept"] = remaining.size // entry_size
+    counts[DUPLICATE] = (rows.size - remaining.size) // entry_size
     about = json.dumps({"counts": counts, "corrupt": corrupt, "content": content.hexdigest()}).encode()
     return _IndexArrays(about, {"rows": remaining, "text": text})
 
 
-def _drop_marked(rows: _Spool, marked: np.ndarray, folder: pathlib.Path) -> _Spool:
+def _drop_marked(rows: _Spool, marked: np.ndarray, entry_size: int, folder: pathlib.Path) -> _Spool:
     """Returns the index without the marked rows."""
     remaining = _Spool(folder)
     per_chunk = 8 * _CHUNK  # so that a chunk covers complete bytes of the bit field
-    for number, chunk in enumerate(rows.read_chunks(per_chunk * _ROW.itemsize)):
+    for number, chunk in enumerate(rows.read_chunks(per_chunk * entry_size)):
         bits = np.unpackbits(marked[number * _CHUNK : (number + 1) * _CHUNK], bitorder="little")
-        entries = np.frombuffer(chunk, _ROW)
+        entries = np.frombuffer(chunk, f"V{entry_size}")
         remaining.write(entries[bits[: len(entries)] == 0].tobytes())
     return remaining
 
@@ -252,11 +255,13 @@ class _Spool:
         self._file.write(data)
         self.size += len(data)
 
-    def append_pair(self, source: bytes, target: bytes) -> tuple[int, int, int, int]:
-        """Appends two texts and returns their offsets and sizes."""
-        at = self.size
-        self.write(source + target)
-        return at, at + len(source), len(source), len(target)
+    def append_texts(self, texts: Sequence[bytes]) -> tuple[int, ...]:
+        """Appends texts and returns the offset of each, then the size of each."""
+        sizes = [len(text) for text in texts]
+        starts = itertools.accumulate(sizes[:-1], initial=self.size)
+        place = (*starts, *sizes)
+        self.write(b"".join(texts))
+        return place
 
     def read_chunks(self, size: int) -> Iterator[bytes]:
         """Yields the content in chunks of this size."""
@@ -293,7 +298,7 @@ class _IndexArrays(Mapping[str, np.ndarray]):
 
 
 class _DuplicateFinder:
-    """Finds repeated pairs by a 64-bit hash of each, sorted into parts on disk first, so that memory stays constant."""
+    """Finds repeated rows by a 64-bit hash of each, sorted into parts on disk first, so that memory stays constant."""
 
     _PARTS, _BUFFERED = 256, 1 << 16
 
@@ -301,16 +306,16 @@ class _DuplicateFinder:
         self._folder, self._count = folder, 0
         self._buffer = np.zeros(self._BUFFERED, [("hash", "<u8"), ("row", "<i8")])
 
-    def add(self, source: str, target: str) -> None:
-        """Adds the next pair."""
-        digest = hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=8).digest()
+    def add(self, text: str) -> None:
+        """Adds the text of the next row."""
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         self._buffer[self._count % self._BUFFERED] = int.from_bytes(digest, "little"), self._count
         self._count += 1
         if self._count % self._BUFFERED == 0:
             self._flush(self._buffer)
 
     def mark_repeats(self) -> np.ndarray:
-        """Returns one bit for each row, set where the same pair occurred before."""
+        """Returns one bit for each row, set where the same text occurred before."""
         self._flush(self._buffer[: self._count % self._BUFFERED])
         marked = np.zeros(-(-self._count // 8), np.uint8)
         for path in sorted(self._folder.glob("part-*")):

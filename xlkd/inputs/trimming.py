@@ -15,10 +15,8 @@ from xlkd.errors import UserError
 from xlkd.inputs.weights import Weights
 from xlkd.methods import Export
 from xlkd.models import hf, vocab
-from xlkd.rows import Labelled, Pair, Question
+from xlkd.rows import list_texts
 from xlkd.runtime import distributed
-
-TEXTS = {Question: ("question", "context"), Labelled: ("text", "second"), Pair: ("source", "target")}
 
 
 def trim_weights(weights: Weights, rows: Iterable[Any], log: Callable[[str], None]) -> Weights:
@@ -26,7 +24,7 @@ def trim_weights(weights: Weights, rows: Iterable[Any], log: Callable[[str], Non
     if weights.folder is None:
         raise UserError("a new encoder has no tokens to trim", "config.encoder.trim_vocab", "set it to False")
     tokenizer = json.loads(weights.tokenizer.backend_tokenizer.to_str())
-    texts = (text for row in rows for name in TEXTS[type(row)] if (text := getattr(row, name)))
+    texts = (text for row in rows for text in list_texts(row) if text)
     checkpoint, tokenizer, kept_tokens = vocab.trim_vocabulary(
         weights.load_checkpoint(), tokenizer, texts, distributed.open_share("vocabulary")
     )

@@ -22,6 +22,7 @@ from xlkd.models import encoder as encoders
 from xlkd.models import hf, hub, vocab
 from xlkd.models.branches import WHOLE
 from xlkd.models.family import Architecture
+from xlkd.rows import list_texts
 from xlkd.runtime import distributed
 from xlkd.runtime.workdir import has_trained
 from xlkd.settings import check_start
@@ -214,6 +215,6 @@ def _train_tokenizer(new: NewEncoder, folder: pathlib.Path) -> None:
         sums = {name: files.compute_sha256(folder / name) for name in names}
         if json.loads(record.read_text(encoding="utf-8")) == inputs | sums:
             return
-    texts = (text for row in rows for text in (row.source, row.target))
+    texts = (text for row in rows for text in list_texts(row))
     tokenizers.train(folder, texts, kind=new.model_type, size=new.vocabulary)
     files.write_json(record, inputs | {name: files.compute_sha256(folder / name) for name in names})

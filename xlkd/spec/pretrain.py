@@ -10,7 +10,7 @@ from typing import Literal
 from xlkd.spec import setting, stage
 
 TASKS = ("masked",)
-READS = ()
+READS = ("data.exponent", "data.block")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Data:
     cap: int = setting(0, "Pairs of each two languages; 0 takes all.", at_least=0, at_most=10**12)
     take: Literal["random", "head"] = setting("random", "Which pairs a cap takes.")
     block: int = setting(
-        0, "Pairs tokenized at a time, for corpora beyond memory; 0: all at once.", at_least=0, at_most=10**9
+        0, "Examples tokenized at a time, for corpora beyond memory; 0: all at once.", at_least=0, at_most=10**9
     )
     alignment: SourceText = setting(SourceText(""), "Sentence pairs with word links.")
 
@@ -251,6 +251,9 @@ def check_shared_blocks(settings: StageSettings[Any, Any]) -> None:
     if 0 < settings.data.block < settings.data.batch:
         what = f"a block of {settings.data.block} rows is smaller than a batch of {settings.data.batch}"
         raise UserError(what, "config.data.block", "make it larger")
+    if settings.data.block and settings.data.exponent != 1:
+        what = "languages are not sampled by exponent from a corpus that is read in blocks"
+        raise UserError(what, "config.data.exponent", "set it to 1, or config.data.block to 0")
     if settings.data.pivot != "none":
         normalise_tag(settings.data.pivot, "config.data.pivot")
     if settings.start == "encoder" and settings.encoder.path == "new":

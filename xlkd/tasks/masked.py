@@ -1,11 +1,11 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Masked and translation language modelling: two texts in a row, some of whose words are masked and predicted."""
+"""Masked and translation language modelling: one text or two, some of whose words are masked and predicted."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from xlkd.data.draw import draw_uniform, truncate_keys
 from xlkd.data.share import Share
 from xlkd.files import Json
 from xlkd.languages import is_without_spaces
-from xlkd.rows import Cell, Pair
+from xlkd.rows import Cell, Pair, Text, list_texts
 from xlkd.spec.tasks import Masked as MaskedSettings
 from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, report_nothing
 from xlkd.tasks.ragged import pack, pad_rows, pad_texts, row_lengths
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ROWS = "masked"
+UNKNOWN_LIMIT = 0.05  # share of unknown tokens above which the tokenizer is said not to write a language
+PER_WORD_LIMIT = 4.0  # tokens a word above which it is said to cut a language into small parts
+PER_CHARACTER_LIMIT = 2.0  # the same where words are not separated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,19 +41,27 @@ class Masked:
     uncut_views: tuple[str, ...] = ()
 
     def identity(self) -> str:
-        return f"masked 2 {self.tokenizer.identity} {self.max_length}"
+        return f"masked 3 {self.tokenizer.identity} {self.max_length}"
 
     def features(
-        self, rows: Sequence[Pair], progress: Progress = report_nothing, share: Share | None = None
+        self, rows: Sequence[Pair | Text], progress: Progress = report_nothing, share: Share | None = None
     ) -> Features:
-        sources = self.tokenizer.encode([row.source for row in rows], progress, share)
-        targets = self.tokenizer.encode([row.target for row in rows], progress, share)
+        """Tokenizes one text or two a row; a row's language is that of its text, or of its second one."""
+        texts = [(text, language) for row in rows for text, language in _list_parts(row)]
+        tokens = iter(self.tokenizer.encode([text for text, _ in texts], progress, share))
+        languages = sorted({language for _, language in texts})
+        tally = np.zeros((len(languages), 3), np.int64)
         ids, words, types = [], [], []
-        for row, source, target in zip(rows, sources, targets, strict=True):
-            joined = self.tokenizer.join_pair(source.ids, target.ids, self.max_length)
+        for row in rows:
+            parts = _list_parts(row)
+            encoded = [next(tokens) for _ in parts]
+            joined = self._join(encoded)
             ids.append(joined.ids)
             types.append(joined.types)
-            words.append(_number_words(joined, (source, target), (row.source_language, row.target_language)))
+            words.append(_number_words(joined, encoded, [language for _, language in parts]))
+            for (text, language), text_tokens in zip(parts, encoded, strict=True):
+                unknown = np.count_nonzero(text_tokens.ids == self.tokenizer.unknown_id)
+                tally[languages.index(language)] += len(text_tokens.ids), unknown, _count_words(text, language)
         names = [_name_cell(row) for row in rows]
         cells = sorted(set(names))
         return {
@@ -60,7 +71,16 @@ class Masked:
             "keys": truncate_keys([row.key for row in rows]),
             "cell": np.array([cells.index(name) for name in names], np.int32),
             "cells": np.array(cells),
+            "language": np.array([languages.index(_list_parts(row)[-1][1]) for row in rows], np.int32),
+            "languages": np.array(languages, np.str_),
+            "tally": tally,  # [languages, 3]: tokens, unknown ones, and words
         }
+
+    def _join(self, texts: Sequence[TextTokens]) -> JoinedTexts:
+        """Puts the special tokens around one text or two, which are cut at `max_length`."""
+        if len(texts) == 1:
+            return self.tokenizer.join(texts[0].ids, self.max_length)
+        return self.tokenizer.join_pair(texts[0].ids, texts[1].ids, self.max_length)
 
     def lengths(self, features: Features) -> dict[str, np.ndarray]:
         return {"text": np.diff(features["ids_at"]).astype(np.int32)}
@@ -91,18 +111,21 @@ class Masked:
         return 4 * np.ceil(1.6 * self.share * np.asarray(length) / 4).astype(np.int64)
 
     def score(
-        self, outputs: Outputs, features: Features, rows: Sequence[Pair], records: Records | None = None
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair | Text], records: Records | None = None
     ) -> Scores:
         return score_masked(outputs, features)
 
     def records(
-        self, outputs: Outputs, features: Features, rows: Sequence[Pair], share: Share | None = None
+        self, outputs: Outputs, features: Features, rows: Sequence[Pair | Text], share: Share | None = None
     ) -> Records:
         return []  # single predicted tokens tell nothing
 
-    def report(self, features: Features, rows: Sequence[Pair]) -> dict[str, Json]:
+    def report(self, features: Features, rows: Sequence[Pair | Text]) -> dict[str, Json]:
+        """Counts rows that fill `max_length`, and describes how the tokenizer writes each language."""
         full = int((self.lengths(features)["text"] >= self.max_length).sum())
-        return {"shown": f"{full} rows fill all {self.max_length} tokens", "full": full}
+        coverage = describe_coverage(features)
+        shown = [f"{full} rows fill all {self.max_length} tokens", *advise(coverage)]
+        return {"shown": "; ".join(shown), "full": full, "coverage": coverage}
 
 
 def build(settings: MaskedSettings, tokenizer: PreTrainedTokenizerFast) -> Masked:
@@ -130,9 +153,59 @@ def score_masked(outputs: Outputs, features: Features) -> Scores:
     return Scores(cells, "accuracy")
 
 
-def _name_cell(row: Pair) -> str:
-    """Returns the language of a row; for a row in two languages both, with an arrow between them."""
-    return row.target_language if row.source_language == row.target_language else f"→{row.target_language}"
+def describe_coverage(features: Features) -> dict[str, dict[str, float]]:
+    """Describes by language how the tokenizer writes it, before texts are cut.
+
+    Where words are not separated by spaces, `tokens_per_word` is the number of tokens per character.
+    """
+    return {
+        language: {
+            "tokens": tokens,
+            "unknown_percent": round(100 * unknown / max(tokens, 1), 2),
+            "tokens_per_word": round(tokens / max(words, 1), 2),
+        }
+        for language, (tokens, unknown, words) in zip(
+            features["languages"].tolist(), features["tally"].tolist(), strict=True
+        )
+    }
+
+
+def advise(coverage: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns a line for each language that the tokenizer does not write well; else one for the worst language."""
+    lines, faults = {}, {}
+    for language, values in coverage.items():
+        spaced = not is_without_spaces(language)
+        unknown, per_word = values["unknown_percent"], values["tokens_per_word"]
+        unit = "word" if spaced else "character"
+        lines[language] = f"{language}: {per_word:.1f} tokens a {unit}, {unknown:.1f}% of them unknown"
+        if unknown > 100 * UNKNOWN_LIMIT:
+            faults[language] = "the encoder's tokenizer does not write this language, so choose another encoder"
+        elif per_word > (PER_WORD_LIMIT if spaced else PER_CHARACTER_LIMIT):
+            faults[language] = (
+                "the tokenizer cuts the words into small parts, so an encoder that knows the language suits it better"
+            )
+    if faults:
+        return [f"{lines[language]}: {fault}" for language, fault in faults.items()]
+    worst = sorted(coverage, key=lambda tag: (coverage[tag]["unknown_percent"], coverage[tag]["tokens_per_word"]))
+    return [lines[worst[-1]]] if worst else []
+
+
+def _list_parts(row: Pair | Text) -> list[tuple[str, str]]:
+    """Returns the texts of a row, each with its language."""
+    languages = (row.language,) if isinstance(row, Text) else (row.source_language, row.target_language)
+    return list(zip(list_texts(row), languages, strict=True))
+
+
+def _count_words(text: str, language: str) -> int:
+    """Counts the words of a text; where words are not separated, its characters."""
+    words = text.split()
+    return sum(map(len, words)) if is_without_spaces(language) else len(words)
+
+
+def _name_cell(row: Pair | Text) -> str:
+    """Returns the language of a row; for a row in two languages the second, with an arrow before it."""
+    *first, (_, language) = _list_parts(row)
+    return language if all(other == language for _, other in first) else f"→{language}"
 
 
 def _number_words(joined: JoinedTexts, texts: Sequence[TextTokens], languages: Sequence[str]) -> np.ndarray:

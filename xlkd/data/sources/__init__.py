@@ -29,6 +29,7 @@ __all__ = ["BadRows", "Rows", "Source", "is_whole", "list_sources", "parse", "re
 
 _UNREAD_SHOWN = 8  # names of files that are not read
 _LONGEST_FAULT = 500  # characters of a reason, which may quote the file
+_READ_AS = {"masked": "parallel"}  # the task whose rows serve another one too: a pair of texts is translation-LM
 
 
 class BadRows:
@@ -152,12 +153,13 @@ def read(value: Value, task: str, on_bad_row: str = "stop") -> Rows:
 def read_source(source: Source, task: str, bad_rows: BadRows) -> Sequence[Any]:
     """Returns the rows of one source, which may be empty."""
     with _explain_quoting(source):
-        if task not in list_tasks(source):
+        if not serves(source, task):
             what, known = f"has no data for the task {task!r}", ", ".join(list_tasks(source))
             raise UserError(what, str(source), f"it has data for {known}")
-        source.allow(*_list_options(source, task))
+        own_task = task if task in list_tasks(source) else _READ_AS[task]
+        source.allow(*_list_options(source, own_task))
         try:
-            return _load_module(source).rows(source, task, bad_rows)
+            return _load_module(source).rows(source, own_task, bad_rows)
         except OSError as error:  # for example a name that is too long, or a folder without permission
             where = str(error.filename or source)
             raise UserError(f"cannot be read: {error.strerror}", where, "check the path") from error
@@ -176,8 +178,13 @@ def _explain_quoting(source: Source) -> Generator[None, None, None]:
         raise
 
 
+def serves(source: Source, task: str) -> bool:
+    """Returns whether a source has data for a task: rows made for it, or rows of the task that it is read as."""
+    return not {task, _READ_AS.get(task)}.isdisjoint(list_tasks(source))
+
+
 def list_tasks(source: Source) -> tuple[str, ...]:
-    """Returns the tasks that a source can serve."""
+    """Returns the tasks that the rows of a source are made for."""
     return _load_module(source).TASKS
 
 

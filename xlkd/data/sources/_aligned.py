@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 
 from xlkd.data.corpus import strip_text
@@ -33,6 +34,20 @@ def read_lines(path: pathlib.Path, bad_rows: BadRows) -> list[str | None]:
                 lines.append(None)
                 bad_rows.report(str(fault), f"{path}: line {len(lines)}")
     return lines
+
+
+def iterate_lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
+    """Yields offset and bytes of each line of a file, packed or not; of a line that is too long only the beginning."""
+    at = 0
+    with _files.open_corpus(path) if path.suffix == ".gz" else _files.open_text(path) as file:
+        try:
+            for start, line, size in _files.iterate_lines(file, LONGEST):
+                yield start, line
+                at = start + size
+        except (EOFError, OSError, zlib.error) as error:
+            raise UserError(
+                f"cannot be decompressed beyond byte {at:,}: {error}", str(path), "download it again"
+            ) from None
 
 
 class LineFault(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from xlkd.data.composition import JoinedRows
-from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
+from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawRow, strip_text
 from xlkd.data.sources import BadRows, Source, moses
 from xlkd.data.sources._arrow_columns import Parts, check_columns, choose_columns, get_fields, is_text
 from xlkd.data.sources._arrow_files import Column, iterate_rows, read_schema
@@ -75,7 +75,7 @@ def _choose_columns(source: Source, path: pathlib.Path) -> dict[str, Column]:
     return {language: (columns[part],) for language, part in zip(languages, _PARTS, strict=True)}
 
 
-def _iterate_pairs(files: Sequence[pathlib.Path], sides: tuple[Column, Column]) -> Iterator[RawPair | CorruptLine]:
+def _iterate_pairs(files: Sequence[pathlib.Path], sides: tuple[Column, Column]) -> Iterator[RawRow | CorruptLine]:
     """Yields the pairs of all files in order; a missing text is empty."""
     count = 0
     columns = {part: side[0] for part, side in zip(_PARTS, sides, strict=True)}
@@ -88,7 +88,7 @@ def _iterate_pairs(files: Sequence[pathlib.Path], sides: tuple[Column, Column]) 
                 yield CorruptLine(index, number, fault or "contains a zero byte")
             else:
                 first, second = (strip_text(text or "") for text in texts)
-                yield RawPair(count, first, second)
+                yield RawRow(count, (first, second))
 
 
 def _has_texts(sides: Sequence[Column], part: str, kind: pa.DataType) -> bool:

@@ -13,13 +13,13 @@ import functools
 import itertools
 import pathlib
 import re
-import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from xlkd.data.cleaning import Rules
 from xlkd.data.composition import CappedRows, JoinedRows
-from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair
-from xlkd.data.sources import BadRows, Source, _aligned, _files
+from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawRow
+from xlkd.data.sources import BadRows, Source, _aligned
 from xlkd.errors import UserError
 from xlkd.languages import is_english
 from xlkd.rows import Pair
@@ -47,10 +47,10 @@ def parse_rules(source: Source, clean: Sequence[str] = ("all", "empty")) -> Rule
     )
 
 
-def cap_rows(corpus: Corpus, source: Source) -> Sequence[Pair]:
-    """Limits a corpus to the number of pairs that the options ask for."""
+def cap_rows(rows: Sequence[Any], source: Source) -> Sequence[Any]:
+    """Limits rows to the number that the options ask for."""
     limit, take, seed = source.number("limit"), source.choice("take", ("random", "head")), source.number("seed")
-    return CappedRows(corpus, limit, take, seed) if limit else corpus
+    return CappedRows(rows, limit, take, seed) if limit else rows
 
 
 def _find_origins(source: Source, bad_rows: BadRows) -> list[CorpusOrigin]:
@@ -92,10 +92,10 @@ def _find_files(prefix: pathlib.Path, bad_rows: BadRows) -> dict[tuple[str, str]
 _ESCAPED = str.maketrans({character: f"[{character}]" for character in "[*?"})
 
 
-def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[RawPair | CorruptLine]:
+def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[RawRow | CorruptLine]:
     """Yields the pairs in order, with their places where both files are uncompressed."""
     plain = source.suffix != ".gz" and target.suffix != ".gz"
-    lines = itertools.zip_longest(_read_lines(source), _read_lines(target))
+    lines = itertools.zip_longest(_aligned.iterate_lines(source), _aligned.iterate_lines(target))
     for number, (a, b) in enumerate(lines, start=1):
         if a is None or b is None:
             shorter, longer = (source, target) if a is None else (target, source)
@@ -109,18 +109,4 @@ def _read(source: pathlib.Path, target: pathlib.Path) -> Iterator[RawPair | Corr
             yield CorruptLine(len(texts), number, str(fault))
             continue
         place = (a[0], b[0], len(a[1].rstrip(b"\r\n")), len(b[1].rstrip(b"\r\n"))) if plain else None
-        yield RawPair(number, texts[0], texts[1], place)
-
-
-def _read_lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
-    """Yields offset and bytes of each line; of a line that is too long only the beginning."""
-    at = 0
-    with _files.open_corpus(path) as file:
-        try:
-            for start, line, size in _files.iterate_lines(file, _aligned.LONGEST):
-                yield start, line
-                at = start + size
-        except (EOFError, OSError, zlib.error) as error:
-            raise UserError(
-                f"cannot be decompressed beyond byte {at:,}: {error}", str(path), "download it again"
-            ) from None
+        yield RawRow(number, tuple(texts), place)

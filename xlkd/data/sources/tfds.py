@@ -31,7 +31,7 @@ from typing import Any
 
 from xlkd.data import labels
 from xlkd.data.composition import JoinedRows
-from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
+from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawRow, strip_text
 from xlkd.data.sources import BadRows, Source, _folders, _labelled, mlqa, moses, pawsx, squad, xnli
 from xlkd.errors import UserError
 from xlkd.languages import find_tag, is_english, normalise_tag
@@ -293,7 +293,7 @@ def _make_origin(name: str, builder: Any, languages: tuple[str, str], split: str
     )
 
 
-def _iterate_pairs(rows: Any, languages: tuple[str, str]) -> Iterator[RawPair | CorruptLine]:
+def _iterate_pairs(rows: Any, languages: tuple[str, str]) -> Iterator[RawRow | CorruptLine]:
     """Yields the pairs in the order of the preparation; a row that lacks one of the languages is an empty pair."""
     for start in range(0, len(rows), _READ):
         numbers = range(start, min(start + _READ, len(rows)))
@@ -304,7 +304,7 @@ def _iterate_pairs(rows: Any, languages: tuple[str, str]) -> Iterator[RawPair | 
             except UnicodeDecodeError as error:
                 yield CorruptLine(0, number, f"not UTF-8 at byte {error.start} of the row of this number")
             else:
-                yield RawPair(number, source, target)
+                yield RawRow(number, (source, target))
 
 
 def _get_translations(example: Mapping[str, Any], languages: tuple[str, str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from xml.parsers import expat
 
-from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawPair, strip_text
+from xlkd.data.corpus import Corpus, CorpusOrigin, CorruptLine, RawRow, strip_text
 from xlkd.data.sources import BadRows, Source, _files, moses
 from xlkd.errors import UserError
 from xlkd.languages import find_tag, get_base_language, is_english
@@ -62,14 +62,13 @@ def _find_languages(path: pathlib.Path) -> tuple[str, ...]:
     raise UserError("no readable translation unit", str(path), "is it a TMX file?")
 
 
-def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[RawPair | CorruptLine]:
+def _read(path: pathlib.Path, languages: tuple[str, str]) -> Iterator[RawRow | CorruptLine]:
     """Yields the pairs; a unit that lacks one of the languages is an empty pair."""
     for number, unit in enumerate(read_units(path), start=1):
         if isinstance(unit, CorruptLine):
             yield unit
         else:
-            source, target = (_choose_text(unit, language) for language in languages)
-            yield RawPair(number, source, target)
+            yield RawRow(number, tuple(_choose_text(unit, language) for language in languages))
 
 
 def _choose_text(unit: Unit, language: str) -> str:
