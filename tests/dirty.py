@@ -196,6 +196,11 @@ FORMATS = {
         "amazon:{}?split=dev",
         {"dev.csv": lines(",".join((*_AMAZON, "language")), ",".join((*_AMAZON.values(), "de")))},
     ),
+    "text": (
+        "masked",
+        "text:{}?longest=8",
+        {"yo.txt": lines(*_ENGLISH), "zh.txt.gz": gzip.compress(lines("这里", "那"))},
+    ),
     "moses": ("parallel", "moses:{}/c?languages=en,de", {"c.en": lines(*_ENGLISH), "c.de": lines(*_GERMAN)}),
     "moses_packed": (
         "parallel",

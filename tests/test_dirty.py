@@ -125,7 +125,7 @@ def test_an_unknown_encoding_is_refused(folder):
 @given(text=st.text(max_size=80) | st.from_regex(r"[a-z]{2,6}:[^?]{0,20}\?[a-z]+=[^&]*", fullmatch=True))
 @quickly
 def test_source_strings_give_rows_or_a_user_error(text):
-    for task in ("qa", "classify", "parallel"):
+    for task in ("qa", "classify", "parallel", "masked"):
         read_or_refuse(lambda task=task: sources.read(text, task))
 
 

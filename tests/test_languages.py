@@ -205,6 +205,7 @@ def write_folder(folder, *names):
     [
         ("tatoeba:{}", "parallel", "tatoeba.kzj-eng.kzj tatoeba.kzj-eng.eng", "README tatoeba.qqq-eng.eng"),
         ("moses:{}/c?languages=en,pt-BR", "parallel", "c.en-pt_BR.en c.en-pt_BR.pt_BR c.en-de.de", "c.xml c.q.qqq"),
+        ("text:{}", "masked", "kzj.txt pt_BR.txt", "qqq.txt notes/de.txt"),
         ("align:{}/c?languages=en,zh-Hant", "parallel", "c.en c.zh-Hant c.gold", "c.names"),
         ("nusax:{}", "classify", "german/train.csv german/test.csv", "notes/a.txt german/dev.csv"),
     ],

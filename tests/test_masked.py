@@ -5,10 +5,14 @@
 import numpy as np
 import pytest
 
+from xlkd.data.batches import LanguagePlan
+from xlkd.inputs.data import plan_batches
 from xlkd.models import hf, tokenizers
-from xlkd.rows import Pair, make_key
+from xlkd.models.family import Architecture
+from xlkd.rows import Pair, Text, make_key
+from xlkd.spec.stage import Data
 from xlkd.tasks import Draw
-from xlkd.tasks.masked import Masked, build
+from xlkd.tasks.masked import Masked, advise, build
 from xlkd.tasks.tokenization import TextTokenizer
 
 TEXTS = {
@@ -212,3 +216,71 @@ def test_the_identity_contains_what_features_depend_on(tokenizer):
     identities = {Masked(tokenizer, 64, 0.3).identity(), Masked(tokenizer, 32, 0.3).identity()}
     assert len(identities) == 2
     assert build(type("C", (), {"max_length": 64, "share": 0.1}), tokenizer.fast).identity() in identities
+
+
+def make_text(text: str, language: str, number: int = 0) -> Text:
+    return Text(str(number), make_key(number, text), f"{number}", "toy", text, language)
+
+
+def test_a_text_alone_is_joined_as_one_text_and_masked_by_its_words(tokenizer):
+    row = make_text(TEXTS["de"][1], "de")
+    task = Masked(tokenizer, 64, 0.5)
+    features = task.features([row, ROWS[1]])
+    tokens = tokenizer.encode([row.text])[0]
+    joined = tokenizer.join(tokens.ids, 64)
+    np.testing.assert_array_equal(features["ids"][: len(joined.ids)], joined.ids)
+    (start, stop), words = joined.spans[0], features["words"][: len(joined.ids)]
+    assert (words[start:stop] - 1).tolist() == tokens.words.tolist()
+    assert not words[:start].any()
+    assert not words[stop:].any()
+    assert features["cells"][features["cell"]].tolist() == ["de", "→en"]
+    assert read_masked_tokens(task, features, [0])[0]
+    assert task.lengths(Masked(tokenizer, 8, 0.5).features([row]))["text"].tolist() == [8]
+
+
+def test_languages_are_sampled_by_exponent_and_translations_count_for_their_second_language(tokenizer):
+    rows = [make_text(f"the country {i}", "en", i) for i in range(90)]
+    rows += [make_text(f"dieses Land {i}", "de", i) for i in range(6)] + [make_pair("en", "de", i, i) for i in range(4)]
+    task = Masked(tokenizer, 64, 0.3)
+    features = task.features(rows)
+    architecture = Architecture("bert", 140, 8, 1, 1, 16, 64, 2, 0, 0)
+    plan = plan_batches(Data(batch=10, exponent=0.0), 0, task, features, architecture)
+    assert isinstance(plan, LanguagePlan)
+    index = np.concatenate([plan.at(step).index for step in range(plan.steps_per_epoch)])
+    assert sum(i < 90 for i in index) == sum(i >= 90 for i in index) == 50
+    assert set(range(90, 100)) <= set(index.tolist())
+
+
+def test_the_report_says_how_the_tokenizer_writes_each_language(tokenizer):
+    rows = [make_text("the capital of the country", "en"), make_text("☃☃☃ ☂☂", "ru"), ROWS[2]]
+    task = Masked(tokenizer, 64, 0.3)
+    coverage = task.report(task.features(rows), rows)["coverage"]
+    assert list(coverage) == ["de", "en", "ru", "zh"]
+    tokens = [token for text in tokenizer.encode([rows[0].text]) for token in text.ids.tolist()]
+    expected = {"tokens": len(tokens), "unknown_percent": 0.0, "tokens_per_word": round(len(tokens) / 5, 2)}
+    assert coverage["en"] == expected
+    assert coverage["ru"]["unknown_percent"] >= 50
+    chinese = tokenizer.encode([ROWS[2].target])[0].ids
+    assert coverage["zh"]["tokens_per_word"] == round(len(chinese) / len(ROWS[2].target), 2), "of a character"
+    shown = task.report(task.features(rows), rows)["shown"]
+    assert "the encoder's tokenizer does not write this language" in shown
+    assert "en: " not in shown
+
+
+@pytest.mark.parametrize(
+    ("language", "unknown", "per_word", "advice"),
+    [
+        ("am", 6.0, 1.2, "am: 1.2 tokens a word, 6.0% of them unknown: the encoder's tokenizer does not write"),
+        ("yo", 0.1, 4.5, "yo: 4.5 tokens a word, 0.1% of them unknown: the tokenizer cuts the words into small parts"),
+        ("th", 0.0, 2.5, "th: 2.5 tokens a character, 0.0% of them unknown: the tokenizer cuts"),
+        ("yo", 0.1, 3.5, ""),
+        ("zh", 0.0, 1.0, ""),
+    ],
+)
+def test_advice_depends_on_unknown_tokens_and_on_tokens_per_word(language, unknown, per_word, advice):
+    good = {"tokens": 100, "unknown_percent": 0.0, "tokens_per_word": 1.1}
+    coverage = {"en": good, language: good | {"unknown_percent": unknown, "tokens_per_word": per_word}}
+    (line,) = advise(coverage)
+    assert advice in line
+    assert line.startswith(f"{language}: ") or not advice
+    assert bool(advice) == (line.count(":") == 2)

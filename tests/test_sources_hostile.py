@@ -411,6 +411,7 @@ ANY = {
     "squad:{}": "qa", "csv:{}?languages=en": "classify", "tsv:{}?languages=en": "classify",
     "jsonl:{}?languages=en": "classify", "tmx:{}?languages=en,de": "parallel", "xquad:{}": "qa",
     "xnli:{}": "classify", "tatoeba:{}": "parallel", "align:{}": "parallel", "moses:{}?languages=en,de": "parallel",
+    "text:{}?languages=en": "masked",
 }  # fmt: skip
 
 

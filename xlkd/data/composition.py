@@ -21,7 +21,7 @@ def compose(
     parts: Sequence[Sequence[Pair]], *, cap: int = 0, take: str = "random", seed: int = 0, identities: bool = False
 ) -> JoinedRows:
     """Joins and caps the rows of each pair of languages; with `identities` it adds pairs of English with itself."""
-    by_pair: dict[tuple[str, str], list[Sequence[Pair]]] = {}
+    by_pair: dict[tuple[str, ...], list[Sequence[Pair]]] = {}
     for languages, rows in _group_by_languages(parts):
         by_pair.setdefault(languages, []).append(rows)
     if identities and (without_english := ["-".join(pair) for pair in by_pair if not any(map(is_english, pair))]):
@@ -31,7 +31,7 @@ def compose(
     return JoinedRows([*capped, IdentityPairs(capped)] if identities else capped)
 
 
-def _group_by_languages(parts: Sequence[Sequence[Pair]]) -> Iterator[tuple[tuple[str, str], Sequence[Pair]]]:
+def _group_by_languages(parts: Sequence[Sequence[Pair]]) -> Iterator[tuple[tuple[str, ...], Sequence[Pair]]]:
     """Yields rows with their languages: a corpus as it is, a small set grouped, since its languages may vary by row."""
     for part in parts:
         corpus = part.rows if isinstance(part, CappedRows) else part

@@ -160,7 +160,9 @@ class Corpus(BulkRows):
         origin = self._origin
         key = make_key(origin.set, origin.name, *self.languages, number, *texts)
         names = str(number), key, f"{origin.set}/{origin.name}/{number}", origin.set
-        return Text(*names, *texts, *self.languages) if len(texts) == 1 else Pair(*names, *texts, *self.languages)
+        if len(texts) == 1:
+            return Text(*names, texts[0], self.languages[0])
+        return Pair(*names, texts[0], texts[1], self.languages[0], self.languages[1])
 
 
 def strip_text(text: str) -> str:

@@ -76,6 +76,7 @@ def _find_files(source: Source, bad_rows: BadRows) -> dict[str, list[pathlib.Pat
     if not source.path or not root.exists():
         raise UserError("no such file or folder", str(root) if source.path else str(source), "check the path")
     if not root.is_dir():
+        _files.check_regular(root)
         languages = source.languages() or tuple(filter(None, [_find_language(root)]))
         if len(languages) != 1:
             raise UserError("one language is needed", str(source), "add languages=yo, or name the file yo.txt")
