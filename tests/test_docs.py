@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ import sys
 from typing import NamedTuple
 
 import pytest
+import toy_models
 
 from xlkd import settings
 from xlkd.data import sources
@@ -25,6 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "launch").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 EXTEND = ROOT / "docs" / "extend.md"
+UNSEEN = ROOT / "docs" / "unseen-language.md"
 ERRORS = ROOT / "docs" / "errors.md"
 
 
@@ -275,6 +278,34 @@ def test_a_new_source_metric_method_and_encoder_family_work_as_shown(extended_pa
         results = (extended_package / "runs" / "twice" / "results.json").read_text(encoding="utf-8")
         assert '"inside"' in results
         assert "quiz" in results
+
+
+@pytest.mark.long
+def test_the_walk_through_of_a_new_language_runs_literally(tmp_path):
+    """Runs the steps of the page in one shell, from the text to the comparison; takes minutes."""
+    steps, _ = UNSEEN.read_text(encoding="utf-8").split("## Your own language")
+    (tmp_path / "page.md").write_text(steps, encoding="utf-8")
+    write_shown_files(tmp_path / "page.md", tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    script = "".join(block.text for block in read_blocks(tmp_path / "page.md") if not block.kind)
+    assert script.count("python ") == 8
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLKD_CACHE": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+    shell = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\nset -e\n{script}'
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, env=environment | toy_models.OPTIMIZED, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (expected,) = (block.text for block in read_blocks(UNSEEN) if block.kind == "text")
+    for line in (expected.splitlines()[0], expected.splitlines()[1].partition(":")[0]):
+        assert line in done.stdout
+    (answer,) = (json.loads(line)["answer"] for line in done.stdout.splitlines() if line.startswith('{"id"'))
+    assert answer
+    cells = {
+        name: json.loads((tmp_path / "runs" / name / "results.json").read_text(encoding="utf-8"))
+        for name in ("plain", "adapted")
+    }
+    assert cells
+    assert list(tmp_path.glob("runs/**/report.html"))
 
 
 # Names and messages
