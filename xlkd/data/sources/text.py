@@ -126,13 +126,14 @@ def cut_line(line: str, longest: int) -> Iterator[str]:
 
     All characters are in one of the parts; 0 does not cut. A mark stays with its letter.
     """
-    while longest and len(line) > longest:
-        size = -(-len(line) // -(-len(line) // longest))
-        cut = 1 + max(line.rfind(space, size // 2, size) for space in (" ", "\t", "\u3000"))
+    start = 0
+    while longest and (rest := len(line) - start) > longest:
+        size = -(-rest // -(-rest // longest))
+        cut = 1 + max(line.rfind(space, start + size // 2, start + size) for space in (" ", "\t", "\u3000"))
         if not cut:
-            cut = size
-            while cut > 1 and unicodedata.category(line[cut])[0] == "M":
+            cut = start + size
+            while cut > start + 1 and unicodedata.category(line[cut])[0] == "M":
                 cut -= 1
-        yield line[:cut]
-        line = line[cut:]
-    yield line
+        yield line[start:cut]
+        start = cut
+    yield line[start:]
