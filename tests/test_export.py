@@ -55,11 +55,26 @@ def write_model(folder, seed=0, stage=None):
 @pytest.mark.parametrize("inner", ["export", "export/de"])
 def test_the_training_record_of_a_run_is_found_from_each_of_its_exports(tmp_path, inner, name):
     """The export may also be one of several branches."""
-    known = {"seen": SEEN, "contamination": {"eval": {"flagged": 3}}}
+    known = {"seen": SEEN, "contamination": {"eval": {"keys": {"exact": ["a", "b"]}}}}
     folder = tmp_path / "run" / "stages" / "01-one" / inner
     folder.mkdir(parents=True)
     (tmp_path / "run" / "stages" / "01-one" / name).write_text(json.dumps(known))
     assert stage.load_prior_training(Weights(None, None, folder, None)) == known
+
+
+def test_the_training_of_models_whose_weights_are_averaged_is_that_of_all(tmp_path):
+    records = [
+        {"seen": {"training": ["en"], "teacher": ["en"]}, "contamination": {"eval": {"keys": {"exact": ["b"]}}}},
+        {"seen": {"training": ["en", "de"]}, "contamination": {"eval": {"keys": {"exact": ["a"], "near": ["b"]}}}},
+    ]
+    folders = [tmp_path / "stages" / f"0{number}-one" / "export" for number in range(2)]
+    for folder, record in zip(folders, records, strict=True):
+        folder.mkdir(parents=True)
+        (folder.parent / "stage.json").write_text(json.dumps(record))
+    assert stage.load_prior_training(Weights(None, None, folders[0], None, averaged_with=(folders[1],))) == {
+        "seen": {"training": ["de", "en"], "teacher": ["en"]},
+        "contamination": {"eval": {"keys": {"exact": ["a", "b"], "near": ["b"]}}},
+    }
 
 
 def test_a_loaded_export_equals_the_saved_model(tmp_path):

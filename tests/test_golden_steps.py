@@ -105,6 +105,7 @@ TABLE = {
         "grad_norm": 38.4526,
         "lr": 0.06,
         "sentence": 1.856994,
+        "spread": 0.6903469,
         "structure": 0.1033633,
         "token": 7.347903,
         "token_accuracy": 0.0,

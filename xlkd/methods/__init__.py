@@ -135,8 +135,9 @@ class Method:
 
 def merge_variables(variables: Variables) -> dict[str, Tree]:
     """Returns trained and frozen parameters together; a part of a model can have both under its name."""
-    frozen = dict(variables.frozen)
-    return {n: {**frozen.get(n, {}), **variables.params.get(n, {})} for n in {*frozen, *variables.params}}
+    frozen, params = dict(variables.frozen), variables.params
+    common = {name: {**frozen[name], **params[name]} for name in frozen.keys() & params.keys()}
+    return {**frozen, **params, **common}
 
 
 def take_variables(outputs: Mapping[str, OutputFn]) -> dict[str, OutputFn]:

@@ -316,21 +316,25 @@ def load_prior_training(weights: Weights) -> dict[str, Any]:
     Of several models, whose weights are averaged, the last one's threshold of no answer counts.
     """
     seen: dict[str, set[str]] = collections.defaultdict(set)
-    contamination: dict[str, Any] = {}
+    matches: dict[tuple[str, str], set[str]] = collections.defaultdict(set)  # by evaluation set and kind
     threshold: dict[str, Any] = {}
     for folder in weights.folders:
         record = find_stage_record(place) if (place := cards.Place.find(folder).stage) else None
         if record is None and (folder / hf.RECORD).exists():
             record = folder / hf.RECORD
         training = hf.read_json(record) if record else {}
-        threshold |= {name: training[name] for name in ("null_threshold",) if name in training}
-        for kind, languages in training.get("seen", {}).items():
-            seen[kind].update(languages)
-        for name, matches in training.get("contamination", {}).items():
-            keys_of = contamination.setdefault(name, {"keys": collections.defaultdict(set)})["keys"]
-            for kind, keys in matches.get("keys", {}).items():
-                keys_of[kind].update(keys)
-    return {"seen": seen, "contamination": contamination} | threshold
+        if "null_threshold" in training:
+            threshold = {"null_threshold": training["null_threshold"]}
+        for kind, tags in training.get("seen", {}).items():
+            seen[kind].update(tags)
+        for name, counts in training.get("contamination", {}).items():
+            for kind, keys in counts.get("keys", {}).items():
+                matches[name, kind].update(keys)
+    contamination: dict[str, Any] = {}
+    for (name, kind), keys in matches.items():
+        contamination.setdefault(name, {"keys": {}})["keys"][kind] = sorted(keys)
+    languages = {kind: sorted(tags) for kind, tags in seen.items()}
+    return {"seen": languages, "contamination": contamination} | threshold
 
 
 def find_known_targets(
