@@ -10,7 +10,10 @@ import dataclasses
 import hashlib
 import http.server
 import json
+import pathlib
 import re
+import subprocess
+import sys
 import threading
 import urllib.parse
 
@@ -156,6 +159,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def name_blob(data):
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+def run_with_hub(program, requests, server, home, **environment):
+    """Runs a program in another process with the server as its hub; returns the lines it prints and standard error."""
+    environment = {
+        "PATH": "/usr/bin",
+        "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": server.url,
+    } | environment
+    command = [sys.executable, "-c", program, json.dumps(requests)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    return [json.loads(line) for line in process.stdout.splitlines()], process.stderr
 
 
 def list_refs(repository):

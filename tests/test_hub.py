@@ -4,12 +4,10 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
-from hub_server import HubServer, Repository, make_commit
-from toy_models import ROOT, run_command, save_span_model
+from hub_server import HubServer, Repository, make_commit, run_with_hub
+from toy_models import run_command, save_span_model
 
 from xlkd import settings
 from xlkd.errors import UserError
@@ -71,16 +69,7 @@ def home(tmp_path_factory):
 
 def ask(requests, server, home, **environment):
     """Resolves models in another process, with the server as its hub; returns the answers and standard error."""
-    environment = {
-        "PATH": "/usr/bin",
-        "PYTHONPATH": str(ROOT),
-        "HF_HOME": str(home),
-        "HF_ENDPOINT": server.url,
-    } | environment
-    command = [sys.executable, "-c", PROGRAM, json.dumps(requests)]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert process.returncode == 0, process.stderr
-    return [json.loads(line) for line in process.stdout.splitlines()], process.stderr
+    return run_with_hub(PROGRAM, requests, server, home, **environment)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import HubServer, Repository, make_commit
+from hub_server import HubServer, Repository, make_commit, run_with_hub
 from toy_models import ROOT, run_command
 
 from xlkd import hub
@@ -135,18 +135,8 @@ def home(tmp_path_factory):
 
 def ask(requests, server, home, **environment):
     """Reads sources in another process, with the server as its hub; returns the answers and standard error."""
-    environment = {
-        "PATH": "/usr/bin",
-        "PYTHONPATH": str(ROOT),
-        "HF_HOME": str(home),
-        "HF_ENDPOINT": server.url,
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    } | environment
     requests = [(text, "qa" if "questions" in text else "classify") for text in requests]
-    command = [sys.executable, "-c", PROGRAM, json.dumps(requests)]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert process.returncode == 0, process.stderr
-    return [json.loads(line) for line in process.stdout.splitlines()], process.stderr
+    return run_with_hub(PROGRAM, requests, server, home, HF_HUB_DISABLE_PROGRESS_BARS="1", **environment)
 
 
 READ = [
