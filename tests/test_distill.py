@@ -184,7 +184,7 @@ def test_the_edges_of_the_window_are_those_published(offset, hit, reading):
 
 @pytest.mark.parametrize(("position", "authors", "textbook"), [(0, 1, 1 / 5), (4, 1, 1 / 5), (5, 0, 0)])
 def test_a_window_without_an_answer_has_the_first_position_as_its_gold_one(position, authors, textbook):
-    """The window of hits is not cut: of positions -5 to 4 those from 0 to 4 exist."""
+    """Counts hits in the whole window: of positions -5 to 4 those from 0 to 4 exist."""
     teacher = (-jnp.arange(24.0))[None].at[0, :5].set(-100.0).at[0, position].set(9.0)
     for reading, value in (("authors", authors), ("textbook", textbook)):
         settings = {"reading": reading, "k": 10, "window": (5, 4)}

@@ -28,7 +28,7 @@ _LONGEST_TYPE = 80
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where files come from; nothing of it depends on the machine."""
+    """Identifies the data set of files and the languages of its texts, alike on every machine."""
 
     set: str  # the name of the data set in keys, groups and badges
     scope: str  # what tells its rows apart from those of other files of the set, as a file's name or a config
