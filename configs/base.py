@@ -21,7 +21,7 @@ def base() -> ConfigDict:
         c[name] = ConfigDict({key: value for key, value in values if f"{name}.{key}" not in LEFT_OUT})
     c.task = ConfigDict()
     c.method = ConfigDict({"control": "all"})
-    c.report = ConfigDict({"compare": ()})
+    c.report = ConfigDict({"compare": (), "primary": (), "judged_by": "", "tolerance": 1.0})
     return c
 
 

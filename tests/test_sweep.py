@@ -4,14 +4,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import toy_models
 
+from xlkd import settings
 from xlkd import sweep as sweeps
 from xlkd.errors import UserError
+from xlkd.reports import draws
 
 FLAGS = [
     "--config=configs/gxlt.py",
@@ -59,6 +62,53 @@ def test_the_start_is_trained_once_and_runs_are_compared_as_seeds(model, tmp_pat
     assert "compiled" not in rerun.stdout
 
 
+@pytest.mark.long
+def test_the_draws_of_a_study_keep_their_numbers_and_are_not_repeated(model, tmp_path):
+    results, compared = tmp_path / "results", ["--config.report.compare=ce:zs", "--config.report.primary=ce:zs"]
+    flags = [*compared, "--config.report.judged_by=atlas/gxlt_off/f1", f"--results={results}"]
+    process = run_sweep(model, tmp_path / "sweep", "--over=seed=0,1", *flags)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert sorted(path.name for path in results.iterdir()) == ["seed=0.json", "seed=1.json", "start.json"]
+    assert "2 draws, atlas/gxlt_off/f1\nce − zs: " in process.stdout
+    record = draws.read_record(results / "seed=1.json")
+    assert record["seed"] == 1
+    assert record["curves"]["ce"]["step"]
+    assert {"git", "processor", "packages", "command"} <= record["provenance"].keys()
+    assert list(record["sets"]["atlas"]["systems"]) == ["zs", "ce"]
+
+    content = (results / "seed=0.json").read_bytes()
+    (results / "seed=1.json").unlink()  # as on a machine that has the committed files alone
+    elsewhere = run_sweep(model, tmp_path / "elsewhere", "--over=seed=0,1", *flags)
+    assert elsewhere.returncode == 0, elsewhere.stdout + elsewhere.stderr
+    assert not (tmp_path / "elsewhere" / "seed=0").exists()
+    assert (results / "seed=0.json").read_bytes() == content
+    repeated = draws.read_record(results / "seed=1.json")
+    assert draws.measure_deviation(repeated, record)[0] == 0
+
+    changed = json.loads(content)
+    changed["sets"]["atlas"]["systems"]["zs"]["averages"]["gxlt"]["f1"][0] += 2
+    (results / "seed=0.json").write_text(json.dumps(changed))
+    again = run_sweep(model, tmp_path / "sweep", "--over=seed=0", "--again", *flags)
+    assert again.returncode == 2
+    assert "seed=0.json: the averages of seed=0 differ by at most 2.00 points (atlas, zs, gxlt, f1)" in again.stderr
+
+
+def test_a_changed_stage_before_the_controls_is_another_start(model, tmp_path):
+    def choose(*flags):
+        config = settings.apply_flags(settings.read_config("configs/gxlt.py"), [*FLAGS[1:], *flags])
+        return config, sweeps._choose_start(first, config, ["english"])
+
+    first = settings.apply_flags(settings.read_config("configs/gxlt.py"), FLAGS[1:])
+    assert choose("--config.seed=5")[1].name == choose("--config.optim.lr=1e-3")[1].name == "start"
+    config, start = choose("--config.english.seed=5", "--config.seed=7", "--config.ce.start=english+zs")
+    assert re.fullmatch("start-[0-9a-f]{8}", start.name)
+    assert start.name == choose("--config.english.seed=5")[1].name
+    assert (start.config.english.seed, start.config.seed, start.config.stages) == (5, 0, ("english",))
+    run = start.replace_names(config, tmp_path)
+    export = f"{tmp_path}/stages/01-english/export"
+    assert (run.start, run.ce.start, run.stages, run.seed) == (export, f"{export}+zs", ("zs", "ce"), 7)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -66,7 +116,8 @@ def test_the_start_is_trained_once_and_runs_are_compared_as_seeds(model, tmp_pat
         (["--over=sead=1"], "did you mean"),
         ([], "no --over given"),
         (["--over=seed=1", "--config.controls="], "0 controls"),
-        (["--over=english.optim.lr=1e-4,5e-4"], "used only by stage english"),
+        (["--over=seed=1", "--again"], "give --results too"),
+        (["--over=data.ntl=1,2", "--results=results"], "draws of one study do not differ in data.ntl"),
         (["--over=encoder.path=a,b"], "used only by stage english"),
     ],
 )

@@ -4,35 +4,72 @@
 
   --config=FILE[:VARIANT]  as for xlkd.main; the stages before the controls are trained once
   --over='KEY=A,B KEY=A,B' every combination of these values is a run of the controls, in its own folder
-  --workdir=DIR            DIR/start has the stage that all runs begin with, DIR/KEY=A… each run
+  --workdir=DIR            DIR/start has the stages that all runs begin with, DIR/KEY=A… each run
+  --results=DIR            the runs are draws of one study: DIR/KEY=A….json keeps the numbers of each, and a run whose
+                           file is there is not repeated
+  --again                  with --results: repeats the runs, and compares their numbers with those of the files
   --config.KEY=VALUE       as for xlkd.main, for all runs
 
 For example --over='seed=0,1,2', or --over='method.temperature=2,4,8 data.ntl=1,3,5'. Started
 again, the command resumes. At the end the runs are compared as by `python -m xlkd.report DIR/*=*`, where runs that
-differ only in their seed are seeds of one system.
+differ only in their seed are seeds of one system. With --results the differences between the controls are judged over
+the draws. Where a value changes a stage before the controls, that stage is trained for each value, in DIR/start-….
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import math
+import pathlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from xlkd import cli, files, settings, storage
 from xlkd.data import sources
 from xlkd.errors import UserError
+from xlkd.rows import make_key
 
 MOST_RUNS = 1000
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """The stages that several runs begin with: the name of their folder, and their config."""
+
+    name: str
+    config: ConfigDict
+
+    def replace_names(self, config: ConfigDict, folder: pathlib.Path) -> ConfigDict:
+        """Returns the config of a run without these stages, their names replaced by their exports in `folder`."""
+        stages = tuple(self.config.stages)
+        exports = {name: str(folder / "stages" / f"{n:02d}-{name}" / "export") for n, name in enumerate(stages, 1)}
+
+        def replace(text: str) -> str:
+            return "+".join(exports.get(name.strip(), name) for name in text.split("+"))
+
+        copy = config.copy_and_resolve_references()
+        copy.stages = tuple(name for name in config.stages if name not in stages)
+        for block in (copy, *(copy[name] for name in copy.stages if name in copy)):
+            if "start" in block:
+                block.start = replace(block.start)
+            for name, teacher in (block.get("teachers") or {}).items():
+                block.teachers[name] = replace(teacher)
+        return copy
+
+
 def main(arguments: list[str]) -> None:
-    """Trains the shared stage, then the controls of each combination, and reports all of them."""
-    flags, overrides = cli.split_flags(arguments, ("config", "workdir", "over"))
+    """Trains the shared stages, then the controls of each combination, and reports all of them."""
+    flags, overrides = cli.split_flags(arguments, ("config", "workdir", "over", "results"), ("again",))
     for name, example in (("config", "configs/gxlt.py"), ("over", "seed=0,1,2"), ("workdir", "runs/sweep")):
         if not flags.get(name):
             raise UserError(f"no --{name} given", "command line", f"for example --{name}={example}")
+    if "again" in flags and "results" not in flags:
+        raise UserError("--again compares with the files of --results", "command line", "give --results too")
 
     def read_config(*combination: str) -> ConfigDict:
         return settings.apply_flags(
@@ -48,28 +85,108 @@ def main(arguments: list[str]) -> None:
         raise UserError(what, flags["workdir"], remedy)
     base = files.expand_path(flags["workdir"])
     first = read_config()
-    shared = [name for name in first.stages if name not in first.controls]
-    if not first.controls or len(shared) != 1:
-        what = f"{flags['config']} has {len(shared)} stages before {len(first.controls)} controls"
-        raise UserError(what, "--config", "a sweep needs one stage, and controls that start from it")
+    shared = _list_shared_stages(first, flags["config"])
     for key in _list_keys(flags["over"]):
-        if key in ("encoder.path", "encoder.revision") or key.startswith(f"{shared[0]}."):
+        if key in ("encoder.path", "encoder.revision"):
             what = f"{key} is used only by stage {shared[0]}, which is trained once for all runs"
             raise UserError(what, "--over", "start a run for each value")
+    starts = {name: _choose_start(first, config, shared) for name, config in runs.items()}
+    command = ["python", "-m", "xlkd.sweep", *arguments]
+    if "results" in flags:
+        if others := [key for key in _list_keys(flags["over"]) if key != "seed"]:
+            remedy = "sweep seed alone, and keep other settings in another folder"
+            raise UserError(f"draws of one study do not differ in {others[0]}", "--over", remedy)
+        _run_study(base, files.expand_path(flags["results"]), runs, starts, command, again="again" in flags)
+    else:
+        _run_sweep(base, runs, starts, command)
+
+
+def _run_sweep(
+    base: pathlib.Path, runs: dict[str, ConfigDict], starts: dict[str, Start], command: Sequence[str]
+) -> None:
+    """Runs all combinations, and compares them in one report."""
     from xlkd import reports
     from xlkd.train.run import run
 
     folders = [base / name for name in runs]
     if base.is_dir():
         reports.locate_outputs(folders, folder=base)  # refuses now what the report would refuse after the training
-    command = ["python", "-m", "xlkd.sweep", *arguments]
-    start_only = {"stages": tuple(shared), "controls": (), "report__compare": (), "method__control": "all"}
-    run(settings.replace_values(first, **start_only), str(base / "start"), command)
+    for start in dict((start.name, start) for start in starts.values()).values():
+        run(start.config, str(base / start.name), command)
     for name, config in runs.items():
-        start = str(base / "start" / "stages" / f"01-{shared[0]}" / "export")
-        stages = tuple(stage for stage in config.stages if stage not in shared)
-        run(settings.replace_values(config, start=start, stages=stages), str(base / name), command)
+        run(starts[name].replace_names(config, base / starts[name].name), str(base / name), command)
     reports.write(folders, print, reports.locate_outputs(folders, folder=base))
+
+
+def _run_study(
+    base: pathlib.Path,
+    results: pathlib.Path,
+    runs: dict[str, ConfigDict],
+    starts: dict[str, Start],
+    command: Sequence[str],
+    *,
+    again: bool,
+) -> None:
+    """Runs the draws whose numbers are not there yet, or `again` all of them; keeps their numbers, and judges them."""
+    from xlkd.reports import draws
+    from xlkd.train.run import run
+
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", str(results), "name another folder") from None
+    for name in dict.fromkeys([*runs, *(start.name for start in starts.values())]):
+        files.check_file(results / f"{name}.json")
+    for name, config in runs.items():
+        if (results / f"{name}.json").exists() and not again:
+            print(f"{name}: not repeated, its numbers are in {results / name}.json")
+            continue
+        start, tolerance = starts[name], float(config.report.tolerance)
+        for file, folder, stages in (
+            (start.name, base / start.name, start.config),
+            (name, base / name, start.replace_names(config, base / start.name)),
+        ):
+            run(stages, str(folder), command)
+            _keep_numbers(results / f"{file}.json", draws.describe_run(folder), tolerance)
+    for line in draws.format_lines(draws.read_draws(results)):
+        print(line)
+
+
+def _keep_numbers(path: pathlib.Path, record: dict[str, Any], tolerance: float) -> None:
+    """Writes the numbers of a run, or compares them with those of the same run that are there."""
+    from xlkd.reports import draws
+
+    if not path.exists():
+        files.write_text(path, draws.format_record(record))
+        return
+    deviation, where = draws.measure_deviation(draws.read_record(path), record)
+    what = f"the averages of {path.stem} differ by at most {deviation:.2f} points ({where})"
+    if deviation > tolerance:
+        remedy = "compare commit, packages and processor in the file with this machine's"
+        raise UserError(f"{what}, more than {tolerance:g}", str(path), remedy)
+    print(f"{path}: {what}")
+
+
+def _list_shared_stages(config: ConfigDict, name: str) -> list[str]:
+    """Returns the stages before the first control, with which all runs of a sweep begin."""
+    shared = list(itertools.takewhile(lambda stage: stage not in config.controls, config.stages))
+    if not config.controls or not shared:
+        what = f"{name} has {len(shared)} stages before {len(config.controls)} controls"
+        raise UserError(what, "--config", "a sweep needs a stage that trains once, and controls that start from it")
+    return shared
+
+
+def _choose_start(first: ConfigDict, config: ConfigDict, shared: Sequence[str]) -> Start:
+    """Returns the start of a run: `start`, or another one where the run changes the blocks of its stages."""
+    only_start = {"stages": tuple(shared), "controls": (), "method__control": "all"}
+    only_start |= {"report__compare": (), "report__primary": (), "report__judged_by": ""}
+    start = settings.replace_values(first, **only_start)
+    blocks, own = ({name: settings.to_plain(c).get(name) for name in shared} for c in (first, config))
+    if own == blocks:
+        return Start("start", start)
+    for name in shared:
+        start[name] = config.copy_and_resolve_references()[name]
+    return Start(f"start-{make_key(json.dumps(own, sort_keys=True))[:8]}", start)
 
 
 def _list_keys(over: str) -> list[str]:

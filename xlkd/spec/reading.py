@@ -30,7 +30,12 @@ RUN_KEYS = {  # keys of a run that no stage reads
     "controls": spec.Setting("Stages that are compared with each other."),
     "method.control": spec.Setting("all, or the one control to run."),
     "report.compare": spec.Setting("Differences a:b of two stages that the report tests."),
+    "report.primary": spec.Setting("Those of them that a study over several draws is to decide."),
+    "report.judged_by": spec.Setting("The score that decides a study: SET/AVERAGE/METRIC as in results.json."),
+    "report.tolerance": spec.Setting("Points by which the averages of a run may change when it is repeated."),
 }
+_PAIRS = ("report.compare", "report.primary")
+_TYPES = {"method.control": str, "report.judged_by": str, "report.tolerance": float}  # others are lists of names
 
 
 class Key(NamedTuple):
@@ -70,7 +75,7 @@ def read_stage(config: Mapping[str, Any], name: str) -> AnySettings:
 def check_form(config: Mapping[str, Any], where: str) -> None:
     """Refuses what no config can be: lists of other things than names, and values in place of blocks."""
     blocks = ("method", "task", "report", "encoder.new", *_list_shared_blocks())
-    texts = {key: get_value(config, key) or () for key in ("stages", "controls", "report.compare")}
+    texts = {key: get_value(config, key) or () for key in ("stages", "controls", *_PAIRS)}
     for key, names in texts.items():
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise UserError(f"config.{key} is not a list of names", where, "write for example ('finetune',)")
@@ -91,10 +96,10 @@ def check_form(config: Mapping[str, Any], where: str) -> None:
     known = {*texts["stages"], *config} - {*blocks}  # `stages` may have been restricted to some of those with a block
     if others := [name for name in texts["controls"] if name not in known]:
         raise UserError(f"config.controls names {others[0]!r}, which is not a stage", where, "correct the name")
-    for pair in texts["report.compare"]:
+    for key, pair in ((name, pair) for name in _PAIRS for pair in texts[name]):
         sides = {*pair.split(":")}
         if pair.count(":") != 1 or len(sides) != 2 or not sides <= known:
-            what = f"config.report.compare: {spec.shorten(pair)!r} is not a pair of two stages"
+            what = f"config.{key}: {spec.shorten(pair)!r} is not a pair of two stages"
             raise UserError(what, where, f"write A:B with stages of {', '.join(stages)}")
 
 
@@ -214,7 +219,7 @@ def list_stage_keys(config: Mapping[str, Any], name: str) -> dict[str, Key]:
 def find_key_type(config: Mapping[str, Any], name: str) -> Any:
     """Returns the type of a key, shared or of one stage; refuses one that no stage reads, or not this stage."""
     if name in RUN_KEYS:
-        return str if name == "method.control" else tuple[str, ...]
+        return _TYPES.get(name, tuple[str, ...])
     names = dict.fromkeys([*config["stages"], *(config.get("controls") or ())])
     keys = {stage: list_stage_keys(config, stage) for stage in names}
     shared = list_shared_keys(keys[stage] for stage in config["stages"])

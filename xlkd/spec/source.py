@@ -19,7 +19,7 @@ import pkgutil
 import re
 import shlex
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from xlkd import files
@@ -109,6 +109,10 @@ class Source:
             if name not in names:
                 remedy = suggest_name(name, (*names, *_OWN_KEYS), f"known here: {', '.join(names)}")
                 raise UserError(f"unknown option {name!r}", self.locate_option(name), remedy)
+
+    def remove_options(self, names: Collection[str]) -> Source:
+        """Returns the source without some options."""
+        return dataclasses.replace(self, options=tuple(item for item in self.options if item[0] not in names))
 
     def set_option(self, name: str, value: str) -> Source:
         """Returns the source with another value of an option, or with another `source` or `path`."""

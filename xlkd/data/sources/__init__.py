@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from xlkd.data.sources import _sample
 from xlkd.errors import UserError, escape_controls
 from xlkd.rows import Pair
 from xlkd.spec.reading import list_source_texts
@@ -159,7 +160,10 @@ def read_source(source: Source, task: str, bad_rows: BadRows) -> Sequence[Any]:
         own_task = task if task in list_tasks(source) else _READ_AS[task]
         source.allow(*_list_options(source, own_task))
         try:
-            return _load_module(source).rows(source, own_task, bad_rows)
+            rows = _load_module(source).rows
+            if _sample.is_asked(source):
+                return _sample.choose(source, rows(_sample.remove_options(source), own_task, bad_rows))
+            return rows(source, own_task, bad_rows)
         except OSError as error:  # for example a name that is too long, or a folder without permission
             where = str(error.filename or source)
             raise UserError(f"cannot be read: {error.strerror}", where, "check the path") from error
@@ -191,7 +195,8 @@ def list_tasks(source: Source) -> tuple[str, ...]:
 def _list_options(source: Source, task: str) -> tuple[str, ...]:
     """Returns the names of a source's options for a task."""
     options = _load_module(source).OPTIONS
-    return options[task] if isinstance(options, Mapping) else options
+    options = options[task] if isinstance(options, Mapping) else options
+    return (*options, *_sample.OPTIONS) if _sample.can_choose(options) else options
 
 
 def _load_module(source: Source) -> ModuleType:
