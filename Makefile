@@ -3,6 +3,7 @@
 # make test-long     the tests that take longer
 # make test-lowest   the tests with the lowest releases that setup.cfg allows, in an environment of its own
 # make lint          style, formatting, the order of imports and types
+# make results       write the tables and plots of the studies from docs/results into the pages
 # make docs          build the site, every link checked
 # make wheel         build the wheel and try it in an empty environment
 
@@ -18,7 +19,7 @@ PYTEST_ARGUMENTS ?=
 # Without setuptools' general advice on editable installs
 INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet $(PIP_ARGUMENTS)
 
-.PHONY: demo test test-long test-lowest lint docs wheel clean
+.PHONY: demo test test-long test-lowest lint results docs wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m xlkd.main --config=configs/gxlt.py
@@ -56,6 +57,9 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(INSTALL) --editable '.[dev,docs]'
 	@$(INSTALL) '$(TORCH)' 2>/dev/null || echo "no PyTorch: parity with it is not tested"
 	@touch $@
+
+results: $(VENV)/.installed
+	$(BIN)/python docs/_results.py
 
 docs: | $(VENV)/bin/python
 	$(INSTALL) --editable '.[docs]'

@@ -137,17 +137,21 @@ def _run_study(
         raise UserError(f"cannot be written: {error.strerror}", str(results), "name another folder") from None
     for name in dict.fromkeys([*runs, *(start.name for start in starts.values())]):
         files.check_file(results / f"{name}.json")
+    trained: set[str] = set()
+
+    def train(name: str, config: ConfigDict) -> None:
+        if name not in trained:
+            run(config, str(base / name), command)
+            _keep_numbers(results / f"{name}.json", draws.describe_run(base / name), float(config.report.tolerance))
+            trained.add(name)
+
     for name, config in runs.items():
         if (results / f"{name}.json").exists() and not again:
             print(f"{name}: not repeated, its numbers are in {results / name}.json")
             continue
-        start, tolerance = starts[name], float(config.report.tolerance)
-        for file, folder, stages in (
-            (start.name, base / start.name, start.config),
-            (name, base / name, start.replace_names(config, base / start.name)),
-        ):
-            run(stages, str(folder), command)
-            _keep_numbers(results / f"{file}.json", draws.describe_run(folder), tolerance)
+        start = starts[name]
+        train(start.name, start.config)
+        train(name, start.replace_names(config, base / start.name))
     for line in draws.format_lines(draws.read_draws(results)):
         print(line)
 

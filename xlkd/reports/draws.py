@@ -26,7 +26,7 @@ from xlkd.reports import files, words
 from xlkd.reports.files import Record
 
 VERSION = 1
-CURVES = ("loss", "ce", "kl", "coefficient", "teacher_entropy", "agreement", "spread")  # of the metrics of a step
+CURVES = ("loss", "ce", "kl", "coefficient", "teacher_entropy", "agreement", "generation", "spread")  # kept by step
 _KEYS = {"seed", "primary", "judged_by", "sets"}
 _PROVENANCE = ("command", "git", "git_changes", "devices", "runtime", "flags", "models", "data_sets")
 
@@ -214,17 +214,23 @@ def format_lines(draws: Mapping[str, Record]) -> list[str]:
         return []
     primary, others = judge_draws(draws)
     place = next(iter(draws.values()))["judged_by"]
-    return [f"{len(draws)} draws, {place}", *map(_format_difference, (*primary, *others))]
+    lines = [
+        f"{each.name.replace(':', ' − ')}: {format_difference(each)}; by draw {format_draws(each)}"
+        for each in (*primary, *others)
+    ]
+    return [f"{len(draws)} draws, {place}", *lines]
 
 
-def _format_difference(difference: Difference) -> str:
-    a, b = difference.name.split(":")
-    shown = f"{a} − {b}: {words.format_signed(difference.mean)}"
-    if difference.low is not None and difference.high is not None:
-        shown += f" ({words.format_signed(difference.low)} to {words.format_signed(difference.high)})"
-    if difference.verdict:
-        shown += f", {words.VERDICTS[difference.verdict]}"
-    return f"{shown}; by draw {', '.join(map(words.format_signed, difference.by_draw.values()))}"
+def format_difference(difference: Difference) -> str:
+    """Writes a difference with its interval over draws, and its verdict if it has one."""
+    number = {"value": difference.mean, "low": difference.low, "high": difference.high}
+    verdict = f", {words.VERDICTS[difference.verdict]}" if difference.verdict else ""
+    return f"{words.format_difference(number)}{verdict}"
+
+
+def format_draws(difference: Difference) -> str:
+    """Writes the difference of each draw."""
+    return ", ".join(map(words.format_signed, difference.by_draw.values()))
 
 
 def compute_t_interval(values: Sequence[float]) -> tuple[float, float | None, float | None, float | None]:
@@ -258,15 +264,14 @@ def _choose_verdict(difference: Difference, adjusted: Mapping[str, float]) -> st
 
 def measure_deviation(a: Record, b: Record) -> tuple[float, str]:
     """Returns the largest difference between the averages of two records of the same run, and where it is."""
-    deviations = [(abs(x - y), where) for where, x, y in _pair_averages(a, b)]
-    return max(deviations, default=(math.inf, "no average in common"))
+    first, second = dict(_list_averages(a)), dict(_list_averages(b))
+    if first.keys() != second.keys():
+        return math.inf, f"{next(iter(first.keys() ^ second.keys()))} is only in one"
+    return max(((abs(first[where] - second[where]), where) for where in first), default=(0.0, "none has a score"))
 
 
-def _pair_averages(a: Record, b: Record) -> Iterator[tuple[str, float, float]]:
-    for title, numbers in a["sets"].items():
+def _list_averages(record: Record) -> Iterator[tuple[str, float]]:
+    for title, numbers in record["sets"].items():
         for name, system in numbers["systems"].items():
             for average, entry in system["averages"].items():
-                for metric, (value, *_) in entry.items():
-                    other = b["sets"].get(title, {}).get("systems", {}).get(name, {}).get("averages", {})
-                    if metric in other.get(average, {}):
-                        yield f"{title}, {name}, {average}, {metric}", value, other[average][metric][0]
+                yield from ((f"{title}, {name}, {average}, {metric}", value) for metric, (value, *_) in entry.items())

@@ -186,6 +186,8 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
                 waited.clear()
                 if not values.pop("ok"):
                     _check_finite(job, state)
+                if (teacher := job.method.teacher) and teacher.evolves:
+                    values["generation"] = float(teacher.generation(at))
                 metrics.write(done, values)
                 if (warning := job.method.warn(values)) and warning not in warned:
                     warned.add(warning)
