@@ -213,7 +213,7 @@ def test_a_rank_that_no_candidate_can_have_is_an_error(runs, tmp_path, rank):
     run = shutil.copytree(runs["qa"], tmp_path / "run")
     path = run / "stages/02-ce/rows/eval.jsonl"
     write_lines(path, [json.loads(line) | {"rank": rank} for line in path.read_text().splitlines()])
-    with pytest.raises(UserError, match="rank is .*, not a whole number from 0 to 10"):
+    with pytest.raises(UserError, match=r"rank is .*, not a whole number from 0 to 10"):
         reports.write(run, print)
 
 
