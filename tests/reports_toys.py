@@ -81,7 +81,10 @@ def write_stage(
 
 
 def draw_questions(right: float, *, seed=0, groups=30, languages=("en", "de", "ar"), set="toy", tag=""):
-    """Returns rows of a grid; each answer is right with probability `right`, and partly right otherwise."""
+    """Returns rows of a grid; each answer is right with probability `right`, and partly right otherwise.
+
+    Where it is not, a later candidate is right or none of the first ten.
+    """
     rng = random.Random(f"{seed} {right} {tag}")
     rows = []
     for group in range(groups):
@@ -103,6 +106,7 @@ def draw_questions(right: float, *, seed=0, groups=30, languages=("en", "de", "a
                         "prediction": prediction,
                         "start": start if hit else 0,
                         "end": start + len(answer) if hit else 4,
+                        "rank": 1 if hit else (2 + group % 10) % 11,
                     }
                 )
     return rows

@@ -11,7 +11,7 @@ from xlkd.errors import UserError
 from xlkd.rows import Answer, Cell
 from xlkd.tasks import Draw, qa, spans
 from xlkd.tasks.ceilings import compute_ceilings
-from xlkd.tasks.scores import score, score_file
+from xlkd.tasks.scores import find_rank, score, score_file
 from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.tasks.windows import Settings, cut_into_windows
 
@@ -105,11 +105,13 @@ def test_the_task_decodes_and_scores_rows():
     logits[0, 0, 4 + 7] = logits[0, 1, 4 + 8] = 9.0  # w7 w8, whose start has its maximum context in the next window
     logits[1, 0, 4 + 3] = logits[1, 1, 4 + 4] = 8.0
     logits[3, 0, 5] = logits[3, 1, 6] = 7.0  # w2 w3
+    logits[3, 0, 6], logits[3, 1, 5] = 6.0, 5.0  # then w3, then w2, which is right
     outputs = compute_outputs([tuple(side) for side in logits], 20, FEATURES, SETTINGS)
     assert qa_task.decode(outputs, features).texts == ["w7 w8", "w2 w3"]
     scores = qa_task.score(outputs, features, [LONG, SHORT])
     assert scores.main == "f1"
-    assert [record["em"] for record in qa_task.records(outputs, features, [LONG, SHORT])] == [100.0, 0.0]
+    records = qa_task.records(outputs, features, [LONG, SHORT])
+    assert [(record["em"], record["rank"]) for record in records] == [(100.0, 1), (0.0, 3)]
     assert scores.cells == {Cell.parse("squad en-en"): {"f1": pytest.approx(100 * (1 + 2 / 3) / 2), "em": 50.0, "n": 2}}
 
 
@@ -157,6 +159,32 @@ def test_mlqa_rows_are_scored_by_their_context_language():
     assert scores.cells[Cell.parse("mlqa en-es")]["em"] == 100.0
     assert scores.cells[Cell.parse("xquad es-es")]["em"] == 0.0
     assert scores.cells[Cell.parse("mlqa es-en")]["em"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("candidates", "rank"),
+    [
+        (["Haus.", "das Haus"], 1),
+        (["Hof", "im Haus", "ein HAUS!", "Haus"], 3),
+        (["Hof"], 0),
+        ([*map(str, range(9)), "Haus"], 10),
+        ([*map(str, range(10)), "Haus"], 0),
+        (["ein"], 0),
+        (["0", "zweites Haus"], 2),
+    ],
+)
+def test_the_rank_is_the_place_of_the_first_exactly_right_candidate_among_ten(candidates, rank):
+    row = make_question("das Haus", "das Haus", set="mlqa", context_language="de")
+    row = qa.dataclasses.replace(row, answers=(*row.answers, Answer("das zweite Haus", 0), Answer("zweites Haus", 0)))
+    assert find_rank(candidates, row) == rank
+
+
+def test_the_rank_follows_the_rules_of_the_data_set():
+    spanish = make_question("la casa", "casa", set="mlqa", context_language="es")
+    assert find_rank(["la casa", "casa"], spanish) == 1
+    assert find_rank(["la casa", "casa"], qa.dataclasses.replace(spanish, set="xquad")) == 2
+    french = qa.dataclasses.replace(spanish, context_language="fr")
+    assert find_rank(["la casa", "casa"], french, mlqa_fallback=True) == 2
 
 
 def test_mlqa_refuses_a_language_without_rules_unless_the_fallback_is_set():

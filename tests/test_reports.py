@@ -53,6 +53,51 @@ def test_cells_and_averages_are_means_of_the_rows(grid):
     assert shown["cells"][lowest["cell"]]["f1"]["value"] == lowest["value"]
 
 
+def test_em_at_k_is_em_at_first_and_never_falls(grid):
+    for system in grid[0]["sets"]["toy"]["systems"].values():
+        plain = {name for name, entry in system["averages"].items() if "against" not in entry}
+        assert system["em_at"].keys() == plain
+        for name, values in system["em_at"].items():
+            assert values[0] == pytest.approx(system["averages"][name]["em"]["value"], abs=1e-5)
+            assert len(values) == 10
+            assert values == sorted(values)
+        assert values[0] < values[-1] < 100
+
+
+def write_ranked_run(folder, ranks, seed=0):
+    """Writes a run of one stage; `ranks` are those of the questions in each language, None where a row has none."""
+    rows = []
+    for language, own in ranks.items():
+        for row, rank in zip(draw_questions(0, groups=len(own), languages=(language,)), own, strict=True):
+            rows.append(row | {"f1": 100.0 * (rank == 1), "em": 100.0 * (rank == 1), "rank": rank})
+    write_run(folder, ("ce",), seed=seed)
+    write_stage(folder, 1, "ce", {"eval": rows})
+    return folder
+
+
+def test_em_at_k_is_the_mean_over_cells_and_then_over_seeds(tmp_path):
+    first = write_ranked_run(tmp_path / "0", {"en": [1, 2, 0, 10], "de": [3, 0]})
+    second = write_ranked_run(tmp_path / "1", {"en": [1, 1, 1, 1], "de": [3, 3]}, seed=1)
+    values = [12.5, 25, 50, 50, 50, 50, 50, 50, 50, 62.5]
+    results, _ = write_report(first)
+    assert results["sets"]["toy"]["systems"]["ce"]["em_at"] == {"xlt": values, "xlt_unseen": values}
+    table = (first / "report.txt").read_text().splitlines()
+    (line,) = [line for line in table if line.startswith("  ce, XLT (question")]
+    assert line.split()[-10:] == ["12.5", "25.0", *["50.0"] * 7, "62.5"]
+    results, _ = write_report(first, second)
+    both = [(a + b) / 2 for a, b in zip(values, [50, 50, *[100] * 8], strict=True)]
+    assert results["sets"]["toy"]["systems"]["ce"]["em_at"]["xlt"] == both
+
+
+def test_means_over_a_row_without_a_rank_have_no_em_at_k(tmp_path):
+    """Such rows were written by earlier versions, or belong to cells with unanswerable questions."""
+    old = write_ranked_run(tmp_path / "0", {"en": [None] * 4, "de": [None] * 2})
+    assert "em_at" not in write_report(old)[0]["sets"]["toy"]["systems"]["ce"]
+    assert "EM@" not in (old / "report.txt").read_text() + (old / "report.html").read_text()
+    new = write_ranked_run(tmp_path / "1", {"en": [1, 2, 0, 10], "de": [3, 0]}, seed=1)
+    assert "em_at" not in write_report(old, new)[0]["sets"]["toy"]["systems"]["ce"], "one seed has no ranks"
+
+
 def test_both_forms_of_gxlt_are_shown_and_named(grid):
     averages = grid[0]["sets"]["toy"]["systems"]["skd"]["averages"]
     assert [len(averages[name]["cells"]) for name in ("gxlt", "gxlt_off", "xlt")] == [9, 6, 3]

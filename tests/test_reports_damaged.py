@@ -208,6 +208,15 @@ def test_a_damaged_file_is_named_in_the_error_or_in_the_notes(runs, tmp_path, na
         assert f"{path}: left out: " in (write_report(run, tmp_path) or "")
 
 
+@pytest.mark.parametrize("rank", [-1, 11, 10**12, 1.5, True, "1"])
+def test_a_rank_that_no_candidate_can_have_is_an_error(runs, tmp_path, rank):
+    run = shutil.copytree(runs["qa"], tmp_path / "run")
+    path = run / "stages/02-ce/rows/eval.jsonl"
+    write_lines(path, [json.loads(line) | {"rank": rank} for line in path.read_text().splitlines()])
+    with pytest.raises(UserError, match=r"rank is .*, not a whole number from 0 to 10"):
+        reports.write(run, print)
+
+
 def test_rows_that_a_stage_scored_and_that_are_lost_are_an_error(runs, tmp_path):
     run = shutil.copytree(runs["qa"], tmp_path / "run")
     path = run / "stages/02-ce/rows/eval.jsonl"

@@ -156,6 +156,14 @@ def test_unequal_budgets_and_verdicts_are_marked(tmp_path):
     assert "no significant difference" in text
 
 
+def test_the_first_ten_answers_are_in_a_folded_table(tmp_path):
+    text = write_page(write_grid_run(tmp_path))
+    (table,) = re.findall(r"<details><summary>Exactly right among the first answers.*?</details>", text)
+    rows = re.findall(r"<tr>.*?</tr>", table)
+    assert re.findall(r"<th>(\d+)</th>", rows[0]) == [str(k) for k in range(1, 11)]
+    assert [len(re.findall("<td>", row)) for row in rows[1:]] == [10] * 9, "three systems, three means"
+
+
 def test_the_command_writes_to_the_given_paths_and_refuses_in_one_line(tmp_path):
     folder = write_grid_run(tmp_path / "run")
     out, data = tmp_path / "page.html", tmp_path / "numbers.json"

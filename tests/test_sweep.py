@@ -75,6 +75,9 @@ def test_the_draws_of_a_study_keep_their_numbers_and_are_not_repeated(model, tmp
     assert record["curves"]["ce"]["step"]
     assert {"git", "processor", "packages", "command"} <= record["provenance"].keys()
     assert list(record["sets"]["atlas"]["systems"]) == ["zs", "ce"]
+    scores = record["sets"]["atlas"]["systems"]["ce"]
+    assert len(scores["em_at"]["gxlt_off"]) == 10
+    assert scores["em_at"]["gxlt_off"][0] == pytest.approx(scores["averages"]["gxlt_off"]["em"][0], abs=1e-5)
 
     content = (results / "seed=0.json").read_bytes()
     (results / "seed=1.json").unlink()  # as on a machine that has the committed files alone

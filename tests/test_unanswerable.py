@@ -155,6 +155,7 @@ def test_cells_without_unanswerable_questions_are_scored_as_before():
     records = decide(rows, [*TEXTS, "an", "Haus"], [*ODDS, 9.0, 9.0], 0.0)
     assert records[4:] == TASK.make_records(make_predictions(["an", "Haus"], [9.0, 9.0]), german, ())
     assert records[5].keys() & {"null_odds", "span", "span_f1"} == set()
+    assert [record.get("rank") for record in records] == [None] * 4 + [1, 1], "null odds decide there, not a rank"
     cells = average_records(records, rows).cells
     assert cells[Cell("squad", ("en", "de"))] == {"f1": 50.0, "em": 100.0, "n": 2}
     assert cells[Cell("squad", ("en", "en"))]["f1"] == 62.5

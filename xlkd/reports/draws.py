@@ -111,6 +111,7 @@ def _shorten_set(numbers: Record) -> Record:
                 for cell, entry in system["cells"].items()
             },
         }
+        | {key: system[key] for key in ("em_at",) if key in system}
         for name, system in numbers["systems"].items()
     }
     comparisons = {

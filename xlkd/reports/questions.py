@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from xlkd.metrics import averages
+import numpy as np
+
+from xlkd.metrics import averages, ranks
 from xlkd.reports import badges, grid
 from xlkd.reports.files import Record
 from xlkd.rows import Cell
@@ -57,6 +59,27 @@ def find_worst_cells(cells: Mapping[str, Record], table: grid.Table) -> Record:
         cell = min(cells, key=lambda name: (sign * cells[name][metric]["value"], name))
         worst[metric] = cells[cell][metric] | {"cell": cell} | {key: cells[cell][key] for key in ("badges", "word")}
     return worst
+
+
+def compute_em_at(runs: Sequence[grid.Table], means: Mapping[str, grid.Mean]) -> dict[str, list[float]]:
+    """Returns EM@1 to EM@10 of each mean that is not a gap: the mean over its cells and then over seeds.
+
+    A mean is left out where a row has no rank: in cells with unanswerable questions, and in runs of earlier versions.
+    """
+    by_run = [
+        {
+            cell: ranks.compute_em_at([row["rank"] for row in rows])
+            for cell, rows in run.rows.items()
+            if all("rank" in row for row in rows)
+        }
+        for run in runs
+    ]
+    em_at = {}
+    for name, cells in grid.list_plain_means(means).items():
+        if all(cell in of_run for of_run in by_run for cell in cells):
+            values = np.mean([[of_run[cell] for cell in cells] for of_run in by_run], axis=(0, 1))
+            em_at[name] = values.round(6).tolist()
+    return em_at
 
 
 def describe_unanswerable(table: grid.Table, set: str, record: Record) -> Record:

@@ -317,6 +317,8 @@ def _score_entry(entry: Entry, data: DataSet, seed: int) -> Record:
         raise UserError(error.what, where, error.remedy) from None
     if data.task == QA:
         scores["worst"] = questions.find_worst_cells(scores["cells"], entry.tables[0])
+        if em_at := questions.compute_em_at(entry.tables, means):
+            scores["em_at"] = em_at
     entries = scores["cells"] | scores["averages"]
     for metric in data.over("cell"):
         for name, value in labelled.score_whole_cells(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xlkd.files import Json
+from xlkd.metrics.ranks import MOST
 
 LARGEST = 1e15  # of a number: counts up to it are exact, and sums stay finite
 Shape = Any  # a Kind, [Shape] or {key: Shape}
@@ -46,6 +47,7 @@ TEXT = Kind("a string", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 NUMBER = Kind("a finite number", is_number)
 COUNT = Kind("a whole number, 0 or more", _is_count)
+RANK = Kind(f"a whole number from 0 to {MOST}", lambda value: _is_count(value) and value <= MOST)
 WHOLE = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
 NUMBER_OR_NULL = Kind("a finite number", lambda value: value is None or is_number(value))
 PLAIN = Kind("a number or a string", lambda value: not isinstance(value, dict | list))
@@ -131,6 +133,7 @@ ROWS = {  # the scores of an example, by task
         "prediction": TEXT,
         "start?": COUNT,
         "end?": COUNT,
+        "rank?": RANK,
         str: PLAIN,
     },
     "classify": {**_ROW, "language": TEXT, "gold": TEXT, "prediction": TEXT, "accuracy": NUMBER, str: PLAIN},

@@ -80,7 +80,7 @@ def show_data_set(data: Record) -> str:
             parts.append(f"<h3>{escape(heading)}</h3>{_show_maps(data, metric)}")
     else:
         parts.append(_show_side_by_side(data, "by language", _show_cells))
-    parts += [_show_counts(data), _show_unanswerable(data), _show_ceilings(data)]
+    parts += [_show_counts(data), _show_unanswerable(data), _show_em_at(data), _show_ceilings(data)]
     return "".join(parts)
 
 
@@ -88,16 +88,12 @@ def show_without_intervals(results: Record) -> str:
     """Shows the scores of stages that have no scores by example, and so no intervals."""
     parts = []
     for where, systems in results["plain"].items():
-        head, *rows = tables.make_plain_rows(systems)
-        body = "".join(
-            f"<tr>{_format_name(row[0])}{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in rows
-        )
         seen = "; ".join(
             f"{name}: labels seen in training: {' '.join(entry['seen'].get('training', ())) or 'none'}"
             for name, entry in systems.items()
         )
         note = f'<p class="soft">No intervals, because there are no scores by row. {escape(seen)}.</p>'
-        parts.append(f"<h3>{escape(where)}</h3>{note}{_wrap_table(_format_head(head) + body)}")
+        parts.append(f"<h3>{escape(where)}</h3>{note}{_wrap_rows(tables.make_plain_rows(systems))}")
     return "".join(parts)
 
 
@@ -307,6 +303,15 @@ def _wrap_table(rows: str) -> str:
     return f'<div class="scroll"><table>{rows}</table></div>'
 
 
+def _wrap_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table of texts: a head, then rows that begin with their names."""
+    head, *others = rows
+    body = "".join(
+        f"<tr>{_format_name(row[0])}{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in others
+    )
+    return _wrap_table(_format_head(head) + body)
+
+
 # Below the tables
 
 
@@ -328,12 +333,16 @@ def _show_unanswerable(data: Record) -> str:
     """Shows the numbers of SQuAD 2 for cells with unanswerable questions."""
     if "unanswerable" not in data:
         return ""
-    head, *rows = tables.make_unanswerable_rows(data)
-    body = "".join(
-        f"<tr>{_format_name(row[0])}{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in rows
-    )
-    table = _wrap_table(_format_head(head) + body)
+    table = _wrap_rows(tables.make_unanswerable_rows(data))
     return f"<details open><summary>Questions with and without an answer</summary>{table}</details>"
+
+
+def _show_em_at(data: Record) -> str:
+    """Shows how many questions have an exactly right answer among the first k candidates."""
+    if not (rows := tables.make_em_at_rows(data)):
+        return ""
+    summary = "Exactly right among the first answers: EM@1 to EM@10"
+    return f"<details><summary>{summary}</summary>{_wrap_rows(rows)}</details>"
 
 
 def _show_ceilings(data: Record) -> str:

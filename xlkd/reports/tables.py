@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from xlkd.metrics.ranks import MOST
 from xlkd.reports import badges, goodput, words
 from xlkd.reports.files import DONE, Record
 
@@ -30,6 +31,8 @@ def format_lines(results: Record, *, brief: bool = False) -> Iterator[str]:
             yield from _format_cells(data, metric)
         if "unanswerable" in data and not brief:
             yield from _format_table(make_unanswerable_rows(data))
+        if not brief and (rows := make_em_at_rows(data)):
+            yield from _format_table(rows)
         for compared in () if brief else data["comparisons"].values():
             yield from _format_difference(data, compared)
     for where, systems in results["plain"].items():
@@ -120,6 +123,17 @@ def make_unanswerable_rows(data: Record) -> list[list[str]]:
         digits = ".4g" if name.endswith("_thresh") else ".2f"
         rows.append([f"{cell}, {name}", *(_format_official(value, digits) for value in values)])
     return rows
+
+
+def make_em_at_rows(data: Record) -> list[list[str]]:
+    """Returns EM@1 to EM@10 of the main means, a row for each system; nothing where no system has them."""
+    rows = []
+    for name in words.IN_SENTENCES:
+        for system, scores in data["systems"].items():
+            if values := scores.get("em_at", {}).get(name):
+                label = f"{system}, {words.describe_average(name, scores['averages'][name])}"
+                rows.append([label, *map(words.format_number, values)])
+    return [["EM@k: exactly right among the first k", *map(str, range(1, MOST + 1))], *rows] if rows else []
 
 
 def _format_threshold(scores: Record) -> str:

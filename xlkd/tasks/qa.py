@@ -16,7 +16,7 @@ from xlkd.files import Json
 from xlkd.rows import Cell, Question
 from xlkd.tasks import Batch, Draw, Features, Outputs, Progress, Records, Scores, report_nothing
 from xlkd.tasks.ceilings import compute_ceilings
-from xlkd.tasks.scores import average_records, find_unanswerable_cells, score_examples
+from xlkd.tasks.scores import average_records, find_rank, find_unanswerable_cells, score_examples
 from xlkd.tasks.spans import Predictions, decode
 from xlkd.tasks.tokenization import TextTokenizer
 from xlkd.tasks.windows import ABSENT, EXACT, LOST, WIDE, Settings, Windows, cut_into_windows
@@ -69,7 +69,7 @@ class QA:
     def records(
         self, outputs: Outputs, features: Features, rows: Sequence[Question], share: Share | None = None
     ) -> Records:
-        """Returns the records of the best spans; those in cells with unanswerable questions have `null_odds` too.
+        """Returns the records of the best spans; those in cells with unanswerable questions have `null_odds`.
 
         `nulls.apply_threshold` decides which of these get no answer.
         """
@@ -95,7 +95,11 @@ class QA:
     def make_records(
         self, predictions: Predictions, rows: Sequence[Question], unanswerable: Collection[Cell]
     ) -> Records:
-        """Returns the records of predictions; `unanswerable` are the cells with unanswerable questions."""
+        """Returns the records of predictions; `unanswerable` are the cells with unanswerable questions.
+
+        Records of the other cells have `rank`, the place of the first exactly right candidate among the first ten, or
+        0. Where "no answer" is possible, the null odds decide on it and not its place among the candidates.
+        """
         scores = score_examples(predictions.texts, rows, self.mlqa_fallback, unanswerable)
         records: Records = [
             {
@@ -112,9 +116,12 @@ class QA:
             }
             for i, (row, (best, *_)) in enumerate(zip(rows, predictions.candidates, strict=True))
         ]
-        for row, record, odds in zip(rows, records, predictions.null_odds.tolist(), strict=True):
+        all_odds = predictions.null_odds.tolist()
+        for row, record, candidates, odds in zip(rows, records, predictions.candidates, all_odds, strict=True):
             if unanswerable and Cell.from_example(row) in unanswerable:
                 record["null_odds"] = odds
+            else:
+                record["rank"] = find_rank((each.text for each in candidates), row, self.mlqa_fallback)
         return records
 
     def report(self, features: Features, rows: Sequence[Question]) -> dict[str, Json]:

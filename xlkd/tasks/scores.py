@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from xlkd.metrics import mlqa, squad, squad2
+from xlkd.metrics import mlqa, ranks, squad, squad2
 from xlkd.rows import Cell, Question
 from xlkd.tasks import Records, Scores, metrics
 
@@ -103,12 +103,26 @@ def score_answer(
     """
     if text is None:
         return {metric.name: 0.0 for metric in metrics.QA}
-    normalise: Callable[[str], str] = squad.normalise
-    if row.set == "mlqa":
-        normalise = functools.partial(mlqa.normalise, language=row.context_language, fallback=mlqa_fallback)
+    normalise = _choose_rules(row, mlqa_fallback)
     prediction, normal = normalise(text), [normalise(answer.text) for answer in row.answers]
     if with_null:
         normal = squad2.select_golds(normal)
         if (value := squad2.score_null(prediction, normal)) is not None:
             return {metric.name: value for metric in metrics.QA}
     return {metric.name: metric.score(prediction, normal) for metric in metrics.QA}
+
+
+def find_rank(texts: Iterable[str], row: Question, mlqa_fallback: bool = False) -> int:
+    """Returns the place of the first of an example's candidates that is exactly right, as `ranks.find_rank` does.
+
+    The rules are those of `score_answer`, without those of SQuAD 2.
+    """
+    normalise = _choose_rules(row, mlqa_fallback)
+    return ranks.find_rank(map(normalise, texts), [normalise(answer.text) for answer in row.answers])
+
+
+def _choose_rules(row: Question, mlqa_fallback: bool) -> Callable[[str], str]:
+    """Returns the normalisation of texts by the rules of an example's data set."""
+    if row.set == "mlqa":
+        return functools.partial(mlqa.normalise, language=row.context_language, fallback=mlqa_fallback)
+    return squad.normalise
