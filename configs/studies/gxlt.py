@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.encoder.path = "models/multilingual-e5-small"
     c.data.train = f"xquad:data/xquad?languages=en,es,de,ar,hi,vi,zh&limit={variant or QUESTIONS}&draw=" + draw
     c.data.eval = "mlqa:data/mlqa_dev?pairs=all&after=45&limit=25&draw=" + draw  # earlier studies used the first 45
-    c.data.pad_to, c.data.buckets, c.method.mask_positions = 0, 6, "padding"
+    c.data.pad_to, c.data.buckets, c.method.mask_positions = 0, 4, "padding"
     c.ce.data.ntl = 5
     c.log.every, c.save.every = 5, 50
     c.report.compare = (
@@ -38,6 +38,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.english.seed = (c.get_ref("seed") + 1) % 2 + 1  # two starts: of the draws 1, 3, 5 and of 2, 4, 6
     c.english.data.train = "squad:data/squad_en/train.json"
     c.english.data.eval = "squad:data/squad_en/dev.json?limit=500"
-    c.english.data.batch, c.english.optim = 16, ConfigDict({"lr": 1e-4, "warmup": 0.1, "micro_batches": 2})
+    c.english.data.batch, c.english.optim = 16, ConfigDict({"lr": 1e-4, "warmup": 0.1, "micro_batches": 4})
     c.english.save.every = 100
     return c
