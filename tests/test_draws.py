@@ -100,7 +100,7 @@ def test_draws_that_are_judged_differently_are_refused():
     with pytest.raises(UserError, match="other differences"):
         draws.judge_draws(records)
     record = make_record(1, skd_over_ce=1.0) | {"judged_by": "xquad/gxlt/f1"}
-    with pytest.raises(UserError, match="SET/AVERAGE/METRIC"):
+    with pytest.raises(UserError, match="no scores of 'xquad/gxlt/f1'"):
         draws.judge_draws({"a": record})
 
 

@@ -121,6 +121,8 @@ def test_a_changed_stage_before_the_controls_is_another_start(model, tmp_path):
         (["--over=seed=1", "--config.controls="], "0 controls"),
         (["--over=seed=1", "--again"], "give --results too"),
         (["--over=data.ntl=1,2", "--results=results"], "draws of one study do not differ in data.ntl"),
+        (["--over=seed=1", "--results=results"], "config.report.primary: is empty"),
+        (["--over=seed=1", "--config.report.judged_by=f1"], "'f1' is not SET/AVERAGE/METRIC"),
         (["--over=encoder.path=a,b"], "used only by stage english"),
     ],
 )

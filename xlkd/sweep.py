@@ -128,6 +128,10 @@ def _run_study(
     again: bool,
 ) -> None:
     """Runs the draws whose numbers are not there yet, or `again` all of them; keeps their numbers, and judges them."""
+    report = next(iter(runs.values())).report
+    if missing := [key for key in ("primary", "judged_by") if not report.get(key)]:
+        key, example = missing[0], {"primary": "skd:ce", "judged_by": "mlqa/gxlt_off/f1"}[missing[0]]
+        raise UserError("is empty, so no difference can be judged", f"config.report.{key}", f"for example {example}")
     from xlkd.reports import draws
     from xlkd.train.run import run
 
@@ -142,7 +146,9 @@ def _run_study(
     def train(name: str, config: ConfigDict) -> None:
         if name not in trained:
             run(config, str(base / name), command)
-            _keep_numbers(results / f"{name}.json", draws.describe_run(base / name), float(config.report.tolerance))
+            _keep_numbers(
+                results / f"{name}.json", draws.describe_run(base / name), float(config.report.get("tolerance", 1.0))
+            )
             trained.add(name)
 
     for name, config in runs.items():

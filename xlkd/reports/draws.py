@@ -194,8 +194,8 @@ def _read_differences(draw: Record) -> dict[str, Sequence[float]]:
     """Returns value, low and high of each difference on the set, average and metric that the study is judged by."""
     place = draw["judged_by"].split("/")
     if len(place) != 3 or place[0] not in draw["sets"]:
-        known = ", ".join(draw["sets"])
-        raise UserError(f"{draw['judged_by']!r} is not SET/AVERAGE/METRIC", "config.report.judged_by", f"sets: {known}")
+        remedy = f"name one of {', '.join(draw['sets'])}"
+        raise UserError(f"no scores of {draw['judged_by']!r}", "config.report.judged_by", remedy)
     title, average, metric = place
     comparisons = draw["sets"][title]["comparisons"]
     return {pair: entry[average][metric] for pair, entry in comparisons.items() if metric in entry.get(average, {})}

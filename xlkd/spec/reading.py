@@ -96,6 +96,10 @@ def check_form(config: Mapping[str, Any], where: str) -> None:
     known = {*texts["stages"], *config} - {*blocks}  # `stages` may have been restricted to some of those with a block
     if others := [name for name in texts["controls"] if name not in known]:
         raise UserError(f"config.controls names {others[0]!r}, which is not a stage", where, "correct the name")
+    judged_by = get_value(config, "report.judged_by") or ""
+    if judged_by and (not isinstance(judged_by, str) or judged_by.count("/") != 2):
+        what = f"{spec.shorten(repr(judged_by))} is not SET/AVERAGE/METRIC"
+        raise UserError(what, "config.report.judged_by", "write for example mlqa/gxlt_off/f1")
     for key, pair in ((name, pair) for name in _PAIRS for pair in texts[name]):
         sides = {*pair.split(":")}
         if pair.count(":") != 1 or len(sides) != 2 or not sides <= known:
