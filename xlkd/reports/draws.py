@@ -12,14 +12,13 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import pathlib
 import platform
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from scipy import special  # pyrefly: ignore[untyped-import]
 
+from xlkd import processor
 from xlkd.errors import UserError
 from xlkd.metrics import statistics
 from xlkd.reports import files, words
@@ -78,22 +77,12 @@ def describe_machine() -> Record:
     packages = {
         f"{each.metadata['Name']}=={each.version}" for each in importlib.metadata.distributions() if each.metadata
     }
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": _name_processor(),
-        "cores": cores,
+        "processor": processor.read_name(),
+        "cores": processor.count_cores(),
         "python": platform.python_version(),
         "packages": sorted(packages, key=str.lower),
     }
-
-
-def _name_processor() -> str:
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return named[1] if named else platform.processor()
 
 
 def _shorten_set(numbers: Record) -> Record:

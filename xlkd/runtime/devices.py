@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
+import pathlib
 import time
 
+from xlkd import files, processor
 from xlkd.data import cache
+from xlkd.errors import UserError
 from xlkd.runtime import accelerators
 from xlkd.runtime.programs import share_programs
 
@@ -49,7 +53,7 @@ def describe_devices() -> str:
 
 
 def peak_flops() -> float:
-    """Returns the peak FLOP/s of all devices together: from the table, on CPU measured by one matrix product."""
+    """Returns the peak FLOP/s of all devices together: from the table, on CPU the highest that was measured."""
     import jax
 
     device = jax.devices()[0]
@@ -59,17 +63,52 @@ def peak_flops() -> float:
     return accelerator.flops * jax.device_count() if accelerator else float("inf")
 
 
-def measure_flops(n: int = 1024) -> float:
-    """Measures the FLOP/s of one matrix product on this machine's processors."""
+def measure_flops() -> float:
+    """Returns the highest FLOP/s that matrix products have reached on this machine's processors.
+
+    Other programs slow down a product, never speed it up: the best of several sizes and times counts, and that of
+    earlier measurements, which the cache folder keeps.
+    """
+    best = max(_time_product(size) for size in (512, 1024, 2048))
+    try:
+        path = cache.get_folder() / "peak.json"
+        known = _read_peaks(path)
+        name = _name_machine()
+        if best > known.get(name, 0.0):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(path, known | {name: best})
+        return max(best, known.get(name, 0.0))
+    except (OSError, UserError):  # a cache that cannot be written only costs the memory of earlier measurements
+        return best
+
+
+def _time_product(size: int, times: int = 5) -> float:
+    """Returns the FLOP/s of the fastest of several matrix products."""
     import jax
     import jax.numpy as jnp
 
-    x = jnp.ones((n, n))
+    x = jnp.ones((size, size))
     multiply = jax.jit(jnp.matmul)
     multiply(x, x).block_until_ready()
-    times = []
-    for _ in range(5):
+    seconds = []
+    for _ in range(times):
         start = time.perf_counter()
         multiply(x, x).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return 2 * n**3 / min(times)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def _read_peaks(path: pathlib.Path) -> dict[str, float]:
+    """Returns the kept rates by machine; nothing where the file is missing or damaged."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in values.items() if isinstance(v, float)} if isinstance(values, dict) else {}
+
+
+def _name_machine() -> str:
+    """Names what the rate depends on: the processor, the cores that this process may use, and jaxlib."""
+    import jaxlib
+
+    return f"{processor.read_name()}, {processor.count_cores()} cores, jaxlib {jaxlib.__version__}"

@@ -1,0 +1,50 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The peak rate of this machine's processors, which MFU refers to."""
+
+import json
+
+import pytest
+
+from xlkd.runtime import devices
+
+
+@pytest.fixture
+def peaks(tmp_path, monkeypatch):
+    """Returns the file of the measured rates; products seem to reach 5 GFLOP/s."""
+    monkeypatch.setenv("XLKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(devices, "_time_product", lambda size: 5e9 if size == 1024 else 4e9)
+    return tmp_path / "cache" / "peak.json"
+
+
+def test_the_best_rate_is_kept_and_a_loaded_machine_does_not_lower_it(peaks, monkeypatch):
+    assert devices.measure_flops() == 5e9
+    monkeypatch.setattr(devices, "_time_product", lambda size: 1e9)
+    assert devices.measure_flops() == 5e9
+    monkeypatch.setattr(devices, "_time_product", lambda size: 7e9)
+    assert devices.measure_flops() == 7e9
+    assert list(json.loads(peaks.read_text()).values()) == [7e9]
+
+
+def test_rates_of_other_machines_are_kept_apart(peaks):
+    peaks.parent.mkdir()
+    peaks.write_text(json.dumps({"another processor, 4 cores, jaxlib 1": 9e12}))
+    assert devices.measure_flops() == 5e9
+    assert sorted(json.loads(peaks.read_text()).values()) == [5e9, 9e12]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": "y"}'])
+def test_a_damaged_file_of_rates_is_replaced(peaks, content):
+    peaks.parent.mkdir()
+    peaks.write_text(content)
+    assert devices.measure_flops() == 5e9
+    assert list(json.loads(peaks.read_text()).values()) == [5e9]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_memory(peaks):
+    peaks.parent.write_text("a file")
+    assert devices.measure_flops() == 5e9
+
+
+def test_a_product_is_really_timed():
+    assert 1e6 < devices._time_product(64) < 1e16
