@@ -151,9 +151,9 @@ def check_config(values: dict[str, str], overrides: list[str], page: pathlib.Pat
     if values["config"].startswith("runs/") or page == EXTEND:  # recorded by a run, or run by another test
         return
     config = settings.read_config(values["config"])
-    stages = config.stages
+    stages = {*config.stages, *config.controls}
     config = settings.apply_flags(config, overrides)
-    assert set(config.stages) <= set(stages)
+    assert set(config.stages) <= stages
     assert settings.read_stages(config)
     for key in ("train", "eval", "retrieval", "alignment"):
         if source := config.data.get(key):

@@ -354,6 +354,15 @@ def test_stages_of_one_run_with_other_questions_are_shown_but_not_compared(tmp_p
     assert any("b:nothing is not a pair of stages" in note for note in results["notes"])
 
 
+def test_a_pair_with_a_stage_of_the_config_that_did_not_run_is_left_out_without_a_note(tmp_path):
+    write_run(tmp_path, ("a", "b"), compare=("b:a", "b:mt"), mt={"budget": {}})
+    for number, name in enumerate(("a", "b"), 1):
+        write_stage(tmp_path, number, name, {"eval": draw_questions(0.5)})
+    results, _ = write_report(tmp_path)
+    assert [(pair["a"], pair["b"]) for pair in results["sets"]["toy"]["comparisons"].values()] == [("b", "a")]
+    assert results["notes"] == []
+
+
 @pytest.mark.parametrize("damage", ["nothing", "no config", "broken rows"])
 def test_an_unreadable_run_is_refused_in_one_line(tmp_path, damage):
     folder = tmp_path / "run"

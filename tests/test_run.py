@@ -22,7 +22,7 @@ def test_a_missing_start_is_refused_before_the_work_directory_is_created(tmp_pat
 def test_a_missing_source_is_refused_before_the_first_stage(tmp_path):
     """The data of the second stage is checked before the first one trains."""
     (tmp_path / "corpus.de").write_text("")
-    existing_sources = f"atlas?split=train+tfds:xquad+moses:{tmp_path / 'corpus'}?languages=de,en+xquad:{tmp_path}"
+    existing_sources = f"atlas?split=train+moses:{tmp_path / 'corpus'}?languages=de,en+xquad:{tmp_path}"
     flags = [
         "stages=one,two",
         f"data.train={existing_sources}",

@@ -469,6 +469,23 @@ def test_tfds_mlqa_has_the_cells_of_the_files_of_mlqa(prepared, tmp_path):
     assert len(sources.read(f"tfds:xquad?languages=de,en&pairs=all&data_dir={prepared}", "qa")) == 12
 
 
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ("xquad?languages=de,ru", "not prepared under .*xquad/ru"),
+        ("squad/v3?", "no config v3"),
+        ("xnli?", "not prepared under .*xnli"),
+        ("paws_x_wiki?languages=de", "not prepared under .*paws_x_wiki/de"),
+        ("para_crawl?languages=en,de", "not prepared under .*para_crawl/ende"),
+    ],
+)
+def test_tfds_data_that_is_not_prepared_is_found_before_anything_is_read(prepared, missing, reason):
+    present = f"tfds:xquad?languages=de,en&data_dir={prepared}+tfds:tydi_qa?data_dir={prepared}"
+    sources.check_sources_exist(present)
+    with pytest.raises(UserError, match=reason):
+        sources.check_sources_exist(f"{present}+tfds:{missing}&data_dir={prepared}")
+
+
 def test_bad_tfds_rows_are_refused_or_skipped(prepared):
     with pytest.raises(UserError, match=r"tfds:squad/v1.1 train\["):
         sources.read(f"tfds:squad?data_dir={prepared}", "qa")

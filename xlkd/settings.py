@@ -166,6 +166,10 @@ def read_stages(config: ConfigDict) -> list[AnySettings]:
     if control != "all" and control not in config.controls:
         remedy = suggest_name(control, config.controls, f"known: {', '.join(('all', *config.controls))}")
         raise UserError(f"no control {control!r}", "config.method.control", remedy)
+    if control not in ("all", *values["stages"]):
+        stages = ",".join([*(name for name in values["stages"] if name not in config.controls), control])
+        what = f"config.stages does not name the control {control}"
+        raise UserError(what, "config.method.control", f"add it, for example --config.stages={stages}")
     names = reading.list_wanted_stages(values)
     if not names:
         raise UserError("no stages", "config.stages", "name at least one")

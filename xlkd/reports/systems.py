@@ -70,10 +70,12 @@ def choose_pairs(runs: Sequence[files.Run], systems: Sequence[System], notes: li
     chosen: list[Pair] = []
     for config, same in enumerate(group_runs(runs)):
         names = {system.stage: system.name for system in systems if system.config == config}
-        for text in (same[0].config.get("report") or {}).get("compare") or ():
+        run = same[0]
+        known = {*run.config["stages"], *run.config}  # a stage that is left out of `stages` has a block all the same
+        for text in (run.config.get("report") or {}).get("compare") or ():
             a, colon, b = text.partition(":")
-            if not colon or {a, b} - set(same[0].config["stages"]):
-                notes.append(f"report.compare: {text} is not a pair of stages (STAGE:STAGE) of {same[0].folder}")
+            if not colon or {a, b} - known:
+                notes.append(f"report.compare: {text} is not a pair of stages (STAGE:STAGE) of {run.folder}")
             elif a in names and b in names:
                 chosen.append(Pair(names[a], names[b], asked=False))
     return chosen + _compare_configs(systems)

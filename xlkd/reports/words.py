@@ -17,6 +17,10 @@ from xlkd.tasks import metrics
 STAGES = {
     "zs": "zero-shot",
     "ce": "cross-entropy",
+    "ce_ntl3": "cross-entropy with ntl 3",
+    "ce_early": "cross-entropy for one epoch",
+    "average": "mean of the weights before and after cross-entropy",
+    "mt": "cross-entropy on machine translations",
     "skd": "self-distillation",
     "skd_map": "self-distillation with mAP@k",
     "skd_no_ce": "self-distillation without cross-entropy",

@@ -4,7 +4,8 @@
 
 A source is one module of this folder. It has `TASKS`, the tasks it can serve, `OPTIONS`, the names of its options or
 those of each task, and `rows(source, task, bad_rows)`, which returns a sequence of rows; it knows a file format and
-nothing else. Where the text after the colon is not a path, it sets `NAMED = True`.
+nothing else. Where the text after the colon is not a path, it sets `NAMED = True`, and may have `check_exists(source)`,
+which refuses missing data before anything is trained.
 """
 
 from __future__ import annotations
@@ -127,11 +128,15 @@ def check_options(settings: AnySettings) -> None:
 
 
 def check_sources_exist(text: str) -> None:
-    """Refuses a source that is unknown or whose path does not exist; nothing is read."""
+    """Refuses a source that is unknown, whose path does not exist, or whose data set is missing; nothing is read."""
     for path in list_paths(text):
         with contextlib.suppress(OSError):  # reading gives the better message
             if not (path.exists() or _is_prefix(path)):
                 raise quote(UserError("no such file or folder", str(path), "check the path"), text)
+    for source in parse(text):
+        if check := getattr(_load_module(source), "check_exists", None):
+            with contextlib.suppress(OSError), _explain_quoting(source):
+                check(source)
 
 
 def _is_prefix(prefix: pathlib.Path) -> bool:

@@ -123,13 +123,33 @@ def rows(source: Source, task: str, bad_rows: BadRows) -> Sequence[Question] | S
     return read(source, name, config, bad_rows)
 
 
+def check_exists(source: Source) -> None:
+    """Refuses a data set that is not prepared; nothing of it is read."""
+    name, _, config = source.path.partition("/")
+    if name in _PARALLEL_SETS:
+        configs = _list_named_configs(_choose_pairs(source, name, config))
+    elif name in _QUESTION_SETS or name in _LABELLED_SETS:
+        configs = _choose_configs(source, name, config)
+    else:
+        return  # reading says for which task
+    open_prepared(name, configs, source.option("data_dir"))
+
+
+def _choose_configs(source: Source, name: str, config: str) -> list[str]:
+    """Returns the configs of a data set of questions or labelled pairs to read; none where all are."""
+    if own := config or (_QUESTION_SETS[name].config if name in _QUESTION_SETS else ""):
+        return [own]
+    has_languages = name in _QUESTION_SETS or _LABELLED_SETS[name].kind.set == "pawsx"
+    return list(source.languages()) if has_languages else []
+
+
 def _read_questions(source: Source, name: str, config: str, bad_rows: BadRows) -> tuple[Question, ...]:
     """Returns the questions of a data set, cell after cell where its configs are languages."""
     dataset = _QUESTION_SETS[name]
     if dataset.config:
         source.allow(*_COMMON)
     split = source.option("split", dataset.split)
-    configs = [config or dataset.config] if config or dataset.config else list(source.languages())
+    configs = _choose_configs(source, name, config)
     records = {
         f"tfds/{name}/{config}/{split}": _iterate_records(source, f"{name}/{config}", builder, dataset, bad_rows)
         for config, builder in open_prepared(name, configs, source.option("data_dir")).items()
@@ -188,7 +208,7 @@ def _read_labelled(source: Source, name: str, config: str, bad_rows: BadRows) ->
     dataset = _LABELLED_SETS[name]
     if ns and source.choice("ns", ("drop", "keep")) == "drop":
         dataset = dataclasses.replace(dataset, kind=pawsx.leave_out_untranslated(dataset.kind))
-    configs = [config] if config else list(source.languages()) if ns else []
+    configs = _choose_configs(source, name, config)
     examples = collections.defaultdict(list)
     for config, builder in open_prepared(name, configs, source.option("data_dir")).items():
         for row in _iterate_labelled(source, name, config, builder, dataset, bad_rows):
@@ -234,7 +254,7 @@ def _read_pairs(source: Source, name: str, config: str, bad_rows: BadRows) -> Se
     """Returns the pairs of one language pair after the other, those of all configs that have both languages."""
     dataset = _PARALLEL_SETS[name]
     chosen, split = _choose_pairs(source, name, config), source.option("split", dataset.split)
-    builders = open_prepared(name, list(dict.fromkeys(c for c, _ in chosen if c)), source.option("data_dir"))
+    builders = open_prepared(name, _list_named_configs(chosen), source.option("data_dir"))
     origins = [_make_origin(_join_name(name, c), builders[c], languages, split) for c, languages in chosen]
     rules = moses.parse_rules(source, ("empty", "all") if dataset.for_retrieval else ("all", "empty"))
     parts = [moses.cap_rows(Corpus(origin, rules, bad_rows), source) for origin in origins]
@@ -261,6 +281,11 @@ def _choose_pairs(source: Source, name: str, config: str) -> list[tuple[str, tup
         known = ", ".join(sorted({tag for tags in available.values() for tag in tags}))
         raise UserError(f"no config with {', '.join(missing)}", str(source), f"languages there: {known}")
     return chosen
+
+
+def _list_named_configs(chosen: Sequence[tuple[str, tuple[str, str]]]) -> list[str]:
+    """Returns the configs that `_choose_pairs` chose, each once; none where the data set has no configs."""
+    return list(dict.fromkeys(config for config, _ in chosen if config))
 
 
 def _list_languages(name: str) -> dict[str, tuple[str, ...]]:
