@@ -364,11 +364,11 @@ def _load_config_module(path: pathlib.Path) -> types.ModuleType:
     """Runs a config file and returns it as a module; the packaged file of that name where none exists."""
     if not path.is_file() or path.suffix != ".py":
         folder = pathlib.Path(next(iter(importlib.import_module("xlkd.configs").__path__)))
-        ours = str(path.parent) in (".", "configs") and path.suffix == ".py"
-        if not ours or not (folder / path.name).exists():
+        place = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
+        if place.is_absolute() or ".." in place.parts or path.suffix != ".py" or not (folder / place).exists():
             known = ", ".join(f"configs/{p.name}" for p in sorted(folder.glob("[a-z]*.py")) if p.stem != "base")
             raise UserError("no such config", str(path), f"packaged configs: {known}")
-        path = folder / path.name
+        path = folder / place
     module = types.ModuleType(f"xlkd_config_{path.stem}")
     module.__file__ = str(path)
     try:

@@ -27,7 +27,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.train = f"xquad:data/xquad?languages=en,es,de,ar,hi,vi,zh&limit={variant or QUESTIONS}&draw=" + draw
     c.data.eval = "mlqa:data/mlqa_dev?pairs=all&after=45&limit=25&draw=" + draw  # earlier studies used the first 45
     c.data.pad_to, c.data.buckets, c.method.mask_positions = 0, 4, "padding"
-    c.ce.data.ntl = 5
     c.log.every, c.save.every = 5, 50
     c.report.compare = (
         *("skd:ce", "skd_map:ce", "skd_map:skd", "ce:zs", "skd:zs", "skd_map:zs"),
