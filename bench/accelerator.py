@@ -13,8 +13,8 @@ were rounded to; from --data the English questions of squad_en/train.json and dr
 PyTorch's (bench/throughput.py), trains and tests `zs`, `ce`, `skd` and `skd_map` on a share of the packed questions
 after training the English start from them, and profiles a few steps. What is measured is in the folder --out as soon as
 it is there: accelerator.json, results.json of the run, its log.txt, and profile.zip. The same command continues where
-an earlier one stopped, from the folder --work (default: build/accelerator). --quick measures tiny shapes, as a
-rehearsal. Exit codes: 0 something was measured, 1 nothing, 2 bad input, 75 stopped by a signal.
+an earlier one stopped, from the folder --work (default: build/accelerator). --quick takes tiny shapes, to rehearse on
+CPUs. Exit codes: 0 something was measured, 1 nothing, 2 bad input, 75 stopped by a signal.
 """
 
 from __future__ import annotations
@@ -36,19 +36,28 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # on the machine xlkd is not installed
+import packed  # where xlkd is not installed, this finds it
+from packed import ROOT
 
-import packed  # noqa: E402
-
-from xlkd import cli, files  # noqa: E402
-from xlkd.errors import DONE, Stopped, UserError  # noqa: E402
+from xlkd import cli, files
+from xlkd.errors import DONE, Stopped, UserError
 
 RECORD, RESULTS, LOG, PROFILE = "accelerator.json", "results.json", "log.txt", "profile.zip"
 LEAST, GRACE = 15.0, 20.0  # seconds: a part with fewer is not started; what a part has to save and end
 ROOM = 15 * 2**20  # bytes of the profile
 CONTROLS = "english,zs,ce,skd,skd_map"
 PROFILED = "5:6"  # of so many steps
+SMALL = {  # of a rehearsal on CPUs
+    "encoder.dtype": "float32",
+    "encoder.layers_as": "scanned",
+    "task.max_length": 128,
+    "task.doc_stride": 32,
+    "data.ntl": 1,
+    "ce.data.ntl": 1,
+    "data.batch": 4,
+    "english.data.batch": 4,
+    "data.buckets": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,21 +170,24 @@ def list_parts(folder: pathlib.Path, work: pathlib.Path, share: float, quick: bo
     python, bench = str(packed.get_python(work)), ROOT / "bench"
     throughput = [python, str(bench / "throughput.py"), f"--out={work / 'throughput'}", *["--quick"] * quick]
     setup = (sys.executable, str(bench / "packed.py"), str(folder), str(work))
-    train, profile = make_training_flags(share), {"budget.epochs": 0, "budget.steps": PROFILED.partition(":")[2]}
+    train = make_training_flags(share) | (SMALL if quick else {})
+    english = {key: value for key, value in train.items() if key.startswith("english.")}
+    profile = {key: value for key, value in train.items() if key not in english and not key.startswith("ce.")}
     profile |= {"start": "encoder", "stages": "skd", "data.eval": "", "log.profile": PROFILED, "report.compare": ""}
+    profile |= {"budget.epochs": 0, "budget.steps": PROFILED.partition(":")[2]}
     return [
         Part("set_up", setup, 0.5, proof=packed.READY),
         Part("ours", (*throughput, "--side=ours"), 0.25, "throughput/[mo]*.json"),
         Part("torch", (*throughput, "--side=torch"), 0.25, "throughput/torch*.json"),
         Part("gxlt", make_run(python, work, "gxlt", train), 0.85, "gxlt/stages/*/stage.json"),
-        Part("profile", make_run(python, work, "profile", train | profile), 1.0),
+        Part("profile", make_run(python, work, "profile", profile), 1.0),
     ]
 
 
 def make_training_flags(share: float) -> dict[str, Any]:
     """Returns the keys of configs/gxlt.py:paper that differ here.
 
-    Examples are in buckets instead of padded to 384, and a batch is not divided: neither changes the published schedule.
+    Examples are in buckets instead of padded to 384, and a batch is not divided; the schedule is the published one.
     """
     squad, xquad, mlqa = (math.ceil(share * count) for count in (packed.SQUAD, packed.XQUAD, packed.MLQA))
     return {
@@ -302,6 +314,7 @@ def _end_with_parent() -> None:
 
 
 def _raise_stopped(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end this process before its part
     raise Stopped("the same command continues")
 
 

@@ -20,10 +20,12 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from xlkd import files
-from xlkd.errors import UserError
-
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # on the machine xlkd is not installed
+
+from xlkd import files  # noqa: E402
+from xlkd.errors import UserError  # noqa: E402
+
 LIMIT = 64 * 2**20  # bytes of the folder
 REQUIREMENTS, ARCHIVE, READY = "requirements.txt", "data.tar.xz", "ready"
 WEIGHTS = "model.safetensors"
@@ -69,9 +71,7 @@ def normalise_name(text: str) -> str:
     return re.sub(r"[-_.]+", "-", name[0]).lower()
 
 
-def download_wheels(
-    folder: pathlib.Path, requirements: Iterable[str], python: str, on_machine: Iterable[str]
-) -> None:
+def download_wheels(folder: pathlib.Path, requirements: Iterable[str], python: str, on_machine: Iterable[str]) -> None:
     """Downloads wheels for a version of Python on Linux, and deletes those of packages that the machine has."""
     platforms = [flag for platform in PLATFORMS for flag in ("--platform", platform)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(folder)]
@@ -174,7 +174,7 @@ def install_missing(folder: pathlib.Path, work: pathlib.Path) -> None:
 
 
 def link_package(site: pathlib.Path) -> None:
-    """Links the working tree's package into an environment, its configs as the subpackage that they are installed as."""
+    """Links the working tree's package into an environment, with its configs as a subpackage."""
     package = site / "xlkd"
     package.mkdir()
     for path in (ROOT / "xlkd").iterdir():
@@ -199,5 +199,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main(sys.argv[1:])

@@ -14,7 +14,6 @@ published peak of the device (xlkd/runtime/accelerators.py). A work that fails l
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import platform
 import statistics
 import subprocess
@@ -170,7 +169,10 @@ def make_peer_case(shape: str, rows: int, length: int, dropout: float | None) ->
     if dropout is not None:
         trainer, tensors = step.make_peer(architecture, params, True, DTYPE), peer.make_tensors(batch)
         return Work(lambda n: trainer.run_steps([tensors] * n), rows * length, 3 * flops)
-    call, inputs = peer.compile_forward(peer.load_span_model(architecture, params), True, DTYPE), peer.make_inputs(batch)
+    call, inputs = (
+        peer.compile_forward(peer.load_span_model(architecture, params), True, DTYPE),
+        peer.make_inputs(batch),
+    )
 
     def run(n: int) -> None:
         for _ in range(n):
