@@ -119,7 +119,13 @@ def test_what_finds_no_time_is_skipped_and_what_takes_too_long_is_stopped(tmp_pa
 
 
 def test_a_signal_ends_the_part_that_runs_and_keeps_its_results(tmp_path):
-    child = f"{write_result('slow', 1)} import os, time; open('child', 'w').write(str(os.getpid())); time.sleep(60)"
+    child = f"""
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(75)))
+{write_result("slow", 1)}
+open("child", "w").write(str(os.getpid()))
+time.sleep(60)
+"""
     script = f"""
 import pathlib, signal, sys, time
 sys.path[:0] = [{str(ROOT / "bench")!r}]
@@ -137,6 +143,8 @@ sys.exit(cli.run(main))
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)  # as `timeout` does, while the part saves
     assert process.communicate(timeout=30)[1] == "stopped: the same command continues\n"
     assert process.returncode == 75
     part = json.loads((tmp_path / accelerator.RECORD).read_text())["parts"]["slow"]
