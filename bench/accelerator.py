@@ -48,6 +48,7 @@ ROOM = 15 * 2**20  # bytes of the profile
 CONTROLS = "english,zs,ce,skd,skd_map"
 PROFILED = "5:6"  # of so many steps
 SMALL = {  # of a rehearsal on CPUs
+    "encoder.path": "package:multilingual",
     "encoder.dtype": "float32",
     "encoder.layers_as": "scanned",
     "task.max_length": 128,
