@@ -105,10 +105,10 @@ def write_card(
     return "\n".join(line for part in parts for line in (*part, ""))
 
 
-def write_trimmed_card(folder: pathlib.Path, full: Origin, parts_left: Sequence[str], flags: Sequence[str]) -> str:
+def write_trimmed_card(folder: pathlib.Path, full: Origin, parts_left: Sequence[str], command: Sequence[str]) -> str:
     """Returns the card of a model that `xlkd.trim` made smaller, followed by the card of the full model in `folder`.
 
-    `parts_left` says what is left of the full model, such as "12 of 24 layers"; `flags` are those of the command.
+    `parts_left` says what is left of the full model, such as "12 of 24 layers"; `command` is what was typed.
     """
     base = trace_base(Origin(str(folder), licence=full.licence)) if (folder / hf.RECORD).is_file() else full
     library = "sentence-transformers" if (folder / sentences.MODULES).is_file() else "transformers"
@@ -116,8 +116,7 @@ def write_trimmed_card(folder: pathlib.Path, full: Origin, parts_left: Sequence[
     lines = [*_format_head(library, base), "", "# A smaller model", ""]
     lines += [f"This model has {' and '.join(parts_left)} of {full}.", ""]
     lines += [f"The training of the full model started from {base}.", ""] if base != full else []
-    command = format_block(shlex.join(["python", "-m", "xlkd.trim", *flags]), "sh")
-    lines += ["Command:", "", *command, "", f"xlkd {read_version()}.", ""]
+    lines += ["Command:", "", *format_block(shlex.join(command), "sh"), "", f"xlkd {read_version()}.", ""]
     if full_card:
         lines += ["Below is the card of the full model. Its scores are not those of this model.", "", full_card]
     return "\n".join(lines) + "\n"
