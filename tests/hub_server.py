@@ -1,10 +1,11 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A server that speaks enough of the Hugging Face hub's API to list and download: `with HubServer() as server`.
+"""A server that speaks enough of the Hugging Face hub's API to list, download and upload: `with HubServer() as server`.
 
 Repositories of models are under OWNER/NAME, those of data sets under datasets/OWNER/NAME.
 """
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import threading
 import urllib.parse
+
+import yaml
 
 Files = dict[str, bytes]
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -32,6 +35,8 @@ class Repository:
     revisions: dict[str, Files]
     gated: bool = False
     renamed_to: str = ""
+    private: bool = False
+    hidden: bool = False
     cuts: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def find_commit(self, revision):
@@ -49,11 +54,16 @@ def make_commit(files):
 
 
 class HubServer(http.server.ThreadingHTTPServer):
-    """Serves `repositories` by id, and keeps the paths that were asked for."""
+    """Serves `repositories` by id, and keeps the paths that were asked for and the messages of commits.
 
-    def __init__(self, repositories=None):
+    The token `writer` may write into the namespace `me` and see what is private there. `failures` has by a part of a
+    path the status that requests for it get; 0 cuts the connection.
+    """
+
+    def __init__(self, repositories=None, failures=None):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.repositories, self.asked = repositories or {}, []
+        self.repositories, self.failures = repositories or {}, failures or {}
+        self.asked, self.commits, self.large_files = [], [], {}
 
     @property
     def url(self):
@@ -77,20 +87,137 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_HEAD(self):
         self.do_GET()
 
+    def do_POST(self):
+        path, body = self.path.partition("?")[0], self.read_body()
+        if self.refuse_early(path):
+            return
+        parts = [urllib.parse.unquote(part) for part in path.removeprefix("/api/models").strip("/").split("/")]
+        name, rest = "/".join(parts[:2]).removesuffix(".git"), parts[2:]
+        if path == "/api/validate-yaml":
+            self.validate_head(json.loads(body)["content"])
+        elif self.get_token() != "writer" or not (name.startswith("me/") or path == "/api/repos/create"):
+            self.reply(403, {"error": "You don't have the rights to do this"})
+        elif path == "/api/repos/create":
+            self.create_repository(json.loads(body))
+        elif name not in self.server.repositories:
+            self.reply(404, {"error": "Repository not found"}, code="RepoNotFound")
+        elif rest[0] == "branch":
+            self.create_branch(self.server.repositories[name], rest[1])
+        elif rest[0] == "preupload":
+            self.reply_upload_modes(self.server.repositories[name].revisions[rest[1]], json.loads(body)["files"])
+        elif rest[0] == "info":
+            self.reply_upload_urls(json.loads(body)["objects"])
+        else:
+            self.commit(name, rest[1], [json.loads(line) for line in body.splitlines()])
+
+    def do_PUT(self):
+        body = self.read_body()
+        if not self.refuse_early(self.path):
+            oid = self.path.rpartition("/")[2]
+            assert hashlib.sha256(body).hexdigest() == oid
+            self.server.large_files[oid] = body
+            self.reply(200, {})
+
+    def read_body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def get_token(self):
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def refuse_early(self, path):
+        """Replies to a request that fails whatever it asks for; returns whether it did."""
+        self.server.asked.append(f"{self.command} {urllib.parse.unquote(path)}")
+        status = next((status for part, status in self.server.failures.items() if part in path), None)
+        if status == 0:
+            self.close_connection = True
+        elif status:
+            self.reply(status, {"error": "This is out of order today"})
+        elif self.get_token() == "expired":
+            text = "Invalid credentials in Authorization header"
+            self.reply(401, {"error": text}, message=text)
+        else:
+            return False
+        return True
+
+    def validate_head(self, text):
+        head = re.match(r"---\n(.*?)\n---\n", text, re.S)
+        valid = isinstance(yaml.safe_load(head[1]), dict) if head else False
+        errors = [] if valid else [{"message": "The head of the card is not valid"}]
+        self.reply(400 if errors else 200, {"errors": errors, "warnings": []})
+
+    def create_repository(self, request):
+        name = f"{request['organization']}/{request['name']}"
+        if name in self.server.repositories:
+            self.reply(409, {"error": "You already created this model repo"})
+        elif not name.startswith("me/"):
+            self.reply(403, {"error": f"You don't have the rights to create a model under {request['organization']}"})
+        else:
+            private = request.get("private") or request.get("visibility") == "private"
+            self.server.repositories[name] = Repository({"main": {".gitattributes": b""}}, private=private)
+            self.reply(200, {"url": f"{self.server.url}/{name}"})
+
+    def create_branch(self, repository, branch):
+        if branch in repository.revisions:
+            self.reply(409, {"error": "Reference already exists"})
+        else:
+            repository.revisions[branch] = dict(repository.revisions["main"])
+            self.reply(200, {})
+
+    def reply_upload_modes(self, files, names):
+        def describe(name):
+            is_large, data = name.endswith(".safetensors"), files.get(name)
+            answer = {"path": name, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+            if data is None:
+                return answer
+            blob = b"blob %d\0%s" % (len(data), data)
+            return answer | {"oid": hashlib.sha256(data).hexdigest() if is_large else name_blob(blob)}
+
+        self.reply(200, {"files": [describe(file["path"]) for file in names]})
+
+    def reply_upload_urls(self, objects):
+        def describe(entry):
+            href = f"{self.server.url}/lfs/{entry['oid']}"
+            is_new = entry["oid"] not in self.server.large_files
+            return entry | ({"actions": {"upload": {"href": href}}} if is_new else {})
+
+        self.reply(200, {"transfer": "basic", "objects": [describe(entry) for entry in objects]})
+
+    def commit(self, name, branch, operations):
+        repository, (header, *changes) = self.server.repositories[name], operations
+        files = dict(repository.revisions[branch])
+        parent = header["value"].get("parentCommit")
+        if parent and parent != make_commit(files):
+            self.reply(412, {"error": "A commit has happened since"})
+            return
+        for change in changes:
+            value = change["value"]
+            if change["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif change["key"] == "lfsFile":
+                files[value["path"]] = self.server.large_files[value["oid"]]
+            else:
+                del files[value["path"]]
+        repository.revisions[branch] = files
+        self.server.commits.append((name, branch, header["value"]["summary"]))
+        commit = make_commit(files)
+        self.reply(200, {"commitUrl": f"{self.server.url}/{name}/commit/{commit}", "commitOid": commit})
+
     def do_GET(self):
         path, _, _ = self.path.partition("?")
-        self.server.asked.append(f"{self.command} {urllib.parse.unquote(self.path)}")
+        if self.refuse_early(self.path):
+            return
         parts = path.removeprefix("/api/models").removeprefix("/api").strip("/").split("/")
         size = 3 if parts[0] == "datasets" else 2
         name, rest = "/".join(parts[:size]), [urllib.parse.unquote(part) for part in parts[size:]]
         repository = self.server.repositories.get(name)
-        if self.headers.get("Authorization") == "Bearer expired":
-            self.reply(
-                401,
-                {"error": "Invalid credentials in Authorization header"},
-                message="Invalid credentials in Authorization header",
-            )
-        elif repository is None:
+        if repository is None or repository.hidden or (repository.private and self.get_token() != "writer"):
             self.reply(401, {"error": "Repository not found"}, code="RepoNotFound")
         elif repository.renamed_to:
             self.reply(307, {}, location=self.path.replace(name, repository.renamed_to))
@@ -125,7 +252,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     "sha": commit,
                     "siblings": siblings,
                     "tags": [],
-                    "private": False,
+                    "private": repository.private,
                     "downloads": 0,
                 },
             )
@@ -151,7 +278,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if value:
                 self.send_header(header, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             with contextlib.suppress(BrokenPipeError):
                 self.wfile.write(data[:sent])
         self.close_connection = self.close_connection or sent is not None

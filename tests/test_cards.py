@@ -8,9 +8,12 @@ import re
 
 import pytest
 import stages
+from huggingface_hub import ModelCard
 
 from xlkd import settings, spec
+from xlkd.errors import escape_controls
 from xlkd.export import cards
+from xlkd.export import head as heads
 from xlkd.methods import Export
 from xlkd.models import hf
 
@@ -25,8 +28,13 @@ def read_stage(*flags, name="configs/finetune.py:classify"):
     return settings.read_stage(values, values.stages[0])
 
 
-def write_card(stage, results=None, seen=SEEN, exported=EXPORT, place=NOWHERE, teacher=""):
-    return cards.write_card(stage, results or {}, seen, exported, place, teacher)
+def write_card(stage, results=None, seen=SEEN, exported=EXPORT, place=NOWHERE, teacher="", contamination=()):
+    return cards.write_card(stage, results or {}, seen, exported, place, teacher, contamination=dict(contamination))
+
+
+def read_head(card):
+    """Returns the head as the hub's own client reads it, which refuses scores without their required parts."""
+    return ModelCard(card).data
 
 
 @pytest.fixture
@@ -132,8 +140,10 @@ def test_text_from_data_is_escaped():
     stage = stages.change(read_stage(), data__train=f"tsv:{HOSTILE}", encoder__path=HOSTILE)
     results = {HOSTILE: {"main": "accuracy", "step": 1, "mean": 1.0, "cells": {HOSTILE: {"accuracy": 1.0, "n": 1}}}}
     card = write_card(stage, results, {"training": [HOSTILE]}, EXPORT._replace(labels=(HOSTILE, "b")))
-    head, body = card.removeprefix("---\n").split("\n---\n", 1)
-    assert head.splitlines() == ["library_name: transformers", "tags: [xlkd]"]
+    head, body = ModelCard(card).data.to_dict(), card.removeprefix("---\n").split("\n---\n", 1)[1]
+    assert set(head) == {"library_name", "language", "pipeline_tag", "tags", "model-index"}
+    (result,) = head["model-index"][0]["results"]
+    assert result["dataset"]["name"] == escape_controls(HOSTILE)
     assert not re.search(r"^(---|license:|# <)", body, re.M)
     assert not set(card) & {"\u202e", "\x1b"}
     outside = re.sub(r"(?s)(`+)(?!`).*?(?<!`)\1(?!`)", "", body)
@@ -161,3 +171,124 @@ def test_teachers_are_named(place):
     own = settings.read_config("configs/gxlt.py")
     origin = "the student itself: `epoch_snapshot`"
     assert f"| teacher | {origin} |" in write_card(settings.read_stage(own, own.stages[-1]), teacher=origin)
+
+
+# The head that the hub reads
+
+
+def test_the_head_has_all_that_the_hub_asks_for(place):
+    stage = stages.change(read_stage(), data__train="hf:an/owner?split=train+tfds:xnli+tsv:mine.tsv")
+    stage = dataclasses.replace(stage, start="some/encoder")
+    data = read_head(write_card(stage, seen={"training": ["zh-Hant", "de", "und"], "parallel": ["pt-BR"]}))
+    assert data.to_dict() == {
+        "library_name": "transformers",
+        "language": ["de", "pt", "zh"],
+        "base_model": "some/encoder",
+        "base_model_relation": "finetune",
+        "datasets": ["an/owner", "facebook/xnli"],
+        "pipeline_tag": "text-classification",
+        "tags": ["xlkd", "finetune"],
+    }
+    card = write_card(dataclasses.replace(stage, start="one"), place=place)
+    assert read_head(card).license == "cc-by-4.0"
+    assert cards.UNLICENSED not in card
+
+
+@pytest.mark.parametrize("licence", ["", "other", "My own licence", "Apache License"])
+def test_a_licence_that_the_hub_does_not_know_is_left_out_with_a_line(place, licence):
+    (place.workdir.parent / "base" / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    record = {"version": 1, "task": {}, "base": cards.find_origin(str(place.workdir.parent / "base"))._asdict()}
+    (place.workdir / "stages" / "01-one" / "export" / hf.RECORD).write_text(json.dumps(record))
+    card = write_card(dataclasses.replace(read_stage(), start="one"), place=place)
+    assert read_head(card).license is None
+    assert f"\n{cards.UNLICENSED}\n" in card
+
+
+def test_data_sets_of_earlier_stages_are_listed_too(place):
+    first = place.workdir / "stages" / "01-one" / "export"
+    (first / "README.md").write_text("---\ndatasets:\n- rajpurkar/squad\n- [1]\n---\n")
+    stage = stages.change(dataclasses.replace(read_stage(), start="one"), data__train="xnli:DIR")
+    assert read_head(write_card(stage, place=place)).datasets == ["facebook/xnli", "rajpurkar/squad"]
+
+
+@pytest.mark.parametrize(
+    ("head", "pooling", "tag", "library"),
+    [
+        ("span", "", "question-answering", "transformers"),
+        ("classifier", "", "text-classification", "transformers"),
+        ("masked_lm", "", "fill-mask", "transformers"),
+        ("other", "mean", "sentence-similarity", "sentence-transformers"),
+    ],
+)
+def test_the_page_of_the_hub_offers_what_the_model_can_do(head, pooling, tag, library):
+    data = read_head(write_card(read_stage(), exported=EXPORT._replace(heads={head: {}}, pooling=pooling)))
+    assert (data.pipeline_tag, data.library_name) == (tag, library)
+
+
+def test_branches_are_no_model_of_transformers():
+    assert (
+        read_head(write_card(read_stage(), exported=EXPORT._replace(encoder={"branches": {}}))).library_name == "xlkd"
+    )
+
+
+def score(cells, main="f1", task="qa"):
+    metrics = {name: {} for values in cells.values() for name in values if name != "n"}
+    return {"eval": {"task": task, "main": main, "step": 7, "mean": 50.0, "cells": cells, "metrics": metrics}}
+
+
+def test_scores_are_read_by_the_client_of_the_hub_with_the_labels_that_the_model_saw():
+    stage = stages.change(read_stage(name="configs/finetune.py"), data__eval="mlqa:DIR?pairs=all&split=test")
+    cells = {"mlqa en-en": {"f1": 70.123, "em": 50.0, "n": 9}, "mlqa de-hi": {"f1": 30.0, "em": 20.0, "n": 9}}
+    clean = {"eval": {"by_language": {}}}
+    data = read_head(write_card(stage, score(cells), {"training": ["en"]}, contamination=clean))
+    shown = [
+        (result.dataset_type, result.dataset_config, result.metric_type, result.metric_value, result.metric_name)
+        for result in data.eval_results
+    ]
+    assert shown == [
+        ("facebook/mlqa", "mlqa.en.en", "f1", 70.12, "F1, supervised"),
+        ("facebook/mlqa", "mlqa.en.en", "exact_match", 50.0, "EM, supervised"),
+        ("facebook/mlqa", "mlqa.hi.de", "f1", 30.0, "F1, zero-shot"),
+        ("facebook/mlqa", "mlqa.hi.de", "exact_match", 20.0, "EM, zero-shot"),
+    ]
+    assert {(r.task_type, r.dataset_split) for r in data.eval_results} == {("question-answering", "test")}
+    assert data.model_name == "finetune"
+    for contamination in ({}, {"eval": {"by_language": {"hi": 3}}}):
+        data = read_head(write_card(stage, score(cells), {"training": ["en"]}, contamination=contamination))
+        assert data.eval_results[2].metric_name == "F1, transferred", "not known to be zero-shot"
+
+
+def test_the_scores_of_a_branch_are_its_own(place):
+    data = read_head(write_card(read_stage(), write_rows(place), exported=EXPORT._replace(route="de")))
+    assert {(r.metric_type, r.metric_value, r.dataset_type) for r in data.eval_results} == {("accuracy", 50.0, "mine")}
+
+
+def test_a_smaller_model_has_the_head_of_the_full_one_without_its_scores(place):
+    cells = {"mine de": {"accuracy": 75.0, "n": 4}}
+    full = place.stage / "export"
+    stage = stages.change(read_stage(), data__train="xnli:DIR", encoder__path="package:english")
+    (full / "README.md").write_text(write_card(stage, score(cells, "accuracy", "classify")))
+    origin = cards.Origin("me/full", licence=cards.find_licence(full))
+    data = read_head(cards.write_trimmed_card(full, origin, ["6 of 12 layers"], ["xlkd", "trim"])).to_dict()
+    assert data == {
+        "library_name": "transformers",
+        "license": "apache-2.0",
+        "language": ["de", "en"],
+        "base_model": "me/full",
+        "datasets": ["facebook/xnli"],
+        "pipeline_tag": "text-classification",
+        "tags": ["xlkd"],
+    }
+
+
+def test_what_is_no_path_has_no_licence_of_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "LICENSE").write_text("MIT License\n")
+    monkeypatch.chdir(tmp_path)
+    assert f"`tfds:xnli`; licence: {cards.UNSTATED}" in write_card(stages.change(read_stage(), data__train="tfds:xnli"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# No head", "---\n- 1\n---\n", "---\na: [\n---\n", "---\n" + "[" * 9999 + "\n---\n"]
+)
+def test_a_head_that_cannot_be_read_is_empty(text):
+    assert heads.parse_head(text) == {}

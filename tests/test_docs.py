@@ -21,6 +21,7 @@ import pytest
 import toy_models
 
 from xlkd import settings
+from xlkd.cli import COMMANDS
 from xlkd.data import sources
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -109,19 +110,22 @@ def test_the_site_builds_strictly(tmp_path):
 
 
 def list_commands(page: pathlib.Path) -> list[list[str]]:
-    """Returns the arguments of every `python -m xlkd.…` in code blocks and in running text."""
+    """Returns module and arguments of every `python -m xlkd.…` and `xlkd …` in code blocks and in running text."""
     shown = [
         line for b in read_blocks(page) if b.kind in ("", "sh") for line in b.text.replace("\\\n", " ").splitlines()
     ]
-    shown += re.findall(r"`(python -m xlkd[^`]*)`", read_prose(page)) + re.findall(
+    shown += re.findall(r"`((?:python -m )?xlkd[. ][^`]*)`", read_prose(page)) + re.findall(
         r"^ {4}(.*python -m xlkd.*)$", read_prose(page), re.M
     )
     arguments = []
     for line in shown:
-        if command := re.search(r"python -m xlkd\.(.*)", re.sub(r" \[[^\]]*\]", "", line)):
-            words = shlex.shlex(command[1], posix=True, punctuation_chars=";<>|")
+        if command := re.search(
+            rf"python -m xlkd\.(.*)|\bxlkd ((?:{'|'.join(COMMANDS)})\b.*)", re.sub(r" \[[^\]]*\]", "", line)
+        ):
+            words = shlex.shlex(command[1] or command[2], posix=True, punctuation_chars=";<>|")
             words.whitespace_split = True
-            arguments.append(list(itertools.takewhile(lambda word: not set(word) <= set(";<>|"), words)))
+            name, *flags = itertools.takewhile(lambda word: not set(word) <= set(";<>|"), words)
+            arguments.append([name if command[1] else COMMANDS[name], *flags])
     return arguments
 
 

@@ -12,6 +12,10 @@ The cache is in $XLKD_CACHE, else in `xlkd/` of the user's cache folder. Where $
 lists and deletes only what was copied to this machine; `gcloud storage rm -r` deletes what is in the bucket. Partial
 entries that a killed process left more than a day ago count as entries. Anything else in that folder is left alone and
 counted: a folder is an entry by its name, a kind and a hash, and by having nothing but the cache's own files.
+
+Examples:
+  python -m xlkd.caches
+  python -m xlkd.caches --prune=5G
 """
 
 from __future__ import annotations
@@ -22,8 +26,6 @@ import time
 
 from xlkd import cli
 from xlkd.errors import UserError
-
-UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def main(arguments: list[str]) -> None:
@@ -39,10 +41,9 @@ def main(arguments: list[str]) -> None:
     total = sum(entry.size_bytes for entry in entries)
     if not flags:
         for entry in entries:
-            print(
-                f"{entry.kind:<12}  {format_size(entry.size_bytes):>8}  {_format_time(entry.used)}  {entry.path.name}"
-            )
-        print(f"{len(entries)} entries, {format_size(total)} in {cache.get_folder()}{foreign_count}")
+            size = cli.format_size(entry.size_bytes)
+            print(f"{entry.kind:<12}  {size:>8}  {_format_time(entry.used)}  {entry.path.name}")
+        print(f"{len(entries)} entries, {cli.format_size(total)} in {cache.get_folder()}{foreign_count}")
         if remote := cache.get_remote():
             print(f"copies of what all machines share: list it with `gcloud storage ls {remote.url}`")
         return
@@ -52,8 +53,8 @@ def main(arguments: list[str]) -> None:
         if remaining > allowed:
             cache.delete(entry.path)
             deleted, remaining = deleted + 1, remaining - entry.size_bytes
-    summary = f"deleted {deleted} of {len(entries)} entries, {format_size(total - remaining)}"
-    print(f"{summary}; {format_size(remaining)} left in {cache.get_folder()}{foreign_count}")
+    summary = f"deleted {deleted} of {len(entries)} entries, {cli.format_size(total - remaining)}"
+    print(f"{summary}; {cli.format_size(remaining)} left in {cache.get_folder()}{foreign_count}")
 
 
 def parse_size(text: str) -> int:
@@ -61,13 +62,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
         raise UserError(f"--prune={text} is not a size", "command line", "for example 500M or 5G")
-    return int(float(match[1]) * UNITS[match[2].upper()])
-
-
-def format_size(number: int) -> str:
-    """Formats a number of bytes with a unit."""
-    unit = max((prefix for prefix in UNITS if UNITS[prefix] <= max(number, 1)), key=UNITS.__getitem__)
-    return f"{number / UNITS[unit]:.{1 if unit else 0}f} {unit}B"
+    return int(float(match[1]) * cli.UNITS[match[2].upper()])
 
 
 def _format_time(when: float) -> str:

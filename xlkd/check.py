@@ -11,6 +11,10 @@
   --doc_stride_means=step --max_answer_tokens=30 …: the settings of the model's training by default
 
 Every fault is one line on standard error with file, row and reason. The exit code is 2 where there are faults.
+
+Examples:
+  python -m xlkd.check --data=squad:train.json
+  python -m xlkd.check --data='xquad:DIR?languages=en,de' --model=package:multilingual --json=check.json
 """
 
 from __future__ import annotations

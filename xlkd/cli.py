@@ -21,18 +21,37 @@ from xlkd import files
 from xlkd.compat import find_environment_fault
 from xlkd.errors import DONE, INTERRUPTED, NOT_FINITE, STOPPED, USER_INPUT, NotFinite, Stopped, UserError
 
+COMMANDS = {  # by name the module of xlkd that runs it
+    "train": "main",
+    "evaluate": "evaluate",
+    "predict": "predict",
+    "plan": "plan",
+    "report": "report",
+    "check": "check",
+    "sweep": "sweep",
+    "trim": "trim",
+    "push": "push",
+    "parity": "parity",
+    "caches": "caches",
+}
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}  # of sizes, by their prefix
+_MODULE = re.compile(rf"\bpython -m xlkd\.({'|'.join(COMMANDS.values())})\b")
 
-def run(function: Callable[[list[str]], int | None]) -> int:
-    """Runs `function(arguments)` and returns the exit code; --help prints the docstring of its module instead."""
+
+def run(function: Callable[[list[str]], int | None], arguments: Sequence[str] | None = None) -> int:
+    """Runs `function(arguments)` and returns the exit code; --help prints the docstring of its module instead.
+
+    Without `arguments` they are those of the process. Help and messages name commands in the form that was typed.
+    """
     configure_malloc()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     prepare_streams()
-    arguments, code = sys.argv[1:], DONE
+    arguments, code = list(sys.argv[1:] if arguments is None else arguments), DONE
     try:
         if sys.stdout is None:
             raise UserError("standard output is closed", "", "redirect it to a file, or to /dev/null")
         if set(arguments) & {"-h", "--help"}:
-            print((sys.modules[function.__module__].__doc__ or "").strip())
+            print(name_as_typed((sys.modules[function.__module__].__doc__ or "").strip()))
         else:
             code = function(arguments) or DONE
         sys.stdout.flush()
@@ -55,6 +74,24 @@ def run(function: Callable[[list[str]], int | None]) -> int:
         return _print_error(f"error: {UserError(fault, remedy=remedy)}", USER_INPUT)
     finally:
         _discard_rest()
+
+
+def name_command(module: str) -> list[str]:
+    """Returns the words that start the command of a module, in the form that started this process.
+
+    The forms are `xlkd train`, `python -m xlkd train` and `python -m xlkd.main`, which is also that of other programs.
+    """
+    program, names = pathlib.Path(sys.argv[0]), {file: name for name, file in COMMANDS.items()}
+    if program.name == "xlkd":
+        return ["xlkd", names[module]]
+    if program.parts[-2:] == ("xlkd", "__main__.py"):
+        return ["python", "-m", "xlkd", names[module]]
+    return ["python", "-m", f"xlkd.{module}"]
+
+
+def name_as_typed(text: str) -> str:
+    """Returns a text with each `python -m xlkd.MODULE` in the form that started this process."""
+    return _MODULE.sub(lambda match: " ".join(name_command(match[1])), text)
 
 
 class StandardOutput(io.TextIOWrapper):
@@ -209,6 +246,12 @@ def parse_output(text: str) -> pathlib.Path:
     return files.expand_path("/dev/stdout" if text == "-" else text)
 
 
+def format_size(number: int) -> str:
+    """Formats a number of bytes with a unit."""
+    unit = max((prefix for prefix in UNITS if UNITS[prefix] <= max(number, 1)), key=UNITS.__getitem__)
+    return f"{number / UNITS[unit]:.{1 if unit else 0}f} {unit}B"
+
+
 def configure_malloc() -> None:
     """Makes glibc keep the memory that JAX frees, so that steps do not pay for page faults again.
 
@@ -237,5 +280,5 @@ def available_memory_bytes(cgroup: str = "/sys/fs/cgroup") -> int:
 
 def _print_error(line: str, code: int) -> int:
     """Prints a line on standard error and returns the exit code."""
-    print(line, file=sys.stderr)
+    print(name_as_typed(line), file=sys.stderr)
     return code

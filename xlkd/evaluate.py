@@ -32,6 +32,11 @@ A cell is named by question language and context language: en-de asks in English
 its own rules, all other data by SQuAD's; a cell with unanswerable questions by those of SQuAD 2, with the same names:
 HasAns, NoAns, and the best threshold that the cell could have had. An average is official only if none of its cells is
 missing.
+
+Examples:
+  python -m xlkd.evaluate --model=runs/NAME/stages/02-ce/export --data=xquad:DIR
+  python -m xlkd.evaluate --predictions=answers.json --data=squad:dev.json --json=scores.json
+  python -m xlkd.evaluate --model=OWNER/NAME --data='tsv:test.tsv?languages=de' --labels=negative,positive
 """
 
 from __future__ import annotations

@@ -318,8 +318,8 @@ def check_folder(path: pathlib.Path) -> None:
         raise UserError(f"cannot be read: {error.strerror}", str(path), remedy) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError("cannot be written: permission denied", str(path), remedy)
-    if _read_marker(path) is None and (foreign := [name for name in names if not _DRAFT_NAME.fullmatch(name)]):
-        raise UserError(f"contains {_name_some(foreign)}, which no export wrote", str(path), remedy)
+    if read_marker(path) is None and (foreign := [name for name in names if not _DRAFT_NAME.fullmatch(name)]):
+        raise UserError(f"contains {name_some(foreign)}, which no export wrote", str(path), remedy)
 
 
 @contextlib.contextmanager
@@ -358,11 +358,23 @@ def mark_export(folder: pathlib.Path, names: Iterable[str]) -> None:
     if not folder.is_dir():
         return
     try:
-        marked = _read_marker(folder) is not None
+        marked = read_marker(folder) is not None
     except UserError:
         marked = False
     if not marked:
         _write_marker(folder, _list_files(folder) & frozenset(names))
+
+
+def list_export(folder: pathlib.Path) -> list[str]:
+    """Returns the names of the files of an export and of its marker; refuses a folder that is not a whole export."""
+    names = read_marker(folder)
+    if names is None:
+        inside = sorted(file.parent.name for file in folder.glob(f"*/{MARKER}"))
+        remedy = f"name one of the exports in it: {', '.join(inside)}" if inside else "name the export of a stage"
+        raise UserError(f"is not an export: it has no {MARKER}", str(folder), remedy)
+    if lost := [name for name in sorted(names) if not _is_plain_file(folder, name)]:
+        raise UserError(f"is incomplete: {name_some(lost)} missing or not a file", str(folder), "export it again")
+    return sorted({*names, MARKER})
 
 
 @contextlib.contextmanager
@@ -389,11 +401,11 @@ def _publish(draft: pathlib.Path, target: pathlib.Path) -> None:
         draft.rename(target)
         flush_path(target.parent)
         return
-    exported = _read_marker(target) or frozenset()
+    exported = read_marker(target) or frozenset()
     old = {name for name in exported if _is_plain_file(target, name)}
     foreign = [name for name in sorted(written - old) if _is_taken(target, name)]
     if foreign:
-        what = f"contains {_name_some(foreign)}, which no export wrote and this one would replace"
+        what = f"contains {name_some(foreign)}, which no export wrote and this one would replace"
         raise UserError(what, str(target), "move it away, or name another folder")
     _replace_marker(draft, target, exported | written)
 
@@ -434,7 +446,7 @@ def _replace_marker(draft: pathlib.Path, target: pathlib.Path, files: Iterable[s
     (draft / MARKER).replace(target / MARKER)
 
 
-def _read_marker(folder: pathlib.Path) -> frozenset[str] | None:
+def read_marker(folder: pathlib.Path) -> frozenset[str] | None:
     """Returns the files that an earlier export wrote to a folder; None where there is no marker."""
     file = folder / MARKER
     if not os.path.lexists(file):
@@ -529,6 +541,6 @@ def list_causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _name_some(names: list[str]) -> str:
+def name_some(names: list[str]) -> str:
     """Joins the first three names and counts the rest."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

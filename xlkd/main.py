@@ -13,6 +13,11 @@ Several processes can form one run: on TPU hosts, Slurm and GKE by themselves, e
 
 The same command resumes a stopped run. Exit codes: 0 done, 2 bad input, 3 not finite, 75 stopped by a signal after
 saving, or because another process did not start or was lost: start it again.
+
+Examples:
+  python -m xlkd.main --config=configs/gxlt.py
+  python -m xlkd.main --config=configs/finetune.py:classify --config.data.train=tsv:train.tsv --config.seed=1
+  python -m xlkd.main --config=configs/mblm.py --keys
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ def main(arguments: list[str]) -> None:
     with distributed.join_run(flags):
         from xlkd.train.run import run
 
-        run(config, name, ["python", "-m", "xlkd.main", *arguments])
+        run(config, name, [*cli.name_command("main"), *arguments])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Compare an encoder with transformers: `python -m xlkd.parity --model=DIR [--tolerance=1e-4]`.
+"""Compares an encoder with transformers: `python -m xlkd.parity --model=DIR [--tolerance=1e-4]`.
 
   --model=DIR          a folder with a Hugging Face model, or the name of a model on the hub
   --tolerance=NUMBER   largest difference of hidden states and logits (default 1e-4); gradients may differ by ten
@@ -8,6 +8,10 @@
 
 Both compute in float32, without dropout, on the same random rows of unequal lengths. Needs PyTorch.
 Exit codes: 0 within tolerance, 1 beyond it, 2 bad input.
+
+Examples:
+  python -m xlkd.parity --model=OWNER/NAME
+  python -m xlkd.parity --model=runs/NAME/stages/01-english/export --tolerance=1e-5
 """
 
 from __future__ import annotations

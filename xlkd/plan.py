@@ -3,7 +3,7 @@
 """Predicts what a run needs: `python -m xlkd.plan --config=configs/gxlt.py [--device=NAME] [--config.KEY=VALUE …]`.
 
   --config=FILE[:VARIANT]  a config with get_config(variant), or the config.json of a former run
-  --config.KEY=VALUE       any key of the config (python -m xlkd.main --keys lists them)
+  --config.KEY=VALUE       any key of the config (python -m xlkd.main --config=FILE --keys lists them)
   --device=NAME            cpu, v4, v5e, v5p, v6e, tpu7x, h100 or h200; by default this machine
   --chips=N                number of chips; by default all of this machine, and one of another
   --topology=v5e-64        a TPU slice, also as v5p:4x4x4, compiled without one (pip install 'xlkd[topology]')
@@ -14,6 +14,10 @@
 The plan has for each stage parameters, buckets, memory of a device, FLOPs, time, MFU, and what caching the teacher's
 targets saves. Nothing is trained, and no weights are read. Exit codes: 0 if all stages fit, 2 for bad input or a stage
 that does not fit. More: docs/plan.md.
+
+Examples:
+  python -m xlkd.plan --config=configs/gxlt.py
+  python -m xlkd.plan --config=configs/gxlt.py:paper_pod --device=v5e --chips=64
 """
 
 from __future__ import annotations

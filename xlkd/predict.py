@@ -2,9 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers questions or labels texts: `python -m xlkd.predict --model=DIR --question=… --context=…`, or JSONL on stdin.
 
-    python -m xlkd.predict --model=DIR < questions.jsonl > answers.jsonl
-    python -m xlkd.predict --model=DIR --text="Anna went." --second="Anna stayed." --language=en
-
 Questions. In, one JSON object a line:
   question   text
   context    text
@@ -27,6 +24,7 @@ in a model without branches.
 
 Flags:
   --model=NAME        a folder, a hub id, package:NAME; it needs a head for questions or one for labels
+  --question=… --context=…, or --text=… [--second=…]: one example, in place of standard input
   --task=qa|classify  where the model has both heads
   --language=de       of texts that name none; without a language all branches answer together
   --route=de          use that branch whatever the language; or mixture
@@ -37,6 +35,11 @@ Flags:
   --on_bad_row=skip   leave out a bad line and say so on standard error, instead of stopping there
   --revision=COMMIT   of a hub id
   --max_length, --max_query_length, --doc_stride, --doc_stride_means, --candidates, --max_answer_tokens: as evaluate
+
+Examples:
+  python -m xlkd.predict --model=DIR --question="Who went?" --context="Anna went."
+  python -m xlkd.predict --model=DIR < questions.jsonl > answers.jsonl
+  python -m xlkd.predict --model=DIR --text="Anna went." --second="Anna stayed." --language=en
 """
 
 from __future__ import annotations

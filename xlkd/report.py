@@ -10,6 +10,10 @@
 
 The page needs no network and no other file. Its tables are also written as plain text (report.txt), and what fits a
 terminal is printed. How to read them, and what results.json contains: docs/report.md.
+
+Examples:
+  python -m xlkd.report runs/gxlt-1a2b3c4d
+  python -m xlkd.report runs/seeds/seed=0 runs/seeds/seed=1 --out=seeds.html --json=seeds.json
 """
 
 from __future__ import annotations

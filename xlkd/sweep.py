@@ -2,18 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs combinations of settings: `python -m xlkd.sweep --config=configs/gxlt.py --over='seed=0,1,2' --workdir=DIR`.
 
-  --config=FILE[:VARIANT]  as for xlkd.main; the stages before the controls are trained once
+  --config=FILE[:VARIANT]  as in training; the stages before the controls are trained once
   --over='KEY=A,B KEY=A,B' every combination of these values is a run of the controls, in its own folder
   --workdir=DIR            DIR/start has the stages that all runs begin with, DIR/KEY=A… each run
   --results=DIR            the runs are draws of one study: DIR/KEY=A….json keeps the numbers of each, and a run whose
                            file is there is not repeated
   --again                  with --results: repeats the runs, and compares their numbers with those of the files
-  --config.KEY=VALUE       as for xlkd.main, for all runs
+  --config.KEY=VALUE       as in training, for all runs
 
-For example --over='seed=0,1,2', or --over='method.temperature=2,4,8 data.ntl=1,3,5'. Started
-again, the command resumes. At the end the runs are compared as by `python -m xlkd.report DIR/*=*`, where runs that
-differ only in their seed are seeds of one system. With --results the differences between the controls are judged over
-the draws. Where a value changes a stage before the controls, that stage is trained for each value, in DIR/start-….
+Started again, the command resumes. At the end the runs are compared as by `python -m xlkd.report DIR/*=*`, where runs
+that differ only in their seed are seeds of one system. With --results the differences between the controls are judged
+over the draws. Where a value changes a stage before the controls, that stage is trained for each value, in DIR/start-….
+
+Examples:
+  python -m xlkd.sweep --config=configs/gxlt.py --over='seed=0,1,2' --workdir=runs/seeds
+  python -m xlkd.sweep --config=configs/gxlt.py --over='method.temperature=2,4,8 data.ntl=1,3' --workdir=runs/grid
 """
 
 from __future__ import annotations
@@ -91,7 +94,7 @@ def main(arguments: list[str]) -> None:
             what = f"{key} is used only by stage {shared[0]}, which is trained once for all runs"
             raise UserError(what, "--over", "start a run for each value")
     starts = {name: _choose_start(first, config, shared) for name, config in runs.items()}
-    command = ["python", "-m", "xlkd.sweep", *arguments]
+    command = [*cli.name_command("sweep"), *arguments]
     if "results" in flags:
         if others := [key for key in _list_keys(flags["over"]) if key != "seed"]:
             remedy = "sweep seed alone, and keep other settings in another folder"

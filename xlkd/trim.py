@@ -11,6 +11,10 @@ Without the tokens that the texts do not use, outputs on these texts are bit-ide
 fewer layers it is another model, whose last hidden states are the full model's states at layer N (after the norm that
 follows the last layer, where an encoder has one). The record of an xlkd run and the files for sentence-transformers are
 copied; the model card says what was left out, above the card of the full model.
+
+Examples:
+  python -m xlkd.trim --model=OWNER/NAME --texts=de.txt,sw.txt --out=smaller
+  python -m xlkd.trim --model=runs/NAME/stages/01-english/export --layers=6 --out=six-layers
 """
 
 from __future__ import annotations
@@ -25,7 +29,6 @@ from typing import TYPE_CHECKING
 
 from xlkd import cli, files
 from xlkd.errors import UserError, escape_controls
-from xlkd.models.families import find_family
 
 if TYPE_CHECKING:
     from xlkd.models.hf import Checkpoint
@@ -70,7 +73,7 @@ def main(arguments: list[str]) -> None:
         model.params,
         labels=model.labels,
         tokenizer=tokenizer,
-        card=cards.write_trimmed_card(folder, full, changes, arguments),
+        card=cards.write_trimmed_card(folder, full, changes, [*cli.name_command("trim"), *arguments]),
         record=hf.read_json(record) if record.exists() else None,
         files=sentences.read_pooling_files(folder),
     )
@@ -80,6 +83,8 @@ def main(arguments: list[str]) -> None:
 def keep_lowest_layers(model: Checkpoint, count: int) -> Checkpoint:
     """Returns the model with its lowest layers only."""
     import jax
+
+    from xlkd.models.families import find_family
 
     encoder = dict(model.params["encoder"])
     encoder["layers"] = jax.tree.map(lambda stacked: stacked[:count], encoder["layers"])

@@ -13,11 +13,13 @@ import pathlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from xlkd import spec
 from xlkd.data import sources
 from xlkd.errors import escape_controls
+from xlkd.export import head as heads
 from xlkd.files import Json
 from xlkd.methods import Export
 from xlkd.models import hf, hub, sentences
@@ -35,6 +37,7 @@ DATA_TITLES = {
     "alignment": "alignment",
 }
 UNSTATED = "not stated where it was taken from"
+UNLICENSED = "The head of this card names no licence, because none of the hub's licences is stated for the base model."
 LICENCE_CHARACTERS = 1 << 16  # of the head of a file in which a licence is looked for
 _PLAIN = re.compile(r"[\w→ ,:%+-]+")  # text that has no markup
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -86,17 +89,23 @@ def write_card(
     place: Place,
     teacher: str = "",
     threshold: Threshold | None = None,
+    contamination: Mapping[str, Json] = MappingProxyType({}),
 ) -> str:
     """Returns the text of the model card.
 
     `scores` has the stage's scores by evaluation set, `seen` the languages whose labels were seen by kind, and
     `teacher` names the teacher where the settings do not. `threshold` is that of the null odds, if there is one.
+    `contamination` has by evaluation set the examples that occur in the training data.
     """
     base = find_base(settings, place)
+    values = heads.describe_export(settings, scores, seen, exported, contamination)
+    values["datasets"] = sorted({*values["datasets"], *_list_earlier_data_sets(settings, place)})
+    values |= heads.describe_base(_name_on_hub(base), base.licence, is_trained=True)
     parts = [
-        _format_head("sentence-transformers" if exported.pooling else "transformers", base),
+        heads.format_head(values),
         _describe_model(settings, exported, threshold),
         _list_origins(settings, base, place, teacher),
+        *([] if "license" in values else [[UNLICENSED]]),
         _list_languages(seen),
         *_tabulate_scores(scores, exported, place),
         _format_settings(settings),
@@ -105,19 +114,21 @@ def write_card(
     return "\n".join(line for part in parts for line in (*part, ""))
 
 
-def write_trimmed_card(folder: pathlib.Path, full: Origin, parts_left: Sequence[str], flags: Sequence[str]) -> str:
+def write_trimmed_card(folder: pathlib.Path, full: Origin, parts_left: Sequence[str], command: Sequence[str]) -> str:
     """Returns the card of a model that `xlkd.trim` made smaller, followed by the card of the full model in `folder`.
 
-    `parts_left` says what is left of the full model, such as "12 of 24 layers"; `flags` are those of the command.
+    `parts_left` says what is left of the full model, such as "12 of 24 layers"; `command` is what was typed.
     """
     base = trace_base(Origin(str(folder), licence=full.licence)) if (folder / hf.RECORD).is_file() else full
     library = "sentence-transformers" if (folder / sentences.MODULES).is_file() else "transformers"
-    full_card = re.sub(r"\A---\s*\n.*?\n---[ \t]*\n", "", _read_start(folder / hf.CARD), flags=re.S).strip()
-    lines = [*_format_head(library, base), "", "# A smaller model", ""]
+    text = _read_start(folder / hf.CARD)
+    full_card = re.sub(r"\A---\s*\n.*?\n---[ \t]*\n", "", text, flags=re.S).strip()
+    values = heads.describe_smaller(heads.parse_head(text), library)
+    values |= heads.describe_base(_name_on_hub(base), base.licence, is_trained=base != full)
+    lines = [*heads.format_head(values), "", "# A smaller model", ""]
     lines += [f"This model has {' and '.join(parts_left)} of {full}.", ""]
     lines += [f"The training of the full model started from {base}.", ""] if base != full else []
-    command = format_block(shlex.join(["python", "-m", "xlkd.trim", *flags]), "sh")
-    lines += ["Command:", "", *command, "", f"xlkd {read_version()}.", ""]
+    lines += ["Command:", "", *format_block(shlex.join(command), "sh"), "", f"xlkd {read_version()}.", ""]
     if full_card:
         lines += ["Below is the card of the full model. Its scores are not those of this model.", "", full_card]
     return "\n".join(lines) + "\n"
@@ -132,6 +143,22 @@ def find_base(settings: AnySettings, place: Place) -> Origin:
     start = list_starts(settings.start)[0]
     folder = place.find_export(start)
     return trace_base(find_origin(str(folder)) if folder else find_origin(start, settings.start_revision))
+
+
+def _list_earlier_data_sets(settings: AnySettings, place: Place) -> list[str]:
+    """Returns the data sets of the hub that earlier stages were trained on, as their cards name them."""
+    names = []
+    for start in list_starts(settings.start):
+        folder = place.find_export(start) or pathlib.Path(start)
+        if (folder / hf.RECORD).is_file():
+            listed = heads.parse_head(_read_start(folder / hf.CARD)).get("datasets")
+            names += [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return names
+
+
+def _name_on_hub(model: Origin) -> str:
+    """Returns the name of a model of the hub; "" for any other model."""
+    return model.name if _HUB.fullmatch(model.name) and not pathlib.Path(model.name).exists() else ""
 
 
 def find_origin(name: str, revision: str = "") -> Origin:
@@ -191,16 +218,8 @@ def read_version() -> str:
         return "unknown"
 
 
-def _format_head(library: str, base: Origin) -> list[str]:
-    """Returns the YAML head, which the hub reads; the base model is in it only where it is a model of the hub."""
-    lines = ["---", f"library_name: {library}", "tags: [xlkd]"]
-    lines += ["pipeline_tag: sentence-similarity"] if library == "sentence-transformers" else []
-    is_hub = _HUB.fullmatch(base.name) and not pathlib.Path(base.name).exists()
-    return [*lines, *([f"base_model: {json.dumps(base.name)}"] if is_hub else []), "---"]
-
-
 def _describe_model(settings: AnySettings, exported: Export, threshold: Threshold | None) -> list[str]:
-    lines = [f"# {format_word(settings.name)}", ""]
+    lines = [f"# {format_word(heads.name_model(settings))}", ""]
     lines += [f"Trained by xlkd: method `{settings.method.name}`, config {settings.run}, seed {settings.seed}."]
     if exported.pooling:
         what = f"The vector of a text is {DESCRIBED[exported.pooling]} of the last layer, not normalised."
@@ -252,11 +271,10 @@ def _describe_source(source: sources.Source) -> str:
 
         folder, commit = find_resolved(source)
         return str(Origin(str(source), commit, find_licence(folder) if folder else ""))
-    if not source.path:
-        licence = "made by xlkd; names of Unicode CLDR, Unicode licence" if source.name == "atlas" else UNSTATED
-        return f"{format_code(source)}; {licence}"
-    path = pathlib.Path(source.path).expanduser()
-    licence = find_licence(path if path.is_dir() else path.parent)
+    if source.name == "atlas":
+        return f"{format_code(source)}; made by xlkd; names of Unicode CLDR, Unicode licence"
+    paths = sources.list_paths(str(source))  # none where the text after the colon is a name
+    licence = find_licence(paths[0] if paths[0].is_dir() else paths[0].parent) if paths else ""
     return f"{format_code(source)}; licence: {format_word(licence) if licence else UNSTATED}"
 
 

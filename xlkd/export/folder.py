@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import jax
@@ -37,12 +38,13 @@ def write_export(
     seen: Mapping[str, Sequence[str]],
     teacher: str = "",
     threshold: Threshold | None = None,
+    contamination: Mapping[str, Json] = MappingProxyType({}),
 ) -> None:
     """Writes one exported model of a stage with its card; an earlier export in the folder is replaced.
 
     `results` has the scores by evaluation set, `seen` the languages whose labels were seen, and `teacher` names the
     teacher where the settings do not. `threshold` is that of the null odds, if the model gives no answer to some
-    questions.
+    questions. `contamination` has by evaluation set the examples that occur in the training data.
     """
     files.mark_export(folder, UNMARKED)
     place = cards.Place.find(folder)
@@ -54,7 +56,7 @@ def write_export(
     }
     record |= {"base": cards.find_base(settings, place)._asdict()}
     record |= {"null_threshold": threshold._asdict()} if threshold else {}
-    card = cards.write_card(settings, results, seen, exported, place, teacher, threshold)
+    card = cards.write_card(settings, results, seen, exported, place, teacher, threshold, contamination)
     if "branches" in exported.encoder:
         record |= {"method": spec.to_plain(settings.method)}
         branch_checkpoint.save(

@@ -300,7 +300,17 @@ def export_stage(
     for name, exported in method.exports(variables).items():
         exported = trimming.restore_vocabulary(exported, prepared.weights)
         workdir.check()
-        write_export(folder / "export" / name, exported, tokenizer, spec, results, seen, teacher, threshold)
+        write_export(
+            folder / "export" / name,
+            exported,
+            tokenizer,
+            spec,
+            results,
+            seen,
+            teacher,
+            threshold,
+            prepared.contamination,
+        )
     record = {
         "version": 1,
         "stage": spec.name,
