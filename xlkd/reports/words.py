@@ -115,6 +115,20 @@ def describe_average(name: str, entry: Mapping[str, Any] | None = None) -> str:
     return AVERAGES.get(name, name)
 
 
+def list_main_means(averages: Mapping[str, Any]) -> list[str]:
+    """Returns the means that sentences are about; the macro mean only where no other is known."""
+    names = [name for name in IN_SENTENCES if name in averages]
+    return [name for name in names if name != "macro_mean"] or names
+
+
+def shorten_average(name: str, entry: Mapping[str, Any] | None = None) -> str:
+    """Describes a mean without the explanation in parentheses, and counts its cells where some are missing."""
+    text = describe_average(name).partition(" (")[0]
+    if entry and entry.get("missing"):
+        return f"{text}, {len(entry['cells'])} of {len(entry['cells']) + entry['missing']} cells"
+    return text
+
+
 def describe_stage(name: str) -> str:
     """Returns a stage's name, with its description where it is a known control."""
     head, slash, last = name.rpartition("/")
@@ -143,6 +157,11 @@ def format_signed(value: float) -> str:
     return text if text[0] == "−" or float(text) == 0 else f"+{text}"
 
 
+def format_tick(value: float) -> str:
+    """Writes a round difference on an axis or a scale."""
+    return f"{value:+g}".replace("-", "−") if value else "0"
+
+
 def format_spread(by_seed: Sequence[float]) -> str:
     """Writes the standard deviation over seeds."""
     return format_number(statistics_of.stdev(by_seed))
@@ -163,11 +182,10 @@ def _describe_pair(title: str, data: Record, compared: Record) -> list[str]:
     metric = data["main"]
     who = f"{describe_stage(compared['a'])} against {describe_stage(compared['b'])}"
     lines = []
-    for name in IN_SENTENCES:
-        if name in compared["averages"] and not (name == "macro_mean" and data["task"] == "classify"):
-            entry = compared["averages"][name]
-            where = f"{label_in_set(data, metric)}, {describe_average(name, entry)}"
-            lines.append(f"{who}, {title}, {where}: {_describe_difference(entry[metric])}.")
+    for name in list_main_means(compared["averages"]):
+        entry = compared["averages"][name]
+        where = f"{label_in_set(data, metric)}, {describe_average(name, entry)}"
+        lines.append(f"{who}, {title}, {where}: {_describe_difference(entry[metric])}.")
     tally = Counter(cell[metric]["verdict"] for cell in compared["cells"].values())
     cells = "languages" if data["task"] == "classify" else "cells"
     counts = ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in sorted(tally.items()))
