@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Self-distillation: the terms of the loss, and which teacher is used when."""
 
+import dataclasses
 import types
 
 import jax
@@ -252,13 +253,32 @@ def test_impossible_settings_are_refused(changes, says):
 
 def test_a_named_control_leaves_out_the_others():
     config = settings.read_config("configs/gxlt.py")
-    names = ["english", "zs", "ce", "skd", "skd_map", "skd_no_ce", "skd_map_no_ce"]
+    names = ["english", "zs", "ce", "skd", "skd_map"]
     assert [stage.name for stage in settings.read_stages(config)] == names
     config = settings.replace_values(config, method__control="skd_map")
     assert [stage.name for stage in settings.read_stages(config)] == ["english", "skd_map"]
     config = settings.replace_values(config, method__control="skd_mapp")
     with pytest.raises(UserError, match="did you mean 'skd_map'"):
         settings.read_stages(config)
+
+
+def test_the_ablation_differs_from_the_default_by_two_controls_alone():
+    default, ablation = (settings.read_config(f"configs/gxlt.py{variant}") for variant in ("", ":ablation"))
+    stages = {stage.name: stage for stage in settings.read_stages(ablation)}
+    assert [*stages] == ["english", "zs", "ce", "skd", "skd_map", "skd_no_ce", "skd_map_no_ce"]
+    assert [*stages.values()][:5] == list(settings.read_stages(default))
+    for name, stage in stages.items():
+        if name.endswith("_no_ce"):
+            twin = stages[name.removesuffix("_no_ce")].method
+            assert dataclasses.replace(stage.method, alpha_ce=1.0) == twin
+
+
+def test_the_stages_of_the_default_have_the_same_dropout():
+    for variant in ("", ":paper"):
+        rates = {
+            stage.encoder.dropout for stage in settings.read_stages(settings.read_config(f"configs/gxlt.py{variant}"))
+        }
+        assert len(rates) == 1
 
 
 def test_the_optimizer_has_no_moments_of_the_teacher():
