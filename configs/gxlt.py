@@ -87,7 +87,7 @@ def add_controls_without_ce(c: ConfigDict) -> ConfigDict:
 def synthetic(c: ConfigDict) -> ConfigDict:
     """Trains the controls on the atlas (synthetic data), within minutes on CPUs."""
     c = gxlt(atlas(c))
-    c.english.data.train = "atlas?split=train&languages=en&size=4096"
+    c.english.data.train = "atlas?split=train&languages=en&size=5120"
     c.english.data.eval = f"atlas?split=validation&languages={TESTED}&size=20"
     c.english.optim = ConfigDict({"lr": 7e-4})
     # The same in both stages, or the KL measures that they differ; with 0.1 so small an encoder needs more examples

@@ -6,7 +6,7 @@
         --workdir=runs/studies/demo --results=docs/results/demo
 
 `demo.md` beside this file was written before the runs. A draw is the default of `configs/gxlt.py` with other training
-and test questions and another seed; odd draws have one start, even ones another.
+and test questions and another seed, from one start.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,6 @@ def get_config(variant: str = "") -> ConfigDict:
     draw = "&seed=" + c.get_ref("seed").to_str()
     c.data.train = c.data.train.removesuffix("&seed=1") + draw
     c.data.eval = c.data.eval + draw
-    c.english.seed = (c.get_ref("seed") + 1) % 2 + 1
-    c.english.data.train = c.english.data.train + "&seed=" + (c.english.get_ref("seed") + 100).to_str()
+    c.english.seed, c.english.data.train = 1, c.english.data.train + "&seed=101"  # one start for all draws
     c.report.primary, c.report.judged_by = ("skd:ce", "skd_map:ce"), "atlas/gxlt_off/f1"
     return c
