@@ -20,6 +20,6 @@ def get_config(variant: str = "") -> ConfigDict:
     draw = "&seed=" + c.get_ref("seed").to_str()
     c.data.train = c.data.train.removesuffix("&seed=1") + draw
     c.data.eval = c.data.eval + draw
-    c.english.seed, c.english.data.train = 1, c.english.data.train + "&seed=101"  # one start for all draws
+    c.english.seed = 0  # one start for all draws
     c.report.primary, c.report.judged_by = ("skd:ce", "skd_map:ce"), "atlas/gxlt_off/f1"
     return c
