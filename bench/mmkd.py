@@ -26,6 +26,8 @@ from xlkd import cli
 if TYPE_CHECKING:  # side_by_side.parse_flags comes before jax
     from models import Trainer
 
+    from xlkd.models.family import Architecture
+
 LENGTH, ROWS, WORDS = 128, 8, 32
 PUBLISHED = {"method__student_passes": "separate", "method__teacher_dropout": True}
 EVERYWHERE = {"task__tlm_labels": "all", "data__pad_to": LENGTH}
@@ -48,8 +50,8 @@ def make_fixed_sides(flags: side_by_side.Flags, few_tokens: bool) -> Sides:
     words = 100 if few_tokens or flags.quick else 30522
     rows, length = (2, 16) if flags.quick else (ROWS, LENGTH)
     ours, theirs = _make_trainer(flags, words, {}), _make_trainer(flags, words, PUBLISHED | EVERYWHERE)
-    budget = length if few_tokens else _count_positions(length)  # positions that are scored
-    batches = [models.put_on_device([_make_batch(rows, length, n, words)] * 2) for n in (budget, length)]
+    budget = length if few_tokens else count_positions(length)  # positions that are scored
+    batches = [models.put_on_device([make_batch(rows, length, n, words)] * 2) for n in (budget, length)]
     return lambda: ours.run_steps(batches[0]), lambda: theirs.run_steps(batches[1])
 
 
@@ -93,39 +95,53 @@ def _read_data_flags(flags: side_by_side.Flags) -> dict[str, Any]:
 def _make_trainer(flags: side_by_side.Flags, words: int, changes: dict[str, Any]) -> Trainer:
     import models
 
+    shape = "tiny" if flags.quick else "6x384"
+    return make_trainer(models.make_architecture(shape, 0.1, words), models.make_architecture(shape, 0.1), changes)
+
+
+def make_trainer(
+    student: Architecture, teacher: Architecture, changes: dict[str, Any], dtype: str = "float32"
+) -> Trainer:
+    """Builds a step on all four levels, from random weights."""
+    import models
+
     from xlkd.methods import mmkd
-    from xlkd.models.encoder import Encoder
 
     stage = models.resolve_stage(models.read_stage("mmkd.py:own", "full", data__train="", **changes))
-    student = models.make_architecture("tiny" if flags.quick else "6x384", 0.1, words)
-    teacher = models.make_architecture("tiny" if flags.quick else "6x384", 0.1)
-    method = mmkd.build(stage, Encoder(student), Encoder(teacher))
+    method = mmkd.build(stage, *(models.make_encoder(architecture, dtype) for architecture in (student, teacher)))
     start = models.make_start(student)._replace(other=models.make_start(teacher, 1).encoder)
     return models.Trainer(method, start, stage)
 
 
-def _count_positions(length: int) -> int:
+def count_positions(length: int) -> int:
     """Returns the number of positions that the task reserves for masked tokens."""
     from xlkd.tasks.views import Views
 
-    return int(Views(None, None, length, 0.15).budget(length))
+    return int(Views(None, None, length, 0.15).max_masked(length))
 
 
-def _make_batch(rows: int, length: int, positions: int, words: int) -> dict[str, Any]:
-    """Returns a random batch with all four views at one length, without padding."""
+def make_batch(rows: int, length: int, positions: int, words: int, side: int = 0) -> dict[str, Any]:
+    """Returns a random batch with all four views, without padding.
+
+    Pairs have this length, and sentences the length `side`; 0 means that of pairs.
+    """
     import models
     import numpy as np
 
     random = np.random.default_rng(0)
     count = min(WORDS, length // 2)
     at = np.sort(random.permuted(np.tile(np.arange(length), (rows, 1)), axis=1)[:, :positions], axis=1)
-    first = np.tile(np.linspace(0, length - 1, count, dtype=np.int32), (rows, 1))
-    views = {view: models.make_texts(random, rows, length, words) for view in ("token", "word", "sentence", "teacher")}
-    views["word"] |= {"drawn": random.random((rows, length)) < 0.15, "first": first}
-    views["teacher"] |= {"first": first}
+    lengths = {"token": length, "word": length, "sentence": side or length, "teacher": side or length}
+    views = {view: models.make_texts(random, rows, n, words) for view, n in lengths.items()}
+    first = {
+        view: np.tile(np.linspace(0, lengths[view] - 1, count, dtype=np.int32), (rows, 1))
+        for view in ("word", "teacher")
+    }
+    views["word"] |= {"drawn": random.random((rows, length)) < 0.15, "first": first["word"]}
+    views["teacher"] |= {"first": first["teacher"]}
     scored = {"positions": at.astype(np.int32), "labels": np.take_along_axis(views["token"]["ids"], at, 1)}
-    counted = np.ones((rows, positions), bool)
-    return views | scored | {"counted": counted, "exists": first >= 0, "mask": np.ones(rows, np.float32)}
+    counted, exists = np.ones((rows, positions), bool), first["word"] >= 0
+    return views | scored | {"counted": counted, "exists": exists, "mask": np.ones(rows, np.float32)}
 
 
 if __name__ == "__main__":

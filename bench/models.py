@@ -18,6 +18,7 @@ from xlkd.methods import Method, Start, key_for
 from xlkd.models import encoder as encoders
 from xlkd.models.encoder import Encoder
 from xlkd.models.family import Architecture
+from xlkd.models.heads import SpanHead, init_head
 from xlkd.models.layout import read_architecture
 from xlkd.models.outputs import span_logits
 from xlkd.spec.optim import Horizon
@@ -61,6 +62,17 @@ def make_architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0, mod
         "max_position_embeddings": 512,
     }
     return override_dropout(read_architecture(config | FAMILIES[model_type]), dropout)
+
+
+def make_encoder(architecture: Architecture, dtype: str = "float32") -> Encoder:
+    """Returns the encoder as a run has it on these devices: layers are scanned where compiling is slow."""
+    return Encoder(architecture, dtype=dtype, scan=encoders.scan_by_device())
+
+
+def init_span_params(architecture: Architecture) -> dict[str, Any]:
+    """Returns random weights of an encoder with a span head."""
+    head = init_head(SpanHead(architecture), jax.random.key(1))
+    return {"encoder": make_start(architecture).encoder, "span": head}
 
 
 STEPS = 1000  # of the schedule; the number does not change the time of a step
@@ -149,9 +161,9 @@ class Trainer:
         jax.block_until_ready(self.state.variables.params)
 
 
-def compile_forward(architecture: Architecture, params: Any) -> Callable[[Any], Any]:
+def compile_forward(architecture: Architecture, params: Any, dtype: str = "float32") -> Callable[[Any], Any]:
     """Returns the compiled forward pass of an encoder with a span head, in inference."""
-    logits = span_logits(Encoder(architecture))
+    logits = span_logits(make_encoder(architecture, dtype))
     return functools.partial(jax.jit(lambda params, batch: logits(params, batch)), params)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from xlkd.models import hf
 from xlkd.models.family import Architecture
 
 CLIP = 1.0
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_span_model(architecture: Architecture, params: dict[str, Any]) -> torch.nn.Module:
@@ -29,9 +31,10 @@ def load_span_model(architecture: Architecture, params: dict[str, Any]) -> torch
     with tempfile.TemporaryDirectory() as folder:
         hf.save(pathlib.Path(folder) / "model", architecture, jax.device_get(params))
         attention = "eager" if architecture.model_type == "deberta-v2" else "sdpa"
-        return AutoModelForQuestionAnswering.from_pretrained(
+        model = AutoModelForQuestionAnswering.from_pretrained(
             f"{folder}/model", attn_implementation=attention, dtype=torch.float32
         )
+    return model.to(DEVICE)
 
 
 def make_tensors(batch: dict[str, Any], has_types: bool = True) -> dict[str, torch.Tensor]:
@@ -40,21 +43,54 @@ def make_tensors(batch: dict[str, Any], has_types: bool = True) -> dict[str, tor
     arrays = {"input_ids": text["ids"], "attention_mask": text["mask"]}
     arrays |= {"token_type_ids": text["types"]} if has_types else {}
     arrays |= {"start_positions": batch["start"], "end_positions": batch["end"]}
-    return {name: torch.from_numpy(np.asarray(x).astype(np.int64)) for name, x in arrays.items()}
+    return {name: torch.from_numpy(np.asarray(x).astype(np.int64)).to(DEVICE) for name, x in arrays.items()}
+
+
+def make_inputs(batch: dict[str, Any], has_types: bool = True) -> dict[str, torch.Tensor]:
+    """Returns the same batch without the answers, so that the model computes no loss."""
+    tensors = make_tensors(batch, has_types)
+    return {name: x for name, x in tensors.items() if not name.endswith("positions")}
+
+
+def set_precision(dtype: str) -> torch.autocast:
+    """Returns a context that computes in this type where PyTorch's autocast does; the weights stay float32."""
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+def wait() -> None:
+    """Waits until the GPU has done what was asked of it."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def compile_forward(model: torch.nn.Module, compiled: bool, dtype: str = "float32") -> Callable[..., Any]:
+    """Returns the forward pass in inference, which takes a batch; outputs may still be computed."""
+    torch.set_num_threads(2)
+    call = torch.compile(model.eval()) if compiled else model.eval()
+
+    def forward(batch: dict[str, torch.Tensor]) -> Any:
+        with torch.inference_mode(), set_precision(dtype):
+            return call(**batch)
+
+    return forward
 
 
 class Trainer:
     """Runs steps of AdamW with gradients clipped by their norm as on our side; `loss` takes (model, batch)."""
 
-    def __init__(self, model: torch.nn.Module, loss: Any, lr: float, compiled: bool = False) -> None:
+    def __init__(
+        self, model: torch.nn.Module, loss: Any, lr: float, compiled: bool = False, dtype: str = "float32"
+    ) -> None:
         torch.set_num_threads(2)
+        self.dtype = dtype
         self.model = model.train()
         self.loss = torch.compile(loss) if compiled else loss
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.01, fused=True)
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.model, batch)
+        with set_precision(self.dtype):
+            loss = self.loss(self.model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimizer.step()
@@ -63,6 +99,7 @@ class Trainer:
     def run_steps(self, batches: list[dict[str, torch.Tensor]]) -> None:
         for batch in batches:
             self(batch)
+        wait()
 
 
 def compute_cross_entropy(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -99,7 +99,7 @@ def _measure(case: Case, flags: Flags) -> dict[str, Any]:
     for number in range(flags.rounds):
         sides = [("ours", ours), ("theirs", theirs)]
         for name, side in sides[:: 1 if number % 2 else -1]:
-            times[name].append(_time_side(side))
+            times[name].append(time_side(side))
     others = (_machine_seconds() - machine_before) - (_own_seconds() - own_before)
     ratios = [o / t for o, t in zip(times["ours"], times["theirs"], strict=True)]
     ratio = statistics.median(times["ours"]) / statistics.median(times["theirs"])
@@ -111,7 +111,8 @@ def _measure(case: Case, flags: Flags) -> dict[str, Any]:
     return line | {"verdict": _decide_verdict(line, flags)}
 
 
-def _time_side(side: Side) -> float:
+def time_side(side: Side) -> float:
+    """Does a side's work once, and returns its seconds."""
     start = time.perf_counter()
     seconds = side()
     return time.perf_counter() - start if seconds is None else seconds

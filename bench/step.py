@@ -10,11 +10,19 @@ takes an encoder of that family in place of BERT. Common flags: bench/side_by_si
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import side_by_side
 from side_by_side import Case, Sides
 
 from xlkd import cli
+
+if TYPE_CHECKING:  # side_by_side.parse_flags comes before jax
+    import models
+    import peer
+
+    from xlkd.models.family import Architecture
+    from xlkd.spec.stage import StageSpec
 
 STEPS = {  # name: shape, rows, length, dropout, bar
     "train, 6×384, 4×384, dropout": ("6x384", 4, 384, 0.1, 0.65),
@@ -48,22 +56,41 @@ def make_training(case: tuple, compiled: bool, model_type: str) -> Sides:
     import models
     import peer
 
-    from xlkd.methods import finetune
-    from xlkd.models.encoder import Encoder
-
     shape, rows, length, dropout, _ = case
     architecture = models.make_architecture(shape, dropout, model_type=model_type)
-    stage = models.resolve_stage(
-        models.read_stage("finetune.py", "finetune", optim__schedule="constant", optim__warmup=0)
-    )
-    trainer = models.Trainer(finetune.build(stage, Encoder(architecture)), models.make_start(architecture), stage)
-    model = peer.load_span_model(architecture, trainer.state.variables.params)
-    theirs = peer.Trainer(model, peer.compute_cross_entropy, stage.optim.lr, compiled)
+    trainer = make_trainer(architecture)
+    theirs = make_peer(architecture, trainer.state.variables.params, compiled)
     batch = models.make_questions(rows, length, architecture.vocab_size)
     placed, tensors = models.put_on_device(batch), peer.make_tensors(batch, architecture.types > 1)
     if not dropout:
         _check_agreement(float(trainer(placed)["loss"]), float(theirs(tensors)))
     return lambda: trainer.run_steps([placed] * CALLS), lambda: theirs.run_steps([tensors] * CALLS)
+
+
+def make_trainer(architecture: Architecture, dtype: str = "float32") -> models.Trainer:
+    """Builds our training step of question answering, from random weights."""
+    import models
+
+    from xlkd.methods import finetune
+
+    stage = _read_stage()
+    method = finetune.build(stage, models.make_encoder(architecture, dtype))
+    return models.Trainer(method, models.make_start(architecture), stage)
+
+
+def make_peer(architecture: Architecture, params: Any, compiled: bool, dtype: str = "float32") -> peer.Trainer:
+    """Builds PyTorch's training step from our weights."""
+    import peer
+
+    model = peer.load_span_model(architecture, params)
+    return peer.Trainer(model, peer.compute_cross_entropy, _read_stage().optim.lr, compiled, dtype)
+
+
+def _read_stage() -> StageSpec[Any, Any]:
+    import models
+
+    settings = models.read_stage("finetune.py", "finetune", optim__schedule="constant", optim__warmup=0)
+    return models.resolve_stage(settings)
 
 
 def make_inference(case: tuple, compiled: bool, model_type: str) -> Sides:
@@ -72,24 +99,14 @@ def make_inference(case: tuple, compiled: bool, model_type: str) -> Sides:
     import models
     import numpy as np
     import peer
-    import torch
-
-    from xlkd.models.heads import SpanHead, init_head
 
     shape, rows, length, _ = case
     architecture = models.make_architecture(shape, model_type=model_type)
-    head = init_head(SpanHead(architecture), jax.random.key(1))
-    params = {"encoder": models.make_start(architecture).encoder, "span": head}
-    model = peer.load_span_model(architecture, params).eval()
+    params = models.init_span_params(architecture)
     batch = models.make_questions(rows, length, architecture.vocab_size)
     forward, placed = models.compile_forward(architecture, params), models.put_on_device(batch)
-    tensors = {
-        name: x
-        for name, x in peer.make_tensors(batch, architecture.types > 1).items()
-        if not name.endswith("positions")
-    }
-    call = torch.compile(model) if compiled else model
-    torch.set_num_threads(2)
+    call = peer.compile_forward(peer.load_span_model(architecture, params), compiled)
+    tensors = peer.make_inputs(batch, architecture.types > 1)
 
     def ours() -> None:
         for _ in range(4 * CALLS):
@@ -97,12 +114,11 @@ def make_inference(case: tuple, compiled: bool, model_type: str) -> Sides:
         jax.block_until_ready(outputs)
 
     def theirs() -> None:
-        with torch.inference_mode():
-            for _ in range(4 * CALLS):
-                call(**tensors)
+        for _ in range(4 * CALLS):
+            call(tensors)
+        peer.wait()
 
-    with torch.inference_mode():
-        difference = np.abs(np.asarray(forward(placed)[0]) - call(**tensors).start_logits.numpy()).max()
+    difference = np.abs(np.asarray(forward(placed)[0]) - call(tensors).start_logits.cpu().numpy()).max()
     _check_agreement(float(difference), 0.0)
     return ours, theirs
 
