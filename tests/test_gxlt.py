@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Self-distillation: the terms of the loss, and which teacher is used when."""
 
+import dataclasses
 import types
 
 import jax
@@ -28,7 +29,7 @@ ARCHITECTURE = Architecture("bert", 30, 8, 1, 2, 16, positions=16, types=2, pad_
 
 def make_stage(**changes):
     """Returns stage skd, resolved with three epochs of four steps."""
-    flags = {"coefficient_group": 2, "k": 4} | changes
+    flags = {"coefficient_group": 2, "k": 4, "window": (5, 4), "generation_epochs": 1} | changes
     stage_flags = [f"{'data' if name == 'redraw' else 'method'}.{name}={value}" for name, value in flags.items()]
     return stages.resolve(stages.read_stage("configs/gxlt.py", "skd", *(f"skd.{flag}" for flag in stage_flags)), 12, 4)
 
@@ -252,13 +253,31 @@ def test_impossible_settings_are_refused(changes, says):
 
 def test_a_named_control_leaves_out_the_others():
     config = settings.read_config("configs/gxlt.py")
-    names = ["english", "zs", "ce", "skd", "skd_map", "skd_no_ce", "skd_map_no_ce"]
+    names = ["english", "zs", "ce", "skd", "skd_map"]
     assert [stage.name for stage in settings.read_stages(config)] == names
     config = settings.replace_values(config, method__control="skd_map")
     assert [stage.name for stage in settings.read_stages(config)] == ["english", "skd_map"]
     config = settings.replace_values(config, method__control="skd_mapp")
     with pytest.raises(UserError, match="did you mean 'skd_map'"):
         settings.read_stages(config)
+
+
+def test_the_ablation_differs_from_the_default_by_two_controls_alone():
+    default, ablation = (settings.read_config(f"configs/gxlt.py{variant}") for variant in ("", ":ablation"))
+    stages = {stage.name: dataclasses.replace(stage, run="") for stage in settings.read_stages(ablation)}
+    assert [*stages] == ["english", "zs", "ce", "skd", "skd_map", "skd_no_ce", "skd_map_no_ce"]
+    assert [*stages.values()][:5] == [dataclasses.replace(stage, run="") for stage in settings.read_stages(default)]
+    for name in ("skd", "skd_map"):
+        without_ce, weights = stages[f"{name}_no_ce"].method, stages[name].method
+        assert without_ce == dataclasses.replace(weights, alpha_ce=0.0)
+
+
+def test_the_stages_of_the_default_have_the_same_dropout():
+    for variant in ("", ":paper"):
+        rates = {
+            stage.encoder.dropout for stage in settings.read_stages(settings.read_config(f"configs/gxlt.py{variant}"))
+        }
+        assert len(rates) == 1
 
 
 def test_the_optimizer_has_no_moments_of_the_teacher():

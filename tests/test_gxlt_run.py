@@ -23,6 +23,7 @@ FLAGS = [
     "--config.task.max_length=96",
     "--config.method.coefficient_group=2",
     "--config.budget.epochs=3",
+    "--config.method.generation_epochs=1",
     "--config.save.every=4",
     "--config.log.every=1",
     "--config.optim.lr=1e-2",
