@@ -160,7 +160,7 @@ def test_the_first_ten_answers_are_in_a_folded_table(tmp_path):
     text = write_page(write_grid_run(tmp_path))
     (table,) = re.findall(r"<details><summary>Exactly right among the first answers.*?</details>", text)
     rows = re.findall(r"<tr>.*?</tr>", table)
-    assert re.findall(r"<th>(\d+)</th>", rows[0]) == [str(k) for k in range(1, 11)]
+    assert re.findall(r'<th scope="col">(\d+)</th>', rows[0]) == [str(k) for k in range(1, 11)]
     assert [len(re.findall("<td>", row)) for row in rows[1:]] == [10] * 9, "three systems, three means"
 
 

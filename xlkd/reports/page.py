@@ -5,60 +5,101 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from xlkd.files import encode_text
-from xlkd.reports import explorer, files, looks, panels, sheets, tables, words
+from xlkd.reports import behaviour, explorer, files, looks, overlaps, overview, panels, sheets, tables, words
 from xlkd.reports.files import Record
 from xlkd.reports.results import DataSet
 
 MOST_BYTES = 5_000_000
 MOST_EXPLORED = 2_500_000
 LEAST_EXPLORED = 200_000
+MOST_NAMED = 4  # runs, seeds, configs and commits in the first line
+_EXPLORER = (
+    '<p class="soft">In the context: <span class="gold">gold answer</span>, <span class="was">baseline</span>, '
+    '<span class="now">system</span>. Fixed: exactly right in the system and not in the baseline; broken: the '
+    "reverse.</p><noscript><p>Scripts are disabled. Only the questions need them.</p></noscript>"
+    '<div id="explorer"></div>'
+)
 
-Section = tuple[str, str, str]  # anchor, heading, markup
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of the page, which may be folded, and whether it may be left out if the page is too large."""
+
+    anchor: str
+    heading: str
+    markup: str
+    folded: bool = False
+    needed: bool = False
+    css_class: str = "part"
+
+    def show(self) -> str:
+        """Returns the section with its heading."""
+        heading = f"<h2>{escape(self.heading)}</h2>"
+        if self.folded:
+            return f'<details id="{self.anchor}" class="fold"><summary>{heading}</summary>{self.markup}</details>'
+        return f'<section id="{self.anchor}" class="{self.css_class}">{heading}{self.markup}</section>'
 
 
 def build_page(results: Record, answers: Mapping[str, DataSet], runs: Sequence[files.Run]) -> str:
-    """Builds the page from the content of results.json; a section that does not fit is replaced by a note."""
+    """Builds the page from the content of results.json; a section that does not fit is replaced by a note.
+
+    The first screen answers what was compared, what the differences are and how sure they are; tables are folded.
+    """
+    plain = sheets.show_without_intervals(results)
     sections = [
-        ("words", "In words", _show_sentences(results)),
-        ("stages", "Stages and budgets", sheets.show_stages(results)),
-        *((f"set{i}", title, sheets.show_data_set(data)) for i, (title, data) in enumerate(results["sets"].items())),
-        ("plain", "Scores without intervals", sheets.show_without_intervals(results)),
-        ("curves", "Learning curves", panels.draw_curves(runs)),
-        ("pictures", "From the methods", panels.draw_pictures(runs)),
-        ("time", "Where the time went", sheets.show_goodput(results)),
+        *(
+            Section(f"set{i}", title, overview.show_overview(data), needed=i == 0, css_class="overview")
+            for i, (title, data) in enumerate(results["sets"].items())
+        ),
+        Section("plain", "Scores without intervals", plain, folded=bool(results["sets"])),
+        Section("key", "How to read", sheets.show_legend(results), folded=True),
+        Section("curves", "Learning curves", panels.draw_compared(runs)),
+        Section("coefficient", "Coefficient", panels.draw_coefficient(runs)),
+        Section("cost", "Cost", sheets.show_stages(results) + _show_time(results)),
+        Section("contamination", "Contamination", overlaps.show_overlaps(results)),
+        Section("questions", "Single questions", _EXPLORER),
+        Section("words", "In words", _show_sentences(results), folded=True),
+        *(
+            Section(f"tables{i}", f"Tables: {title}", sheets.show_data_set(data), folded=True)
+            for i, (title, data) in enumerate(results["sets"].items())
+        ),
+        Section("panels", "Logged metrics by stage", panels.draw_curves(runs), folded=True),
+        Section("pictures", "From the methods", panels.draw_pictures(runs), folded=True),
+        Section("left", "Left out", _show_notes(results), folded=True),
     ]
-    sections = _drop_largest([section for section in sections if section[2]], MOST_BYTES - LEAST_EXPLORED - 100_000)
-    room = MOST_BYTES - 100_000 - sum(len(encode_text(markup)) for *_, markup in sections)
+    sections = _drop_largest([section for section in sections if section.markup], MOST_BYTES - LEAST_EXPLORED - 100_000)
+    room = MOST_BYTES - 100_000 - sum(len(encode_text(section.markup)) for section in sections)
     embedded = explorer.embed_json(explorer.make_data(results, answers, runs, min(room, MOST_EXPLORED)))
-    explored = _show_explorer(embedded)
-    return _format_page(
-        results, [*sections, ("questions", "Single questions", explored), ("left", "Left out", _show_notes(results))]
-    )
+    return _format_page(results, sections, embedded)
 
 
-def _format_page(results: Record, sections: Sequence[Section]) -> str:
-    title = "Report: " + ", ".join(run["workdir"].rstrip("/").rpartition("/")[2] for run in results["runs"])
-    links = "".join(f'<a href="#{anchor}">{escape(heading)}</a>' for anchor, heading, _ in sections)
-    body = "".join(f'<h2 id="{anchor}">{escape(heading)}</h2>{markup}' for anchor, heading, markup in sections)
+def _format_page(results: Record, sections: Sequence[Section], embedded: str) -> str:
+    title = "Report: " + _join_names([run["workdir"].rstrip("/").rpartition("/")[2] for run in results["runs"]])
+    links = "".join(f'<a href="#{section.anchor}">{escape(section.heading)}</a>' for section in sections)
+    body = "".join(section.show() for section in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_write_policy()}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{looks.STYLE}</style></head><body>"
-        f"<h1>{escape(title)}</h1>{_list_runs(results)}<nav>{links}</nav>{body}"
-        f"<script>{looks.SCRIPT}</script></body></html>\n"
+        f"<header><h1>{escape(title)}</h1>{_list_runs(results)}<nav>{links}</nav></header>"
+        f"<main>{_warn(results)}{body}</main>"
+        '<div id="tip" aria-hidden="true" hidden></div>'
+        f'<script type="application/json" id="data">{embedded}</script>'
+        f"<script>{behaviour.SCRIPT}</script></body></html>\n"
     )
 
 
 def _write_policy() -> str:
-    """Returns a content security policy that loads nothing and allows only the style and script of `looks`."""
+    """Returns a content security policy that loads nothing and allows only the page's own style and script."""
     style, script = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (looks.STYLE, looks.SCRIPT)
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (looks.STYLE, behaviour.SCRIPT)
     )
     return (
         f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
@@ -77,7 +118,27 @@ def _list_runs(results: Record) -> str:
             f"{escape(run['config'])}, {escape(git)}, {escape(devices)}<br><code>{escape(command)}</code>"
             f"{_list_commits(run)}</li>"
         )
-    return f'<ul class="soft">{"".join(lines)}</ul>'
+    summary = escape(_summarise_runs(results))
+    return f'<details class="runs"><summary>{summary}</summary><ul>{"".join(lines)}</ul></details>'
+
+
+def _summarise_runs(results: Record) -> str:
+    """Writes in one line how many runs there are, their seeds, configs and commits."""
+    runs = results["runs"]
+    values = {
+        "seed": [str(run["seed"]) for run in runs],
+        "config": [run["config"] for run in runs],
+        "commit": [(run.get("git") or "unknown")[:12] for run in runs],
+    }
+    parts = [f"{name}{'s' if len(set(each)) > 1 else ''} {_join_names(each)}" for name, each in values.items()]
+    return ", ".join([f"{len(runs)} run{'s' if len(runs) > 1 else ''}", results["state"], *parts])
+
+
+def _join_names(names: Sequence[str]) -> str:
+    """Joins the first of the names that differ, and counts the others."""
+    unique = list(dict.fromkeys(names))
+    more = f" and {len(unique) - MOST_NAMED} more" if len(unique) > MOST_NAMED else ""
+    return ", ".join(unique[:MOST_NAMED]) + more
 
 
 def _list_commits(run: Record) -> str:
@@ -91,36 +152,36 @@ def _name_devices(devices: Sequence[str]) -> str:
     return ", ".join(devices[:2]) + (f" and {len(devices) - 2} more" if len(devices) > 2 else "") or "devices not known"
 
 
-def _show_sentences(results: Record) -> str:
+def _warn(results: Record) -> str:
+    """Says above all numbers that a run is not finished, and that examples of a test set occur in training data."""
     unfinished = [
         f"<li>{escape(run['workdir'])}, stage {escape(name)}: {escape(tables.describe_state(stage))}</li>"
         for run in results["runs"]
         for name, stage in run["stages"].items()
         if stage["state"] != files.DONE
     ]
-    parts = (
-        [f'<div class="warn"><p>This run is not finished.</p><ul>{"".join(unfinished)}</ul></div>']
-        if unfinished
-        else []
-    )
-    parts += [f'<p class="warn">{escape(line)}</p>' for line in words.write_warnings(results)]
-    parts.append(f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in results["sentences"])}</ul>')
+    parts = []
+    if unfinished:
+        parts.append(f'<div class="warn"><p>This run is not finished.</p><ul>{"".join(unfinished)}</ul></div>')
+    if words.write_warnings(results):
+        parts.append(
+            '<p class="warn">Some evaluation examples occur in the training data (badge C): '
+            '<a href="#contamination">contamination</a>.</p>'
+        )
+    return "".join(parts)
+
+
+def _show_sentences(results: Record) -> str:
     if not results["sentences"]:
-        parts.append("<p>No stages have been compared: <code>report.compare</code> names none, or they are not "
-                     "finished yet.</p>")  # fmt: skip
-    return "".join(parts) + sheets.show_legend(results)
+        return (
+            "<p>No stages have been compared: <code>report.compare</code> names none, or they are not finished yet.</p>"
+        )
+    return f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in results["sentences"])}</ul>'
 
 
-def _show_explorer(embedded: str) -> str:
-    marks = (
-        '<p class="soft">In the context: <span class="gold">gold answer</span>, <span class="was">baseline</span>, '
-        '<span class="now">system</span>. Fixed: exactly right in the system and not in the baseline; broken: the '
-        "reverse.</p>"
-    )
-    return (
-        f"{marks}<noscript><p>Scripts are disabled. Only the questions need them.</p></noscript>"
-        f'<div id="explorer"></div><script type="application/json" id="data">{embedded}</script>'
-    )
+def _show_time(results: Record) -> str:
+    shown = sheets.show_goodput(results)
+    return f"<h3>Where the time went</h3>{shown}" if shown else ""
 
 
 def _show_notes(results: Record) -> str:
@@ -136,8 +197,8 @@ def _show_notes(results: Record) -> str:
 def _drop_largest(sections: Sequence[Section], room: int) -> list[Section]:
     """Replaces the largest sections by a note until all of them fit in `room` bytes."""
     fitted = list(sections)
-    while sum(len(encode_text(markup)) for *_, markup in fitted) > room:
-        largest = max(range(len(fitted)), key=lambda i: len(fitted[i][2]))
-        anchor, heading, _ = fitted[largest]
-        fitted[largest] = (anchor, heading, "<p>Left out: too large for one page. The numbers are in results.json.</p>")
+    note = "<p>Left out: too large for one page. The numbers are in results.json.</p>"
+    while sum(len(encode_text(section.markup)) for section in fitted) > room:
+        largest = max(range(len(fitted)), key=lambda i: (not fitted[i].needed, len(fitted[i].markup)))
+        fitted[largest] = dataclasses.replace(fitted[largest], markup=note, needed=True)
     return fitted

@@ -28,9 +28,9 @@ def draw_curves(title: str, series: Series) -> str:
     xs, ys = ([point[i] for points in curves.values() for point in points] for i in (0, 1))
     x, y = (
         _make_scale(min(xs), max(xs), LEFT, WIDTH - RIGHT),
-        _make_scale(*_widen_range(min(ys), max(ys)), HEIGHT - BOTTOM, TOP),
+        _make_scale(*widen_range(min(ys), max(ys)), HEIGHT - BOTTOM, TOP),
     )
-    parts = [_draw_axes(x, y, min(xs), max(xs), *_widen_range(min(ys), max(ys)))]
+    parts = [_draw_axes(x, y, min(xs), max(xs), *widen_range(min(ys), max(ys)))]
     for i, points in enumerate(curves.values()):
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
         parts.append(f'<polyline class="line s{i % COLOURS}" points="{path}"/>')
@@ -71,7 +71,7 @@ def find_bounds(records: Sequence[Record]) -> tuple[float, float, float, float]:
     if not points:
         return 0.0, 1.0, 0.0, 1.0
     xs, ys = ([float(point[axis]) for point in points] for axis in ("x", "y"))
-    return *_widen_range(min(xs), max(xs)), *_widen_range(min(ys), max(ys))
+    return *widen_range(min(xs), max(xs)), *widen_range(min(ys), max(ys))
 
 
 def _draw_figure(title: str, svg: str, names: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ def _thin_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return [(sum(a for a, _ in block) / len(block), sum(b for _, b in block) / len(block)) for block in blocks]
 
 
-def _widen_range(low: float, high: float) -> tuple[float, float]:
+def widen_range(low: float, high: float) -> tuple[float, float]:
     """Widens a range a little, so that it is never empty."""
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin
@@ -124,7 +124,7 @@ def _make_scale(low: float, high: float, start: float, end: float) -> Scale:
 
 def _draw_axes(x: Scale, y: Scale, first: float, last: float, low: float, high: float) -> str:
     parts = [f'<line class="axis" x1="{LEFT}" y1="{HEIGHT - BOTTOM}" x2="{WIDTH - RIGHT}" y2="{HEIGHT - BOTTOM}"/>']
-    for value in _choose_ticks(low, high):
+    for value in choose_ticks(low, high):
         parts.append(f'<line class="tick" x1="{LEFT}" y1="{y(value):.1f}" x2="{WIDTH - RIGHT}" y2="{y(value):.1f}"/>')
         parts.append(f'<text class="yl" x="{LEFT - 5}" y="{y(value) + 3.5:.1f}">{value:.3g}</text>')
     ends = [(first, "xl start"), (last, "xl end")] if last > first else [(first, "xl start")]
@@ -133,7 +133,7 @@ def _draw_axes(x: Scale, y: Scale, first: float, last: float, low: float, high: 
     return "".join(parts)
 
 
-def _choose_ticks(low: float, high: float) -> list[float]:
+def choose_ticks(low: float, high: float) -> list[float]:
     """Returns three to six round values."""
     raw = (high - low) / 4
     unit = 10.0 ** math.floor(math.log10(raw))

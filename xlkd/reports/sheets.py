@@ -33,7 +33,8 @@ def show_legend(results: Record) -> str:
         f'<p class="soft">Badges: {"; ".join(meanings)}.{never_shown} A pair has the badges of both languages. Small '
         f"numbers are 95% intervals ({how['resamples']:,} resamples of whole groups, seed {how['seed']}). Significance "
         "is Holm-corrected over all cells of a table, so a cell whose interval excludes 0 may have no significant "
-        "difference; only significantly better (▲) and significantly worse (▼) have a colour.</p>"
+        "difference. In tables only significantly better (▲) and significantly worse (▼) have a colour; in the small "
+        "maps colours show the size of a difference, and an outline says that it is significant.</p>"
         f"{_name_languages(results)}"
     )
 
@@ -67,7 +68,7 @@ def show_stages(results: Record) -> str:
         for pair in results["budgets"]
     ]
     marked = f"<p>≠ Compared systems with unequal budgets:</p><ul>{''.join(lines)}</ul>" if lines else ""
-    return _wrap_table(head + "".join(rows)) + marked + _show_contamination(results)
+    return _wrap_table(head + "".join(rows)) + marked
 
 
 def show_data_set(data: Record) -> str:
@@ -93,7 +94,7 @@ def show_without_intervals(results: Record) -> str:
             for name, entry in systems.items()
         )
         note = f'<p class="soft">No intervals, because there are no scores by row. {escape(seen)}.</p>'
-        parts.append(f"<h3>{escape(where)}</h3>{note}{_wrap_rows(tables.make_plain_rows(systems))}")
+        parts.append(f"<h3>{escape(where)}</h3>{note}{wrap_rows(tables.make_plain_rows(systems))}")
     return "".join(parts)
 
 
@@ -296,14 +297,15 @@ def _format_name(text: str, small: str = "") -> str:
 
 
 def _format_head(names: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"
+    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    return f"<tr>{cells}</tr>"
 
 
 def _wrap_table(rows: str) -> str:
     return f'<div class="scroll"><table>{rows}</table></div>'
 
 
-def _wrap_rows(rows: Sequence[Sequence[str]]) -> str:
+def wrap_rows(rows: Sequence[Sequence[str]]) -> str:
     """Returns a table of texts: a head, then rows that begin with their names."""
     head, *others = rows
     body = "".join(
@@ -333,7 +335,7 @@ def _show_unanswerable(data: Record) -> str:
     """Shows the numbers of SQuAD 2 for cells with unanswerable questions."""
     if "unanswerable" not in data:
         return ""
-    table = _wrap_rows(tables.make_unanswerable_rows(data))
+    table = wrap_rows(tables.make_unanswerable_rows(data))
     return f"<details open><summary>Questions with and without an answer</summary>{table}</details>"
 
 
@@ -342,7 +344,7 @@ def _show_em_at(data: Record) -> str:
     if not (rows := tables.make_em_at_rows(data)):
         return ""
     summary = "Exactly right among the first answers: EM@1 to EM@10"
-    return f"<details><summary>{summary}</summary>{_wrap_rows(rows)}</details>"
+    return f"<details><summary>{summary}</summary>{wrap_rows(rows)}</details>"
 
 
 def _show_ceilings(data: Record) -> str:
@@ -358,31 +360,6 @@ def _show_ceilings(data: Record) -> str:
     head = _format_head(["language", *(words.label_metric(metric) for metric in metrics)])
     table = _wrap_table(head + "".join(rows))
     return f"<details><summary>Ceilings: the best that windows and lengths allow</summary>{table}</details>"
-
-
-def _show_contamination(results: Record) -> str:
-    lines = []
-    for name, stage in results["stages"].items():
-        for where, matches in (stage.get("contamination") or {}).items():
-            if matches.get("flagged"):
-                kinds = ", ".join(f"{kind}: {count:,}" for kind, count in matches.get("kinds", {}).items() if count)
-                text = f"{name}, {where}: {matches['flagged']:,} of {matches['rows']:,} rows ({kinds})"
-                lines.append(f"<li>{escape(text)}{_show_matched_examples(matches)}</li>")
-    return (
-        f"<details open><summary>Examples that occur in the training data</summary><ul>{''.join(lines)}</ul></details>"
-        if lines
-        else ""
-    )
-
-
-def _show_matched_examples(matches: Record) -> str:
-    items = [
-        f"<li><small>{escape(', '.join(str(example.get(key, '')) for key in ('kind', 'id', 'language')))}: "
-        f'<span dir="auto">{escape(str(example.get("text", "")))}</span></small></li>'
-        for example in matches.get("examples", ())[:3]
-        if isinstance(example, dict)
-    ]
-    return f"<ul>{''.join(items)}</ul>" if items else ""
 
 
 def _is_grid(data: Record) -> bool:

@@ -115,6 +115,11 @@ def describe_average(name: str, entry: Mapping[str, Any] | None = None) -> str:
     return AVERAGES.get(name, name)
 
 
+def shorten_average(name: str, entry: Mapping[str, Any] | None = None) -> str:
+    """Describes a mean without the explanation in parentheses."""
+    return describe_average(name, entry).partition(" (")[0]
+
+
 def describe_stage(name: str) -> str:
     """Returns a stage's name, with its description where it is a known control."""
     head, slash, last = name.rpartition("/")
@@ -141,6 +146,11 @@ def format_signed(value: float) -> str:
     """Writes a value with its sign."""
     text = format_number(value)
     return text if text[0] == "−" or float(text) == 0 else f"+{text}"
+
+
+def format_tick(value: float) -> str:
+    """Writes a round difference on an axis or a scale."""
+    return f"{value:+g}".replace("-", "−") if value else "0"
 
 
 def format_spread(by_seed: Sequence[float]) -> str:

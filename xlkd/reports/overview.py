@@ -1,0 +1,99 @@
+# Copyright 2026 The xlkd Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the first screen of a data set: what was compared, what the differences are, and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from xlkd.reports import forest, heatmaps, words
+from xlkd.reports.files import Record
+
+MOST_SYSTEMS = 24
+
+
+def show_overview(data: Record) -> str:
+    """Shows the differences with their intervals, the main means by system, and the small heat maps."""
+    top = f'<div class="top">{_show_differences(data)}{_show_averages(data)}</div>'
+    return f"{_describe_systems(data)}{top}{heatmaps.draw_heatmaps(data)}"
+
+
+def _describe_systems(data: Record) -> str:
+    """Names the systems and the cells that they were measured on."""
+    systems = data["systems"]
+    names = [_describe_system(name) for name in list(systems)[:MOST_SYSTEMS]]
+    names += [f"{len(systems) - MOST_SYSTEMS} more"] if len(systems) > MOST_SYSTEMS else []
+    first = next(iter(systems.values()))
+    count = sum(cell["n"] for cell in first["cells"].values())
+    cells = f"{len(first['cells'])} cell{'s' if len(first['cells']) > 1 else ''} with {count:,} scored rows"
+    seeds = {seed for system in systems.values() for seed in system["seeds"]}
+    over = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
+    metric = escape(words.label_in_set(data, data["main"]))
+    return f'<p class="what">{metric} of {", ".join(names)}, on {cells}{over}.</p>'
+
+
+def _describe_system(name: str) -> str:
+    """Returns a system's name, and what it is where it is a known control."""
+    known = words.STAGES.get(name.rpartition("/")[2].partition(" (")[0])
+    return f"<b>{escape(name)}</b>{f' {known}' if known else ''}"
+
+
+def _show_differences(data: Record) -> str:
+    """Shows the differences in the means that were chosen in advance, and folded those in the other main means."""
+    differences = forest.list_differences(data, _choose_means)
+    if not differences:
+        return ""
+    means = {name for compared in data["comparisons"].values() for name in _choose_means(compared)}
+    where = f", {words.describe_average(next(iter(means)))}" if len(means) == 1 else ""
+    heading = f"Differences in {words.label_in_set(data, data['main'])}{where}: {forest.count_verdicts(differences)}"
+    captions = "; ".join(dict.fromkeys(compared["caption"] for compared in data["comparisons"].values()))
+    return (
+        f'<section class="differences"><h3>{escape(heading)}</h3>{forest.draw_forest(differences)}'
+        f'<p class="soft">95% intervals, {escape(captions)}. Verdicts are Holm-corrected.</p></section>'
+    )
+
+
+def _choose_means(compared: Record) -> Sequence[str]:
+    """Returns the means that were chosen in advance, or where they cannot be compared the first main mean."""
+    return compared["primary"] or _list_main_means(compared)[:1]
+
+
+def _list_main_means(entry: Record) -> list[str]:
+    return [name for name in words.IN_SENTENCES if name in entry["averages"]]
+
+
+def _show_averages(data: Record) -> str:
+    """Shows a row for each system, with a column for each main mean; below them the differences in the other means."""
+    metric, systems = data["main"], data["systems"]
+    means = {name: system["averages"][name] for system in systems.values() for name in _list_main_means(system)}
+    names = [name for name in words.IN_SENTENCES if name in means]
+    head = "".join(f'<th scope="col">{escape(words.shorten_average(name, means[name]))}</th>' for name in names)
+    rows = []
+    for system, numbers in list(systems.items())[:MOST_SYSTEMS]:
+        cells = "".join(_show_average(numbers["averages"].get(name), metric) for name in names)
+        rows.append(f'<tr><th scope="row">{escape(system)}</th>{cells}</tr>')
+    more = f"<p>{len(systems) - MOST_SYSTEMS} more are in the tables.</p>" if len(systems) > MOST_SYSTEMS else ""
+    label = escape(words.label_in_set(data, metric))
+    return (
+        f'<section class="averages"><h3>Means by control: {label}</h3><div class="scroll"><table>'
+        f'<tr><th scope="col">control</th>{head}</tr>{"".join(rows)}</table></div>{more}{_show_others(data)}</section>'
+    )
+
+
+def _show_others(data: Record) -> str:
+    """Shows the differences in the main means that were not chosen in advance."""
+    differences = forest.list_differences(
+        data, lambda compared: [name for name in _list_main_means(compared) if name not in _choose_means(compared)]
+    )
+    if not differences:
+        return ""
+    return f"<details><summary>Differences in the other means</summary>{forest.draw_forest(differences)}</details>"
+
+
+def _show_average(entry: Record | None, metric: str) -> str:
+    if entry is None or metric not in entry:
+        return "<td>–</td>"
+    value, _, interval = words.format_score(entry[metric]).partition(" ")
+    letters = f'<span class="b">{"".join(entry["badges"])}</span>' if entry["badges"] else ""
+    return f"<td><b>{value}</b> <small>{interval}</small>{letters}</td>"
