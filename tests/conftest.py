@@ -60,6 +60,21 @@ def shared() -> pathlib.Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """Returns a function that opens a page in a headless browser and returns what the browser prints."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not program:
+        pytest.skip("no headless browser found (chromium, chromium-browser, google-chrome)")
+
+    def open_page(path: pathlib.Path, *flags: str) -> str:
+        quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files")
+        command = [program, *quiet, f"--user-data-dir={path.parent / 'profile'}", *flags, path.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=path.parent).stdout
+
+    return open_page
+
+
 @pytest.fixture
 def float64():
     """Enables float64, in which the golden numbers of losses were computed."""

@@ -11,7 +11,6 @@ import html.parser
 import json
 import pathlib
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -195,20 +194,6 @@ def test_reports_do_not_import_jax():
 
 
 # --- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not program:
-        pytest.skip("no headless browser found (chromium, chromium-browser, google-chrome)")
-
-    def open_page(path: pathlib.Path, *flags: str) -> str:
-        quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files")
-        command = [program, *quiet, f"--user-data-dir={path.parent / 'profile'}", *flags, path.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=path.parent).stdout
-
-    return open_page
 
 
 def measure_drawn_share(png: bytes) -> float:

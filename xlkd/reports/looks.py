@@ -25,7 +25,8 @@ a { color: var(--link); } nav { flex-basis: 100%; font-size: .82rem; margin: 0 0
 code { font-size: .85em; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
 .runs { margin: 0; font-size: .85rem; color: var(--soft); } .runs ul { padding-left: 1.1rem; margin: .2rem 0; }
-.said li { margin: .25rem 0; } .warn { border-left: 4px solid rgb(var(--bad)); padding: .1rem .8rem; margin: .4rem 0; }
+.said li { margin: .25rem 0; } .warn { border-left: 4px solid rgb(var(--bad)); padding: 0 .8rem; margin: .4rem 0;
+  font-size: .84rem; }
 .scroll { overflow-x: auto; margin: .4rem 0 1rem; max-width: 100%; }
 table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; border: solid var(--line); border-width: 0 1px 1px 0; text-align: right;
@@ -55,7 +56,7 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .top { display: flex; flex-wrap: wrap; gap: 0 1.5rem; } .top h3 { margin: .5rem 0 .25rem; }
 .differences { flex: 1 1 620px; min-width: 0; } .averages { flex: 0 1 auto; min-width: 0; max-width: 100%; }
 .forest { list-style: none; margin: 0; padding: 0; font-size: .8rem; line-height: 1.3; }
-.forest li { display: grid; grid-template-columns: minmax(0, 1fr) minmax(140px, 27%); gap: .5rem; max-width: none;
+.forest li { display: grid; grid-template-columns: minmax(0, 1fr) minmax(140px, 25%); gap: .5rem; max-width: none;
   --c: var(--soft); }
 .forest li.better { --c: rgb(var(--good)); } .forest li.worse { --c: rgb(var(--bad)); }
 .forest li > span { padding: .16rem 0; } .forest em { font-style: normal; color: var(--soft);
@@ -69,7 +70,7 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .differences > p { margin: .1rem 0; font-size: .76rem; max-width: none; }
 .averages table { font-size: .8rem; } .averages td, .averages th { padding: .12rem .35rem; line-height: 1.3; }
 .averages tr:first-child th { white-space: normal; max-width: 8rem; vertical-align: bottom; }
-.averages td small, .averages td .b { display: inline; font-size: .72rem; }
+.averages td small, .averages td .b { display: inline; font-size: .9em; }
 .averages td .b { letter-spacing: 0; margin-left: .3em; } .averages details { font-size: .8rem; margin: .3rem 0; }
 .averages .scroll { margin: 0; }
 .legends { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 1.6rem; margin: .3rem 0 .3rem; }
@@ -79,7 +80,7 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .squares { display: grid; gap: 8px 12px; --columns: 1; --share: calc((100% + 12px) / var(--columns) - 12px);
   grid-template-columns: repeat(auto-fill, minmax(max(150px, var(--share)), 1fr)); }
 .squares > div { container-type: inline-size; max-width: 320px; } .squares .start { grid-column-start: 1; }
-.squares .heat { table-layout: fixed; width: 100%; font-size: clamp(7.5px, 4.2cqw, 12px); }
+.squares .heat { table-layout: fixed; width: 100%; font-size: clamp(6.2px, 4.2cqw, 12px); }
 .squares .heat th { overflow: visible; font-size: .92em; }
 .squares .heat th:first-child { width: 3.6em; text-align: right; padding-right: .3em; }
 .squares .heat tr:first-child th:first-child { font-size: .75em; }

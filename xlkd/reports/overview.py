@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from xlkd.reports import forest, heatmaps, words
+from xlkd.reports import badges, forest, heatmaps, words
 from xlkd.reports.files import Record
 
 MOST_SYSTEMS = 24
@@ -24,9 +24,9 @@ def _describe_systems(data: Record) -> str:
     systems = data["systems"]
     names = [_describe_system(name) for name in list(systems)[:MOST_SYSTEMS]]
     names += [f"{len(systems) - MOST_SYSTEMS} more"] if len(systems) > MOST_SYSTEMS else []
-    first = next(iter(systems.values()))
-    count = sum(cell["n"] for cell in first["cells"].values())
-    cells = f"{len(first['cells'])} cell{'s' if len(first['cells']) > 1 else ''} with {count:,} scored rows"
+    most = max((system["cells"] for system in systems.values()), key=len)
+    count = sum(cell["n"] for cell in most.values())
+    cells = f"{len(most)} cell{'s' if len(most) > 1 else ''} with {count:,} scored rows"
     seeds = {seed for system in systems.values() for seed in system["seeds"]}
     over = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
     metric = escape(words.label_in_set(data, data["main"]))
@@ -56,17 +56,17 @@ def _show_differences(data: Record) -> str:
 
 def _choose_means(compared: Record) -> Sequence[str]:
     """Returns the means that were chosen in advance, or where they cannot be compared the first main mean."""
-    return compared["primary"] or _list_main_means(compared)[:1]
-
-
-def _list_main_means(entry: Record) -> list[str]:
-    return [name for name in words.IN_SENTENCES if name in entry["averages"]]
+    return compared["primary"] or words.list_main_means(compared["averages"])[:1]
 
 
 def _show_averages(data: Record) -> str:
     """Shows a row for each system, with a column for each main mean; below them the differences in the other means."""
     metric, systems = data["main"], data["systems"]
-    means = {name: system["averages"][name] for system in systems.values() for name in _list_main_means(system)}
+    means = {
+        name: system["averages"][name]
+        for system in systems.values()
+        for name in words.list_main_means(system["averages"])
+    }
     names = [name for name in words.IN_SENTENCES if name in means]
     head = "".join(f'<th scope="col">{escape(words.shorten_average(name, means[name]))}</th>' for name in names)
     rows = []
@@ -84,7 +84,10 @@ def _show_averages(data: Record) -> str:
 def _show_others(data: Record) -> str:
     """Shows the differences in the main means that were not chosen in advance."""
     differences = forest.list_differences(
-        data, lambda compared: [name for name in _list_main_means(compared) if name not in _choose_means(compared)]
+        data,
+        lambda compared: [
+            name for name in words.list_main_means(compared["averages"]) if name not in _choose_means(compared)
+        ],
     )
     if not differences:
         return ""
@@ -95,5 +98,6 @@ def _show_average(entry: Record | None, metric: str) -> str:
     if entry is None or metric not in entry:
         return "<td>–</td>"
     value, _, interval = words.format_score(entry[metric]).partition(" ")
-    letters = f'<span class="b">{"".join(entry["badges"])}</span>' if entry["badges"] else ""
+    meanings = escape("; ".join(f"{letter}: {badges.MEANING[letter]}" for letter in entry["badges"]))
+    letters = f'<span class="b" title="{meanings}">{"".join(entry["badges"])}</span>' if entry["badges"] else ""
     return f"<td><b>{value}</b> <small>{interval}</small>{letters}</td>"

@@ -115,6 +115,12 @@ def describe_average(name: str, entry: Mapping[str, Any] | None = None) -> str:
     return AVERAGES.get(name, name)
 
 
+def list_main_means(averages: Mapping[str, Any]) -> list[str]:
+    """Returns the means that sentences are about; the macro mean only where no other is known."""
+    names = [name for name in IN_SENTENCES if name in averages]
+    return [name for name in names if name != "macro_mean"] or names
+
+
 def shorten_average(name: str, entry: Mapping[str, Any] | None = None) -> str:
     """Describes a mean without the explanation in parentheses."""
     return describe_average(name, entry).partition(" (")[0]
@@ -173,11 +179,10 @@ def _describe_pair(title: str, data: Record, compared: Record) -> list[str]:
     metric = data["main"]
     who = f"{describe_stage(compared['a'])} against {describe_stage(compared['b'])}"
     lines = []
-    for name in IN_SENTENCES:
-        if name in compared["averages"] and not (name == "macro_mean" and data["task"] == "classify"):
-            entry = compared["averages"][name]
-            where = f"{label_in_set(data, metric)}, {describe_average(name, entry)}"
-            lines.append(f"{who}, {title}, {where}: {_describe_difference(entry[metric])}.")
+    for name in list_main_means(compared["averages"]):
+        entry = compared["averages"][name]
+        where = f"{label_in_set(data, metric)}, {describe_average(name, entry)}"
+        lines.append(f"{who}, {title}, {where}: {_describe_difference(entry[metric])}.")
     tally = Counter(cell[metric]["verdict"] for cell in compared["cells"].values())
     cells = "languages" if data["task"] == "classify" else "cells"
     counts = ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in sorted(tally.items()))
