@@ -18,6 +18,7 @@ from reports_toys import (
     use_few_resamples,
     write_grid_run,
     write_label_run,
+    write_lines,
     write_pair_run,
     write_run,
     write_stage,
@@ -26,7 +27,12 @@ from reports_toys import (
 from xlkd import reports
 from xlkd.reports import heatmaps, scales
 
-LANGUAGES = ("ar", "de", "en", "es", "hi", "vi", "zh")
+LANGUAGES = ("ar", "de", "en", "es", "hi", "th", "zh")
+LONG = {
+    "ar": "ذهبت آنا إلى السوق يوم الاثنين واشترت ثلاث تفاحات. دفعت نقدا. " * 4,
+    "th": "แอนนาไปตลาดในวันจันทร์และซื้อแอปเปิ้ลสามลูก เธอจ่ายด้วยเหรียญ " * 4,
+    "zh": "安娜星期一去了市场，买了三个苹果。她用硬币付了钱。" * 5,
+}
 CONTROLS = ("zs", "ce", "skd", "skd_map", "skd_no_ce", "skd_map_no_ce", "average")
 PAIRS = ("ce:zs", "skd:ce", "skd_map:ce", "skd_map:skd", "skd_no_ce:zs", "skd_map_no_ce:zs", "average:ce")
 
@@ -52,9 +58,16 @@ def write_large_run(folder: pathlib.Path, groups: int = 6) -> pathlib.Path:
             | {"key": f"{row['group']}{question}{context}", "question_language": question, "context_language": context}
             for i, question in enumerate(LANGUAGES)
             for j, context in enumerate(LANGUAGES)
-            for row in draw_questions(0.2 + 0.09 * number, seed=7 * i + j, languages=("en",), set="mlqa", groups=groups)
+            for row in draw_questions(0.2 + 0.09 * number, seed=7 * i + j, languages=("en",), groups=groups)
         ]
         write_stage(folder, number, control, {"eval": rows}, seen=seen)
+    pairs = {language: next(row for row in rows if row["context_language"] == language) for language in LONG}
+    texts = [
+        {key: row[key] for key in ("key", "id", "group", "set", "question_language", "context_language")}
+        | {"question": text, "context": text, "answers": [{"text": text[8:20], "start": 8}]}
+        for (language, row), text in zip(pairs.items(), LONG.values(), strict=True)
+    ]
+    write_lines(folder / "texts" / "eval.jsonl", texts)
     return folder
 
 
@@ -268,6 +281,25 @@ def test_names_from_files_are_never_markup_on_the_first_screen(tmp_path):
 # --- 49 cells and seven controls
 
 MEASURE = """<body style="margin:0"><script>
+// Returns for each line but the first whether it begins with a word.
+function findLineStarts(inner, text) {
+  const words = new Set([...new Intl.Segmenter(text.lang, {granularity: "word"}).segment(text.textContent)].map(
+    word => word.index));
+  const walker = inner.createTreeWalker(text, NodeFilter.SHOW_TEXT), starts = [];
+  let offset = 0, last = null;
+  for (let node; (node = walker.nextNode()); offset += node.length) {
+    for (let i = 0; i < node.length; i++) {
+      const range = inner.createRange();
+      range.setStart(node, i);
+      range.setEnd(node, i + 1);
+      const box = range.getBoundingClientRect();
+      if (!box.width) continue;
+      if (last !== null && box.top > last + 8) starts.push(words.has(offset + i));
+      last = box.top;
+    }
+  }
+  return starts;
+}
 async function measure(width) {
   const frame = document.createElement("iframe");
   Object.assign(frame, {src: "report.html", width, height: 800});
@@ -288,6 +320,9 @@ async function measure(width) {
     inner.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
     note();
   }
+  result.lines = [...inner.querySelectorAll(".card .text")].map(text => ({
+    language: text.lang, direction: getComputedStyle(text).direction, starts: findLineStarts(inner, text),
+  }));
   for (const part of inner.querySelectorAll("details")) part.open = true;
   result.needed = inner.documentElement.scrollWidth;
   const table = [...inner.querySelectorAll("main .scroll")].find(box => box.scrollWidth > box.clientWidth + 50);
@@ -348,6 +383,18 @@ def test_arrow_keys_move_between_cells_and_show_their_details(measured):
         assert cells[3:] == ["zs, question de, mean over contexts"] * 3, "nothing is to the right of the last cell"
         assert all(tip == label for label, tip in each["focused"][:-1])
         assert each["focused"][-1][1] == "", "the escape key hides the details"
+
+
+def test_examples_run_right_to_left_in_arabic_and_break_between_words_in_thai(measured):
+    by_language = {each["language"]: each for each in measured[390]["lines"]}
+    assert {language: each["direction"] for language, each in by_language.items()} == {
+        "ar": "rtl",
+        "th": "ltr",
+        "zh": "ltr",
+    }
+    assert all(len(each["starts"]) >= 2 for each in by_language.values()), "every text needs several lines"
+    assert all(by_language["th"]["starts"])
+    assert all(by_language["ar"]["starts"])
 
 
 @pytest.mark.parametrize("width", [390, 1280, 1920])
