@@ -44,9 +44,10 @@ def _show_differences(data: Record) -> str:
     differences = forest.list_differences(data, _choose_means)
     if not differences:
         return ""
-    means = {name for compared in data["comparisons"].values() for name in _choose_means(compared)}
-    where = f", {words.describe_average(next(iter(means)))}" if len(means) == 1 else ""
-    heading = f"Differences in {words.label_in_set(data, data['main'])}{where}: {forest.count_verdicts(differences)}"
+    chosen = {name for compared in data["comparisons"].values() for name in _choose_means(compared)}
+    means = [words.shorten_average(name, _collect_means(data).get(name)) for name in chosen]
+    where = ", ".join([words.label_in_set(data, data["main"]), *(means if len(means) == 1 else ())])
+    heading = f"Differences in {where}: {forest.count_verdicts(differences)}"
     captions = "; ".join(dict.fromkeys(compared["caption"] for compared in data["comparisons"].values()))
     return (
         f'<section class="differences"><h3>{escape(heading)}</h3>{forest.draw_forest(differences)}'
@@ -59,15 +60,16 @@ def _choose_means(compared: Record) -> Sequence[str]:
     return compared["primary"] or words.list_main_means(compared["averages"])[:1]
 
 
+def _collect_means(data: Record) -> Record:
+    """Returns the means that any system has."""
+    return {name: entry for system in data["systems"].values() for name, entry in system["averages"].items()}
+
+
 def _show_averages(data: Record) -> str:
     """Shows a row for each system, with a column for each main mean; below them the differences in the other means."""
     metric, systems = data["main"], data["systems"]
-    means = {
-        name: system["averages"][name]
-        for system in systems.values()
-        for name in words.list_main_means(system["averages"])
-    }
-    names = [name for name in words.IN_SENTENCES if name in means]
+    means = _collect_means(data)
+    names = words.list_main_means(means)
     head = "".join(f'<th scope="col">{escape(words.shorten_average(name, means[name]))}</th>' for name in names)
     rows = []
     for system, numbers in list(systems.items())[:MOST_SYSTEMS]:

@@ -122,8 +122,11 @@ def list_main_means(averages: Mapping[str, Any]) -> list[str]:
 
 
 def shorten_average(name: str, entry: Mapping[str, Any] | None = None) -> str:
-    """Describes a mean without the explanation in parentheses."""
-    return describe_average(name, entry).partition(" (")[0]
+    """Describes a mean without the explanation in parentheses, and counts its cells where some are missing."""
+    text = describe_average(name).partition(" (")[0]
+    if entry and entry.get("missing"):
+        return f"{text}, {len(entry['cells'])} of {len(entry['cells']) + entry['missing']} cells"
+    return text
 
 
 def describe_stage(name: str) -> str:
