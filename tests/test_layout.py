@@ -23,6 +23,8 @@ KNOW_METHODS = ("methods", "spec", "configs")
 EXPECTED = {
     ("metrics/averages.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/questions.py", "gxlt"): "the average over all cells is called gxlt as well",
+    ("reports/heatmaps.py", "gxlt"): "the average over all cells is called gxlt as well",
+    ("export/head.py", "finetune"): "the hub's word for a model that was trained from another one",
     ("reports/sheets.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/words.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/words.py", "mblm"): "the control with all of the method's terms is called mblm as well",

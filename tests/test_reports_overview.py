@@ -300,9 +300,9 @@ function findLineStarts(inner, text) {
   }
   return starts;
 }
-async function measure(width) {
+async function measure(width, file) {
   const frame = document.createElement("iframe");
-  Object.assign(frame, {src: "report.html", width, height: 800});
+  Object.assign(frame, {src: file, width, height: 800});
   frame.style.border = 0;
   document.body.appendChild(frame);
   await new Promise(resolve => { frame.onload = resolve; });
@@ -335,11 +335,13 @@ async function measure(width) {
 }
 (async () => {
   const out = document.createElement("pre"), results = [];
-  for (const width of [390, 1280, 1920]) results.push(await measure(width));
+  for (const width of [390, 1280, 1920]) results.push(await measure(width, "report.html"));
+  results.push(await measure(A4, "print.html"));
   out.textContent = JSON.stringify(results);
   document.body.appendChild(out);
 })();
 </script>"""
+A4 = 710  # pixels of its width, without margins
 FIRST_SCREEN = (".forest", ".averages table", ".squares")
 
 
@@ -357,7 +359,9 @@ def large_report(tmp_path_factory):
 def measured(large_report, browser):
     """Opens that report in frames of three widths, and returns for each the places of its parts and what keys do."""
     frame = large_report / "frame.html"
-    frame.write_text(MEASURE.replace("NAMES", json.dumps(FIRST_SCREEN)))
+    frame.write_text(MEASURE.replace("NAMES", json.dumps(FIRST_SCREEN)).replace("A4", str(A4)))
+    text = (large_report / "report.html").read_text().replace("@media print", "@media all")
+    (large_report / "print.html").write_text(re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", text))
     printed = browser(frame, "--window-size=2000,900", "--virtual-time-budget=20000", "--dump-dom")
     return {each["width"]: each for each in json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", printed, re.S)[1]))}
 
@@ -395,6 +399,10 @@ def test_examples_run_right_to_left_in_arabic_and_break_between_words_in_thai(me
     assert all(len(each["starts"]) >= 2 for each in by_language.values()), "every text needs several lines"
     assert all(by_language["th"]["starts"])
     assert all(by_language["ar"]["starts"])
+
+
+def test_on_paper_nothing_is_wider_than_a_page_of_a4(measured):
+    assert measured[A4]["needed"] <= A4
 
 
 @pytest.mark.parametrize("width", [390, 1280, 1920])

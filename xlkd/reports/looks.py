@@ -77,7 +77,8 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .legends h3 { margin: 0; } .scale { display: inline-flex; flex-wrap: wrap; align-items: center; gap: .1rem;
   font-size: .72rem; color: var(--soft); } .scale span:first-child { margin-right: .4em; }
 .scale i { width: 1.2rem; height: .7rem; } .scale .sure { margin-left: .6em; padding: 0 .3em; }
-.squares { display: grid; gap: 8px 12px; --columns: 1; --share: calc((100% + 12px) / var(--columns) - 12px);
+.squares { display: grid; gap: 8px 12px; padding-right: 4px;
+  --columns: 1; --share: calc((100% + 12px) / var(--columns) - 12px);
   grid-template-columns: repeat(auto-fill, minmax(max(150px, var(--share)), 1fr)); }
 .squares > div { container-type: inline-size; max-width: 320px; } .squares .start { grid-column-start: 1; }
 .squares .heat { table-layout: fixed; width: 100%; font-size: clamp(6.2px, 4.2cqw, 12px); }
@@ -126,7 +127,10 @@ select, button { font: inherit; color: var(--text); background: var(--card); bor
   .forest .axis > span { display: none; } .averages tr:first-child th { max-width: 6.5rem; } }
 @media print { @page { size: A4; margin: 11mm; } body { padding: 0; max-width: none; font-size: 12px; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } nav, .ask, #questions button { display: none; }
-  .scroll { overflow: visible; } .scroll table { font-size: 8.5px; } .scroll th, .scroll td { padding: .1rem .2rem; }
+  .scroll { overflow: visible; } .scroll table { font-size: 8px; }
+  .averages .scroll table, .strips .scroll .heat { font-size: 10px; }
+  .scroll th, .scroll td, .strips .heat th, .strips .heat td { padding: .1rem .1rem; min-width: 0;
+    white-space: normal; } th[scope=row].long { min-width: 4rem; max-width: 8rem; }
   .squares > div, figure, .card, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 STYLE = _STYLE + "".join(f".c{n} {{ --columns: {n}; }}\n" for n in range(2, 9)) + scales.write_rules()
