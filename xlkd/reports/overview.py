@@ -24,7 +24,7 @@ def _describe_systems(data: Record) -> str:
     systems = data["systems"]
     names = [_describe_system(name) for name in list(systems)[:MOST_SYSTEMS]]
     names += [f"{len(systems) - MOST_SYSTEMS} more"] if len(systems) > MOST_SYSTEMS else []
-    most = max((system["cells"] for system in systems.values()), key=len)
+    most: Record = max((system["cells"] for system in systems.values()), key=len)
     count = sum(cell["n"] for cell in most.values())
     cells = f"{len(most)} cell{'s' if len(most) > 1 else ''} with {count:,} scored rows"
     seeds = {seed for system in systems.values() for seed in system["seeds"]}
