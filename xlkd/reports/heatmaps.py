@@ -103,7 +103,12 @@ def _make_scales(data: Record) -> tuple[scales.Scale, scales.Scale]:
     """Returns the scales of all scores and of all differences, whose steps are at most ten times as fine."""
     metric = data["main"]
     scores, differences = (
-        [cell[metric]["value"] for numbers in data[side].values() for cell in numbers["cells"].values()]
+        [
+            cell[metric]["value"]
+            for numbers in data[side].values()
+            for cell in numbers["cells"].values()
+            if metric in cell
+        ]
         for side in ("systems", "comparisons")
     )
     score_scale = scales.make_score_scale(scores)

@@ -24,9 +24,9 @@ def _describe_systems(data: Record) -> str:
     systems = data["systems"]
     names = [_describe_system(name) for name in list(systems)[:MOST_SYSTEMS]]
     names += [f"{len(systems) - MOST_SYSTEMS} more"] if len(systems) > MOST_SYSTEMS else []
-    most: Record = max((system["cells"] for system in systems.values()), key=len)
-    count = sum(cell["n"] for cell in most.values())
-    cells = f"{len(most)} cell{'s' if len(most) > 1 else ''} with {count:,} scored rows"
+    sizes = [[cell["n"] for cell in system["cells"].values()] for system in systems.values()]
+    most = max(sizes, key=len)
+    cells = f"{len(most)} cell{'s' if len(most) > 1 else ''} with {sum(most):,} scored rows"
     seeds = {seed for system in systems.values() for seed in system["seeds"]}
     over = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
     metric = escape(words.label_in_set(data, data["main"]))
