@@ -72,6 +72,7 @@ wheel: | $(VENV)/bin/python
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet $(PIP_ARGUMENTS) build/wheel/*.whl
 	cd build/wheel && venv/bin/xlkd check --task=qa --data='atlas?split=test&size=20&languages=en,de'
+	cd build/wheel && venv/bin/xlkd trim --model=package:english --layers=2 --out=small
 
 clean:
 	rm -rf $(VENV) .venv-lowest build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import pathlib
 import re
 
 import pytest
@@ -18,6 +19,7 @@ from xlkd.methods import Export
 from xlkd.models import hf
 
 NOWHERE = cards.Place(None, None)
+PACKAGED = pathlib.Path(hf.__file__).parent / "encoders"
 SEEN = {"training": ["de", "en"], "selection": [], "teacher": ["en"]}
 EXPORT = Export(None, {}, {})
 HOSTILE = "x|y`z``\n---\nlicense: mit\n# <script>alert(1)</script> [a](javascript:b) \u202eevil\x1b[31m"
@@ -292,3 +294,12 @@ def test_what_is_no_path_has_no_licence_of_the_working_folder(tmp_path, monkeypa
 )
 def test_a_head_that_cannot_be_read_is_empty(text):
     assert heads.parse_head(text) == {}
+
+
+@pytest.mark.parametrize("name", ["english", "multilingual", "multilingual-tlm"])
+def test_packaged_encoders_have_a_card_with_licence_and_command(name):
+    text = (PACKAGED / name / "README.md").read_text(encoding="utf-8")
+    data = read_head(text)
+    assert (data.license, data.pipeline_tag) == ("apache-2.0", "fill-mask")
+    assert f"\n# xlkd {name}\n" in text
+    assert f"python -m xlkd.main --config=configs/pretrain.py:{name}\n" in text
