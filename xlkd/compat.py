@@ -45,7 +45,7 @@ class EventFiles(NamedTuple):
     """The parts of tensorboardX that write event files without a thread."""
 
     writer: type[EventsWriter]  # takes the prefix of the file's path
-    events: Any  # the module of the protocol buffers Event and SessionLog, which has no types
+    events: Any  # the module of the protocol buffer Event, which has no types
     scalar: Callable[[str, float], object]  # (name, value) -> Summary
 
 

@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Iterator
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, TextIO
 
 from xlkd.errors import UserError
 
@@ -153,6 +153,15 @@ def name_draft(path: pathlib.Path) -> pathlib.Path:
 def is_draft(path: pathlib.Path) -> bool:
     """Returns whether `name_draft` returned this path."""
     return bool(_DRAFT_FILE.fullmatch(path.name))
+
+
+def open_to_append(path: pathlib.Path) -> TextIO:
+    """Opens a file to append lines, after a line end where a crash cut its last line."""
+    file = path.open("a+", encoding="utf-8")
+    size = file.seek(0, os.SEEK_END)
+    if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+        file.write("\n")
+    return file
 
 
 def flush_file(file: IO[Any]) -> None:

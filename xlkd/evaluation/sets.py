@@ -7,13 +7,14 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from jax.sharding import Mesh
 
 from xlkd import files
 from xlkd.data import sources
 from xlkd.errors import UserError
+from xlkd.evaluation import tags
 from xlkd.evaluation.evaluator import Evaluator
 from xlkd.evaluation.selection import Rule
 from xlkd.evaluation.thresholds import DEV, ThresholdRule
@@ -45,8 +46,10 @@ class SetEvaluator:
         mesh: Mesh,
         spec: AnyStage,
         log: Log,
+        track: Callable[[str, int, Mapping[str, float]], None] = lambda group, step, values: None,
     ) -> None:
-        self._workdir = workdir
+        self._workdir, self._track = workdir, track
+        self._shown: dict[str, str] = {}  # by set the line of its last scores
         # The dev set comes first where it chooses the threshold of the others
         order = sorted(sets, key=lambda name: bool(threshold_rule.positions) and name != DEV)
         self._folder, self._sets, self._rule, self._log = folder / "evaluation", sets, rule, log
@@ -127,7 +130,11 @@ class SetEvaluator:
         record["rows_sha256"] = files.compute_sha256(self._rows_file(step, name))
         # Written last: its presence says that the files above are complete
         self._workdir.write_json(self._scores_file(step, name), record)
-        self._log(f"step {step}, {name}: {scores.main} {scores.mean():.1f} ({_format_cells(scores)})")
+        line = f"{name}: {scores.main} {scores.mean():.1f} ({_format_cells(scores)})"
+        self._log(f"step {step}, {line}")
+        self._shown[name] = line
+        self._log.show(scores=tuple(self._shown.values()))
+        self._track(name, step, tags.list_values(name, scores))
 
     def find_threshold(self, step: int) -> Threshold | None:
         """Returns the threshold of the null odds at a step: the one that the dev set chose, or the fixed one."""

@@ -73,6 +73,13 @@ def format_line(goodput: Mapping[str, Any]) -> str:
     return text
 
 
+def list_values(goodput: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the values for trackers: the share of each part in the time, and the numbers of starts and lost steps."""
+    total = goodput["seconds"] or 1.0
+    shares = {f"goodput/{name}": seconds / total for name, seconds in goodput["parts"].items()}
+    return shares | {f"goodput/{name}": float(goodput[name]) for name in ("starts", "steps_again")}
+
+
 def _read_events(path: pathlib.Path) -> list[Event]:
     """Reads the events; a line that a kill cut off, and any that is not an event, is left out."""
     if not path.is_file():

@@ -44,6 +44,19 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def measure_memory() -> dict[str, float]:
+    """Returns the memory of this process, and where it is known the most that a device has used, in GiB."""
+    import jax
+
+    memory = {}
+    with contextlib.suppress(OSError, ValueError, IndexError):  # another system than Linux
+        pages = int(pathlib.Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        memory["memory"] = pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+    if peak := (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"):
+        memory["device_memory"] = peak / 2**30
+    return memory
+
+
 def describe_devices() -> str:
     """Returns the number and kind of the devices."""
     import jax

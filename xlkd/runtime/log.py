@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Output while a run trains: one live line on a terminal, plain lines in a pipe, and the log files."""
+"""Output while a run trains: lines, a live display below them on a terminal, and the log files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from xlkd import cli, files
-from xlkd.compat import import_event_files
 from xlkd.errors import UserError, escape_controls
+from xlkd.runtime.display import Display
 
 
 class Log:
     """Writes lines to the console and, with the time, to `log.txt`, and events for programs to `events.jsonl`.
+
+    A terminal shows below the lines what the run does now.
 
     `check` is called before each write to a file; it raises where the work directory no longer belongs to the run.
     `describe_paths` replaces paths in a line by names that the user knows.
@@ -33,16 +35,18 @@ class Log:
         describe_paths: Callable[[str], str] = lambda line: line,
     ) -> None:
         self._check, self._describe_paths = check, describe_paths
-        self._file = _open_to_append(file) if file else None
-        self._events = _open_to_append(file.with_name("events.jsonl")) if file else None
+        self._file = files.open_to_append(file) if file else None
+        self._events = files.open_to_append(file.with_name("events.jsonl")) if file else None
         self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
-        self._width = 0
+        is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+        self._display = Display(self._write, self._measure) if self._stream.isatty() and not is_dumb else None
 
     def __call__(self, line: str) -> None:
         line = escape_controls(self._describe_paths(line))
-        self._write("\r" + " " * self._width + "\r" if self._width else "", line + "\n")
-        self._width = 0
+        if self._display:
+            self._display.print(line)
+        else:
+            self._write(line + "\n")
         if self._file:
             self._check()
             self._file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
@@ -50,35 +54,47 @@ class Log:
 
     def event(self, kind: str, at: float | None = None, **more: Any) -> None:
         """Records for the goodput report that this process does `kind`, from now or from `at` (seconds since 1970)."""
+        self.show(activity=kind, note="")
         if self._events:
             self._check()
             self._events.write(json.dumps({"time": round(at or time.time(), 3), "kind": kind, **more}) + "\n")
             self._events.flush()
 
-    def live(self, line: str, *, keep: bool = False) -> None:
-        """Writes a line that the next one replaces; in a pipe only lines with `keep` are written."""
-        if keep or not self._live:
-            if keep:
-                self(line)
-            return
-        columns = os.get_terminal_size(self._stream.fileno()).columns or 80
-        line = line[: columns - 1]
-        self._write("\r" + line.ljust(self._width))
-        self._width = len(line)
+    def live(self, line: str) -> None:
+        """Shows a line on a terminal, which the next one replaces."""
+        self.show(note=line)
 
-    def _write(self, *parts: str) -> None:
+    def show(self, **values: Any) -> None:
+        """Changes what a terminal shows below the lines: fields of `View`. A pipe gets nothing."""
+        if self._display:
+            self._display.show(**values)
+
+    def close(self) -> None:
+        """Ends what a terminal shows below the lines."""
+        if self._display:
+            self._display.close()
+
+    def _write(self, text: str) -> None:
         try:
-            self._stream.write("".join(parts))
+            self._stream.write(text)
             self._stream.flush()
         except (BrokenPipeError, UserError) as error:  # the run continues without its console
             cli.discard_output(self._stream)
-            self._live = False
+            self._display = None
             if isinstance(error, UserError):
                 print(f"warning: {error.where}: {error.what}; the run continues and writes log.txt", file=sys.stderr)
 
+    def _measure(self) -> tuple[int, int]:
+        """Returns the columns and lines of the terminal; one that does not know its size has 0."""
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except OSError:  # closed meanwhile
+            return 80, 24
+        return size.columns or 80, size.lines or 24
+
 
 class Metrics:
-    """Writes `metrics.jsonl` and TensorBoard events of a stage; on a restart the first is cut to the restored step.
+    """Writes `metrics.jsonl` of a stage; on a restart it is cut to the restored step.
 
     `check` is called before each write, as in `Log`. `every` is the number of steps between two lines.
     """
@@ -102,14 +118,12 @@ class Metrics:
             log(f"{path}: the lines before step {step} are lost")
         files.write_text(path, "".join(lines))
         self._file = path.open("a", encoding="utf-8")
-        self._board = _Board(folder / "tensorboard", step + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         self._check()
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._file.flush()
-        self._board.write(step, values)
 
     def flush(self) -> None:
         """Flushes the lines to the disk, before a checkpoint is saved from which they will not be written again."""
@@ -118,7 +132,6 @@ class Metrics:
     def close(self) -> None:
         self.flush()
         self._file.close()
-        self._board.close()
 
 
 class NoMetrics:
@@ -189,31 +202,6 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-class _Board:
-    """Writes events for TensorBoard; events of an earlier start are replaced from this step on.
-
-    tensorboardX's own writer has a thread; when a clock jump or a full disk ends it, the run would wait forever.
-    """
-
-    def __init__(self, folder: pathlib.Path, step: int) -> None:
-        self._files = import_event_files()
-        folder.mkdir(exist_ok=True)
-        self._writer = self._files.writer(str(folder / "events"))
-        log = self._files.events.SessionLog
-        self._add(step, session_log=log(status=log.START))
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            self._add(step, summary=self._files.scalar(name, value))
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _add(self, step: int, **what: Any) -> None:
-        self._writer.write_event(self._files.events.Event(step=step, wall_time=time.time(), **what))
-
-
 def _read_lines(path: pathlib.Path) -> tuple[list[str], list[int | None]]:
     """Returns the lines of `metrics.jsonl` with their steps; None where a line is damaged.
 
@@ -229,12 +217,3 @@ def _read_step(line: str) -> int | None:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def _open_to_append(path: pathlib.Path) -> TextIO:
-    """Opens a file to append lines, after a line end where a crash cut its last line."""
-    file = path.open("a+", encoding="utf-8")
-    size = file.seek(0, os.SEEK_END)
-    if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-        file.write("\n")
-    return file

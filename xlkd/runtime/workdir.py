@@ -37,7 +37,7 @@ from xlkd.spec.reading import compute_digest
 LOCK = ".lock"
 INPUTS = "inputs.json"  # of a stage: the config and the inputs that it trains with
 BEGINNING = (  # the files that a stage writes before its training
-    *("data_report.json", INPUTS, "metrics.jsonl", "tensorboard/events.*"),
+    *("data_report.json", INPUTS, "metrics.jsonl", "tensorboard/events.*", "*/sent.jsonl"),
     *("evaluation/[0-9]*-*.json", "evaluation/[0-9]*-*.jsonl", "report/*-before.json", "report/*-after.json"),
 )
 LockId = tuple[int, int]  # device and inode of the lock: no other file gets them while it is open

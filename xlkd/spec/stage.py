@@ -170,6 +170,9 @@ class Log:
     """Settings of the log."""
 
     every: int = setting(20, "Steps between log lines.", at_least=1, at_most=MOST_STEPS)
+    to: tuple[str, ...] = setting(
+        ("tensorboard",), "Trackers of values: tensorboard, wandb, or another module of xlkd/runtime/trackers."
+    )
     profile: str = setting("", "Steps FIRST:LAST that are profiled for XProf, as the log counts them; empty: none.")
 
     @property

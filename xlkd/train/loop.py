@@ -7,7 +7,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,9 +22,8 @@ from xlkd.data.blocks import Blocks
 from xlkd.data.draw import format_keys
 from xlkd.errors import NotFinite, Stopped, UserError
 from xlkd.methods import Batch, Method, Start, State, Teacher, Tree, Variables, key_for
-from xlkd.runtime import distributed
+from xlkd.runtime import devices, distributed
 from xlkd.runtime import mesh as meshes
-from xlkd.runtime.devices import release_memory
 from xlkd.runtime.hosts import HostComparison
 from xlkd.runtime.log import Clock, Log, Metrics, NoMetrics, format_duration, time_values
 from xlkd.runtime.profiling import Profiler
@@ -69,6 +70,8 @@ class Job:
     log: Log
     mesh: Mesh
     peak_flops: float
+    track: Callable[[str, int, Mapping[str, float]], None] = lambda group, step, values: None  # sends to the trackers
+    track_goodput: Callable[[int], None] = lambda step: None
     known_targets: Targets | None = None  # those that no teacher of the method computes: of classifiers, or of a file
     teacher_cache: str = "auto"  # or off, or tolerant
     teacher_dtype: str = "float32"  # in which the teacher computes
@@ -131,6 +134,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
     warned: set[str] = set()
     saved, hosts = set(job.checkpoints.list_steps()), HostComparison(first)
     clock.switch_to("train", step=first)
+    job.log.show(step=first, steps=job.steps)
 
     def save(at: int, *, wait: bool = False) -> None:
         _check_finite(job, state)
@@ -158,7 +162,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
         due = evaluated or (at and at % job.save_every == 0)  # a checkpoint that was evaluated may be the best
         if due:
             save(at, wait=at == job.steps)
-            release_memory()
+            devices.release_memory()
 
     try:
         evaluate_and_save_if_due(first)
@@ -177,6 +181,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
             meter.add(examples, tokens, is_live)
             done = at + 1
             job.profiler.stop_if_due(done, state)
+            job.log.show(step=done)
             if done % job.log_every == 0 or done == job.steps:
                 values = _average_reports(pending)
                 pending.clear()
@@ -192,9 +197,10 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
                 if (warning := job.method.warn(values)) and warning not in warned:
                     warned.add(warning)
                     job.log(warning)
-                job.log.live(
-                    meter.format_line(done, values), keep=done % (10 * job.log_every) == 0 or done == job.steps
-                )
+                meter.report(done, values)
+                if done % (10 * job.log_every) == 0 or done == job.steps:
+                    job.log(meter.format_line(done, values))
+                    job.track_goodput(done)
             evaluate_and_save_if_due(done)
             stop(done)
     finally:
@@ -320,7 +326,7 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
         ):  # which Linux would kill
             what = f"a step of {shape} needs {needed / 2**30:.0f} GiB, more than this machine has"
             raise UserError(what, "config.data.batch", "lower it, or raise optim.micro_batches")
-        release_memory()
+        devices.release_memory()
     clock.switch_to(former)
     distributed.barrier("compiled")
     return compiled
@@ -419,11 +425,45 @@ class _Meter:
         if is_live and method.teacher:
             self._flops += method.teacher.flops(tokens, examples)
 
+    def report(self, done: int, values: dict[str, float]) -> None:
+        """Sends the values and the speed after a step to the trackers, and shows them."""
+        speed = self._measure(done)
+        tags = {f"train/{name}": value for name, value in (values | speed.list_values()).items()}
+        memory = {f"system/{name}": value for name, value in devices.measure_memory().items()}
+        self._job.track("train", done, tags | memory)
+        self._job.log.show(values=_format_values(values), speed=str(speed), eta=format_duration(speed.seconds_left))
+
     def format_line(self, done: int, values: dict[str, float]) -> str:
         """Formats the progress line after a step."""
+        speed = self._measure(done)
+        progress = f"step {done}/{self._job.steps}  {_format_values(values)}"
+        return f"{progress}  {speed}  ETA {format_duration(speed.seconds_left)}"
+
+    def _measure(self, done: int) -> _Speed:
         seconds = max(self._clock.seconds("train"), 1e-9)
         left = (self._job.steps - done) * seconds / max(done - self._first, 1)
-        speed = f"{self._examples / seconds:.0f} examples/s  {self._tokens / seconds:.0f} tokens/s"
-        utilisation = f"  MFU {self._flops / seconds / self._job.peak_flops:.0%}" if self._flops else ""
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "grad_norm")
-        return f"step {done}/{self._job.steps}  {shown}  {speed}{utilisation}  ETA {format_duration(left)}"
+        mfu = self._flops / seconds / self._job.peak_flops if self._flops else math.nan
+        return _Speed(self._examples / seconds, self._tokens / seconds, mfu, left)
+
+
+class _Speed(NamedTuple):
+    """The speed of a stage since the start of this process; `mfu` is NaN where it is not known."""
+
+    examples_per_second: float
+    tokens_per_second: float
+    mfu: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        """Returns the speed as the progress line has it."""
+        utilisation = "" if math.isnan(self.mfu) else f"  MFU {self.mfu:.0%}"
+        return f"{self.examples_per_second:.0f} examples/s  {self.tokens_per_second:.0f} tokens/s{utilisation}"
+
+    def list_values(self) -> dict[str, float]:
+        """Returns the values for trackers."""
+        values = {"examples_per_second": self.examples_per_second, "tokens_per_second": self.tokens_per_second}
+        return values if math.isnan(self.mfu) else values | {"mfu": self.mfu}
+
+
+def _format_values(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "grad_norm")

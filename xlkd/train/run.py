@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from xlkd import files, hub, languages, reports
 from xlkd.data import cache, sources
-from xlkd.runtime import distributed
+from xlkd.runtime import distributed, trackers
 from xlkd.runtime.log import Log, process_start_time
 from xlkd.runtime.signals import Signals
 from xlkd.runtime.workdir import WorkDirectory, has_trained, open_work_directory, read_object
@@ -41,6 +41,7 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
     for number, settings in enumerate(stages):
         check_start(settings, [earlier.name for earlier in stages[:number]])
         sources.check_options(settings)
+        trackers.check_names(settings.log.to)
     with contextlib.ExitStack() as stack:
         remedy = "free disk space or make the disk writable, then the same command resumes from the last save"
         stack.enter_context(files.explain_no_room(place, remedy))
@@ -58,6 +59,7 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
         log = Log(
             path / "log.txt" if distributed.is_primary() else None, console, workdir.check, workdir.describe_paths
         )
+        stack.callback(log.close)
         log.event("start", at=process_start_time())
         log(f"start: {' '.join(command)}")
         if note:
@@ -81,12 +83,14 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
                 for name in filter(is_model_name, list_starts(settings.start)):
                     locate_model(name, settings.start_revision or None)  # before another stage trains: may be misspelt
         workdir.write_json(path / "environment.json", environment | list_commits())
+        log.show(stages=tuple(settings.name for settings in stages))
         for folder, damage, settings in zip(folders, damages, stages, strict=True):
             name = settings.name
             if damage == "":
                 log(f"stage {name}: finished before")
             else:
                 log(f"stage {name}" + (f": {damage}; it is written again" if damage else ""))
+                log.show(stage=name, steps=0, eta="", values="", speed="", scores=())
                 log.event("prepare", stage=name)
                 for earlier in find_needed_stages(settings, exports):
                     workdir.share(exports[earlier].parent)
@@ -95,6 +99,7 @@ def run(config: ConfigDict, place: str, command: Sequence[str]) -> None:
                 workdir.upload()
                 distributed.barrier(f"{name} finished")
             exports[name] = folder / "export"
+            log.show(finished=tuple(exports))
         log.event("report")
         if distributed.is_primary():
             reports.write(path, log, check=workdir.check)

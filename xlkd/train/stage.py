@@ -28,13 +28,16 @@ from xlkd.inputs.weights import Weights, build_encoder, resolve_teacher, resolve
 from xlkd.methods import Method, Start, State, Variables
 from xlkd.models import hf
 from xlkd.models.encoder import Encoder, scan_by_device
+from xlkd.reports import goodput
 from xlkd.reports.files import STAGE_RECORD, find_stage_record
 from xlkd.runtime import distributed, mesh
 from xlkd.runtime.devices import peak_flops
 from xlkd.runtime.log import Log, Metrics, NoMetrics
 from xlkd.runtime.profiling import Profiler
 from xlkd.runtime.signals import Signals
+from xlkd.runtime.trackers import Place, Trackers
 from xlkd.runtime.workdir import INPUTS, WorkDirectory, has_trained
+from xlkd.spec import to_plain
 from xlkd.spec.stage import AnySettings, AnyStage
 from xlkd.spec.tasks import Classify, QuestionAnswering
 from xlkd.tasks.nulls import read_threshold
@@ -82,13 +85,20 @@ def train(
     method = inputs.load_module("methods", spec.method.name).build(spec, *encoders)
     distributed.barrier("data read")  # another process may need longer for its data than a collective operation waits
     ready = add_reference_vectors(prepared, method.reference_pooling, encoders[-1], devices)
-    sets = SetEvaluator(workdir, folder, ready, prepared.keep, prepared.threshold_rule, method, devices, spec, log)
+    rules = prepared.keep, prepared.threshold_rule
+    place = Place(folder, workdir.path.name, spec.name, to_plain(settings))
+    track = Trackers(spec.log.to if distributed.is_primary() else (), folder, place, log, workdir.check)
+    sets = SetEvaluator(workdir, folder, ready, *rules, method, devices, spec, log, track.send)
     distributed.broadcast_from_primary("damaged scores", sets.set_aside_damaged)
     checkpoints = Checkpoints(workdir.locate_checkpoints(folder), sets.choose_step, workdir.check)
 
     def evaluate(step: int, variables: Any, stop: Callable[[], None]) -> None:
         sets.evaluate(step, variables, stop)
         write_report()
+
+    def track_goodput(step: int) -> None:
+        if distributed.is_primary() and (measured := goodput.measure(workdir.path)):
+            track.send("goodput", step, goodput.list_values(measured))
 
     job = loop.Job(
         method=method,
@@ -114,6 +124,8 @@ def train(
         log=log,
         mesh=devices,
         peak_flops=peak_flops(),
+        track=track.send,
+        track_goodput=track_goodput,
         known_targets=find_known_targets(spec, method, prepared.data, earlier, devices, log),
         teacher_cache=spec.teacher.cache,
         teacher_dtype=spec.encoder.dtype,
@@ -125,6 +137,7 @@ def train(
         state = restore_selected(state, prepared.keep, sets, checkpoints, log)
     finally:
         checkpoints.close()
+        track.close()
         if isinstance(prepared.plan, Blocks):
             prepared.plan.close()
     variables = distributed.gather_to_host(state.variables) if distributed.has_several_processes() else state.variables
