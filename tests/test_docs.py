@@ -278,6 +278,8 @@ def test_a_new_source_metric_method_and_encoder_family_work_as_shown(extended_pa
         results = (extended_package / "runs" / "twice" / "results.json").read_text(encoding="utf-8")
         assert '"inside"' in results
         assert "quiz" in results
+        values = extended_package / "runs" / "twice" / "stages" / "01-twice" / "lines" / "values.tsv"
+        assert "eval/quiz/en/inside" in values.read_text(encoding="utf-8")
 
 
 @pytest.mark.long

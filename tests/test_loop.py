@@ -233,7 +233,7 @@ class Task:
 class Log(list):
     def __call__(self, line): self.append(line)
     def event(self, *_, **more): pass
-    def live(self, line, *, keep=False): pass
+    def show(self, **values): pass
 
 def train(folder, devices, micro_batches, dropped, stop_at=99):
     log, losses, settings = Log(), {}, Optim(micro_batches=micro_batches, lr=0.01)

@@ -38,7 +38,7 @@ class Log:
         self._file = files.open_to_append(file) if file else None
         self._events = files.open_to_append(file.with_name("events.jsonl")) if file else None
         self._stream = stream or sys.stdout
-        is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+        is_dumb = os.environ.get("TERM", "") in ("", "dumb", "unknown")
         self._display = Display(self._write, self._measure) if self._stream.isatty() and not is_dumb else None
 
     def __call__(self, line: str) -> None:
