@@ -20,8 +20,10 @@ from typing import NamedTuple
 import pytest
 import toy_models
 
-from xlkd import settings
+import xlkd
+from xlkd import settings, spec
 from xlkd.data import sources
+from xlkd.spec import stage
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "launch").glob("*.md"))]
@@ -103,6 +105,7 @@ def test_the_site_builds_strictly(tmp_path):
     build(load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path)))
     assert (tmp_path / "index.html").exists()
     assert len(list(tmp_path.glob("*.html"))) > len(PAGES) - 2
+    assert "Answers a question by the best span of the context" in (tmp_path / "api.html").read_text(encoding="utf-8")
 
 
 # Commands
@@ -309,6 +312,27 @@ def test_the_walk_through_of_a_new_language_runs_literally(tmp_path):
 
 
 # Names and messages
+
+
+def test_the_names_of_the_api_reference_exist_and_have_docstrings():
+    module = importlib.util.spec_from_file_location("api_page", ROOT / "docs" / "_api.py")
+    api = importlib.util.module_from_spec(module)
+    module.loader.exec_module(api)
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rendered = {entry[1]: api.render(*entry.groups()) for entry in api.ENTRY.finditer(page)}
+    assert len(rendered) == len(re.findall("^### ", page, re.M))
+    assert set(xlkd.__all__) <= set(rendered)
+    assert not [name for name, text in rendered.items() if not text.split("```")[2].strip()]
+    assert "answer(question: str, context: str) -> Answer" in rendered["Model"]
+
+
+def test_the_keys_on_the_page_for_users_of_trainer_exist():
+    page = (ROOT / "docs" / "from-trainer.md").read_text(encoding="utf-8")
+    config = settings.to_plain(settings.read_config("configs/finetune.py"))
+    keys = {key for key, _ in spec.flatten(config)} | {f"data.{key}" for key in stage.Data.__annotations__}
+    named = {match for match in re.findall(r"`([a-z]+\.[a-z_0-9]+)(?:=[^`]*)?`", page) if match.split(".")[0] in config}
+    assert len(named) > 25
+    assert named <= keys
 
 
 def test_the_names_on_the_page_of_the_architecture_exist_in_the_named_files():
