@@ -283,21 +283,40 @@ def test_a_new_source_metric_method_and_encoder_family_work_as_shown(extended_pa
         assert "quiz" in results
 
 
+def run_steps(page: pathlib.Path, folder: pathlib.Path) -> subprocess.CompletedProcess:
+    """Writes the files that a page shows, and runs its commands without a language in one shell."""
+    write_shown_files(page, folder)
+    (folder / "configs").symlink_to(ROOT / "configs")
+    script = "".join(block.text for block in read_blocks(page) if not block.kind)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLKD_CACHE": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
+    shell = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\nset -e\n{script}'
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=folder, env=environment | toy_models.OPTIMIZED, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.long
+def test_the_quickstart_runs_literally(tmp_path):
+    page = ROOT / "docs" / "quickstart.md"
+    done = run_steps(page, tmp_path)
+    (shown,) = (json.loads(block.text) for block in read_blocks(page) if block.kind == "json")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer.keys() == shown.keys()
+    assert answer["answer"] == shown["answer"]
+    assert "report: runs/first/report.html" in done.stdout
+    assert (tmp_path / "runs" / "first" / "report.html").exists()
+
+
 @pytest.mark.long
 def test_the_walk_through_of_a_new_language_runs_literally(tmp_path):
     """Runs the steps of the page in one shell, from the text to the comparison; takes minutes."""
     steps, _ = UNSEEN.read_text(encoding="utf-8").split("## Your own language")
     (tmp_path / "page.md").write_text(steps, encoding="utf-8")
-    write_shown_files(tmp_path / "page.md", tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     script = "".join(block.text for block in read_blocks(tmp_path / "page.md") if not block.kind)
     assert script.count("python ") == 8
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLKD_CACHE": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
-    shell = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\nset -e\n{script}'
-    done = subprocess.run(
-        ["bash", "-c", shell], cwd=tmp_path, env=environment | toy_models.OPTIMIZED, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_steps(tmp_path / "page.md", tmp_path)
     (shown, *_) = (block.text for block in read_blocks(UNSEEN) if block.kind == "text")
     assert " ".join(shown.split()[:9]) in done.stdout
     assert sum('{"id": 1, "answer": "' in line for line in done.stdout.splitlines()) == 1
