@@ -1,6 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the tables and plots of the studies into docs/results.md and README.md: `make results`.
+"""Writes the tables and plots of the studies into the pages of `PAGES`: `make results`.
 
 Between `<!-- results STUDY PART -->` and `<!-- end of results -->` stands what this module makes of the files in
 docs/results/STUDY; PART is one of `PARTS`. `python docs/_results.py --check` writes nothing and names what differs.
@@ -19,8 +19,9 @@ from xlkd.reports.draws import Difference
 from xlkd.reports.files import Record
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = ("docs/results.md", "README.md")
+PAGES = ("docs/results.md", "docs/which-system.md", "README.md")
 BLOCK = re.compile(r"(<!-- results (\S+) (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+WITHOUT_DRAWS = {"plot": "No draw has been run yet.", "summary": "Not decided yet: the study is running."}
 CURVES = ("coefficient", "teacher_entropy", "agreement")  # metrics that are drawn by step
 ROW, LEFT, RIGHT, BOTTOM, WIDTH = 34, 190, 20, 30, 720  # pixels of a plot
 STYLE = (
@@ -241,7 +242,7 @@ def make_files(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
         if name not in studies or part not in PARTS:
             sys.exit(f"error: {mark.strip()}: studies are {', '.join(studies)}, parts are {', '.join(PARTS)}")
         if not studies[name].draws:
-            return f"{mark}No draw has been run yet.\n{end}" if part == "plot" else mark + end
+            return f"{mark}{WITHOUT_DRAWS[part]}\n{end}" if part in WITHOUT_DRAWS else mark + end
         return f"{mark}\n{PARTS[part](studies[name])}\n\n{end}"
 
     made = {root / page: BLOCK.sub(write_block, (root / page).read_text(encoding="utf-8")) for page in PAGES}

@@ -20,9 +20,11 @@ from typing import NamedTuple
 import pytest
 import toy_models
 
-from xlkd import settings
+import xlkd
+from xlkd import settings, spec
 from xlkd.cli import COMMANDS
 from xlkd.data import sources
+from xlkd.spec import stage
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "launch").glob("*.md"))]
@@ -104,6 +106,7 @@ def test_the_site_builds_strictly(tmp_path):
     build(load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path)))
     assert (tmp_path / "index.html").exists()
     assert len(list(tmp_path.glob("*.html"))) > len(PAGES) - 2
+    assert "Answers a question by the best span of the context" in (tmp_path / "api.html").read_text(encoding="utf-8")
 
 
 # Commands
@@ -286,21 +289,40 @@ def test_a_new_source_metric_method_and_encoder_family_work_as_shown(extended_pa
         assert "eval/quiz/en/inside" in values.read_text(encoding="utf-8")
 
 
+def run_steps(page: pathlib.Path, folder: pathlib.Path) -> subprocess.CompletedProcess:
+    """Writes the files that a page shows, and runs its commands without a language in one shell."""
+    write_shown_files(page, folder)
+    (folder / "configs").symlink_to(ROOT / "configs")
+    script = "".join(block.text for block in read_blocks(page) if not block.kind)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLKD_CACHE": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
+    shell = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\nset -e\n{script}'
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=folder, env=environment | toy_models.OPTIMIZED, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.long
+def test_the_quickstart_runs_literally(tmp_path):
+    page = ROOT / "docs" / "quickstart.md"
+    done = run_steps(page, tmp_path)
+    (shown,) = (json.loads(block.text) for block in read_blocks(page) if block.kind == "json")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer.keys() == shown.keys()
+    assert answer["answer"] == shown["answer"]
+    assert "report: runs/first/report.html" in done.stdout
+    assert (tmp_path / "runs" / "first" / "report.html").exists()
+
+
 @pytest.mark.long
 def test_the_walk_through_of_a_new_language_runs_literally(tmp_path):
     """Runs the steps of the page in one shell, from the text to the comparison; takes minutes."""
     steps, _ = UNSEEN.read_text(encoding="utf-8").split("## Your own language")
     (tmp_path / "page.md").write_text(steps, encoding="utf-8")
-    write_shown_files(tmp_path / "page.md", tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     script = "".join(block.text for block in read_blocks(tmp_path / "page.md") if not block.kind)
     assert script.count("python ") == 8
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLKD_CACHE": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
-    shell = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\nset -e\n{script}'
-    done = subprocess.run(
-        ["bash", "-c", shell], cwd=tmp_path, env=environment | toy_models.OPTIMIZED, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_steps(tmp_path / "page.md", tmp_path)
     (shown, *_) = (block.text for block in read_blocks(UNSEEN) if block.kind == "text")
     assert " ".join(shown.split()[:9]) in done.stdout
     assert sum('{"id": 1, "answer": "' in line for line in done.stdout.splitlines()) == 1
@@ -315,6 +337,27 @@ def test_the_walk_through_of_a_new_language_runs_literally(tmp_path):
 
 
 # Names and messages
+
+
+def test_the_names_of_the_api_reference_exist_and_have_docstrings():
+    module = importlib.util.spec_from_file_location("api_page", ROOT / "docs" / "_api.py")
+    api = importlib.util.module_from_spec(module)
+    module.loader.exec_module(api)
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rendered = {entry[1]: api.render(*entry.groups()) for entry in api.ENTRY.finditer(page)}
+    assert len(rendered) == len(re.findall("^### ", page, re.M))
+    assert set(xlkd.__all__) <= set(rendered)
+    assert not [name for name, text in rendered.items() if not text.split("```")[2].strip()]
+    assert "answer(question: str, context: str) -> Answer" in rendered["Model"]
+
+
+def test_the_keys_on_the_page_for_users_of_trainer_exist():
+    page = (ROOT / "docs" / "from-trainer.md").read_text(encoding="utf-8")
+    config = settings.to_plain(settings.read_config("configs/finetune.py"))
+    keys = {key for key, _ in spec.flatten(config)} | {f"data.{key}" for key in stage.Data.__annotations__}
+    named = {match for match in re.findall(r"`([a-z]+\.[a-z_0-9]+)(?:=[^`]*)?`", page) if match.split(".")[0] in config}
+    assert len(named) > 25
+    assert named <= keys
 
 
 def test_the_names_on_the_page_of_the_architecture_exist_in_the_named_files():

@@ -43,6 +43,7 @@ def root(tmp_path):
         for part in ("scores", "differences", "runs", "coefficient")
     ]
     (tmp_path / "docs" / "results.md").write_text("\n".join(["# Title", *blocks, "after"]))
+    (tmp_path / "docs" / "which-system.md").write_text("no block")
     (tmp_path / "README.md").write_text("<!-- results study summary -->\n<!-- end of results -->\n")
     return tmp_path
 
@@ -77,6 +78,12 @@ def test_pages_stay_as_they_are_when_made_again(pages, root):
     for path, text in pages.make_files(root).items():
         path.write_text(text, encoding="utf-8")
     assert all(path.read_text(encoding="utf-8") == text for path, text in pages.make_files(root).items())
+
+
+def test_a_page_says_that_a_study_without_draws_has_decided_nothing(pages, root):
+    for path in (root / "docs" / "results" / "study").glob("*.json"):
+        path.unlink()
+    assert "Not decided yet" in pages.make_files(root)[root / "README.md"]
 
 
 def test_an_unknown_study_or_part_is_named(pages, root):
