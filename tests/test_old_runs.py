@@ -18,10 +18,26 @@ from xlkd import evaluate, report
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "run-0.1"
 
 
+FORMER_DEFAULTS = {  # values of the config that have changed since
+    "data.ntl": "1",
+    "encoder.dropout": "0.1",
+    "english.encoder.dropout": "0",
+    "english.optim.lr": "5e-4",
+    "method.generation_epochs": "1",
+    "method.k": "10",
+    "method.window": "5,4",
+}
+
+
 def read_flags(run: pathlib.Path) -> list[str]:
-    """Returns the flags that a run was started with, except --workdir."""
+    """Returns the flags that a run was started with, except --workdir, and those that restore former defaults.
+
+    The former controls are those of the variant `ablation`.
+    """
     command = json.loads((run / "environment.json").read_text())["command"]
-    return [flag for flag in command[3:] if not flag.startswith("--workdir")]
+    flags = [flag for flag in command[3:] if not flag.startswith("--workdir")]
+    former = [f"--config.{key}={value}" for key, value in FORMER_DEFAULTS.items()]
+    return [flag.replace("configs/gxlt.py", "configs/gxlt.py:ablation") for flag in flags] + former
 
 
 def test_a_stopped_run_resumes_and_its_report_evaluation_and_answers_work(tmp_path, capsys, monkeypatch):
