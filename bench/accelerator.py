@@ -77,7 +77,7 @@ class Part:
 
 
 class Record:
-    """What was done and measured, in a file of the work folder, with a copy in the folder of results."""
+    """Keeps what was done and measured in a file of the work folder, with a copy in the folder of results."""
 
     def __init__(self, work: pathlib.Path, out: pathlib.Path) -> None:
         self.work, self.out = work, out

@@ -245,10 +245,10 @@ def make_files(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
             return f"{mark}{WITHOUT_DRAWS[part]}\n{end}" if part in WITHOUT_DRAWS else mark + end
         return f"{mark}\n{PARTS[part](studies[name])}\n\n{end}"
 
-    made = {root / page: BLOCK.sub(write_block, (root / page).read_text(encoding="utf-8")) for page in PAGES}
+    pages = {root / page: BLOCK.sub(write_block, (root / page).read_text(encoding="utf-8")) for page in PAGES}
     plots = {s.name: draw_plot(s) for s in studies.values() if s.draws}
     plots |= {f"{s.name}-{m}": draw_curve(s, m) for s in studies.values() for m in CURVES if _list_curves(s, m)}
-    return made | {root / "docs" / "images" / f"results-{name}.svg": plot for name, plot in plots.items()}
+    return pages | {root / "docs" / "images" / f"results-{name}.svg": plot for name, plot in plots.items()}
 
 
 def main(arguments: Sequence[str]) -> int:

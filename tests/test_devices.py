@@ -3,10 +3,12 @@
 """The peak rate of this machine's processors, which MFU refers to."""
 
 import json
+import math
 
 import pytest
 
 from xlkd.runtime import devices
+from xlkd.train import loop
 
 
 @pytest.fixture
@@ -44,6 +46,11 @@ def test_a_damaged_file_of_rates_is_replaced(peaks, content):
 def test_a_cache_that_cannot_be_written_costs_only_the_memory(peaks):
     peaks.parent.write_text("a file")
     assert devices.measure_flops() == 5e9
+
+
+@pytest.mark.parametrize(("flops", "expected"), [(0.0, math.nan), (4e9, 0.4), (1e10, 1.0), (1.19e10, math.nan)])
+def test_a_utilisation_is_below_the_peak_or_absent(flops, expected):
+    assert loop.compute_mfu(flops, 2.0, 5e9) == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_product_is_really_timed():

@@ -84,13 +84,13 @@ SCRIPT = """
   const kind = choose("show", () => again());
   const first = choose("question language", () => again()), second = choose("context language", () => again());
   more.addEventListener("click", () => { shown += PAGE; render(); });
-  const held = () => sets[Number(set.value)];
+  const shownSet = () => sets[Number(set.value)];
   const languages = i => {
-    const found = [...new Set(held().rows.map(r => r.l[i]))].sort();
-    return [["", "all"], ...found.map(l => [l, l])];
+    const tags = [...new Set(shownSet().rows.map(r => r.l[i]))].sort();
+    return [["", "all"], ...tags.map(l => [l, l])];
   };
   function start() {
-    const s = held(), names = s.systems.map((name, i) => [i, name]);
+    const s = shownSet(), names = s.systems.map((name, i) => [i, name]);
     fill(now, names, s.first[0]);
     fill(was, names, s.first[1]);
     fill(kind, [["all", "all questions"], ["fixed", "fixed since baseline"], ["broken", "broken since baseline"],
@@ -107,14 +107,14 @@ SCRIPT = """
     if (kind.value === "all") return true;
     const a = row.a[Number(now.value)], b = row.a[Number(was.value)];
     if (!a || !b) return false;
-    const whole = held().task === "qa" ? 1 : 0;
+    const whole = shownSet().task === "qa" ? 1 : 0;
     const right = x => x[whole] >= 100;
     if (kind.value === "fixed") return right(a) && !right(b);
     if (kind.value === "broken") return right(b) && !right(a);
     return kind.value === "up" ? a[0] > b[0] : a[0] < b[0];
   }
   function render() {
-    const s = held(), rows = s.rows.filter(wanted), left = s.left;
+    const s = shownSet(), rows = s.rows.filter(wanted), left = s.left;
     count.textContent = rows.length + " of " + left.shown + " questions; the page contains " + left.shown + " of " +
       left.sampled + " sampled, the set has " + left.all + ".";
     list.replaceChildren(...rows.slice(0, shown).map(row => s.task === "qa" ? question(s, row) : labelled(row)));
@@ -147,7 +147,7 @@ SCRIPT = """
     return answers(card, lines, row.l[1]);
   }
   function labelled(row) {
-    const card = make("div", "card"), names = held().systems, lang = row.l[0];
+    const card = make("div", "card"), names = shownSet().systems, lang = row.l[0];
     card.appendChild(make("small", "", row.i + " · " + lang));
     card.appendChild(make("p", "text", row.t, lang));
     if (row.s !== null && row.s !== undefined) card.appendChild(make("p", "text", row.s, lang));

@@ -38,7 +38,7 @@ ACTIVITIES = {  # by kind of event
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is drawn; parts that are empty are left out."""
+    """Holds the parts of the display; those that are empty are not drawn."""
 
     stages: tuple[str, ...] = ()
     finished: tuple[str, ...] = ()

@@ -442,8 +442,14 @@ class _Meter:
     def _measure(self, done: int) -> _Speed:
         seconds = max(self._clock.seconds("train"), 1e-9)
         left = (self._job.steps - done) * seconds / max(done - self._first, 1)
-        mfu = self._flops / seconds / self._job.peak_flops if self._flops else math.nan
+        mfu = compute_mfu(self._flops, seconds, self._job.peak_flops)
         return _Speed(self._examples / seconds, self._tokens / seconds, mfu, left)
+
+
+def compute_mfu(flops: float, seconds: float, peak_flops: float) -> float:
+    """Returns the share of the peak rate that was reached; NaN without FLOPs, or above a peak that was measured low."""
+    share = flops / seconds / peak_flops
+    return share if 0 < share <= 1 else math.nan
 
 
 class _Speed(NamedTuple):

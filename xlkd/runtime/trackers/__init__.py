@@ -48,7 +48,7 @@ class Tracker(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What a tracker belongs to: one stage of a run."""
+    """Names the stage of a run that a tracker belongs to."""
 
     folder: pathlib.Path  # of the tracker's own files
     run: str  # name of the work directory
