@@ -246,8 +246,10 @@ def make_files(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
         return f"{mark}\n{PARTS[part](studies[name])}\n\n{end}"
 
     pages = {root / page: BLOCK.sub(write_block, (root / page).read_text(encoding="utf-8")) for page in PAGES}
+    shown = {(name, part) for page in pages.values() for _, name, part, _ in BLOCK.findall(page)}
     plots = {s.name: draw_plot(s) for s in studies.values() if s.draws}
-    plots |= {f"{s.name}-{m}": draw_curve(s, m) for s in studies.values() for m in CURVES if _list_curves(s, m)}
+    curves = [(s, metric) for s in studies.values() for metric in CURVES if (s.name, metric) in shown and s.draws]
+    plots |= {f"{s.name}-{metric}": draw_curve(s, metric) for s, metric in curves}
     return pages | {root / "docs" / "images" / f"results-{name}.svg": plot for name, plot in plots.items()}
 
 
