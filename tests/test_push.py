@@ -5,7 +5,6 @@
 import json
 import os
 import pathlib
-import pty
 import subprocess
 import sys
 
@@ -177,7 +176,10 @@ def test_without_a_terminal_nothing_is_sent_unasked(export, server):
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("", 2)])
 def test_on_a_terminal_the_command_asks(export, server, answer, code):
-    main, terminal = pty.openpty()
+    try:
+        main, terminal = os.openpty()
+    except OSError:
+        pytest.skip("this machine has no pseudo-terminals")
     command = [sys.executable, "-m", "xlkd", "push", str(export), "--repo=me/model"]
     os.write(main, f"{answer}\n".encode())
     done = subprocess.run(
