@@ -3,5 +3,5 @@
 FROM python:3.12-slim
 COPY . /opt/xlkd
 RUN pip install --no-cache-dir '/opt/xlkd[tpu,gcs]'
-WORKDIR /work
+WORKDIR /xlkd
 ENTRYPOINT ["python", "-m", "xlkd.main"]

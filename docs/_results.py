@@ -111,6 +111,8 @@ def write_runs(study: Study) -> str:
 
 def write_curve(study: Study, metric: str) -> str:
     """Returns the link to the plot of a logged metric."""
+    if not _list_curves(study, metric):
+        return f"No draw has logged a changing `{metric}`."
     return f"![{study.name}: {metric} by step](images/results-{study.name}-{metric}.svg)"
 
 
@@ -248,8 +250,8 @@ def make_files(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
     pages = {root / page: BLOCK.sub(write_block, (root / page).read_text(encoding="utf-8")) for page in PAGES}
     shown = {(name, part) for page in pages.values() for _, name, part, _ in BLOCK.findall(page)}
     plots = {s.name: draw_plot(s) for s in studies.values() if s.draws}
-    curves = [(s, metric) for s in studies.values() for metric in CURVES if (s.name, metric) in shown and s.draws]
-    plots |= {f"{s.name}-{metric}": draw_curve(s, metric) for s, metric in curves}
+    curves = [(s, metric) for s in studies.values() for metric in CURVES if (s.name, metric) in shown]
+    plots |= {f"{s.name}-{metric}": draw_curve(s, metric) for s, metric in curves if _list_curves(s, metric)}
     return pages | {root / "docs" / "images" / f"results-{name}.svg": plot for name, plot in plots.items()}
 
 

@@ -163,7 +163,7 @@ def find_remote(repository: Repository) -> RemoteModel | None:
 
 
 def upload(plan: Upload) -> str:
-    """Sends an upload as one commit, and returns the address of the commit; after an error there is no commit."""
+    """Sends an upload as one commit, and returns the address of the commit; after a refusal there is no commit."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.utils import disable_progress_bars, logging
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import pathlib
@@ -65,6 +66,7 @@ def describe_devices() -> str:
     return f"{jax.device_count()} × {kind}"
 
 
+@functools.cache
 def peak_flops() -> float:
     """Returns the peak FLOP/s of all devices together: from the table, on CPU the highest that was measured."""
     import jax
