@@ -28,7 +28,7 @@ test: $(VENV)/.tested
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
 test-long: $(VENV)/.tested
-	$(BIN)/python -m pytest -m long $(PYTEST_ARGUMENTS)
+	$(BIN)/python -m pytest -m long -o faulthandler_timeout=3600 $(PYTEST_ARGUMENTS)
 
 test-lowest:
 	mkdir -p build
