@@ -220,9 +220,10 @@ def test_a_process_that_stops_does_not_wait_for_the_blocks_of_others(monkeypatch
 
         b = make_blocks(own, features)
         b.features(0)
-        if own.process == 0:
-            b.features(2)  # asks for the third block, which process 1 never does
-        b.close()
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:  # batches are prepared by threads
+            if own.process == 0:
+                thread.submit(b.features, 2)  # asks for the third block, which process 1 never does
+            b.close()
 
     for future in run_on_all(work, 2):
         future.result(timeout=60)
