@@ -184,6 +184,36 @@ def test_the_fused_kernel_is_used_only_where_supported(arrays, monkeypatch, back
     assert implementations == (["cudnn"] if uses_kernel else [])
 
 
+@pytest.mark.parametrize(("window", "pairs"), [(None, False), (3, True)])
+def test_the_fused_kernel_takes_lengths_instead_of_a_mask_of_all_pairs(monkeypatch, window, pairs):
+    """Makes the program for a GPU, forward and backward, without cuDNN: its calls are there, but cannot be run."""
+    fused_attention = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(fused_attention, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(fused_attention, "check_compute_capability", lambda capability: True)
+    q = jax.ShapeDtypeStruct((2, 384, 6, 64), jnp.bfloat16)
+    bias = jax.ShapeDtypeStruct((2, 1, 1, 384), jnp.float32)
+
+    def total(q, k, v, bias):
+        return attention.attend_fused(q, k, v, bias, "cudnn", window).astype(jnp.float32).sum()
+
+    lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(q, q, q, bias).lower(lowering_platforms=("cuda",))
+    program = lowered.as_text()
+    assert attention.has_fused_attention(program)
+    assert "__cudnn$fmhaSoftmaxBackward" in program or "fmhaScaleBiasSoftmaxBackward" in program
+    assert ("384x384x" in program) == pairs
+
+
+def test_a_program_without_the_fused_kernel_says_so(arrays):
+    assert not attention.has_fused_attention(jax.jit(lambda *a: attention.attend(*a)).lower(*arrays).as_text())
+
+
+def test_a_row_of_padding_alone_stays_finite(arrays):
+    q, k, v, bias = arrays
+    bias = bias.at[1].set(bias.min())
+    for outputs in (attention.attend(q, k, v, bias), attention.attend_fused(q, k, v, bias, "xla")):
+        assert np.isfinite(outputs).all()
+
+
 def test_a_kernel_that_does_not_compile_is_reported_as_absent():
     assert not attention.has_kernel((HEADS, WIDTH), "bfloat16")  # the tests run on the CPU
 

@@ -24,6 +24,7 @@ from xlkd.models.encoder import Encoder, forward_flops, init
 from xlkd.models.families import deberta
 from xlkd.models.families.deberta import Deberta, index_differences
 from xlkd.models.heads import MaskedLMHead, init_head
+from xlkd.spec.stage import Encoder as EncoderSettings
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "encoders" / "deberta-v2"
 KEY = jax.random.key(3, impl="rbg")
@@ -242,7 +243,7 @@ def test_fewer_tokens_and_layers_compute_the_same(tiny):
 
 
 def test_an_override_of_dropout_covers_every_rate():
-    architecture = override_dropout(dataclasses.replace(TINY, pooler_dropout=0.4), 0.25)
+    architecture = override_dropout(dataclasses.replace(TINY, pooler_dropout=0.4), EncoderSettings(dropout=0.25))
     rates = {getattr(architecture, f"{name}dropout") for name in ("", "attention_", "classifier_", "pooler_")}
     assert rates == {0.25}
 

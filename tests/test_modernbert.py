@@ -20,6 +20,7 @@ from xlkd.models import branches, hf, layout, tokenizers
 from xlkd.models.encoder import Encoder, forward_flops, init
 from xlkd.models.families.modernbert import FAMILY, ModernBert
 from xlkd.models.heads import ClassifierHead, MaskedLMHead, SpanHead, init_head, start_head
+from xlkd.spec.stage import Encoder as EncoderSettings
 
 RATES = {"dropout": 0.1, "attention_dropout": 0.2, "mlp_dropout": 0.1, "classifier_dropout": 0.1}
 TINY = ModernBert(
@@ -293,10 +294,12 @@ def test_heads_of_the_same_names_are_read_as_the_class_that_the_config_names(tmp
 
 
 def test_one_setting_replaces_every_dropout_rate():
-    architecture = override_dropout(TINY, 0.5)
+    architecture = override_dropout(TINY, EncoderSettings(dropout=0.5))
     rates = {name: value for name, value in dataclasses.asdict(architecture).items() if "dropout" in name}
     assert rates == dict.fromkeys(RATES, 0.5)
-    assert override_dropout(TINY, -1) == TINY
+    assert override_dropout(TINY, EncoderSettings()) == TINY
+    architecture = override_dropout(TINY, EncoderSettings(dropout=0.5, attention_dropout=0.0))
+    assert (architecture.attention_dropout, architecture.mlp_dropout) == (0.0, 0.5)
 
 
 def test_operations_grow_with_the_length_in_global_layers_and_with_the_window_in_local_ones():

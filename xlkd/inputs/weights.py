@@ -90,9 +90,20 @@ def resolve_weights(
     `earlier` has the exports of finished stages by name; `fresh` is the folder of a new encoder's tokenizer, which the
     primary process writes and `share` gives to the others.
     """
+    weights = _find_weights(settings, earlier, fresh, share)
+    return dataclasses.replace(weights, architecture=override_dropout(weights.architecture, settings.encoder))
+
+
+def _find_weights(
+    settings: AnySettings,
+    earlier: dict[str, pathlib.Path],
+    fresh: pathlib.Path,
+    share: Callable[[pathlib.Path], None],
+) -> Weights:
+    """Finds the weights that the config names, with the dropout rates of their own."""
     check_start(settings, earlier)
     if settings.start == "encoder" and settings.encoder.path == "new":
-        return _prepare_new_encoder(settings.encoder.new, fresh, settings.encoder.dropout, share)
+        return _prepare_new_encoder(settings.encoder.new, fresh, share)
     if settings.start == "encoder":
         models = [locate_model(settings.encoder.path, settings.encoder.revision or None)]
     else:
@@ -100,10 +111,10 @@ def resolve_weights(
             (earlier[name], None) if name in earlier else locate_model(name, settings.start_revision or None)
             for name in list_starts(settings.start)
         ]
-    first, *others = [_read_weights(folder, revision, settings.encoder.dropout) for folder, revision in models]
+    first, *others = [_read_weights(folder, revision) for folder, revision in models]
     for other, (folder, _) in zip(others, models[1:], strict=True):
         tokenizers = [weights.tokenizer.backend_tokenizer.to_str() for weights in (first, other)]
-        architectures = [first.architecture, other.architecture]
+        architectures = [override_dropout(weights.architecture, settings.encoder) for weights in (first, other)]
         _check_alike({"tokenizer": tokenizers, "architecture": architectures}, models[0][0], folder)
     return dataclasses.replace(first, averaged_with=tuple(folder for folder, _ in models[1:]))
 
@@ -130,7 +141,7 @@ def resolve_teacher(settings: AnySettings) -> Weights | None:
     """Resolves the weights of `config.teacher.path`; None where the config names no teacher encoder."""
     if not settings.teacher.path:
         return None
-    return _read_weights(*locate_model(settings.teacher.path, settings.teacher.revision or None), dropout=-1)
+    return _read_weights(*locate_model(settings.teacher.path, settings.teacher.revision or None))
 
 
 def locate_model(name: str, revision: str | None = None) -> tuple[pathlib.Path, str | None]:
@@ -162,26 +173,24 @@ def build_encoder(settings: EncoderSettings, architecture: Architecture) -> enco
     return encoders.Encoder(architecture, dtype=settings.dtype, scan=scan, remat=settings.remat)
 
 
-def override_dropout(architecture: Architecture, rate: float) -> Architecture:
-    """Overrides all dropout rates; -1 keeps the encoder's own."""
-    if rate < 0:
-        return architecture
-    fields = dataclasses.fields(architecture)
-    rates: dict[str, Any] = {field.name: rate for field in fields if field.name.endswith("dropout")}
+def override_dropout(architecture: Architecture, settings: EncoderSettings) -> Architecture:
+    """Overrides all dropout rates, and that of attention weights; -1 keeps the encoder's own."""
+    rates: dict[str, Any] = {}
+    if settings.dropout >= 0:
+        fields = dataclasses.fields(architecture)
+        rates = {field.name: settings.dropout for field in fields if field.name.endswith("dropout")}
+    if settings.attention_dropout >= 0:
+        rates["attention_dropout"] = settings.attention_dropout
     return dataclasses.replace(architecture, **rates)
 
 
-def _read_weights(folder: pathlib.Path, revision: str | None, dropout: float) -> Weights:
+def _read_weights(folder: pathlib.Path, revision: str | None) -> Weights:
     """Reads architecture and tokenizer of a folder."""
     reject_branch_folder(folder)
-    return Weights(
-        override_dropout(read_folder_architecture(folder), dropout), hf.load_tokenizer(folder), folder, revision
-    )
+    return Weights(read_folder_architecture(folder), hf.load_tokenizer(folder), folder, revision)
 
 
-def _prepare_new_encoder(
-    new: NewEncoder, folder: pathlib.Path, dropout: float, share: Callable[[pathlib.Path], None]
-) -> Weights:
+def _prepare_new_encoder(new: NewEncoder, folder: pathlib.Path, share: Callable[[pathlib.Path], None]) -> Weights:
     """Prepares a new encoder; its tokenizer is trained on `new.texts` and saved, so that a restart uses the same."""
     distributed.broadcast_from_primary("tokenizer", lambda: _train_tokenizer(new, folder))
     share(folder)
@@ -199,7 +208,7 @@ def _prepare_new_encoder(
         position_offset=0 if new.model_type == "bert" else tokenizer.pad_token_id + 1,
         norm_eps=1e-12 if new.model_type == "bert" else 1e-5,
     )
-    return Weights(override_dropout(architecture, dropout), tokenizer, None, None, embedding_scale=new.embedding_scale)
+    return Weights(architecture, tokenizer, None, None, embedding_scale=new.embedding_scale)
 
 
 def _train_tokenizer(new: NewEncoder, folder: pathlib.Path) -> None:

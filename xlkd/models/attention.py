@@ -53,8 +53,9 @@ def attend(
     """Computes softmax(q·k / √d + bias)·v; the softmax is float32, and with a key it has dropout.
 
     The bias is 0, or far below it where a position is masked, and has no gradient. With a window, positions further
-    apart than it do not attend to each other. The fused kernel cannot drop weights by the bits of `models/dropout.py`,
-    so training with dropout on the weights does not use it.
+    apart than it do not attend to each other; without one, only positions at the end of a row may be masked. The fused
+    kernel cannot drop weights by the bits of `models/dropout.py`, so training with dropout on the weights does not use
+    it.
     """
     rate, length = 0.0 if key is None else rate, q.shape[1]
     if not rate and q.dtype in HALF and jax.default_backend() == "gpu" and has_kernel(q.shape[-2:], q.dtype.name):
@@ -221,13 +222,23 @@ def attend_fused(
     implementation: Literal["xla", "cudnn"] | None,
     window: int | None = None,
 ) -> Float[Array, "rows length heads head_size"]:
-    """Computes the attention in one fused call, without dropout; cuDNN needs a mask of every pair of positions."""
-    length = q.shape[1]
-    mask = jnp.broadcast_to(bias >= 0, (len(q), 1, length, length))
-    if window is not None:  # cuDNN has windows only to the left
-        places = jnp.arange(length)
-        mask &= jnp.abs(places[:, None] - places) <= window
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
+    """Computes the attention in one fused call, without dropout.
+
+    The kernel takes the number of keys of each row, so that nothing of [length, length] exists. Its windows are only to
+    the left: with a window it takes a mask of every pair of positions.
+    """
+    attend_rows = functools.partial(jax.nn.dot_product_attention, q, k, v, implementation=implementation)
+    is_token = bias[:, 0, 0] >= 0
+    if window is None:
+        return attend_rows(key_value_seq_lengths=jnp.maximum(is_token.sum(-1, dtype=jnp.int32), 1))
+    places = jnp.arange(q.shape[1])
+    is_near = jnp.abs(places[:, None] - places) <= window
+    return attend_rows(mask=is_token[:, None, None, :] & is_near)
+
+
+def has_fused_attention(program: str) -> bool:
+    """Says whether the text of a program calls cuDNN's attention."""
+    return "__cudnn$fmha" in program
 
 
 @functools.cache

@@ -99,7 +99,7 @@ class Planner:
         if start is None:
             return resolve_weights(settings, {}, self.scratch / settings.name)
         earlier = self.weights[start]
-        architecture = override_dropout(earlier.architecture, settings.encoder.dropout)
+        architecture = override_dropout(earlier.architecture, settings.encoder)
         return dataclasses.replace(earlier, architecture=architecture)
 
     def _predict_memory(self, program: Program, shapes: Iterable[Shape]) -> Record:

@@ -68,6 +68,13 @@ class Encoder:
     dropout: float = setting(
         -1.0, "Overrides all dropout rates; -1 keeps the encoder's own.", at_least=0, at_most=0.99, also=(-1,)
     )
+    attention_dropout: float = setting(
+        -1.0,
+        "Overrides the dropout of attention weights alone; 0 lets cuDNN's fused kernel train on a GPU.",
+        at_least=0,
+        at_most=0.99,
+        also=(-1,),
+    )
     trim_vocab: bool = setting(False, "Train only the tokens of the run's own texts; exports have the full vocabulary.")
     new: NewEncoder = NewEncoder()
 

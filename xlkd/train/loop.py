@@ -22,6 +22,7 @@ from xlkd.data.blocks import Blocks
 from xlkd.data.draw import format_keys
 from xlkd.errors import NotFinite, Stopped, UserError
 from xlkd.methods import Batch, Method, Start, State, Teacher, Tree, Variables, key_for
+from xlkd.models.attention import has_fused_attention
 from xlkd.runtime import devices, distributed
 from xlkd.runtime import mesh as meshes
 from xlkd.runtime.hosts import HostComparison
@@ -320,7 +321,7 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
         targets = source.compile(shape, batch, state)
         compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
         needed = measure_memory(compiled[shape])
-        job.log(f"compiled {shape}: {needed / 2**20:.0f} MiB per device")
+        job.log(f"compiled {shape}: {needed / 2**20:.0f} MiB per device{_describe_attention(compiled[shape])}")
         if (
             job.mesh.devices.flat[0].platform == "cpu" and needed > cli.available_memory_bytes()
         ):  # which Linux would kill
@@ -330,6 +331,13 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
     clock.switch_to(former)
     distributed.barrier("compiled")
     return compiled
+
+
+def _describe_attention(compiled: Compiled) -> str:
+    """Says for a GPU's program whether it has cuDNN's fused attention."""
+    if jax.default_backend() != "gpu":
+        return ""
+    return ", attention by cuDNN" if has_fused_attention(compiled.as_text() or "") else ", attention by products"
 
 
 def jit_step(
