@@ -3,7 +3,7 @@
 # make test-long     the tests that take longer
 # make test-lowest   the tests with the lowest releases that setup.cfg allows, in an environment of its own
 # make lint          style, formatting, the order of imports and types
-# make results       write the tables and plots of the studies from docs/results into the pages
+# make results      write the tables and plots of studies and benchmarks into the pages
 # make docs          build the site, every link checked
 # make wheel         build the wheel and try it in an empty environment
 
@@ -60,6 +60,7 @@ $(VENV)/.tested: $(VENV)/.installed
 
 results: $(VENV)/.installed
 	$(BIN)/python docs/_results.py
+	$(BIN)/python docs/_benchmarks.py
 
 docs: | $(VENV)/bin/python
 	$(INSTALL) --editable '.[docs]'

@@ -21,6 +21,7 @@ from xlkd.models.family import Architecture
 from xlkd.models.heads import SpanHead, init_head
 from xlkd.models.layout import read_architecture
 from xlkd.models.outputs import span_logits
+from xlkd.spec import stage as spec
 from xlkd.spec.optim import Horizon
 from xlkd.spec.stage import StageSettings, StageSpec
 from xlkd.train import optim, state, step
@@ -61,7 +62,7 @@ def make_architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0, mod
         "intermediate_size": 3 * inner // 8 if model_type == "modernbert" else inner,  # there, of each of two maps
         "max_position_embeddings": 512,
     }
-    return override_dropout(read_architecture(config | FAMILIES[model_type]), dropout)
+    return override_dropout(read_architecture(config | FAMILIES[model_type]), spec.Encoder(dropout=dropout))
 
 
 def make_encoder(architecture: Architecture, dtype: str = "float32") -> Encoder:

@@ -1,13 +1,15 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Times two implementations of the same work in turns: medians, spread, ratio, and no verdict on a loaded machine.
+"""Times implementations of the same work in turns: medians, spread, ratio, and no verdict on a loaded machine.
 
-A benchmark describes its cases and calls `judge`. All benchmarks have these flags:
+A benchmark describes its cases and calls `judge`. Where there are several peers, the fastest one counts. All benchmarks
+have these flags:
 
   --quick      tiny shapes, one round: shows that it runs, and nothing about speed
-  --rounds=5   each round runs both sides once, and they take turns in going first
+  --rounds=5   each round runs all sides once, and they take turns in going first
   --only=TEXT  cases with this in their name
-  --json=FILE  also writes every single time
+  --json=FILE  also writes every single time, and what they depend on: bench/results/NAME/MACHINE.json is kept, and
+               `make results` makes the tables of docs/performance.md from all that are kept
   --anyway     continue on a loaded machine; the table then says so and has no verdict
 """
 
@@ -16,12 +18,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from typing import Any
 
-from xlkd import cli, files
+from xlkd import cli, files, processor
 from xlkd.errors import UserError
 
 NAMES, SWITCHES = ("rounds", "only", "json"), ("quick", "anyway")
@@ -29,17 +34,20 @@ ENOUGH = 5  # rounds for a verdict
 CORES = 2  # available to both sides
 BUSY = 0.1  # of a core: more use by others counts as load
 TICK = os.sysconf("SC_CLK_TCK")
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 Side = Callable[[], float | None]  # does the work once and returns its seconds, or None, and then it is timed
-Sides = tuple[Side, Side]  # ours, theirs
+Sides = tuple[Side, ...]  # ours, and one for each peer
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A line of the table. `make` builds both sides (ours first) just before they run; they are freed before the next.
+    """A line of the table. `make` builds all sides (ours first) just before they run; they are freed before the next.
 
-    The bar is the largest allowed ours / theirs, or with `gain` the smallest theirs / ours; 0 means no bar.
+    The bar is the largest allowed ours / theirs, or with `gain` the smallest theirs / ours; 0 means no bar. Theirs is
+    the peer with the shortest median.
     """
 
     name: str
@@ -47,6 +55,7 @@ class Case:
     bar: float = 0.0
     gain: bool = False
     warm: int = 2  # untimed calls of each side at first
+    peers: tuple[str, ...] = ("theirs",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,27 +94,38 @@ def judge(title: str, cases: Iterable[Case], flags: Flags) -> list[dict[str, Any
     for line in lines:
         print(_format_row(line))
     if flags.json:
-        flags.json.write_json({"title": title, "quick": flags.quick, "cases": lines})
+        flags.json.write_json({"title": title, "quick": flags.quick, **describe_machine(), "cases": lines})
     return lines
 
 
+def describe_machine() -> dict[str, Any]:
+    """Returns what measured times depend on: the processor, its cores, the code, and the versions of libraries."""
+    installed = {each.metadata["Name"].lower().replace("_", "-"): each.version for each in metadata.distributions()}
+    versions = {name: installed[name] for name in LIBRARIES if name in installed}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    machine = {"processor": processor.read_name(), "cores": processor.count_cores()}
+    return machine | {"python": platform.python_version(), "versions": versions, "git": commit.stdout.strip()}
+
+
 def _measure(case: Case, flags: Flags) -> dict[str, Any]:
-    ours, theirs = case.make()
+    sides = dict(zip(("ours", *case.peers), case.make(), strict=True))
     for _ in range(1 if flags.quick else case.warm):
-        ours()
-        theirs()
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for side in sides.values():
+            side()
+    times: dict[str, list[float]] = {name: [] for name in sides}
     started, own_before, machine_before = time.perf_counter(), _own_seconds(), _machine_seconds()
     for number in range(flags.rounds):
-        sides = [("ours", ours), ("theirs", theirs)]
-        for name, side in sides[:: 1 if number % 2 else -1]:
-            times[name].append(time_side(side))
+        first = (number + 1) % len(sides)
+        for name in (*sides, *sides)[first : first + len(sides)]:
+            times[name].append(time_side(sides[name]))
     others = (_machine_seconds() - machine_before) - (_own_seconds() - own_before)
-    ratios = [o / t for o, t in zip(times["ours"], times["theirs"], strict=True)]
-    ratio = statistics.median(times["ours"]) / statistics.median(times["theirs"])
+    peer = min(case.peers, key=lambda name: statistics.median(times[name]))
+    ratios = [o / t for o, t in zip(times["ours"], times[peer], strict=True)]
+    ratio = statistics.median(times["ours"]) / statistics.median(times[peer])
     if case.gain:
         ratio, ratios = 1 / ratio, [1 / r for r in ratios]
-    line = {"name": case.name, **times, "ratio": ratio, "ratios": ratios, "bar": case.bar, "gain": case.gain}
+    line = {"name": case.name, **times, "peer": peer, "ratio": ratio, "ratios": ratios}
+    line |= {"bar": case.bar, "gain": case.gain}
     line["others"] = max(others, 0.0) / (time.perf_counter() - started)
     print(f"{case.name}: {ratio:.2f}", flush=True)
     return line | {"verdict": _decide_verdict(line, flags)}
@@ -131,11 +151,12 @@ def _decide_verdict(line: dict[str, Any], flags: Flags) -> str:
 
 
 def _format_row(line: dict[str, Any]) -> str:
-    ours, theirs = (statistics.median(line[side]) for side in ("ours", "theirs"))
+    ours, theirs = (statistics.median(line[side]) for side in ("ours", line["peer"]))
     sign = "≥" if line["gain"] else "≤"
     bar = f"{sign} {line['bar']:g}" if line["bar"] else ""
     spread = f"{min(line['ratios']):.2f}–{max(line['ratios']):.2f}"
     times = f"{_format_seconds(ours)} | {_format_seconds(theirs)}"
+    times += "" if line["peer"] == "theirs" else f" ({line['peer']})"
     return f"| {line['name']} | {times} | **{line['ratio']:.2f}** | {spread} | {bar} | {line['verdict']} |"
 
 

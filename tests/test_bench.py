@@ -67,6 +67,24 @@ def test_sides_take_turns_in_going_first(idle_machine):
     assert order == ["theirs", "ours", "ours", "theirs"]
 
 
+def test_the_fastest_peer_counts_and_all_times_are_kept(idle_machine, capsys, tmp_path):
+    out, order = tmp_path / "out.json", []
+
+    def make_side(name, seconds):
+        return lambda: order.append(name) or seconds
+
+    sides = make_side("ours", 1.0), make_side("eager", 4.0), make_side("compiled", 2.0)
+    case = Case("one", lambda: sides, bar=0.6, warm=0, peers=("eager", "compiled"))
+    (line,) = side_by_side.judge("t", [case], make_flags(json=OutputFile(out)))
+    assert (line["peer"], line["ratio"], line["verdict"]) == ("compiled", 0.5, "held")
+    assert order[:6] == ["eager", "compiled", "ours", "compiled", "ours", "eager"]
+    assert "| 2 (compiled) |" in capsys.readouterr().out
+    recorded = json.loads(out.read_text())
+    assert recorded["cases"][0]["eager"] == [4.0] * 5
+    assert recorded["processor"]
+    assert recorded["versions"]["jax"]
+
+
 def test_too_few_rounds_give_no_verdict(idle_machine):
     assert side_by_side.judge("t", [make_case(bar=1)], make_flags(rounds=4))[0]["verdict"] == "too few rounds"
 

@@ -17,12 +17,21 @@ RESULTS = toy_models.ROOT / "docs" / "results"
 FILES = sorted(RESULTS.glob("*/*.json"))
 
 
-@pytest.fixture(scope="module")
-def pages():
-    spec = importlib.util.spec_from_file_location("results_pages", toy_models.ROOT / "docs" / "_results.py")
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, toy_models.ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return load_script("_results")
+
+
+@pytest.fixture(scope="module")
+def benchmarks():
+    return load_script("_benchmarks")
 
 
 @pytest.fixture
@@ -103,3 +112,57 @@ def test_the_kept_numbers_come_from_a_commit_that_had_the_registration(path):
         pytest.skip("no history")
     registration = f"{commit}:configs/studies/{path.parent.name.partition('_')[0]}.md"
     assert subprocess.run(["git", "cat-file", "-e", registration], cwd=toy_models.ROOT).returncode == 0
+
+
+def write_benchmark(root, machine, others=0.0, quick=False, **ratios):
+    folder = root / "bench" / "results" / "step"
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = []
+    for name, ratio in ratios.items():
+        times = {"ours": [ratio] * 5, "eager": [3.0] * 5, "compiled": [1.0] * 5, "peer": "compiled"}
+        judged = {"ratio": ratio, "ratios": [ratio - 0.1, ratio], "bar": 1.0, "gain": False, "others": others}
+        cases.append({"name": name, **times, **judged})
+    about = {"processor": f"{machine}'s", "cores": 2, "python": "3.11", "versions": {"jax": "1"}, "git": "0" * 40}
+    measured = {"quick": quick, **about, "cases": cases}
+    (folder / f"{machine}.json").write_text(json.dumps(measured), encoding="utf-8")
+
+
+@pytest.fixture
+def benchmark_root(tmp_path):
+    (tmp_path / "docs").mkdir()
+    text = "before\n<!-- benchmarks step -->\nold\n<!-- end of benchmarks -->\nafter\n"
+    (tmp_path / "docs" / "performance.md").write_text(text)
+    write_benchmark(tmp_path, "amd", forward=1.2, train=0.7)
+    write_benchmark(tmp_path, "intel", forward=0.8, train=0.9)
+    return tmp_path
+
+
+def test_a_target_is_met_only_if_it_is_met_on_every_machine(benchmarks, benchmark_root):
+    page = benchmarks.make_page(benchmark_root)
+    assert "| forward | **1.20** (amd) | ≤ 1, missed | 1.20 (1.10–1.20), 1.20 s to 1.00 s compiled |" in page
+    assert "| train | **0.90** (intel) | ≤ 1, met |" in page
+    assert "- amd: amd's, 2 cores, 5 rounds, Python 3.11, jax 1, commit `000000000`" in page
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    assert "old" not in page
+    (benchmark_root / "docs" / "performance.md").write_text(page)
+    assert benchmarks.make_page(benchmark_root) == page
+
+
+def test_times_on_a_machine_that_was_not_idle_decide_nothing(benchmarks, benchmark_root):
+    write_benchmark(benchmark_root, "busy", others=0.5, forward=9.0, train=0.1, other=1.0)
+    page = benchmarks.make_page(benchmark_root)
+    assert "| forward | **1.20** (amd) |" in page
+    assert "9.00 (8.90–9.00), 9.00 s to 1.00 s compiled; not idle, 0.5 cores |" in page
+    assert "| other | – | not measured on an idle machine | – |" in page
+
+
+def test_quick_runs_are_no_measurements(benchmarks, benchmark_root):
+    write_benchmark(benchmark_root, "quick", quick=True, forward=1.0)
+    with pytest.raises(SystemExit, match="measured with --quick: quick"):
+        benchmarks.make_page(benchmark_root)
+
+
+def test_the_page_of_performance_is_that_of_the_kept_files(benchmarks):
+    page = (toy_models.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert benchmarks.make_page() == page, "run make results"
