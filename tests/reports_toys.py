@@ -221,3 +221,23 @@ def write_pair_run(folder: pathlib.Path, *, seed=0) -> pathlib.Path:
             here / "report" / f"{name}.json", {"kind": "picture", "title": f"sentence vectors {name}", "points": points}
         )
     return folder
+
+
+def write_draw(folder: pathlib.Path, draw: int, *, right=(0.3, 0.5, 0.55, 0.6), **method) -> pathlib.Path:
+    """Writes a draw of a study of four controls, which has its own training examples and its own questions."""
+    stages, pairs = ("zs", "ce", "skd", "skd_map"), ("ce:zs", "skd:ce", "skd_map:ce", "skd_map:skd")
+    study = {"compare": list(pairs), "primary": ["skd:ce", "skd_map:ce"], "judged_by": "toy/gxlt_off/f1"}
+    data = {"train": f"xquad:data?draw={draw}&limit=40", "eval": f"mlqa:data?limit=25&draw={draw}"}
+    start = f"runs/start{'' if draw % 2 else '-0123abcd'}/stages/01-english/export"
+    more = {"report": study, "data": data, "start": start, "english": {"seed": draw % 2}}
+    write_run(folder, stages, seed=draw, controls=stages, method={"name": "gxlt"} | method, **more)
+    seen = {"training": ["en"], "selection": [], "teacher": []}
+    for number, (name, share) in enumerate(zip(stages, right, strict=True), 1):
+        rows = [
+            row | {"key": f"{draw}{row['key']}", "id": f"{draw}{row['id']}", "group": f"{draw}{row['group']}"}
+            for row in draw_questions(share, seed=draw, languages=("en", "de"), tag=name, groups=25)
+        ]
+        contamination = {"eval": {"flagged": int(draw == 2), "rows": 100, "kinds": {"near-duplicate": int(draw == 2)}}}
+        contamination["eval"]["keys"] = {"near-duplicate": [rows[0]["key"]] if draw == 2 else []}
+        write_stage(folder, number, name, {"eval": rows}, seen=seen, contamination=contamination)
+    return folder

@@ -70,6 +70,7 @@ def test_the_draws_of_a_study_keep_their_numbers_and_are_not_repeated(model, tmp
     assert process.returncode == 0, process.stdout + process.stderr
     assert sorted(path.name for path in results.iterdir()) == ["seed=0.json", "seed=1.json", "start.json"]
     assert "2 draws, atlas/gxlt_off/f1\nce − zs: " in process.stdout
+    assert json.loads((tmp_path / "sweep" / "results.json").read_text())["sets"]["atlas"]["draws"] == [0, 1]
     record = draws.read_record(results / "seed=1.json")
     assert record["seed"] == 1
     assert record["curves"]["ce"]["step"]
@@ -84,6 +85,7 @@ def test_the_draws_of_a_study_keep_their_numbers_and_are_not_repeated(model, tmp
     elsewhere = run_sweep(model, tmp_path / "elsewhere", "--over=seed=0,1", *flags)
     assert elsewhere.returncode == 0, elsewhere.stdout + elsewhere.stderr
     assert not (tmp_path / "elsewhere" / "seed=0").exists()
+    assert "no report of all draws: the runs of seed=0 are not in" in elsewhere.stdout
     assert (results / "seed=0.json").read_bytes() == content
     repeated = draws.read_record(results / "seed=1.json")
     assert draws.measure_deviation(repeated, record)[0] == 0

@@ -12,7 +12,8 @@
 
 Started again, the command resumes. At the end the runs are compared as by `python -m xlkd.report DIR/*=*`, where runs
 that differ only in their seed are seeds of one system. With --results the differences between the controls are judged
-over the draws. Where a value changes a stage before the controls, that stage is trained for each value, in DIR/start-….
+over the draws, in the report too. Where a value changes a stage before the controls, that stage is trained for each
+value, in DIR/start-….
 
 Examples:
   python -m xlkd.sweep --config=configs/gxlt.py --over='seed=0,1,2' --workdir=runs/seeds
@@ -135,9 +136,12 @@ def _run_study(
     if missing := [key for key in ("primary", "judged_by") if not report.get(key)]:
         key, example = missing[0], {"primary": "skd:ce", "judged_by": "mlqa/gxlt_off/f1"}[missing[0]]
         raise UserError("is empty, so no difference can be judged", f"config.report.{key}", f"for example {example}")
+    from xlkd import reports
     from xlkd.reports import draws
     from xlkd.train.run import run
 
+    if base.is_dir():
+        reports.locate_outputs([base / name for name in runs], folder=base)  # refuses it before the training
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,8 +165,14 @@ def _run_study(
         start = starts[name]
         train(start.name, start.config)
         train(name, start.replace_names(config, base / start.name))
-    for line in draws.format_lines(draws.read_draws(results)):
+    kept = draws.read_draws(results)
+    for line in draws.format_lines(kept):
         print(line)
+    folders = [base / name for name in kept]
+    if missing := [folder.name for folder in folders if not folder.is_dir()]:
+        print(f"no report of all draws: the runs of {', '.join(missing)} are not in {base}")
+    else:
+        reports.write(folders, print, reports.locate_outputs(folders, folder=base))
 
 
 def _keep_numbers(path: pathlib.Path, record: dict[str, Any], tolerance: float) -> None:

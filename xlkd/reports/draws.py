@@ -167,16 +167,20 @@ def judge_draws(draws: Mapping[str, Record]) -> tuple[list[Difference], list[Dif
             raise UserError("is judged by other differences than the first draw", name, "keep it in another folder")
     names = dict.fromkeys([*primary, *(pair for draw in draws.values() for pair in _read_differences(draw))])
     differences = [_measure_difference(name, draws) for name in names]
-    family = [each for each in differences if each.name in primary]
-    tested = [each for each in family if each.p is not None]
+    family = judge_family([each for each in differences if each.name in primary])
+    return family, [each for each in differences if each.name not in primary]
+
+
+def judge_family(differences: Sequence[Difference]) -> list[Difference]:
+    """Returns the differences with their adjusted p and verdict, as one Holm family."""
+    tested = [each for each in differences if each.p is not None]
     adjusted = dict(
         zip((each.name for each in tested), statistics.adjust_holm([each.p or 0.0 for each in tested]), strict=True)
     )
-    judged = [
+    return [
         dataclasses.replace(each, adjusted=adjusted.get(each.name), verdict=_choose_verdict(each, adjusted))
-        for each in family
+        for each in differences
     ]
-    return judged, [each for each in differences if each.name not in primary]
 
 
 def _read_differences(draw: Record) -> dict[str, Sequence[float]]:
@@ -192,6 +196,11 @@ def _read_differences(draw: Record) -> dict[str, Sequence[float]]:
 
 def _measure_difference(name: str, draws: Mapping[str, Record]) -> Difference:
     numbers = {draw: values for draw, record in draws.items() if (values := _read_differences(record).get(name))}
+    return measure_difference(name, numbers)
+
+
+def measure_difference(name: str, numbers: Mapping[str, Sequence[float]]) -> Difference:
+    """Returns a difference over draws from its value, low and high in each, without adjusted p and verdict."""
     by_draw = {draw: values[0] for draw, values in numbers.items()}
     within = {draw: None if low is None else (low, high) for draw, (_, low, high) in numbers.items()}
     mean, low, high, p = compute_t_interval(list(by_draw.values()))

@@ -26,6 +26,7 @@ MOST_LEVELS = 32  # of nested values in a config
 _TASKS = {"qa": QA, "classify": CLASSIFY, "parallel": RETRIEVAL}  # by the name of the task that was evaluated
 
 Record = dict[str, Any]
+_DRAWN = re.compile(r'(?<="seed": )\d+|(?<=[?&](?:seed|draw)=)\d+|(?<=/start)-[0-9a-f]{8}(?=/)')
 _Value = TypeVar("_Value")
 
 
@@ -107,6 +108,13 @@ class Run:
     def identity(self) -> str:
         """Returns a string that is equal for two runs that differ in their seed only."""
         return json.dumps({k: v for k, v in self.config.items() if k not in (*reading.NEUTRAL, "seed")}, sort_keys=True)
+
+    def study(self) -> str:
+        """Returns a string that is equal for two draws of one study.
+
+        These differ in their seeds, in the draw or seed in the addresses of their data, and in the start of a sweep.
+        """
+        return _DRAWN.sub("", self.identity())
 
     def digest(self) -> str:
         """Returns the eight characters that name the config."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 
-from xlkd.reports import plots, tables, words
+from xlkd.reports import draws, plots, tables, words
 from xlkd.reports.files import Record
 
 LONGEST_UNIT = 8  # characters of a metric's label that is written after a number
@@ -18,12 +18,17 @@ MOST_ROWS = 24
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A difference between two systems in a mean; `mean` names it where the plot has several."""
+    """A difference between two systems in a mean; `mean` names it where the plot has several.
+
+    `primary` says whether the config names it so. `spread` is the t-interval of seeds on the same questions.
+    """
 
     systems: str
     unit: str
     number: Record
     mean: str = ""
+    primary: bool = False
+    spread: tuple[float, float] | None = None
 
     def write_subject(self) -> str:
         """Writes what is compared, for example `skd − ce, zero-shot mean`."""
@@ -41,7 +46,8 @@ class Difference:
     def list_ends(self) -> list[float]:
         """Returns all values that the plot must have room for."""
         ends = (self.number["low"], self.number["high"])
-        return [self.number["value"], *self.number.get("by_seed", ()), *(end for end in ends if end is not None)]
+        seeds = (*self.number.get("by_seed", ()), *(self.spread or ()))
+        return [self.number["value"], *seeds, *(end for end in ends if end is not None)]
 
 
 def list_differences(data: Record, names: Callable[[Record], Sequence[str]]) -> list[Difference]:
@@ -50,26 +56,38 @@ def list_differences(data: Record, names: Callable[[Record], Sequence[str]]) -> 
     label = data["labels"][metric]
     unit = label if len(label) <= LONGEST_UNIT else "points"
     chosen = [
-        (compared, name, entry)
-        for compared in data["comparisons"].values()
+        (pair, compared, name, entry)
+        for pair, compared in data["comparisons"].items()
         for name in names(compared)
         if metric in (entry := compared["averages"].get(name, {}))
     ]
-    several = len({name for _, name, _ in chosen}) > 1
+    several = len({name for _, _, name, _ in chosen}) > 1
     return [
         Difference(
             f"{compared['a']} − {compared['b']}",
             unit,
             entry[metric],
             words.shorten_average(name, entry) if several else "",
+            primary=pair in data["primary"] and name in compared["primary"],
+            spread=None if "draws" in data else _compute_spread(entry[metric]),
         )
-        for compared, name, entry in chosen
+        for pair, compared, name, entry in chosen
     ]
 
 
+def _compute_spread(number: Record) -> tuple[float, float] | None:
+    """Returns the t-interval over the seeds of a difference."""
+    _, low, high, _ = draws.compute_t_interval(number.get("by_seed", ()))
+    return None if low is None or high is None else (low, high)
+
+
 def draw_forest(differences: Sequence[Difference]) -> str:
-    """Draws a list item for each difference: its sentence, and its interval, with a dot for each seed below it."""
+    """Draws a list item for each difference: its sentence, and its interval, with a dot for each seed below it.
+
+    Where only some are primary, these have a heading, and the others too.
+    """
     shown = differences[:MOST_ROWS]
+    family = sum(each.primary for each in shown)
     ends = [end for each in shown for end in each.list_ends()]
     low, high = plots.widen_range(min(0.0, *ends), max(0.0, *ends))
     ticks = plots.choose_ticks(low, high)
@@ -79,15 +97,19 @@ def draw_forest(differences: Sequence[Difference]) -> str:
 
     labels = "".join(f'<text x="{place(tick)}" y="12">{words.format_tick(tick)}</text>' for tick in ticks)
     axis = f'<li class="axis" aria-hidden="true"><span></span><svg>{labels}</svg></li>'
-    items = "".join(_draw_item(each, place, ticks) for each in shown)
+    items = [_draw_item(each, place, ticks) for each in shown]
+    if 0 < family < len(shown):
+        items.insert(family, '<li class="group">others</li>')
+        items.insert(0, '<li class="group">primary</li>')
     more = len(differences) - MOST_ROWS
     note = f"<p>{more} more differences are in the tables.</p>" if more > 0 else ""
-    return f'<ul class="forest">{items}{axis}</ul>{note}'
+    return f'<ul class="forest">{"".join(items)}{axis}</ul>{note}'
 
 
 def count_verdicts(differences: Sequence[Difference]) -> str:
-    """Writes how many differences have each verdict."""
-    counts = Counter(each.number["verdict"] for each in differences)
+    """Writes how many differences have each verdict, of the primary ones where there are such."""
+    primary = [each for each in differences if each.primary]
+    counts = Counter(each.number["verdict"] for each in primary or differences)
     return ", ".join(f"{counts[verdict]} {text}" for verdict, text in words.VERDICTS.items() if counts[verdict])
 
 
@@ -100,6 +122,9 @@ def _draw_item(difference: Difference, place: Callable[[float], str], ticks: Seq
     if number["low"] is not None:
         ends = f'x1="{place(number["low"])}" x2="{place(number["high"])}"'
         lines.append(f'<line class="interval" {ends} y1="50%" y2="50%"/>')
+    if difference.spread:
+        low, high = map(place, difference.spread)
+        lines.append(f'<line class="spread" x1="{low}" x2="{high}" y1="78%" y2="78%"/>')
     lines += [f'<circle class="seed" cx="{place(seed)}" cy="78%" r="2"/>' for seed in number.get("by_seed", ())]
     lines.append(f'<circle class="point" cx="{place(number["value"])}" cy="50%" r="4.5"/>')
     significance = number["verdict"] if number["verdict"] in tables.MARKS else "unsure"

@@ -14,6 +14,7 @@ from xlkd.reports.files import Record
 from xlkd.rows import Cell
 
 WIDER, NARROWER = "wider", "narrower"  # verdicts on a gap, of which neither is better
+NOT_TESTED = "not tested"  # a difference over draws that is not primary
 
 
 class Mean(NamedTuple):
@@ -43,6 +44,10 @@ class Table:
     def cells(self, metric: str) -> dict[str, statistics.Sample]:
         """Returns the scores of each cell, by example."""
         return {cell: _make_sample(rows, metric) for cell, rows in self.rows.items()}
+
+    def list_questions(self) -> set[tuple[str, str]]:
+        """Returns cell and name of each question."""
+        return {(cell, name) for cell, rows in self.rows.items() for name in list_ids(rows)}
 
     def mean(self, metric: str, cell: str) -> float:
         """Returns the score of a cell."""
@@ -187,6 +192,22 @@ def make_number(result: statistics.Result, *, gap: bool = False, lower_is_better
         verdict = verdicts.get(result.verdict, result.verdict)
         number |= {"p": result.p, "adjusted": result.adjusted, "verdict": verdict}
     return number
+
+
+def judge_primary(comparisons: Mapping[str, Record], named: Sequence[str]) -> list[str]:
+    """Judges the named comparisons together: their primary means are one Holm family; returns their names.
+
+    A verdict can only become weaker, because the family has more differences than that of one comparison.
+    """
+    primary = [name for name in named if name in comparisons]
+    entries = [comparisons[name]["averages"][mean] for name in primary for mean in comparisons[name]["primary"]]
+    for metric in dict.fromkeys(key for entry in entries for key, value in entry.items() if isinstance(value, dict)):
+        numbers = [entry[metric] for entry in entries if metric in entry]
+        for number, adjusted in zip(numbers, statistics.adjust_holm([number["p"] for number in numbers]), strict=True):
+            number["adjusted"] = adjusted
+            if adjusted > statistics.LEVEL and number["verdict"] in (statistics.BETTER, statistics.WORSE):
+                number["verdict"] = statistics.CANNOT_TELL
+    return primary
 
 
 def count_fixed_and_broken(a: Table, b: Table, metric: str) -> dict[str, int]:

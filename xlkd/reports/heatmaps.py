@@ -22,6 +22,7 @@ LEAST_WIDTH = 150  # of a map
 MOST_CELLS = 6_000  # of all maps of a data set
 MARGINS = 1.9  # columns that the names and the means of a map take
 MEAN = "mean"
+OUTLINED = '<span><span class="sure">outlined</span>: significant</span>'
 
 Row = tuple[str, Sequence[str]]  # the name of a row, its cells as markup
 
@@ -72,7 +73,8 @@ def draw_heatmaps(data: Record) -> str:
     drawn = _draw_squares(maps, columns, languages) if is_grid else _draw_rows(maps, tables.list_cells(data))
     legends = _draw_legend(words.label_in_set(data, metric), scores, "{:g}".format)
     if pairs:
-        legends += _draw_legend("difference", differences, words.format_tick, "outlined: significant")
+        tested = "<span>cells are not tested</span>" if "draws" in data else OUTLINED
+        legends += _draw_legend("difference", differences, words.format_tick) + tested
     what = "by question (rows) and context (columns)" if is_grid else "by language"
     note = f"<p>{left_out} more maps are left out; all numbers are in the tables.</p>" if left_out else ""
     return f'<div class="legends"><h3>{escape(label)} {what}</h3>{legends}</div>{drawn}{note}'
@@ -82,7 +84,7 @@ def describe_number(entry: Record, number: Record, label: str) -> str:
     """Writes a number with its interval, its verdict if it has one, the number of examples, and its badges."""
     if "verdict" in number:
         parts = [words.format_difference(number) + f" {label}", words.VERDICTS[number["verdict"]]]
-        parts.append(f"adjusted p {words.format_p(number['adjusted'])}")
+        parts += [f"adjusted p {words.format_p(number['adjusted'])}"] if number["adjusted"] is not None else []
     else:
         parts = [f"{words.format_score(number)} {label}"]
     if "by_seed" in number:
@@ -177,13 +179,12 @@ def _join_rows(rows: Sequence[Row]) -> str:
     return "".join(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows)
 
 
-def _draw_legend(title: str, scale: scales.Scale, write: Callable[[float], str], note: str = "") -> str:
+def _draw_legend(title: str, scale: scales.Scale, write: Callable[[float], str]) -> str:
     """Draws the steps of a scale with the numbers between them."""
     steps = [f'<i class="{css_class}"></i>' for css_class in scale.classes]
     edges = [f"<span>{write(edge)}</span>" for edge in scale.edges]
     shown = "".join(edge + step for edge, step in zip(edges, [*steps, ""], strict=True))
-    more = f'<span class="sure">{escape(note)}</span>' if note else ""
-    return f'<span class="scale"><span>{escape(title)}</span>{shown}{more}</span>'
+    return f'<span class="scale"><span>{escape(title)}</span>{shown}</span>'
 
 
 def _limit_maps(*groups: Sequence[tuple[str, Record]]) -> tuple[list[list[tuple[str, Record]]], int]:

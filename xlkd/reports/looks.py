@@ -24,7 +24,7 @@ small { font-size: .78em; font-weight: 400; }
 a { color: var(--link); } nav { flex-basis: 100%; font-size: .82rem; margin: 0 0 .4rem; } nav a { margin-right: .9rem; }
 code { font-size: .85em; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
-.runs { margin: 0; font-size: .85rem; color: var(--soft); } .runs ul { padding-left: 1.1rem; margin: .2rem 0; }
+.runs, .facts { margin: 0; font-size: .85rem; color: var(--soft); } .runs ul { padding-left: 1.1rem; margin: .2rem 0; }
 .said li { margin: .25rem 0; } .warn { border-left: 4px solid rgb(var(--bad)); padding: 0 .8rem; margin: .4rem 0;
   font-size: .84rem; }
 .scroll { overflow-x: auto; margin: .4rem 0 1rem; max-width: 100%; }
@@ -66,6 +66,8 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .forest svg { height: 0; min-height: 100%; overflow: visible; } .forest .axis svg { height: 15px; }
 .forest text { text-anchor: middle; fill: var(--soft); } .forest .zero { stroke: var(--text); }
 .interval { stroke: var(--c); stroke-width: 2; } .point { fill: var(--c); stroke: var(--c); stroke-width: 1.5; }
+.spread { stroke: var(--soft); stroke-width: 1; opacity: .7; }
+.forest .group { display: block; font-weight: 600; color: var(--soft); padding-top: .1rem; }
 .unsure .point { fill: var(--page); } .seed { fill: var(--soft); opacity: .7; }
 .differences > p { margin: .1rem 0; font-size: .76rem; max-width: none; }
 .averages table { font-size: .8rem; } .averages td, .averages th { padding: .12rem .35rem; line-height: 1.3; }
@@ -76,7 +78,8 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .legends { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 1.6rem; margin: .3rem 0 .3rem; }
 .legends h3 { margin: 0; } .scale { display: inline-flex; flex-wrap: wrap; align-items: center; gap: .1rem;
   font-size: .72rem; color: var(--soft); } .scale span:first-child { margin-right: .4em; }
-.scale i { width: 1.2rem; height: .7rem; } .scale .sure { margin-left: .6em; padding: 0 .3em; }
+.scale i { width: 1.2rem; height: .7rem; } .legends .sure { padding: 0 .3em; }
+.legends > span { font-size: .72rem; color: var(--soft); }
 .squares { display: grid; gap: 8px 12px; padding-right: 4px;
   --columns: 1; --share: calc((100% + 12px) / var(--columns) - 12px);
   grid-template-columns: repeat(auto-fill, minmax(max(150px, var(--share)), 1fr)); }

@@ -36,6 +36,20 @@ def show_overlaps(results: Record) -> str:
     return "".join([*parts, _show_examples(records)])
 
 
+def summarise_overlaps(results: Record) -> str:
+    """Says in a few words whether evaluation examples were found in training data, and how many were checked."""
+    records = [
+        matches for stage in results["stages"].values() for matches in (stage.get("contamination") or {}).values()
+    ]
+    if not records:
+        return "not checked"
+    if any(matches["flagged"] for matches in records):
+        return "found, see badge C"
+    rows = max(matches["rows"] for matches in records)
+    unchecked = any(not stage.get("contamination") for stage in results["stages"].values())
+    return f"none found, {rows:,} examples checked{', not in all stages' if unchecked else ''}"
+
+
 def _show_table(records: list[tuple[str, Record]]) -> str:
     kinds = list(dict.fromkeys(kind for _, matches in records for kind in matches.get("kinds", {})))
     rows = [["stage, evaluation set", "examples checked", "in training data", *kinds]]

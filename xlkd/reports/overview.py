@@ -27,10 +27,15 @@ def _describe_systems(data: Record) -> str:
     sizes = [[cell["n"] for cell in system["cells"].values()] for system in systems.values()]
     most = max(sizes, key=len)
     cells = f"{len(most)} cell{'s' if len(most) > 1 else ''} with {sum(most):,} scored rows"
-    seeds = {seed for system in systems.values() for seed in system["seeds"]}
-    over = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
+    over = f"{' a draw' if 'draws' in data else ''}, {_count_seeds(data)}" if _count_seeds(data) else ""
     metric = escape(words.label_in_set(data, data["main"]))
     return f'<p class="what">{metric} of {", ".join(names)}, on {cells}{over}.</p>'
+
+
+def _count_seeds(data: Record) -> str:
+    """Writes how many draws or seeds there are; nothing for one."""
+    seeds = {seed for system in data["systems"].values() for seed in system["seeds"]}
+    return f"{len(seeds)} {'draws' if 'draws' in data else 'seeds'}" if len(seeds) > 1 else ""
 
 
 def _describe_system(name: str) -> str:
@@ -40,7 +45,7 @@ def _describe_system(name: str) -> str:
 
 
 def _show_differences(data: Record) -> str:
-    """Shows the differences in the means that were chosen in advance, and folded those in the other main means."""
+    """Shows the differences in the means that were chosen in advance, those of the primary comparisons first."""
     differences = forest.list_differences(data, _choose_means)
     if not differences:
         return ""
@@ -48,11 +53,26 @@ def _show_differences(data: Record) -> str:
     means = [words.shorten_average(name, _collect_means(data).get(name)) for name in chosen]
     where = ", ".join([words.label_in_set(data, data["main"]), *(means if len(means) == 1 else ())])
     heading = f"Differences in {where}: {forest.count_verdicts(differences)}"
-    captions = "; ".join(dict.fromkeys(compared["caption"] for compared in data["comparisons"].values()))
     return (
         f'<section class="differences"><h3>{escape(heading)}</h3>{forest.draw_forest(differences)}'
-        f'<p class="soft">95% intervals, {escape(captions)}. Verdicts are Holm-corrected.</p></section>'
+        f'<p class="soft">{escape(_explain_intervals(data, differences))}</p></section>'
     )
+
+
+def _explain_intervals(data: Record, differences: Sequence[forest.Difference]) -> str:
+    """Says what the intervals are over, and which differences were tested together."""
+    captions = "; ".join(dict.fromkeys(compared["caption"] for compared in data["comparisons"].values()))
+    parts = [f"95% intervals, {captions}."]
+    if _count_seeds(data):
+        parts.append(f"Small dots: single {'draws' if 'draws' in data else 'seeds, with their t-interval'}.")
+    family = sum(each.primary for each in differences)
+    if not family:
+        return " ".join([*parts, "Verdicts are Holm-corrected."])
+    many = f"over the {family} primary differences" if family > 1 else "of the one primary difference"
+    parts.append(f"Verdicts {many} are Holm-corrected together." if family > 1 else f"Verdict {many}: not corrected.")
+    if "draws" in data and family < len(differences):
+        parts.append("The others are not tested.")
+    return " ".join(parts)
 
 
 def _choose_means(compared: Record) -> Sequence[str]:
@@ -76,7 +96,9 @@ def _show_averages(data: Record) -> str:
         cells = "".join(_show_average(numbers["averages"].get(name), metric) for name in names)
         rows.append(f'<tr><th scope="row">{escape(system)}</th>{cells}</tr>')
     more = f"<p>{len(systems) - MOST_SYSTEMS} more are in the tables.</p>" if len(systems) > MOST_SYSTEMS else ""
-    label = escape(words.label_in_set(data, metric))
+    label = escape(
+        words.label_in_set(data, metric) + (f" (interval), sd of {seeds}" if (seeds := _count_seeds(data)) else "")
+    )
     return (
         f'<section class="averages"><h3>Means by control: {label}</h3><div class="scroll"><table>'
         f'<tr><th scope="col">control</th>{head}</tr>{"".join(rows)}</table></div>{more}{_show_others(data)}</section>'
@@ -102,4 +124,6 @@ def _show_average(entry: Record | None, metric: str) -> str:
     value, _, interval = words.format_score(entry[metric]).partition(" ")
     meanings = escape("; ".join(f"{letter}: {badges.MEANING[letter]}" for letter in entry["badges"]))
     letters = f'<span class="b" title="{meanings}">{"".join(entry["badges"])}</span>' if entry["badges"] else ""
+    if "by_seed" in entry[metric]:
+        interval = f"{interval} sd {words.format_spread(entry[metric]['by_seed'])}".strip()
     return f"<td><b>{value}</b> <small>{interval}</small>{letters}</td>"

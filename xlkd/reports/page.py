@@ -88,7 +88,7 @@ def _format_page(results: Record, sections: Sequence[Section], embedded: str) ->
         f'<meta http-equiv="Content-Security-Policy" content="{_write_policy()}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{looks.STYLE}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1>{_list_runs(results)}<nav>{links}</nav></header>"
+        f"<header><h1>{escape(title)}</h1>{_list_runs(results)}{_summarise_facts(results)}<nav>{links}</nav></header>"
         f"<main>{_warn(results)}{body}</main>"
         '<div id="tip" aria-hidden="true" hidden></div>'
         f'<script type="application/json" id="data">{embedded}</script>'
@@ -120,6 +120,17 @@ def _list_runs(results: Record) -> str:
         )
     summary = escape(_summarise_runs(results))
     return f'<details class="runs"><summary>{summary}</summary><ul>{"".join(lines)}</ul></details>'
+
+
+def _summarise_facts(results: Record) -> str:
+    """Writes in a line what the runs cost, and whether evaluation examples occur in training data."""
+    parts = [("contamination", overlaps.summarise_overlaps(results))]
+    seconds = [run["goodput"]["seconds"] for run in results["runs"] if run.get("goodput")]
+    if seconds:
+        devices = _name_devices(list(dict.fromkeys(name for run in results["runs"] for name in run["devices"] or ())))
+        parts.insert(0, ("cost", f"{words.format_duration(sum(seconds))}, {devices}"))
+    texts = (f'<a href="#{name}">{name.capitalize()}</a>: {escape(text)}' for name, text in parts)
+    return f'<p class="facts">{" · ".join(texts)}</p>'
 
 
 def _summarise_runs(results: Record) -> str:

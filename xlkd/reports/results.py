@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from xlkd.errors import UserError
 from xlkd.metrics import statistics
-from xlkd.reports import badges, files, goodput, grid, labelled, questions, retrieved, shapes, words
+from xlkd.reports import badges, files, goodput, grid, joined, labelled, questions, retrieved, shapes, words
 from xlkd.reports.files import CLASSIFY, QA, RETRIEVAL, Record
-from xlkd.reports.systems import Pair, System, choose_pairs, find_systems
+from xlkd.reports.systems import Pair, Score, System, choose_pairs, find_systems, read_score
 from xlkd.tasks import metrics as metric_lists
 
 VERSION = 1
@@ -26,14 +26,24 @@ class Entry:
     """A system's answers on one data set, a table for each seed; `rows` are the first seed's as they were read."""
 
     system: System
-    seen: badges.Seen
-    contaminated: badges.Contamination
+    evaluation_set: str
     tables: tuple[grid.Table, ...]
     rows: Sequence[Record]
 
+    @property
+    def seen(self) -> badges.Seen:
+        """The labels that were seen in training."""
+        return self.system.results["seen"]
+
     def describe_cells(self) -> dict[str, Record]:
         """Returns for each cell `n`, `languages`, `badges` and `word`."""
-        return grid.describe_cells(self.tables[0], self.seen, self.contaminated)
+        contaminated = (self.system.results.get("contamination") or {}).get(self.evaluation_set)
+        return grid.describe_cells(self.tables[0], self.seen, badges.Contamination(contaminated))
+
+    def select_seed(self, seed: int) -> Entry:
+        """Returns the answers of one seed."""
+        table = self.tables[self.system.seeds.index(seed)]
+        return dataclasses.replace(self, system=self.system.select_seed(seed), tables=(table,))
 
 
 @dataclasses.dataclass
@@ -54,6 +64,23 @@ class DataSet:
         """Returns the metrics of which a lower value is better."""
         return frozenset(name for name, metric in self.metrics.items() if not metric["higher_is_better"])
 
+    def list_seeds(self) -> list[int]:
+        """Returns the seeds of all systems."""
+        return sorted({seed for entry in self.entries.values() for seed in entry.system.seeds})
+
+    def select_seed(self, seed: int) -> DataSet:
+        """Returns the answers of one seed, of the systems that have it."""
+        entries = {name: entry.select_seed(seed) for name, entry in self.entries.items() if seed in entry.system.seeds}
+        return dataclasses.replace(self, entries=entries)
+
+    def shares_questions(self) -> bool:
+        """Returns whether all seeds of each system answered the same questions."""
+        return all(
+            table.list_questions() == entry.tables[0].list_questions()
+            for entry in self.entries.values()
+            for table in entry.tables[1:]
+        )
+
 
 def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSet]]:
     """Returns the content of `results.json`, which docs/report.md describes, and by title the data sets behind it."""
@@ -61,7 +88,8 @@ def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSe
     systems = find_systems(runs)
     pairs = choose_pairs(runs, systems, notes)
     data_sets = _collect_data_sets(systems, notes)
-    by_title = dict(zip(_title_data_sets(data_sets), data_sets, strict=True))
+    score = read_score(runs)
+    by_title = _order_by_score(dict(zip(_title_data_sets(data_sets), data_sets, strict=True)), score)
     result: Record = {
         "version": VERSION,
         "state": files.DONE if all(run.state == files.DONE for run in runs) else files.UNFINISHED,
@@ -72,12 +100,15 @@ def compute_results(runs: Sequence[files.Run]) -> tuple[Record, dict[str, DataSe
         "sets": {},
     }
     for number, (title, data) in enumerate(by_title.items()):
-        result["sets"][title] = _compute_set(data, pairs, statistics.SEED + number, notes)
+        judged = score if score and score.data_set == title else None
+        result["sets"][title] = _compute_set(data, pairs, judged, statistics.SEED + number, notes)
+    if by_title and score and not _has_score(result["sets"], score):
+        notes.append(f"report.judged_by: no differences in {score.average}, {score.metric} of {score.data_set}")
     _check_pairs_have_sets(pairs, data_sets)
     result["budgets"] = _find_unequal_budgets(result, by_title)
     result["plain"] = _collect_plain_scores(systems)
     result["sentences"] = words.write_sentences(result)
-    result["notes"] = notes
+    result["notes"] = list(dict.fromkeys(notes))
     return result, by_title
 
 
@@ -130,11 +161,26 @@ def _list_last_scores(stage: files.Stage) -> Record:
 def _describe_stage(system: System) -> Record:
     """Returns the `stage.json` of the first seed, without keys of contaminated examples, and the list of `seeds`."""
     record = {key: value for key, value in system.results.items() if key != "version"}
+    by_seed = [stage.results.get("contamination") or {} for stage in system.stages]
     record["contamination"] = {
-        name: {key: value for key, value in entry.items() if key != "keys"}
-        for name, entry in (record.get("contamination") or {}).items()
+        name: _add_contamination([each[name] for each in by_seed if name in each]) for name in by_seed[0]
     }
     return record | {"seeds": list(system.seeds), "stage": system.stage}
+
+
+def _add_contamination(by_seed: Sequence[Record]) -> Record:
+    """Returns the counts of the first seed, or where training or test examples differ between seeds their sums."""
+    first, *others = ({key: value for key, value in record.items() if key != "keys"} for record in by_seed)
+    if all(other == first for other in others):
+        return first
+    total = {"flagged": sum(each["flagged"] for each in by_seed), "rows": sum(each["rows"] for each in by_seed)}
+    counts = {
+        key: {name: sum((each.get(key) or {}).get(name, 0) for each in by_seed) for name in names}
+        for key in ("kinds", "by_language")
+        if (names := dict.fromkeys(name for each in by_seed for name in each.get(key) or ()))
+    }
+    examples = [example for each in by_seed for example in each.get("examples") or ()]
+    return first | total | counts | {"examples": examples}
 
 
 # The answers of the systems
@@ -144,13 +190,11 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
     data_sets: dict[tuple[str, str, str], DataSet] = {}
     for system in systems:
         for evaluation_set in dict.fromkeys(name for stage in system.stages for name in stage.sets()):
-            seen = system.results.get("seen")
-            if seen is None:
+            if system.results.get("seen") is None:
                 notes.append(
                     f"{system.name}, {evaluation_set}: not shown, its record does not say which labels were seen"
                 )
                 continue
-            contaminated = badges.Contamination((system.results.get("contamination") or {}).get(evaluation_set))
             by_seed = [_split_data_sets(stage.rows(evaluation_set), evaluation_set) for stage in system.stages]
             for name, rows in by_seed[0].items():
                 if not (task := files.find_task(_get_record(system, evaluation_set), rows[0])):
@@ -162,7 +206,7 @@ def _collect_data_sets(systems: Sequence[System], notes: list[str]) -> list[Data
                 rows_by_seed = [_add_means(seed_rows.get(name, []), task) for seed_rows in by_seed]
                 tables = tuple(_TABLES[task](seed_rows, ()) for seed_rows in rows_by_seed)
                 if tables[0].rows:
-                    data.entries[system.name] = Entry(system, seen, contaminated, tables, rows_by_seed[0])
+                    data.entries[system.name] = Entry(system, evaluation_set, tables, rows_by_seed[0])
             notes += _find_disagreements(system, evaluation_set, by_seed[0])
     for data in data_sets.values():
         _choose_metrics(data)
@@ -261,19 +305,56 @@ def _title_data_sets(data_sets: Sequence[DataSet]) -> list[str]:
     ]
 
 
+def _order_by_score(by_title: Mapping[str, DataSet], score: Score | None) -> dict[str, DataSet]:
+    """Returns the data sets with that of the score first, and its metric as the first one."""
+    if score is None or score.data_set not in by_title:
+        return dict(by_title)
+    data = by_title[score.data_set]
+    if score.metric in data.metrics:
+        data.metrics = {score.metric: data.metrics[score.metric]} | data.metrics
+    return {score.data_set: data} | dict(by_title)
+
+
+def _has_score(sets: Mapping[str, Record], score: Score) -> bool:
+    """Returns whether a difference in this score was computed."""
+    comparisons = sets.get(score.data_set, {}).get("comparisons", {}).values()
+    return any(score.metric in compared["averages"].get(score.average, {}) for compared in comparisons)
+
+
 # The numbers of one data set
 
 
-def _compute_set(data: DataSet, wanted: Sequence[Pair], seed: int, notes: list[str]) -> Record:
+def _compute_set(data: DataSet, wanted: Sequence[Pair], judged: Score | None, seed: int, notes: list[str]) -> Record:
+    """Returns the numbers of a data set: of all seeds together, or over draws as the config or the data demand.
+
+    Where the config names primary differences, these are one Holm family. `judged` is the score that decides.
+    """
+    pairs, shared, seeds = _choose_comparisons(data, wanted), data.shares_questions(), data.list_seeds()
+    named = [f"{pair.a}:{pair.b}" for pair in wanted if pair.primary]
+    if len(seeds) > 1 and (named or judged or not shared):
+        by_draw = {draw: _compute_seeds(data.select_seed(draw), pairs, judged, seed, notes) for draw in seeds}
+        return joined.join_draws(by_draw, named, same_questions=shared)
+    numbers = _compute_seeds(data, pairs, judged, seed, notes)
+    return numbers | {"primary": grid.judge_primary(numbers["comparisons"], named)}
+
+
+def _compute_seeds(
+    data: DataSet, pairs: Mapping[str, Pair], judged: Score | None, seed: int, notes: list[str]
+) -> Record:
+    """Returns the numbers of a data set whose seeds answered the same questions."""
     systems = {name: _score_entry(entry, data, seed) for name, entry in data.entries.items()}
     comparisons = {}
-    for name, (a, b, asked) in _choose_comparisons(data, wanted).items():
+    for name, pair in pairs.items():
+        if not {pair.a, pair.b} <= data.entries.keys():
+            continue
         try:
-            comparisons[name] = _compare_entries(data.entries[a], data.entries[b], data, seed) | {"a": a, "b": b}
+            compared = _compare_entries(data.entries[pair.a], data.entries[pair.b], data, judged, seed)
+            comparisons[name] = compared | {"a": pair.a, "b": pair.b}
         except UserError as error:
-            if asked:
-                raise UserError(error.what, f"{a} against {b}, {data.name} {error.where}", error.remedy) from None
-            notes.append(f"{a} against {b} on {data.name}: not compared: {error}")
+            where = f"{pair.a} against {pair.b}"
+            if pair.asked:
+                raise UserError(error.what, f"{where}, {data.name} {error.where}", error.remedy) from None
+            notes.append(f"{where} on {data.name}: not compared: {error}")
     names = list(data.metrics)
     numbers: Record = {"task": data.task, "in": data.evaluation_set, "main": names[0], "metrics": names}
     numbers["labels"] = {name: metric["label"] for name, metric in data.metrics.items()}
@@ -294,17 +375,16 @@ def _compute_set(data: DataSet, wanted: Sequence[Pair], seed: int, notes: list[s
     return numbers | ({"unanswerable": unanswerable} if any(unanswerable.values()) else {})
 
 
-def _choose_comparisons(data: DataSet, wanted: Sequence[Pair]) -> dict[str, tuple[str, str, bool]]:
-    """Returns the comparisons that this data set allows: by name two systems, and whether the user asked for them.
+def _choose_comparisons(data: DataSet, wanted: Sequence[Pair]) -> dict[str, Pair]:
+    """Returns by name the comparisons that this data set allows.
 
     Where no wanted pair has this data set, each system is compared with the one that did not train, or the first.
     """
-    possible = (pair for pair in wanted if {pair.a, pair.b} <= data.entries.keys())
-    pairs = {f"{pair.a}:{pair.b}": (pair.a, pair.b, pair.asked) for pair in possible}
+    pairs = {f"{pair.a}:{pair.b}": pair for pair in wanted if {pair.a, pair.b} <= data.entries.keys()}
     if pairs or len(data.entries) < 2:
         return pairs
     first = next((n for n, e in data.entries.items() if not e.system.results.get("steps")), next(iter(data.entries)))
-    return {f"{name}:{first}": (name, first, False) for name in data.entries if name != first}
+    return {f"{name}:{first}": Pair(name, first, asked=False) for name in data.entries if name != first}
 
 
 def _score_entry(entry: Entry, data: DataSet, seed: int) -> Record:
@@ -334,16 +414,17 @@ def _define_means(entry: Entry, data: DataSet, described: Mapping[str, Record]) 
     return labelled.define_means(described) if data.task == CLASSIFY else retrieved.define_means(entry.tables[0])
 
 
-def _compare_entries(a: Entry, b: Entry, data: DataSet, seed: int) -> Record:
+def _compare_entries(a: Entry, b: Entry, data: DataSet, judged: Score | None, seed: int) -> Record:
     """Returns A − B, without the means whose cells differ between the two, because other labels were seen."""
     described = [entry.describe_cells() for entry in (a, b)]
     means_a, means_b = (_define_means(entry, data, cells) for entry, cells in zip((a, b), described, strict=True))
     means = {name: mean for name, mean in means_a.items() if means_b.get(name) == mean}
     primary = {CLASSIFY: labelled.PRIMARY, RETRIEVAL: retrieved.PRIMARY}.get(data.task)
+    primary = primary or questions.choose_primary(a.tables[0])
+    if judged and judged.average in grid.list_plain_means(means):
+        primary = (judged.average,)
     left, right, paired = _match_seeds(a, b)
-    numbers = grid.compare_systems(
-        left, right, means, primary=primary or questions.choose_primary(a.tables[0]), seed=seed, paired=paired
-    )
+    numbers = grid.compare_systems(left, right, means, primary=primary, seed=seed, paired=paired)
     entries = numbers["cells"] | numbers["averages"]
     for metric in data.over("cell") if len(left) == len(right) == 1 else ():
         lower = metric in data.lower_is_better()

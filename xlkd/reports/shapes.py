@@ -62,7 +62,7 @@ CONFIG = {
     "seed?": WHOLE,
     "method?": {"control?": TEXT, "variant?": TEXT, str: ANY},
     "budget?": {**BUDGET, str: ANY},
-    "report?": {"compare?": [TEXT], str: ANY},
+    "report?": {"compare?": [TEXT], "primary?": [TEXT], "judged_by?": TEXT, str: ANY},
     str: ANY,
 }
 ENVIRONMENT = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from xlkd.errors import UserError
 from xlkd.reports import files
@@ -27,34 +27,56 @@ class System:
         """The record of the first seed's stage."""
         return self.stages[0].results
 
+    def select_seed(self, seed: int) -> System:
+        """Returns the system with one of its seeds."""
+        return dataclasses.replace(self, seeds=(seed,), stages=(self.stages[self.seeds.index(seed)],))
+
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A difference a − b to be shown; if `asked`, it is an error where that is not possible."""
+    """A difference a − b to be shown, which may be primary; if `asked`, it is an error where that is not possible."""
 
     a: str
     b: str
     asked: bool
+    primary: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The score that decides a study: a data set, an average and a metric by their names in results.json."""
+
+    data_set: str
+    average: str
+    metric: str
 
 
 def group_runs(runs: Sequence[files.Run]) -> list[list[files.Run]]:
-    """Groups the runs by config, each group in the order of seeds."""
-    by_config: dict[str, list[files.Run]] = {}
-    for run in runs:
-        by_config.setdefault(run.identity(), []).append(run)
-    for same in by_config.values():
+    """Groups the runs by config, each group in the order of seeds; the draws of a study are seeds too."""
+    groups = []
+    for draws in _group_by(runs, files.Run.study):
+        distinct = len({run.seed for run in draws}) == len(draws)
+        groups += [draws] if distinct else _group_by(draws, files.Run.identity)
+    for same in groups:
         same.sort(key=lambda run: run.seed)
         for earlier, other in itertools.pairwise(same):
             if earlier.seed == other.seed:
                 what = f"the same config and seed as {earlier.folder}"
                 raise UserError(what, str(other.folder), "give runs that differ")
-    return list(by_config.values())
+    return groups
+
+
+def _group_by(runs: Sequence[files.Run], name: Callable[[files.Run], str]) -> list[list[files.Run]]:
+    groups: dict[str, list[files.Run]] = {}
+    for run in runs:
+        groups.setdefault(name(run), []).append(run)
+    return list(groups.values())
 
 
 def find_systems(runs: Sequence[files.Run]) -> list[System]:
     """Returns all stages that are done; with several configs a name begins with its folder's."""
     groups = group_runs(runs)
-    labels = _make_prefixes([same[0] for same in groups]) if len(groups) > 1 else [""]
+    labels = _make_prefixes(groups) if len(groups) > 1 else [""]
     systems = []
     for config, (label, same) in enumerate(zip(labels, groups, strict=True)):
         for name in dict.fromkeys(stage.name for run in same for stage in run.stages):
@@ -66,19 +88,32 @@ def find_systems(runs: Sequence[files.Run]) -> list[System]:
 
 
 def choose_pairs(runs: Sequence[files.Run], systems: Sequence[System], notes: list[str]) -> list[Pair]:
-    """Returns the pairs that the configs name, where both stages are done; and later configs against the first."""
+    """Returns the pairs that the configs name, where both stages are done, primary ones first; then configs' pairs.
+
+    Those compare later configs with the first.
+    """
     chosen: list[Pair] = []
     for config, same in enumerate(group_runs(runs)):
         names = {system.stage: system.name for system in systems if system.config == config}
         run = same[0]
         known = {*run.config["stages"], *run.config}  # a stage that is left out of `stages` has a block all the same
-        for text in (run.config.get("report") or {}).get("compare") or ():
+        report = run.config.get("report") or {}
+        primary = report.get("primary") or ()
+        for text in dict.fromkeys([*primary, *(report.get("compare") or ())]):
             a, colon, b = text.partition(":")
             if not colon or {a, b} - known:
-                notes.append(f"report.compare: {text} is not a pair of stages (STAGE:STAGE) of {run.folder}")
+                key = "primary" if text in primary else "compare"
+                notes.append(f"report.{key}: {text} is not a pair of stages (STAGE:STAGE) of {run.folder}")
             elif a in names and b in names:
-                chosen.append(Pair(names[a], names[b], asked=False))
+                chosen.append(Pair(names[a], names[b], asked=False, primary=text in primary))
+    chosen.sort(key=lambda pair: not pair.primary)
     return chosen + _compare_configs(systems)
+
+
+def read_score(runs: Sequence[files.Run]) -> Score | None:
+    """Returns the score by which the first config's study is judged, if it names one."""
+    parts = ((runs[0].config.get("report") or {}).get("judged_by") or "").split("/")
+    return Score(*parts) if len(parts) == 3 else None
 
 
 def _compare_configs(systems: Sequence[System]) -> list[Pair]:
@@ -98,8 +133,17 @@ def _compare_configs(systems: Sequence[System]) -> list[Pair]:
     return chosen
 
 
-def _make_prefixes(runs: Sequence[files.Run]) -> list[str]:
-    """Returns what the names of each run's systems begin with: its folder, or its path where folders have one name."""
-    names = [run.folder.resolve().name for run in runs]
-    full = [str(run.folder) for run in runs]
+def _make_prefixes(groups: Sequence[Sequence[files.Run]]) -> list[str]:
+    """Returns what the names of each config's systems begin with: the name of its folder, or the path where two agree.
+
+    The folders of a sweep are named by their settings; of those of several seeds the words that all have are the name.
+    """
+    names = [_join_common_words([run.folder.resolve().name for run in same]) for same in groups]
+    full = [str(same[0].folder) for same in groups]
     return [f"{name if names.count(name) == 1 else path}/" for name, path in zip(names, full, strict=True)]
+
+
+def _join_common_words(names: Sequence[str]) -> str:
+    """Returns the words that all names have, or the first name where they have none in common."""
+    first, *others = (name.split(" ") for name in names)
+    return " ".join(word for word in first if all(word in other for other in others)) or names[0]

@@ -38,6 +38,7 @@ VERDICTS = {
     statistics.IDENTICAL: "identical answers",
     grid.WIDER: "significantly wider",
     grid.NARROWER: "significantly narrower",
+    grid.NOT_TESTED: "not tested",
 }
 AVERAGES = {
     "xlt": "XLT (question and context in the same language)",
@@ -162,13 +163,22 @@ def format_tick(value: float) -> str:
     return f"{value:+g}".replace("-", "−") if value else "0"
 
 
+def format_duration(seconds: float) -> str:
+    """Writes a time in seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def format_spread(by_seed: Sequence[float]) -> str:
     """Writes the standard deviation over seeds."""
     return format_number(statistics_of.stdev(by_seed))
 
 
-def format_p(value: float) -> str:
-    """Writes a p value with two significant digits, or `< 0.001`."""
+def format_p(value: float | None) -> str:
+    """Writes a p value with two significant digits, or `< 0.001`; a dash for a difference that was not tested."""
+    if value is None:
+        return "–"
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
@@ -185,7 +195,10 @@ def _describe_pair(title: str, data: Record, compared: Record) -> list[str]:
     for name in list_main_means(compared["averages"]):
         entry = compared["averages"][name]
         where = f"{label_in_set(data, metric)}, {describe_average(name, entry)}"
-        lines.append(f"{who}, {title}, {where}: {_describe_difference(entry[metric])}.")
+        over = f"over {len(data['draws'])} draws " if "draws" in data else ""
+        lines.append(f"{who}, {title}, {where}: {_describe_difference(entry[metric], over)}.")
+    if "draws" in data:
+        return lines
     tally = Counter(cell[metric]["verdict"] for cell in compared["cells"].values())
     cells = "languages" if data["task"] == "classify" else "cells"
     counts = ", ".join(f"{count} {VERDICTS[verdict]}" for verdict, count in sorted(tally.items()))
@@ -195,13 +208,13 @@ def _describe_pair(title: str, data: Record, compared: Record) -> list[str]:
     return lines
 
 
-def _describe_difference(number: Mapping[str, Any]) -> str:
+def _describe_difference(number: Mapping[str, Any], over: str) -> str:
     """Describes a difference by its interval and its verdict."""
     verdict = VERDICTS[number["verdict"]]
     if number["verdict"] == statistics.IDENTICAL:
         return verdict
     corrected = " (Holm-corrected)" if verdict.startswith("significantly") else ""
-    return f"{format_difference(number, '95% interval ')}: {verdict}{corrected}"
+    return f"{format_difference(number, f'95% interval {over}')}: {verdict}{corrected}"
 
 
 def _write_conclusion(who: str, title: str, verdicts: list[str]) -> list[str]:
