@@ -20,6 +20,15 @@ MEANING = {
     "P": "the language is in the encoder's pretraining data",
     "?": "no record says whether examples of this test set occur in the training data",
 }
+BRIEF = {
+    "T": "labels in training",
+    "S": "labels in selection",
+    "K": "labels of a teacher",
+    "C": "contaminated",
+    "X": "parallel text",
+    "P": "pretraining",
+    "?": "contamination not checked",
+}
 SUPERVISED, ZERO_SHOT, TRANSFERRED, MIXED = "supervised", "zero-shot", "transferred", "mixed"
 
 Seen = Mapping[str, Sequence[str]]

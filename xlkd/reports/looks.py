@@ -21,7 +21,8 @@ main > section { margin: 0 0 1.8rem; border-top: 1px solid var(--line); padding-
 .overview > h2, .overview > .what { display: inline; }
 p, li { max-width: 75ch; } .soft, small, figcaption { color: var(--soft); }
 small { font-size: .78em; font-weight: 400; }
-a { color: var(--link); } nav { flex-basis: 100%; font-size: .82rem; margin: 0 0 .4rem; } nav a { margin-right: .9rem; }
+a { color: var(--link); } nav { flex-basis: 100%; font-size: .82rem; margin: 0 0 .4rem; }
+nav a { margin-right: .9rem; white-space: nowrap; }
 code { font-size: .85em; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
 .runs, .facts { margin: 0; font-size: .85rem; color: var(--soft); } .runs ul { padding-left: 1.1rem; margin: .2rem 0; }
@@ -54,7 +55,7 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .up1, .up2, .up3, .down1, .down2, .down3 { font-weight: 600; }
 .what { margin: 0 0 0 .5rem; max-width: none; font-size: .82rem; line-height: 1.35; }
 .top { display: flex; flex-wrap: wrap; gap: 0 1.5rem; } .top h3 { margin: .5rem 0 .25rem; }
-.differences { flex: 1 1 620px; min-width: 0; } .averages { flex: 0 1 auto; min-width: 0; max-width: 100%; }
+.differences { flex: 1 1 560px; min-width: 0; } .averages { flex: 0 1 auto; min-width: 0; max-width: 100%; }
 .forest { list-style: none; margin: 0; padding: 0; font-size: .8rem; line-height: 1.3; }
 .forest li { display: grid; grid-template-columns: minmax(0, 1fr) minmax(140px, 25%); gap: .5rem; max-width: none;
   --c: var(--soft); }
@@ -74,11 +75,11 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .averages tr:first-child th { white-space: normal; max-width: 8rem; vertical-align: bottom; }
 .averages td small, .averages td .b { display: inline; font-size: .9em; }
 .averages td .b { letter-spacing: 0; margin-left: .3em; } .averages details { font-size: .8rem; margin: .3rem 0; }
-.averages .scroll { margin: 0; }
-.legends { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 1.6rem; margin: .3rem 0 .3rem; }
+.averages .scroll { margin: 0; } .averages p { margin: .1rem 0; font-size: .76rem; }
+.legends { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 1rem; margin: .3rem 0 .3rem; }
 .legends h3 { margin: 0; } .scale { display: inline-flex; flex-wrap: wrap; align-items: center; gap: .1rem;
   font-size: .72rem; color: var(--soft); } .scale span:first-child { margin-right: .4em; }
-.scale i { width: 1.2rem; height: .7rem; } .legends .sure { padding: 0 .3em; }
+.scale i { width: 1rem; height: .7rem; } .legends .sure { padding: 0 .3em; }
 .legends > span { font-size: .72rem; color: var(--soft); }
 .squares { display: grid; gap: 8px 12px; padding-right: 4px;
   --columns: 1; --share: calc((100% + 12px) / var(--columns) - 12px);

@@ -47,7 +47,8 @@ def summarise_overlaps(results: Record) -> str:
         return "found, see badge C"
     rows = max(matches["rows"] for matches in records)
     unchecked = any(not stage.get("contamination") for stage in results["stages"].values())
-    return f"none found, {rows:,} examples checked{', not in all stages' if unchecked else ''}"
+    each = " a run" if len(results["runs"]) > 1 else ""
+    return f"none found, {rows:,} examples checked{each}{', not in all stages' if unchecked else ''}"
 
 
 def _show_table(records: list[tuple[str, Record]]) -> str:

@@ -66,12 +66,16 @@ def _explain_intervals(data: Record, differences: Sequence[forest.Difference]) -
     if _count_seeds(data):
         parts.append(f"Small dots: single {'draws' if 'draws' in data else 'seeds, with their t-interval'}.")
     family = sum(each.primary for each in differences)
-    if not family:
-        return " ".join([*parts, "Verdicts are Holm-corrected."])
-    many = f"over the {family} primary differences" if family > 1 else "of the one primary difference"
-    parts.append(f"Verdicts {many} are Holm-corrected together." if family > 1 else f"Verdict {many}: not corrected.")
-    if "draws" in data and family < len(differences):
-        parts.append("The others are not tested.")
+    corrected = f", those of the {family} primary differences together" if family > 1 else ""
+    if "draws" not in data:
+        parts.append(f"Verdicts are Holm-corrected{corrected}.")
+    elif family < len(differences):
+        what = (
+            f"{family} primary differences are tested, Holm-corrected" if family > 1 else "primary difference is tested"
+        )
+        parts.append(f"Only the {what}.")
+    elif family > 1:
+        parts.append("Verdicts are Holm-corrected together.")
     return " ".join(parts)
 
 
@@ -101,8 +105,16 @@ def _show_averages(data: Record) -> str:
     )
     return (
         f'<section class="averages"><h3>Means by control: {label}</h3><div class="scroll"><table>'
-        f'<tr><th scope="col">control</th>{head}</tr>{"".join(rows)}</table></div>{more}{_show_others(data)}</section>'
+        f'<tr><th scope="col">control</th>{head}</tr>{"".join(rows)}</table></div>{more}{_explain_badges(means)}'
+        f"{_show_others(data)}</section>"
     )
+
+
+def _explain_badges(means: Record) -> str:
+    """Says in a few words what the badges of the means are."""
+    letters = badges.join_badges(list(means.values()))["badges"]
+    texts = ", ".join(f"{letter}: {badges.BRIEF[letter]}" for letter in letters)
+    return f'<p class="soft">{escape(texts)}</p>' if texts else ""
 
 
 def _show_others(data: Record) -> str:

@@ -136,12 +136,13 @@ def _summarise_facts(results: Record) -> str:
 def _summarise_runs(results: Record) -> str:
     """Writes in one line how many runs there are, their seeds, configs and commits."""
     runs = results["runs"]
+    configs = list(dict.fromkeys(run["config"] for run in runs))
     values = {
         "seed": [str(run["seed"]) for run in runs],
-        "config": [run["config"] for run in runs],
+        "config": configs if len(configs) == 1 else [],
         "commit": [(run.get("git") or "unknown")[:12] for run in runs],
     }
-    parts = [f"{name}{'s' if len(set(each)) > 1 else ''} {_join_names(each)}" for name, each in values.items()]
+    parts = [f"{name}{'s' if len(set(each)) > 1 else ''} {_join_names(each)}" for name, each in values.items() if each]
     return ", ".join([f"{len(runs)} run{'s' if len(runs) > 1 else ''}", results["state"], *parts])
 
 

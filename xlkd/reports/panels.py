@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
-from xlkd.reports import files, plots, shapes, words
+from xlkd.reports import files, plots, shapes, systems, words
 from xlkd.reports.files import Record
 
+Points = Sequence[tuple[float, float]]  # step and value
 LOSSES = ("loss", "ce", "kl")
 MOST_PANELS = 14  # for each stage
 MOST_STAGES = 40
@@ -40,11 +41,14 @@ def draw_compared(runs: Sequence[files.Run]) -> str:
     """Draws evaluation and losses of all stages in one panel each, so that the stages can be compared."""
     stages = _name_stages(runs)
     panels = []
-    for where, metric in dict.fromkeys((e["in"], e["main"]) for _, stage in stages for e in stage.evaluations):
-        series = {name: _collect_scores(stage, where, metric) for name, stage in stages}
-        panels += _draw_several(f"{where}: {words.label_metric(metric)}, mean over cells", series)
+    evaluations = [evaluation for same in stages.values() for stage in same for evaluation in stage.evaluations]
+    for where, metric in dict.fromkeys((each["in"], each["main"]) for each in evaluations):
+        title = f"{where}: {words.label_metric(metric)}, mean over cells"
+        panels += _draw_several(
+            title, stages, lambda stage, where=where, metric=metric: _collect_scores(stage, where, metric)
+        )
     for loss in LOSSES:
-        panels += _draw_several(loss, {name: _collect_points(stage.metrics, loss) for name, stage in stages})
+        panels += _draw_several(loss, stages, lambda stage, loss=loss: _collect_points(stage.metrics, loss))
     return f'<div class="panels">{"".join(panels)}</div>' if panels else ""
 
 
@@ -54,7 +58,7 @@ def draw_coefficient(runs: Sequence[files.Run]) -> str:
     panels = [
         panel
         for name, label in COEFFICIENT.items()
-        for panel in _draw_several(label, {stage: _collect_points(each.metrics, name) for stage, each in stages})
+        for panel in _draw_several(label, stages, lambda stage, name=name: _collect_points(stage.metrics, name))
     ]
     return f'<div class="panels">{"".join(panels)}</div>' if panels else ""
 
@@ -75,23 +79,41 @@ def draw_pictures(runs: Sequence[files.Run]) -> str:
     return "".join(parts)
 
 
-def _name_stages(runs: Sequence[files.Run]) -> list[tuple[str, files.Stage]]:
-    """Returns all stages, with the names of their folders where there are several runs."""
+def _name_stages(runs: Sequence[files.Run]) -> dict[str, list[files.Stage]]:
+    """Returns by name the stages of each config, with those of all its seeds."""
+    groups = systems.group_runs(runs)
+    return {
+        label + name: [stage for run in same for stage in run.stages if stage.name == name]
+        for label, same in zip(systems.make_prefixes(groups), groups, strict=True)
+        for name in dict.fromkeys(stage.name for run in same for stage in run.stages)
+    }
+
+
+def _draw_several(
+    title: str, stages: Mapping[str, Sequence[files.Stage]], collect: Callable[[files.Stage], Points]
+) -> list[str]:
+    """Draws as many panels as the lines need that have at least two points; a line is the mean over seeds."""
+    curves = {name: [points for stage in same if (points := collect(stage))] for name, same in stages.items()}
+    most = max(map(len, curves.values()), default=0)
+    series = {name: _average_points(each) for name, each in curves.items()}
+    lines = [(name, points) for name, points in series.items() if len({step for step, _ in points}) > 1]
+    parts = [lines[i : i + plots.COLOURS] for i in range(0, len(lines), plots.COLOURS)][:MOST_PARTS]
+    return [plots.draw_curves(f"{title}, mean of {most} runs" if most > 1 else title, dict(part)) for part in parts]
+
+
+def _average_points(curves: Sequence[Points]) -> Points:
+    """Returns the mean of the curves at the steps that all of them have."""
+    if len(curves) < 2:
+        return next(iter(curves), [])
+    first, *others = map(dict, curves)
     return [
-        (f"{run.folder.name}: {stage.name}" if len(runs) > 1 else stage.name, stage)
-        for run in runs
-        for stage in run.stages
+        (step, sum([value, *(other[step] for other in others)]) / len(curves))
+        for step, value in first.items()
+        if all(step in other for other in others)
     ]
 
 
-def _draw_several(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
-    """Draws as many panels as the lines need that have at least two points."""
-    lines = [(name, points) for name, points in series.items() if len({step for step, _ in points}) > 1]
-    parts = [lines[i : i + plots.COLOURS] for i in range(0, len(lines), plots.COLOURS)][:MOST_PARTS]
-    return [plots.draw_curves(title, dict(part)) for part in parts]
-
-
-def _collect_scores(stage: files.Stage, where: str, metric: str) -> list[tuple[float, float]]:
+def _collect_scores(stage: files.Stage, where: str, metric: str) -> Points:
     return [(e["step"], e["mean"]) for e in stage.evaluations if (e["in"], e["main"]) == (where, metric)]
 
 
@@ -115,5 +137,5 @@ def _draw_panels(stage: files.Stage) -> Iterator[str]:
         yield plots.draw_curves(name.replace("_", " "), {name: _collect_points(logged, name)})
 
 
-def _collect_points(logged: Sequence[Record], name: str) -> list[tuple[float, float]]:
+def _collect_points(logged: Sequence[Record], name: str) -> Points:
     return [(line["step"], line[name]) for line in logged if shapes.is_number(line.get(name))]

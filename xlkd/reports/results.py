@@ -159,28 +159,17 @@ def _list_last_scores(stage: files.Stage) -> Record:
 
 
 def _describe_stage(system: System) -> Record:
-    """Returns the `stage.json` of the first seed, without keys of contaminated examples, and the list of `seeds`."""
+    """Returns the `stage.json` of the first seed without keys of contaminated examples, and the list of `seeds`.
+
+    The contamination is that of the seed with the most such examples.
+    """
     record = {key: value for key, value in system.results.items() if key != "version"}
     by_seed = [stage.results.get("contamination") or {} for stage in system.stages]
-    record["contamination"] = {
-        name: _add_contamination([each[name] for each in by_seed if name in each]) for name in by_seed[0]
-    }
+    record["contamination"] = {}
+    for name in dict.fromkeys(name for each in by_seed for name in each):
+        most = max((each[name] for each in by_seed if name in each), key=lambda matches: matches["flagged"])
+        record["contamination"][name] = {key: value for key, value in most.items() if key != "keys"}
     return record | {"seeds": list(system.seeds), "stage": system.stage}
-
-
-def _add_contamination(by_seed: Sequence[Record]) -> Record:
-    """Returns the counts of the first seed, or where training or test examples differ between seeds their sums."""
-    first, *others = ({key: value for key, value in record.items() if key != "keys"} for record in by_seed)
-    if all(other == first for other in others):
-        return first
-    total = {"flagged": sum(each["flagged"] for each in by_seed), "rows": sum(each["rows"] for each in by_seed)}
-    counts = {
-        key: {name: sum((each.get(key) or {}).get(name, 0) for each in by_seed) for name in names}
-        for key in ("kinds", "by_language")
-        if (names := dict.fromkeys(name for each in by_seed for name in each.get(key) or ()))
-    }
-    examples = [example for each in by_seed for example in each.get("examples") or ()]
-    return first | total | counts | {"examples": examples}
 
 
 # The answers of the systems

@@ -51,7 +51,9 @@ def show_stages(results: Record) -> str:
     if not results["stages"]:
         return "<p>No stage has ended yet.</p>"
     unequal = {(pair[side], key) for pair in results["budgets"] for key in pair["differ"] for side in "ab"}
-    head = _format_head(["stage", "method", "started from", *BUDGET.values(), "seeds", "labels seen in training"])
+    several = any(len(stage["seeds"]) > 1 for stage in results["stages"].values())
+    budget = [*list(BUDGET.values())[:-1], "seconds of the first seed" if several else BUDGET["seconds"]]
+    head = _format_head(["stage", "method", "started from", *budget, "seeds", "labels seen in training"])
     rows = []
     for name, stage in results["stages"].items():
         start = " at commit ".join(filter(None, (stage.get("start"), stage.get("commit"))))

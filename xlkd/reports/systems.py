@@ -76,9 +76,8 @@ def _group_by(runs: Sequence[files.Run], name: Callable[[files.Run], str]) -> li
 def find_systems(runs: Sequence[files.Run]) -> list[System]:
     """Returns all stages that are done; with several configs a name begins with its folder's."""
     groups = group_runs(runs)
-    labels = _make_prefixes(groups) if len(groups) > 1 else [""]
     systems = []
-    for config, (label, same) in enumerate(zip(labels, groups, strict=True)):
+    for config, (label, same) in enumerate(zip(make_prefixes(groups), groups, strict=True)):
         for name in dict.fromkeys(stage.name for run in same for stage in run.stages):
             done = [(run.seed, s) for run in same for s in run.stages if s.name == name and s.state == files.DONE]
             if done:
@@ -133,11 +132,14 @@ def _compare_configs(systems: Sequence[System]) -> list[Pair]:
     return chosen
 
 
-def _make_prefixes(groups: Sequence[Sequence[files.Run]]) -> list[str]:
+def make_prefixes(groups: Sequence[Sequence[files.Run]]) -> list[str]:
     """Returns what the names of each config's systems begin with: the name of its folder, or the path where two agree.
 
-    The folders of a sweep are named by their settings; of those of several seeds the words that all have are the name.
+    That of a single config is empty. The folders of a sweep are named by their settings; of those of several seeds the
+    words that all have are the name.
     """
+    if len(groups) == 1:
+        return [""]
     names = [_join_common_words([run.folder.resolve().name for run in same]) for same in groups]
     full = [str(same[0].folder) for same in groups]
     return [f"{name if names.count(name) == 1 else path}/" for name, path in zip(names, full, strict=True)]
