@@ -3,8 +3,8 @@
 """Reports scores with intervals and badges: `python -m xlkd.report WORKDIR [WORKDIR …] [--out=FILE] [--json=FILE]`.
 
   WORKDIR        the folder of a run, finished or not, or gs://BUCKET/FOLDER. Several that differ in their seed
-                 only are seeds of one system; others are shown side by side, compared with the first. Runs on different
-                 questions are refused.
+                 only are seeds of one system, and draws if each has its own questions; others are shown side by side,
+                 compared with the first. Other runs on different questions are refused.
   --out=FILE     the page; by default WORKDIR/report.html, for several or in a bucket ./report.html
   --json=FILE    the numbers; by default WORKDIR/results.json, for several or in a bucket ./results.json
 

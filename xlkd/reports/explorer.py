@@ -44,8 +44,14 @@ def embed_json(value: Any) -> str:
 
 
 def _choose_first(data: DataSet, numbers: Record) -> list[int]:
-    """Returns the two systems shown at first: the last one that is compared, and the one that it started from."""
+    """Returns the two systems shown at first: those of the first primary difference.
+
+    Without one these are the last system that is compared, and the one that it started from.
+    """
     names = list(data.entries)
+    if numbers["primary"]:
+        pair = numbers["comparisons"][numbers["primary"][0]]
+        return [names.index(pair[side]) for side in "ab"]
     pair = next(reversed(numbers["comparisons"].values()), {"a": names[-1], "b": names[0]})
     system = data.entries[pair["a"]].system
     start = next(

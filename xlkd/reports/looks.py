@@ -25,7 +25,8 @@ a { color: var(--link); } nav { flex-basis: 100%; font-size: .82rem; margin: 0 0
 nav a { margin-right: .9rem; white-space: nowrap; }
 code { font-size: .85em; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
-.runs, .facts { margin: 0; font-size: .85rem; color: var(--soft); } .runs ul { padding-left: 1.1rem; margin: .2rem 0; }
+.runs, .facts { margin: 0; max-width: none; font-size: .85rem; color: var(--soft); }
+.runs ul { padding-left: 1.1rem; margin: .2rem 0; }
 .said li { margin: .25rem 0; } .warn { border-left: 4px solid rgb(var(--bad)); padding: 0 .8rem; margin: .4rem 0;
   font-size: .84rem; }
 .scroll { overflow-x: auto; margin: .4rem 0 1rem; max-width: 100%; }
@@ -96,7 +97,8 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .heat th, .heat td { padding: .22em 0; line-height: 1.3; text-align: center; vertical-align: middle; overflow: hidden;
   border: 1px solid var(--page); }
 .heat th { background: none; font-weight: 400; color: var(--soft); }
-.heat td.m:last-child { border-left-width: 3px; } .heat tr:last-child td.m { border-top-width: 3px; }
+.heat td.m:last-child { border-left-width: 2px; } .heat tr:last-child td.m { border-top-width: 3px; }
+.squares .heat td { letter-spacing: -.03em; }
 .sure { box-shadow: inset 0 0 0 1.5px var(--text); } .heat .none { color: var(--soft); }
 .heat td:focus { outline: 2px solid var(--link); outline-offset: 0; }
 #tip { position: fixed; z-index: 9; max-width: min(21rem, 92vw); padding: .35rem .6rem; border-radius: 6px;

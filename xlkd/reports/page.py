@@ -63,7 +63,7 @@ def build_page(results: Record, answers: Mapping[str, DataSet], runs: Sequence[f
         Section("coefficient", "Coefficient", panels.draw_coefficient(runs)),
         Section("cost", "Cost", sheets.show_stages(results) + _show_time(results)),
         Section("contamination", "Contamination", overlaps.show_overlaps(results)),
-        Section("questions", "Single questions", _EXPLORER),
+        Section("questions", "Single questions", _introduce_questions(results)),
         Section("words", "In words", _show_sentences(results), folded=True),
         *(
             Section(f"tables{i}", f"Tables: {title}", sheets.show_data_set(data), folded=True)
@@ -128,7 +128,8 @@ def _summarise_facts(results: Record) -> str:
     seconds = [run["goodput"]["seconds"] for run in results["runs"] if run.get("goodput")]
     if seconds:
         devices = _name_devices(list(dict.fromkeys(name for run in results["runs"] for name in run["devices"] or ())))
-        parts.insert(0, ("cost", f"{words.format_duration(sum(seconds))}, {devices}"))
+        unequal = ", unequal budgets" if results["budgets"] else ""
+        parts.insert(0, ("cost", f"{words.format_duration(sum(seconds))}, {devices}{unequal}"))
     texts = (f'<a href="#{name}">{name.capitalize()}</a>: {escape(text)}' for name, text in parts)
     return f'<p class="facts">{" · ".join(texts)}</p>'
 
@@ -181,6 +182,11 @@ def _warn(results: Record) -> str:
             '<a href="#contamination">contamination</a>.</p>'
         )
     return "".join(parts)
+
+
+def _introduce_questions(results: Record) -> str:
+    several = any("draws" in data for data in results["sets"].values())
+    return ('<p class="soft">The questions are those of the first draw.</p>' if several else "") + _EXPLORER
 
 
 def _show_sentences(results: Record) -> str:

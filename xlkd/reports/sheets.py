@@ -35,7 +35,19 @@ def show_legend(results: Record) -> str:
         "is Holm-corrected over all cells of a table, so a cell whose interval excludes 0 may have no significant "
         "difference. In tables only significantly better (▲) and significantly worse (▼) have a colour; in the small "
         "maps colours show the size of a difference, and an outline says that it is significant.</p>"
-        f"{_name_languages(results)}"
+        f"{_explain_means(results)}{_name_languages(results)}"
+    )
+
+
+def _explain_means(results: Record) -> str:
+    """Says which cells the means of a grid are over."""
+    if not any(
+        "gxlt" in system["averages"] for data in results["sets"].values() for system in data["systems"].values()
+    ):
+        return ""
+    return (
+        '<p class="soft">Means: <b>XLT</b> over the cells with question and context in the same language (the diagonal '
+        "of the grid); <b>G-XLT</b> over all pairs of languages, with or without the diagonal.</p>"
     )
 
 
