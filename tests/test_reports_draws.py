@@ -24,7 +24,7 @@ from reports_toys import (
 from scipy import stats
 from test_reports_overview import Parser, select_differences, write_page
 
-from xlkd.reports import files, systems
+from xlkd.reports import files, joined, systems
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +195,21 @@ def test_seeds_on_the_same_questions_keep_their_interval_and_show_that_over_seed
     assert text.partition("<body>")[2].count('class="spread"') == 2
     assert "questions and seeds" in text
     assert "Small dots: single seeds, with their t-interval." in text
+
+
+def test_less_is_better_turns_the_verdict_over_draws():
+    def make_draw(value):
+        number = {"value": value, "low": value - 1, "high": value + 1, "questions": 9, "groups": 9}
+        number |= {"p": 0.5, "adjusted": 0.5, "verdict": "cannot tell"}
+        averages = {"macro_mean": {"badges": [], "word": "", "error": number}}
+        compared = {"a": "x", "b": "y", "primary": ["macro_mean"], "cells": {}, "averages": averages}
+        comparisons = {"x:y": compared}
+        return {"metrics": ["error"], "lower_is_better": ["error"], "systems": {}, "comparisons": comparisons}
+
+    by_draw = {draw: make_draw(value) for draw, value in enumerate((5.0, 5.1, 4.9))}
+    numbers = joined.join_draws(by_draw, [], same_questions=True)
+    assert numbers["comparisons"]["x:y"]["averages"]["macro_mean"]["error"]["verdict"] == "worse"
+    assert "not the choice of questions" in numbers["comparisons"]["x:y"]["caption"]
 
 
 @pytest.mark.parametrize(
