@@ -196,13 +196,15 @@ def _read_differences(draw: Record) -> dict[str, Sequence[float]]:
 
 def _measure_difference(name: str, draws: Mapping[str, Record]) -> Difference:
     numbers = {draw: values for draw, record in draws.items() if (values := _read_differences(record).get(name))}
-    return measure_difference(name, numbers)
-
-
-def measure_difference(name: str, numbers: Mapping[str, Sequence[float]]) -> Difference:
-    """Returns a difference over draws from its value, low and high in each, without adjusted p and verdict."""
     by_draw = {draw: values[0] for draw, values in numbers.items()}
     within = {draw: None if low is None else (low, high) for draw, (_, low, high) in numbers.items()}
+    return measure_difference(name, by_draw, within)
+
+
+def measure_difference(
+    name: str, by_draw: Mapping[str, float], within: Mapping[str, tuple[float, float] | None]
+) -> Difference:
+    """Returns a difference over draws from its values in each, without adjusted p and verdict."""
     mean, low, high, p = compute_t_interval(list(by_draw.values()))
     return Difference(name, by_draw, within, mean, low, high, p)
 

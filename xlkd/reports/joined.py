@@ -7,7 +7,6 @@ Only the primary differences are tested. All others have an interval and no verd
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,20 +23,17 @@ def join_draws(by_draw: Mapping[int, Record], named: Sequence[str], *, same_ques
     `named` are the primary comparisons; where the data set has none of them, all of its comparisons are primary.
     """
     sets = {str(draw): numbers for draw, numbers in by_draw.items()}
-    last = list(sets.values())[-1]
+    first = next(iter(sets.values()))
     caption = _describe(len(sets), same_questions)
-    systems = _join_named(_select(sets, "systems"), lambda by_draw: _join_system(by_draw, last, caption))
-    comparisons = _join_named(_select(sets, "comparisons"), lambda by_draw: _join_comparison(by_draw, last, caption))
+    systems = _join_named(_select(sets, "systems"), lambda by_draw: _join_system(by_draw, first, caption))
+    comparisons = _join_named(_select(sets, "comparisons"), lambda by_draw: _join_comparison(by_draw, first, caption))
     primary = [name for name in named if name in comparisons] or list(comparisons)
-    for metric in last["metrics"]:
-        _judge(comparisons, primary, metric, lower_is_better=metric in last["lower_is_better"])
+    for metric in first["metrics"]:
+        _judge(comparisons, primary, metric, lower_is_better=metric in first["lower_is_better"])
     numbers = {"draws": list(by_draw), "primary": primary, "systems": systems, "comparisons": comparisons}
-    if "majority" in last:
-        majority = {
-            draw: {cell: {"value": value} for cell, value in each["majority"].items()} for draw, each in sets.items()
-        }
-        numbers["majority"] = _join_named(majority, lambda each: round(_measure(each).mean, 6))
-    return next(iter(sets.values())) | numbers
+    if "majority" in first:
+        numbers["majority"] = _join_named(_select(sets, "majority"), _average)
+    return first | numbers
 
 
 def _describe(count: int, same_questions: bool) -> str:
@@ -46,7 +42,7 @@ def _describe(count: int, same_questions: bool) -> str:
     return f"{count} draws, each with its own questions: the t-interval covers the draws"
 
 
-def _select(sets: Numbers, key: str) -> dict[str, Record]:
+def _select(sets: Numbers, key: str) -> dict[str, Any]:
     return {draw: numbers[key] for draw, numbers in sets.items() if key in numbers}
 
 
@@ -54,6 +50,10 @@ def _join_named(sets: Numbers, join: Callable[[dict[str, Any]], Any]) -> Record:
     """Joins the entries of each name, from the draws that have it."""
     names = dict.fromkeys(name for numbers in sets.values() for name in numbers)
     return {name: join(_select(sets, name)) for name in names}
+
+
+def _average(by_draw: Mapping[str, float]) -> float:
+    return round(sum(by_draw.values()) / len(by_draw), 6)
 
 
 def _join_system(by_draw: Numbers, data: Record, caption: str) -> Record:
@@ -89,32 +89,22 @@ def _join_entry(entries: Numbers, data: Record) -> Record:
     if contaminated := [part["met_in_training"] for part in parts if "met_in_training" in part]:
         joined["met_in_training"] = None if None in contaminated else max(contaminated)
     for metric in data["metrics"]:
-        if numbers := _select(entries, metric):
-            joined[metric] = _make_number(numbers, _measure(numbers))
+        if numbers := [part[metric] for part in parts if metric in part]:
+            joined[metric] = _join_number(numbers)
     return joined
 
 
-def _measure(numbers: Numbers) -> draws.Difference:
-    values = {draw: (number["value"], number.get("low"), number.get("high")) for draw, number in numbers.items()}
-    return draws.measure_difference("", values)
-
-
-def _make_number(numbers: Numbers, measured: draws.Difference) -> Record:
+def _join_number(numbers: Sequence[Record]) -> Record:
     """Returns a number over draws; a difference is not tested, unless all answers are identical."""
-    parts = list(numbers.values())
-    questions, groups = (min(part[key] for part in parts) for key in ("questions", "groups"))
-    result = statistics.Result(
-        measured.mean, measured.low, measured.high, questions, groups, tuple(measured.by_draw.values())
-    )
-    if "verdict" not in parts[0]:
-        return grid.make_number(result)
-    if all(part["verdict"] == statistics.IDENTICAL for part in parts):
-        return grid.make_number(dataclasses.replace(result, low=None, high=None)) | {
-            "p": 1.0,
-            "adjusted": 1.0,
-            "verdict": statistics.IDENTICAL,
-        }
-    return grid.make_number(result) | {"p": measured.p, "adjusted": None, "verdict": grid.NOT_TESTED}
+    values = tuple(number["value"] for number in numbers)
+    mean, low, high, p = draws.compute_t_interval(values)
+    questions, groups = (min(number[key] for number in numbers) for key in ("questions", "groups"))
+    joined = grid.make_number(statistics.Result(mean, low, high, questions, groups, values))
+    if "verdict" not in numbers[0]:
+        return joined
+    if all(number["verdict"] == statistics.IDENTICAL for number in numbers):
+        return joined | {"low": None, "high": None, "p": 1.0, "adjusted": 1.0, "verdict": statistics.IDENTICAL}
+    return joined | {"p": p, "adjusted": None, "verdict": grid.NOT_TESTED}
 
 
 def _judge(comparisons: Numbers, primary: Sequence[str], metric: str, *, lower_is_better: bool) -> None:
@@ -127,7 +117,7 @@ def _judge(comparisons: Numbers, primary: Sequence[str], metric: str, *, lower_i
     }
     flipped = {statistics.BETTER: statistics.WORSE, statistics.WORSE: statistics.BETTER} if lower_is_better else {}
     family = [
-        draws.measure_difference(name, {str(i): (value, None, None) for i, value in enumerate(_list_values(number))})
+        draws.measure_difference(name, {str(i): value for i, value in enumerate(_list_values(number))}, {})
         for name, number in numbers.items()
     ]
     for number, each in zip(numbers.values(), draws.judge_family(family), strict=True):
