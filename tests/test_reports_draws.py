@@ -107,7 +107,7 @@ def test_the_first_screen_of_a_study_says_what_is_tested_and_over_what(study):
     (heading, *_) = [said for _, said in page.select("h3")]
     assert heading.startswith("Differences in F1, G-XLT, without the diagonal: ")
     assert "4 cells with 100 scored rows a draw, 5 draws." in page.select("p", "what")[0][1]
-    assert len(page.select("table", "heat")) == 4 + 4
+    assert len(page.select("table", "heat")) == 4 + 4 + 2
     assert re.search(r"sd \d+\.\d", page.select("section", "averages")[0][1])
     assert "outlined" not in text.partition("legends")[2].partition("squares")[0]
 
@@ -215,7 +215,7 @@ def test_less_is_better_turns_the_verdict_over_draws():
 @pytest.mark.parametrize(
     ("write", "maps", "columns"),
     [
-        (write_grid_run, 3 + 2, ["G-XLT, diagonal included", "G-XLT, without the diagonal", "XLT"]),
+        (write_grid_run, 3 + 2 + 2, ["G-XLT, diagonal included", "G-XLT, without the diagonal", "XLT"]),
         (write_label_run, 1, ["supervised mean", "zero-shot mean"]),
         (write_pair_run, 1, ["macro mean"]),
     ],

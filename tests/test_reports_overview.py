@@ -155,9 +155,9 @@ def test_the_page_is_well_formed_and_in_the_order_of_the_questions_of_a_reader(t
 def test_cells_can_be_focused_and_say_value_interval_number_and_badges(tmp_path):
     text = write_page(write_grid_run(tmp_path))
     page = Parser(text.partition("</head>")[2].partition("<script")[0])
-    assert len(page.select("table", "heat")) == 5, "three systems and two differences"
+    assert len(page.select("table", "heat")) == 5 + 2, "three systems and two differences, and their means"
     labels = [attributes["aria-label"] for attributes, _ in page.select("td") if "aria-label" in attributes]
-    assert len(labels) == 5 * (9 + 7), "cells and means"
+    assert len(labels) == 5 * (9 + 7) + 2 * 5 * 3, "cells and means, and the means by language again"
     score = next(label for label in labels if label.startswith("ce, question de, context ar: "))
     assert re.fullmatch(r"ce, .*: \d+\.\d \(\d+\.\d to \d+\.\d\) F1; n = 30; badges .+; \w[\w-]+", score)
     difference = next(label for label in labels if label.startswith("skd − ce, question de, context ar: "))
@@ -370,7 +370,7 @@ def measured(large_report, browser):
 
 def test_a_grid_of_49_cells_and_seven_controls_stays_far_below_five_megabytes(large_report):
     text = (large_report / "report.html").read_text()
-    assert len(re.findall(r'<table class="heat"', text)) == 14
+    assert len(re.findall(r'<table class="heat"', text)) == 14 + 2
     assert len(text.encode()) < 1_500_000
 
 

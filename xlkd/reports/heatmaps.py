@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from html import escape
+from typing import NamedTuple
 
 from xlkd.reports import scales, tables, words
 from xlkd.reports.files import Record
@@ -22,9 +23,18 @@ LEAST_WIDTH = 150  # of a map
 MOST_CELLS = 6_000  # of all maps of a data set
 MARGINS = 1.9  # columns that the names and the means of a map take
 MEAN = "mean"
-OUTLINED = '<span><span class="sure">outlined</span>: significant</span>'
+OUTLINED = '<span><span class="sure">outlined</span> significant</span>'
 
 Row = tuple[str, Sequence[str]]  # the name of a row, its cells as markup
+
+
+class Column(NamedTuple):
+    """A column: its head, the block of a system's numbers and the name in it that a cell shows, and that in words."""
+
+    head: str
+    block: str
+    name: str
+    words: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +80,10 @@ def draw_heatmaps(data: Record) -> str:
         for entries, scale, difference in zip(shown, (scores, differences), (False, True), strict=True)
         for title, numbers in entries
     ]
-    drawn = _draw_squares(maps, columns, languages) if is_grid else _draw_rows(maps, tables.list_cells(data))
+    if is_grid:
+        drawn = _draw_squares(maps, columns, languages) + _draw_margins(maps, languages)
+    else:
+        drawn = _draw_rows(maps, "scores", [Column(cell, "cells", cell, cell) for cell in tables.list_cells(data)])
     legends = _draw_legend(words.label_in_set(data, metric), scores, "{:g}".format)
     if pairs:
         tested = "<span>cells are not tested</span>" if "draws" in data else OUTLINED
@@ -146,17 +159,32 @@ def _draw_square(each: Map, languages: Sequence[str]) -> str:
     return _draw_table(each.title, "Q \\ C", [*languages, MEAN], rows)
 
 
-def _draw_rows(maps: Sequence[Map], cells: Sequence[str]) -> str:
+def _draw_margins(maps: Sequence[Map], languages: Sequence[str]) -> str:
+    """Draws the means by context and by question language of all squares as two tables, folded."""
+    legible = [dataclasses.replace(each, digits=1) for each in maps]
+    drawn = ""
+    for side, other in (("context", "questions"), ("question", "contexts")):
+        columns = [
+            Column(tag, "averages", f"by_{side}[{tag}]", f"{side} {tag}, mean over {other}") for tag in languages
+        ]
+        drawn += _draw_rows(legible, f"{side} language", columns)
+    return f"<details><summary>Means by context language and by question language</summary>{drawn}</details>"
+
+
+def _draw_rows(maps: Sequence[Map], corner: str, columns: Sequence[Column]) -> str:
     """Draws a table with a row for each system and then one for each difference."""
     scores, differences = (
         [
-            (each.title, [each.draw_cell(each.numbers["cells"].get(cell), cell) for cell in cells])
+            (
+                each.title,
+                [each.draw_cell(each.numbers[column.block].get(column.name), column.words) for column in columns],
+            )
             for each in maps
             if each.difference == difference
         ]
         for difference in (False, True)
     )
-    table = _draw_table("", "scores", cells, scores, differences)
+    table = _draw_table("", corner, [column.head for column in columns], scores, differences)
     return f'<div class="strips"><div class="scroll">{table}</div></div>'
 
 
