@@ -144,6 +144,15 @@ def test_a_draw_that_is_not_finished_is_left_out_of_the_differences_it_lacks(tmp
     assert sizes == {"skd:ce": 2, "skd_map:ce": 2, "ce:zs": 3, "skd_map:skd": 2}
 
 
+def test_settings_without_a_common_draw_are_noted(tmp_path):
+    write_page(
+        *(write_draw(tmp_path / f"t={t} seed={t}{i}", 10 * t + i, temperature=t) for t in (1, 2) for i in (0, 1))
+    )
+    results = read_numbers(tmp_path)
+    assert "t=2/ce against t=1/ce on toy: not compared: no draw in common" in results["notes"]
+    assert "t=2/skd:t=2/ce" in results["sets"]["toy"]["comparisons"]
+
+
 def test_only_runs_of_other_seeds_are_draws_of_one_study(tmp_path):
     write_draw(tmp_path / "1", 1)
     write_draw(tmp_path / "2", 2)

@@ -322,7 +322,10 @@ def _compute_set(data: DataSet, wanted: Sequence[Pair], judged: Score | None, se
     named = [f"{pair.a}:{pair.b}" for pair in wanted if pair.primary]
     if len(seeds) > 1 and (named or judged or not shared):
         by_draw = {draw: _compute_seeds(data.select_seed(draw), pairs, judged, seed, notes) for draw in seeds}
-        return joined.join_draws(by_draw, named, same_questions=shared)
+        numbers = joined.join_draws(by_draw, named, same_questions=shared)
+        for pair in (pair for name, pair in pairs.items() if name not in numbers["comparisons"]):
+            notes.append(f"{pair.a} against {pair.b} on {data.name}: not compared: no draw in common")
+        return numbers
     numbers = _compute_seeds(data, pairs, judged, seed, notes)
     return numbers | {"primary": grid.judge_primary(numbers["comparisons"], named)}
 
