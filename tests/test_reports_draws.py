@@ -90,6 +90,9 @@ def test_differences_that_are_not_primary_are_not_tested(study):
     cells = [cell["f1"] for compared in data["comparisons"].values() for cell in compared["cells"].values()]
     assert {cell["verdict"] for cell in cells} == {"not tested"}
     assert all(cell["low"] <= cell["value"] <= cell["high"] for cell in cells)
+    excluded = sum(cell["low"] > 0 or cell["high"] < 0 for cell in cells)
+    squares = study[0].partition('class="squares')[2].partition("</div><details>")[0]
+    assert 0 < excluded <= len(re.findall(r'<td class="(?:[bw]\d )?away"', squares)) < len(cells)
 
 
 def test_the_first_screen_of_a_study_says_what_is_tested_and_over_what(study):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from xlkd.reports import scales, tables, words
+from xlkd.reports import grid, scales, tables, words
 from xlkd.reports.files import Record
 from xlkd.rows import Cell
 
@@ -24,6 +24,7 @@ MOST_CELLS = 6_000  # of all maps of a data set
 MARGINS = 1.9  # columns that the names and the means of a map take
 MEAN = "mean"
 OUTLINED = '<span><span class="sure">outlined</span> significant</span>'
+NOT_TESTED = '<span><span class="away">dashed</span> interval without 0, not tested</span>'
 
 Row = tuple[str, Sequence[str]]  # the name of a row, its cells as markup
 
@@ -59,6 +60,8 @@ class Map:
             classes.append(self.scale.choose_class(number["value"]))
         if self.difference and number["verdict"] in tables.MARKS:
             classes.append("sure")
+        if self.difference and number["verdict"] == grid.NOT_TESTED and _excludes_zero(number):
+            classes.append("away")
         text = "" if self.digits is None else format_short(number["value"], self.digits)
         label = escape(f"{self.title}, {name}: {describe_number(cell, number, self.label)}")
         return f'<td class="{" ".join(classes)}" tabindex="-1" aria-label="{label}">{text}</td>'
@@ -86,8 +89,9 @@ def draw_heatmaps(data: Record) -> str:
         drawn = _draw_rows(maps, "scores", [Column(cell, "cells", cell, cell) for cell in tables.list_cells(data)])
     legends = _draw_legend(words.label_in_set(data, metric), scores, "{:g}".format)
     if pairs:
-        tested = "<span>cells are not tested</span>" if "draws" in data else OUTLINED
-        legends += _draw_legend("difference", differences, words.format_tick) + tested
+        legends += _draw_legend("difference", differences, words.format_tick) + (
+            NOT_TESTED if "draws" in data else OUTLINED
+        )
     what = "by question (rows) and context (columns)" if is_grid else "by language"
     note = f"<p>{left_out} more maps are left out; all numbers are in the tables.</p>" if left_out else ""
     return f'<div class="legends"><h3>{escape(label)} {what}</h3>{legends}</div>{drawn}{note}'
@@ -112,6 +116,11 @@ def format_short(value: float, digits: int) -> str:
     """Writes a value for a small cell: without a plus sign, and without decimals where it would not fit."""
     text = f"{value:.{digits if abs(value) < 99.95 and value > -9.95 else 0}f}"
     return (text if float(text) else text.lstrip("-")).replace("-", "−")
+
+
+def _excludes_zero(number: Record) -> bool:
+    """Returns whether a difference has an interval that does not contain 0."""
+    return number["low"] is not None and (number["low"] > 0 or number["high"] < 0)
 
 
 def _make_scales(data: Record) -> tuple[scales.Scale, scales.Scale]:

@@ -80,7 +80,7 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .legends { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 1rem; margin: .3rem 0 .3rem; }
 .legends h3 { margin: 0; } .scale { display: inline-flex; flex-wrap: wrap; align-items: center; gap: .1rem;
   font-size: .72rem; color: var(--soft); } .scale span:first-child { margin-right: .4em; }
-.scale i { width: 1rem; height: .7rem; } .legends .sure { padding: 0 .3em; }
+.scale i { width: 1rem; height: .7rem; } .legends .sure, .legends .away { padding: 0 .3em; }
 .legends > span { font-size: .72rem; color: var(--soft); }
 .squares { display: grid; gap: 8px 12px; padding-right: 4px;
   --columns: 1; --share: calc((100% + 12px) / var(--columns) - 12px);
@@ -99,7 +99,8 @@ td[class^=h] small, td[class^=h] .b, td[class^=up] *, td[class^=down] * { color:
 .heat th { background: none; font-weight: 400; color: var(--soft); }
 .heat td.m:last-child { border-left-width: 2px; } .heat tr:last-child td.m { border-top-width: 3px; }
 .squares .heat td { letter-spacing: -.03em; }
-.sure { box-shadow: inset 0 0 0 1.5px var(--text); } .heat .none { color: var(--soft); }
+.sure { box-shadow: inset 0 0 0 1.5px var(--text); } .away { outline: 1px dashed currentcolor; outline-offset: -2px; }
+.heat .none { color: var(--soft); }
 .heat td:focus { outline: 2px solid var(--link); outline-offset: 0; }
 #tip { position: fixed; z-index: 9; max-width: min(21rem, 92vw); padding: .35rem .6rem; border-radius: 6px;
   background: var(--text); color: var(--page); font-size: .8rem; line-height: 1.4; pointer-events: none; }

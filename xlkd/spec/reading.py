@@ -30,7 +30,9 @@ RUN_KEYS = {  # keys of a run that no stage reads
     "controls": spec.Setting("Stages that are compared with each other."),
     "method.control": spec.Setting("all, or the one control to run."),
     "report.compare": spec.Setting("Differences a:b of two stages that the report tests."),
-    "report.primary": spec.Setting("Those of them that a study over several draws is to decide."),
+    "report.primary": spec.Setting(
+        "Those of them that a study is to decide; a report shows them first and judges them together."
+    ),
     "report.judged_by": spec.Setting("The score that decides a study: SET/AVERAGE/METRIC as in results.json."),
     "report.tolerance": spec.Setting("Points by which the averages of a run may change when it is repeated."),
 }
