@@ -107,10 +107,10 @@ def draw_forest(differences: Sequence[Difference]) -> str:
 
 
 def count_verdicts(differences: Sequence[Difference]) -> str:
-    """Writes how many differences have each verdict, of the primary ones where there are such."""
+    """Writes in how many differences each verdict was reached, of the primary ones where there are such."""
     primary = [each for each in differences if each.primary]
     counts = Counter(each.number["verdict"] for each in primary or differences)
-    return ", ".join(f"{counts[verdict]} {text}" for verdict, text in words.VERDICTS.items() if counts[verdict])
+    return ", ".join(f"{text} in {counts[verdict]}" for verdict, text in words.VERDICTS.items() if counts[verdict])
 
 
 def _draw_item(difference: Difference, place: Callable[[float], str], ticks: Sequence[float]) -> str:

@@ -18,7 +18,7 @@ from xlkd.reports.results import DataSet
 MOST_BYTES = 5_000_000
 MOST_EXPLORED = 2_500_000
 LEAST_EXPLORED = 200_000
-MOST_NAMED = 4  # runs, seeds, configs and commits in the first line
+MOST_NAMED = 6  # runs, seeds, configs and commits in the first line
 _EXPLORER = (
     '<p class="soft">In the context: <span class="gold">gold answer</span>, <span class="was">baseline</span>, '
     '<span class="now">system</span>. Fixed: exactly right in the system and not in the baseline; broken: the '
