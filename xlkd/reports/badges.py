@@ -12,9 +12,9 @@ from xlkd.languages import has_language
 LETTERS = {"training": "T", "selection": "S", "teacher": "K", "parallel": "X", "pretraining": "P"}
 CONTAMINATED, UNKNOWN = "C", "?"
 MEANING = {
-    "T": "labels in a language of this number were used in training",
-    "S": "labels in a language of this number helped to choose a checkpoint or a setting",
-    "K": "a teacher was trained on labels in a language of this number",
+    "T": "training had labels in at least one language of this number",
+    "S": "labels in at least one language of this number helped to choose a checkpoint or a setting",
+    "K": "a teacher was trained on labels in at least one language of this number",
     "C": "examples of this test set, or their paragraphs, occur in the training data, in any language",
     "X": "parallel text with this language was used in training",
     "P": "the language is in the encoder's pretraining data",
@@ -23,7 +23,7 @@ MEANING = {
 BRIEF = {
     "T": "labels in training",
     "S": "labels in selection",
-    "K": "labels of a teacher",
+    "K": "labels in a teacher's training",
     "C": "contaminated",
     "X": "parallel text",
     "P": "pretraining",

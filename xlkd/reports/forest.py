@@ -40,8 +40,10 @@ class Difference:
         return f"{value} {self.unit} {interval}".rstrip()
 
     def write_verdict(self) -> str:
-        """Writes the verdict, for example `no significant difference`."""
-        return words.VERDICTS[self.number["verdict"]]
+        """Writes the verdict, for example `no significant difference (p 0.17)`, with the adjusted p."""
+        adjusted = self.number["adjusted"]
+        p = f" (p {words.format_p(adjusted)})" if self.primary and adjusted is not None else ""
+        return words.VERDICTS[self.number["verdict"]] + p
 
     def list_ends(self) -> list[float]:
         """Returns all values that the plot must have room for."""
@@ -108,9 +110,10 @@ def draw_forest(differences: Sequence[Difference]) -> str:
 
 def count_verdicts(differences: Sequence[Difference]) -> str:
     """Writes in how many differences each verdict was reached, of the primary ones where there are such."""
-    primary = [each for each in differences if each.primary]
-    counts = Counter(each.number["verdict"] for each in primary or differences)
-    return ", ".join(f"{text} in {counts[verdict]}" for verdict, text in words.VERDICTS.items() if counts[verdict])
+    counted = [each for each in differences if each.primary] or differences
+    counts = Counter(each.number["verdict"] for each in counted)
+    parts = [f"{text} in {counts[verdict]}" for verdict, text in words.VERDICTS.items() if counts[verdict]]
+    return f"{', '.join(parts)} of {len(counted)}"
 
 
 def _draw_item(difference: Difference, place: Callable[[float], str], ticks: Sequence[float]) -> str:

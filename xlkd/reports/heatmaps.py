@@ -24,6 +24,7 @@ MOST_CELLS = 6_000  # of all maps of a data set
 MARGINS = 1.9  # columns that the names and the means of a map take
 MEAN = "mean"
 OUTLINED = '<span><span class="sure">outlined</span> significant</span>'
+WITH_DIAGONAL = "<span>mean: with the diagonal</span>"
 NOT_TESTED = '<span><span class="away">dashed</span> interval without 0, not tested</span>'
 
 Row = tuple[str, Sequence[str]]  # the name of a row, its cells as markup
@@ -93,6 +94,7 @@ def draw_heatmaps(data: Record) -> str:
             NOT_TESTED if "draws" in data else OUTLINED
         )
     what = "by question (rows) and context (columns)" if is_grid else "by language"
+    legends += WITH_DIAGONAL if is_grid else ""
     note = f"<p>{left_out} more maps are left out; all numbers are in the tables.</p>" if left_out else ""
     return f'<div class="legends"><h3>{escape(label)} {what}</h3>{legends}</div>{drawn}{note}'
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -11,16 +12,17 @@ from xlkd.reports import badges, forest, heatmaps, words
 from xlkd.reports.files import Record
 
 MOST_SYSTEMS = 24
+MOST_EXCEPTIONS = 2  # sets of training languages that are named beside the usual one
 
 
-def show_overview(data: Record) -> str:
+def show_overview(data: Record, stages: Record) -> str:
     """Shows the differences with their intervals, the main means by system, and the small heat maps."""
     top = f'<div class="top">{_show_differences(data)}{_show_averages(data)}</div>'
-    return f"{_describe_systems(data)}{top}{heatmaps.draw_heatmaps(data)}"
+    return f"{_describe_systems(data, stages)}{top}{heatmaps.draw_heatmaps(data)}"
 
 
-def _describe_systems(data: Record) -> str:
-    """Names the systems and the cells that they were measured on."""
+def _describe_systems(data: Record, stages: Record) -> str:
+    """Names the systems, the cells that they were measured on, and the languages with labels in their training."""
     systems = data["systems"]
     names = [_describe_system(name) for name in list(systems)[:MOST_SYSTEMS]]
     names += [f"{len(systems) - MOST_SYSTEMS} more"] if len(systems) > MOST_SYSTEMS else []
@@ -29,7 +31,20 @@ def _describe_systems(data: Record) -> str:
     cells = f"{len(most)} cell{'s' if len(most) > 1 else ''} with {sum(most):,} scored rows"
     over = f"{' a draw' if 'draws' in data else ''}, {_count_seeds(data)}" if _count_seeds(data) else ""
     metric = escape(words.label_in_set(data, data["main"]))
-    return f'<p class="what">{metric} of {", ".join(names)}, on {cells}{over}.</p>'
+    trained = _list_training_languages(list(systems), stages)
+    return f'<p class="what">{metric} of {", ".join(names)}, on {cells}{over}.{trained}</p>'
+
+
+def _list_training_languages(systems: Sequence[str], stages: Record) -> str:
+    """Writes the languages with labels in training, with the systems for which they differ from the most frequent."""
+    seen = {name: " ".join(stages[name]["seen"].get("training", ())) or "no language" for name in systems}
+    usual, *others = [languages for languages, _ in Counter(seen.values()).most_common()]
+    parts = [usual]
+    for languages in others[:MOST_EXCEPTIONS]:
+        names = ", ".join(name for name in systems if seen[name] == languages)
+        parts.append(f"{names}: {languages}")
+    more = f"; {len(others) - MOST_EXCEPTIONS} other sets" if len(others) > MOST_EXCEPTIONS else ""
+    return f" Labels in training: {escape('; '.join(parts) + more)}."
 
 
 def _count_seeds(data: Record) -> str:
@@ -111,10 +126,12 @@ def _show_averages(data: Record) -> str:
 
 
 def _explain_badges(means: Record) -> str:
-    """Says in a few words what the badges of the means are."""
+    """Says in a few words what the badges of the means are, and the means of a grid."""
     letters = badges.join_badges(list(means.values()))["badges"]
-    texts = ", ".join(f"{letter}: {badges.BRIEF[letter]}" for letter in letters)
-    return f'<p class="soft">{escape(texts)}</p>' if texts else ""
+    texts = [", ".join(f"{letter}: {badges.BRIEF[letter]}" for letter in letters)] if letters else []
+    if "gxlt" in means:
+        texts.append("XLT: same language, G-XLT: all pairs")
+    return f'<p class="soft">{escape(". ".join(texts))}.</p>' if texts else ""
 
 
 def _show_others(data: Record) -> str:

@@ -54,7 +54,9 @@ def build_page(results: Record, answers: Mapping[str, DataSet], runs: Sequence[f
     plain = sheets.show_without_intervals(results)
     sections = [
         *(
-            Section(f"set{i}", title, overview.show_overview(data), needed=i == 0, css_class="overview")
+            Section(
+                f"set{i}", title, overview.show_overview(data, results["stages"]), needed=i == 0, css_class="overview"
+            )
             for i, (title, data) in enumerate(results["sets"].items())
         ),
         Section("plain", "Scores without intervals", plain, folded=bool(results["sets"])),
@@ -80,7 +82,7 @@ def build_page(results: Record, answers: Mapping[str, DataSet], runs: Sequence[f
 
 
 def _format_page(results: Record, sections: Sequence[Section], embedded: str) -> str:
-    title = "Report: " + _join_names([run["workdir"].rstrip("/").rpartition("/")[2] for run in results["runs"]])
+    title = "Report: " + _name_runs(results["runs"])
     links = "".join(f'<a href="#{section.anchor}">{escape(section.heading)}</a>' for section in sections)
     body = "".join(section.show() for section in sections)
     return (
@@ -94,6 +96,15 @@ def _format_page(results: Record, sections: Sequence[Section], embedded: str) ->
         f'<script type="application/json" id="data">{embedded}</script>'
         f"<script>{behaviour.SCRIPT}</script></body></html>\n"
     )
+
+
+def _name_runs(runs: Sequence[Record]) -> str:
+    """Names the folders of the runs, or the folder in which several of them lie."""
+    places = [run["workdir"].rstrip("/").rpartition("/") for run in runs]
+    parents = {parent for parent, _, _ in places}
+    if len(runs) > 1 and len(parents) == 1 and (parent := parents.pop()):
+        return f"{parent.rpartition('/')[2]}, {len(runs)} runs"
+    return _join_names([name for _, _, name in places])
 
 
 def _write_policy() -> str:
@@ -128,7 +139,8 @@ def _summarise_facts(results: Record) -> str:
     seconds = [run["goodput"]["seconds"] for run in results["runs"] if run.get("goodput")]
     if seconds:
         devices = _name_devices(list(dict.fromkeys(name for run in results["runs"] for name in run["devices"] or ())))
-        unequal = ", unequal budgets" if results["budgets"] else ""
+        pairs = _join_names([f"{pair['a']} against {pair['b']}" for pair in results["budgets"]])
+        unequal = f", unequal budgets of {pairs}" if pairs else ""
         parts.insert(0, ("cost", f"{words.format_duration(sum(seconds))}, {devices}{unequal}"))
     texts = (f'<a href="#{name}">{name.capitalize()}</a>: {escape(text)}' for name, text in parts)
     return f'<p class="facts">{" · ".join(texts)}</p>'

@@ -28,14 +28,40 @@ def show_legend(results: Record) -> str:
     never_shown = (
         f" Not recorded, so never shown: {', '.join(f'{x} ({badges.MEANING[x]})' for x in unknown)}." if unknown else ""
     )
-    how = results["statistics"]
     return (
-        f'<p class="soft">Badges: {"; ".join(meanings)}.{never_shown} A pair has the badges of both languages. Small '
-        f"numbers are 95% intervals ({how['resamples']:,} resamples of whole groups, seed {how['seed']}). Significance "
-        "is Holm-corrected over all cells of a table, so a cell whose interval excludes 0 may have no significant "
-        "difference. In tables only significantly better (▲) and significantly worse (▼) have a colour; in the small "
-        "maps colours show the size of a difference, and an outline says that it is significant.</p>"
-        f"{_explain_means(results)}{_name_languages(results)}"
+        f'<p class="soft">Badges: {"; ".join(meanings)}.{never_shown} A pair has the badges of both languages.</p>'
+        f"{_explain_intervals(results)}{_explain_means(results)}{_explain_scores(results)}{_name_languages(results)}"
+    )
+
+
+def _explain_intervals(results: Record) -> str:
+    """Says how intervals were computed and what was tested, for data sets with draws and without."""
+    kinds = {"draws" in data for data in results["sets"].values()}
+    how, texts = results["statistics"], []
+    if False in kinds:
+        texts.append(
+            f"Small numbers are 95% intervals ({how['resamples']:,} resamples of whole groups, seed {how['seed']}). "
+            "Significance is Holm-corrected over all cells of a table, so a cell whose interval excludes 0 may have no "
+            "significant difference; in the small maps an outline says that a difference is significant."
+        )
+    if True in kinds:
+        texts.append(
+            "Over draws, small numbers are 95% t-intervals of the mean over draws, and only the primary differences "
+            "are tested, each metric with its own Holm correction. A dashed outline in the small maps says that the "
+            "interval of a cell has no 0: of cells without any difference one in twenty has one by chance."
+        )
+    texts.append("In tables only significantly better (▲) and significantly worse (▼) have a colour.")
+    return f'<p class="soft">{" ".join(texts)}</p>' if results["sets"] else ""
+
+
+def _explain_scores(results: Record) -> str:
+    """Says what F1 of answers compares."""
+    if all(data["task"] != "qa" for data in results["sets"].values()):
+        return ""
+    return (
+        '<p class="soft">Scores of answers are those of the official scripts. F1 by the rules of SQuAD compares what '
+        "stands between spaces, so that in Chinese, Japanese and Thai an answer is nearly always right or wrong as a "
+        "whole; the rules of MLQA split Chinese into characters.</p>"
     )
 
 
@@ -337,7 +363,8 @@ def _show_counts(data: Record) -> str:
     lines = []
     for pair in data["comparisons"].values():
         text = f"{words.describe_stage(pair['a'])} against {words.describe_stage(pair['b'])}: {pair['fixed']:,} rows "
-        text += f"fixed ({exact} now, not before), {pair['broken']:,} broken; {pair['caption']}."
+        first = " in the first draw" if "draws" in data else ""
+        text += f"fixed ({exact} now, not before){first}, {pair['broken']:,} broken; {pair['caption']}."
         if pair.get("not_compared"):
             names = ", ".join(words.describe_average(name) for name in pair["not_compared"])
             text += f" Not compared, because they cover different languages in the two: {names}."
