@@ -25,7 +25,7 @@ from reports_toys import (
 )
 
 from xlkd import reports
-from xlkd.reports import heatmaps, scales
+from xlkd.reports import heatmaps, overview, scales
 
 LANGUAGES = ("ar", "de", "en", "es", "hi", "th", "zh")
 LONG = {
@@ -262,6 +262,13 @@ def test_contamination_says_what_was_checked_where_nothing_was_found(tmp_path):
     assert "None of the evaluation examples" in section
     for kind in ("parallel id", "same paragraph", "near-duplicate"):
         assert kind in section
+
+
+def test_languages_with_labels_are_named_where_systems_differ():
+    stages = {name: {"seen": {"training": ["de", "en"]}} for name in ("ce", "skd")}
+    stages |= {"zs": {"seen": {"training": []}}, "mt": {"seen": {"training": ["en"]}}}
+    text = overview._list_training_languages(["zs", "ce", "skd", "mt"], stages)
+    assert text == " Labels in training: de en; zs: no language; mt: en."
 
 
 def test_names_from_files_are_never_markup_on_the_first_screen(tmp_path):
