@@ -45,7 +45,7 @@ def nusax(c: ConfigDict) -> ConfigDict:
     c = few_labels(c, supervised, f"{train}&limit=250", f"{test}&after=200", "nusax")
     c.report.compare = ("mblm:branches", "branches:single_kd", "single_kd:single", "mblm:single")
     c.encoder.path, c.task.max_length = "models/e5-6", 128
-    c.optim.lr, c.budget.epochs = 2e-4, 3
+    c.optim.lr, c.budget.epochs = 1e-4, 6
     for tag in supervised:
         teacher = c[f"teacher_{tag}"]
         teacher.encoder.path = "models/multilingual-e5-small"
