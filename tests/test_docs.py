@@ -27,7 +27,8 @@ from xlkd.data import sources
 from xlkd.spec import stage
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "launch").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "launch").glob("*.md")), *NOTEBOOKS]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 EXTEND = ROOT / "docs" / "extend.md"
 UNSEEN = ROOT / "docs" / "unseen-language.md"
@@ -40,9 +41,24 @@ class Block(NamedTuple):
     text: str
 
 
+def load_hook(name: str):
+    """Imports a module of docs/, which mkdocs runs."""
+    module = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    hook = importlib.util.module_from_spec(module)
+    module.loader.exec_module(hook)
+    return hook
+
+
+def read_page(page: pathlib.Path) -> str:
+    """Returns the Markdown of a page; a notebook is read as the site shows it."""
+    if page.suffix == ".ipynb":
+        return load_hook("_notebooks").convert_notebook(page)
+    return page.read_text(encoding="utf-8")
+
+
 def read_blocks(page: pathlib.Path) -> list[Block]:
     code_blocks, kind, title, lines = [], None, "", []
-    for line in page.read_text(encoding="utf-8").splitlines():
+    for line in read_page(page).splitlines():
         fence = re.match(r"\s*```(\w*)(?: title=\"([^\"]+)\")?\s*$", line)
         if kind is None and fence:
             kind, title, lines = fence[1], fence[2] or "", []
@@ -56,7 +72,7 @@ def read_blocks(page: pathlib.Path) -> list[Block]:
 
 
 def read_prose(page: pathlib.Path) -> str:
-    return re.sub(r"^\s*```.*?^\s*```\s*$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return re.sub(r"^\s*```.*?^\s*```\s*$", "", read_page(page), flags=re.M | re.S)
 
 
 def write_shown_files(page: pathlib.Path, folder: pathlib.Path) -> None:
@@ -105,8 +121,13 @@ def test_the_site_builds_strictly(tmp_path):
 
     build(load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path)))
     assert (tmp_path / "index.html").exists()
-    assert len(list(tmp_path.glob("*.html"))) > len(PAGES) - 2
+    assert len(list(tmp_path.rglob("*.html"))) > len(PAGES) - 2
     assert "Answers a question by the best span of the context" in (tmp_path / "api.html").read_text(encoding="utf-8")
+    for notebook in NOTEBOOKS:
+        page = (tmp_path / "tutorials" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        assert (tmp_path / "tutorials" / notebook.name).exists()
+        assert f'href="{notebook.name}"' in page
+        assert f'href="../{notebook.stem}.html' in page, "links lead to pages of the site"
 
 
 # Commands
@@ -148,8 +169,9 @@ def test_commands_have_valid_flags_configs_and_data(page, command, tmp_path, mon
         check_config(values, [flag for flag in flags if flag.startswith("--config.")], page)
     known = set(re.findall(r"--([a-z_]+)", importlib.import_module(f"xlkd.{module}").__doc__)) | {"help"}
     assert {name for name in values if not name.startswith("config.")} <= known
-    if "data" in values:
-        check_source(values["data"], page)
+    if "data" not in values:
+        return
+    check_source(values["data"], page)
     if module == "check" and list(tmp_path.glob(re.sub(r"^\w+:|\?.*", "", values["data"]) + "*")) and page != EXTEND:
         assert importlib.import_module("xlkd.check").main(flags) in (0, None)
 
@@ -340,9 +362,7 @@ def test_the_walk_through_of_a_new_language_runs_literally(tmp_path):
 
 
 def test_the_names_of_the_api_reference_exist_and_have_docstrings():
-    module = importlib.util.spec_from_file_location("api_page", ROOT / "docs" / "_api.py")
-    api = importlib.util.module_from_spec(module)
-    module.loader.exec_module(api)
+    api = load_hook("_api")
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     rendered = {entry[1]: api.render(*entry.groups()) for entry in api.ENTRY.finditer(page)}
     assert len(rendered) == len(re.findall("^### ", page, re.M))
