@@ -40,7 +40,7 @@ def on_page_markdown(markdown, page, config, files):
     markdown = LINK.sub(moved, markdown)
     if notebook := {_name_page(name): name for name in NOTEBOOKS}.get(page.file.src_uri):
         title, text = markdown.split("\n", 1)
-        return f"{title}\n\nThis page is [a notebook]({posixpath.basename(notebook)}).\n{text}"
+        return f"{title}\n\n[Download this page as a notebook]({posixpath.basename(notebook)}).\n{text}"
     return markdown
 
 
