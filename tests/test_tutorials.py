@@ -6,7 +6,6 @@ Their links, commands, configs and sources are checked with those of the pages: 
 """
 
 import ast
-import importlib
 import json
 import os
 import pathlib
@@ -25,7 +24,6 @@ RESULTS = {  # what each notebook leaves, besides its data
     "own-qa": ("runs/qa/report.html", "answers.jsonl"),
 }
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
-PUBLIC = {"xlkd", "xlkd.configs", "xlkd.data.sources"}  # modules of docs/api.md and docs/sources.md
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
@@ -44,8 +42,8 @@ def list_python(path: pathlib.Path) -> list[ast.Module]:
     return [ast.parse(text) for text in cells if not text.startswith("%%")]
 
 
-def import_nbclient():
-    return pytest.importorskip("nbclient", reason="nbclient is not installed (pip install '.[dev]')")
+def import_or_skip(name: str):
+    return pytest.importorskip(name, reason=f"{name} is not installed (pip install '.[dev]')")
 
 
 def test_each_notebook_has_results_that_are_checked():
@@ -54,8 +52,7 @@ def test_each_notebook_has_results_that_are_checked():
 
 @each_notebook
 def test_a_notebook_follows_the_schema_of_its_format(path):
-    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (pip install '.[dev]')")
-    nbformat.validate(read_notebook(path))
+    import_or_skip("nbformat").validate(read_notebook(path))
 
 
 @each_notebook
@@ -79,21 +76,15 @@ def test_a_notebook_names_no_absolute_path(path):
 
 @each_notebook
 def test_a_notebook_uses_the_documented_names_of_the_package(path):
-    trees = list_python(path)
-    imported = [
-        (node.module, alias.name)
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("xlkd")
-        for alias in node.names
-    ]
-    modules = {module if module in PUBLIC else f"{module}.{name}" for module, name in imported}
-    assert {"xlkd.configs", "xlkd.data.sources"} <= modules <= PUBLIC
-    assert all(importlib.import_module(f"{module}.{name}") for module, name in imported)
+    nodes = [node for tree in list_python(path) for node in ast.walk(tree)]
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names} | {
+        f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    own = {name for name in imported if name.startswith("xlkd") and not name.startswith("xlkd.configs.")}
+    assert own == {"xlkd", "xlkd.data.sources"}
     used = {
         ast.unparse(node)
-        for tree in trees
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("xlkd", "sources")
     }
     assert used == {"sources.read", "xlkd.load"}
@@ -118,9 +109,7 @@ def install_command(folder: pathlib.Path) -> pathlib.Path:
 @pytest.mark.long
 @each_notebook
 def test_a_notebook_runs_in_an_empty_folder(path, tmp_path, monkeypatch):
-    nbclient = import_nbclient()
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed (pip install '.[dev]')")
-    import nbformat
+    nbformat, nbclient, _ = map(import_or_skip, ("nbformat", "nbclient", "ipykernel"))
 
     settings = {
         "PATH": f"{install_command(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}",
