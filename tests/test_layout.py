@@ -24,6 +24,7 @@ EXPECTED = {
     ("metrics/averages.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/questions.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/heatmaps.py", "gxlt"): "the average over all cells is called gxlt as well",
+    ("reports/overview.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("export/head.py", "finetune"): "the hub's word for a model that was trained from another one",
     ("reports/sheets.py", "gxlt"): "the average over all cells is called gxlt as well",
     ("reports/words.py", "gxlt"): "the average over all cells is called gxlt as well",
