@@ -165,10 +165,10 @@ def _run_study(
         start = starts[name]
         train(start.name, start.config)
         train(name, start.replace_names(config, base / start.name))
-    kept = draws.read_draws(results)
-    for line in draws.format_lines(kept):
+    records = draws.read_draws(results)
+    for line in draws.format_lines(records):
         print(line)
-    folders = [base / name for name in kept]
+    folders = [base / name for name in records]
     if missing := [folder.name for folder in folders if not folder.is_dir()]:
         print(f"no report of all draws: the runs of {', '.join(missing)} are not in {base}")
     else:

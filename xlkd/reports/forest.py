@@ -18,7 +18,7 @@ MOST_ROWS = 24
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A difference between two systems in a mean; `mean` names it where the plot has several.
+    """Holds a difference between two systems in a mean; `mean` names it where the plot has several.
 
     `primary` says whether the config names it so. `spread` is the t-interval of seeds on the same questions.
     """

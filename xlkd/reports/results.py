@@ -32,7 +32,7 @@ class Entry:
 
     @property
     def seen(self) -> badges.Seen:
-        """The labels that were seen in training."""
+        """Returns the labels that were seen in training."""
         return self.system.results["seen"]
 
     def describe_cells(self) -> dict[str, Record]:

@@ -34,7 +34,7 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A difference a − b to be shown, which may be primary; if `asked`, it is an error where that is not possible."""
+    """Names a difference a − b to be shown, which may be primary; if `asked`, it is an error where that is not possible."""
 
     a: str
     b: str
@@ -44,7 +44,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """The score that decides a study: a data set, an average and a metric by their names in results.json."""
+    """Names the score that decides a study: a data set, an average and a metric by their names in results.json."""
 
     data_set: str
     average: str
