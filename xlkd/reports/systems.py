@@ -34,7 +34,7 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Names a difference a − b to be shown, which may be primary; if `asked`, it is an error where that is not possible."""
+    """Names a difference a − b to be shown, which may be primary; if `asked`, it must be possible."""
 
     a: str
     b: str
