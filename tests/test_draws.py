@@ -39,7 +39,7 @@ def test_the_interval_is_that_of_students_t():
 def test_one_draw_has_no_interval_and_decides_nothing():
     (difference, *_), _ = draws.judge_draws(make_draws(skd_over_ce=[5.0], skd_map_over_ce=[4.0]))
     assert (difference.mean, difference.low, difference.p) == (5.0, None, None)
-    assert difference.verdict == "cannot tell"
+    assert difference.verdict == "not tested"
     assert draws.compute_t_interval([0.0, 0.0])[1:] == (0.0, 0.0, 1.0)
     assert draws.compute_t_interval([1.0, 1.0])[3] == 0.0
     assert draws.judge_draws({}) == ([], [])

@@ -21,7 +21,7 @@ from scipy import special  # pyrefly: ignore[untyped-import]
 from xlkd import processor
 from xlkd.errors import UserError
 from xlkd.metrics import statistics
-from xlkd.reports import files, words
+from xlkd.reports import files, grid, words
 from xlkd.reports.files import Record
 
 VERSION = 1
@@ -256,8 +256,8 @@ def compute_detectable(spread: float, draws: int, power: float = 0.8) -> float:
 
 
 def _choose_verdict(difference: Difference, adjusted: Mapping[str, float]) -> str:
-    if difference.name not in adjusted:
-        return statistics.CANNOT_TELL
+    if difference.name not in adjusted:  # a single draw
+        return grid.NOT_TESTED
     if adjusted[difference.name] > statistics.LEVEL:
         return statistics.CANNOT_TELL
     return statistics.BETTER if difference.mean > 0 else statistics.WORSE
