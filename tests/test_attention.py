@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention in two implementations: both compute the same, and the fused kernel is used only where it is supported."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from xlkd.models import attention
 from xlkd.models.dropout import dropout
 from xlkd.models.layers import attention_bias
+from xlkd.train import loop
 
 ROWS, LENGTH, HEADS, WIDTH = 3, 16, 2, 8
 
@@ -205,6 +208,19 @@ def test_the_fused_kernel_takes_lengths_instead_of_a_mask_of_all_pairs(monkeypat
 
 def test_a_program_without_the_fused_kernel_says_so(arrays):
     assert not attention.has_fused_attention(jax.jit(lambda *a: attention.attend(*a)).lower(*arrays).as_text())
+
+
+@pytest.mark.parametrize(
+    ("backend", "program", "said"),
+    [
+        ("gpu", "call @__cudnn$fmhaSoftmax(", ", attention by cuDNN"),
+        ("gpu", "dot", ", attention by products"),
+        ("cpu", "dot", ""),
+    ],
+)
+def test_the_log_says_which_attention_a_program_of_a_gpu_has(monkeypatch, backend, program, said):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert loop._describe_attention(types.SimpleNamespace(as_text=lambda: program)) == said
 
 
 def test_a_row_of_padding_alone_stays_finite(arrays):
