@@ -8,7 +8,6 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import stages
 from step_toys import largest_absolute, report_gradient
@@ -20,7 +19,7 @@ from xlkd.methods import Start, finetune, gxlt
 from xlkd.models import encoder as encoders
 from xlkd.models.family import Architecture
 from xlkd.models.outputs import span_logits
-from xlkd.train import loop, step
+from xlkd.train import loop, optim, step
 from xlkd.train.state import create_state
 
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
@@ -40,7 +39,7 @@ def build_method(**changes):
 
 def create_first_state(method, seed=0):
     start = Start(ARCHITECTURE, encoders.init(ARCHITECTURE, jax.random.key(seed), 1.0), {})
-    return start, jax.jit(lambda: create_state(method, start, optax.scale_by_adam(), seed))()
+    return start, jax.jit(lambda: create_state(method, start, optim.scale_by_adam(), seed))()
 
 
 def make_batch(n=4, length=12):
@@ -139,7 +138,7 @@ def test_the_loss_itself_gives_the_teacher_no_gradient():
 def test_a_step_moves_the_student_and_leaves_the_teacher_bit_identical():
     method = build_method()
     _, state = create_first_state(method)
-    take_step = jax.jit(step.make_step(method, optax.scale_by_adam(), lambda number: 0.1, seed=0, clip_norm=1.0))
+    take_step = jax.jit(step.make_step(method, optim.scale_by_adam(), lambda number: 0.1, seed=0, clip_norm=1.0))
     after, report = take_step(state, make_batch(), run_teacher(method, state))
     assert bool(report["ok"])
     assert are_equal(after.teacher, state.teacher)

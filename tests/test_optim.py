@@ -9,6 +9,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from xlkd.errors import UserError
@@ -98,3 +99,28 @@ def test_the_first_direction_of_adam_is_the_sign_of_the_gradient():
     optimizer = optim.make_optimizer(make_settings())
     direction, _ = optimizer.update({"kernel": jnp.array([4.0, -0.02, 0.0])}, optimizer.init(params), params)
     np.testing.assert_allclose(direction["kernel"], [1, -1, 0], atol=1e-5)
+
+
+def test_moments_are_those_of_optax_and_stay_where_a_step_is_not_finite():
+    gradients = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    ours, theirs = optim.scale_by_adam(), optax.scale_by_adam()
+    state = theirs.init({"kernel": jnp.zeros((2, 3))})
+    for gradient in gradients:
+        direction, after = jax.jit(ours.update)({"kernel": gradient}, state)
+        expected, state = theirs.update({"kernel": gradient}, state)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), (direction, after), (expected, state))
+    _, after = ours.update({"kernel": jnp.full((2, 3), jnp.nan)}, state, ok=jnp.zeros((), bool))
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU stores moments before it computes the direction")
+def test_an_update_of_donated_moments_copies_none():
+    optimizer = optim.make_optimizer(make_settings(weight_decay=0.5))
+
+    def update(gradient, state, params):
+        direction, state = optimizer.update(gradient, state, params, ok=jnp.isfinite(gradient["kernel"]).all())
+        return state, jax.tree.map(lambda p, d: p - 0.1 * d, params, direction)
+
+    params = {"kernel": jnp.zeros((1024, 1024))}
+    step = jax.jit(update, donate_argnums=(1, 2)).lower(params, optimizer.init(params), params)
+    assert step.compile().memory_analysis().temp_size_in_bytes < 2**21  # a moment has 4 MiB

@@ -69,7 +69,7 @@ def batch_of(rows=ROWS, seed=0):
     }
 
 
-ADAM = optax.scale_by_adam()
+ADAM = optim.scale_by_adam()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -25,8 +25,8 @@ from xlkd.models.layers import MASKED
 from xlkd.models.matmul import transposed_matmul
 
 HALF = (jnp.bfloat16, jnp.float16)  # the types that the kernel supports
-GROUPS = 4  # groups of heads that a CPU computes one after another
-FEW = 2**20  # fewer scores than this are computed at once
+GROUPS = 4  # most groups of heads that a CPU computes one after another: each makes the program longer
+FEW = 2**20  # scores that a group may have before there are more groups
 LEAST_BLOCK = 32  # queries of a block, where the window is narrower
 MANY_BLOCKS = 4  # rows of fewer blocks are computed whole
 FAR = 2 * MASKED  # the score of a position outside the window
@@ -157,7 +157,11 @@ def _compute_scores(
     bias: Float[Array, "rows 1 *blocks 1 keys"],
     window: int | None,
 ) -> Float[Array, "rows heads *blocks queries keys"]:
-    scores = _sum("...ld,...md->...lm", q, k) * q.shape[-1] ** -0.5 + bias
+    scale = q.shape[-1] ** -0.5
+    if q.dtype == jnp.float32:  # fewer products; a type with fewer bits would round once more
+        scores = _sum("...ld,...md->...lm", q * scale, k) + bias
+    else:
+        scores = _sum("...ld,...md->...lm", q, k) * scale + bias
     if window is None:
         return scores
     queries, keys = scores.shape[-2:]
@@ -204,7 +208,8 @@ def _map_heads(
     Each query is compared with a number of keys.
     """
     rows, heads, length, _ = arrays[0].shape
-    groups = math.gcd(GROUPS, heads) if rows * heads * length * keys >= FEW else 1
+    scores = rows * heads * length * keys
+    groups = next((n for n in range(1, GROUPS) if heads % n == 0 and scores < n * FEW), math.gcd(GROUPS, heads))
 
     def map_groups(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         parts = zip(*(jnp.split(x, groups, axis=1) for x in arrays), strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from xlkd.methods import Step, Tree
 from xlkd.spec.optim import Optim
@@ -45,12 +45,38 @@ SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {  # of the share of the s
 }
 
 
-def make_optimizer(settings: Optim) -> optax.GradientTransformation:
+def make_optimizer(settings: Optim) -> optax.GradientTransformationExtraArgs:
     """Makes Adam's direction with decoupled weight decay; the step multiplies it by the learning rate."""
     return optax.chain(
-        optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps),
+        scale_by_adam(settings.b1, settings.b2, settings.eps),
         optax.add_decayed_weights(settings.weight_decay, mask=DECAY_MASKS[settings.decay_mask]),
     )
+
+
+def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformationExtraArgs:
+    """Makes `optax.scale_by_adam`, whose moments stay as they are where `update` is called with `ok=False`.
+
+    On a CPU the new moments are stored before the direction is computed from them. XLA would compute the direction from
+    the previous moments, which it has to copy for that, because the new ones take their place.
+    """
+    adam = optax.scale_by_adam(b1, b2, eps)
+
+    def update(
+        gradient: Tree,
+        state: optax.ScaleByAdamState,
+        params: Tree | None = None,
+        *,
+        ok: Bool[Array, ""] | bool = True,
+        **_: Any,
+    ) -> tuple[Tree, optax.ScaleByAdamState]:
+        _, moments = adam.update(gradient, state, params)
+        moments = jax.tree.map(lambda new, old: jnp.where(ok, new, old), moments, state)
+        moments = jax.lax.platform_dependent(moments, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+        mean = optax.tree.bias_correction(moments.mu, b1, moments.count)
+        square = optax.tree.bias_correction(moments.nu, b2, moments.count)
+        return jax.tree.map(lambda m, s: m / (jnp.sqrt(s) + eps), mean, square), moments
+
+    return optax.GradientTransformationExtraArgs(adam.init, update)
 
 
 def mask_matrices(params: Tree) -> Tree:

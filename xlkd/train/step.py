@@ -39,9 +39,12 @@ def make_step(
 ) -> StepFn:
     """Makes the function that trains one step; `layout` says how several devices share the gradient and the update.
 
+    `optimizer.update` is told by `ok` whether the step is finite, and leaves its state as it is where it is not.
+
     The loop donates the whole state to it, and a teacher may share buffers with another array, so the loop calls it
     with a state without teacher.
     """
+    update = optax.with_extra_args_support(optimizer).update
 
     def step(state: State, batch: Batch, targets: Tree) -> tuple[State, Report]:
         key = key_for(seed, "dropout", state.step)
@@ -51,12 +54,13 @@ def make_step(
         norm = optax.tree.norm(gradient)
         ok = state.ok & jnp.isfinite(norm) & jnp.isfinite(total(terms))
         clipped = clip_gradients(gradient, norm, clip_norm)
-        direction, moments = optimizer.update(clipped, state.optimizer, state.variables.params)
+        direction, moments = update(clipped, state.optimizer, state.variables.params, ok=ok)
         lr = rate(state.step % method.period if method.period else state.step)
         params = jax.tree.map(lambda p, d: p - lr * d, state.variables.params, direction)
         variables = state.variables._replace(params=params, statistics=statistics)
-        new = State(state.step + 1, variables, moments, state.teacher, state.ok)
-        new = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state)._replace(ok=ok)
+        new = State(state.step + 1, variables, (), state.teacher, state.ok)
+        new = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state._replace(optimizer=()))
+        new = new._replace(optimizer=moments, ok=ok)
         # Where moments are sharded more than parameters, these are gathered once they are final
         params = layout.shard_update(new.variables.params)
         new = new._replace(variables=new.variables._replace(params=params))
