@@ -137,6 +137,7 @@ class Trainer:
             return start._replace(encoder=encoder, heads=heads, other=other)
 
         self.method = method
+        self._prepare = jax.jit(method.prepare) if method.prepare else None
         self.state = jax.jit(lambda *a: state.create_state(method, replace_arrays(*a), adam, stage.seed))(*arrays)
         rate, clip = optim.make_schedule(stage.optim, STEPS), stage.optim.clip
         self._step = jax.jit(step.make_step(method, adam, rate, seed=stage.seed, clip_norm=clip), donate_argnums=0)
@@ -150,6 +151,7 @@ class Trainer:
     def __call__(self, batch: Any, targets: Any = ()) -> dict[str, Any]:
         """Runs one step; with targets of None, those of the teacher."""
         targets = self.compute_targets(batch) if targets is None else targets
+        targets = self._prepare(batch, targets) if self._prepare else targets
         new, report = self._step(self.state._replace(teacher=()), batch, targets)
         self.state = new._replace(teacher=self.state.teacher)
         return report

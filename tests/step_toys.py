@@ -34,6 +34,7 @@ def report_gradient(
 
     def sum_report(value: Any) -> jax.Array:
         state, targets = place(value)
+        targets = method.prepare(batch, targets) if method.prepare else targets
         _, report = take_step(state._replace(optimizer=PLAIN.init(state.variables.params)), batch, targets)
         numbers = (report["terms"], report["loss"], report["grad_norm"])
         return sum((jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves(numbers)), jnp.zeros(()))

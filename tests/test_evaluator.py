@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlkd.errors import Stopped
-from xlkd.evaluation.evaluator import Evaluator, choose_batch, join_outputs
+from xlkd.evaluation.evaluator import Evaluator, choose_batch, count_cached_rows, join_outputs
 from xlkd.runtime import mesh
 from xlkd.spec.stage import Mesh
 from xlkd.tasks.ragged import pack, pad_rows
@@ -101,6 +101,21 @@ def test_rows_are_sorted_by_length_into_few_shapes():
     assert order == sorted(order)
     assert len({length for _, length, _ in task.asked}) <= 2
     assert {draw for _, _, draw in task.asked} == {task.asked[0][2]}, "the same draw at every evaluation"
+
+
+@pytest.mark.parametrize(("length", "rows"), [(10, 205), (256, 8), (5000, 1)])
+def test_a_batch_of_a_cpu_fits_its_caches(length, rows):
+    assert count_cached_rows(np.full(7, length)) == rows
+    assert count_cached_rows(np.zeros(0)) == 1
+
+
+def test_a_batch_of_a_cpu_has_fewer_rows_where_they_are_long():
+    task, features = Toy(), make_features(40)
+    lengths = task.lengths(features)
+    task.lengths = lambda _: {name: np.full_like(value, 700) for name, value in lengths.items()}
+    outputs = make_evaluator(batch=16).compute_outputs(jnp.float32(2), task, features)
+    assert {len(index) for index, _, _ in task.asked} == {3}
+    assert outputs["sum"].tolist() == compute_expected(features)[0]
 
 
 def test_the_edges_of_buckets_can_be_set():

@@ -225,6 +225,7 @@ def measure_step(system: str) -> dict[str, float]:
     state = make_state(method, start, optimizer)
     targets = make_targets(system, method, state, start, batch)
     function = step.make_step(method, optimizer, optim.make_schedule(OPTIM, STEPS), seed=SEED, clip_norm=OPTIM.clip)
+    targets = jax.jit(method.prepare)(batch, targets) if method.prepare else targets
     new, report = jax.jit(function)(state, batch, targets)
     assert bool(report["ok"])
     return summarize(state, *jax.device_get((new, report)))

@@ -61,6 +61,10 @@ def run_teacher(method, state):
     return jax.tree.map(jnp.asarray, method.teacher.forward(state.teacher, make_batch()))
 
 
+def prepare_targets(method, state):
+    return method.prepare(make_batch(), run_teacher(method, state))
+
+
 def test_without_kl_there_is_no_teacher_and_the_loss_is_that_of_fine_tuning():
     method = build_method(alpha_kl=0.0)
     assert method.teacher is None
@@ -139,11 +143,11 @@ def test_a_step_moves_the_student_and_leaves_the_teacher_bit_identical():
     method = build_method()
     _, state = create_first_state(method)
     take_step = jax.jit(step.make_step(method, optim.scale_by_adam(), lambda number: 0.1, seed=0, clip_norm=1.0))
-    after, report = take_step(state, make_batch(), run_teacher(method, state))
+    after, report = take_step(state, make_batch(), prepare_targets(method, state))
     assert bool(report["ok"])
     assert are_equal(after.teacher, state.teacher)
     assert largest_absolute(jax.tree.map(jnp.subtract, after.variables.params, state.variables.params)) > 1e-2
-    _, report = take_step(after, make_batch(), run_teacher(method, after))
+    _, report = take_step(after, make_batch(), prepare_targets(method, after))
     kl, count = report["terms"]["kl"]
     assert float(kl / count) > 1e-3, "the student is compared with its former weights, not with itself"
 
@@ -302,3 +306,13 @@ def test_the_teachers_entropy_and_agreement_are_means_over_start_and_end():
     np.testing.assert_allclose(metrics["teacher_entropy"].sum, np.mean(entropies, axis=0).sum(), rtol=1e-4)
     others = {"start": -teacher["start"], "end": teacher["end"]}
     assert float(compute_loss(method, state, others).metrics["agreement"].sum) == 2, "the end of each of four rows"
+
+
+def test_coefficients_change_only_the_program_that_prepares_targets():
+    programs = []
+    for coefficient in ("none", "authors"):
+        method = build_method(coefficient=coefficient)
+        _, state = create_first_state(method)
+        take_step = step.make_step(method, optim.scale_by_adam(), lambda number: 0.1, seed=0, clip_norm=1.0)
+        programs.append(jax.jit(take_step).lower(state, make_batch(), prepare_targets(method, state)).as_text())
+    assert programs[0] == programs[1]

@@ -66,9 +66,9 @@ def train(method, start, inputs, teacher_targets, steps, micro_batches=1):
     options = {"seed": 0, "clip_norm": 1.0, "micro_batches": micro_batches}
     take_step = jax.jit(step.make_step(method, optimizer, optim.make_schedule(settings, 20), **options))
     state = states.create_state(method, start, optimizer, 0)
-    losses = []
+    losses, targets = [], method.prepare(inputs, teacher_targets) if method.prepare else teacher_targets
     for _ in range(steps):
-        state, report = take_step(state, inputs, teacher_targets)
+        state, report = take_step(state, inputs, targets)
         losses.append(float(report["loss"]))
     return state.variables.params, losses
 

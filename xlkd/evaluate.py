@@ -11,7 +11,7 @@
   --json=FILE            also write everything as JSON: cells, averages and their missing cells, settings, near-ties
   --on_bad_row=skip      leave bad rows out and list them, instead of stopping at the first
   --task=qa|classify     the task, where data and model allow both
-  --batch=64             rows per batch; the scores do not depend on it
+  --batch=64             rows per batch, on CPUs fewer if they are long; the scores do not depend on it
   --revision=COMMIT      of a hub id
 
 Task settings, by default those of the model's training, where a run of xlkd recorded them:

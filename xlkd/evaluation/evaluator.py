@@ -20,6 +20,7 @@ from xlkd.tasks import Batch, Draw, Features, Outputs, Task
 
 _SMALL = 1024  # a larger batch is not padded beyond the number of examples
 _USEFUL = 8  # rows of an accelerator in a batch: the rows of a TPU's tile
+_CACHED = 2048  # tokens of a CPU's batch: the hidden states of more leave its caches between two operations
 EVALUATION = Draw(seed=0, step=0, purpose="evaluation")
 
 
@@ -33,7 +34,8 @@ class Evaluator:
         self._forward = jax.jit(meshes.trace_with_mesh(mesh, outputs), out_shardings=meshes.replicated_sharding(mesh))
         self._mesh, self._buckets = mesh, buckets
         self._batch, self._shards = batch, meshes.count_row_shards(mesh)
-        self._least = 1 if mesh.devices.flat[0].platform == "cpu" else _USEFUL
+        self._is_cpu = mesh.devices.flat[0].platform == "cpu"
+        self._least = 1 if self._is_cpu else _USEFUL
 
     def describe_batch(self, examples: int) -> str:
         """Says in one line how many rows a batch has if they are more than asked for, else nothing."""
@@ -51,8 +53,11 @@ class Evaluator:
         """
         lengths = task.lengths(features)
         view = next(iter(lengths))
-        edges = self._buckets if isinstance(self._buckets, tuple) else choose_edges(lengths[view], self._buckets)
-        rows = choose_batch(self._batch, len(lengths[view]), self._shards, self._least)
+        asked, edges = self._batch, self._buckets
+        if isinstance(edges, int):
+            edges = choose_edges(lengths[view], edges)
+            asked = min(asked, count_cached_rows(lengths[view]) * self._shards) if self._is_cpu else asked
+        rows = choose_batch(asked, len(lengths[view]), self._shards, self._least)
         plan = batches.plan_by_length(lengths, batch=rows, edges=edges)
         parts: list[tuple[np.ndarray, Tree]] = []
         for planned in plan:
@@ -75,6 +80,11 @@ def choose_batch(asked: int, examples: int, shards: int, least: int) -> int:
     """Returns the rows of a batch: as many in each shard, and `least` if as many are asked for and there are enough."""
     rows = -(-min(asked, max(examples, _SMALL)) // shards)
     return max(rows, min(least, asked, -(-examples // shards))) * shards
+
+
+def count_cached_rows(lengths: np.ndarray) -> int:
+    """Returns the number of rows of mean length whose hidden states stay in the caches of a CPU, at least one."""
+    return max(1, round(_CACHED / max(float(np.mean(lengths)), 1.0))) if len(lengths) else 1
 
 
 def check_finite(outputs: Outputs) -> None:

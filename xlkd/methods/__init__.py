@@ -124,7 +124,7 @@ class Method:
     exports: Callable[[Variables], dict[str, Export]]
     coupled: Callable[[Variables, Tree, Batch, Tree, jax.Array], Coupled] | None = None
     teacher: Teacher | None = None
-    prepare: Callable[[Batch, Tree], Tree] | None = None  # targets of the whole step, before it is cut into parts
+    prepare: Callable[[Batch, Tree], Tree] | None = None  # (batch, targets) of the whole step -> the targets it takes
     classifiers: Classifiers | None = None  # the classifiers of `config.teachers`, where the method learns from them
     learns_vectors: bool = False  # whether its targets are `vectors` [rows, width], those of `config.teacher.vectors`
     reference_pooling: str = "mean"  # how a teacher encoder gives the vectors that retrieval compares with

@@ -223,15 +223,20 @@ class Program:
             micro_batches=self.layout.micro_batches,
             sharding=spec.mesh,
         )
-        lowered = jitted.lower(self._state._replace(teacher=()), self._shape_batch(shape), self._shape_targets(shape))
-        return lowered.compile()
+        batch, targets = self._shape_batch(shape), self._shape_targets(shape)
+        return jitted.lower(self._state._replace(teacher=()), batch, targets).compile()
 
     def _shape_batch(self, shape: Shape) -> Any:
         arrays = self._task.arrays(self._features, np.full(shape.rows, -1), dict(shape.lengths), Draw(0, 0))
         return self._shard_over_rows(arrays)
 
     def _shape_targets(self, shape: Shape) -> Any:
-        """Returns the shapes of the targets: of the teacher, or of classifiers whose logits are cached."""
+        """Returns the shapes of the targets that the step takes."""
+        targets, prepare = self._shape_teacher_targets(shape), loop.jit_prepare(self.method, self.mesh)
+        return prepare.eval_shape(self._shape_batch(shape), targets) if prepare else targets
+
+    def _shape_teacher_targets(self, shape: Shape) -> Any:
+        """Returns the shapes of the targets of the teacher, or of classifiers whose logits are cached."""
         if self._spec.teachers and self.method.classifiers:
             labels = np.zeros((shape.rows, len(self._spec.task.labels)), np.float32)
             return self._shard_over_rows({"teacher": labels, "taught": labels[:, 0]})

@@ -144,7 +144,10 @@ class Eval:
     every: int = setting(0, "Steps between evaluations; 0 evaluates at the end.", at_least=0, at_most=MOST_STEPS)
     start: bool = setting(False, "Evaluate before the first step as well.")
     batch: int = setting(
-        64, "Examples of an evaluation batch; on several accelerators up to 8 on each.", at_least=1, at_most=65_536
+        64,
+        "Examples of an evaluation batch; on several accelerators up to 8 on each, on CPUs fewer if they are long.",
+        at_least=1,
+        at_most=65_536,
     )
     keep: Literal["last", "best", "supervised", "english"] = setting(
         "last", "Checkpoint that is exported: the last, or the best by the mean score of these languages."

@@ -176,7 +176,7 @@ def train(job: Job, signals: Signals) -> tuple[State, float]:
                 is_live = targets is None
                 if is_live:
                     targets = source.ask_teacher(shape, batch, state)
-                new, report = compiled[shape](state._replace(teacher=()), batch, targets)
+                new, report = compiled[shape].take_step(state, batch, targets)
                 state = new._replace(teacher=state.teacher)
             pending.append(report)
             meter.add(examples, tokens, is_live)
@@ -293,7 +293,19 @@ def _make_advance(
     return advance
 
 
-def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clock: Clock) -> dict[Shape, Compiled]:
+class _Programs(NamedTuple):
+    """The compiled programs of a shape: the step, and what prepares its targets, if the method does."""
+
+    step: Compiled
+    prepare: Compiled | None
+
+    def take_step(self, state: State, batch: Batch, targets: Tree) -> tuple[State, Report]:
+        """Takes a step from a state, of which all but the teacher is donated."""
+        targets = self.prepare(batch, targets) if self.prepare else targets
+        return self.step(state._replace(teacher=()), batch, targets)
+
+
+def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clock: Clock) -> dict[Shape, _Programs]:
     """Compiles the step for each bucket shape before the first step, and logs the memory that it needs."""
     former = clock.switch_to("compile")
     parts = job.layout.micro_batches
@@ -319,9 +331,12 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
         )
         batch = meshes.place_batch(job.mesh, example, shape.rows)
         targets = source.compile(shape, batch, state)
-        compiled[shape] = jitted.lower(state._replace(teacher=()), batch, targets).compile()
-        needed = measure_memory(compiled[shape])
-        job.log(f"compiled {shape}: {needed / 2**20:.0f} MiB per device{_describe_attention(compiled[shape])}")
+        prepare = jit_prepare(job.method, job.mesh)
+        prepared = prepare.eval_shape(batch, targets) if prepare else targets
+        step = jitted.lower(state._replace(teacher=()), batch, prepared).compile()
+        compiled[shape] = _Programs(step, prepare.lower(batch, targets).compile() if prepare else None)
+        needed = measure_memory(step)
+        job.log(f"compiled {shape}: {needed / 2**20:.0f} MiB per device{_describe_attention(step)}")
         if (
             job.mesh.devices.flat[0].platform == "cpu" and needed > cli.available_memory_bytes()
         ):  # which Linux would kill
@@ -361,6 +376,13 @@ def jit_step(
     return jax.jit(
         meshes.trace_with_mesh(mesh, function), donate_argnums=0, out_shardings=(shardings._replace(teacher=()), report)
     )
+
+
+def jit_prepare(method: Method, mesh: Mesh) -> jax.stages.Wrapped | None:
+    """Jits what makes the targets of a step from those of the teacher; None if the step takes them as they are."""
+    if method.prepare is None:
+        return None
+    return jax.jit(meshes.trace_with_mesh(mesh, method.prepare), out_shardings=meshes.row_sharding(mesh))
 
 
 def measure_memory(compiled: Compiled) -> int:

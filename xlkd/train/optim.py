@@ -62,14 +62,14 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> opta
     adam = optax.scale_by_adam(b1, b2, eps)
 
     def update(
-        gradient: Tree,
+        updates: Tree,
         state: optax.ScaleByAdamState,
         params: Tree | None = None,
         *,
         ok: Bool[Array, ""] | bool = True,
         **_: Any,
     ) -> tuple[Tree, optax.ScaleByAdamState]:
-        _, moments = adam.update(gradient, state, params)
+        moments: Any = adam.update(updates, state, params)[1]
         moments = jax.tree.map(lambda new, old: jnp.where(ok, new, old), moments, state)
         moments = jax.lax.platform_dependent(moments, cpu=jax.lax.optimization_barrier, default=lambda x: x)
         mean = optax.tree.bias_correction(moments.mu, b1, moments.count)

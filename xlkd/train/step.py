@@ -39,6 +39,9 @@ def make_step(
 ) -> StepFn:
     """Makes the function that trains one step; `layout` says how several devices share the gradient and the update.
 
+    The targets have gone through `method.prepare` before, in a program of its own: methods that differ only there share
+    the program of the step.
+
     `optimizer.update` is told by `ok` whether the step is finite, and leaves its state as it is where it is not.
 
     The loop donates the whole state to it, and a teacher may share buffers with another array, so the loop calls it
@@ -48,7 +51,7 @@ def make_step(
 
     def step(state: State, batch: Batch, targets: Tree) -> tuple[State, Report]:
         key = key_for(seed, "dropout", state.step)
-        targets = jax.lax.stop_gradient(method.prepare(batch, targets) if method.prepare else targets)
+        targets = jax.lax.stop_gradient(targets)
         gradient, terms, statistics = compute_gradient(method, state, batch, targets, key, micro_batches, layout)
         gradient = layout.shard_update(gradient)
         norm = optax.tree.norm(gradient)
