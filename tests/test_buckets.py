@@ -22,7 +22,9 @@ def compute_cost(cost, rows, edges):
     return cost(np.asarray(edges, float)[buckets.assign_buckets(rows, edges)]).sum()
 
 
-@pytest.mark.parametrize("cost", [lambda length: length, buckets.make_encoder_cost(384)])
+@pytest.mark.parametrize(
+    "cost", [lambda length: length, buckets.make_encoder_cost(384), buckets.make_encoder_cost(16, 128)]
+)
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_edges_equal_exhaustive_search(k, cost):
     rows = draw_lengths()
@@ -70,3 +72,18 @@ def test_saving_on_the_xquad_histogram():
     assert all(abs(a - b) <= 16 for a, b in zip(edges, (176, 224, 304, 384), strict=True))
     assert longest / buckets.BASE(rows).sum() == pytest.approx(1.72, abs=0.02)
     assert longest / compute_cost(buckets.BASE, rows, edges) == pytest.approx(1.51, abs=0.02)
+
+
+def test_attention_costs_as_much_as_over_whole_tiles():
+    cost, exact = buckets.make_encoder_cost(64, 128), buckets.make_encoder_cost(64)
+    assert cost(np.array([128.0, 256.0])).tolist() == exact(np.array([128.0, 256.0])).tolist()
+    linear = 24.0 * 64**2
+    assert (cost(np.array([144.0])) / 144 - linear).tolist() == (exact(np.array([256.0])) / 256 - linear).tolist()
+
+
+def test_a_tpu_has_buckets_by_its_tiles_and_other_devices_by_length():
+    lengths = [112] * 60 + [128] * 40 + [144] * 100
+    cost = {platform: buckets.make_encoder_cost(64, buckets.find_tile(platform)) for platform in ("cpu", "gpu", "tpu")}
+    edges = {platform: buckets.choose_edges(lengths, 2, cost=cost[platform]) for platform in cost}
+    assert edges["cpu"] == edges["gpu"] == (112, 144), "16 positions of 40 rows are padding, with 128 those of 60"
+    assert edges["tpu"] == (128, 144), "144 is as expensive as 256 there"

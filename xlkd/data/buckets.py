@@ -15,12 +15,21 @@ _MULTIPLE = 16  # of which every padded length is a multiple
 Cost = Callable[[np.ndarray], np.ndarray]
 
 
-def make_encoder_cost(width: int) -> Cost:
-    """Returns the function from a padded length to the FLOPs of one encoder layer over one row, forward pass."""
-    return lambda length: length * (24.0 * width**2 + 4.0 * length * width)
+def find_tile(platform: str) -> int:
+    """Returns the positions of a tile: a TPU pads the scores of a query to whole lanes, other devices do not."""
+    return 128 if platform == "tpu" else 1
 
 
-BASE = make_encoder_cost(768)
+def make_encoder_cost(width: int, tile: int = 1) -> Cost:
+    """Returns the function from a padded length to the FLOPs of one encoder layer over one row, forward pass.
+
+    Attention costs as much as over whole tiles of keys.
+    """
+    return lambda length: length * (24.0 * width**2 + 4.0 * width * tile * np.ceil(length / tile))
+
+
+BASE_WIDTH = 768  # of an encoder of base size
+BASE = make_encoder_cost(BASE_WIDTH)
 
 
 _Length = TypeVar("_Length", int, np.ndarray)

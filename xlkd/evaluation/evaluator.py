@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xlkd.data import batches
-from xlkd.data.buckets import choose_edges
+from xlkd.data.buckets import BASE_WIDTH, choose_edges, find_tile, make_encoder_cost
 from xlkd.errors import UserError
 from xlkd.methods import Tree
 from xlkd.models.outputs import OutputFn
@@ -34,7 +34,8 @@ class Evaluator:
         self._forward = jax.jit(meshes.trace_with_mesh(mesh, outputs), out_shardings=meshes.replicated_sharding(mesh))
         self._mesh, self._buckets = mesh, buckets
         self._batch, self._shards = batch, meshes.count_row_shards(mesh)
-        self._is_cpu = mesh.devices.flat[0].platform == "cpu"
+        platform = mesh.devices.flat[0].platform
+        self._is_cpu, self._cost = platform == "cpu", make_encoder_cost(BASE_WIDTH, find_tile(platform))
         self._least = 1 if self._is_cpu else _USEFUL
 
     def describe_batch(self, examples: int) -> str:
@@ -55,7 +56,7 @@ class Evaluator:
         view = next(iter(lengths))
         asked, edges = self._batch, self._buckets
         if isinstance(edges, int):
-            edges = choose_edges(lengths[view], edges)
+            edges = choose_edges(lengths[view], edges, cost=self._cost)
             asked = min(asked, count_cached_rows(lengths[view]) * self._shards) if self._is_cpu else asked
         rows = choose_batch(asked, len(lengths[view]), self._shards, self._least)
         plan = batches.plan_by_length(lengths, batch=rows, edges=edges)

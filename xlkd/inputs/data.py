@@ -16,7 +16,7 @@ from xlkd import files, hub
 from xlkd.data import cache, composition, sampling, sources
 from xlkd.data.batches import LanguagePlan, Plan, RedrawnPlan
 from xlkd.data.blocks import Blocks
-from xlkd.data.buckets import choose_edges, make_encoder_cost, measure_padding
+from xlkd.data.buckets import choose_edges, find_tile, make_encoder_cost, measure_padding
 from xlkd.data.vectors import VectorFile, check_exists, hash_texts
 from xlkd.errors import UserError
 from xlkd.inputs import streams
@@ -63,6 +63,13 @@ class EvaluationSet(NamedTuple):
     task: Task
     rows: sources.Rows
     features: Features
+
+
+def resolve_tile(settings: AnySettings, platform: str) -> AnySettings:
+    """Resolves `data.tile=0` by the kind of the devices."""
+    if settings.data.tile:
+        return settings
+    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, tile=find_tile(platform)))
 
 
 def read_training_data(settings: AnySettings, weights: Weights, teacher: Weights | None, log: Log) -> TrainingData:
@@ -163,7 +170,7 @@ def plan_batches(
         reader = teacher.architecture if teacher and view in task.teacher_views else architecture
         check_lengths({view: values}, reader)
     first_view = next(iter(lengths.values()))
-    edges = choose_edges(first_view, data.buckets, cost=make_encoder_cost(architecture.hidden_size))
+    edges = choose_edges(first_view, data.buckets, cost=make_encoder_cost(architecture.hidden_size, data.tile or 1))
     if data.pad_to:
         edges = (max(data.pad_to, int(first_view.max())),)
     edges = tuple(min(edge, architecture.max_length) for edge in edges)

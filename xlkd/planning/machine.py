@@ -63,6 +63,13 @@ class Machine:
         """Returns the number of chips; some chips have two devices."""
         return self.count / self.accelerator.devices if self.accelerator else self.count
 
+    @property
+    def platform(self) -> str:
+        """Returns the platform of the machine: cpu, gpu or tpu."""
+        if self.accelerator is None:
+            return str(self.devices[0].platform)
+        return "tpu" if self.accelerator.kinds[0].startswith("TPU") else "gpu"
+
     def describe(self) -> dict[str, Any]:
         """Returns the machine as the JSON of a plan has it."""
         names = ("name", "memory", "flops", "exact", "efficiency", "chips", "slices")

@@ -14,7 +14,7 @@ import numpy as np
 
 from xlkd.data.batches import Plan, Shape
 from xlkd.data.blocks import Blocks
-from xlkd.data.buckets import choose_edges, measure_padding
+from xlkd.data.buckets import BASE_WIDTH, choose_edges, make_encoder_cost, measure_padding
 from xlkd.inputs import data as inputs
 from xlkd.inputs import streams, trimming
 from xlkd.inputs.data import EvaluationSet, TrainingData
@@ -59,6 +59,7 @@ class Planner:
         if settings.encoder.trim_vocab:
             weights = trimming.trim_weights(weights, inputs.iterate_examples(settings), self.log)
         teacher = resolve_teacher(settings)
+        settings = inputs.resolve_tile(settings, self.machine.platform)
         data = inputs.read_training_data(settings, weights, teacher, self.log)
         sets = inputs.read_evaluation_sets(settings, data.task, weights, self.log)
         plan = _plan_all_rows(settings, data, weights)
@@ -256,11 +257,11 @@ def _count_evaluation_flops(spec: AnyStage, program: Program, sets: Mapping[str,
     """Counts the FLOPs of all evaluations: before the first step, every `eval.every` steps, after the last."""
     interval = spec.eval.every or steps
     times = len({steps, *range(interval, steps, interval)} | ({0} if spec.eval.start else set())) if steps else 1
-    total = 0.0
+    total, cost = 0.0, make_encoder_cost(BASE_WIDTH, spec.data.tile)
     for evaluated in sets.values():
         own = evaluated.task.name == spec.task.name
         for lengths in evaluated.task.lengths(evaluated.features).values():
-            tokens = measure_padding(lengths, choose_edges(lengths, spec.data.buckets)).bucketed_tokens
+            tokens = measure_padding(lengths, choose_edges(lengths, spec.data.buckets, cost=cost)).bucketed_tokens
             total += program.method.flops(tokens, len(lengths)) if own else program.forward_flops(tokens, len(lengths))
     return times * total
 

@@ -233,7 +233,7 @@ class Program:
     def _shape_targets(self, shape: Shape) -> Any:
         """Returns the shapes of the targets that the step takes."""
         targets, prepare = self._shape_teacher_targets(shape), loop.jit_prepare(self.method, self.mesh)
-        return prepare.eval_shape(self._shape_batch(shape), targets) if prepare else targets
+        return jax.eval_shape(prepare, self._shape_batch(shape), targets) if prepare else targets
 
     def _shape_teacher_targets(self, shape: Shape) -> Any:
         """Returns the shapes of the targets of the teacher, or of classifiers whose logits are cached."""

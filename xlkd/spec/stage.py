@@ -92,6 +92,12 @@ class Data:
     )
     batch: int = setting(32, "Examples of a step.", at_least=1, at_most=1_000_000)
     buckets: int = setting(4, "Lengths that batches are padded to: as many compiled shapes.", at_least=1, at_most=1024)
+    tile: int = setting(
+        0,
+        "Positions that a device pads attention to, which decides the lengths; 0: 128 on a TPU, else 1.",
+        at_least=0,
+        at_most=1024,
+    )
     pad_to: int = setting(0, "One length for all batches; 0 pads by bucket.", at_least=0, at_most=65_536)
 
     ntl: int = setting(

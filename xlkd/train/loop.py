@@ -332,7 +332,7 @@ def _compile_steps(job: Job, state: State, shardings: Tree, source: Targets, clo
         batch = meshes.place_batch(job.mesh, example, shape.rows)
         targets = source.compile(shape, batch, state)
         prepare = jit_prepare(job.method, job.mesh)
-        prepared = prepare.eval_shape(batch, targets) if prepare else targets
+        prepared = jax.eval_shape(prepare, batch, targets) if prepare else targets
         step = jitted.lower(state._replace(teacher=()), batch, prepared).compile()
         compiled[shape] = _Programs(step, prepare.lower(batch, targets).compile() if prepare else None)
         needed = measure_memory(step)

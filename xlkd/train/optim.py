@@ -63,12 +63,12 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> opta
 
     def update(
         updates: Tree,
-        state: optax.ScaleByAdamState,
+        state: Any,
         params: Tree | None = None,
         *,
         ok: Bool[Array, ""] | bool = True,
         **_: Any,
-    ) -> tuple[Tree, optax.ScaleByAdamState]:
+    ) -> tuple[Tree, Any]:
         moments: Any = adam.update(updates, state, params)[1]
         moments = jax.tree.map(lambda new, old: jnp.where(ok, new, old), moments, state)
         moments = jax.lax.platform_dependent(moments, cpu=jax.lax.optimization_barrier, default=lambda x: x)

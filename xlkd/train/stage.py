@@ -158,6 +158,7 @@ def prepare_stage(
     if settings.encoder.trim_vocab:
         weights = trimming.trim_weights(weights, inputs.iterate_examples(settings), log)
     other = resolve_teacher(settings)
+    settings = inputs.resolve_tile(settings, jax.default_backend())
     data = inputs.read_training_data(settings, weights, other, log)
     sets = inputs.read_evaluation_sets(settings, data.task, weights, log)
     named = settings.task.languages if isinstance(settings.task, Classify) else ()
