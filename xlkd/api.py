@@ -399,7 +399,7 @@ class Forward:
         self._longest = model.architecture.max_length
         mesh = meshes.build_mesh(Mesh())
         self._params = jax.device_put(params, meshes.make_shardings(mesh, params))
-        buckets = _list_quarters(min(task.max_length, self._longest)) if fixed else Data().buckets
+        buckets = _list_eighths(min(task.max_length, self._longest)) if fixed else Data().buckets
         self._evaluator = Evaluator(outputs, mesh, batch=batch, buckets=buckets)
 
     def compute_outputs(self, task: TaskOfModel, features: Features) -> Outputs:
@@ -417,9 +417,9 @@ def _make_labelled(number: int, text: str, second: str | None, language: str) ->
     return Labelled(str(number), key, key, "asked", text, second, None, tag)
 
 
-def _list_quarters(length: int) -> tuple[int, ...]:
-    """Lists a quarter, a half and three quarters of a length, rounded up to multiples of 16, and the length."""
-    return tuple(dict.fromkeys(min(length, -(-length * part // 64) * 16) for part in (1, 2, 3, 4)))
+def _list_eighths(length: int) -> tuple[int, ...]:
+    """Lists the eighths of a length, rounded up to multiples of 16, the length itself among them."""
+    return tuple(dict.fromkeys(min(length, -(-length * part // 128) * 16) for part in range(1, 9)))
 
 
 def _make_question(number: int, question: str, context: str) -> Question:

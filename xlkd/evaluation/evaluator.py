@@ -55,9 +55,11 @@ class Evaluator:
         lengths = task.lengths(features)
         view = next(iter(lengths))
         asked, edges = self._batch, self._buckets
+        if self._is_cpu:  # padded lengths that are set fit any set: its own lengths must not change the shapes
+            usual = np.array(edges) if isinstance(edges, tuple) else lengths[view]
+            asked = min(asked, count_cached_rows(usual) * self._shards)
         if isinstance(edges, int):
             edges = choose_edges(lengths[view], edges, cost=self._cost)
-            asked = min(asked, count_cached_rows(lengths[view]) * self._shards) if self._is_cpu else asked
         rows = choose_batch(asked, len(lengths[view]), self._shards, self._least)
         plan = batches.plan_by_length(lengths, batch=rows, edges=edges)
         parts: list[tuple[np.ndarray, Tree]] = []
