@@ -1,7 +1,6 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Answers questions as `xlkd.evaluate` and `xlkd.predict` do, and by a loop over batches in PyTorch:
-`python bench/predict.py --model=DIR --xquad=DIR`.
+"""Answers questions as our commands do, against loops in PyTorch: `python bench/predict.py --model=DIR --xquad=DIR`.
 
   --model=DIR    an encoder with its tokenizer, which gets a random question answering head
   --xquad=DIR    the folder of xquad.*.json; without it the atlas (synthetic data), with shorter texts
@@ -20,7 +19,7 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import side_by_side
 from side_by_side import Case, Sides
@@ -28,10 +27,7 @@ from side_by_side import Case, Sides
 from xlkd import cli
 from xlkd.errors import UserError
 
-if TYPE_CHECKING:  # side_by_side.parse_flags comes before jax
-    from xlkd import api
-
-    Pairs = list[tuple[str, str]]
+Pairs = list[tuple[str, str]]  # of question and context
 
 LANGUAGES = "en,es,de,ar,hi,vi,zh"  # the seven of the paper
 LENGTH, OVERLAP, BEST, LONGEST = 384, 128, 20, 30
