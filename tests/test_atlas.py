@@ -313,6 +313,15 @@ def test_rows_are_generated_on_demand():
         read("atlas?size=3&languages=en", "qa")[3]
 
 
+def test_only_rows_of_small_sources_are_remembered():
+    small, large = (read(f"atlas?size={size}&languages=en", "qa").parts[0] for size in (100, 100_000))
+    assert small[-1] is small[99]
+    assert large[5] == large[5]
+    assert large[5] is not large[5]
+    small[3]
+    assert len(pickle.dumps(small)) < 1000
+
+
 def test_rows_can_be_pickled():
     for task in ("qa", "classify", "parallel", "masked"):
         rows = read("atlas?size=3&seed=9", task)

@@ -28,6 +28,14 @@ def test_the_best_rate_is_kept_and_a_loaded_machine_does_not_lower_it(peaks, mon
     assert list(json.loads(peaks.read_text()).values()) == [7e9]
 
 
+def test_a_machine_whose_rate_is_known_is_measured_at_one_size(peaks, monkeypatch):
+    devices.measure_flops()
+    sizes = []
+    monkeypatch.setattr(devices, "_time_product", lambda size: sizes.append(size) or 1e9)
+    assert devices.measure_flops() == 5e9
+    assert len(sizes) == 1
+
+
 def test_rates_of_other_machines_are_kept_apart(peaks):
     peaks.parent.mkdir()
     peaks.write_text(json.dumps({"another processor, 4 cores, jaxlib 1": 9e12}))

@@ -27,6 +27,7 @@ OPTIONS = {
     "masked": (*_COMMON, "kind", "share"),
 }
 _LARGEST = 10**9  # `size`
+_REMEMBERED = 2**14  # a source with more rows makes them whenever they are read
 # Facts a passage: the default, the least and the most
 _FACTS = {"qa": (5, 2, 8), "classify": (3, 1, 7), "parallel": (2, 1, 8), "masked": (5, 3, 8)}
 
@@ -51,6 +52,10 @@ class _AtlasRows(Sequence[Any]):
     cells: tuple[tuple[Any, ...], ...]
     size: int
     identity: str  # names all rows in a cache without generating them
+    remembered: dict[int, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.make, self.cells, self.size, self.identity)
 
     def __len__(self) -> int:
         return self.size
@@ -60,8 +65,13 @@ class _AtlasRows(Sequence[Any]):
             return [self[i] for i in range(*index.indices(self.size))]
         if not -self.size <= index < self.size:
             raise IndexError(index)
+        if index % self.size in self.remembered:  # a run goes through its rows several times
+            return self.remembered[index % self.size]
         item, cell = divmod(index % self.size, len(self.cells))
-        return self.make(item, *self.cells[cell])
+        row = self.make(item, *self.cells[cell])
+        if self.size <= _REMEMBERED:
+            self.remembered[index % self.size] = row
+        return row
 
 
 def _parse_world(source: Source, task: str) -> atlas.World:
