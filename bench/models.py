@@ -51,13 +51,14 @@ FAMILIES = {  # keys of config.json by which the published encoders of a family 
 
 
 def make_architecture(shape: str, dropout: float = 0.1, vocabulary: int = 0, model_type: str = "bert") -> Architecture:
-    """Returns an architecture of a family, with one rate for all dropout."""
-    hidden, layers, heads, inner, words = SHAPES[shape]
+    """Returns an architecture of a family, with one rate for all dropout; `base/2` has two of the layers of `base`."""
+    name, _, fewer = shape.partition("/")
+    hidden, layers, heads, inner, words = SHAPES[name]
     config = {
         "model_type": model_type,
         "vocab_size": vocabulary or words,
         "hidden_size": hidden,
-        "num_hidden_layers": layers,
+        "num_hidden_layers": int(fewer or layers),
         "num_attention_heads": heads,
         "intermediate_size": 3 * inner // 8 if model_type == "modernbert" else inner,  # there, of each of two maps
         "max_position_embeddings": 512,
@@ -155,6 +156,22 @@ class Trainer:
         new, report = self._step(self.state._replace(teacher=()), batch, targets)
         self.state = new._replace(teacher=self.state.teacher)
         return report
+
+    def compile(self, place: jax.sharding.Sharding, batch: Any, targets: Any = ()) -> list[jax.stages.Compiled]:
+        """Compiles the programs of a step for a device, which may be one that is not here; targets as for a call."""
+
+        def place_shapes(tree: Any) -> Any:
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+        calls: list[tuple[Any, tuple[Any, ...]]] = []
+        if targets is None:
+            calls.append((self.compute_targets.func, (*self.compute_targets.args, batch)))
+            targets = jax.eval_shape(self.compute_targets, batch)
+        if self._prepare:
+            calls.append((self._prepare, (batch, targets)))
+            targets = jax.eval_shape(self._prepare, batch, targets)
+        calls.append((self._step, (self.state._replace(teacher=()), batch, targets)))
+        return [function.lower(*place_shapes(arguments)).compile() for function, arguments in calls]
 
     def run_steps(self, batches: list[Any], targets: list[Any] | None = None) -> None:
         """Runs a step on each of the batches, and waits for the last."""

@@ -34,7 +34,7 @@ ENOUGH = 5  # rounds for a verdict
 CORES = 2  # available to both sides
 BUSY = 0.1  # of a core: more use by others counts as load
 TICK = os.sysconf("SC_CLK_TCK")
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
+LIBRARIES = ("jax", "jaxlib", "libtpu", "flax", "optax", "numpy", "torch", "transformers")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -83,12 +83,12 @@ def parse_flags(arguments: list[str], names: tuple[str, ...] = (), switches: tup
 
 def judge(title: str, cases: Iterable[Case], flags: Flags) -> list[dict[str, Any]]:
     """Measures the cases, prints their table, and returns its lines."""
-    _refuse_load(_others_at_rest(), flags)
+    refuse_load_at_rest(flags)
     lines = []
     for case in cases:
         if flags.only in case.name:
             lines.append(_measure(case, flags))
-            _refuse_load(lines[-1]["others"], flags)
+            refuse_load(lines[-1]["others"], flags)
     print(f"\n{title}: {CORES} cores, {flags.rounds} rounds, load average {os.getloadavg()[0]:.2f}\n")
     print("| work | ours, s | theirs, s | ratio | lowest–highest | bar | |\n|---|---|---|---|---|---|---|")
     for line in lines:
@@ -113,20 +113,19 @@ def _measure(case: Case, flags: Flags) -> dict[str, Any]:
         for side in sides.values():
             side()
     times: dict[str, list[float]] = {name: [] for name in sides}
-    started, own_before, machine_before = time.perf_counter(), _own_seconds(), _machine_seconds()
+    count_others = watch_others()
     for number in range(flags.rounds):
         first = (number + 1) % len(sides)
         for name in (*sides, *sides)[first : first + len(sides)]:
             times[name].append(time_side(sides[name]))
-    others = (_machine_seconds() - machine_before) - (_own_seconds() - own_before)
+    others = count_others()
     peer = min(case.peers, key=lambda name: statistics.median(times[name]))
     ratios = [o / t for o, t in zip(times["ours"], times[peer], strict=True)]
     ratio = statistics.median(times["ours"]) / statistics.median(times[peer])
     if case.gain:
         ratio, ratios = 1 / ratio, [1 / r for r in ratios]
     line = {"name": case.name, **times, "peer": peer, "ratio": ratio, "ratios": ratios}
-    line |= {"bar": case.bar, "gain": case.gain}
-    line["others"] = max(others, 0.0) / (time.perf_counter() - started)
+    line |= {"bar": case.bar, "gain": case.gain, "others": others}
     print(f"{case.name}: {ratio:.2f}", flush=True)
     return line | {"verdict": _decide_verdict(line, flags)}
 
@@ -136,6 +135,29 @@ def time_side(side: Side) -> float:
     start = time.perf_counter()
     seconds = side()
     return time.perf_counter() - start if seconds is None else seconds
+
+
+def refuse_load_at_rest(flags: Flags) -> None:
+    """Refuses to measure if others use the machine while this process does nothing."""
+    refuse_load(_others_at_rest(), flags)
+
+
+def refuse_load(others: float, flags: Flags) -> None:
+    """Refuses to measure while others use the machine, unless the flags allow it."""
+    if others > BUSY and not flags.anyway:
+        what = f"others use {others:.2f} cores of this machine, and a loaded one flatters one side"
+        raise UserError(what, f"load average {os.getloadavg()[0]:.2f}", "wait until it is quiet, or give --anyway")
+
+
+def watch_others() -> Callable[[], float]:
+    """Returns a function that returns the number of cores that others have used since."""
+    started, own, machine = time.perf_counter(), _own_seconds(), _machine_seconds()
+
+    def count_others() -> float:
+        used = (_machine_seconds() - machine) - (_own_seconds() - own)
+        return max(used, 0.0) / (time.perf_counter() - started)
+
+    return count_others
 
 
 def _decide_verdict(line: dict[str, Any], flags: Flags) -> str:
@@ -162,12 +184,6 @@ def _format_row(line: dict[str, Any]) -> str:
 
 def _format_seconds(seconds: float) -> str:
     return f"{seconds:.3g}" if seconds < 100 else f"{seconds:.0f}"
-
-
-def _refuse_load(others: float, flags: Flags) -> None:
-    if others > BUSY and not flags.anyway:
-        what = f"others use {others:.2f} cores of this machine, and a loaded one flatters one side"
-        raise UserError(what, f"load average {os.getloadavg()[0]:.2f}", "wait until it is quiet, or give --anyway")
 
 
 def _others_at_rest(seconds: float = 1.0) -> float:

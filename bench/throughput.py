@@ -18,7 +18,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import side_by_side
@@ -29,6 +29,7 @@ from xlkd.errors import UserError
 from xlkd.files import Json
 
 if TYPE_CHECKING:  # a side is imported when its first work is built
+    import jax
     from models import Trainer
 
     from xlkd.models.family import Architecture
@@ -38,6 +39,7 @@ ROUNDS, SECONDS = 5, 2.0  # of a work, after the first two calls
 VOCABULARY = 46_000  # of the systems' encoders, as of the e5 that is packed
 GXLT, MMKD, MBLM = "G-XLT skd, 12×384, 24×384", "MMKD, four levels, 12×384 and 6×384, 32×128", "MBLM, 12×384, 32×128"
 LABELS = ("contradiction", "entailment", "neutral")
+TAGS = ("en", "de", "zh")
 SIDES = ("ours", "torch")
 
 
@@ -51,6 +53,36 @@ class Work:
 
 
 Maker = Callable[[], Work]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Training steps on one batch; `targets` are cached ones, and where there are none a teacher runs in each step."""
+
+    trainer: Trainer
+    batch: Any
+    rows: int
+    length: int
+    targets: Any = None
+
+    @property
+    def flops(self) -> float:
+        """Counts the FLOPs of a step as the loop of a run counts them."""
+        tokens, method = self.rows * self.length, self.trainer.method
+        return 3 * method.flops(tokens, self.rows) + (method.teacher.flops(tokens, self.rows) if method.teacher else 0)
+
+    def run(self, n: int) -> None:
+        """Runs `n` steps, and waits for their end."""
+        self.trainer.run_steps([self.batch] * n, None if self.targets is None else [self.targets] * n)
+
+    def compile(self, place: jax.sharding.Sharding) -> list[jax.stages.Compiled]:
+        """Compiles the programs of a step for a device, which may be one that is not here."""
+        without = None if self.trainer.method.teacher else ()
+        return self.trainer.compile(place, self.batch, without if self.targets is None else self.targets)
+
+    def to_work(self) -> Work:
+        """Returns the steps as work to be measured."""
+        return Work(self.run, self.rows * self.length, self.flops)
 
 
 def main(arguments: list[str]) -> None:
@@ -82,9 +114,9 @@ def list_works(sides: list[str] | tuple[str, ...], quick: bool) -> Iterator[tupl
     shape, rows, length = ("tiny", 2, 16) if quick else ("12x384", 32, 128)
     pairs = (rows, length) if quick else (24, 384)
     works["ours"] |= {
-        GXLT: lambda: make_gxlt(shape, *pairs),
-        MMKD: lambda: make_mmkd(shape, "tiny" if quick else "6x384", rows, length),
-        MBLM: lambda: make_mblm(shape, rows, length),
+        GXLT: lambda: make_gxlt(shape, *pairs).to_work(),
+        MMKD: lambda: make_mmkd(shape, "tiny" if quick else "6x384", rows, length).to_work(),
+        MBLM: lambda: make_mblm(shape, rows, length).to_work(),
     }
     works["torch"] |= {GXLT: lambda: make_peer_gxlt(shape, *pairs)}
     for side in sides:
@@ -144,10 +176,10 @@ def make_case(shape: str, rows: int, length: int, dropout: float | None) -> Work
     import jax
     import models
 
-    architecture = models.make_architecture(shape, dropout or 0.0)
-    batch = models.put_on_device(models.make_questions(rows, length, architecture.vocab_size))
     if dropout is not None:
-        return _train(step.make_trainer(architecture, DTYPE), batch, rows, length)
+        return make_training(models.make_architecture(shape, dropout), rows, length).to_work()
+    architecture = models.make_architecture(shape, 0.0)
+    batch = models.put_on_device(models.make_questions(rows, length, architecture.vocab_size))
     forward = models.compile_forward(architecture, models.init_span_params(architecture), DTYPE)
 
     def run(n: int) -> None:
@@ -156,6 +188,14 @@ def make_case(shape: str, rows: int, length: int, dropout: float | None) -> Work
         jax.block_until_ready(outputs)
 
     return Work(run, rows * length, _count_flops(architecture, rows, length))
+
+
+def make_training(architecture: Architecture, rows: int, length: int, dtype: str = DTYPE) -> Training:
+    """Builds a step of fine-tuning for question answering."""
+    import models
+
+    batch = models.put_on_device(models.make_questions(rows, length, architecture.vocab_size))
+    return Training(step.make_trainer(architecture, dtype), batch, rows, length)
 
 
 def make_peer_case(shape: str, rows: int, length: int, dropout: float | None) -> Work:
@@ -182,7 +222,7 @@ def make_peer_case(shape: str, rows: int, length: int, dropout: float | None) ->
     return Work(run, rows * length, flops)
 
 
-def make_gxlt(shape: str, rows: int, length: int) -> Work:
+def make_gxlt(shape: str, rows: int, length: int, dtype: str = DTYPE) -> Training:
     """Builds a step of self-distillation, in which a snapshot of the student is the teacher."""
     import models
 
@@ -191,9 +231,9 @@ def make_gxlt(shape: str, rows: int, length: int) -> Work:
     architecture = models.make_architecture(shape, 0.1, VOCABULARY)
     settings = models.read_stage("gxlt.py", "skd", start="encoder", method__coefficient_group=0)
     stage = models.resolve_stage(settings, steps_per_epoch=models.STEPS)
-    method = gxlt.build(stage, models.make_encoder(architecture, DTYPE))
+    method = gxlt.build(stage, models.make_encoder(architecture, dtype))
     trainer = models.Trainer(method, models.make_start(architecture), stage)
-    return _train(trainer, models.put_on_device(models.make_questions(rows, length, VOCABULARY)), rows, length)
+    return Training(trainer, models.put_on_device(models.make_questions(rows, length, VOCABULARY)), rows, length)
 
 
 def make_peer_gxlt(shape: str, rows: int, length: int) -> Work:
@@ -211,50 +251,40 @@ def make_peer_gxlt(shape: str, rows: int, length: int) -> Work:
     return Work(lambda n: trainer.run_steps([tensors] * n), rows * length, 4 * flops)
 
 
-def make_mmkd(student: str, teacher: str, rows: int, length: int) -> Work:
+def make_mmkd(student: str, teacher: str, rows: int, length: int, dtype: str = DTYPE) -> Training:
     """Builds a step of all four levels, with the teacher in each step; sentences have half the length of pairs."""
     import mmkd
     import models
 
     architectures = models.make_architecture(student, 0.1, VOCABULARY), models.make_architecture(teacher, 0.1)
     batch = mmkd.make_batch(rows, length, mmkd.count_positions(length), VOCABULARY, length // 2)
-    trainer = mmkd.make_trainer(*architectures, {}, DTYPE)
-    return _train(trainer, models.put_on_device(batch), rows, length)
+    trainer = mmkd.make_trainer(*architectures, {}, dtype)
+    return Training(trainer, models.put_on_device(batch), rows, length)
 
 
-def make_mblm(shape: str, rows: int, length: int) -> Work:
-    """Builds a step of a student with three branches of a third of the layers, with cached targets."""
+def make_mblm(shape: str, rows: int, length: int, tags: Sequence[str] = TAGS, dtype: str = DTYPE) -> Training:
+    """Builds a step of a student with a branch of a third of the layers for each language, with cached targets."""
     import models
     import numpy as np
 
     from xlkd.methods import mblm
 
     architecture = models.make_architecture(shape, 0.1, VOCABULARY)
-    changes = {"method__branch_layers": max(1, architecture.layers // 3), "task__languages": "en,de,zh"}
+    changes = {"method__branch_layers": max(1, architecture.layers // 3), "task__languages": ",".join(tags)}
+    changes["method__own"] = len(tags) == 1  # a mixture needs a branch
     stage = models.resolve_stage(models.read_stage("mblm.py", "mblm", data__eval="", **changes), labels=LABELS)
     start = models.make_start(architecture, labels=LABELS)
-    trainer = models.Trainer(mblm.build(stage, models.make_encoder(architecture, DTYPE)), start, stage)
+    trainer = models.Trainer(mblm.build(stage, models.make_encoder(architecture, dtype)), start, stage)
     random, ones = np.random.default_rng(0), np.ones(rows, np.float32)
     batch = {
         "text": models.make_texts(random, rows, length, VOCABULARY),
         "labels": random.integers(0, len(LABELS), rows).astype(np.int32),
-        "language": (np.arange(rows) % 3).astype(np.int32),
+        "language": (np.arange(rows) % len(tags)).astype(np.int32),
         "labelled": ones,
         "mask": ones,
     }
     targets = {"teacher": random.normal(size=(rows, len(LABELS))).astype(np.float32), "taught": ones}
-    return _train(trainer, models.put_on_device(batch), rows, length, models.put_on_device(targets))
-
-
-def _train(trainer: Trainer, batch: Any, rows: int, length: int, targets: Any = None) -> Work:
-    """Returns steps of a trainer as work, counted as the loop of a run counts them."""
-    tokens, method = rows * length, trainer.method
-    flops = 3 * method.flops(tokens, rows) + (method.teacher.flops(tokens, rows) if method.teacher else 0.0)
-
-    def run(n: int) -> None:
-        trainer.run_steps([batch] * n, None if targets is None else [targets] * n)
-
-    return Work(run, tokens, flops)
+    return Training(trainer, models.put_on_device(batch), rows, length, models.put_on_device(targets))
 
 
 def _count_flops(architecture: Architecture, rows: int, length: int) -> float:

@@ -17,10 +17,13 @@ import json
 import pathlib
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xlkd import cli
 from xlkd.planning import traffic
+
+if TYPE_CHECKING:
+    import jax
 
 ROWS, LENGTH = 8, 384  # of a device
 VOCABULARIES = {"base": 119547, "e5": 250037}
@@ -38,7 +41,12 @@ def main(arguments: list[str]) -> None:
     elif "topology" in flags:
         mesh, parts = flags.get("mesh", "data=-1"), int(flags.get("micro-batches", "1"))
         name = flags.get("name", f"{flags['topology']} {shape} {mesh} micro_batches={parts}")
-        text, devices, extra = compile_step(flags["topology"], shape, mesh, parts)
+        since = time.perf_counter()
+        compiled, devices = compile_step(flags["topology"], shape, mesh, parts)
+        from xlkd.train import loop
+
+        extra = {"memory": loop.measure_memory(compiled), "seconds": round(time.perf_counter() - since, 1)}
+        text = compiled.as_text()
         if "save" in flags:
             pathlib.Path(flags["save"]).write_text(text)
         records[name] = _count(text, devices, shape) | extra
@@ -58,8 +66,8 @@ def _count(text: str, devices: int, shape: str) -> dict[str, Any]:
     return traffic.describe_traffic(text, devices, VOCABULARIES[shape]) | {"largest_in_loop": shown}
 
 
-def compile_step(topology: str, shape: str, mesh: str, micro_batches: int) -> tuple[str, int, dict[str, Any]]:
-    """Compiles a step; returns its text, the number of devices, and its memory on one of them."""
+def compile_step(topology: str, shape: str, mesh: str, micro_batches: int) -> tuple[jax.stages.Compiled, int]:
+    """Compiles a step; returns its program and the number of devices."""
     from xlkd.planning import machine
 
     devices = machine.choose_machine("", 0, topology, 1, machine.EFFICIENCY, print).devices
@@ -97,10 +105,7 @@ def compile_step(topology: str, shape: str, mesh: str, micro_batches: int) -> tu
     jitted = loop.jit_step(
         method, stage.optim, models.STEPS, 0, spread, shardings, micro_batches=micro_batches, sharding=settings
     )
-    since = time.perf_counter()
-    compiled = jitted.lower(make_abstract(shapes, shardings), batch, ()).compile()
-    extra = {"memory": loop.measure_memory(compiled), "seconds": round(time.perf_counter() - since, 1)}
-    return compiled.as_text(), len(devices), extra
+    return jitted.lower(make_abstract(shapes, shardings), batch, ()).compile(), len(devices)
 
 
 if __name__ == "__main__":

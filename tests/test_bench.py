@@ -22,6 +22,7 @@ from xlkd.files import OutputFile
 BENCH = pathlib.Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 packing, scaling, side_by_side = map(importlib.import_module, ("packing", "scaling", "side_by_side"))
+roofline = importlib.import_module("roofline")
 disturbed, faults, kills = map(importlib.import_module, ("disturbed", "faults", "kills"))
 Case, Flags = side_by_side.Case, side_by_side.Flags
 
@@ -193,6 +194,31 @@ def test_a_fault_passes_only_if_it_happened_was_reported_and_changed_nothing(tmp
     )
 
 
+def test_counts_of_few_layers_are_continued_on_a_line():
+    one, two = roofline.Counts(10.0, 100.0), roofline.Counts(13.0, 150.0)
+    assert one.extend(two, 12) == roofline.Counts(43.0, 650.0)
+
+
+def test_records_of_programs_are_kept_and_replaced_by_name(tmp_path):
+    out = tmp_path / "out.json"
+    for flops in (1, 2):
+        record = roofline.Record(OutputFile(out))
+        record.add("same", {"flops": flops}, 0.0)
+        record.add(f"only {flops}", {"flops": flops}, 0.0)
+    programs = json.loads(out.read_text())["programs"]
+    assert {name: program["flops"] for name, program in programs.items()} == {"same": 2, "only 1": 1, "only 2": 2}
+
+
+def test_points_are_measured_in_turns_and_counted_in_their_unit():
+    growth = importlib.import_module("growth")
+    points = [point for point in growth.list_points(quick=True) if point.axis in ("rows", "vocabulary")]
+    lines, _ = growth.measure_points(points, rounds=2)
+    rows, more_rows, words, more_words = lines
+    assert len(rows["seconds"]) == 2
+    assert more_rows["counted"] == 2 * rows["counted"]
+    assert more_words["counted"] - words["counted"] == 28 * 100 * 16  # 100 tokens more, of hidden size 16
+
+
 def run_bench(name: str, *arguments: str) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, BENCH / f"{name}.py", *arguments]
@@ -222,7 +248,7 @@ def test_collectives_of_a_step_over_two_devices():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["mblm", "mmkd", "startup", "packing"])
+@pytest.mark.parametrize("name", ["growth", "mblm", "mmkd", "startup", "packing"])
 def test_other_benchmarks_run(name):
     assert "|---" in run_bench(name, *([] if name == "packing" else ["--quick"]))
 

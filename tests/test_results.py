@@ -137,8 +137,12 @@ def benchmark_root(tmp_path):
     return tmp_path
 
 
+def make_page(benchmarks, root):
+    return benchmarks.make_files(root)[root / "docs" / "performance.md"]
+
+
 def test_a_target_is_met_only_if_it_is_met_on_every_machine(benchmarks, benchmark_root):
-    page = benchmarks.make_page(benchmark_root)
+    page = make_page(benchmarks, benchmark_root)
     assert "| forward | **1.20** (amd) | ≤ 1, missed | 1.20 (1.10–1.20), 1.20 s to 1.00 s compiled |" in page
     assert "| train | **0.90** (intel) | ≤ 1, met |" in page
     assert "- amd: amd's, 2 cores, 5 rounds, Python 3.11, jax 1, commit `000000000`" in page
@@ -146,12 +150,12 @@ def test_a_target_is_met_only_if_it_is_met_on_every_machine(benchmarks, benchmar
     assert page.endswith("after\n")
     assert "old" not in page
     (benchmark_root / "docs" / "performance.md").write_text(page)
-    assert benchmarks.make_page(benchmark_root) == page
+    assert make_page(benchmarks, benchmark_root) == page
 
 
 def test_times_on_a_machine_that_was_not_idle_decide_nothing(benchmarks, benchmark_root):
     write_benchmark(benchmark_root, "busy", others=0.5, forward=9.0, train=0.1, other=1.0)
-    page = benchmarks.make_page(benchmark_root)
+    page = make_page(benchmarks, benchmark_root)
     assert "| forward | **1.20** (amd) |" in page
     assert "9.00 (8.90–9.00), 9.00 s to 1.00 s compiled; not idle, 0.5 cores |" in page
     assert "| other | – | not measured on an idle machine | – |" in page
@@ -160,9 +164,60 @@ def test_times_on_a_machine_that_was_not_idle_decide_nothing(benchmarks, benchma
 def test_quick_runs_are_no_measurements(benchmarks, benchmark_root):
     write_benchmark(benchmark_root, "quick", quick=True, forward=1.0)
     with pytest.raises(SystemExit, match="measured with --quick: quick"):
-        benchmarks.make_page(benchmark_root)
+        make_page(benchmarks, benchmark_root)
 
 
-def test_the_page_of_performance_is_that_of_the_kept_files(benchmarks):
-    page = (toy_models.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert benchmarks.make_page() == page, "run make results"
+def test_growth_is_relative_to_the_first_point_of_an_axis(benchmarks, benchmark_root):
+    folder = benchmark_root / "bench" / "results" / "growth"
+    folder.mkdir()
+    points = [
+        {"axis": "rows", "value": 2, "seconds": [1.0, 2.0, 1.0], "counted": 10.0},
+        {"axis": "rows", "value": 4, "seconds": [3.0, 3.0, 3.0], "counted": 20.0},
+        {"axis": "vocabulary", "value": 7500, "seconds": [0.5, 0.5, 0.5], "counted": 4.0},
+    ]
+    about = {"processor": "a", "cores": 2, "python": "3.11", "versions": {"jax": "1"}, "git": "0" * 40}
+    measured = {"quick": False, **about, "others": 0.3, "points": points}
+    (folder / "amd.json").write_text(json.dumps(measured), encoding="utf-8")
+    table = benchmarks.write_growth(benchmark_root / "bench" / "results")
+    assert "| rows | 4 | 2.00 (FLOPs) | **3.00** (1.50–3.00), 3.000 s |" in table
+    assert "| vocabulary | 7,500 | 1.00 (bytes of AdamW) | **1.00**, 0.500 s |" in table
+    assert "Not idle: amd: 0.3 cores by others." in table
+    assert "3 rounds" in table
+
+
+def write_programs(results, name, programs):
+    (results / f"{name}.json").write_text(json.dumps({"programs": programs}), encoding="utf-8")
+
+
+def test_devices_are_relative_to_one_chip(benchmarks, tmp_path):
+    programs = {f"v5e-{n}": {"chips": n, "flops": 10.0, "bytes": 4.0 + n, "sent": 1e6 * (n - 1)} for n in (16, 1)}
+    write_programs(tmp_path, "devices", programs)
+    lines = benchmarks.write_devices(tmp_path).splitlines()
+    assert lines[2:] == ["| 1 | 1.000 | 1.000 | 0 |", "| 16 | 1.000 | 4.000 | 15 |"]
+
+
+def test_a_step_is_bound_by_memory_left_of_the_ridge_and_by_products_right_of_it(benchmarks, tmp_path):
+    programs = {
+        "a": {"system": "<few>", "device": "v5e", "flops": 1e12, "bytes": 1e11},  # 10 FLOP per byte
+        "b": {"system": "many", "device": "v5e", "flops": 197e9, "bytes": 197e6},
+        "c": {"system": "many", "device": "v6e", "flops": 197e9, "bytes": 1.97e9},
+    }
+    write_programs(tmp_path, "roofline", programs)
+    table = benchmarks.write_roofline(tmp_path)
+    assert "| 1: <few> | 1,000 | 10 | 122.1 ms, memory | 61.1 ms, memory † | 29.9 ms, memory † |" in table
+    assert "| 2: many | 197 | 1000 | 1.0 ms, products | 1.2 ms, memory |" in table
+    plot = benchmarks.draw_roofline(benchmarks.list_bounds(tmp_path))
+    assert plot.count("<circle") == 8
+    assert "&lt;few&gt;, H100: 34 TFLOP/s, memory" in plot
+
+
+def test_an_unknown_benchmark_is_named(benchmarks, benchmark_root):
+    page = benchmark_root / "docs" / "performance.md"
+    page.write_text("<!-- benchmarks stap -->\n<!-- end of benchmarks -->\n")
+    with pytest.raises(SystemExit, match="stap"):
+        benchmarks.make_files(benchmark_root)
+
+
+def test_the_files_of_the_benchmarks_are_those_that_the_kept_results_give(benchmarks):
+    differing = [path for path, text in benchmarks.make_files().items() if path.read_text(encoding="utf-8") != text]
+    assert not differing, "run make results"
