@@ -33,7 +33,7 @@ STYLE = (  # of the plot, light and dark
     "circle.v5e{fill:#1b6ca8}circle.v6e{fill:#c8611a}circle.h100{fill:#3a8a3a}circle.h200{fill:#8a4fa8}"
     "@media(prefers-color-scheme:dark){text{fill:#eee}}"
 )
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 400, 60, 90, 16, 40  # of the plot, in pixels
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 400, 60, 20, 16, 40  # of the plot, in pixels
 INTENSITIES, SPEEDS = (1.0, 3.5), (12.5, 15.2)  # its axes in powers of ten: FLOP per byte, FLOP/s
 UNITS = {"vocabulary": "bytes of AdamW"}  # counted by axis; FLOPs on all others
 
@@ -189,7 +189,7 @@ def list_bounds(results: pathlib.Path) -> dict[str, dict[str, Bound]]:
 
 
 def write_roofline(results: pathlib.Path) -> str:
-    """Returns the link to the rooflines, and a table of what bounds each system with the least time of its step."""
+    """Returns the link to the rooflines, and a table of what bounds each system, with a step's time there."""
     bounds = list_bounds(results)
     rows = []
     for number, (name, by_roof) in enumerate(bounds.items(), 1):
@@ -207,7 +207,7 @@ def write_roofline(results: pathlib.Path) -> str:
 
 def draw_roofline(bounds: dict[str, dict[str, Bound]]) -> str:
     """Draws the roofs of the accelerators, and on each the steps of the systems, by FLOP per byte and FLOP/s."""
-    parts = [*_draw_grid(), *(_draw_roof(key) for key in ROOFS)]
+    parts = [*_draw_grid(), *(_draw_roof(number, key) for number, key in enumerate(ROOFS))]
     for number, (name, by_roof) in enumerate(bounds.items(), 1):
         for key, bound in by_roof.items():
             x, y = _place(bound.intensity, bound.reachable)
@@ -250,15 +250,15 @@ def _draw_grid() -> list[str]:
     return parts
 
 
-def _draw_roof(key: str) -> str:
-    """Draws the roof of an accelerator with its name, which H200 shares with H100, whose peak is the same."""
+def _draw_roof(number: int, key: str) -> str:
+    """Draws the roof of an accelerator, and its line of the legend."""
     known = accelerators.TABLE[key]
     edges = (10 ** INTENSITIES[0], known.flops / known.bandwidth, 10 ** INTENSITIES[1])
     ends = [_place(edge, min(known.flops, known.bandwidth * edge)) for edge in edges]
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in ends)
-    x, y = ends[-1]
-    title, shift = {"h100": ("H100, H200", -3), "h200": ("", 0), "v6e": (ROOFS["v6e"], 14)}.get(key, (ROOFS[key], 4))
-    return f'<polyline class="{key}" points="{points}"/><text x="{x + 6:.1f}" y="{y + shift:.1f}">{title}</text>'
+    x, y = WIDTH - RIGHT - 90, HEIGHT - BOTTOM - 100 + 22 * number
+    legend = f'<circle class="{key}" cx="{x}" cy="{y}" r="4"/><text x="{x + 10}" y="{y + 4}">{ROOFS[key]}</text>'
+    return f'<polyline class="{key}" points="{points}"/>{legend}'
 
 
 def _read_programs(path: pathlib.Path) -> dict[str, Measured]:

@@ -209,16 +209,6 @@ def test_records_of_programs_are_kept_and_replaced_by_name(tmp_path):
     assert {name: program["flops"] for name, program in programs.items()} == {"same": 2, "only 1": 1, "only 2": 2}
 
 
-def test_points_are_measured_in_turns_and_counted_in_their_unit():
-    growth = importlib.import_module("growth")
-    points = [point for point in growth.list_points(quick=True) if point.axis in ("rows", "vocabulary")]
-    lines, _ = growth.measure_points(points, rounds=2)
-    rows, more_rows, words, more_words = lines
-    assert len(rows["seconds"]) == 2
-    assert more_rows["counted"] == 2 * rows["counted"]
-    assert more_words["counted"] - words["counted"] == 28 * 100 * 16  # 100 tokens more, of hidden size 16
-
-
 def run_bench(name: str, *arguments: str) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, BENCH / f"{name}.py", *arguments]
@@ -248,9 +238,19 @@ def test_collectives_of_a_step_over_two_devices():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["growth", "mblm", "mmkd", "startup", "packing"])
+@pytest.mark.parametrize("name", ["mblm", "mmkd", "startup", "packing"])
 def test_other_benchmarks_run(name):
     assert "|---" in run_bench(name, *([] if name == "packing" else ["--quick"]))
+
+
+@pytest.mark.long
+def test_growth_by_vocabulary_is_counted_in_bytes_of_adamw(tmp_path):
+    out = tmp_path / "out.json"
+    printed = run_bench("growth", "--quick", "--only=vocabulary", "--rounds=2", f"--json={out}")
+    small, large = json.loads(out.read_text())["points"]
+    assert [len(point["seconds"]) for point in (small, large)] == [2, 2]
+    assert large["counted"] - small["counted"] == 28 * 100 * 16  # 100 tokens more, of hidden size 16
+    assert f"| {large['counted'] / small['counted']:.2f} |" in printed
 
 
 @pytest.mark.long

@@ -207,7 +207,7 @@ def test_a_step_is_bound_by_memory_left_of_the_ridge_and_by_products_right_of_it
     assert "| 1: <few> | 1,000 | 10 | 122.1 ms, memory | 61.1 ms, memory † | 29.9 ms, memory † |" in table
     assert "| 2: many | 197 | 1000 | 1.0 ms, products | 1.2 ms, memory |" in table
     plot = benchmarks.draw_roofline(benchmarks.list_bounds(tmp_path))
-    assert plot.count("<circle") == 8
+    assert plot.count("<title>") == 8
     assert "&lt;few&gt;, H100: 34 TFLOP/s, memory" in plot
 
 
