@@ -254,6 +254,17 @@ def test_growth_by_vocabulary_is_counted_in_bytes_of_adamw(tmp_path):
 
 
 @pytest.mark.long
+def test_a_step_with_a_teacher_is_compiled_for_a_named_device():
+    import jax
+
+    training = importlib.import_module("throughput").make_gxlt("tiny", 2, 16)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    teacher, _, step = training.compile(place)
+    assert roofline.count_programs([teacher]).flops < roofline.count_programs([step]).flops
+    assert roofline.count_programs([teacher, step]).flops > 0.9 * training.flops
+
+
+@pytest.mark.long
 @pytest.mark.torch
 def test_distillation_runs_on_both_sides():
     pytest.importorskip("torch")
