@@ -7,6 +7,7 @@ benchmark writes with `--json`; NAME is one of `WRITERS`. Measured times are in 
 target is met only if it is met on each machine. `--check` writes nothing and says whether a file differs.
 """
 
+import functools
 import html
 import json
 import math
@@ -107,9 +108,9 @@ def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def write_comparison(results: pathlib.Path) -> str:
-    """Returns the table of bench/step.py, and the machines."""
-    machines = read_machines(results / "step")
+def write_comparison(results: pathlib.Path, benchmark: str = "step") -> str:
+    """Returns the table of a benchmark that compares two sides, and the machines."""
+    machines = read_machines(results / benchmark)
     return f"{write_table(machines)}\n\n{write_machines(machines)}"
 
 
@@ -265,7 +266,13 @@ def _read_programs(path: pathlib.Path) -> dict[str, Measured]:
     return json.loads(path.read_text(encoding="utf-8"))["programs"]
 
 
-WRITERS = {"step": write_comparison, "growth": write_growth, "devices": write_devices, "roofline": write_roofline}
+WRITERS = {
+    "step": write_comparison,
+    "predict": functools.partial(write_comparison, benchmark="predict"),
+    "growth": write_growth,
+    "devices": write_devices,
+    "roofline": write_roofline,
+}
 
 
 def make_files(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
@@ -278,10 +285,10 @@ def make_files(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
             sys.exit(f"error: {mark.strip()}: benchmarks are {', '.join(WRITERS)}")
         return f"{mark}\n{WRITERS[name](results)}\n\n{end}"
 
-    made = {root / PAGE: BLOCK.sub(write_block, (root / PAGE).read_text(encoding="utf-8"))}
+    files = {root / PAGE: BLOCK.sub(write_block, (root / PAGE).read_text(encoding="utf-8"))}
     if (results / "roofline.json").exists():
-        made[root / PLOT] = draw_roofline(list_bounds(results))
-    return made
+        files[root / PLOT] = draw_roofline(list_bounds(results))
+    return files
 
 
 def main(arguments: Sequence[str]) -> int:
