@@ -18,6 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from _results import make_table, write_files
+
 from xlkd.runtime import accelerators
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -101,11 +103,6 @@ def _format_case(case: Measured) -> str:
     times = f"{seconds[0]:.2f} s to {seconds[1]:.2f} s{peer}"
     loaded = f"; not idle, {case['others']:.1f} cores" if case["others"] > BUSY else ""
     return f"{case['ratio']:.2f} ({min(case['ratios']):.2f}–{max(case['ratios']):.2f}), {times}{loaded}"
-
-
-def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def write_comparison(results: pathlib.Path, benchmark: str = "step") -> str:
@@ -293,16 +290,7 @@ def make_files(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the files that differ; with --check only names them."""
-    differing = {
-        path: text
-        for path, text in make_files().items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    }
-    for path, text in differing.items():
-        if "--check" not in arguments:
-            path.write_text(text, encoding="utf-8")
-        print(path.relative_to(ROOT))
-    return int(bool(differing) and "--check" in arguments)
+    return write_files(make_files(), arguments)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def write_scores(study: Study) -> str:
             spread = f" ({words.format_number(min(values))} to {words.format_number(max(values))})"
             cells.append(words.format_number(sum(values) / len(values)) + (spread if len(values) > 1 else ""))
         rows.append(cells)
-    return _make_table([words.label_metric(study.metric), *map(words.describe_average, averages)], rows)
+    return make_table([words.label_metric(study.metric), *map(words.describe_average, averages)], rows)
 
 
 def write_differences(study: Study) -> str:
@@ -80,7 +80,7 @@ def write_differences(study: Study) -> str:
         label = f"`{each.name.replace(':', '` − `')}`"
         by_draw = [_format_draw(each, name) for name in study.draws]
         rows.append([f"**{label}**" if each in study.primary else label, draws.format_difference(each), *by_draw])
-    return _make_table(["difference", f"over {study.count()}", *map(_shorten, study.draws)], rows)
+    return make_table(["difference", f"over {study.count()}", *map(_shorten, study.draws)], rows)
 
 
 def write_summary(study: Study) -> str:
@@ -106,7 +106,7 @@ def write_runs(study: Study) -> str:
         hours = sum(stage["seconds"] or 0 for stage in draw["stages"].values()) / 3600
         machine = f"{known['processor']}, {known['cores']} cores"
         rows.append([_shorten(name), f"`{known['git'][:9]}`", machine, " ".join(versions), f"{hours:.1f} h"])
-    return _make_table(["", "commit", "machine", "packages", "training"], rows)
+    return make_table(["", "commit", "machine", "packages", "training"], rows)
 
 
 def write_curve(study: Study, metric: str) -> str:
@@ -137,7 +137,8 @@ def _format_draw(difference: Difference, name: str) -> str:
     return words.format_difference({"value": difference.by_draw[name], "low": low, "high": high})
 
 
-def _make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -255,18 +256,21 @@ def make_files(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
     return pages | {root / "docs" / "images" / f"results-{name}.svg": plot for name, plot in plots.items()}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Writes what differs; with --check only names it."""
+def write_files(files: dict[pathlib.Path, str], arguments: Sequence[str]) -> int:
+    """Writes the files that differ; with --check only names them, and returns 1 if there are any."""
     differing = {
-        path: text
-        for path, text in make_files().items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
+        path: text for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
     }
     for path, text in differing.items():
         if "--check" not in arguments:
             path.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))
     return int(bool(differing) and "--check" in arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes what differs; with --check only names it."""
+    return write_files(make_files(), arguments)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,14 @@ def test_a_batch_of_a_cpu_has_fewer_rows_where_they_are_long():
     assert outputs["sum"].tolist() == compute_expected(features)[0]
 
 
+def test_a_cpus_batch_does_not_change_with_the_lengths_of_a_set_where_padded_lengths_are_set():
+    evaluator = make_evaluator(batch=16, buckets=(64, 640))
+    for rows in (3, 40):
+        task = Toy()
+        evaluator.compute_outputs(jnp.float32(2), task, make_features(rows))
+        assert {len(index) for index, _, _ in task.asked} == {6}
+
+
 def test_the_edges_of_buckets_can_be_set():
     task = Toy()
     make_evaluator(buckets=(64, 128)).compute_outputs(jnp.float32(2), task, make_features())

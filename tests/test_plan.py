@@ -149,6 +149,11 @@ def test_another_machine_is_estimated_and_priced(flags, tmp_path, capsys):
     assert "assumed 35% of the peak" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("device", "platform"), [("v5e", "tpu"), ("h100", "gpu"), ("cpu", "cpu")])
+def test_a_machine_has_the_platform_that_decides_the_buckets(device, platform):
+    assert machine.choose_machine(device, 0, "", 1, 0.35, print).platform == platform
+
+
 def test_a_stage_that_does_not_fit_gets_an_alternative(flags, monkeypatch, capsys):
     """The device has so little memory that only rematerialisation makes the stage fit."""
     arguments = [*flags, "--config.stages=english", "--config.data.batch=32", "--device=v5e"]

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages of results say what the files of the studies say, and each study was registered before it ran."""
 
-import importlib.util
+import importlib
 import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 import toy_models
@@ -15,23 +16,17 @@ from xlkd.reports import draws
 
 RESULTS = toy_models.ROOT / "docs" / "results"
 FILES = sorted(RESULTS.glob("*/*.json"))
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, toy_models.ROOT / "docs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sys.path.insert(0, str(toy_models.ROOT / "docs"))
 
 
 @pytest.fixture(scope="module")
 def pages():
-    return load_script("_results")
+    return importlib.import_module("_results")
 
 
 @pytest.fixture(scope="module")
 def benchmarks():
-    return load_script("_benchmarks")
+    return importlib.import_module("_benchmarks")
 
 
 @pytest.fixture
