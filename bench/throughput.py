@@ -106,11 +106,13 @@ def list_works(sides: list[str] | tuple[str, ...], quick: bool) -> Iterator[tupl
     """Yields the name of each work, which names a file, and the function that measures it."""
     yield "machine", describe_machine
     works: dict[str, dict[str, Maker]] = {"ours": {}, "torch": {}}
-    for title, case in (step.STEPS | step.FORWARD).items():
-        shape = step.QUICK if quick else case[:3]
-        dropout = case[3] if title in step.STEPS else None
-        works["ours"][title] = lambda s=shape, d=dropout: make_case(*s, d)
-        works["torch"][title] = lambda s=shape, d=dropout: make_peer_case(*s, d)
+    for title, work in (step.STEPS | step.FORWARD).items():
+        if work.dtype == DTYPE:  # the same work as its case in float32
+            continue
+        own = work._replace(**step.QUICK) if quick else work
+        size = own.shape, own.rows, own.length, own.dropout if title in step.STEPS else None
+        works["ours"][title] = lambda size=size: make_case(*size)
+        works["torch"][title] = lambda size=size: make_peer_case(*size)
     shape, rows, length = ("tiny", 2, 16) if quick else ("12x384", 32, 128)
     pairs = (rows, length) if quick else (24, 384)
     works["ours"] |= {

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from xlkd.models.dropout import dropout
 from xlkd.models.layers import MASKED
-from xlkd.models.matmul import transposed_matmul
+from xlkd.models.matmul import multiply, transposed_matmul
 
 HALF = (jnp.bfloat16, jnp.float16)  # the types that the kernel supports
 GROUPS = 4  # most groups of heads that a CPU computes one after another: each makes the program longer
@@ -142,7 +142,7 @@ def _backward(
         change = weights * (drop(_sum("...ld,...md->...lm", gradient, v)) - mean) * q.shape[-1] ** -0.5
         change = change.astype(q.dtype)
         to_k, to_v = transposed_matmul(change, q), transposed_matmul(drop(weights).astype(v.dtype), gradient)
-        return _join_queries(change @ k), _sum_keys(to_k, size), _sum_keys(to_v, size)
+        return _join_queries(multiply("...lm,...md->...ld", change, k)), _sum_keys(to_k, size), _sum_keys(to_v, size)
 
     to_q, to_k, to_v = _map_heads(differentiate_heads, 3 * size or q.shape[2], q, k, v, gradient, mean, *norms)
     return to_q, to_k, to_v, None, None, None

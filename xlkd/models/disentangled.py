@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 from xlkd.models.dropout import dropout
-from xlkd.models.matmul import transposed_matmul
+from xlkd.models.matmul import multiply, transposed_matmul
 
 BLOCK = 64  # rows that are multiplied with the same differences: faster on a CPU than 32, 128 or all
 
@@ -108,7 +108,11 @@ def _backward(rate: float, scale: float, residuals: Residuals, gradient: Head) -
     change = weights * (dropout(_sum("bhld,bhmd->bhlm", gradient, v), rate, key, *place) - mean) * scale
     change = change.astype(q.dtype)
     dropped = dropout(weights, rate, key, *place).astype(v.dtype)
-    to_q, to_k, to_v = change @ k, transposed_matmul(change, q), transposed_matmul(dropped, gradient)
+    to_q, to_k, to_v = (
+        multiply("bhlm,bhmd->bhld", change, k),
+        transposed_matmul(change, q),
+        transposed_matmul(dropped, gradient),
+    )
     more_q, to_position_keys = _differentiate_positions(change, q, position_keys)
     more_k, to_position_queries = _differentiate_positions(change.mT, k, position_queries)
     return to_q + more_q, to_k + more_k, to_v, to_position_keys, to_position_queries, None, None, None

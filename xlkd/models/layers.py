@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from xlkd.models.family import Params
-from xlkd.models.matmul import AnyArray, matmul
+from xlkd.models.matmul import AnyArray, add_bias, matmul
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: x * 0.5 * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype))),
@@ -49,7 +49,7 @@ def dense(
 ) -> Float[Array, "*axes outputs"]:
     """Returns x·kernel in the compute dtype, plus the bias if there is one."""
     product = matmul(x.astype(dtype), params["kernel"].astype(dtype))
-    return product + params["bias"].astype(dtype) if "bias" in params else product
+    return add_bias(product, params["bias"].astype(dtype)) if "bias" in params else product
 
 
 def layer_norm(params: Params, x: Float[AnyArray, "*axes hidden"], eps: float) -> Float[Array, "*axes hidden"]:
