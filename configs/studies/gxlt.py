@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.controls = c.stages[1:]
     c.seed = 1
     draw = c.get_ref("seed").to_str()
-    c.encoder.path = "models/multilingual-e5-small"
+    c.encoder.path, c.encoder.dtype = "models/multilingual-e5-small", "bfloat16"
     c.data.train = f"xquad:data/xquad?languages=en,es,de,ar,hi,vi,zh&limit={variant or QUESTIONS}&draw=" + draw
     c.data.eval = "mlqa:data/mlqa_dev?pairs=all&after=45&limit=25&draw=" + draw  # earlier studies used the first 45
     c.data.pad_to, c.data.buckets, c.method.mask_positions = 0, 4, "padding"

@@ -29,7 +29,7 @@ def xnli(c: ConfigDict) -> ConfigDict:
     c = few_labels(c, supervised, f"{train}&limit=1500", f"{test}&languages={languages}&after=300&limit=900", "xnli")
     c.controls = ("single_kd", "branches", "mblm")
     c.report.compare = ("mblm:branches", "branches:single_kd", "mblm:single_kd")
-    c.encoder.path, c.task.max_length = "models/multilingual-e5-small", 80
+    c.encoder.path, c.encoder.dtype, c.task.max_length = "models/multilingual-e5-small", "bfloat16", 80
     c.optim.lr, c.budget.epochs = 5e-5, 2
     for tag in supervised:
         teacher = c[f"teacher_{tag}"]

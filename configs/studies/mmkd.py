@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.seed = 1
     draw = "&draw=" + c.get_ref("seed").to_str()
     c.encoder.path, c.encoder.dropout, c.teacher.path = "models/e5-6", -1.0, "models/all-MiniLM-L6-v2"
+    c.encoder.dtype = "bfloat16"
     c.method.student_pooling = c.method.teacher_pooling = "mean"
     c.data.train = f"{PAIRS}&documents=train&limit=1000" + draw
     c.data.retrieval = f"{PAIRS}&documents=heldout"
