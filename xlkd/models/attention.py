@@ -110,7 +110,7 @@ def _forward(
         """Attends over heads from number `first` on; returns outputs, and maximum and sum of each query's softmax."""
         near_v = _split_keys(v, size)
         scores = _compute_scores(_split_queries(q, size), _split_keys(k, size), near_bias, window)
-        highest = scores.max(axis=-1, keepdims=True)
+        scores, highest = _separate(scores, scores.max(axis=-1, keepdims=True))
         weights = jnp.exp(scores - highest)
         total = weights.sum(axis=-1, keepdims=True)
         weights = dropout(weights, rate, key, *place, first=first * math.prod(scores.shape[2:]))
@@ -133,7 +133,7 @@ def _backward(
     ) -> tuple[Head, Head, Head]:
         q, gradient, mean, highest, total = (_split_queries(x, size) for x in (q, gradient, mean, highest, total))
         k, v = _split_keys(k, size), _split_keys(v, size)
-        scores = _compute_scores(q, k, near_bias, window)
+        scores, highest = _separate(_compute_scores(q, k, near_bias, window), highest)
 
         def drop(x: Float[Array, "rows heads *blocks queries keys"]) -> Float[Array, "rows heads *blocks queries keys"]:
             return dropout(x, rate, key, *place, first=first * math.prod(scores.shape[2:]))
@@ -167,6 +167,11 @@ def _compute_scores(
     queries, keys = scores.shape[-2:]
     distance = jnp.arange(keys) - (keys - queries) // 2 - jnp.arange(queries)[:, None]  # keys begin a block earlier
     return jnp.where(jnp.abs(distance) <= window, scores, FAR)
+
+
+def _separate(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns the arrays; a CPU fuses nothing across this line, since exp is slow in one kernel with a product."""
+    return jax.lax.platform_dependent(*arrays, cpu=lambda *x: jax.lax.optimization_barrier(x), default=lambda *x: x)
 
 
 def _split_queries(x: Head, size: int) -> Blocks:
