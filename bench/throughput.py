@@ -147,7 +147,7 @@ def describe_machine() -> Json:
     environment = describe_environment([], {})
     versions = {name: environment[name] for name in ("python", "platform", "packages", "git", "git_changes", "runtime")}
     device = {"device": jax.devices()[0].device_kind, "gpu": gpu, "processor": platform.processor()}
-    return device | {"peak_flops": peak_flops(), "torch": peer} | versions
+    return device | {"peak_flops": peak_flops(DTYPE), "torch": peer} | versions
 
 
 def measure(work: Work) -> Json:
@@ -169,7 +169,7 @@ def measure(work: Work) -> Json:
         "tokens": work.tokens,
         "tokens_per_second": work.tokens / seconds,
         "flops": work.flops,
-        "mfu": work.flops / seconds / peak_flops(),
+        "mfu": work.flops / seconds / peak_flops(DTYPE),
     }
 
 

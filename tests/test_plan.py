@@ -171,6 +171,14 @@ def make_plan(flags, monkeypatch):
     return plan.plan_run(plan.settings.apply_flags(plan.settings.read_config(values["config"]), overrides), values)
 
 
+def test_the_utilisation_of_a_cpu_refers_to_the_peak_of_the_type(monkeypatch):
+    monkeypatch.setattr(machine, "measure_flops", {"float32": 1e9, "bfloat16": 4e9}.get)
+    cpu = machine.choose_machine("cpu", 0, "", 1, 0.35, print)
+    assert [cpu.find_peak(dtype) for dtype in ("float32", "bfloat16")] == [1e9, 4e9]
+    gpu = machine.choose_machine("h100", 0, "", 1, 0.35, print)
+    assert {gpu.find_peak(dtype) for dtype in ("float32", "bfloat16")} == {gpu.flops}
+
+
 @pytest.mark.parametrize(
     ("memory", "message"),
     [

@@ -50,7 +50,7 @@ class Machine:
     accelerator: Accelerator | None
     exact: bool  # whether programs are compiled by the compiler of that machine
     efficiency: float = EFFICIENCY
-    flops: float = 0.0  # peak FLOP/s of all devices together, in bfloat16; measured on CPUs
+    flops: float = 0.0  # peak FLOP/s of all devices together, in bfloat16; measured on CPUs, in float32
     slices: int = 1  # TPU slices, of equally many devices; only `mesh.data` can cross them
 
     @property
@@ -75,6 +75,10 @@ class Machine:
         names = ("name", "memory", "flops", "exact", "efficiency", "chips", "slices")
         counted = {"devices": self.count, "measured": self.accelerator is None}
         return {name: getattr(self, name) for name in names} | counted
+
+    def find_peak(self, dtype: str) -> float:
+        """Returns the peak that the utilisation of a run in this type refers to, as its live line does."""
+        return self.flops if self.accelerator else measure_flops(dtype)
 
     def assume_speed(self, dtype: str) -> float:
         """Returns the FLOP/s that a training step is assumed to reach."""
@@ -114,7 +118,7 @@ def _describe_this_machine(device: str, chips: int, efficiency: float) -> Machin
 def _measure_cpu(devices: Sequence[Any]) -> Machine:
     """Measures the FLOP/s of this machine, and divides its available memory among the devices."""
     memory = cli.available_memory_bytes() / len(devices)
-    return Machine("cpu", tuple(devices), memory, None, exact=True, flops=measure_flops())
+    return Machine("cpu", tuple(devices), memory, None, exact=True, flops=measure_flops("float32"))
 
 
 def _describe_remote(name: str, count: int, efficiency: float) -> Machine:

@@ -147,7 +147,7 @@ class Planner:
         parts["evaluation"] = evaluation_flops / speed.rate
         times = {"seconds": sum(parts.values()), "parts": parts}
         if steps:
-            peak = self.machine.flops * parts["training"]
+            peak = self.machine.find_peak(spec.encoder.dtype) * parts["training"]
             teacher_flops = flops["teacher"] if live else 0.0
             times |= {"step_seconds": parts["training"] / steps, "mfu": (flops["step"] + teacher_flops) / peak}
             times["mfu_padded"] = (flops["step_padded"] + live) / peak

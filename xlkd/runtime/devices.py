@@ -67,27 +67,27 @@ def describe_devices() -> str:
 
 
 @functools.cache
-def peak_flops() -> float:
-    """Returns the peak FLOP/s of all devices together: from the table, on CPU the highest that was measured."""
+def peak_flops(dtype: str) -> float:
+    """Returns the peak FLOP/s of all devices together: from the table, on CPU the highest measured for this type."""
     import jax
 
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return measure_flops() * jax.process_count()
+        return measure_flops(dtype) * jax.process_count()
     accelerator = accelerators.find_accelerator(device.device_kind)
     return accelerator.flops * jax.device_count() if accelerator else float("inf")
 
 
-def measure_flops() -> float:
-    """Returns the highest FLOP/s that matrix products have reached on this machine's processors.
+def measure_flops(dtype: str) -> float:
+    """Returns the highest FLOP/s that matrix products of this type have reached on this machine's processors.
 
     Other programs slow down a product, never speed it up: the best of several sizes and times counts, and that of
     earlier measurements, which the cache folder keeps.
     """
-    path, name = cache.get_folder() / "peak.json", _name_machine()
+    path, name = cache.get_folder() / "peak.json", _name_machine(dtype)
     known = _read_peaks(path)
     # What earlier starts reached seldom rises: one size is enough then, in hundredths of a second
-    best = max(map(_time_product, (1024,) if name in known else (512, 1024, 2048)))
+    best = max(_time_product(size, dtype) for size in ((1024,) if name in known else (512, 1024, 2048)))
     try:
         if best > known.get(name, 0.0):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,13 +97,13 @@ def measure_flops() -> float:
         return best
 
 
-def _time_product(size: int, times: int = 5) -> float:
-    """Returns the FLOP/s of the fastest of several matrix products."""
+def _time_product(size: int, dtype: str, times: int = 5) -> float:
+    """Returns the FLOP/s of the fastest of several matrix products, whose sums are float32."""
     import jax
     import jax.numpy as jnp
 
-    x = jnp.ones((size, size))
-    multiply = jax.jit(jnp.matmul)
+    x = jnp.ones((size, size), dtype)
+    multiply = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
     multiply(x, x).block_until_ready()
     seconds = []
     for _ in range(times):
@@ -122,8 +122,9 @@ def _read_peaks(path: pathlib.Path) -> dict[str, float]:
     return {k: v for k, v in values.items() if isinstance(v, float)} if isinstance(values, dict) else {}
 
 
-def _name_machine() -> str:
-    """Names what the rate depends on: the processor, the cores that this process may use, and jaxlib."""
+def _name_machine(dtype: str) -> str:
+    """Names what the rate depends on: the processor, the cores that this process may use, jaxlib, and the type."""
     import jaxlib
 
-    return f"{processor.read_name()}, {processor.count_cores()} cores, jaxlib {jaxlib.__version__}"
+    machine = f"{processor.read_name()}, {processor.count_cores()} cores, jaxlib {jaxlib.__version__}"
+    return machine if dtype == "float32" else f"{machine}, {dtype}"

@@ -123,7 +123,7 @@ def train(
         ),
         log=log,
         mesh=devices,
-        peak_flops=peak_flops(),
+        peak_flops=peak_flops(spec.encoder.dtype),
         track=track.send,
         track_goodput=track_goodput,
         known_targets=find_known_targets(spec, method, prepared.data, earlier, devices, log),
