@@ -47,13 +47,13 @@ matmul.defvjp(_forward, _backward)
 
 
 @jax.custom_vjp
-def add_bias(x: Float[Array, "*rows outputs"], bias: Float[Array, " outputs"]) -> Float[Array, "*rows outputs"]:
+def add_bias(x: Float[Array, "*rows outputs"], bias: Float[AnyArray, " outputs"]) -> Float[Array, "*rows outputs"]:
     """Returns x + bias; the gradient of the bias is summed in float32, which a plain addition does not do."""
     return x + bias
 
 
 def _sum_rows(
-    bias: Float[Array, " outputs"], gradient: Float[Array, "*rows outputs"]
+    bias: Float[AnyArray, " outputs"], gradient: Float[Array, "*rows outputs"]
 ) -> tuple[Float[Array, "*rows outputs"], Float[Array, " outputs"]]:
     return gradient, gradient.sum(range(gradient.ndim - 1)).astype(bias.dtype)
 
