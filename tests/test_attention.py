@@ -152,6 +152,12 @@ def test_few_scores_are_computed_at_once(arrays, monkeypatch, more, products):
     assert jax.jit(lambda *a: attention.attend(*a)).lower(*arrays).as_text().count("dot_general") == products
 
 
+@pytest.mark.parametrize(("platform", "barriers"), [("cpu", 1), ("tpu", 0)])
+def test_only_a_cpu_computes_exponentials_apart_from_products(arrays, platform, barriers):
+    text = jax.jit(lambda *a: attention.attend(*a)).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("optimization_barrier") == barriers
+
+
 def test_masked_positions_are_ignored(arrays):
     q, k, v, bias = arrays
     outputs = attention.attend(q, k, v.at[1, 9:].set(1e6), bias)

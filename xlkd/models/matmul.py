@@ -4,7 +4,7 @@
 
 XLA's fast kernels for CPU compute a product that sums over the last axis of its left side. A kernel's gradient sums
 over rows, as attention's gradients do, so that one side has to be transposed first; by default XLA folds the transpose
-into a product that only its slower kernels support. Of bfloat16 they return products and sums in float32 only.
+into a product that only its slower kernels support. Products of bfloat16 are fast only if they return float32.
 docs/performance.md says what that costs.
 """
 
@@ -62,7 +62,7 @@ add_bias.defvjp(lambda x, bias: (x + bias, bias), _sum_rows)
 
 
 def multiply(formula: str, x: Float[AnyArray, ...], y: Float[AnyArray, ...]) -> Float[Array, ...]:
-    """Returns jnp.einsum(formula, x, y) in the type of both."""
+    """Returns jnp.einsum(formula, x, y) in the type of both operands; a CPU rounds bfloat16 only after the product."""
     default = functools.partial(jnp.einsum, formula)
     if x.dtype != jnp.bfloat16:
         return default(x, y)
