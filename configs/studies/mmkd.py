@@ -30,7 +30,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.method.student_pooling = c.method.teacher_pooling = "mean"
     c.data.train = f"{PAIRS}&documents=train&limit=1000" + draw
     c.data.retrieval = f"{PAIRS}&documents=heldout"
-    c.data.alignment = "align:data/word_align/enfr?languages=en,fr+align:data/word_align/jaen?languages=ja,en"
+    kftt = "align:data/word_align/jaen?languages=ja,en&on_bad_row=skip"
+    c.data.alignment = f"align:data/word_align/enfr?languages=en,fr+{kftt}"
     c.data.batch, c.data.buckets, c.task.max_length = 32, 3, 96
     c.optim.lr, c.budget.epochs, c.budget.steps = 5e-5, 0, 300
     c.save.every = 100
