@@ -30,8 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.method.student_pooling = c.method.teacher_pooling = "mean"
     c.data.train = f"{PAIRS}&documents=train&limit=1000" + draw
     c.data.retrieval = f"{PAIRS}&documents=heldout"
-    kftt = "align:data/word_align/jaen?languages=ja,en&on_bad_row=skip"
-    c.data.alignment = f"align:data/word_align/enfr?languages=en,fr+{kftt}"
+    c.data.alignment = "align:data/word_align/enfr?languages=en,fr+align:data/word_align/jaen?languages=ja,en"
     c.data.batch, c.data.buckets, c.task.max_length = 32, 3, 96
     c.optim.lr, c.budget.epochs, c.budget.steps = 5e-5, 0, 300
     c.save.every = 100
@@ -42,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.head.optim, c.head.budget = ConfigDict({"lr": 1e-3}), ConfigDict({"epochs": 0, "steps": 600})
     c.stages = ("head", *c.stages)
     for name in c.controls:
-        c[name].start = "head"
+        c[name].start, c[name].data = "head", ConfigDict({"on_bad_row": "skip"})
         tuning = c[f"finetune_{name}"]
         tuning.data.train = "xnli:data/xnli_train?split=train&languages=en"
         tuning.data.eval = f"xnli:data/xnli?split=dev&languages=en,{LANGUAGES}&after=300&limit=900" + draw
