@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
         tuning.data.train = "xnli:data/xnli_train?split=train&languages=en"
         tuning.data.eval = f"xnli:data/xnli?split=dev&languages=en,{LANGUAGES}&after=300&limit=900" + draw
         tuning.data.batch, tuning.data.buckets, tuning.task.max_length = 16, 3, 80
-        tuning.optim.lr, tuning.budget.epochs = 5e-5, 3
+        tuning.optim.lr, tuning.budget.epochs = 3e-5, 5
     c.report.compare = (
         "finetune_full:finetune_token",
         "finetune_full:finetune_before",
