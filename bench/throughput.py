@@ -6,9 +6,9 @@
   --side=ours  the works of one side, ours or torch; without it those of both
   --quick      tiny shapes: shows that it runs, and nothing about speed
 
-The works are the seven shapes of bench/step.py and a step of each of the three systems, all without padding. PyTorch has
-the seven shapes and the step of self-distillation. MFU counts FLOPs as a run does, of matrix products alone, against the
-published peak of the device (xlkd/runtime/accelerators.py). A work that fails leaves its error.
+The works are the seven shapes of bench/step.py and a step of each of the three systems, all without padding. PyTorch
+has the seven shapes and the step of self-distillation. MFU counts FLOPs as a run does, of matrix products alone,
+against the published peak of the device (xlkd/runtime/accelerators.py). A work that fails leaves its error.
 """
 
 from __future__ import annotations
