@@ -240,7 +240,7 @@ def test_bad_rows_stop_the_command_or_are_listed(tmp_path, capsys):
     answers = tmp_path / "answers.json"
     answers.write_text('{"same": "Anna"}')
     flags = [f"--predictions={answers}", f"--data=xquad:{tmp_path}?languages=en"]
-    with pytest.raises(UserError, match="empty question"):
+    with pytest.raises(UserError, match=r"empty question; fix the row or set --on_bad_row=skip$"):
         evaluate.main(flags)
     evaluate.main([*flags, "--on_bad_row=skip"])
     assert "qas[1] (id 'bad'): empty question" in capsys.readouterr().err

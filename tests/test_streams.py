@@ -70,7 +70,8 @@ def whole(flags):
 def test_a_corrupt_line_stops_the_run_by_name(flags):
     process = run(flags, flags[1] / "stopped")
     assert process.returncode == 2
-    assert "corpus.de: line 41" in process.stdout + process.stderr
+    assert "corpus.de: line 41" in process.stderr
+    assert process.stderr.endswith("; fix the row or set config.data.on_bad_row=skip\n")
     assert "Traceback" not in process.stderr
 
 

@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--{unused[0]} does not belong to the task qa", "command line", "leave it out")
     if task == "classify" and "null_threshold" in flags:
         raise UserError("--null_threshold does not belong to the task classify", "command line", "leave it out")
-    rows = sources.read(flags["data"], task, flags.get("on_bad_row", "stop"))
+    rows = sources.read(flags["data"], task, flags.get("on_bad_row", "stop"), "--on_bad_row")
     for where, reason in rows.dropped:
         print(escape_controls(f"left out: {where}: {reason}"), file=sys.stderr)
     for note in rows.notes:

@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--task={flags['task']} is not possible", "command line", "choose qa or classify")
     from xlkd.data.sources import BadRows
 
-    bad_rows = BadRows(flags.get("on_bad_row", "stop"))
+    bad_rows = BadRows(flags.get("on_bad_row", "stop"), "--on_bad_row")
     for name, default in COUNTS.items():
         cli.parse_count(flags, name, default, LIMITS[name])
     task = _choose_task(flags)

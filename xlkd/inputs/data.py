@@ -26,6 +26,7 @@ from xlkd.models.family import Architecture
 from xlkd.runtime import distributed
 from xlkd.runtime.log import Log
 from xlkd.spec.optim import MOST_STEPS, Budget, Horizon
+from xlkd.spec.source import Value
 from xlkd.spec.stage import AnySettings, AnyStage, StageSpec
 from xlkd.spec.stage import Data as DataSettings
 from xlkd.spec.tasks import Classify
@@ -102,7 +103,7 @@ def read_training_examples(settings: AnySettings, log: Log) -> tuple[sources.Row
     With `data.ntl` pairs of languages are drawn for aligned questions, and each drawn pair is an example.
     """
     data = settings.data
-    rows = sources.read(data.train, find_example_kind(settings.task.name), data.on_bad_row)
+    rows = _read_source(data.train, settings.task.name, data)
     rows = streams.compose_corpora(settings, rows)
     if data.ntl < 0:
         return rows, []
@@ -203,10 +204,15 @@ def read_evaluation_sets(settings: AnySettings, task: Task, weights: Weights, lo
     for name, task_name in SETS.items():
         if source := getattr(settings.data, name):
             set_task = load_module("tasks", task_name).build(settings.task, weights.tokenizer) if task_name else task
-            rows = sources.read(source, find_example_kind(set_task.name), settings.data.on_bad_row)
+            rows = _read_source(source, set_task.name, settings.data)
             sets[name] = EvaluationSet(set_task, rows, load_features(set_task, rows, log))
             check_lengths(set_task.lengths(sets[name].features), weights.architecture)
     return sets
+
+
+def _read_source(source: Value, task_name: str, data: DataSettings) -> sources.Rows:
+    """Reads the rows of a source for a task; the error of a bad row names the key of the config that skips it."""
+    return sources.read(source, find_example_kind(task_name), data.on_bad_row, "config.data.on_bad_row")
 
 
 def check_sources_exist(settings: AnySettings) -> None:
@@ -235,8 +241,7 @@ def iterate_examples(settings: AnySettings) -> Iterator[Any]:
     """Yields every example that the encoder reads, in training and evaluation."""
     for name, task_name in ({"train": ""} | SETS).items():
         if source := getattr(settings.data, name):
-            kind = find_example_kind(task_name or settings.task.name)
-            yield from sources.read(source, kind, settings.data.on_bad_row)
+            yield from _read_source(source, task_name or settings.task.name, settings.data)
 
 
 def load_features(task: Task, rows: sources.Rows, log: Log) -> Features:

@@ -35,12 +35,15 @@ _READ_AS = {"masked": "parallel"}  # the task whose rows serve another one too: 
 
 
 class BadRows:
-    """Handles bad rows: the first one stops the run, or all are listed and left out."""
+    """Handles bad rows: the first one stops the run, or all are listed and left out.
 
-    def __init__(self, policy: str = "stop") -> None:
+    `setting` is what a user would set to `skip`, if anything, as the error of a bad row names it.
+    """
+
+    def __init__(self, policy: str = "stop", setting: str = "") -> None:
         if policy not in ("stop", "skip"):
             raise UserError(f"on_bad_row={policy} is not possible", remedy="choose stop or skip")
-        self.policy = policy
+        self.policy, self._remedy = policy, f"fix the row or set {setting}=skip" if setting else "fix the row"
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[tuple[str, str]] = []
         self.notes: dict[str, str] = {}  # by file or folder what is unusual but no fault
@@ -50,7 +53,7 @@ class BadRows:
         if len(reason) > _LONGEST_FAULT:
             reason = f"{reason[:_LONGEST_FAULT]}…"
         if self.policy == "stop":
-            raise UserError(reason, where, "fix the row or set on_bad_row=skip")
+            raise UserError(reason, where, self._remedy)
         self.skipped.append((where, reason))
 
     def note_unread(self, place: pathlib.Path, unread: Iterable[str]) -> None:
@@ -144,9 +147,12 @@ def _is_prefix(prefix: pathlib.Path) -> bool:
     return prefix.parent.is_dir() and any(path.name.startswith(prefix.name) for path in prefix.parent.iterdir())
 
 
-def read(value: Value, task: str, on_bad_row: str = "stop") -> Rows:
-    """Returns all rows of a source string, a dict or a list for a task: `qa`, `classify`, `parallel` or `masked`."""
-    text, bad_rows = write_value(value, "source"), BadRows(on_bad_row)
+def read(value: Value, task: str, on_bad_row: str = "stop", setting: str = "") -> Rows:
+    """Returns all rows of a source string, a dict or a list for a task: `qa`, `classify`, `parallel` or `masked`.
+
+    `setting` is the user's name of `on_bad_row`, for the error of a bad row.
+    """
+    text, bad_rows = write_value(value, "source"), BadRows(on_bad_row, setting)
     parts = tuple(read_source(source, task, bad_rows) for source in parse(text))
     notes = tuple(f"{where}: {note}" for where, note in bad_rows.notes.items())
     rows = Rows(parts, (*bad_rows.skipped, *bad_rows.left_out), notes)
