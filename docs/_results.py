@@ -8,6 +8,7 @@ docs/results/STUDY; PART is one of `PARTS`. `python docs/_results.py --check` wr
 
 import functools
 import html
+import math
 import pathlib
 import re
 import sys
@@ -65,7 +66,7 @@ def write_scores(study: Study) -> str:
         for average in averages:
             values = [system[control]["averages"][average][study.metric][0] for system in systems if control in system]
             spread = f" ({words.format_number(min(values))} to {words.format_number(max(values))})"
-            cells.append(words.format_number(sum(values) / len(values)) + (spread if len(values) > 1 else ""))
+            cells.append(words.format_number(math.fsum(values) / len(values)) + (spread if len(values) > 1 else ""))
         rows.append(cells)
     return make_table([words.label_metric(study.metric), *map(words.describe_average, averages)], rows)
 
@@ -103,7 +104,7 @@ def write_runs(study: Study) -> str:
     for name, draw in study.draws.items():
         known = draw["provenance"]
         versions = [each for each in known["packages"] if each.partition("==")[0] in ("jax", "jaxlib", "flax", "optax")]
-        hours = sum(stage["seconds"] or 0 for stage in draw["stages"].values()) / 3600
+        hours = math.fsum(stage["seconds"] or 0 for stage in draw["stages"].values()) / 3600
         machine = f"{known['processor']}, {known['cores']} cores"
         rows.append([_shorten(name), f"`{known['git'][:9]}`", machine, " ".join(versions), f"{hours:.1f} h"])
     return make_table(["", "commit", "machine", "packages", "training"], rows)
