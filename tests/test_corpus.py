@@ -141,7 +141,7 @@ def test_a_corrupt_line_is_named_and_either_stops_or_is_skipped(tmp_path, line, 
     bad = (line, GOOD[1][1]) if side == 0 else (GOOD[1][0], line)
     source = write_moses(tmp_path, [GOOD[0], bad, GOOD[2]], packed=packed)
     named = f"{tmp_path}/c.{('en', 'de')[side]}{'.gz' if packed else ''}: line 2"
-    with pytest.raises(UserError, match="fix the row") as error:
+    with pytest.raises(UserError, match=r"; fix the row$") as error:
         read_pairs(source)
     assert named in str(error.value)
     assert reason in str(error.value)

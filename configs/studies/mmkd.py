@@ -41,7 +41,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.head.optim, c.head.budget = ConfigDict({"lr": 1e-3}), ConfigDict({"epochs": 0, "steps": 600})
     c.stages = ("head", *c.stages)
     for name in c.controls:
-        c[name].start, c[name].data = "head", ConfigDict({"on_bad_row": "skip"})
+        c[name].start = "head"
+        c[name].data = ConfigDict({"on_bad_row": "skip"})  # six of KFTT's links point outside their sentences
         tuning = c[f"finetune_{name}"]
         tuning.data.train = "xnli:data/xnli_train?split=train&languages=en"
         tuning.data.eval = f"xnli:data/xnli?split=dev&languages=en,{LANGUAGES}&after=300&limit=900" + draw

@@ -37,13 +37,15 @@ _READ_AS = {"masked": "parallel"}  # the task whose rows serve another one too: 
 class BadRows:
     """Handles bad rows: the first one stops the run, or all are listed and left out.
 
-    `setting` is what a user would set to `skip`, if anything, as the error of a bad row names it.
+    `setting` is the key of the config or the flag that a user sets to `skip`, for the error of a bad row; "" if the
+    user has no such choice.
     """
 
     def __init__(self, policy: str = "stop", setting: str = "") -> None:
         if policy not in ("stop", "skip"):
             raise UserError(f"on_bad_row={policy} is not possible", remedy="choose stop or skip")
-        self.policy, self._remedy = policy, f"fix the row or set {setting}=skip" if setting else "fix the row"
+        self.policy = policy
+        self._remedy = f"fix the row or set {setting}=skip" if setting else "fix the row"
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[tuple[str, str]] = []
         self.notes: dict[str, str] = {}  # by file or folder what is unusual but no fault
@@ -150,7 +152,7 @@ def _is_prefix(prefix: pathlib.Path) -> bool:
 def read(value: Value, task: str, on_bad_row: str = "stop", setting: str = "") -> Rows:
     """Returns all rows of a source string, a dict or a list for a task: `qa`, `classify`, `parallel` or `masked`.
 
-    `setting` is the user's name of `on_bad_row`, for the error of a bad row.
+    `setting` is the key or flag by which the user chose `on_bad_row`, for the error of a bad row.
     """
     text, bad_rows = write_value(value, "source"), BadRows(on_bad_row, setting)
     parts = tuple(read_source(source, task, bad_rows) for source in parse(text))
