@@ -103,7 +103,7 @@ def describe_machine() -> dict[str, Any]:
     installed = {each.metadata["Name"].lower().replace("_", "-"): each.version for each in metadata.distributions()}
     versions = {name: installed[name] for name in LIBRARIES if name in installed}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    machine = {"processor": processor.read_name(), "cores": processor.count_cores()}
+    machine = {"processor": processor.describe(), "cores": processor.count_cores()}
     return machine | {"python": platform.python_version(), "versions": versions, "git": commit.stdout.strip()}
 
 

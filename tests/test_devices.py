@@ -4,9 +4,12 @@
 
 import json
 import math
+import pathlib
+import platform
 
 import pytest
 
+from xlkd import processor
 from xlkd.runtime import devices
 from xlkd.train import loop
 
@@ -70,3 +73,23 @@ def test_a_utilisation_is_below_the_peak_or_absent(flops, expected):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_product_is_really_timed(dtype):
     assert 1e6 < devices._time_product(64, dtype) < 1e16
+
+
+XEON = "model\t\t: {}\nmodel name\t: Intel(R) Xeon(R) Processor\nflags\t\t: fpu avx2 avx512f {}\n\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd sve bf16\nCPU part\t: 0xd4f\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "description"),
+    [
+        (XEON.format(143, "amx_bf16") * 2, "Intel(R) Xeon(R) Processor, model 143, avx2 avx512f amx_bf16"),
+        (XEON.format(207, "amx_bf16_of_a_later_kind"), "Intel(R) Xeon(R) Processor, model 207, avx2 avx512f"),
+        (ARM, "aarch64, CPU part 0xd4f, asimd sve bf16"),
+        ("", "aarch64"),
+    ],
+    ids=["with AMX", "without AMX", "ARM", "empty"],
+)
+def test_processors_of_one_name_are_told_apart(monkeypatch, text, description):
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda path, **options: text)
+    monkeypatch.setattr(platform, "processor", lambda: "aarch64")
+    assert processor.describe() == description

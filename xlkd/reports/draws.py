@@ -78,7 +78,7 @@ def describe_machine() -> Record:
         f"{each.metadata['Name']}=={each.version}" for each in importlib.metadata.distributions() if each.metadata
     }
     return {
-        "processor": processor.read_name(),
+        "processor": processor.describe(),
         "cores": processor.count_cores(),
         "python": platform.python_version(),
         "packages": sorted(packages, key=str.lower),

@@ -126,5 +126,5 @@ def _name_machine(dtype: str) -> str:
     """Names what the rate depends on: the processor, the cores that this process may use, jaxlib, and the type."""
     import jaxlib
 
-    machine = f"{processor.read_name()}, {processor.count_cores()} cores, jaxlib {jaxlib.__version__}"
+    machine = f"{processor.describe()}, {processor.count_cores()} cores, jaxlib {jaxlib.__version__}"
     return machine if dtype == "float32" else f"{machine}, {dtype}"
