@@ -108,7 +108,20 @@ def test_deviations_are_found_wherever_they_are():
     a, b = make_record(1, skd_over_ce=1.0), make_record(1, skd_over_ce=1.0)
     assert draws.measure_deviation(a, b)[0] == 0
     b["sets"]["mlqa"]["systems"]["ce"]["averages"]["gxlt_off"]["f1"][0] += 0.3
-    deviation, where = draws.measure_deviation(a, b)
+    deviation, text = draws.measure_deviation(a, b)
     assert deviation == pytest.approx(0.3)
-    assert where == "mlqa, ce, gxlt_off, f1"
+    assert text == "averages differ by at most 0.30 points (mlqa, ce, gxlt_off, f1)"
     assert draws.measure_deviation(a, b | {"sets": {}})[0] == math.inf
+
+
+def test_runs_without_a_score_are_compared_by_their_last_losses():
+    def make(**losses):
+        return make_record(1) | {"sets": {}, "curves": {stage: {"loss": loss} for stage, loss in losses.items()}}
+
+    a = make(head=[9.0, 4.0], words=[2.0])
+    assert draws.measure_deviation(a, make(head=[9.5, 4.0], words=[2.0]))[0] == 0, "what counts is the end"
+    deviation, text = draws.measure_deviation(a, make(head=[9.0, 4.1], words=[2.0]))
+    assert deviation == pytest.approx(2.5)
+    assert text == "last training losses differ by at most 2.50% (head)"
+    assert draws.measure_deviation(a, make(head=[9.0, 4.0]))[1].endswith("(words is only in one)")
+    assert draws.measure_deviation(make(), make())[0] == 0

@@ -95,7 +95,7 @@ def test_the_draws_of_a_study_keep_their_numbers_and_are_not_repeated(model, tmp
     (results / "seed=0.json").write_text(json.dumps(changed))
     again = run_sweep(model, tmp_path / "sweep", "--over=seed=0", "--again", *flags)
     assert again.returncode == 2
-    assert "seed=0.json: the averages of seed=0 differ by at most 2.00 points (atlas, zs, gxlt, f1)" in again.stderr
+    assert "seed=0.json: seed=0, repeated: averages differ by at most 2.00 points (atlas, zs, gxlt, f1)" in again.stderr
 
 
 def test_a_changed_stage_before_the_controls_is_another_start(model, tmp_path):

@@ -182,8 +182,8 @@ def _keep_numbers(path: pathlib.Path, record: dict[str, Any], tolerance: float) 
     if not path.exists():
         files.write_text(path, draws.format_record(record))
         return
-    deviation, where = draws.measure_deviation(draws.read_record(path), record)
-    what = f"the averages of {path.stem} differ by at most {deviation:.2f} points ({where})"
+    deviation, difference = draws.measure_deviation(draws.read_record(path), record)
+    what = f"{path.stem}, repeated: {difference}"
     if deviation > tolerance:
         remedy = "compare commit, packages and processor in the file with this machine's"
         raise UserError(f"{what}, more than {tolerance:g}", str(path), remedy)

@@ -14,7 +14,7 @@ import json
 import math
 import pathlib
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from scipy import special  # pyrefly: ignore[untyped-import]
 
@@ -264,11 +264,31 @@ def _choose_verdict(difference: Difference, adjusted: Mapping[str, float]) -> st
 
 
 def measure_deviation(a: Record, b: Record) -> tuple[float, str]:
-    """Returns the largest difference between the averages of two records of the same run, and where it is."""
+    """Returns the largest difference between the averages of two records of the same run, and what it is, as a text.
+
+    Where no stage has a score, it is the difference between their last training losses, in per cent.
+    """
     first, second = dict(_list_averages(a)), dict(_list_averages(b))
-    if first.keys() != second.keys():
-        return math.inf, f"{next(iter(first.keys() ^ second.keys()))} is only in one"
-    return max(((abs(first[where] - second[where]), where) for where in first), default=(0.0, "none has a score"))
+    if first or second:
+        deviation, where = _find_largest(first, second, lambda x, y: abs(x - y))
+        return deviation, f"averages differ by at most {deviation:.2f} points ({where})"
+    first, second = dict(_list_losses(a)), dict(_list_losses(b))
+    deviation, where = _find_largest(first, second, lambda x, y: 100 * abs(x - y) / max(abs(x), 1e-9))
+    return deviation, f"last training losses differ by at most {deviation:.2f}% ({where})"
+
+
+def _find_largest(
+    first: Mapping[str, float], second: Mapping[str, float], compare: Callable[[float, float], float]
+) -> tuple[float, str]:
+    """Returns the largest difference, and its name; infinity where only one of the two has a name."""
+    if unmatched := sorted(first.keys() ^ second.keys()):
+        return math.inf, f"{unmatched[0]} is only in one"
+    return max(((compare(first[name], second[name]), name) for name in first), default=(0.0, "none is logged"))
+
+
+def _list_losses(record: Record) -> Iterator[tuple[str, float]]:
+    for stage, curves in record["curves"].items():
+        yield from ((stage, loss) for loss in curves.get("loss", ())[-1:] if loss is not None)
 
 
 def _list_averages(record: Record) -> Iterator[tuple[str, float]]:

@@ -34,7 +34,7 @@ RUN_KEYS = {  # keys of a run that no stage reads
         "Those of them that a study is to decide; a report shows them first and judges them together."
     ),
     "report.judged_by": spec.Setting("The score that decides a study: SET/AVERAGE/METRIC as in results.json."),
-    "report.tolerance": spec.Setting("Points by which the averages of a run may change when it is repeated."),
+    "report.tolerance": spec.Setting("Points by which averages may change in a repeated run; per cent of a loss."),
 }
 _PAIRS = ("report.compare", "report.primary")
 _TYPES = {"method.control": str, "report.judged_by": str, "report.tolerance": float}  # others are lists of names
