@@ -1,9 +1,10 @@
 # Copyright 2026 The xlkd Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sweeps: several runs of the controls from one start, which is trained once."""
+"""Sweeps: several runs, from one start that is trained once where their config has stages before the controls."""
 
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -32,9 +33,9 @@ FLAGS = [
 
 def run_sweep(model, workdir, *flags):
     environment = os.environ | {"XLKD_CACHE": str(model.parent / "cache"), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "xlkd.sweep", f"--workdir={workdir}", *flags]
+    command = [sys.executable, "-m", "xlkd.sweep", f"--workdir={workdir}", *FLAGS, f"--config.encoder.path={model}"]
     return subprocess.run(
-        [*command, *FLAGS, f"--config.encoder.path={model}"],
+        [*command, *flags],
         env=environment,
         cwd=toy_models.ROOT,
         capture_output=True,
@@ -98,6 +99,42 @@ def test_the_draws_of_a_study_keep_their_numbers_and_are_not_repeated(model, tmp
     assert "seed=0.json: seed=0, repeated: averages differ by at most 2.00 points (atlas, zs, gxlt, f1)" in again.stderr
 
 
+@pytest.mark.long
+def test_a_config_without_a_shared_stage_is_repeated_whole(model, tmp_path):
+    trained = run_sweep(model, tmp_path / "rates", "--config.controls=", "--over=optim.lr=1e-3,1e-4")
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    folders = sorted(folder.name for folder in (tmp_path / "rates").iterdir() if folder.is_dir())
+    assert folders == ["optim.lr=1e-3", "optim.lr=1e-4"]
+    assert all(len(list((tmp_path / "rates" / name / "stages").iterdir())) == 3 for name in folders)
+
+    export = tmp_path / "rates" / folders[0] / "stages" / "01-english" / "export"
+    judged = ["--config.report.compare=ce:zs", "--config.report.primary=ce:zs"]
+    flags = [*judged, "--config.report.judged_by=atlas/gxlt_off/f1", f"--results={tmp_path / 'results'}"]
+    own_start = ["--over=seed=0,1", f"--config.start={export}", "--config.stages=zs,ce"]
+    study = run_sweep(model, tmp_path / "study", *own_start, *flags)
+    assert study.returncode == 0, study.stdout + study.stderr
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["seed=0.json", "seed=1.json"]
+    assert "2 draws, atlas/gxlt_off/f1\nce − zs: " in study.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "folders", "stages"),
+    [
+        ([], ["start", "seed=0", "seed=1"], ("zs", "ce")),
+        (["--config.start=model", "--config.stages=zs,ce"], ["seed=0", "seed=1"], ("zs", "ce")),
+        (["--config.controls="], ["seed=0", "seed=1"], ("english", "zs", "ce")),
+    ],
+    ids=["a stage before the controls", "controls alone", "no controls"],
+)
+def test_a_start_is_trained_only_where_runs_share_stages(tmp_path, monkeypatch, flags, folders, stages):
+    runs = {}
+    monkeypatch.setattr("xlkd.train.run.run", lambda config, folder, command: runs.update({folder: config}))
+    monkeypatch.setattr("xlkd.reports.write", lambda *arguments: None)
+    sweeps.main([f"--workdir={tmp_path}", "--over=seed=0,1", *FLAGS, *flags])
+    assert [pathlib.Path(folder).name for folder in runs] == folders
+    assert runs[str(tmp_path / "seed=1")].stages == stages
+
+
 def test_a_changed_stage_before_the_controls_is_another_start(model, tmp_path):
     def choose(*flags):
         config = settings.apply_flags(settings.read_config("configs/gxlt.py"), [*FLAGS[1:], *flags])
@@ -120,7 +157,6 @@ def test_a_changed_stage_before_the_controls_is_another_start(model, tmp_path):
         (["--over=seed"], "write KEY=A,B"),
         (["--over=sead=1"], "did you mean"),
         ([], "no --over given"),
-        (["--over=seed=1", "--config.controls="], "0 controls"),
         (["--over=seed=1", "--again"], "give --results too"),
         (["--over=data.ntl=1,2", "--results=results"], "draws of one study do not differ in data.ntl"),
         (["--over=seed=1", "--results=results"], "config.report.primary: is empty"),

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs combinations of settings: `python -m xlkd.sweep --config=configs/gxlt.py --over='seed=0,1,2' --workdir=DIR`.
 
-  --config=FILE[:VARIANT]  as in training; the stages before the controls are trained once
-  --over='KEY=A,B KEY=A,B' every combination of these values is a run of the controls, in its own folder
-  --workdir=DIR            DIR/start has the stages that all runs begin with, DIR/KEY=A… each run
+  --config=FILE[:VARIANT]  as in training; stages before the controls are trained once, all others in each run
+  --over='KEY=A,B KEY=A,B' every combination of these values is a run, in its own folder
+  --workdir=DIR            DIR/KEY=A… has each run, DIR/start the stages that all of them begin with, if there are any
   --results=DIR            the runs are draws of one study: DIR/KEY=A….json keeps the numbers of each, and a run whose
                            file is there is not repeated
   --again                  with --results: repeats the runs, and compares their numbers with those of the files
@@ -18,6 +18,7 @@ value, in DIR/start-….
 Examples:
   python -m xlkd.sweep --config=configs/gxlt.py --over='seed=0,1,2' --workdir=runs/seeds
   python -m xlkd.sweep --config=configs/gxlt.py --over='method.temperature=2,4,8 data.ntl=1,3' --workdir=runs/grid
+  python -m xlkd.sweep --config=configs/finetune.py --over='optim.lr=2e-5,5e-5' --workdir=runs/rates
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ MOST_RUNS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """The stages that several runs begin with: the name of their folder, and their config."""
+    """The stages that several runs begin with, at least one: the name of their folder, and their config."""
 
     name: str
     config: ConfigDict
@@ -67,7 +68,7 @@ class Start:
 
 
 def main(arguments: list[str]) -> None:
-    """Trains the shared stages, then the controls of each combination, and reports all of them."""
+    """Trains the stages that all runs share, then each combination, and reports all of them."""
     flags, overrides = cli.split_flags(arguments, ("config", "workdir", "over", "results"), ("again",))
     for name, example in (("config", "configs/gxlt.py"), ("over", "seed=0,1,2"), ("workdir", "runs/sweep")):
         if not flags.get(name):
@@ -89,12 +90,12 @@ def main(arguments: list[str]) -> None:
         raise UserError(what, flags["workdir"], remedy)
     base = files.expand_path(flags["workdir"])
     first = read_config()
-    shared = _list_shared_stages(first, flags["config"])
+    shared = _list_shared_stages(first)
     for key in _list_keys(flags["over"]):
-        if key in ("encoder.path", "encoder.revision"):
+        if shared and key in ("encoder.path", "encoder.revision"):
             what = f"{key} is used only by stage {shared[0]}, which is trained once for all runs"
             raise UserError(what, "--over", "start a run for each value")
-    starts = {name: _choose_start(first, config, shared) for name, config in runs.items()}
+    starts = {name: _choose_start(first, config, shared) for name, config in runs.items()} if shared else {}
     command = [*cli.name_command("sweep"), *arguments]
     if "results" in flags:
         if others := [key for key in _list_keys(flags["over"]) if key != "seed"]:
@@ -118,7 +119,7 @@ def _run_sweep(
     for start in dict((start.name, start) for start in starts.values()).values():
         run(start.config, str(base / start.name), command)
     for name, config in runs.items():
-        run(starts[name].replace_names(config, base / starts[name].name), str(base / name), command)
+        run(_begin_at_start(config, starts.get(name), base), str(base / name), command)
     reports.write(folders, print, reports.locate_outputs(folders, folder=base))
 
 
@@ -162,9 +163,10 @@ def _run_study(
         if (results / f"{name}.json").exists() and not again:
             print(f"{name}: not repeated, its numbers are in {results / name}.json")
             continue
-        start = starts[name]
-        train(start.name, start.config)
-        train(name, start.replace_names(config, base / start.name))
+        start = starts.get(name)
+        if start:
+            train(start.name, start.config)
+        train(name, _begin_at_start(config, start, base))
     records = draws.read_draws(results)
     for line in draws.format_lines(records):
         print(line)
@@ -190,13 +192,16 @@ def _keep_numbers(path: pathlib.Path, record: dict[str, Any], tolerance: float) 
     print(f"{path}: {what}")
 
 
-def _list_shared_stages(config: ConfigDict, name: str) -> list[str]:
-    """Returns the stages before the first control, with which all runs of a sweep begin."""
-    shared = list(itertools.takewhile(lambda stage: stage not in config.controls, config.stages))
-    if not config.controls or not shared:
-        what = f"{name} has {len(shared)} stages before {len(config.controls)} controls"
-        raise UserError(what, "--config", "a sweep needs a stage that trains once, and controls that start from it")
-    return shared
+def _list_shared_stages(config: ConfigDict) -> list[str]:
+    """Returns the stages before the first control, with which all runs of a sweep begin; none without controls."""
+    if not config.controls:
+        return []
+    return list(itertools.takewhile(lambda stage: stage not in config.controls, config.stages))
+
+
+def _begin_at_start(config: ConfigDict, start: Start | None, base: pathlib.Path) -> ConfigDict:
+    """Returns the config of a run, which begins with the export of its start where there is one."""
+    return start.replace_names(config, base / start.name) if start else config
 
 
 def _choose_start(first: ConfigDict, config: ConfigDict, shared: Sequence[str]) -> Start:
