@@ -100,7 +100,8 @@ def _judge(cases: dict[str, Measured]) -> tuple[str, str]:
 def _format_case(case: Measured) -> str:
     seconds = statistics.median(case["ours"]), statistics.median(case[case["peer"]])
     peer = "" if case["peer"] == "theirs" else f" {case['peer']}"
-    times = f"{seconds[0]:.2f} s to {seconds[1]:.2f} s{peer}"
+    digits = 2 if min(seconds) >= 0.5 else 3
+    times = f"{seconds[0]:.{digits}f} s to {seconds[1]:.{digits}f} s{peer}"
     loaded = f"; not idle, {case['others']:.1f} cores" if case["others"] > BUSY else ""
     return f"{case['ratio']:.2f} ({min(case['ratios']):.2f}–{max(case['ratios']):.2f}), {times}{loaded}"
 
@@ -265,6 +266,7 @@ def _read_programs(path: pathlib.Path) -> dict[str, Measured]:
 
 WRITERS = {
     "step": write_comparison,
+    "parts": functools.partial(write_comparison, benchmark="parts"),
     "predict": functools.partial(write_comparison, benchmark="predict"),
     "growth": write_growth,
     "devices": write_devices,

@@ -226,6 +226,13 @@ def test_both_sides_of_a_step_agree_and_run(only):
 
 
 @pytest.mark.long
+@pytest.mark.torch
+def test_both_sides_of_each_part_of_a_pass_agree():
+    pytest.importorskip("torch")
+    assert run_bench("parts", "--quick").count("quick: no figure") == 10
+
+
+@pytest.mark.long
 def test_collectives_of_a_step_over_two_devices():
     """The gradient is reduced once; FSDP gathers parameters, and moves rows for the word embeddings only."""
     lines = run_bench("scaling", "--quick").splitlines()
