@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # side_by_side.parse_flags comes before jax
     import jax
     import torch
 
-CALLS = 20  # of a part per round
+CALLS = 100  # of a part per round
 PRODUCT, GRADIENT, ATTENTION, SOFTMAX, GELU = "x·W", "xᵀ·gradient", "attention", "softmax of scores", "GELU"
 
 
