@@ -100,8 +100,25 @@ def test_draws_that_are_judged_differently_are_refused():
     with pytest.raises(UserError, match="other differences"):
         draws.judge_draws(records)
     record = make_record(1, skd_over_ce=1.0) | {"judged_by": "xquad/gxlt/f1"}
-    with pytest.raises(UserError, match="no scores of 'xquad/gxlt/f1'"):
+    with pytest.raises(UserError, match="no scores of 'xquad/gxlt/f1': 'xquad' is not among them"):
         draws.judge_draws({"a": record})
+
+
+@pytest.mark.parametrize(
+    ("place", "what", "remedy"),
+    [
+        ("mlqa/gxlt/f1", "'gxlt' is not among them", "name one of gxlt_off"),
+        ("mlqa/gxlt_off/em", "'em' is not among them", "name one of f1"),
+        ("mlqa", "'' is not among them", "name one of gxlt_off"),
+    ],
+)
+def test_an_unknown_score_is_answered_with_those_that_exist(place, what, remedy):
+    with pytest.raises(UserError) as error:
+        draws.check_judged_by(make_record(1, skd_over_ce=1.0) | {"judged_by": place})
+    assert what in str(error.value)
+    assert remedy in str(error.value)
+    with pytest.raises(UserError, match=r"report\.compare"):
+        draws.check_judged_by(make_record(1))
 
 
 def test_deviations_are_found_wherever_they_are():

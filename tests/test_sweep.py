@@ -109,9 +109,19 @@ def test_a_config_without_a_shared_stage_is_repeated_whole(model, tmp_path):
 
     export = tmp_path / "rates" / folders[0] / "stages" / "01-english" / "export"
     judged = ["--config.report.compare=ce:zs", "--config.report.primary=ce:zs"]
-    flags = [*judged, "--config.report.judged_by=atlas/gxlt_off/f1", f"--results={tmp_path / 'results'}"]
-    own_start = ["--over=seed=0,1", f"--config.start={export}", "--config.stages=zs,ce"]
-    study = run_sweep(model, tmp_path / "study", *own_start, *flags)
+    flags = [*judged, f"--results={tmp_path / 'results'}", f"--config.start={export}", "--config.stages=zs,ce"]
+    wrong = run_sweep(
+        model, tmp_path / "study", *flags, "--over=seed=0,1", "--config.report.judged_by=atlas/gxlt_of/f1"
+    )
+    assert wrong.returncode == 2
+    assert "no scores of 'atlas/gxlt_of/f1': 'gxlt_of' is not among them" in wrong.stderr
+    assert not list((tmp_path / "results").iterdir())
+
+    flags.append("--config.report.judged_by=atlas/gxlt_off/f1")
+    first = run_sweep(model, tmp_path / "study", *flags, "--over=seed=0")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "compiled" not in first.stdout, "the draw was trained before"
+    study = run_sweep(model, tmp_path / "study", *flags, "--over=seed=0,1")
     assert study.returncode == 0, study.stdout + study.stderr
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["seed=0.json", "seed=1.json"]
     assert "2 draws, atlas/gxlt_off/f1\nce − zs: " in study.stdout

@@ -154,9 +154,10 @@ def _run_study(
     def train(name: str, config: ConfigDict) -> None:
         if name not in trained:
             run(config, str(base / name), command)
-            _keep_numbers(
-                results / f"{name}.json", draws.describe_run(base / name), float(config.report.get("tolerance", 1.0))
-            )
+            record = draws.describe_run(base / name)
+            if record["judged_by"]:
+                draws.check_judged_by(record)  # before other draws are trained, and before its numbers are kept
+            _keep_numbers(results / f"{name}.json", record, float(config.report.get("tolerance", 1.0)))
             trained.add(name)
 
     for name, config in runs.items():

@@ -185,13 +185,23 @@ def judge_family(differences: Sequence[Difference]) -> list[Difference]:
 
 def _read_differences(draw: Record) -> dict[str, Sequence[float]]:
     """Returns value, low and high of each difference on the set, average and metric that the study is judged by."""
-    place = draw["judged_by"].split("/")
-    if len(place) != 3 or place[0] not in draw["sets"]:
-        remedy = f"name one of {', '.join(draw['sets'])}"
-        raise UserError(f"no scores of {draw['judged_by']!r}", "config.report.judged_by", remedy)
-    title, average, metric = place
+    check_judged_by(draw)
+    title, average, metric = draw["judged_by"].split("/")
     comparisons = draw["sets"][title]["comparisons"]
     return {pair: entry[average][metric] for pair, entry in comparisons.items() if metric in entry.get(average, {})}
+
+
+def check_judged_by(draw: Record) -> None:
+    """Refuses a study that is judged by a set, an average or a metric in which a draw has no difference."""
+    place = [*draw["judged_by"].split("/"), "", ""][:3]
+    differences = draw["sets"].get(place[0], {}).get("comparisons", {}).values()
+    averages = dict.fromkeys(average for entry in differences for average in entry)
+    metrics = dict.fromkeys(metric for entry in differences for metric in entry.get(place[1], {}))
+    for name, names in zip(place, (draw["sets"], averages, metrics), strict=True):
+        if name not in names:
+            what = f"no scores of {draw['judged_by']!r}: {name!r} is not among them"
+            remedy = f"name one of {', '.join(names)}" if names else "name differences in report.compare"
+            raise UserError(what, "config.report.judged_by", remedy)
 
 
 def _measure_difference(name: str, draws: Mapping[str, Record]) -> Difference:
