@@ -133,8 +133,9 @@ def test_a_config_without_a_shared_stage_is_repeated_whole(model, tmp_path):
         ([], ["start", "seed=0", "seed=1"], ("zs", "ce")),
         (["--config.start=model", "--config.stages=zs,ce"], ["seed=0", "seed=1"], ("zs", "ce")),
         (["--config.controls="], ["seed=0", "seed=1"], ("english", "zs", "ce")),
+        (["--config.stages=english"], ["seed=0", "seed=1"], ("english",)),
     ],
-    ids=["a stage before the controls", "controls alone", "no controls"],
+    ids=["a stage before the controls", "controls alone", "no controls", "no control among the stages"],
 )
 def test_a_start_is_trained_only_where_runs_share_stages(tmp_path, monkeypatch, flags, folders, stages):
     runs = {}

@@ -194,10 +194,9 @@ def _keep_numbers(path: pathlib.Path, record: dict[str, Any], tolerance: float) 
 
 
 def _list_shared_stages(config: ConfigDict) -> list[str]:
-    """Returns the stages before the first control, with which all runs of a sweep begin; none without controls."""
-    if not config.controls:
-        return []
-    return list(itertools.takewhile(lambda stage: stage not in config.controls, config.stages))
+    """Returns the stages before the first control, with which all runs begin; none where no stage is a control."""
+    shared = list(itertools.takewhile(lambda stage: stage not in config.controls, config.stages))
+    return shared if len(shared) < len(config.stages) else []
 
 
 def _begin_at_start(config: ConfigDict, start: Start | None, base: pathlib.Path) -> ConfigDict:
