@@ -142,3 +142,6 @@ def test_runs_without_a_score_are_compared_by_their_last_losses():
     assert text == "last training losses differ by at most 2.50% (head)"
     assert draws.measure_deviation(a, make(head=[9.0, 4.0]))[1].endswith("(words is only in one)")
     assert draws.measure_deviation(make(), make())[0] == 0
+    without_curves = {name: value for name, value in a.items() if name != "curves"}
+    assert draws.measure_deviation(without_curves, a)[0] == math.inf
+    assert draws.measure_deviation(a, make(head=[9.0, None], words=[2.0]))[0] == math.inf, "it was not finite"

@@ -297,7 +297,7 @@ def _find_largest(
 
 
 def _list_losses(record: Record) -> Iterator[tuple[str, float]]:
-    for stage, curves in record["curves"].items():
+    for stage, curves in record.get("curves", {}).items():
         yield from ((stage, loss) for loss in curves.get("loss", ())[-1:] if loss is not None)
 
 
